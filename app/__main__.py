@@ -1,0 +1,255 @@
+"""The command line: `python -m app --help`.
+
+A wrong request ends with one line on stderr that says what is wrong and what to do, exit code 2, and no file.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from app import places
+from app.request import ORDERS, Request, any_seed, parse_size
+
+EXAMPLES = """\
+examples:
+  python -m app generate "two cats on the beach" --out cats.png
+  python -m app generate "a red car at night" --n 4 --seed 7 --steps 16 --size 160x96
+  python -m app listen speech.wav --out spoken.png
+  python -m app models
+  python -m app ui
+"""
+
+
+@dataclass
+class _Drawing:
+    """What `generate` and `listen` have in common."""
+
+    out: Path = Path("picture.png")
+    """The PNG to write. With --n 4 it holds all four side by side, and NAME-1.png to NAME-4.png hold one each."""
+    model: str = "scenes"
+    """A bundled model by name (`python -m app models` lists them) or a model folder."""
+    size: Annotated[str | None, arg(metavar="WxH")] = None
+    """Width x height in pixels, for example 128x128. Left out: the model's first size."""
+    steps: int = Request.steps
+    """How often the model looks at the picture: 4 is fast, 8 standard, 16 fine."""
+    seed: Annotated[int | None, arg(metavar="INT")] = None
+    """The same seed draws the same picture. Left out: a new one, which is printed."""
+    guidance: float = Request.guidance
+    """How closely to follow the prompt: 1 is off, 4 usual; more is stricter and less varied."""
+    guidance_interval: tuple[float, float] = Request.interval
+    """Guide only while the plan's time, which runs from 1 down to 0, is in this interval; the rest costs half."""
+    temperature: float = Request.temperature
+    """How daring each choice is: 0 always takes the likeliest."""
+    order: Annotated[str, arg(metavar="{" + ",".join(ORDERS) + "}")] = Request.order
+    """Which parts of the picture are decided first."""
+    negative: str = ""
+    """What to steer away from, in words; it takes the place of the empty prompt in guidance."""
+    n: int = 1
+    """How many pictures; picture i has the seed SEED + i."""
+    metadata: bool = True
+    """Write prompt, seed, model and settings into the PNG."""
+    anyway: bool = False
+    """Draw even when the model does not know some of the words."""
+
+
+@dataclass
+class Generate(_Drawing):
+    """Draw pictures of a sentence."""
+
+    prompt: Positional[str] = field(kw_only=True)
+    """What to draw, in quotes: "two cats on the beach"."""
+
+
+@dataclass
+class Listen(_Drawing):
+    """Write down a recording, print its words, and draw them."""
+
+    audio: Positional[Path] = field(kw_only=True)
+    """A recording of someone speaking: wav, flac, mp3 or ogg."""
+    ear: str = "whisper-scenes"
+    """The recogniser: a bundled one by name, a Whisper checkpoint, or a released size such as `base`."""
+
+
+@dataclass
+class Ui:
+    """Start the page and print its address."""
+
+    port: int = 8501
+    """The port to serve on."""
+    address: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 lets other machines in (their microphones need HTTPS)."""
+    model: str = "scenes"
+    """The model that the page opens with."""
+    ear: str = "whisper-scenes"
+    """The recogniser that writes down speech."""
+    weights: Path | None = None
+    """The folder with the bundled models, when it is not the one beside the code."""
+    gallery: Path | None = None
+    """The folder that keeps people's pictures, when it is not the one beside the code."""
+
+
+@dataclass
+class Models:
+    """List the models on this machine: what they draw, their sizes and where they lie."""
+
+    name: Positional[str] = ""
+    """Show everything about this one, with all the words it knows."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 interrupted, 2 asked for something impossible."""
+    logging.disable(logging.ERROR)  # what goes wrong is said once, below
+    try:
+        command = _parse(arguments)
+        match command:
+            case Generate():
+                _check_out(command.out)
+                draw(command, command.prompt)
+            case Listen():
+                _check_out(command.out)
+                draw(command, listen(command))
+            case Ui():
+                ui(command)
+            case Models():
+                models(command)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        print(f"error: the drawing failed ({type(error).__name__}: {' '.join(str(error).split())})", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 1
+    return 0
+
+
+def draw(command: _Drawing, prompt: str) -> None:
+    """Draw and write: every file or none."""
+    from app import catalogue, picture
+
+    request = Request(
+        prompt=prompt,
+        seed=any_seed() if command.seed is None else command.seed,
+        model=command.model,
+        size=parse_size(command.size) if command.size else None,
+        steps=command.steps,
+        guidance=command.guidance,
+        interval=command.guidance_interval,
+        temperature=command.temperature,
+        order=command.order,
+        negative=command.negative,
+        n=command.n,
+    )
+    model = catalogue.find(request.model)
+    if (complaint := model.vocabulary.complaint(f"{prompt} {command.negative}")) and not command.anyway:
+        raise ValueError(f"{complaint}: say it in its words (`python -m app models {command.model}`), or add --anyway")
+    print(f"loading {model.name} ...", file=sys.stderr)
+    from tqdm import tqdm  # after all that can be refused in no time
+
+    from app.engine import Engine, Status
+
+    engine = Engine()
+    try:
+        job = engine.submit(request)
+        with tqdm(total=request.steps, unit="step", file=sys.stderr, leave=False) as bar:
+            while not job.over:
+                job.wait_change(bar.n, timeout=0.5)
+                bar.update(len(job.frames) - bar.n)
+    finally:
+        engine.close()
+    if job.status is not Status.DONE:
+        raise ValueError(job.error)
+    pictures, request = job.pictures(), job.request
+    notes = [request.picture(i) if command.metadata else None for i in range(request.n)]
+    if request.n == 1:
+        files = {command.out: picture.png(pictures[0], notes[0])}
+    else:
+        files = {command.out: picture.png(picture.grid(pictures), request if command.metadata else None)}
+        for i, (image, note) in enumerate(zip(pictures, notes, strict=True), 1):
+            files[command.out.with_name(f"{command.out.stem}-{i}.png")] = picture.png(image, note)
+    picture.write(files)
+    seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
+    print(f"wrote {', '.join(str(path) for path in files)} ({seeds}, {job.seconds:.1f} s)", file=sys.stderr)
+
+
+def listen(command: Listen) -> str:
+    """Print what is said in the recording, and return it."""
+    from app.ear import Ear
+
+    transcript = Ear(command.ear).transcribe(command.audio)
+    if transcript.no_speech:
+        raise ValueError(transcript.reason)
+    print(transcript.text, flush=True)
+    return transcript.text
+
+
+def ui(command: Ui) -> None:
+    from app import server
+
+    for variable, value in (
+        (places.MODEL, command.model),
+        (places.EAR, command.ear),
+        (places.WEIGHTS, command.weights),
+        (places.GALLERY, command.gallery),
+    ):
+        if value:
+            os.environ[variable] = str(value)
+    server.serve(command.address, command.port)
+
+
+def models(command: Models) -> None:
+    from app import catalogue
+
+    if command.name:
+        print(catalogue.describe(catalogue.find(command.name)))
+        return
+    found = catalogue.bundled()
+    if not found:
+        raise ValueError(f"there is no model in {places.weights()}: {catalogue.HOW_TO_GET}")
+    for model in found:
+        print(catalogue.line(model))
+
+
+def _check_out(path: Path) -> None:
+    """ValueError when the picture could not be written there: better known before it is drawn than after."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path} is no PNG: pictures are written as PNG, give a name that ends in .png")
+    if path.is_dir() or not path.parent.is_dir():
+        problem = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
+        raise ValueError(f"{path} {problem}: give another --out")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path.parent} cannot be written to: give another --out")
+
+
+def _parse(arguments: list[str] | None) -> Generate | Listen | Ui | Models:
+    """The command, or ValueError with the parser's complaint on one line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                Generate | Listen | Ui | Models,
+                prog="python -m app",
+                description="Type or speak, get a picture.\n\n" + EXAMPLES,
+                args=arguments,
+            )
+    except SystemExit as leaving:
+        if not leaving.code:
+            raise
+        lines = [re.sub(r"[│─]+", " ", line).strip() for line in said.getvalue().splitlines() if line[:1] not in "╭╰"]
+        complaint = " ".join(line for line in lines if line).partition(" Argument helptext:")[0]
+        complaint = complaint.partition(" For full helptext,")[0]
+        raise ValueError(f"{complaint or 'cannot read the arguments'} (--help explains)") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

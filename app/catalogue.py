@@ -1,0 +1,92 @@
+"""The text-to-image models on this machine: which there are, where they lie, what each can draw.
+
+A model is a folder with `generator/`, `text_encoder/`, `tokenizer/` and, for a small language, `vocabulary.json`. It is
+named by the folder's name when it lies among the bundled weights, and by its path anywhere else.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from app import places
+from app.vocabulary import Vocabulary
+
+FILES = ("generator/config.json", "text_encoder/config.json", "tokenizer/config.json", "vocabulary.json")
+HOW_TO_GET = "fetch the project's weights folder, or train one with `python -m train scenes`"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder that holds all its parts."""
+
+    name: str
+    folder: Path
+    vocabulary: Vocabulary
+
+    @property
+    def megabytes(self) -> float:
+        return sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file()) / 1e6
+
+    @property
+    def card(self) -> str:
+        """The model card, or an empty text."""
+        path = self.folder / "README.md"
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def bundled() -> list[Model]:
+    """The models among the bundled weights, by name. Folders of other kinds (recognisers, readers) are left out."""
+    root = places.weights()
+    folders = sorted(f for f in root.iterdir() if f.is_dir()) if root.is_dir() else []
+    return [_open(folder.name, folder) for folder in folders if not _missing(folder)]
+
+
+def find(name: str) -> Model:
+    """The model of this name or folder. Raises ValueError with what is missing and how to get it."""
+    inside, outside = places.weights() / name, Path(name).expanduser()
+    if name and Path(name).name == name and inside.is_dir():
+        folder = inside
+    elif name and outside.is_dir():
+        folder = outside.resolve()
+    elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+        from maskgil.checkpoint import resolve  # torch takes seconds to import, and a list of names does not need it
+
+        folder = resolve(name)  # a Hugging Face id
+    else:
+        there = ", ".join(model.name for model in bundled())
+        there = f"there is {there}" if there else f"there is none in {places.weights()}: {HOW_TO_GET}"
+        raise ValueError(f"no model named {name!r}, and no folder of that path: {there}")
+    if missing := _missing(folder):
+        raise ValueError(f"{folder} is no text-to-image model: {', '.join(missing)} missing in it; {HOW_TO_GET}")
+    return _open(name, folder)
+
+
+def line(model: Model) -> str:
+    """The model in one line."""
+    sizes = " ".join(f"{w}x{h}" for w, h in model.vocabulary.sizes)
+    language = f"{len(model.vocabulary.objects)} objects" if model.vocabulary.words else "free text"
+    return f"{model.name:12} {language:14} {sizes}   {model.megabytes:.1f} MB   {model.folder}"
+
+
+def describe(model: Model) -> str:
+    """Everything that a person may want to know before writing a prompt."""
+    words = model.vocabulary
+    parts = [line(model)]
+    for title, things in (("objects", words.objects), ("backgrounds", words.backgrounds), ("styles", words.styles)):
+        if things:
+            more = ((t.name, ", ".join(t.synonyms + t.say)) for t in things)
+            parts.append(f"{title}: {'; '.join(f'{name} ({words})' if words else name for name, words in more)}")
+    for title, names in (("counts", words.counts), ("relations", words.relations)):
+        if names:
+            parts.append(f"{title}: {', '.join(names)}")
+    parts += [f"example: {example}" for example in words.examples]
+    return "\n\n".join(parts + ([model.card] if model.card else []))
+
+
+def _missing(folder: Path) -> list[str]:
+    return [name for name in FILES if not (folder / name).is_file()]
+
+
+def _open(name: str, folder: Path) -> Model:
+    vocabulary = Vocabulary.load(folder)
+    return Model(name, folder, vocabulary)

@@ -1,0 +1,366 @@
+"""One engine a process: it owns the models, and draws for every page, socket and command at once.
+
+A request becomes a job. Jobs wait in a bounded queue and are then drawn by one worker thread, which goes from lane to
+lane: a lane holds all running jobs of one model and size, and makes one step of all of them with one call of the model.
+Jobs join a lane and leave it between two steps. So a crowd is served at the price of a batch, a cancel takes effect
+before the next step, and a job that fails takes nobody along.
+"""
+
+import functools
+import logging
+import secrets
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from PIL import Image
+
+from app import catalogue
+from app.edit import Start
+from app.lane import Lane, Sketch
+from app.request import Request
+from maskgil.decoding import Canvas
+from maskgil.pipeline import TextToImage
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 64  # jobs
+MAX_ROWS = 16  # pictures drawn at once, over all lanes
+MAX_MODELS = 2  # in memory
+MAX_TEXTS = 512  # prompts whose states are kept, for each model
+MAX_REMEMBERED = 64  # jobs that are over and can still be asked for
+SHARPEST_HOLE = 26  # alpha, of 255, where a picture is not decided yet
+
+
+class Status(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Loaded:
+    """A model in memory, with the texts that it has read lately."""
+
+    def __init__(self, model: TextToImage):
+        self.model = model
+        self.sizes = list(model.sizes)
+        # One prompt at a time: so a text's states are the same whoever else asks, and can be kept.
+        self.encode = functools.lru_cache(MAX_TEXTS)(lambda prompt: model.condition([prompt]))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The pictures of a job after one step. `nfe`: evaluations of the model that one picture has cost so far."""
+
+    step: int
+    of: int
+    nfe: int
+    canvas: Canvas
+
+
+class Job:
+    """A request on its way. Read it from any thread; only the engine changes it."""
+
+    def __init__(
+        self,
+        engine: "Engine",
+        loaded: Loaded,
+        request: Request,
+        owner: str,
+        start: Start | None,
+        finished: Callable[["Job"], object] | None,
+    ):
+        self.id = secrets.token_hex(8)
+        self.request, self.owner, self.start = request, owner, start
+        self.status = Status.QUEUED
+        self.frames: list[Frame] = []
+        self.error = ""
+        self.note = ""
+        self.kept = False
+        self.asked, self.began, self.ended = time.monotonic(), 0.0, 0.0
+        self._engine, self._finished = engine, finished
+        self._loaded = loaded
+        self.cancelled = False
+        self._changed = threading.Condition()
+        self._listeners: list[Callable[[], object]] = []
+        self._pictures: list[Image.Image] | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.status in (Status.DONE, Status.CANCELLED, Status.FAILED)
+
+    @property
+    def position(self) -> int:
+        """Jobs that are drawn before this one begins, itself included; 0 once it runs."""
+        return self._engine.position(self)
+
+    @property
+    def seconds(self) -> float:
+        """Since it began to be drawn; the wait is not counted."""
+        return (self.ended or time.monotonic()) - self.began if self.began else 0.0
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds that the steps to come will take if they go on like this; None when nothing can be said yet."""
+        if not self.frames or self.over:
+            return None
+        last = self.frames[-1]
+        return self.seconds / last.step * (last.of - last.step)
+
+    def cancel(self) -> None:
+        """End it before its next step. A job that is over stays as it is."""
+        self._engine.cancel(self.id)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether it is over, after waiting for that at most `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.over, timeout)
+
+    def wait_change(self, frames: int, timeout: float | None = None) -> None:
+        """Wait until there are more than `frames` frames, or it is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.over or len(self.frames) > frames, timeout)
+
+    def on_change(self, listener: Callable[[], object]) -> None:
+        """Call `listener` after every change, and once now. It runs on the engine's thread: it must return at once."""
+        with self._changed:
+            self._listeners.append(listener)
+        listener()
+
+    def pictures(self) -> list[Image.Image]:
+        """The finished pictures, in the order of their seeds."""
+        assert self._pictures is not None, f"job {self.id} is {self.status}, not done"
+        return self._pictures
+
+    def preview(self, frame: int) -> list[Image.Image]:
+        """The pictures after a step; what is not decided yet is transparent."""
+        return self._engine.sketch(self._loaded.model, self.frames[frame].canvas, self.start)
+
+    def change(self, **values: object) -> None:
+        """For the engine: set attributes and tell whoever waits."""
+        with self._changed:
+            for name, value in values.items():
+                setattr(self, name, value)
+            self._changed.notify_all()
+            listeners = list(self._listeners)
+        for listener in listeners:
+            try:
+                listener()
+            except RuntimeError:  # the event loop of a visitor who has left is closed
+                log.debug("a listener of job %s is gone", self.id)
+
+
+def open_model(name: str) -> TextToImage:
+    """A model of the catalogue in memory, on the accelerator where there is one. Raises ValueError for a broken one."""
+    folder = catalogue.find(name).folder
+    if torch.cuda.is_available():
+        return TextToImage.load(folder, device="cuda", dtype=torch.bfloat16)
+    return TextToImage.load(folder)
+
+
+class Engine:
+    """`find` loads a model by its name, or raises ValueError when there is none."""
+
+    def __init__(
+        self, find: Callable[[str], TextToImage] = open_model, waiting: int = MAX_WAITING, rows: int = MAX_ROWS
+    ):
+        self._find, self._max_waiting, self._max_rows = find, waiting, rows
+        self._models: OrderedDict[str, Loaded] = OrderedDict()
+        self._loading = threading.Lock()
+        self._decoding = threading.Lock()
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)  # there is something to do
+        self._queue: deque[Job] = deque()
+        self._lanes: OrderedDict[tuple, Lane] = OrderedDict()
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._job_of: dict[Sketch, Job] = {}
+        self._closed = False
+        self._worker: threading.Thread | None = None
+
+    def load(self, name: str) -> Loaded:
+        """A model, loaded once and kept while it is among the last used. Raises ValueError when it cannot be had."""
+        with self._loading:
+            if name not in self._models:
+                self._models[name] = Loaded(self._find(name))
+            self._models.move_to_end(name)
+            while len(self._models) > MAX_MODELS:
+                self._models.popitem(last=False)
+            return self._models[name]
+
+    def loaded(self) -> list[str]:
+        return list(self._models)
+
+    def unload(self, name: str) -> None:
+        """Forget a model; jobs that run on it finish."""
+        with self._loading:
+            self._models.pop(name, None)
+
+    def submit(
+        self,
+        request: Request,
+        owner: str = "",
+        start: Start | None = None,
+        finished: Callable[[Job], object] | None = None,
+    ) -> Job:
+        """Queue a request, for a blank canvas or for the holes of a start.
+
+        `finished` is called with the job, on the engine's thread, between its pictures and its end.
+
+        Raises ValueError for what the model cannot draw, and when the queue is full.
+        """
+        loaded = self.load(request.model)
+        request = request.fit(loaded.sizes, loaded.model.tokenizer.config.downsample)
+        if request.n > self._max_rows:
+            raise ValueError(f"{request.n} pictures at once: at most {self._max_rows} are drawn together")
+        job = Job(self, loaded, request, owner, start, finished)
+        with self._lock:
+            if self._closed:
+                raise ValueError("the engine is shut down: start the program again")
+            if len(self._queue) >= self._max_waiting:
+                raise ValueError(f"{len(self._queue)} jobs are waiting, which is all there is room for: try again soon")
+            self._queue.append(job)
+            self._jobs[job.id] = job
+            self._forget_old()
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._run, name="engine", daemon=True)
+                self._worker.start()
+            self._work.notify_all()
+        return job
+
+    def job(self, id: str) -> Job | None:
+        return self._jobs.get(id)
+
+    def jobs(self, owner: str) -> list[Job]:
+        """The owner's jobs, oldest first, those over as long as they are remembered."""
+        with self._lock:
+            return [job for job in self._jobs.values() if job.owner == owner]
+
+    def cancel(self, id: str) -> bool:
+        """End a job before its next step. False when there is no such job, or it is over."""
+        with self._lock:
+            job = self._jobs.get(id)
+            if job is None or job.over:
+                return False
+            job.cancelled = True
+            waiting = job in self._queue
+            if waiting:
+                self._queue.remove(job)
+        if waiting:
+            job.change(status=Status.CANCELLED, ended=time.monotonic())
+        return True
+
+    def position(self, job: Job) -> int:
+        with self._lock:
+            return self._queue.index(job) + 1 if job in self._queue else 0
+
+    def close(self) -> None:
+        """Cancel everything and end the worker."""
+        with self._lock:
+            self._closed = True
+            ids = [id for id, job in self._jobs.items() if not job.over]
+            self._work.notify_all()
+        for id in ids:
+            self.cancel(id)
+        if self._worker is not None:
+            self._worker.join(timeout=60)
+
+    def sketch(self, model: TextToImage, canvas: Canvas, start: Start | None = None) -> list[Image.Image]:
+        """The pictures on a canvas, holes transparent. One at a time: previews must not starve the drawing."""
+        with self._decoding:
+            images = model.images_of(canvas)
+        if start is not None:
+            images = [start.paste_back(image) for image in images]
+        if not bool(canvas.hole.any()):
+            return images
+        rows, columns = canvas.grid
+        for image, hole in zip(images, canvas.hole.cpu(), strict=True):
+            cells = Image.fromarray((255 - (255 - SHARPEST_HOLE) * hole.view(rows, columns).byte().numpy()), "L")
+            image.putalpha(cells.resize(image.size, Image.Resampling.NEAREST))
+        return images
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                self._work.wait_for(lambda: self._closed or self._queue or self._lanes)
+                if self._closed and not self._lanes:
+                    return
+                joining = self._admit()
+            for job in joining:
+                self._join(job)
+            if self._lanes:
+                key, lane = next(iter(self._lanes.items()))
+                self._lanes.move_to_end(key)
+                self._advance(key, lane)
+
+    def _admit(self) -> list[Job]:
+        """The jobs that may begin now: in their order, while their pictures find room."""
+        room = self._max_rows - sum(lane.rows for lane in self._lanes.values())
+        joining = []
+        while self._queue and self._queue[0].request.n <= room:
+            job = self._queue.popleft()
+            room -= job.request.n
+            joining.append(job)
+        return joining
+
+    def _join(self, job: Job) -> None:
+        job.change(status=Status.RUNNING, began=time.monotonic())
+        try:
+            sketch = Sketch.begin(job._loaded.model, job._loaded.encode, job.request, job.start)
+        except Exception as error:
+            self._fail(job, error)
+            return
+        lane = self._lanes.setdefault((id(job._loaded), *sketch.key), Lane(job._loaded.model))
+        lane.sketches.append(sketch)
+        self._job_of[sketch] = job
+
+    def _advance(self, key: tuple, lane: Lane) -> None:
+        """One step of everything in a lane, and what follows from it."""
+        for sketch in list(lane.sketches):
+            if self._job_of[sketch].cancelled:
+                self._leave(lane, sketch).change(status=Status.CANCELLED, ended=time.monotonic())
+        for sketch, error in list(lane.step()):
+            self._fail(self._leave(lane, sketch), error)
+        for sketch in list(lane.sketches):
+            job = self._job_of[sketch]
+            job.change(frames=[*job.frames, Frame(sketch.done, len(sketch.plan), sketch.nfe, sketch.canvas)])
+            if sketch.over:
+                self._finish(self._leave(lane, sketch))
+        if not lane.sketches:
+            del self._lanes[key]
+
+    def _leave(self, lane: Lane, sketch: Sketch) -> Job:
+        lane.sketches.remove(sketch)
+        return self._job_of.pop(sketch)
+
+    def _finish(self, job: Job) -> None:
+        try:
+            pictures = self.sketch(job._loaded.model, job.frames[-1].canvas, job.start)
+        except Exception as error:
+            self._fail(job, error)
+            return
+        job.change(_pictures=pictures)
+        if job._finished is not None:
+            try:
+                job._finished(job)
+            except Exception:
+                log.exception("what was to follow job %s failed", job.id)
+        job.change(status=Status.DONE, ended=time.monotonic())
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        """ValueErrors are for the person who asked; anything else is ours, and goes to the log with its traceback."""
+        message = str(error)
+        if not isinstance(error, ValueError):
+            log.error("job %s failed", job.id, exc_info=error)
+            message = f"the drawing failed ({type(error).__name__}: {error}): try again, or other settings"
+        job.change(error=" ".join(message.split()), status=Status.FAILED, ended=time.monotonic())
+
+    def _forget_old(self) -> None:
+        over = [id for id, job in self._jobs.items() if job.over]
+        for id in over[: max(0, len(self._jobs) - MAX_REMEMBERED)]:
+            del self._jobs[id]

@@ -1,0 +1,219 @@
+"""Pictures kept on disk: one PNG per picture, found again through an SQLite index.
+
+    gallery/index.db              one row per picture
+    gallery/pictures/<owner>/<id>.png
+
+The PNG is the truth and the index a convenience: a picture is on disk whole before its row is written, and whatever the
+index misses (the process was killed between the two, the index was deleted) is read back from the PNGs at the start.
+An owner is the random id of one browser; a picture is only ever found through its owner.
+"""
+
+import io
+import json
+import re
+import secrets
+import shutil
+import sqlite3
+import threading
+import time
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from app import picture
+from app.request import Request
+
+OWNER = re.compile(r"[A-Za-z0-9_-]{8,64}")
+LIKE = re.compile(r"([%_\\])")  # what means something to SQL's like
+SPARE_BYTES = 64 * 2**20
+
+SCHEMA = """
+create table if not exists pictures (
+    id text primary key,
+    owner text not null,
+    made real not null,
+    prompt text not null,
+    request text
+);
+create index if not exists by_owner on pictures (owner, made desc);
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kept picture. `made` is in seconds since 1970; `request` is None for a picture that came without notes."""
+
+    id: str
+    owner: str
+    made: float
+    prompt: str
+    request: Request | None
+
+
+class Gallery:
+    """A folder of pictures. Safe to use from several threads and from several processes."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.pictures = self.folder / "pictures"
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        try:
+            self._create()
+        except sqlite3.DatabaseError:
+            # A damaged index is only an index: set it aside and read the pictures again.
+            (self.folder / "index.db").replace(self.folder / "index.damaged")
+            self._create()
+        self._recover()
+
+    def add(self, owner: str, image: Image.Image, request: Request | None) -> Entry:
+        """Keep a picture. Raises ValueError when the disk is full; nothing is kept then."""
+        folder = self._home(owner)
+        free = shutil.disk_usage(self.folder).free
+        if free < SPARE_BYTES:
+            raise ValueError(
+                f"the disk has {free // 2**20} MB left and {SPARE_BYTES // 2**20} MB stay free: delete something first"
+            )
+        now = time.time()
+        entry = Entry(f"{int(now * 1000):013d}-{secrets.token_hex(4)}", owner, now, _prompt(request), request)
+        try:
+            folder.mkdir(exist_ok=True)
+            picture.write({folder / f"{entry.id}.png": picture.png(image, request)})
+            self._record([entry])
+        except (OSError, sqlite3.OperationalError) as error:
+            self.path(entry).unlink(missing_ok=True)
+            raise ValueError(f"the picture cannot be kept ({error}): free some space on the disk") from error
+        return entry
+
+    def entries(self, owner: str, search: str = "", limit: int = 60, offset: int = 0) -> list[Entry]:
+        """The owner's pictures whose prompt holds every word of the search, the newest first."""
+        where, values = self._matching(owner, search)
+        query = f"select id, owner, made, prompt, request from pictures where {where}"
+        with self._index() as index:
+            rows = index.execute(f"{query} order by made desc, id desc limit ? offset ?", (*values, limit, offset))
+            return [_entry(row) for row in rows]
+
+    def count(self, owner: str, search: str = "") -> int:
+        where, values = self._matching(owner, search)
+        with self._index() as index:
+            return index.execute(f"select count(*) from pictures where {where}", values).fetchone()[0]
+
+    def get(self, owner: str, id: str) -> Entry:
+        """Raises ValueError when this owner has no such picture."""
+        with self._index() as index:
+            query = "select id, owner, made, prompt, request from pictures where owner = ? and id = ?"
+            row = index.execute(query, (owner, id)).fetchone()
+        if row is None:
+            raise ValueError(f"there is no picture {id!r} in this gallery: it may have been deleted")
+        return _entry(row)
+
+    def png(self, entry: Entry, notes: bool = True) -> bytes:
+        """The picture's file; without its notes when `notes` is False."""
+        try:
+            data = self.path(entry).read_bytes()
+        except FileNotFoundError:
+            raise ValueError(f"picture {entry.id} is gone from the disk: delete it from the gallery") from None
+        return data if notes else picture.png(picture.read(data)[0])
+
+    def delete(self, entries: Iterable[Entry]) -> None:
+        """Forget pictures: the file first, so that a picture can never come back from it."""
+        entries = list(entries)
+        for entry in entries:
+            self.path(entry).unlink(missing_ok=True)
+        with self._lock, self._index() as index:
+            index.executemany("delete from pictures where id = ? and owner = ?", [(e.id, e.owner) for e in entries])
+
+    def zip(self, entries: Iterable[Entry], notes: bool = True) -> bytes:
+        """The pictures as one ZIP file, named by their prompts."""
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as bundle:
+            for entry in entries:
+                if self.path(entry).exists():
+                    bundle.writestr(f"{slug(entry.prompt)}-{entry.id}.png", self.png(entry, notes))
+        return out.getvalue()
+
+    def path(self, entry: Entry) -> Path:
+        return self._home(entry.owner) / f"{entry.id}.png"
+
+    def _home(self, owner: str) -> Path:
+        if not OWNER.fullmatch(owner):
+            raise ValueError(f"{owner!r} is no gallery id: 8 to 64 letters, digits, - and _ are")
+        return self.pictures / owner
+
+    def _matching(self, owner: str, search: str) -> tuple[str, list[str]]:
+        words = search.split()[:16]
+        where = " and ".join(["owner = ?"] + [r"prompt like ? escape '\'"] * len(words))
+        return where, [owner] + ["%" + LIKE.sub(r"\\\1", word) + "%" for word in words]
+
+    def _create(self) -> None:
+        with self._index() as index:
+            index.executescript(SCHEMA)
+            index.execute("select count(*) from pictures").fetchone()
+
+    def _record(self, entries: Iterable[Entry]) -> None:
+        rows = [
+            (e.id, e.owner, e.made, e.prompt, json.dumps(e.request.to_dict()) if e.request else None) for e in entries
+        ]
+        with self._lock, self._index() as index:
+            index.executemany("insert or ignore into pictures values (?, ?, ?, ?, ?)", rows)
+
+    def _recover(self) -> None:
+        """Make index and files agree again: index what is only on disk, forget what is only in the index."""
+        with self._index() as index:
+            known = {(owner, id) for owner, id in index.execute("select owner, id from pictures")}
+        there = {(p.parent.name, p.stem): p for p in self.pictures.glob("*/*.png") if not p.name.startswith(".")}
+        found = []
+        for (owner, id), path in there.items():
+            if (owner, id) in known or not OWNER.fullmatch(owner):
+                continue
+            try:
+                request = picture.read(path.read_bytes())[1]
+            except ValueError:
+                continue
+            found.append(Entry(id, owner, path.stat().st_mtime, _prompt(request), request))
+        if found:
+            self._record(found)
+        lost = [(id, owner) for owner, id in known - there.keys()]
+        with self._lock, self._index() as index:
+            index.executemany("delete from pictures where id = ? and owner = ?", lost)
+        hour_ago = time.time() - 3600
+        for leftover in self.pictures.glob("*/.*.png.*"):
+            if leftover.stat().st_mtime < hour_ago:
+                leftover.unlink(missing_ok=True)
+
+    @contextmanager
+    def _index(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self.folder / "index.db", timeout=30)
+        try:
+            connection.execute("pragma journal_mode = wal")
+            with connection:
+                yield connection
+        finally:
+            connection.close()
+
+
+def new_owner() -> str:
+    """A gallery id that nobody can guess."""
+    return secrets.token_urlsafe(18)
+
+
+def slug(prompt: str) -> str:
+    """A prompt as a file name: 'Two cats!' -> 'two-cats'."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "picture"
+
+
+def _prompt(request: Request | None) -> str:
+    return request.prompt if request else ""
+
+
+def _entry(row: tuple) -> Entry:
+    id, owner, made, prompt, request = row
+    try:
+        wish = Request.from_dict(json.loads(request)) if request else None
+    except (TypeError, ValueError):
+        wish = None
+    return Entry(id, owner, made, prompt, wish)

@@ -1,0 +1,44 @@
+"""What every page and socket of this process shares: one engine, one ear, one gallery."""
+
+import functools
+import logging
+
+from app import places
+from app.ear import Ear
+from app.edit import Start
+from app.engine import Engine, Job
+from app.gallery import Entry, Gallery
+from app.request import Request
+
+log = logging.getLogger(__name__)
+
+
+class House:
+    """The engine that draws, the ear that listens and the gallery that keeps."""
+
+    def __init__(self, engine: Engine, ear: Ear, gallery: Gallery):
+        self.engine, self.ear, self.gallery = engine, ear, gallery
+
+    def draw(self, request: Request, owner: str, start: Start | None = None) -> Job:
+        """Start drawing; the pictures are kept in the owner's gallery when they are done, watched or not."""
+        return self.engine.submit(request, owner, start, finished=self.keep)
+
+    def keep(self, job: Job) -> list[Entry]:
+        """Keep a finished job's pictures, once. A full disk spoils the keeping, not the job."""
+        if job.kept:
+            return []
+        job.kept = True
+        try:
+            return [
+                self.gallery.add(job.owner, image, job.request.picture(i)) for i, image in enumerate(job.pictures())
+            ]
+        except ValueError as error:
+            log.warning("job %s is not kept: %s", job.id, error)
+            job.note = str(error)
+            return []
+
+
+@functools.cache
+def house() -> House:
+    """The one of this process."""
+    return House(Engine(), Ear(places.ear()), Gallery(places.gallery()))

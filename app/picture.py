@@ -1,0 +1,118 @@
+"""PNG files that remember how they were made.
+
+Two notes are written into each file: "t2i", a JSON object that restores every setting, and "parameters", the line of
+text that other image tools show.
+"""
+
+import base64
+import io
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from app.request import Request
+
+NOTE = "t2i"
+MAX_BYTES = 32 * 2**20
+MAX_SIDE = 4096
+
+
+def png(image: Image.Image, request: Request | None = None) -> bytes:
+    """The image as PNG bytes; with a request, its settings are written into the file."""
+    info = PngImagePlugin.PngInfo()
+    if request is not None:
+        info.add_itxt(NOTE, json.dumps(request.to_dict(), ensure_ascii=False))
+        info.add_itxt("parameters", parameters(request))
+    out = io.BytesIO()
+    image.save(out, "PNG", pnginfo=info)
+    return out.getvalue()
+
+
+def uri(image: Image.Image) -> str:
+    """The image as an address that holds it, for the page."""
+    return f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"
+
+
+def parameters(request: Request) -> str:
+    """The settings as the text that other image tools write and read."""
+    lines = [request.prompt]
+    if request.negative:
+        lines.append(f"Negative prompt: {request.negative}")
+    settings = {
+        "Steps": request.steps,
+        "Sampler": f"MaskGIL {request.order}",
+        "CFG scale": f"{request.guidance:g}",
+        "Seed": request.seed,
+        "Model": request.model,
+        "Temperature": f"{request.temperature:g}",
+    }
+    if request.size is not None:
+        settings["Size"] = f"{request.size[0]}x{request.size[1]}"
+    if request.interval != (0.0, 1.0):
+        settings["Guidance interval"] = f"{request.interval[0]:g}-{request.interval[1]:g}"
+    if request.edit:
+        settings["Edit"] = request.edit
+    lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))
+    return "\n".join(lines)
+
+
+def read(data: bytes) -> tuple[Image.Image, Request | None]:
+    """The image in a PNG and the request that it remembers, if any.
+
+    Raises ValueError when the bytes are no PNG, too large, or cut short.
+    """
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"the file has {len(data) / 2**20:.0f} MB and at most {MAX_BYTES // 2**20} MB are read")
+    try:
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        if max(image.size) > MAX_SIDE:
+            raise ValueError(f"the picture is {image.width}x{image.height} and at most {MAX_SIDE} a side are read")
+        image.load()
+    except UnidentifiedImageError:
+        raise ValueError("the file is not a PNG picture: choose a PNG") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"the PNG is damaged or cut short ({error}): choose another") from None
+    return image, remembered(image.info)
+
+
+def remembered(info: dict[str, Any]) -> Request | None:
+    """The request in a PNG's notes; None when there is none, or none that this version can read."""
+    try:
+        return Request.from_dict(json.loads(info[NOTE]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def grid(images: Sequence[Image.Image], gap: int = 4) -> Image.Image:
+    """The images side by side in as square a sheet as their number allows, on transparent gaps."""
+    columns = next(c for c in range(1, len(images) + 1) if c * c >= len(images))
+    rows = -(-len(images) // columns)
+    width, height = images[0].size
+    sheet = Image.new("RGBA", (columns * (width + gap) - gap, rows * (height + gap) - gap))
+    for i, image in enumerate(images):
+        sheet.paste(image.convert("RGBA"), ((i % columns) * (width + gap), (i // columns) * (height + gap)))
+    return sheet
+
+
+def write(files: dict[Path, bytes]) -> None:
+    """Write all files, or none: each goes to a temporary neighbour first and is renamed once all are whole."""
+    ready: list[tuple[str, Path]] = []
+    try:
+        for path, data in files.items():
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            ready.append((temporary, path))
+            with os.fdopen(handle, "wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            os.chmod(temporary, 0o644)
+        for temporary, path in ready:
+            os.replace(temporary, path)
+    finally:
+        for temporary, _ in ready:
+            Path(temporary).unlink(missing_ok=True)

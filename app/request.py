@@ -1,0 +1,125 @@
+"""What a person asks for, checked once at the boundary: everything behind it may trust a `Request`.
+
+Sizes are (width, height) in pixels; `guidance` 1 is off; an interval is in plan time, which runs from 1 down to 0.
+"""
+
+import math
+import random
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+MAX_PROMPT = 1000
+MAX_PICTURES = 16
+MAX_STEPS = 256
+MAX_SEED = 2**31 - 1
+ORDERS = ("confidence", "random", "halton", "raster")
+PRESETS = {"fast": 4, "standard": 8, "fine": 16}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One wish for `n` pictures of one prompt; picture i has the seed `seed + i`. `edit` says of a picture that was
+    painted over how much of which.
+
+    Raises ValueError with what is wrong and what to do. What depends on the model (its sizes, its tokens) is
+    checked by `fit`, once the model is known.
+    """
+
+    prompt: str
+    seed: int
+    model: str = "scenes"
+    size: tuple[int, int] | None = None
+    steps: int = 8
+    guidance: float = 3.5
+    interval: tuple[float, float] = (0.1, 1.0)
+    temperature: float = 1.0
+    order: str = "confidence"
+    negative: str = ""
+    n: int = 1
+    edit: str = ""
+
+    def __post_init__(self):
+        for name, text in (("prompt", self.prompt), ("negative prompt", self.negative)):
+            if len(text) > MAX_PROMPT:
+                raise ValueError(
+                    f"the {name} has {len(text):,} characters and at most {MAX_PROMPT:,} are read: shorten it"
+                )
+        if not self.prompt.strip():
+            raise ValueError("the prompt is empty: say what to draw, for example 'two cats on the beach'")
+        if any(ord(c) < 32 and c not in "\t\n\r" for c in self.prompt + self.negative):
+            raise ValueError("the prompt holds control characters, which no model reads: type it again as plain text")
+        _within("seed", self.seed, 0, MAX_SEED)
+        _within("steps", self.steps, 1, MAX_STEPS)
+        _within("number of pictures", self.n, 1, MAX_PICTURES)
+        _within("guidance", self.guidance, 0.0, 30.0, "1 is off and 4 is usual")
+        _within("temperature", self.temperature, 0.0, 10.0, "0 is greedy and 1 is usual")
+        low, high = self.interval
+        if not (0.0 <= low <= high <= 1.0):
+            raise ValueError(f"the guidance interval is {low:g} to {high:g}: give two numbers, 0 <= low <= high <= 1")
+        if self.order not in ORDERS:
+            raise ValueError(f"unknown order {self.order!r}: choose one of {', '.join(ORDERS)}")
+        if self.size is not None:
+            object.__setattr__(self, "size", tuple(self.size))
+        object.__setattr__(self, "interval", (float(low), float(high)))
+
+    def fit(self, sizes: list[tuple[int, int]], downsample: int) -> "Request":
+        """The request with its size chosen, after checking it against what the model can draw."""
+        size = self.size or sizes[0]
+        if size not in sizes:
+            can = ", ".join(f"{w}x{h}" for w, h in sizes)
+            raise ValueError(f"{self.model} cannot draw {size[0]}x{size[1]}: choose one of {can}")
+        tokens = (size[0] // downsample) * (size[1] // downsample)
+        if self.steps > tokens:
+            raise ValueError(
+                f"{self.steps} steps for {tokens} tokens: a {size[0]}x{size[1]} picture takes at most {tokens} steps"
+            )
+        return replace(self, size=size)
+
+    def picture(self, index: int) -> "Request":
+        """The request that draws picture `index` of this one alone."""
+        return replace(self, seed=(self.seed + index) % (MAX_SEED + 1), n=1)
+
+    @property
+    def seeds(self) -> list[int]:
+        return [self.picture(i).seed for i in range(self.n)]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Request":
+        """The request that a picture's metadata records; what it does not know is left aside."""
+        names = {f.name for f in fields(cls)}
+        known = {k: v for k, v in values.items() if k in names}
+        for pair, kind in (("size", int), ("interval", float)):
+            if known.get(pair) is not None:
+                first, second = known[pair]
+                known[pair] = (kind(first), kind(second))
+        for name in ("guidance", "temperature"):
+            if name in known:
+                known[name] = float(known[name])
+        if not all(isinstance(known.get(name, 0), int) for name in ("seed", "steps", "n")):
+            raise ValueError("seed, steps and number of pictures must be whole numbers")
+        if not all(isinstance(known.get(name, ""), str) for name in ("prompt", "model", "order", "negative", "edit")):
+            raise ValueError("prompt, model, order and edit must be texts")
+        return cls(**known)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """'160x96' -> (160, 96): width, then height."""
+    found = re.fullmatch(r"\s*(\d{1,5})\s*[x×X*]\s*(\d{1,5})\s*", text)
+    if not found:
+        raise ValueError(f"cannot read the size {text!r}: write width x height, for example 128x128")
+    return int(found[1]), int(found[2])
+
+
+def any_seed() -> int:
+    """A seed nobody chose."""
+    return random.SystemRandom().randint(0, MAX_SEED)
+
+
+def _within(name: str, value: float, low: float, high: float, hint: str = "") -> None:
+    if not math.isfinite(value) or not low <= value <= high:
+        hint = f" ({hint})" if hint else ""
+        raise ValueError(f"{name} is {value}: give a number from {low:g} to {high:g}{hint}")

@@ -1,0 +1,103 @@
+"""The page and the microphone's socket on one port."""
+
+import socket
+import threading
+from http.cookies import SimpleCookie
+from pathlib import Path
+
+import streamlit as st
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from app import places
+from app.gallery import OWNER, new_owner
+
+PAGE = Path(__file__).parent / "studio" / "main.py"
+COOKIE = "studio"
+YEAR = 365 * 24 * 3600  # seconds
+
+
+class Visitor:
+    """Gives each browser a random id in a cookie that scripts cannot read: the name of its gallery."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or known(scope):
+            await self.app(scope, receive, send)
+            return
+        cookie = f"{COOKIE}={new_owner()}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Lax"
+
+        async def welcome(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                # 304: the browser has the page, but lost its cookie.
+                if message["status"] == 304 or headers.get("content-type", "").startswith("text/html"):
+                    headers.append("set-cookie", cookie)
+            await send(message)
+
+        await self.app(scope, receive, welcome)
+
+
+def known(scope: Scope) -> str | None:
+    """The id that this connection's cookie carries."""
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            cookie = SimpleCookie(value.decode("latin-1")).get(COOKIE)
+            if cookie and OWNER.fullmatch(cookie.value):
+                return cookie.value
+    return None
+
+
+def build() -> st.App:
+    """The whole application, to be served by `serve` or any ASGI server."""
+
+    async def microphone(socket: WebSocket) -> None:
+        from app import live  # the models, which take seconds to import: the page must not wait for them
+
+        await live.serve(socket, known(socket.scope))
+
+    return st.App(PAGE, routes=[WebSocketRoute("/live", microphone)], middleware=[Middleware(Visitor)])
+
+
+def serve(address: str, port: int) -> int:
+    """Serve until interrupted. Raises ValueError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except (OSError, OverflowError) as error:
+            raise ValueError(f"cannot serve on {address}:{port} ({error}): choose another with --port") from None
+    shown = "localhost" if address in ("0.0.0.0", "::", "127.0.0.1") else address
+    print(f"The studio is at http://{shown}:{port}   (stop it with Ctrl-C)", flush=True)
+    threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+    build().run(
+        config={
+            "server.address": address,
+            "server.port": port,
+            "server.headless": True,
+            "server.fileWatcherType": "none",
+            "server.maxUploadSize": 32,
+            "browser.gatherUsageStats": False,
+            "client.toolbarMode": "minimal",
+            "client.showErrorDetails": "none",
+            "logger.hideWelcomeMessage": True,
+        }
+    )
+    return 0
+
+
+def _warm_up() -> None:
+    """Load the models while the first visitor is still on the way."""
+    from app.house import house
+
+    for load in (lambda: house().engine.load(places.model()), house().ear.load):
+        try:
+            load()
+        except ValueError as error:
+            print(f"note: {error}", flush=True)  # the page says so too, to whoever needs it

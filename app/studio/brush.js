@@ -1,0 +1,97 @@
+// A brush that snaps to token cells.
+// data: image (PNG data URI), rows, columns, picture (an id). State: cells, the brushed ones, numbered line by line.
+
+const brushed = new WeakMap(); // root -> { picture, cells }
+
+export default function ({ parentElement, data, setStateValue }) {
+  const root = parentElement.querySelector(".brush");
+  const find = (name) => root.querySelector(name);
+  const [stage, image, canvas] = [find(".stage"), find("img"), find("canvas")];
+  const { rows, columns } = data;
+  let memory = brushed.get(root);
+  if (!memory || memory.picture !== data.picture) {
+    memory = { picture: data.picture, cells: new Set() };
+    brushed.set(root, memory);
+  }
+  const cells = memory.cells;
+  const unit = 24; // canvas pixels a cell
+  let under = null;
+  let painting = false;
+
+  function around(cell) {
+    const size = Number(find(".size").value);
+    const [row, column] = [Math.floor(cell / columns), cell % columns];
+    const first = Math.floor((size - 1) / 2);
+    const found = [];
+    for (let y = row - first; y < row - first + size; y++)
+      for (let x = column - first; x < column - first + size; x++)
+        if (x >= 0 && x < columns && y >= 0 && y < rows) found.push(y * columns + x);
+    return found;
+  }
+
+  function show() {
+    canvas.width = columns * unit;
+    canvas.height = rows * unit;
+    const pen = canvas.getContext("2d");
+    const accent = getComputedStyle(find(".size")).accentColor;
+    pen.fillStyle = accent;
+    pen.strokeStyle = accent;
+    pen.globalAlpha = 0.62;
+    for (const cell of cells) pen.fillRect((cell % columns) * unit, Math.floor(cell / columns) * unit, unit, unit);
+    pen.globalAlpha = 1;
+    pen.lineWidth = 2;
+    if (under !== null)
+      for (const cell of around(under))
+        pen.strokeRect((cell % columns) * unit + 1, Math.floor(cell / columns) * unit + 1, unit - 2, unit - 2);
+    find(".count").textContent = cells.size ? `${cells.size} of ${rows * columns} cells` : "nothing is brushed";
+  }
+
+  function at(event) {
+    const box = image.getBoundingClientRect();
+    const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
+    const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
+    return column >= 0 && column < columns && row >= 0 && row < rows ? row * columns + column : null;
+  }
+
+  function stroke(event) {
+    under = at(event);
+    if (painting && under !== null) {
+      const erase = find(".erase").getAttribute("aria-pressed") === "true";
+      for (const cell of around(under)) erase ? cells.delete(cell) : cells.add(cell);
+    }
+    show();
+  }
+
+  const tell = () => setStateValue("cells", [...cells].sort((a, b) => a - b));
+
+  stage.onpointerdown = (event) => {
+    painting = true;
+    stage.setPointerCapture(event.pointerId);
+    event.preventDefault();
+    stroke(event);
+  };
+  stage.onpointermove = stroke;
+  stage.onpointerup = stage.onpointercancel = () => {
+    if (painting) tell();
+    painting = false;
+  };
+  stage.onpointerleave = () => {
+    under = null;
+    show();
+  };
+  find(".erase").onclick = ({ currentTarget }) => {
+    currentTarget.setAttribute("aria-pressed", String(currentTarget.getAttribute("aria-pressed") !== "true"));
+  };
+  find(".invert").onclick = () => {
+    for (let cell = 0; cell < rows * columns; cell++) cells.has(cell) ? cells.delete(cell) : cells.add(cell);
+    show();
+    tell();
+  };
+  find(".clear").onclick = () => {
+    cells.clear();
+    show();
+    tell();
+  };
+  image.src = data.image;
+  show();
+}

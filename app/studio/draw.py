@@ -1,0 +1,104 @@
+"""Draw: a sentence, its settings, and the picture as it comes."""
+
+import html
+
+import streamlit as st
+
+from app.catalogue import Model
+from app.request import MAX_PROMPT
+from app.studio import easel, session, wish
+
+EASEL = "draw"
+COMPLAINT = "complaint of draw"
+
+
+def page() -> None:
+    model = session.model()
+    job = session.job(EASEL)
+    st.title("What shall I draw?", anchor=False)
+    ask(model)
+    left, right = st.columns([5, 6], gap="large")
+    with left:
+        if complaint := st.session_state.get(COMPLAINT):
+            st.error(complaint, icon=":material/error:")
+        elif job is not None:
+            said(model, job.request.prompt)
+        wish.settings(session.sizes(model))
+        examples(model)
+        abilities(model)
+    with right:
+        easel.show(job, "Write a sentence, or take one of the examples.")
+
+
+def ask(model: Model) -> None:
+    """The prompt; Enter sends it."""
+    examples = model.vocabulary.examples
+    with st.form("ask", border=False, enter_to_submit=True), st.container(horizontal=True):
+        st.text_input(
+            "Prompt",
+            key=wish.key("prompt"),
+            placeholder=examples[0] if examples else "two cats on the beach",
+            max_chars=MAX_PROMPT,
+            label_visibility="collapsed",
+        )
+        send = {"on_click": _send, "args": (model.name,)}
+        st.form_submit_button("Draw", type="primary", icon=":material/brush:", **send)
+
+
+def examples(model: Model) -> None:
+    """A few sentences to press."""
+    with st.container(horizontal=True, key="examples"):
+        for example in model.vocabulary.examples[:6]:
+            st.button(example, on_click=_take, args=(model.name, example))
+
+
+def said(model: Model, prompt: str) -> None:
+    """The prompt as the model reads it: words that it does not know are underlined."""
+    words = model.vocabulary
+    marked = "".join(
+        html.escape(text) if known else f"<mark>{html.escape(text)}</mark>" for text, known in words.pieces(prompt)
+    )
+    st.html(f'<div class="said">“{marked}”</div>')
+    if complaint := words.complaint(prompt):
+        st.caption(f":material/help: {sentence(complaint)} It draws the rest.")
+
+
+def abilities(model: Model) -> None:
+    """What the model can draw, to read and to learn its words from."""
+    words = model.vocabulary
+    if not words.words:
+        return
+    with st.expander("What this model can draw", icon=":material/palette:"):
+        st.caption("It learned a small language. Words outside it are ignored at best.")
+        _chips("Things", [(thing.name, ", ".join(thing.synonyms)) for thing in words.objects])
+        for title, things in (("Places", words.backgrounds), ("Styles", words.styles)):
+            _chips(title, [((*thing.say, thing.name)[0], ", ".join(thing.say[1:])) for thing in things])
+        _chips("How many", [(name, "") for name in words.counts])
+        _chips("Where", [(name, "") for name in words.relations])
+
+
+def _chips(title: str, names: list[tuple[str, str]]) -> None:
+    if names:
+        spans = "".join(f'<span title="{html.escape(hint)}">{html.escape(name)}</span>' for name, hint in names)
+        st.html(f"<b>{title}</b><div class='chips'>{spans}</div>")
+
+
+def _take(model: str, example: str) -> None:
+    st.session_state[wish.key("prompt")] = example
+    _send(model)
+
+
+def _send(model: str) -> None:
+    """Put what the page asks for on the easel; a drawing that is still going on there is stopped."""
+    st.session_state[COMPLAINT] = ""
+    try:
+        request = wish.read(model, st.session_state[wish.key("prompt")])
+        session.put(EASEL, session.studio().draw(request, session.owner()))
+    except ValueError as error:
+        st.session_state[COMPLAINT] = sentence(error)
+
+
+def sentence(text: object) -> str:
+    """A complaint as one says it: 'no dog' -> 'No dog.'"""
+    text = str(text)
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"

@@ -1,0 +1,105 @@
+"""Where a job's pictures appear: each step while it is drawn, then the finished ones and what can be done with them."""
+
+import html
+import io
+import zipfile
+
+import streamlit as st
+from PIL import Image
+
+from app import picture
+from app.engine import Job, Status
+from app.gallery import slug
+from app.request import Request
+from app.studio import player
+from app.studio.session import studio
+
+POLL = 0.2  # seconds between two looks at a job
+SHOWN = 448  # pixels, the width of a single picture on a wide screen
+
+
+def show(job: Job | None, hint: str) -> None:
+    """The job's pictures, or `hint` while there is none."""
+    with st.container(key="easel"):
+        if job is None:
+            st.html(f'<div class="blank"><b>The canvas is empty</b><span>{hint}</span></div>')
+        elif job.over:
+            _finished(job)
+        else:
+            st.fragment(_working, run_every=POLL)(job.id)
+
+
+def _working(id: str) -> None:
+    job = studio().engine.job(id)
+    if job is None or job.over:
+        st.rerun()
+    frames = len(job.frames)
+    if job.status is Status.QUEUED:
+        place = job.position
+        st.progress(0.0, f"Waiting: {place - 1} before you" if place > 1 else "Waiting: you are next")
+    else:
+        steps = job.frames[-1].of if frames else job.request.steps
+        left = job.remaining
+        rest = f", about {left:.0f} s left" if left is not None and left > 1.5 else ""
+        st.progress(frames / steps, f"Step {frames} of {steps}{rest}")
+    if frames:
+        sheet(job.preview(frames - 1), job.request)
+    else:
+        st.html(f'<div class="blank"><b>{"Waiting" if job.status is Status.QUEUED else "Looking"} ...</b></div>')
+    if st.button("Stop", icon=":material/stop_circle:", key=f"stop {id}"):
+        job.cancel()
+
+
+def _finished(job: Job) -> None:
+    if job.status is Status.FAILED:
+        st.error(job.error, icon=":material/error:")
+        return
+    if job.status is Status.CANCELLED:
+        st.info("Stopped. Nothing was kept.", icon=":material/stop_circle:")
+        return
+    pictures, request, last = job.pictures(), job.request, job.frames[-1]
+    if player.wanted():
+        player.show(job)
+    else:
+        sheet(pictures, request)
+    seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
+    st.html(f'<div class="facts">{seeds} · {last.of} steps · {last.nfe} looks a picture · {job.seconds:.1f} s</div>')
+    if job.note:
+        st.warning(f"Not kept in the gallery: {job.note}")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        notes = st.session_state.get("notes", True)
+        if request.n == 1:
+            data = picture.png(pictures[0], request if notes else None)
+            st.download_button("Download", data, f"{slug(request.prompt)}.png", "image/png", icon=":material/download:")
+        else:
+            data = _zip(pictures, job, notes)
+            name = f"{slug(request.prompt)}.zip"
+            st.download_button("Download all", data, name, "application/zip", icon=":material/download:")
+        st.toggle("with its settings inside", value=True, key="notes", help="Prompt, seed and settings, in the PNG.")
+        player.switch()
+
+
+def sheet(images: list[Image.Image], request: Request) -> None:
+    """Pictures side by side, as wide as the screen allows.
+
+    They are part of the page itself, not files beside it: a step is seen even when the next one is already there.
+    """
+    width, height = request.size or images[0].size
+    single = SHOWN if width >= height else SHOWN * width // height
+    limit = f"max-width:{single}px" if len(images) == 1 else ""
+    shown = "".join(
+        f'<img src="{picture.uri(image)}" alt="{html.escape(request.prompt)}" '
+        f'style="aspect-ratio:{width}/{height};{limit}">'
+        for image in images
+    )
+    st.html(f'<div class="sheet{" many" if len(images) > 1 else ""}">{shown}</div>')
+
+
+def _zip(pictures: list[Image.Image], job: Job, notes: bool) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as bundle:
+        for i, image in enumerate(pictures):
+            request = job.request.picture(i)
+            data = picture.png(image, request if notes else None)
+            bundle.writestr(f"{slug(request.prompt)}-{request.seed}.png", data)
+    return out.getvalue()

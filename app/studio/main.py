@@ -1,0 +1,36 @@
+"""The page that the server runs for every visitor: the look, the menu, and the room that was chosen."""
+
+from pathlib import Path
+
+import streamlit as st
+from PIL import Image, ImageColor
+
+from app.studio import draw, edit, gallery, models, session, speak, wish
+
+
+def icon() -> Image.Image:
+    """A canvas on which some tokens are decided. (Streamlit would fetch its own icons from the network.)"""
+    cells = Image.new("RGBA", (4, 4))
+    for place, colour in {
+        (0, 1): "#f2b04a",
+        (1, 1): "#e2673f",
+        (1, 2): "#c8452b",
+        (2, 2): "#5b8c7a",
+        (3, 0): "#3f6f8c",
+    }.items():
+        cells.putpixel(place, ImageColor.getcolor(colour, "RGBA"))
+    return cells.resize((64, 64), Image.Resampling.NEAREST)
+
+
+st.set_page_config(page_title="Studio", page_icon=icon(), layout="wide")
+st.html(Path(__file__).parent / "style.css")
+wish.keep()
+rooms = [
+    st.Page(draw.page, title="Draw", icon=":material/brush:", url_path="draw", default=True),
+    st.Page(speak.page, title="Speak", icon=":material/mic:", url_path="speak"),
+    st.Page(edit.page, title="Edit", icon=":material/ink_eraser:", url_path="edit"),
+    st.Page(gallery.page, title="Gallery", icon=":material/photo_library:", url_path="gallery"),
+    st.Page(models.page, title="Models", icon=":material/deployed_code:", url_path="models"),
+]
+st.session_state[session.ROOMS] = {room.url_path or "draw": room for room in rooms}
+st.navigation(rooms, position="top").run()

@@ -1,0 +1,187 @@
+// The microphone of the Speak page: sound goes up the /live socket as 16 kHz int16, words and pictures come down.
+// What the messages are is written in app/live.py.
+
+const RATE = 16000;
+
+// Mono samples of any rate -> frames of 512 int16 at 16 kHz, each sample the mean of those that it covers.
+const RECORDER = `
+class Recorder extends AudioWorkletProcessor {
+  constructor() {
+    super();
+    this.frame = new Int16Array(512); this.filled = 0;
+    this.step = sampleRate / ${RATE}; this.left = this.step; this.sum = 0;
+  }
+  process([[samples]]) {
+    for (const sample of samples || []) {
+      let rest = 1;
+      while (rest >= this.left) {
+        this.put((this.sum + sample * this.left) / this.step);
+        rest -= this.left; this.sum = 0; this.left = this.step;
+      }
+      this.sum += sample * rest; this.left -= rest;
+    }
+    return true;
+  }
+  put(sample) {
+    this.frame[this.filled++] = Math.max(-1, Math.min(1, sample)) * 32767;
+    if (this.filled === 512) { this.port.postMessage(this.frame.slice()); this.filled = 0; }
+  }
+}
+registerProcessor("recorder", Recorder);`;
+
+class Talk {
+  constructor(root) {
+    this.root = root;
+    this.find = (name) => root.querySelector(name);
+    this.settings = {};
+    this.expecting = null;
+    this.find(".mic").onclick = () => (this.stream ? this.stop() : this.start());
+  }
+
+  say(text) { this.find(".state").textContent = text; }
+
+  complain(text) { this.find(".complaint").textContent = text; }
+
+  async start() {
+    this.complain("");
+    this.say("Opening the microphone ...");
+    try {
+      if (!navigator.mediaDevices) throw new Error("this browser gives the microphone to https:// and localhost only");
+      this.stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1 } });
+      await this.connect();
+      await this.record();
+    } catch (error) {
+      this.stop();
+      this.complain(`The microphone cannot be used: ${error.message || error}`);
+      return;
+    }
+    this.find(".mic").setAttribute("aria-pressed", "true");
+    this.find(".label").textContent = "Stop listening";
+  }
+
+  connect() {
+    const base = location.pathname.replace(/\/[^/]*$/, "");
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    this.socket = new WebSocket(`${scheme}//${location.host}${base}/live`);
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onmessage = ({ data }) => (typeof data === "string" ? this.read(JSON.parse(data)) : this.paint(data));
+    this.socket.onclose = () => this.stop();
+    return new Promise((opened, failed) => {
+      this.socket.onopen = () => { this.tell(); opened(); };
+      this.socket.onerror = () => failed(new Error("the studio does not answer; is it still running?"));
+    });
+  }
+
+  async record() {
+    try {
+      this.audio = new AudioContext({ sampleRate: RATE });
+      this.source = this.audio.createMediaStreamSource(this.stream);
+    } catch {
+      this.audio = new AudioContext(); // Firefox keeps the microphone's own rate
+      this.source = this.audio.createMediaStreamSource(this.stream);
+    }
+    const url = URL.createObjectURL(new Blob([RECORDER], { type: "application/javascript" }));
+    await this.audio.audioWorklet.addModule(url);
+    URL.revokeObjectURL(url);
+    const recorder = new AudioWorkletNode(this.audio, "recorder");
+    recorder.port.onmessage = ({ data }) => {
+      if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(data.buffer);
+      const power = data.reduce((sum, sample) => sum + sample * sample, 0) / data.length;
+      this.find(".ring").style.setProperty("--level", Math.min(1, Math.sqrt(power) / 6000));
+    };
+    this.source.connect(recorder);
+  }
+
+  stop() {
+    this.stream?.getTracks().forEach((track) => track.stop());
+    this.audio?.close();
+    if (this.socket) { this.socket.onclose = null; this.socket.close(); }
+    this.stream = this.audio = this.socket = null;
+    this.find(".mic").setAttribute("aria-pressed", "false");
+    this.find(".label").textContent = "Start listening";
+    this.find(".ring").style.setProperty("--level", 0);
+    this.find(".bar").hidden = true;
+    this.say("Press, and say what you would like to see.");
+  }
+
+  // Settings go up when the socket opens, and again whenever the page changes them.
+  tell(settings = this.settings) {
+    this.settings = settings;
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type: "settings", ...settings }));
+  }
+
+  read(message) {
+    const { type } = message;
+    if (type === "ready") this.say("Listening ...");
+    if (type === "start") { this.say("I hear you ..."); this.words([], []); this.complain(""); }
+    if (type === "words") this.words(message.committed, message.pending);
+    if (type === "final") { this.say("Listening ..."); this.words(message.text.split(" "), []); }
+    if (type === "nothing") { this.say("Listening ..."); this.complain(message.reason); }
+    if (type === "error") this.complain(message.message);
+    if (type === "step" || type === "picture") this.expecting = message;
+    if (type === "kept" && this.shown?.job === message.job) this.keep(this.shown);
+  }
+
+  words(sure, maybe) {
+    this.find(".sure").textContent = sure.join(" ");
+    this.find(".maybe").textContent = maybe.join(" ");
+  }
+
+  paint(png) {
+    const message = this.expecting;
+    if (!message) return;
+    message.url = URL.createObjectURL(new Blob([png], { type: "image/png" }));
+    const before = this.shown;
+    const picture = this.find(".picture");
+    picture.onload = () => { if (before && !before.kept) URL.revokeObjectURL(before.url); };
+    picture.src = message.url;
+    picture.hidden = false;
+    this.shown = message;
+    const bar = this.find(".bar");
+    bar.hidden = message.type === "picture";
+    if (message.type === "step") bar.firstElementChild.style.width = `${(100 * message.step) / message.of}%`;
+    else this.name(message);
+  }
+
+  // Under the picture, its prompt; words that the model does not know are underlined.
+  name({ prompt, seed, unknown }) {
+    const picture = this.find(".picture");
+    picture.alt = prompt;
+    picture.dataset.seed = seed;
+    const parts = prompt.split(/(\s+)/).map((text) => {
+      const node = document.createElement(unknown.includes(text) ? "mark" : "span");
+      node.textContent = text;
+      return node;
+    });
+    this.find(".caption").replaceChildren(...parts);
+  }
+
+  // Add the picture to those of this talk; pressing one downloads it.
+  keep(message) {
+    message.kept = true;
+    const link = document.createElement("a");
+    link.href = message.url;
+    link.download = `${message.prompt.toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 60) || "picture"}.png`;
+    link.title = "Download";
+    const small = document.createElement("img");
+    small.src = message.url;
+    small.alt = "";
+    link.append(small, message.prompt);
+    const past = this.find(".past");
+    past.prepend(link);
+    while (past.children.length > 24) {
+      URL.revokeObjectURL(past.lastElementChild.href);
+      past.lastElementChild.remove();
+    }
+  }
+}
+
+const talks = new WeakMap();
+
+export default function ({ parentElement, data }) {
+  const root = parentElement.querySelector(".live");
+  if (!talks.has(root)) talks.set(root, new Talk(root));
+  const talk = talks.get(root);
+  talk.tell(data);
+  return () => setTimeout(() => { if (!root.isConnected) talk.stop(); });
+}

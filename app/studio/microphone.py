@@ -1,0 +1,28 @@
+"""The live microphone: a component that talks to the /live socket on its own; the script only hands it the settings."""
+
+import streamlit as st
+
+from app.catalogue import Model
+from app.studio import session, wish
+from app.studio.component import component
+
+PAUSES = {0.3: "0.3 s · quick", 0.5: "0.5 s", 0.7: "0.7 s · patient", 1.0: "1 s"}
+
+
+def show(model: Model) -> None:
+    """The microphone, the words, the pictures, and what of the settings matters while one speaks."""
+    state = st.session_state
+    state.setdefault("pause", 0.3)
+    sizes = session.sizes(model)
+    width, height = state[wish.key("size")] if state.get(wish.key("size")) in sizes else sizes[0]
+    settings = {
+        "model": model.name,
+        "size": f"{width}x{height}",
+        "steps": state[wish.key("steps")],
+        "guidance": state[wish.key("guidance")],
+        "order": state[wish.key("order")],
+        "pause": state["pause"],
+    }
+    component("microphone")(key="microphone", data=settings)
+    wish.settings(sizes)
+    st.select_slider("A sentence ends after", list(PAUSES), key="pause", format_func=PAUSES.get, width=280)

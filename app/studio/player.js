@@ -1,0 +1,83 @@
+// The token player: every step of a drawing, and over it when and how surely each token was decided.
+// data: frames (PNG data URIs), rows, columns, revealed (step of each token), confidence (its log-probability).
+
+const STOPS = [[48, 18, 92], [125, 34, 122], [200, 69, 43], [242, 176, 74], [250, 240, 190]]; // dark to light
+
+function colour(share) {
+  const place = Math.max(0, Math.min(0.9999, share)) * (STOPS.length - 1);
+  const low = Math.floor(place);
+  const mixed = STOPS[low].map((value, i) => value + (STOPS[low + 1][i] - value) * (place - low));
+  return `rgb(${mixed.map(Math.round).join(" ")})`;
+}
+
+export default function ({ parentElement, data }) {
+  const find = (name) => parentElement.querySelector(name);
+  const [picture, canvas, step, count] = [find("img"), find("canvas"), find(".step"), find(".count")];
+  const { frames, rows, columns, revealed, confidence } = data;
+  const sure = confidence.map(Math.exp);
+  let timer = null;
+
+  const views = {
+    picture: null,
+    when: { value: (cell) => 1 - revealed[cell] / Math.max(1, frames.length - 1), ends: ["last", "first"] },
+    sure: { value: (cell) => sure[cell], ends: ["unsure", "sure"] },
+  };
+  const view = () => views[find("input[name=view]:checked").value];
+
+  function show() {
+    const now = Number(step.value);
+    picture.src = frames[now - 1];
+    count.textContent = `${now} of ${frames.length}`;
+    canvas.width = columns;
+    canvas.height = rows;
+    const chosen = view();
+    const legend = find(".legend");
+    legend.hidden = !chosen;
+    if (!chosen) return;
+    const brush = canvas.getContext("2d");
+    brush.globalAlpha = 0.8;
+    for (let cell = 0; cell < rows * columns; cell++) {
+      if (revealed[cell] >= now) continue;
+      brush.fillStyle = colour(chosen.value(cell));
+      brush.fillRect(cell % columns, Math.floor(cell / columns), 1, 1);
+    }
+    [legend.firstElementChild.textContent, legend.lastElementChild.textContent] = chosen.ends;
+    find(".legend b").style.background = `linear-gradient(90deg, ${[0, 0.25, 0.5, 0.75, 1].map(colour).join(", ")})`;
+  }
+
+  function pause() {
+    clearInterval(timer);
+    timer = null;
+    find(".play").textContent = "▶";
+  }
+
+  function play() {
+    if (timer) return pause();
+    if (step.value === step.max) step.value = 1;
+    find(".play").textContent = "❚❚";
+    show();
+    timer = setInterval(() => {
+      step.value = Number(step.value) + 1;
+      show();
+      if (step.value === step.max) pause();
+    }, Math.max(120, 2400 / frames.length));
+  }
+
+  // The cell under the pointer, in words.
+  find(".stage").onpointermove = (event) => {
+    const box = picture.getBoundingClientRect();
+    const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
+    const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
+    const cell = row * columns + column;
+    const inside = column >= 0 && column < columns && row >= 0 && row < rows;
+    find(".cell").textContent = inside ? `step ${revealed[cell] + 1}, ${Math.round(100 * sure[cell])}% sure` : "";
+  };
+  find(".stage").onpointerleave = () => { find(".cell").textContent = ""; };
+  find(".play").onclick = play;
+  step.max = frames.length;
+  step.value = frames.length;
+  step.oninput = () => { pause(); show(); };
+  parentElement.querySelectorAll("input[name=view]").forEach((choice) => { choice.onchange = show; });
+  show();
+  return pause;
+}

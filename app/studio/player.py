@@ -1,0 +1,39 @@
+"""The token player: every step of a finished drawing, and when and how surely each of its tokens was decided."""
+
+import streamlit as st
+
+from app import picture
+from app.engine import Job
+from app.studio.component import component
+
+ON = "player on"
+
+
+def wanted() -> bool:
+    """Whether this browser wants to see how, which takes the decoding of every step."""
+    return bool(st.session_state.get(ON))
+
+
+def switch() -> None:
+    st.toggle("how it was drawn", key=ON, help="Every step, and when and how surely each part was decided.")
+
+
+def show(job: Job) -> None:
+    """In the picture's place; a job of several pictures asks which one."""
+    row = 0
+    if job.request.n > 1:
+        seeds = job.request.seeds
+        row = st.segmented_control(
+            "Picture", range(job.request.n), format_func=lambda i: f"seed {seeds[i]}", default=0, key=f"player {job.id}"
+        )
+    row = row or 0
+    last = job.frames[-1].canvas
+    rows, columns = last.grid
+    data = {
+        "frames": [picture.uri(job.preview(step)[row]) for step in range(len(job.frames))],
+        "rows": rows,
+        "columns": columns,
+        "revealed": last.revealed[row].tolist(),
+        "confidence": last.confidence[row].tolist(),
+    }
+    component("player")(key=f"player of {job.id} {row}", data=data)

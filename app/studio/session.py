@@ -1,0 +1,66 @@
+"""What belongs to one browser: who it is, which model it draws with, and the job on its easel."""
+
+import secrets
+
+import streamlit as st
+
+from app import catalogue, places
+from app.engine import Job
+from app.gallery import OWNER
+from app.house import House, house
+from app.server import COOKIE
+
+ROOMS = "rooms"
+
+
+def owner() -> str:
+    """The id of this browser's gallery: from its cookie, or for this session alone when it takes none."""
+    cookie = st.context.cookies.get(COOKIE) or ""
+    if OWNER.fullmatch(cookie):
+        return cookie
+    return st.session_state.setdefault("owner", secrets.token_urlsafe(18))
+
+
+@st.cache_resource(show_spinner=False)
+def studio() -> House:
+    """The engine, the ear and the gallery, shared by everybody."""
+    return house()
+
+
+def model() -> catalogue.Model:
+    """The model that this browser draws with, in memory. Without it the page says what to do, and stops."""
+    name = st.session_state.setdefault("model", places.model())
+    try:
+        found = catalogue.find(name)
+        if name not in studio().engine.loaded():
+            with st.spinner(f"Loading the model {name} ..."):
+                studio().engine.load(name)
+        return found
+    except ValueError as error:
+        st.error(f"**The model cannot be opened.** {error}", icon=":material/image_not_supported:")
+        st.stop()
+
+
+def job(easel: str) -> Job | None:
+    """The job on this easel; after a reload of the page, the one that this browser was waiting for."""
+    if (id := st.session_state.get(f"job on {easel}")) is not None:
+        return studio().engine.job(id)
+    going_on = [job for job in studio().engine.jobs(owner()) if not job.over]
+    return going_on[-1] if going_on else None
+
+
+def put(easel: str, job: Job) -> None:
+    """Put a new job on an easel; one that is still drawn there is stopped."""
+    if (before := studio().engine.job(st.session_state.get(f"job on {easel}", ""))) is not None:
+        before.cancel()
+    st.session_state[f"job on {easel}"] = job.id
+
+
+def sizes(model: catalogue.Model) -> list[tuple[int, int]]:
+    """The sizes (width, height) that a loaded model can draw, the usual one first."""
+    return list(studio().engine.load(model.name).sizes)
+
+
+def enter(room: str) -> None:
+    """Go to another room of the menu."""
+    st.switch_page(st.session_state[ROOMS][room])

@@ -1,0 +1,80 @@
+"""Speak: live, or a recording whose transcript can be mended before it is drawn again."""
+
+import streamlit as st
+
+from app.catalogue import Model
+from app.request import MAX_PROMPT
+from app.studio import easel, microphone, session, wish
+from app.studio.draw import said
+
+EASEL = "speak"
+COMPLAINT = "complaint of speak"
+TRANSCRIPT = "transcript"
+KINDS = ["wav", "flac", "mp3", "ogg"]
+
+
+def page() -> None:
+    model = session.model()
+    st.title("Say what you see.", anchor=False)
+    live, recording = st.tabs(["Live", "Record or upload"])
+    with live:
+        microphone.show(model)
+    with recording:
+        left, right = st.columns([5, 6], gap="large")
+        with left:
+            record(model)
+        job = session.job(EASEL)
+        with left:
+            mend(model)
+            if complaint := st.session_state.get(COMPLAINT):
+                st.warning(complaint, icon=":material/hearing:")
+            elif job is not None:
+                said(model, job.request.prompt)
+        with right:
+            easel.show(job, "Press the microphone, say a sentence, press again.")
+
+
+def record(model: Model) -> None:
+    """Take a recording; it is written down and drawn at once."""
+    st.audio_input(
+        "Say a sentence", key="recording", sample_rate=16000, on_change=_hear, args=(model.name, "recording")
+    )
+    st.file_uploader(
+        "or bring a recording", KINDS, key="upload", max_upload_size=16, on_change=_hear, args=(model.name, "upload")
+    )
+
+
+def mend(model: Model) -> None:
+    """The words that were heard, to correct them."""
+    if TRANSCRIPT not in st.session_state:
+        return
+    st.session_state[TRANSCRIPT] = st.session_state[TRANSCRIPT]
+    with st.form("mend", border=False, enter_to_submit=True):
+        st.text_input("I heard", key=TRANSCRIPT, max_chars=MAX_PROMPT)
+        st.form_submit_button("Draw again", icon=":material/brush:", on_click=_draw, args=(model.name,))
+
+
+def _hear(model: str, widget: str) -> None:
+    """Write down what a widget has recorded, and draw it. In a callback: a new seed must come before its widget."""
+    recording = st.session_state[widget]
+    st.session_state[COMPLAINT] = ""
+    if recording is None:
+        return
+    try:
+        transcript = session.studio().ear.transcribe(recording.getvalue())
+    except ValueError as error:
+        st.session_state[COMPLAINT] = str(error)
+        return
+    st.session_state[COMPLAINT] = transcript.reason
+    if not transcript.no_speech:
+        st.session_state[TRANSCRIPT] = transcript.text
+        _draw(model)
+
+
+def _draw(model: str) -> None:
+    try:
+        st.session_state[COMPLAINT] = ""
+        request = wish.read(model, st.session_state[TRANSCRIPT])
+        session.put(EASEL, session.studio().draw(request, session.owner()))
+    except ValueError as error:
+        st.session_state[COMPLAINT] = str(error)

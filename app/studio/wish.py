@@ -1,0 +1,110 @@
+"""The request that a browser is composing: it survives a change of room, and can be filled in from a finished picture.
+
+Each setting lives in the session under "wish <name>", which is also the key of the widget that shows it.
+"""
+
+from typing import Any
+
+import streamlit as st
+
+from app.request import MAX_PROMPT, MAX_SEED, ORDERS, Request, any_seed
+
+STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}
+PICTURES = (1, 2, 4, 6, 9)
+NEW_SEED = "wish new seed"
+
+DEFAULTS: dict[str, Any] = {
+    "prompt": "",
+    "negative": "",
+    "steps": Request.steps,
+    "guidance": Request.guidance,
+    "interval": Request.interval,
+    "temperature": Request.temperature,
+    "order": Request.order,
+    "n": Request.n,
+}
+
+HELP = {
+    "steps": "How often the model looks at the picture. Fewer is faster, more is finer.",
+    "guidance": "How closely to follow the words. 1 leaves the model free; more is stricter and less varied.",
+    "seed": "The same seed and settings draw the same picture.",
+    "negative": "What to steer away from.",
+    "interval": "Guide only during this part of the drawing, which runs from 1 down to 0. The rest costs half.",
+    "temperature": "How daring each choice is. 0 always takes the likeliest.",
+    "order": "Which parts are decided first: the surest, any, spread evenly, or line by line.",
+}
+
+
+def key(name: str) -> str:
+    return f"wish {name}"
+
+
+def keep() -> None:
+    """Give every setting its default, and keep those whose widget is in another room: call it in each run."""
+    state = st.session_state
+    for name, value in {**DEFAULTS, "seed": any_seed()}.items():
+        state[key(name)] = state.get(key(name), value)
+    state[NEW_SEED] = state.get(NEW_SEED, True)
+    if key("size") in state:
+        state[key("size")] = state[key("size")]
+
+
+def fill(request: Request) -> None:
+    """Show a picture's request again, its very seed included."""
+    state = st.session_state
+    for name in (*DEFAULTS, "seed"):
+        state[key(name)] = getattr(request, name)
+    if request.size is not None:
+        state[key("size")] = request.size
+    state[NEW_SEED] = False
+
+
+def read(model: str, prompt: str) -> Request:
+    """The request as it stands, with a new seed where one is wanted. Raises ValueError for an impossible one.
+
+    To be called in a callback: a seed cannot change once its widget is drawn.
+    """
+    state = st.session_state
+    values = {name: state[key(name)] for name in DEFAULTS} | {"prompt": prompt.strip(), "model": model}
+    if state[NEW_SEED]:
+        state[key("seed")] = any_seed()
+    values["negative"] = values["negative"].strip()
+    return Request(**values, seed=state[key("seed")], size=state.get(key("size")))
+
+
+def settings(sizes: list[tuple[int, int]]) -> None:
+    """The widgets of everything but the prompt, folded under a line that sums them up."""
+    state = st.session_state
+    if state.get(key("size")) not in sizes:
+        state[key("size")] = sizes[0]
+    width, height = state[key("size")]
+    pictures = "1 picture" if state[key("n")] == 1 else f"{state[key('n')]} pictures"
+    with st.expander(f"{width} × {height}, {state[key('steps')]} steps, {pictures}", icon=":material/tune:"):
+        _widgets(sizes)
+
+
+def _widgets(sizes: list[tuple[int, int]]) -> None:
+    """Ranges and choices stretch to a value that was filled in from a picture."""
+    now = {name: st.session_state[key(name)] for name in DEFAULTS}
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.selectbox("Size", sizes, key=key("size"), format_func=_size_name, width=170)
+        st.selectbox("Pictures", sorted({*PICTURES, now["n"]}), key=key("n"), width=100)
+    steps = sorted({*STEPS, now["steps"]})
+    st.select_slider("Steps", steps, key=key("steps"), format_func=lambda n: STEPS.get(n, str(n)), help=HELP["steps"])
+    low, high = min(1.0, now["guidance"]), max(10.0, now["guidance"])
+    st.slider("Guidance", low, high, step=0.5, key=key("guidance"), help=HELP["guidance"])
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.number_input("Seed", 0, MAX_SEED, step=1, key=key("seed"), help=HELP["seed"], width=190)
+        st.toggle("a new one each time", key=NEW_SEED)
+    st.text_input("Without", key=key("negative"), max_chars=MAX_PROMPT, help=HELP["negative"])
+    st.slider("Guide from ... to ...", 0.0, 1.0, step=0.05, key=key("interval"), help=HELP["interval"])
+    st.slider(
+        "Temperature", 0.0, max(2.0, now["temperature"]), step=0.05, key=key("temperature"), help=HELP["temperature"]
+    )
+    st.selectbox("Order", ORDERS, key=key("order"), help=HELP["order"])
+
+
+def _size_name(size: tuple[int, int]) -> str:
+    width, height = size
+    shape = "square" if width == height else "wide" if width > height else "tall"
+    return f"{width} × {height} {shape}"

@@ -1,0 +1,108 @@
+"""What a model can draw and which words it knows, read from the `vocabulary.json` that lies in its folder.
+
+A bundled model learned a small language; a word outside it changes nothing for good. So the page marks such words and
+the command line refuses them, both with the nearest words that the model does know.
+"""
+
+import difflib
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+
+
+class Thing(NamedTuple):
+    """Something that the model can draw: its name, other words for it, and for places and styles how to say them."""
+
+    name: str
+    synonyms: tuple[str, ...] = ()
+    say: tuple[str, ...] = ()
+
+
+class Piece(NamedTuple):
+    """A stretch of a prompt; `known` is False for a word that the model never saw."""
+
+    text: str
+    known: bool
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """`words` is every word that the model saw, in lower case. Empty means: a model for free text, all words known.
+
+    `sizes` are the pictures that it draws, (width, height), the usual one first.
+    """
+
+    objects: tuple[Thing, ...] = ()
+    backgrounds: tuple[Thing, ...] = ()
+    styles: tuple[Thing, ...] = ()
+    counts: tuple[str, ...] = ()
+    relations: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
+    words: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Vocabulary":
+        """The vocabulary of a model folder; the empty one when the folder has none."""
+        path = folder / "vocabulary.json"
+        if not path.is_file():
+            return cls()
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError, AttributeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({error}): fetch the model folder again") from None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Vocabulary":
+        things = {name: tuple(_thing(v) for v in values.get(name, ())) for name in ("objects", "backgrounds", "styles")}
+        names = {name: tuple(_thing(v).name for v in values.get(name, ())) for name in ("counts", "relations")}
+        words = frozenset(str(word).lower() for word in values.get("words", ()))
+        sizes = tuple((int(width), int(height)) for width, height in values.get("sizes", ()))
+        return cls(**things, **names, examples=tuple(values.get("examples", ())), sizes=sizes, words=words)
+
+    def pieces(self, prompt: str) -> list[Piece]:
+        """The prompt cut into words and what lies between them; the texts join to the prompt again."""
+        pieces, at = [], 0
+        for match in WORD.finditer(prompt):
+            if match.start() > at:
+                pieces.append(Piece(prompt[at : match.start()], True))
+            pieces.append(Piece(match[0], self.knows(match[0])))
+            at = match.end()
+        if at < len(prompt):
+            pieces.append(Piece(prompt[at:], True))
+        return pieces
+
+    def knows(self, word: str) -> bool:
+        word = word.lower().replace("’", "'")
+        return not self.words or word in self.words or word.removesuffix("'s") in self.words
+
+    def unknown(self, prompt: str) -> list[str]:
+        """The words of the prompt that the model never saw, in order, each once."""
+        return list(dict.fromkeys(piece.text for piece in self.pieces(prompt) if not piece.known))
+
+    def nearest(self, word: str, n: int = 3) -> list[str]:
+        """Known words that are spelled like this one; names of what can be drawn before little words."""
+        things = (*self.objects, *self.backgrounds, *self.styles)
+        names = {word for thing in things for name in (thing.name, *thing.synonyms) for word in name.lower().split()}
+        close = difflib.get_close_matches(word.lower(), sorted(names & self.words), n=n, cutoff=0.6)
+        return close or difflib.get_close_matches(word.lower(), sorted(self.words), n=n, cutoff=0.7)
+
+    def complaint(self, prompt: str) -> str:
+        """One line on the words that the model does not know; empty when it knows all."""
+        missing = self.unknown(prompt)
+        if not missing:
+            return ""
+        said = ", ".join(f"'{word}'" for word in missing[:8]) + (", ..." if len(missing) > 8 else "")
+        close = list(dict.fromkeys(near for word in missing[:8] for near in self.nearest(word, 1)))
+        return f"the model does not know {said}" + (f" (did you mean {', '.join(close)}?)" if close else "")
+
+
+def _thing(value: str | int | dict[str, Any]) -> Thing:
+    if isinstance(value, dict):
+        synonyms, say = (tuple(str(word) for word in value.get(key, ())) for key in ("synonyms", "say"))
+        return Thing(str(value["name"]), synonyms, say)
+    return Thing(str(value))

@@ -1,0 +1,319 @@
+"""Seconds and memory of drawing, stage by stage, beside what the machine could do at best:
+
+    python -m benchmarks.generation [model=scenes] [batches=1,8] [steps=8] [repeats=5] [size=WxH] [dtype=fp32|bf16]
+    python -m benchmarks.generation preset=t2i-xl [dtype=bf16] ...      # full size, random weights
+
+Stages: the text encoder, MaskGIL in `steps` steps, the autoregressive twin with its KV cache for the same picture (the
+shipped one, or a random one of the generator's size), and the tokenizer. Medians of `repeats` runs after a warm-up.
+
+The floor of a stage is the longer of two times: its weights (and the twin's cache) read once for each call at the
+bandwidth, and its multiplications at the rate, that this machine reached in this very run. Tables of embeddings are not
+read as a whole and do not count.
+"""
+
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from maskgil.autoregressive import Autoregressive, RasterPainter
+from maskgil.condition import Condition
+from maskgil.config import PRESETS, ModelConfig
+from maskgil.decoding import fill, raster
+from maskgil.generator import MaskGIL
+from maskgil.hybrid import Prefix
+from maskgil.pipeline import Settings, Size, TextToImage
+from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PROMPTS = ("two cats on the beach", "a red car at night")
+PATIENCE = 120.0  # seconds after which a stage is not repeated any more
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was measured of it: `bandwidth` in bytes/s, `rate` in floating-point operations/s of large matrices."""
+
+    name: str
+    bandwidth: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Something to time. `bytes` and `operations` are what it cannot do without."""
+
+    name: str
+    run: Callable[[], object]
+    bytes: float
+    operations: float
+
+
+@dataclass(frozen=True)
+class Timed:
+    stage: Stage
+    seconds: float  # median
+    runs: int
+    peak: float  # bytes
+
+    def floor(self, machine: Machine) -> float:
+        """Seconds."""
+        return max(self.stage.bytes / machine.bandwidth, self.stage.operations / machine.rate)
+
+
+class RandomText(nn.Module):
+    """flan-t5-xl's encoder with random weights, reading random words: it has a speed, not a language."""
+
+    def __init__(self, length: int = 120, **sizes: int):
+        from transformers import T5Config, T5EncoderModel
+
+        super().__init__()
+        named = {"d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32, "vocab_size": 32128}
+        config = T5Config(**(named | sizes), feed_forward_proj="gated-gelu")
+        self.length, self.width, self.t5 = length, config.d_model, T5EncoderModel(config)
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        device = self.t5.device
+        ids = torch.arange(self.length, device=device).expand(len(prompts), -1) % self.t5.config.vocab_size
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        return Condition(self.t5(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)
+
+    def identity(self) -> dict[str, Tensor]:
+        return {}
+
+
+def random_model(
+    config: ModelConfig, tokenizer: VQModel, encoder: nn.Module, size: Size, device: torch.device, dtype: torch.dtype
+) -> TextToImage:
+    """A whole pipeline with random weights; heads too, which start at zero, so that there is something to sample."""
+    generator, twin = MaskGIL(config), Autoregressive(replace(config, causal=True))
+    for model in (generator, twin):
+        nn.init.normal_(model.output.weight, std=0.02)
+    parts = [part.to(device, dtype).eval().requires_grad_(False) for part in (generator, encoder, tokenizer, twin)]
+    return TextToImage(parts[0], parts[1], parts[2], [size], twin=parts[3])
+
+
+def preset_model(name: str, size: Size, device: torch.device, dtype: torch.dtype) -> TextToImage:
+    """A text-driven preset in full size. ValueError for one that there is not."""
+    config = PRESETS.get(name)
+    if config is None or config.text_dim != 2048:
+        texts = ", ".join(key for key, other in PRESETS.items() if other.text_dim == 2048)
+        raise ValueError(f"no preset {name!r} reads flan-t5-xl's texts; there is {texts}")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # built in its type: twice the memory otherwise
+    try:
+        tokenizer, encoder = VQModel(VQ_PRESETS["llamagen-vq16"]), RandomText(config.text_length)
+        return random_model(config, tokenizer, encoder, size, device, dtype)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def with_twin(model: TextToImage) -> tuple[TextToImage, str]:
+    """The model, given a random twin of the generator's size if it has none, and what to call the twin."""
+    if model.has_twin:
+        return model, "twin"
+    twin = Autoregressive(replace(model.generator.config, causal=True, rope="2d", null="caption"))
+    nn.init.normal_(twin.output.weight, std=0.02)
+    twin.to(model.device, model.generator.norm.weight.dtype).eval().requires_grad_(False)
+    parts = (model.generator, model.text_encoder, model.tokenizer, model.sizes, model.vocabulary)
+    return TextToImage(*parts, twin=twin), "random twin"
+
+
+def measure_machine(device: torch.device, dtype: torch.dtype, side: int = 2048, megabytes: int = 256) -> Machine:
+    """Bandwidth by copying, rate by multiplying square matrices: the best of five."""
+    source = torch.ones(megabytes * 2**20 // 4, device=device)
+    target = torch.empty_like(source)
+    a = torch.randn(side, side, device=device).to(dtype)
+    copying = min(seconds_of(lambda: target.copy_(source), device) for _ in range(6))
+    multiplying = min(seconds_of(lambda: a @ a, device) for _ in range(6))
+    return Machine(machine_name(device), 2 * source.nbytes / copying, 2 * side**3 / multiplying)
+
+
+def machine_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    return f"{cpu}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+
+
+def seconds_of(run: Callable[[], object], device: torch.device) -> float:
+    _finish(device)
+    since = time.perf_counter()
+    run()
+    _finish(device)
+    return time.perf_counter() - since
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Start to measure peak memory anew, where the system lets us."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: sets VmHWM back to what is used now
+    except OSError:
+        pass  # the peak is then that of the whole run, which is said too high rather than too low
+
+
+def peak_memory(device: torch.device) -> float:
+    """Bytes: of the device, or of the process (weights and libraries included)."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if status.is_file():
+        found = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        if found:
+            return float(found[0]) * 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
+
+
+def timed(stage: Stage, repeats: int, device: torch.device) -> Timed:
+    """Warm up once, then run `repeats` times, or until PATIENCE is over."""
+    forget_peak(device)
+    stage.run()
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < repeats and sum(seconds) < PATIENCE):
+        seconds.append(seconds_of(stage.run, device))
+    return Timed(stage, statistics.median(seconds), len(seconds), peak_memory(device))
+
+
+def operations_of(run: Callable[[], object]) -> float:
+    """Floating-point operations of matrix products, convolutions and attention in one run."""
+
+    def attention(query, key, value, *rest, out_shape=None, **options) -> int:
+        return 4 * query[0] * query[1] * query[2] * key[2] * query[3]
+
+    on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
+    with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+        run()
+    return float(counter.get_total_flops())
+
+
+def weight_bytes(module: object) -> float:
+    """Parameters that every call reads: all but tables of embeddings."""
+    if not isinstance(module, nn.Module):
+        return 0.0
+    tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    return float(sum(p.numel() * p.element_size() for p in module.parameters() if id(p) not in tables))
+
+
+def cache_bytes(twin: Autoregressive, condition_length: int, tokens: int, rows: int) -> float:
+    """Keys and values that the twin reads while it writes `tokens` tokens."""
+    read = sum(condition_length + written for written in range(tokens))
+    return 2.0 * twin.config.layers * twin.config.dim * rows * read * twin.norm.weight.element_size()
+
+
+def stages(model: TextToImage, batch: int, steps: int, size: Size, twin_name: str) -> list[Stage]:
+    """Everything between prompts and pixels, at one batch size. Each stage works on the true input of its place."""
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(batch)]
+    if isinstance(classes := model.generator.config.classes, int):
+        prompts = [str(i % classes) for i in range(batch)]
+    seeds, blank = list(range(batch)), model.blank(batch, size)
+    settings, tokens = Settings(steps=steps), blank.hole.shape[1]
+    condition = model.condition(prompts)
+    plan = model.plan(blank, seeds, settings)
+    one_by_one = raster(tokens, guidance=Prefix(tokens).guidance, seeds=seeds, device=model.device)
+
+    def maskgil() -> object:
+        return list(fill(model.painter(condition), blank, plan))[-1]
+
+    def twin() -> object:
+        return list(fill(RasterPainter(model.twin, condition), blank, one_by_one))[-1]
+
+    finished = maskgil()
+    runs: list[tuple[str, Callable[[], object], float]] = [
+        ("encode text", lambda: model.condition(prompts), weight_bytes(model.text_encoder)),
+        (f"MaskGIL, {len(plan)} steps", maskgil, len(plan) * weight_bytes(model.generator)),
+        (
+            f"{twin_name} with KV cache, {tokens} tokens",
+            twin,
+            tokens * weight_bytes(model.twin) + cache_bytes(model.twin, condition.length, tokens, 2 * batch),
+        ),
+        ("decode", lambda: model.pixels(finished), weight_bytes(getattr(model.tokenizer, "decoder", None))),
+    ]
+    return [Stage(name, run, size_in_bytes, operations_of(run)) for name, run, size_in_bytes in runs]
+
+
+def table(batch: int, found: Sequence[Timed], machine: Machine) -> str:
+    """Markdown. `x floor`: how far a stage is from the floor; `against AR`: how much quicker than the twin it is."""
+    twin = next(t.seconds for t in found if "KV cache" in t.stage.name)
+    lines = [
+        f"| batch {batch} | s (median) | s a picture | against AR | peak memory | floor, s | x floor | runs |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for t in found:
+        ratio = f"{twin / t.seconds:.1f}x" if "MaskGIL" in t.stage.name else ""
+        floor = t.floor(machine)
+        cells = [
+            t.stage.name, f"{t.seconds:.4f}", f"{t.seconds / batch:.4f}", ratio, f"{t.peak / 2**20:,.0f} MiB",
+            f"{floor:.4f}", f"{t.seconds / floor:.1f}" if floor else "", str(t.runs),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+@torch.no_grad()
+def report(model: TextToImage, batches: Sequence[int], steps: int, repeats: int, size: Size, twin_name: str) -> None:
+    """Print what was measured, as it comes."""
+    device, dtype = model.device, model.generator.norm.weight.dtype
+    machine = measure_machine(device, dtype)
+    print(f"{machine.name}; torch {torch.__version__}, {str(dtype).removeprefix('torch.')}, {size[0]}x{size[1]}")
+    print(f"measured here: {machine.bandwidth / 1e9:.1f} GB/s copied, {machine.rate / 1e12:.2f} TFLOP/s multiplied")
+    count = sum(p.numel() for p in model.generator.parameters())
+    print(f"generator {count:,} parameters, twin {sum(p.numel() for p in model.twin.parameters()):,}\n")
+    for batch in batches:
+        found = [timed(stage, repeats, device) for stage in stages(model, batch, steps, size, twin_name)]
+        print(table(batch, found, machine) + "\n", flush=True)
+
+
+def main(arguments: list[str]) -> None:
+    known = {"model": "scenes", "preset": "", "batches": "1,8", "steps": "8", "repeats": "5", "size": "", "dtype": ""}
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    if "--help" in given or "-h" in given:
+        print(__doc__)
+        return
+    if wrong := [name for name in given if name not in known]:
+        raise ValueError(f"unknown: {', '.join(wrong)}; it takes {', '.join(f'{name}=' for name in known)}")
+    options = known | given
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = options["dtype"] or ("bf16" if device.type == "cuda" else "fp32")
+    if kind not in DTYPES:
+        raise ValueError(f"dtype is {kind!r}; choose one of {', '.join(DTYPES)}")
+    size = tuple(int(side) for side in options["size"].lower().split("x")) if options["size"] else None
+    if options["preset"]:
+        size = size or (256, 256)
+        model, twin_name = preset_model(options["preset"], size, device, DTYPES[kind]), "random twin"
+    else:
+        model, twin_name = with_twin(TextToImage.load(options["model"], device, DTYPES[kind]))
+        size = model.checked_size(size)
+    batches = [int(batch) for batch in options["batches"].split(",")]
+    report(model, batches, int(options["steps"]), int(options["repeats"]), size, twin_name)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        print(f"benchmarks.generation: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,167 @@
+"""What a training step costs: python -m benchmarks.training [models=t2i-xl,t2i-xxl] [batch=32] [steps=12] ...
+
+Prints step time, pictures a second, model FLOP utilisation and peak memory of the project's own loop on made-up tokens
+of 256 x 256 px (256 image tokens, 120 text tokens), and the machine. Many GPUs: start it with torchrun.
+Options: size=256 shard=no recompute=no compile=no rank=0 (LoRA of that rank). `models=tiny` checks that it works.
+
+MFU counts what the model needs, 6 FLOP a weight and token plus attention, not what recomputation adds; its whole is
+the chip's dense bfloat16 rate by its data sheet, or, for an unknown chip, a large matrix multiplication measured here.
+"""
+
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskgil.config import PRESETS, ModelConfig
+from maskgil.generator import MaskGIL
+from train.loop import Player, Recipe, train
+from train.masked import Driven, MaskedFeatures
+from train.optim import OptimConfig
+
+TEXT = PRESETS["t2i-xl"]
+MODELS = {
+    "t2i-xl": TEXT,
+    "t2i-xxl": replace(PRESETS["xxl"], classes=None, text_dim=2048, null_length=120),
+    "tiny": ModelConfig(codebook_size=64, dim=32, layers=2, heads=2, text_dim=16, text_length=120),
+}
+SHEETS = {"H200": 989e12, "H100": 989e12, "GH200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """Random tokens and states; the same batch every time, so that reading costs nothing."""
+
+    config: ModelConfig
+    batch: int
+    grid: tuple[int, int]
+
+    def __call__(self, index: int) -> dict[str, Any]:
+        draw = torch.Generator().manual_seed(0)
+        length, tokens = self.config.text_length, self.grid[0] * self.grid[1]
+        return {
+            "tokens": torch.randint(self.config.codebook_size, (self.batch, tokens), generator=draw),
+            "states": torch.randn(self.batch, length, self.config.text_dim, generator=draw),
+            "mask": torch.ones(self.batch, length, dtype=torch.bool),
+            "numbers": torch.arange(self.batch) + index * self.batch,
+            "grid": self.grid,
+        }
+
+
+def step_flops(config: ModelConfig, pictures: int, tokens: int) -> float:
+    """FLOPs of forward and backward: 6 a weight and token that meet, and 12 D S^2 a layer for attention."""
+    length = tokens + config.text_length
+    blocks = config.layers * (4 * config.dim**2 + 3 * config.dim * config.hidden)
+    head = config.codebook_size * config.dim
+    caption = config.dim * (config.text_dim + config.dim)
+    weights = 6 * (blocks * length + head * tokens + caption * config.text_length)
+    return pictures * (weights + 12 * config.layers * config.dim * length**2)
+
+
+def chip(device: torch.device) -> tuple[str, float, str]:
+    """(name, bfloat16 FLOP/s, where that number is from)."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        sheet = next((rate for key, rate in SHEETS.items() if key in name), None)
+        if sheet:
+            return name, sheet, "data sheet"
+    else:
+        name = f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+    side = 8192 if device.type == "cuda" else 512
+    a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    times = []
+    for _ in range(5):
+        _wait(device)
+        start = time.perf_counter()
+        a @ a
+        _wait(device)
+        times.append(time.perf_counter() - start)
+    return name, 2 * side**3 / min(times), f"measured, {side} x {side} matrices"
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Stopwatch:
+    """A loss that notes when each step begins."""
+
+    def __init__(self, loss: MaskedFeatures, device: torch.device):
+        self.loss, self.device, self.starts = loss, device, {}
+
+    def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple:
+        if step not in self.starts:
+            _wait(self.device)
+            self.starts[step] = time.perf_counter()
+        return self.loss(modules, batch, generator, step)
+
+    def seconds(self) -> float:
+        """Median of the steps after the first three, which compile and allocate."""
+        starts = [self.starts[step] for step in sorted(self.starts)]
+        return statistics.median(b - a for a, b in zip(starts[3:], starts[4:], strict=False))
+
+
+def measure(name: str, batch: int, size: int, steps: int, rank: int, **options: bool) -> str:
+    """One line of the table: `batch` pictures a GPU in each step."""
+    config, device = MODELS[name], torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    grid = (size // 16, size // 16)
+    torch.manual_seed(0)
+    model = Driven(MaskGIL(config))
+    if rank:
+        from train.lora import adapted
+
+        adapted(model.to(torch.bfloat16).generator, rank)
+    watch = Stopwatch(MaskedFeatures(), device)
+    recipe = Recipe(
+        name, steps, (Player(model, watch, OptimConfig(lr=1e-5)),), MadeUp(config, batch, grid), workers=0,
+        precision="bf16", save_every=0, sample_every=10**9, **options,
+    )  # fmt: skip
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as folder:
+        train(recipe, Path(folder))
+    seconds = watch.seconds()
+    chip_name, rate, origin = chip(device)
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    used = step_flops(config, batch, grid[0] * grid[1]) / seconds / rate
+    what = ", ".join([key for key, value in options.items() if value] + ([f"LoRA rank {rank}"] if rank else []))
+    return (
+        f"{name} at {size} px{f' ({what})' if what else ''}: {seconds * 1e3:.0f} ms a step of {batch}, "
+        f"{batch / seconds:.1f} pictures/s a device, MFU {used:.1%}, peak {peak / 1e9:.1f} GB "
+        f"[{chip_name}; {rate / 1e12:.3g} TFLOP/s {origin}; torch {torch.__version__}]"
+    )
+
+
+def main(arguments: list[str]) -> None:
+    takes = {"models": "t2i-xl,t2i-xxl", "batch": "32", "size": "256", "steps": "12", "rank": "0"}
+    flags = ("shard", "recompute", "compile")
+    given = dict(a.split("=", 1) for a in arguments if "=" in a)
+    if stray := [a for a in arguments if "=" not in a] + [k for k in given if k not in takes and k not in flags]:
+        raise ValueError(f"{', '.join(stray)} is not known; it takes {', '.join([*takes, *flags])}")
+    values = takes | {k: v for k, v in given.items() if k in takes}
+    if unknown := [name for name in values["models"].split(",") if name not in MODELS]:
+        raise ValueError(f"no model {', '.join(unknown)}; there are {', '.join(MODELS)}")
+    numbers = {key: int(values[key]) for key in ("batch", "size", "steps", "rank")}
+    if numbers["steps"] < 6:
+        raise ValueError("give at least 6 steps: the first three are not counted")
+    for name in values["models"].split(","):
+        print(measure(name, **numbers, **{flag: given.get(flag) == "yes" for flag in flags}), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        print(f"benchmarks.training: {error}", file=sys.stderr)
+        sys.exit(2)

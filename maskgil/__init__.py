@@ -1,0 +1,1 @@
+"""MaskGIL: masked generation of images. Models, decoding, tokenizers; imports nothing from the other rooms."""

@@ -1,0 +1,74 @@
+"""Size buckets: the shapes that one model draws, all with about the same number of pixels.
+
+A class of sizes (256, 512, 768, 1024) holds every shape of at most class x class pixels, in units of 32 px, whose sides
+are at most 4 to 1 (Lumina-mGPT's `generate_crop_size_list`): 25, 49, 73 and 97 shapes. A picture joins the bucket of
+the most similar shape, is scaled until it covers it, and is cut at a random place: nothing is squeezed.
+
+Sizes are (width, height) in pixels.
+"""
+
+import math
+
+from PIL import Image
+
+Size = tuple[int, int]
+
+CLASSES = (256, 512, 768, 1024)
+UNIT = 32
+MAX_RATIO = 4.0
+
+
+def buckets(size: int, unit: int = UNIT, max_ratio: float = MAX_RATIO) -> list[Size]:
+    """All shapes of a class, the widest first. For each width in units: the most units of height that fit.
+
+    Raises ValueError for a class that is no multiple of the unit.
+    """
+    if size < unit or size % unit:
+        raise ValueError(f"size {size}: give a multiple of {unit}, such as {', '.join(map(str, CLASSES))}")
+    area = (size // unit) ** 2
+    found = []
+    width, height = area, 1
+    while width > 0:
+        if max(width, height) / min(width, height) <= max_ratio:
+            found.append((width * unit, height * unit))
+        if (height + 1) * width <= area:
+            height += 1
+        else:
+            width -= 1
+    return found
+
+
+def nearest(size: Size, among: list[Size]) -> Size:
+    """The bucket of the most similar shape; of equal shapes the one nearest in area. ValueError for no size at all.
+
+    When a picture is scaled to cover a bucket, exp(-difference of the log aspect ratios) of it stays in sight.
+    """
+    width, height = size
+    if width < 1 or height < 1:
+        raise ValueError(f"size {width}x{height}: give a width and a height in pixels")
+
+    def differs(other: Size) -> tuple[float, float]:
+        shape = abs(math.log(width / height / (other[0] / other[1])))
+        return round(shape, 9), abs(math.log(width * height / (other[0] * other[1])))
+
+    return min(among, key=differs)
+
+
+def size_class(size: Size) -> int:
+    """The class whose area is nearest to that of the size: buckets(size_class(size)) holds what is asked for."""
+    return min(CLASSES, key=lambda side: abs(math.log(side * side / (size[0] * size[1]))))
+
+
+def fit(image: Image.Image, bucket: Size, x: float, y: float) -> Image.Image:
+    """The picture scaled to cover the bucket and cut to it at (x, y) in [0, 1]: 0 left or top, 1 right or bottom.
+
+    Halved with a box filter while that is possible, as guided-diffusion does: bicubic alone would alias.
+    """
+    width, height = bucket
+    while image.width >= 2 * width and image.height >= 2 * height:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = max(width / image.width, height / image.height)
+    across, down = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    image = image.resize((across, down), Image.Resampling.BICUBIC)
+    left, top = round((across - width) * x), round((down - height) * y)
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,320 @@
+"""A model as a folder: config.json (what to build), model.safetensors (its weights), README.md (its card).
+
+    save("weights/mine", model, "maskgil", model.config.to_dict(), card, tokenizer_hash=...)
+    model = load("weights/mine")                 # the class that config.json's "kind" names
+    python -m maskgil.checkpoint convert llamagen-vq vq_ds16_c2i.pt weights/llamagen-vq16
+
+A save is whole or not at all. New files are written beside the old ones as *.new, config.json.new last: once that
+exists the save counts, and whoever opens the folder next finishes the renaming. A process killed anywhere leaves the
+old model or the new one, never a mixture; other files in the folder are left alone.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+BUNDLED = Path(__file__).resolve().parent.parent / "weights"  # what ships with the project
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _maskgil(config: dict[str, Any]) -> nn.Module:
+    from maskgil.config import ModelConfig
+    from maskgil.generator import MaskGIL
+
+    return MaskGIL(ModelConfig.from_dict(config))
+
+
+def _autoregressive(config: dict[str, Any]) -> nn.Module:
+    from maskgil.autoregressive import Autoregressive
+    from maskgil.config import ModelConfig
+
+    return Autoregressive(ModelConfig.from_dict(config))
+
+
+def _llamagen(config: dict[str, Any]) -> nn.Module:
+    from maskgil.autoregressive import Autoregressive
+    from maskgil.config import ModelConfig
+
+    return Autoregressive(ModelConfig.from_dict(config), zero_prefix=True)
+
+
+def _vq(config: dict[str, Any]) -> nn.Module:
+    from maskgil.tokenizers.vq import VQConfig, VQModel
+
+    return VQModel(VQConfig.from_dict(config))
+
+
+def _emigm(config: dict[str, Any]) -> nn.Module:
+    from maskgil.emigm import EMIGM, EMIGMConfig
+
+    return EMIGM(EMIGMConfig.from_dict(config))
+
+
+def _latent(config: dict[str, Any]) -> nn.Module:
+    from maskgil.tokenizers.latent import LatentConfig, LatentModel
+
+    return LatentModel(LatentConfig.from_dict(config))
+
+
+# Imported when asked for: a program that only reads prompts need not load the tokenizer's code.
+KINDS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+    "maskgil": _maskgil,
+    "autoregressive": _autoregressive,
+    "llamagen": _llamagen,  # the autoregressive twin with LlamaGen's handling of condition tokens
+    "vq": _vq,
+    "emigm": _emigm,
+    "latent": _latent,  # continuous tokenizers: KL, DC-AE
+}
+
+
+def save(
+    folder: str | Path,
+    model: nn.Module,
+    kind: str,
+    config: dict[str, Any],
+    card: str | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    **notes: Any,
+) -> None:
+    """Write a model folder; `notes` (say tokenizer_hash) are kept in config.json beside kind and config.
+
+    Floating tensors are stored in `dtype`. Without a card an existing README.md stays.
+    Raises ValueError when the files cannot be written; what the folder held is then untouched.
+    """
+    write(folder, model.state_dict(), kind, config, card, dtype, **notes)
+
+
+def write(
+    folder: str | Path,
+    tensors: Mapping[str, Tensor],
+    kind: str,
+    config: dict[str, Any],
+    card: str | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    **notes: Any,
+) -> None:
+    """`save` for a state dict without its module."""
+    assert kind in KINDS, f"{kind!r} is none of {', '.join(KINDS)}"
+    folder = Path(folder)
+    entries = {"kind": kind, **notes, "config": config}
+    stored = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in tensors.items()
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _settle(folder)
+        _discard(folder)  # of a save that was killed before it counted
+        if card is not None:
+            _new(folder, CARD).write_text(card, encoding="utf-8")
+        save_file(stored, _new(folder, WEIGHTS), metadata={"format": "pt"})
+        part = folder / f"{CONFIG}.part"
+        part.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+        for path in (_new(folder, CARD), _new(folder, WEIGHTS), part):
+            _flush(path)
+        os.replace(part, _new(folder, CONFIG))
+    except (OSError, SafetensorError) as error:
+        _discard(folder)
+        raise ValueError(f"could not write the model {folder}: {error}; what it held is untouched") from None
+    _settle(folder)
+
+
+def load(folder: str | Path, kind: str | None = None, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The model of a folder, in `dtype` and evaluation mode, on the CPU.
+
+    Raises ValueError for a folder that is missing, incomplete, cut, foreign or of another kind than the one asked for;
+    where tensors do not fit it names them with both shapes.
+    """
+    folder = Path(folder)
+    entries = describe(folder)
+    if kind is not None and entries["kind"] != kind:
+        raise ValueError(f"{folder} holds a model of kind {entries['kind']!r}; {kind!r} is needed here")
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise ValueError(f"the model {folder} is incomplete: {WEIGHTS} is missing")
+    model = build(entries["kind"], entries["config"], str(folder / CONFIG))
+    try:
+        with safe_open(weights, "pt") as file:
+            has = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            compare(has, shapes(model), str(weights))
+            # Copies: a mapped file would pull the ground away if another program rewrote it in place.
+            tensors = {
+                name: _cast(file.get_tensor(name), like.dtype, dtype) for name, like in model.state_dict().items()
+            }
+    except SafetensorError as error:
+        raise ValueError(f"{weights} is cut or not a safetensors file: {error}") from None
+    model.load_state_dict(tensors, assign=True)
+    return model.eval()
+
+
+def describe(folder: str | Path) -> dict[str, Any]:
+    """config.json of a model folder: "kind", "config" and notes. ValueError when it is missing or not such a file."""
+    path = Path(folder) / CONFIG
+    if Path(folder).is_dir():
+        _settle(Path(folder))
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a model folder: {CONFIG} is missing")
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(entries, dict) or entries.get("kind") not in KINDS or not isinstance(entries.get("config"), dict):
+        kind = entries.get("kind") if isinstance(entries, dict) else None
+        raise ValueError(f"{path} does not describe a model: kind is {kind!r}, known are {', '.join(KINDS)}")
+    return entries
+
+
+def build(kind: str, config: dict[str, Any], source: str) -> nn.Module:
+    """The module without weights: its parameters take no memory (meta device) until tensors are assigned."""
+    try:
+        with torch.device("meta"):
+            model = KINDS[kind](config)
+        kept = model.state_dict().keys()
+        if all(name in kept for name, _ in model.named_buffers()):
+            return model
+        return KINDS[kind](config)  # tables that are computed, not saved, must really be computed
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{source} does not describe a {kind} model: {error}") from None
+
+
+def shapes(tensors: nn.Module | Mapping[str, Tensor]) -> Shapes:
+    """Names and shapes of a module or a state dict."""
+    state = tensors.state_dict() if isinstance(tensors, nn.Module) else tensors
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def compare(has: Shapes, wants: Shapes, source: str, shown: int = 6) -> None:
+    """ValueError naming what `has` lacks, has besides, or has in another shape."""
+    missing = [f"{name} {wants[name]} is missing" for name in wants if name not in has]
+    wrong = [f"{n} is {has[n]}, expected {wants[n]}" for n in wants if n in has and has[n] != wants[n]]
+    foreign = [f"{name} {has[name]} is not part of the model" for name in has if name not in wants]
+    faults = wrong + missing + foreign
+    if faults:
+        more = f"; and {len(faults) - shown} more" if len(faults) > shown else ""
+        raise ValueError(f"{source} does not fit the model: {'; '.join(faults[:shown])}{more}")
+
+
+def fingerprint(tensors: Mapping[str, Tensor], *prefixes: str) -> str:
+    """12 hex digits that stand for these tensors (those whose name starts with one of `prefixes`, if any are given).
+
+    Floating numbers enter as bfloat16, so that a model has one fingerprint whichever type it is saved in.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        if prefixes and not name.startswith(prefixes):
+            continue
+        tensor = tensors[name].detach().cpu()
+        if tensor.is_floating_point():
+            tensor = tensor.to(torch.bfloat16).contiguous().view(torch.int16)
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def bundled() -> list[str]:
+    """Names of the models that ship with the project."""
+    return sorted(path.name for path in BUNDLED.iterdir() if path.is_dir()) if BUNDLED.is_dir() else []
+
+
+def resolve(name: str | Path) -> Path:
+    """The folder of a bundled model, a local folder, or a Hugging Face id (downloaded once, then cached).
+
+    Raises ValueError, with the bundled names, when it is none of them.
+    """
+    if str(name) in bundled():
+        return BUNDLED / str(name)
+    if Path(name).is_dir():
+        return Path(name)
+    reason = "nor does it look like a Hugging Face id (owner/name)"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and not str(name).startswith("."):
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(str(name)))
+        except (OSError, ValueError) as error:
+            reason = f"and Hugging Face could not give it ({(str(error).strip() or repr(error)).splitlines()[0]})"
+    known = ", ".join(bundled()) or "none"
+    raise ValueError(f"no model {str(name)!r}: it is not bundled ({known}), no folder has that name, {reason}")
+
+
+def _cast(tensor: Tensor, like: torch.dtype, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype if like.is_floating_point else like, copy=True)
+
+
+def _new(folder: Path, name: str) -> Path:
+    return folder / f"{name}.new"
+
+
+def _settle(folder: Path) -> None:
+    """Finish a save that counts already. Two processes may do so at once."""
+    if _new(folder, CONFIG).exists():
+        for name in (CARD, WEIGHTS, CONFIG):
+            try:
+                os.replace(_new(folder, name), folder / name)
+            except FileNotFoundError:
+                pass  # no card was given, or the other process was quicker
+
+
+def _discard(folder: Path) -> None:
+    for name in (CARD, WEIGHTS, CONFIG):
+        _new(folder, name).unlink(missing_ok=True)
+    (folder / f"{CONFIG}.part").unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Down to the disk, so that a power cut cannot keep a name without its content."""
+    if path.exists():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+class OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message} (--help explains)\n")
+
+
+def main(arguments: list[str] | None = None) -> Literal[0, 2]:
+    """Convert released weights; exit status 2 and one line for bad input."""
+    from maskgil.converters import CONVERTERS, convert
+
+    parser = OneLineParser(prog="python -m maskgil.checkpoint", description="Model folders.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    conversion = commands.add_parser(
+        "convert",
+        help="turn a released weight file into a model folder",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Turn a released weight file into a model folder. Every tensor must fit; nothing is left over.\n\n"
+        + "\n".join(f"  {name:21} {converter.about}" for name, converter in CONVERTERS.items()),
+        epilog="example: python -m maskgil.checkpoint convert llamagen-vq vq_ds16_c2i.pt weights/llamagen-vq16",
+    )
+    conversion.add_argument("format", metavar="FORMAT", choices=CONVERTERS, help=", ".join(CONVERTERS))
+    conversion.add_argument("source", type=Path, metavar="SRC", help="the file: .pt, .pth, .ckpt or .safetensors")
+    conversion.add_argument("folder", type=Path, metavar="DEST", help="the model folder to write")
+    conversion.add_argument("--dtype", choices=DTYPES, default="fp32", help="type of the stored weights (fp32)")
+    chosen = parser.parse_args(arguments)
+    try:
+        result = convert(chosen.format, chosen.source)
+        print(f"writing {sum(t.numel() for t in result.tensors.values()):,} numbers to {chosen.folder}", flush=True)
+        write(chosen.folder, result.tensors, result.kind, result.config, result.card, DTYPES[chosen.dtype])
+    except ValueError as error:
+        print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

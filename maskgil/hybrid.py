@@ -1,0 +1,121 @@
+"""Hybrid drawing: the autoregressive twin decides the first tokens one by one, MaskGIL the others in few steps.
+
+    draws.images(["two cats on the beach"], seeds=[7], settings=Settings(steps=8, prefix=Prefix(32)))
+
+A drawing is a sequence of phases over one canvas, each a painter and its plan. Without a prefix there is MaskGIL's
+alone; a prefix of all tokens leaves the twin's alone. What the twin has decided is a given token for MaskGIL.
+
+B pictures, N tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from maskgil import checkpoint
+from maskgil.autoregressive import Autoregressive, RasterPainter
+from maskgil.config import ModelConfig
+from maskgil.decoding import Canvas, Step, raster
+from maskgil.guidance import Guidance
+from maskgil.painters import TokenPainter
+
+Mode = Literal["mar", "ar", "hybrid"]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the twin does: it decides the first `tokens` holes in reading order (more than there are: all of them).
+
+    Its guidance, temperature, top_k and top_p are its own: a model that cannot look back wants others than MaskGIL's.
+    """
+
+    tokens: int
+    guidance: Guidance = Guidance(3.5)
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One painter's part of a drawing."""
+
+    paint: TokenPainter | RasterPainter
+    plan: Sequence[Step]
+
+
+def prefix_of(mode: str, ar_tokens: int | None, tokens: int) -> Prefix | None:
+    """What a person asks for in words: mode mar, ar or hybrid, with `ar_tokens` of a picture's `tokens` for hybrid.
+
+    Raises ValueError for another mode, and for a number that does not go with it.
+    """
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode is {mode!r}; choose one of {', '.join(get_args(Mode))}")
+    if mode != "hybrid":
+        if ar_tokens is not None:
+            raise ValueError(f"a number of autoregressive tokens ({ar_tokens}) goes with mode hybrid, not with {mode}")
+        return None if mode == "mar" else Prefix(tokens)
+    if ar_tokens is None:
+        return Prefix(tokens // 2)
+    if isinstance(ar_tokens, bool) or not isinstance(ar_tokens, int) or not 0 <= ar_tokens <= tokens:
+        raise ValueError(f"{ar_tokens} autoregressive tokens: a picture of this size has {tokens}, give 0 to {tokens}")
+    return Prefix(ar_tokens)
+
+
+def prefix_plan(canvas: Canvas, seeds: Sequence[int], prefix: Prefix) -> list[Step]:
+    """The twin's steps. Raises ValueError for an impossible number, and for pictures with holes in different places."""
+    tokens = canvas.hole.shape[1]
+    if isinstance(prefix.tokens, bool) or not isinstance(prefix.tokens, int) or not 0 <= prefix.tokens <= tokens:
+        raise ValueError(
+            f"a prefix of {prefix.tokens} tokens: the picture has {tokens}, give a number from 0 to {tokens}"
+        )
+    if prefix.tokens and bool((canvas.hole != canvas.hole[:1]).any()):
+        raise ValueError("the autoregressive twin writes pictures with the same holes together: draw the others apart")
+    return raster(
+        min(prefix.tokens, int(canvas.hole[0].sum())),
+        temperature=prefix.temperature,
+        guidance=prefix.guidance,
+        seeds=seeds,
+        top_k=prefix.top_k,
+        top_p=prefix.top_p,
+        device=canvas.hole.device,
+    )
+
+
+def beyond(hole: Bool[Tensor, "B N"], tokens: int) -> Bool[Tensor, "B N"]:
+    """The holes without the first `tokens` of each picture: what a prefix leaves to MaskGIL."""
+    return hole & (hole.cumsum(1) > tokens)
+
+
+def check_twin(twin: Autoregressive, config: ModelConfig) -> None:
+    """Raises ValueError when the twin draws other codes, or reads other texts, than the generator of this config."""
+    for name, what in (("codebook_size", "codes"), ("text_dim", "width of text states"), ("classes", "classes")):
+        ours, theirs = getattr(config, name), getattr(twin.config, name)
+        if ours != theirs:
+            raise ValueError(f"the autoregressive twin does not fit: {what} {theirs}, the generator's are {ours}")
+
+
+def load_twin(
+    folder: str | Path, fingerprints: Mapping[str, str], dtype: torch.dtype = torch.float32
+) -> Autoregressive:
+    """A twin's folder, on the CPU. `fingerprints`: of the tokenizer and text encoder that it will work with.
+
+    Raises ValueError for a folder that is no twin, and for one that was trained with another tokenizer or text encoder
+    (its config.json keeps their fingerprints as tokenizer_hash and text_encoder_hash).
+    """
+    notes = checkpoint.describe(folder)
+    for part, found in fingerprints.items():
+        if notes.get(f"{part}_hash") != found:
+            raise ValueError(
+                f"the twin {folder} was trained with another {part.replace('_', ' ')} than this model has: "
+                f"fingerprint {notes.get(f'{part}_hash')}, here {found}; train one for this model"
+            )
+    model = checkpoint.load(folder, dtype=dtype)
+    if not isinstance(model, Autoregressive):
+        raise ValueError(f"{folder} holds a model of kind {notes['kind']!r}, not an autoregressive twin")
+    return model

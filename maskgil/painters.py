@@ -1,0 +1,99 @@
+"""A model and a condition as what `fill` calls: paint(canvas, step, where) -> tokens, confidence.
+
+B rows, N tokens, K codes, G guided rows.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from maskgil import noise
+from maskgil.condition import Condition
+from maskgil.config import ModelConfig
+from maskgil.decoding import Canvas, Step
+from maskgil.guidance import guide
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What a painter needs of a generator: see maskgil/generator.py."""
+
+    config: ModelConfig
+
+    def __call__(
+        self, tokens: Tensor, grid: tuple[int, int], condition: Condition, drop: Tensor | None = None
+    ) -> Tensor: ...
+
+
+class TokenPainter:
+    """Samples codes of every hole at once from a bidirectional model.
+
+    condition holds one text for each row. negative, if given, takes the place of the null condition (a text for each
+    row too): guidance then leads away from it. `nfe` counts the evaluations of the model that each row has cost.
+    """
+
+    def __init__(self, model: Model, condition: Condition, negative: Condition | None = None):
+        self.model, self.condition, self.negative = model, condition, negative
+        self.nfe = torch.zeros(len(condition), dtype=torch.long, device=condition.mask.device)
+
+    def __call__(
+        self, canvas: Canvas, step: Step, where: Bool[Tensor, "B N"]
+    ) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]:
+        logits = self.logits(canvas, step)
+        self.nfe = self.nfe + step.evaluations
+        return sample(logits, step)
+
+    def logits(self, canvas: Canvas, step: Step) -> Float[Tensor, "B N K"]:
+        """Guided logits in float32. Unguided rows are evaluated once, guided ones twice, all in one call."""
+        mask = self.model.config.mask_id
+        tokens = canvas.tokens.masked_fill(canvas.hole, mask)
+        rows, guided = len(step), step.guided
+        if len(guided) == 0:
+            return self.model(tokens, canvas.grid, self.condition).float()
+        other = self.condition if self.negative is None else self.negative
+        drop = None
+        if self.negative is None:
+            drop = torch.arange(rows + len(guided), device=tokens.device) >= rows
+        logits = self.model(
+            torch.cat([tokens, tokens[guided]]),
+            canvas.grid,
+            Condition.cat([self.condition, other.rows(guided)]),
+            drop,
+        ).float()
+        conditional, null = logits[:rows], logits[rows:]
+        return conditional.index_copy(0, guided, guide(null, conditional[guided], step.scale[guided]))
+
+
+def sample(logits: Float[Tensor, "B N K"], step: Step) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]:
+    """A code for every position and its log-probability, both at the row's temperature.
+
+    Adding Gumbel noise and taking the highest samples softmax(logits / temperature); noise scaled by the temperature
+    instead of logits divided by it allows 0, the likeliest code, whose confidence is taken at temperature 1.
+    """
+    temperature = step.temperature[:, None, None]
+    if step.top_k is not None or step.top_p is not None:
+        logits = _truncate(logits, step)
+    draws = noise.uniform(step.seeds, noise.Stream.TOKEN, step.index, logits.shape[1], logits.shape[2])
+    tokens = (logits + temperature * noise.gumbel(draws)).argmax(-1)
+    scaled = logits / torch.where(temperature > 0, temperature, 1.0)
+    confidence = scaled.gather(-1, tokens[..., None])[..., 0] - scaled.logsumexp(-1)
+    return tokens, confidence
+
+
+def _truncate(logits: Float[Tensor, "B N K"], step: Step) -> Float[Tensor, "B N K"]:
+    """-inf for codes outside the row's top-k, and outside the fewest that make up top-p at its temperature."""
+    order = logits.argsort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(logits.shape[-1], device=logits.device)
+    keep = torch.ones_like(order, dtype=torch.bool)
+    if step.top_k is not None:
+        k = torch.where(step.top_k > 0, step.top_k, logits.shape[-1])
+        keep &= rank < k[:, None, None]
+    if step.top_p is not None:
+        temperature = step.temperature[:, None, None].clamp_min(1e-6)
+        probability = (logits.gather(-1, order) / temperature).masked_fill(~keep, -torch.inf).softmax(-1)
+        before = probability.cumsum(-1) - probability
+        keep &= (before < step.top_p[:, None, None]) | (rank == 0)
+    kept = torch.zeros_like(keep).scatter(-1, order, keep)
+    return logits.masked_fill(~kept, -torch.inf)

@@ -1,0 +1,440 @@
+"""Prompts -> pictures: a text encoder, a generator and a tokenizer put together.
+
+    draws = TextToImage.load("scenes")
+    draws.images(["two cats on the beach"], seeds=[7])[0].save("cats.png")
+    for progress in draws.draw(["a red apple"], seeds=[1], size=(160, 96)):
+        show(draws.images_of(progress.canvas))     # every step, holes grey
+
+A class-driven model is drawn from in the same way, with class numbers or names as prompts (maskgil/classes.py):
+
+    TextToImage.load("weights/imagenet-b").images(["207"], seeds=[0], settings=SAMPLERS["released"])
+
+Sizes are (width, height) in pixels, grids (rows, columns) in tokens. What a person may get wrong is refused here with a
+ValueError of one line that says what to do; nothing is drawn until all of it was checked.
+
+B pictures, N tokens, L text tokens, E width of a text state, H W pixels.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor, nn
+
+from maskgil import checkpoint
+from maskgil.autoregressive import Autoregressive, RasterPainter
+from maskgil.classes import ClassNames
+from maskgil.condition import Condition
+from maskgil.decoding import Canvas, Step, fill, parallel
+from maskgil.generator import MaskGIL
+from maskgil.guidance import Guidance
+from maskgil.hybrid import Phase, Prefix, beyond, check_twin, load_twin, prefix_plan
+from maskgil.orders import Order
+from maskgil.painters import TokenPainter
+from maskgil.schedules import Curve, arccos
+from maskgil.transformer import attend_with
+
+MAX_PROMPT = 1000  # characters
+MAX_SEED = 2**63 - 1
+
+Size = tuple[int, int]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What is asked of a text encoder: see text_encoder/__init__.py."""
+
+    width: int
+
+    def encode(self, prompts: Sequence[str]) -> Condition: ...
+
+    def identity(self) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer: see maskgil/tokenizers/vq.py. `config` has downsample and codebook_size."""
+
+    config: Any
+
+    def encode(self, pixels: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B N"]: ...
+
+    def decode(self, tokens: Int[Tensor, "B N"], grid: tuple[int, int]) -> Float[Tensor, "B 3 H W"]: ...
+
+    def identity(self) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to draw. `choice` is the Gumbel noise on confidences, `prefix` what the autoregressive twin decides first
+    (maskgil/hybrid.py); the rest is explained in maskgil/decoding.py."""
+
+    steps: int = 8
+    guidance: Guidance = Guidance(3.5, interval=(0.1, 1.0))
+    temperature: float = 1.0
+    choice: float = 4.5
+    order: str = Order.CONFIDENCE
+    curve: Curve = arccos
+    top_k: int | None = None
+    top_p: float | None = None
+    prefix: Prefix | None = None
+
+
+# The released code's defaults (its `main.py`): w = 3 on a ramp is a scale of 4, and every step is guided but the first.
+SAMPLERS = {"ours": Settings(), "released": Settings(guidance=Guidance(4.0, shape="ramp"))}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step done, `step` of `of`. nfe: evaluations that each picture has cost so far, the twin's included."""
+
+    step: int
+    of: int
+    nfe: int
+    canvas: Canvas
+
+    @property
+    def done(self) -> bool:
+        return self.step == self.of
+
+
+class TextToImage:
+    """Draws the given sizes only: those that the generator was trained for, the first as the default.
+
+    Raises ValueError when the three models do not fit together.
+    """
+
+    def __init__(
+        self,
+        generator: MaskGIL,
+        text_encoder: Encoder,
+        tokenizer: Tokenizer,
+        sizes: Sequence[Size],
+        vocabulary: dict[str, Any] | None = None,
+        twin: Autoregressive | Path | None = None,
+    ):
+        """`twin`: the autoregressive twin, or the folder that it is loaded from when it is first needed."""
+        width = generator.config.text_dim or ClassNames.width
+        if width != text_encoder.width:
+            raise ValueError(
+                f"the generator reads text states of width {width}, "
+                f"this text encoder gives {text_encoder.width}"
+            )
+        if generator.config.codebook_size != tokenizer.config.codebook_size:
+            raise ValueError(
+                f"the generator draws {generator.config.codebook_size} codes, "
+                f"this tokenizer has {tokenizer.config.codebook_size}"
+            )
+        side = tokenizer.config.downsample
+        if not sizes or any(width < side or height < side or width % side or height % side for width, height in sizes):
+            raise ValueError(f"sizes {_listed(sizes)}: give widths and heights in multiples of {side} px")
+        self.generator, self.text_encoder, self.tokenizer = generator, text_encoder, tokenizer
+        self.sizes = [tuple(size) for size in sizes]
+        self.vocabulary = vocabulary or {}
+        self._twin = twin
+        if isinstance(twin, Autoregressive):
+            check_twin(twin, generator.config)
+
+    @staticmethod
+    def load(
+        name: str | Path,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        attention: str = "sdpa",
+        twin: str | Path | None = None,
+    ) -> "TextToImage":
+        """A bundled name, a folder or a Hugging Face id, with generator/, text_encoder/, tokenizer/, vocabulary.json.
+
+        A class-driven one has no text_encoder/, and may have class_names.json. twin names the autoregressive twin; left
+        out, it is the folder beside this one whose name ends in -ar, if there is one.
+
+        Raises ValueError for a part that is missing or broken, and for a tokenizer or text encoder other than those
+        that the generator was trained with (its config.json keeps their fingerprints).
+        """
+        # Only here: the models themselves do not depend on any one text encoder.
+        import text_encoder
+
+        folder = checkpoint.resolve(name)
+        generator = checkpoint.load(folder / "generator", "maskgil", dtype)
+        tokenizer = checkpoint.load(folder / "tokenizer", "vq")
+        classes = generator.config.classes
+        encoder = ClassNames.open(folder, classes) if classes else text_encoder.load(folder / "text_encoder")
+        notes = checkpoint.describe(folder / "generator")
+        for part, model in (("tokenizer", tokenizer), *([] if classes else [("text_encoder", encoder)])):
+            found, wanted = checkpoint.fingerprint(model.identity()), notes.get(f"{part}_hash")
+            if wanted != found:
+                raise ValueError(
+                    f"{folder / part} is not what {folder / 'generator'} was trained with: its fingerprint is {found}, "
+                    f"the generator wants {wanted}; put the right one there"
+                )
+        vocabulary = _vocabulary(folder / "vocabulary.json")
+        attend_with(generator, attention)
+        for module in (generator, tokenizer, encoder):
+            if isinstance(module, nn.Module):
+                module.to(device).requires_grad_(False)
+        beside = folder.resolve().with_name(f"{folder.resolve().name}-ar")
+        other = checkpoint.resolve(twin) if twin is not None else beside if beside.is_dir() else None
+        sizes = [tuple(size) for size in vocabulary["sizes"]]
+        return TextToImage(generator, encoder, tokenizer, sizes, vocabulary, other)
+
+    @property
+    def device(self) -> torch.device:
+        return self.generator.norm.weight.device
+
+    @property
+    def has_twin(self) -> bool:
+        return self._twin is not None
+
+    @property
+    def twin(self) -> Autoregressive:
+        """The autoregressive twin. ValueError when there is none, or it belongs to another tokenizer or encoder."""
+        if self._twin is None:
+            raise ValueError(
+                "this model has no autoregressive twin, which modes ar and hybrid need: draw in mode mar, or put the "
+                "twin's folder beside the model's, with -ar after its name"
+            )
+        if isinstance(self._twin, Path):
+            parts = {"tokenizer": self.tokenizer}
+            if self.generator.config.classes is None:
+                parts["text_encoder"] = self.text_encoder
+            fingerprints = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
+            twin = load_twin(self._twin, fingerprints, self.generator.norm.weight.dtype)
+            check_twin(twin, self.generator.config)
+            attend_with(twin, self.generator.layers[0].attention.how)
+            self._twin = twin.to(self.device).requires_grad_(False)
+        return self._twin
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        size: Size | None = None,
+        settings: Settings = Settings(),  # noqa: B008, a frozen value
+        negative: str = "",
+        canvas: Canvas | None = None,
+    ) -> Iterator[Progress]:
+        """The pictures of the prompts after each step. Stop asking and the drawing stops.
+
+        seeds     one for each prompt: the same prompt, seed and settings draw the same picture
+        negative  what guidance should lead away from, for all pictures
+        canvas    given tokens and holes to fill (one row for each prompt, or one for all) instead of a blank
+
+        Everything is checked before the first step: ValueError in one line.
+        """
+        prompts = _checked_prompts(prompts, "prompt")
+        if len(seeds) != len(prompts):
+            raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
+        canvas = self._checked_canvas(canvas, self.checked_size(size), len(prompts))
+        condition, instead = self.condition(prompts), self.negative(negative, len(prompts))
+        return _progress(self.phases(canvas, seeds, settings, condition, instead), canvas)
+
+    def images(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        size: Size | None = None,
+        settings: Settings = Settings(),  # noqa: B008, a frozen value
+        negative: str = "",
+        canvas: Canvas | None = None,
+    ) -> list[Image.Image]:
+        """The finished pictures; arguments as for `draw`."""
+        *_, last = self.draw(prompts, seeds, size, settings, negative, canvas)
+        return self.images_of(last.canvas)
+
+    def checked_size(self, size: Size | None) -> Size:
+        """The size itself, or the default for None. Raises ValueError, naming the nearest, for one not in `sizes`."""
+        if size is None:
+            return self.sizes[0]
+        if tuple(size) in self.sizes:
+            return tuple(size)
+        width, height = size
+        if width < 1 or height < 1:
+            raise ValueError(
+                f"size {width}x{height}: give a width and a height in pixels, one of {_listed(self.sizes)}"
+            )
+        nearest = min(self.sizes, key=lambda other: _distance((width, height), other))
+        raise ValueError(
+            f"this model cannot draw {width}x{height}: the nearest size is {nearest[0]}x{nearest[1]}; "
+            f"it draws {_listed(self.sizes)}"
+        )
+
+    def grid(self, size: Size) -> tuple[int, int]:
+        """(rows, columns) of the tokens of a picture of (width, height)."""
+        side = self.tokenizer.config.downsample
+        return size[1] // side, size[0] // side
+
+    def blank(self, batch: int, size: Size | None = None) -> Canvas:
+        """An empty canvas of a size that the model draws."""
+        grid = self.grid(self.checked_size(size))
+        return Canvas.blank(batch, grid, self.generator.config.mask_id, self.device)
+
+    def condition(self, prompts: Sequence[str]) -> Condition:
+        """What the generator reads of the prompts."""
+        return self.text_encoder.encode(list(prompts)).trim().to(self.device, self.generator.norm.weight.dtype)
+
+    def negative(self, text: str, batch: int) -> Condition | None:
+        """The text that takes the place of the null condition, once for each picture; None when there is none."""
+        if not text.strip():
+            return None
+        return self.condition(_checked_prompts([text], "negative prompt")).repeat(batch)
+
+    def painter(self, condition: Condition, negative: Condition | None = None) -> TokenPainter:
+        return TokenPainter(self.generator, condition, negative)
+
+    def phases(
+        self,
+        canvas: Canvas,
+        seeds: Sequence[int],
+        settings: Settings,
+        condition: Condition,
+        negative: Condition | None = None,
+    ) -> list[Phase]:
+        """Who draws what: the twin its prefix, if settings ask for one, then MaskGIL the holes that are left.
+
+        Raises ValueError for an impossible seed or setting, and for a prefix without a twin.
+        """
+        if settings.prefix is None or settings.prefix.tokens == 0:
+            return [Phase(self.painter(condition, negative), self.plan(canvas, seeds, settings))]
+        written = prefix_plan(canvas, _checked_seeds(seeds), settings.prefix)
+        phases = [Phase(RasterPainter(self.twin, condition, negative), written)]
+        left = Canvas(canvas.tokens, beyond(canvas.hole, len(written)), canvas.grid)
+        if any(left.holes()):
+            plan = self.plan(left, seeds, settings, first=len(written))
+            phases.append(Phase(self.painter(condition, negative), plan))
+        return phases
+
+    def plan(self, canvas: Canvas, seeds: Sequence[int], settings: Settings, first: int = 0) -> list[Step]:
+        """Steps that fill the canvas's holes; a seed for each of its rows.
+
+        A part of a picture with fewer holes than steps takes fewer steps. first numbers the first step, where others
+        came before. Raises ValueError for an impossible seed or setting.
+        """
+        seeds = _checked_seeds(seeds)
+        if isinstance(settings.steps, bool) or not isinstance(settings.steps, int):
+            raise ValueError(f"steps is {settings.steps!r}; give a whole number, 8 is usual")
+        settings.curve.counts(settings.steps, canvas.hole.shape[1])  # refuses more steps than a picture has tokens
+        holes = canvas.holes()
+        if not min(holes):
+            raise ValueError("the canvas has a picture without holes, so nothing is left to draw: mark some cells")
+        return parallel(
+            holes,
+            steps=min(settings.steps, min(holes)),
+            curve=settings.curve,
+            order=settings.order,
+            temperature=settings.temperature,
+            choice=settings.choice,
+            guidance=settings.guidance,
+            seeds=seeds,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            first=first,
+            device=canvas.hole.device,
+        )
+
+    @torch.no_grad()
+    def pixels(self, canvas: Canvas) -> Float[Tensor, "B 3 H W"]:
+        """Pictures in [-1, 1]; cells that are not decided yet are flat grey.
+
+        Under the grey each hole takes the nearest decided token, so that the tokenizer, which looks across cells, draws
+        the edges of the decided ones as if the picture went on.
+        """
+        tokens = _spread(canvas.tokens.masked_fill(canvas.hole, 0), canvas.hole, canvas.grid)
+        pixels = self.tokenizer.decode(tokens, canvas.grid).float().clamp(-1, 1)
+        side = self.tokenizer.config.downsample
+        grey = canvas.hole.unflatten(1, canvas.grid)[:, None]
+        return pixels.masked_fill(grey.repeat_interleave(side, 2).repeat_interleave(side, 3), 0.0)
+
+    def images_of(self, canvas: Canvas) -> list[Image.Image]:
+        """`pixels` as RGB images."""
+        array = ((self.pixels(canvas) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return [Image.fromarray(picture, "RGB") for picture in array]
+
+    def _checked_canvas(self, canvas: Canvas | None, size: Size, batch: int) -> Canvas:
+        if canvas is None:
+            return self.blank(batch, size)
+        if canvas.grid != self.grid(size):
+            raise ValueError(
+                f"the canvas has {canvas.grid[0]} rows and {canvas.grid[1]} columns of tokens; "
+                f"{size[0]}x{size[1]} needs {self.grid(size)[0]} and {self.grid(size)[1]}: give the size of the picture"
+            )
+        if len(canvas) not in (1, batch):
+            raise ValueError(f"the canvas holds {len(canvas)} pictures for {batch} prompts: give 1 or {batch}")
+        codes = self.generator.config.codebook_size
+        given = canvas.tokens[~canvas.hole]
+        if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < codes:
+            raise ValueError(
+                f"the canvas holds tokens {int(given.min())}..{int(given.max())}; codes are 0..{codes - 1}"
+            )
+        if len(canvas) < batch:
+            canvas = canvas.rows(torch.zeros(batch, dtype=torch.long, device=canvas.hole.device))
+        return Canvas(canvas.tokens.to(self.device), canvas.hole.to(self.device), canvas.grid)
+
+
+def _progress(phases: Sequence[Phase], canvas: Canvas) -> Iterator[Progress]:
+    done, nfe, of = 0, 0, sum(len(phase.plan) for phase in phases)
+    for phase in phases:
+        filled = fill(phase.paint, canvas, phase.plan)
+        for step, canvas in zip(phase.plan, filled, strict=True):
+            assert len(step.guided) in (0, len(step)), "pictures of one plan cost the same"
+            done, nfe = done + 1, nfe + (2 if len(step.guided) else 1)
+            yield Progress(done, of, nfe, canvas)
+
+
+def _spread(tokens: Int[Tensor, "B N"], hole: Bool[Tensor, "B N"], grid: tuple[int, int]) -> Int[Tensor, "B N"]:
+    """Every hole takes the decided token nearest to it; where nothing is decided, tokens stay."""
+    rows, columns = grid
+    place = torch.arange(rows * columns, device=tokens.device)
+    y, x = place // columns, place % columns
+    distance = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2
+    nearest = distance.masked_fill(hole[:, None, :], rows**2 + columns**2).argmin(-1)
+    return tokens.gather(1, nearest)
+
+
+def _checked_prompts(prompts: Sequence[str], name: str) -> list[str]:
+    if isinstance(prompts, str) or not prompts:
+        raise ValueError(f"give a list of {name}s, at least one")
+    for prompt in prompts:
+        if not prompt.strip():
+            raise ValueError(f"the {name} is empty: say what to draw, for example 'two cats on the beach'")
+        if len(prompt) > MAX_PROMPT:
+            raise ValueError(f"the {name} has {len(prompt):,} characters, at most {MAX_PROMPT:,} are read: shorten it")
+    return list(prompts)
+
+
+def _checked_seeds(seeds: Sequence[int]) -> list[int]:
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+            raise ValueError(f"seed {seed!r}: give a whole number from 0 to {MAX_SEED}")
+    return list(seeds)
+
+
+def _vocabulary(path: Path) -> dict[str, Any]:
+    try:
+        vocabulary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: it lists the sizes and words of the model") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    sizes = vocabulary.get("sizes") if isinstance(vocabulary, dict) else None
+    pairs = isinstance(sizes, list) and all(
+        isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size) for size in sizes
+    )
+    if not sizes or not pairs:
+        raise ValueError(f'{path} lists no sizes: it needs "sizes": [[width, height], ...]')
+    return vocabulary
+
+
+def _distance(one: Size, other: Size) -> float:
+    """How different two sizes look: their shapes first, then their areas."""
+    shape = abs(math.log(one[0] / one[1] / (other[0] / other[1])))
+    return 4 * shape + abs(math.log(one[0] * one[1] / (other[0] * other[1])))
+
+
+def _listed(sizes: Sequence[Size]) -> str:
+    return ", ".join(f"{width}x{height}" for width, height in sizes) or "none"

@@ -1,0 +1,1 @@
+"""Pixels <-> tokens: vq.py (discrete codes), latent.py (continuous latents)."""

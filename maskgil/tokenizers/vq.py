@@ -1,0 +1,288 @@
+"""The vector-quantised tokenizer of LlamaGen: pixels <-> a grid of codebook indices.
+
+Axes: B batch, H W pixels, h w latent cells (H / downsample), N = h w tokens in raster order, C codebook dimension.
+
+The module tree and the state-dict names are exactly LlamaGen's `VQ_models` (VQ-16 and VQ-8), so that the released
+files load strictly; `patch` folds p x p pixels into channels before the first convolution and back after the last
+(patch 1 is LlamaGen exactly), which is what makes a small tokenizer trainable on a CPU. Chameleon's tokenizer is the
+same class with `level_attention=False, l2_norm=False`.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class VQConfig:
+    """What to build. `channels[i]` is the width at level i, from the finest resolution to the coarsest."""
+
+    codebook_size: int = 16384
+    codebook_dim: int = 8
+    channels: tuple[int, ...] = (128, 128, 256, 256, 512)
+    res_blocks: int = 2  # a level of the encoder; the decoder has one more, as LlamaGen
+    z_channels: int = 256
+    patch: int = 1  # pixels a side that the stem folds into channels; 1 = LlamaGen
+    decoder_channels: tuple[int, ...] | None = None  # None: those of the encoder
+    decoder_patch: int | None = None
+    l2_norm: bool = True  # latents and codes on the unit sphere
+    level_attention: bool = True  # attention in the lowest level besides the one in the middle
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))
+        if self.decoder_channels is not None:
+            object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
+        widths = (*self.channels, *(self.decoder_channels or ()))
+        if any(c % 32 for c in widths):
+            raise ValueError(f"channels must be multiples of 32 (group norm has 32 groups), got {widths}")
+        other = (self.decoder_patch or self.patch) * 2 ** (len(self.decoder_channels or self.channels) - 1)
+        if other != self.downsample:
+            raise ValueError(f"the encoder makes tokens of {self.downsample} px, the decoder reads {other} px")
+
+    @property
+    def downsample(self) -> int:
+        """Pixels a token side."""
+        return self.patch * 2 ** (len(self.channels) - 1)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "VQConfig":
+        """The config that `to_dict` wrote, whose tuples JSON made lists."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+VQ_PRESETS = {
+    "llamagen-vq16": VQConfig(),
+    "llamagen-vq8": VQConfig(channels=(128, 256, 256, 512)),
+    "chameleon-vq": VQConfig(codebook_size=8192, codebook_dim=256, l2_norm=False, level_attention=False),
+    # all of the decoder works at the tokens' resolution: there its weights cost least, and it has drawings to remember
+    "scenes": VQConfig(
+        codebook_size=4096,
+        channels=(128, 256),
+        res_blocks=1,
+        z_channels=128,
+        patch=8,
+        decoder_channels=(320,),
+        decoder_patch=16,
+    ),
+}
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(32, channels, eps=1e-6)
+
+
+class ResnetBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.norm1, self.conv1 = _norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2, self.conv2 = _norm(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
+        if inputs != outputs:
+            self.nin_shortcut = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Float[Tensor, "B I h w"]) -> Float[Tensor, "B O h w"]:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+
+
+class AttnBlock(nn.Module):
+    """One head of self-attention over all cells."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = _norm(channels)
+        self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        y = self.norm(x)
+        q, k, v = (f(y).flatten(2).transpose(1, 2).unsqueeze(1) for f in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.proj_out(y)
+
+
+class Downsample(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C _ _"]:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))  # right and bottom only, as the released weights expect
+
+
+class Upsample(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C _ _"]:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """The blocks of one resolution; `attn` may be empty, the resampling absent."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool):
+        super().__init__()
+        self.res = nn.ModuleList(ResnetBlock(inputs if i == 0 else outputs, outputs) for i in range(blocks))
+        self.attn = nn.ModuleList(AttnBlock(outputs) for _ in range(blocks if attention else 0))
+
+    def forward(self, x: Float[Tensor, "B I h w"]) -> Float[Tensor, "B O _ _"]:
+        for i, block in enumerate(self.res):
+            x = block(x)
+            if i < len(self.attn):
+                x = self.attn[i](x)
+        for name in ("downsample", "upsample"):
+            if hasattr(self, name):
+                x = getattr(self, name)(x)
+        return x
+
+
+def _middle(channels: int) -> nn.ModuleList:
+    return nn.ModuleList([ResnetBlock(channels, channels), AttnBlock(channels), ResnetBlock(channels, channels)])
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: VQConfig):
+        super().__init__()
+        self.patch = config.patch
+        widths = config.channels
+        self.conv_in = nn.Conv2d(3 * config.patch**2, widths[0], 3, padding=1)
+        self.conv_blocks = nn.ModuleList()
+        for i, width in enumerate(widths):
+            last = i == len(widths) - 1
+            level = Level(widths[max(i - 1, 0)], width, config.res_blocks, last and config.level_attention)
+            if not last:
+                level.downsample = Downsample(width)
+            self.conv_blocks.append(level)
+        self.mid = _middle(widths[-1])
+        self.norm_out = _norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
+
+    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B Z h w"]:
+        x = self.conv_in(F.pixel_unshuffle(pixels, self.patch) if self.patch > 1 else pixels)
+        for block in (*self.conv_blocks, *self.mid):
+            x = block(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: VQConfig):
+        super().__init__()
+        self.patch = config.decoder_patch or config.patch
+        widths = (config.decoder_channels or config.channels)[::-1]  # index 0 is the lowest resolution
+        self.conv_in = nn.Conv2d(config.z_channels, widths[0], 3, padding=1)
+        self.mid = _middle(widths[0])
+        self.conv_blocks = nn.ModuleList()
+        for i, width in enumerate(widths):
+            level = Level(widths[max(i - 1, 0)], width, config.res_blocks + 1, i == 0 and config.level_attention)
+            if i < len(widths) - 1:
+                level.upsample = Upsample(width)
+            self.conv_blocks.append(level)
+        self.norm_out = _norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], 3 * self.patch**2, 3, padding=1)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Where the adversarial weight of VQGAN (Esser et al. 2021, eq. 7) compares gradients."""
+        return self.conv_out.weight
+
+    def understand(self, z: Float[Tensor, "B Z h w"]) -> Float[Tensor, "B C h w"]:
+        """The part at the tokens' resolution: every cell hears of all the others."""
+        x = self.conv_in(z)
+        for block in self.mid:
+            x = block(x)
+        return x
+
+    def paint(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
+        """What `understand` gives, up to pixels."""
+        for block in self.conv_blocks:
+            x = block(x)
+        x = self.conv_out(F.silu(self.norm_out(x)))
+        return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+
+    def forward(self, z: Float[Tensor, "B Z h w"]) -> Float[Tensor, "B 3 H W"]:
+        return self.paint(self.understand(z))
+
+
+class Quantizer(nn.Module):
+    """Nearest codebook entry; on the unit sphere when `l2_norm`, where nearest means the largest cosine."""
+
+    codebook_used: Tensor
+
+    def __init__(self, config: VQConfig):
+        super().__init__()
+        self.l2_norm = config.l2_norm
+        self.embedding = nn.Embedding(config.codebook_size, config.codebook_dim)
+        nn.init.uniform_(self.embedding.weight, -1 / config.codebook_size, 1 / config.codebook_size)
+        if config.l2_norm:
+            self.embedding.weight.data = F.normalize(self.embedding.weight.data, dim=-1)
+            # LlamaGen keeps the last 65,536 indices seen, to report how much of the codebook is in use
+            self.register_buffer("codebook_used", torch.zeros(65536))
+
+    def codebook(self) -> Float[Tensor, "K C"]:
+        weight = self.embedding.weight.float()
+        return F.normalize(weight, dim=-1) if self.l2_norm else weight
+
+    def latents(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B h w C"]:
+        z = z.float().permute(0, 2, 3, 1)
+        return F.normalize(z, dim=-1) if self.l2_norm else z
+
+    def nearest(self, z: Float[Tensor, "B h w C"]) -> Int[Tensor, "B h w"]:
+        """|z - e|^2 = |z|^2 - 2 z.e + |e|^2, whose first term is the same for every code."""
+        codes = self.codebook()
+        return (codes.square().sum(1) - 2 * z.flatten(0, 2) @ codes.T).argmin(1).view(z.shape[:3])
+
+
+class VQModel(nn.Module):
+    """Pixels to tokens (`encode`) and back (`decode`); training goes through `latents`, `quantize`, `reconstruct`."""
+
+    def __init__(self, config: VQConfig):
+        super().__init__()
+        self.config = config
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.quantize = Quantizer(config)
+        self.quant_conv = nn.Conv2d(config.z_channels, config.codebook_dim, 1)
+        self.post_quant_conv = nn.Conv2d(config.codebook_dim, config.z_channels, 1)
+
+    def identity(self) -> dict[str, Tensor]:
+        """What decides which tokens a picture has: not the decoder, which may be improved under a trained generator."""
+        parts = ("encoder.", "quant_conv.", "quantize.embedding.")
+        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(parts)}
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """(rows, columns) of tokens of a picture. ValueError unless both sides are multiples of `downsample`."""
+        f = self.config.downsample
+        if height % f or width % f or not height or not width:
+            raise ValueError(f"a picture of {width}x{height} px does not divide into tokens of {f}x{f} px")
+        return height // f, width // f
+
+    def latents(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B h w C"]:
+        """Latents before quantisation, normalised when the codebook is."""
+        return self.quantize.latents(self.quant_conv(self.encoder(pixels)))
+
+    def reconstruct(self, z: Float[Tensor, "B h w C"]) -> Float[Tensor, "B 3 H W"]:
+        """Pixels from quantised latents, with gradient; not clamped."""
+        return self.decoder(self.post_quant_conv(z.permute(0, 3, 1, 2)))
+
+    @torch.no_grad()
+    def encode(self, pixels: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B N"]:
+        """Tokens of pixels in [-1, 1]; sides are multiples of `config.downsample`."""
+        self.grid(*pixels.shape[2:])
+        return self.quantize.nearest(self.latents(pixels)).flatten(1)
+
+    @torch.no_grad()
+    def decode(self, tokens: Int[Tensor, "B N"], grid: tuple[int, int]) -> Float[Tensor, "B 3 H W"]:
+        """Pixels in [-1, 1] of a grid (rows, columns) of tokens. ValueError for tokens outside the codebook."""
+        if tokens.shape[1] != grid[0] * grid[1]:
+            raise ValueError(f"{tokens.shape[1]} tokens do not fill a grid of {grid[0]} rows and {grid[1]} columns")
+        size = self.config.codebook_size
+        if int(tokens.min()) < 0 or int(tokens.max()) >= size:
+            raise ValueError(f"tokens must be codes 0..{size - 1}, got {int(tokens.min())}..{int(tokens.max())}")
+        z = self.quantize.codebook()[tokens].unflatten(1, grid)
+        return self.reconstruct(z.to(self.post_quant_conv.weight.dtype)).float().clamp(-1, 1)

@@ -1,0 +1,51 @@
+"""A tiny model folder with random weights, of the very layout that the trained one has: what the app is tested with."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from maskgil import checkpoint
+from maskgil.config import ModelConfig
+from maskgil.generator import MaskGIL
+from maskgil.tokenizers.vq import VQConfig, VQModel
+from text_encoder.bundled import BundledEncoder, train_vocabulary
+
+CODES = 64
+WORDS = "a an the one two three red blue cat cats dog dogs apple on at beach grass night big small".split()
+VOCABULARY = {
+    "objects": [{"name": "cat", "synonyms": ["kitten"]}, {"name": "dog", "synonyms": []}, {"name": "apple"}],
+    "backgrounds": [{"name": "beach", "say": ["on the beach", "at the beach"]}, "grass", "night"],
+    "styles": [{"name": "flat", "say": ["a flat one of"]}],
+    "counts": [1, 2, 3],
+    "relations": ["on"],
+    "sizes": [[64, 64], [96, 64]],
+    "words": [*WORDS, "kitten", "flat"],
+    "examples": ["two cats on the beach", "a red apple"],
+}
+
+
+def tiny_model(folder: Path) -> Path:
+    """Writes and returns a text-to-image folder whose model draws 64x64 and 96x64 in 64 and 96 tokens."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sentences = [" ".join(WORDS[i:] + WORDS[:i]) for i in range(len(WORDS))]
+        train_vocabulary(sentences, folder / "text_encoder", size=80)
+        encoder = BundledEncoder.fresh(
+            folder / "text_encoder", d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, length=24
+        ).eval()
+        tokenizer = VQModel(VQConfig(codebook_size=CODES, channels=(32,), res_blocks=1, z_channels=32, patch=8)).eval()
+        config = ModelConfig(
+            codebook_size=CODES, dim=32, layers=2, heads=2, ffn=64, text_dim=16, text_length=24, qk_norm="rms"
+        )
+        generator = MaskGIL(config).eval()
+        for parameter in generator.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    encoder.save(folder / "text_encoder")
+    checkpoint.save(folder / "tokenizer", tokenizer, "vq", tokenizer.config.to_dict())
+    parts = {"tokenizer": tokenizer, "text_encoder": encoder}
+    hashes = {f"{name}_hash": checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
+    checkpoint.save(folder / "generator", generator, "maskgil", config.to_dict(), **hashes)
+    (folder / "vocabulary.json").write_text(json.dumps(VOCABULARY))
+    (folder / "README.md").write_text("# Tiny\n\nRandom weights: it draws noise.\n")
+    return folder

@@ -1,0 +1,57 @@
+"""Fixtures: tiny models. Shapes in signatures are enforced here (jaxtyping with beartype); production pays nothing."""
+
+from jaxtyping import install_import_hook
+
+# Before anything imports the packages: modules loaded earlier would go unchecked.
+install_import_hook(["maskgil", "text_encoder", "speech", "train", "app"], "typechecker.checked")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from maskgil.condition import Condition  # noqa: E402
+from maskgil.config import ModelConfig  # noqa: E402
+from maskgil.generator import MaskGIL  # noqa: E402
+
+torch.set_num_threads(1)
+
+TINY = ModelConfig(
+    codebook_size=32, dim=32, layers=2, heads=2, ffn=64, text_dim=12, text_length=8, qk_norm="rms", dropout=0.0
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than a few seconds")
+    config.addinivalue_line("markers", "browser: needs Debian's chromium")
+
+
+def make_tiny(config: ModelConfig = TINY, seed: int = 0) -> MaskGIL:
+    """A tiny model with a head that is not zero, so that its logits say something."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = MaskGIL(config).eval()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model.requires_grad_(False)
+
+
+def make_condition(lengths: tuple[int, ...] = (3, 5), width: int = 12, seed: int = 0) -> Condition:
+    """Random texts of the given lengths."""
+    states = torch.randn(len(lengths), max(lengths), width, generator=torch.Generator().manual_seed(seed))
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return Condition(states, mask)
+
+
+@pytest.fixture
+def tiny() -> MaskGIL:
+    return make_tiny()
+
+
+@pytest.fixture
+def condition() -> Condition:
+    return make_condition()
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Tests draw the same random inputs every time."""
+    torch.manual_seed(0)

@@ -1,0 +1,193 @@
+"""The command line: pictures, transcripts, and one line with exit code 2 for everything that cannot be."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from app_fixtures import tiny_model
+from PIL import Image
+
+from app import picture
+from app.__main__ import main
+from app.ear import Ear
+from app.request import Request, parse_size
+from speech.transcriber import Transcript
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Path(tmp_path_factory.mktemp("weights"))
+    tiny_model(folder / "scenes")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MASKGIL_WEIGHTS", str(weights))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
+    """The one line that the command ends with."""
+    before = sorted(Path.cwd().iterdir())
+    assert main(arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert sorted(Path.cwd().iterdir()) == before, "nothing is half-written"
+    return lines[0]
+
+
+def test_generate_writes_a_picture_that_remembers_how_it_was_made(capsys: pytest.CaptureFixture):
+    wanted = "--out cats.png --model scenes --size 96x64 --steps 4 --seed 7 --guidance 4 --guidance-interval 0.1 0.3"
+    assert main(["generate", "two cats on the beach", *wanted.split(), "--order", "random", "--negative", "a dog"]) == 0
+    image, request = picture.read(Path("cats.png").read_bytes())
+    assert image.size == (96, 64)
+    assert request == Request(
+        "two cats on the beach", 7, size=(96, 64), steps=4, guidance=4.0, interval=(0.1, 0.3), order="random",
+        negative="a dog",
+    )  # fmt: skip
+    said = capsys.readouterr()
+    assert "seed 7" in said.err and said.out == ""
+    again = ["generate", "two cats on the beach", *wanted.split(), "--order", "random", "--negative", "a dog"]
+    before = Path("cats.png").read_bytes()
+    assert main(again) == 0 and Path("cats.png").read_bytes() == before, "the same seed, the same picture"
+
+
+def test_several_pictures_are_a_sheet_and_one_file_each():
+    assert main(["generate", "a red apple", "--out", "a.png", "--n", "3", "--seed", "5", "--steps", "2"]) == 0
+    assert sorted(path.name for path in Path().iterdir()) == ["a-1.png", "a-2.png", "a-3.png", "a.png"]
+    assert Image.open("a.png").width > 128
+    second, request = picture.read(Path("a-2.png").read_bytes())
+    assert request is not None and (request.seed, request.n) == (6, 1)
+    assert main(["generate", "a red apple", "--out", "alone.png", "--seed", "6", "--steps", "2"]) == 0
+    assert picture.read(Path("alone.png").read_bytes())[0].tobytes() == second.tobytes()
+
+
+def test_notes_can_be_left_out():
+    assert main(["generate", "a dog", "--out", "d.png", "--steps", "1", "--no-metadata"]) == 0
+    assert picture.read(Path("d.png").read_bytes())[1] is None and not Image.open("d.png").info
+
+
+def test_unknown_words_are_refused_by_name_unless_one_insists(capsys: pytest.CaptureFixture):
+    line = refused(["generate", "a kat on the moon"], capsys)
+    assert "'kat'" in line and "'moon'" in line and "did you mean cat" in line and "--anyway" in line
+    assert main(["generate", "a kat on the moon", "--anyway", "--steps", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([""], "the prompt is empty"),
+        (["   "], "the prompt is empty"),
+        (["cat " * 2500], "10,000 characters"),
+        (["a cat\x00"], "control characters"),
+        (["a cat", "--size", "65x64"], "cannot draw 65x64"),
+        (["a cat", "--size", "big"], "write width x height"),
+        (["a cat", "--size", "0x0"], "cannot draw 0x0"),
+        (["a cat", "--steps", "0"], "steps is 0"),
+        (["a cat", "--steps", "65"], "at most 64 steps"),
+        (["a cat", "--steps", "many"], "--steps"),
+        (["a cat", "--guidance", "nan"], "guidance is nan"),
+        (["a cat", "--guidance", "inf"], "guidance is inf"),
+        (["a cat", "--guidance-interval", "0.9", "0.1"], "guidance interval"),
+        (["a cat", "--guidance-interval", "nan", "1"], "guidance interval"),
+        (["a cat", "--temperature", "-1"], "temperature is -1"),
+        (["a cat", "--n", "0"], "number of pictures"),
+        (["a cat", "--n", "1000"], "number of pictures"),
+        (["a cat", "--seed", "-1"], "seed is -1"),
+        (["a cat", "--order", "any"], "order"),
+        (["a cat", "--out", "cat.jpg"], "ends in .png"),
+        (["a cat", "--out", "nowhere/cat.png"], "no folder"),
+        (["a cat", "--model", "nothing"], "no model named 'nothing'"),
+        (["a cat", "--model", "."], "missing in it"),
+        (["a cat", "--wat"], "--wat"),
+        ([], "Missing"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_cannot_be_is_refused_in_one_line(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture):
+    assert complaint in refused(["generate", *arguments], capsys)
+
+
+@pytest.mark.parametrize("harm", ["cut", "text", "missing", "foreign"])
+def test_a_broken_model_is_refused(weights: Path, tmp_path: Path, harm: str, capsys: pytest.CaptureFixture):
+    folder = tmp_path / "broken"
+    shutil.copytree(weights / "scenes", folder)
+    file = folder / "generator" / "model.safetensors"
+    if harm == "cut":
+        file.write_bytes(file.read_bytes()[:1000])
+    elif harm == "text":
+        file.write_text("these are no weights")
+    elif harm == "missing":
+        file.unlink()
+    else:
+        shutil.copy(folder / "tokenizer" / "model.safetensors", file)
+    assert str(folder) in refused(["generate", "a cat", "--model", str(folder)], capsys)
+
+
+@pytest.fixture
+def hears(monkeypatch: pytest.MonkeyPatch):
+    """The recogniser is told what it hears; what is recorded is really read."""
+
+    class Deaf:
+        def transcribe(self, samples: np.ndarray) -> Transcript:
+            loud = float(np.abs(samples).max()) > 0.01
+            return Transcript("a red apple" if loud else "", (), not loud, "" if loud else "only silence was recorded")
+
+    monkeypatch.setattr(Ear, "load", lambda self: Deaf())
+
+
+def sound(path: str, seconds: float, loudness: float = 0.3) -> str:
+    wave = loudness * np.sin(np.arange(int(16000 * seconds)) / 10)
+    soundfile.write(path, wave.astype(np.float32), 16000)
+    return path
+
+
+def test_listen_prints_the_transcript_and_draws_it(hears: None, capsys: pytest.CaptureFixture):
+    assert main(["listen", sound("speech.wav", 1.0), "--out", "x.png", "--steps", "2", "--seed", "1"]) == 0
+    assert capsys.readouterr().out == "a red apple\n"
+    request = picture.read(Path("x.png").read_bytes())[1]
+    assert request is not None and request.prompt == "a red apple"
+
+
+def test_what_cannot_be_heard_is_refused(hears: None, capsys: pytest.CaptureFixture):
+    Path("text.wav").write_text("this is no sound")
+    Path("empty.wav").write_bytes(b"")
+    for path, complaint in (
+        ("missing.wav", "no file"),
+        ("text.wav", "not audio"),
+        ("empty.wav", "empty"),
+        (sound("zero.wav", 0.0), "0.00 s"),
+        (sound("long.wav", 600.0), "600 s"),
+        (sound("silence.wav", 1.0, loudness=0.0), "silence"),
+    ):
+        assert complaint in refused(["listen", path, "--out", "x.png"], capsys), path
+
+
+def test_models_are_listed_and_explained(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    assert main(["models"]) == 0
+    assert "scenes" in capsys.readouterr().out
+    assert main(["models", "scenes"]) == 0
+    told = capsys.readouterr().out
+    assert "cat (kitten)" in told and "two cats on the beach" in told and "Random weights" in told
+    monkeypatch.setenv("MASKGIL_WEIGHTS", "/nowhere")
+    assert "python -m train" in refused(["models"], capsys)
+
+
+def test_help_teaches_and_a_real_process_ends_with_two():
+    told = subprocess.run([sys.executable, "-m", "app", "generate", "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert told.returncode == 0 and "two cats on the beach" in told.stdout and "--guidance-interval" in told.stdout
+    wrong = subprocess.run([sys.executable, "-m", "app", "generate", ""], capture_output=True, text=True, cwd=ROOT)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and "Traceback" not in wrong.stderr
+    assert len(wrong.stderr.splitlines()) == 1 and wrong.stdout == ""
+
+
+def test_sizes_are_read():
+    assert parse_size("160x96") == parse_size(" 160 × 96 ") == (160, 96)

@@ -1,0 +1,96 @@
+"""speech.audio: any rate, channels, format and number type become 16 kHz mono floats; the rest is refused clearly."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from speech.audio import RATE, load, loudest
+
+
+def tone(seconds: float = 0.5, rate: int = RATE, hertz: float = 440.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def pitch(samples: np.ndarray) -> float:
+    return float(np.abs(np.fft.rfft(samples)).argmax() * RATE / len(samples))
+
+
+def written(samples: np.ndarray, rate: int, kind: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "MP3", "OGG"])
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_every_format_and_rate_keeps_length_and_pitch(kind: str, rate: int, tmp_path):
+    content = written(tone(rate=rate), rate, kind)
+    path = tmp_path / f"tone.{kind.lower()}"
+    path.write_bytes(content)
+    for source in (content, path, str(path)):
+        samples = load(source)
+        assert samples.dtype == np.float32 and samples.ndim == 1
+        assert abs(len(samples) / RATE - 0.5) < 0.1  # MP3 pads to whole frames
+        assert abs(pitch(samples) - 440) < 4
+
+
+def test_stereo_is_averaged_and_integers_are_scaled():
+    both = np.stack([tone(), -tone()], axis=1)
+    assert np.abs(load(both)).max() == 0
+    half = np.full(RATE, 1 << 14, dtype=np.int16)
+    assert np.allclose(load(half), 0.5)
+    assert np.allclose(load(np.full(RATE, 192, dtype=np.uint8)), 0.5)
+    assert np.allclose(load(half, rate=8000)[1000:-1000], 0.5, atol=1e-3)
+    assert len(load(half, rate=8000)) == 2 * RATE
+
+
+def test_loudness_in_decibels():
+    assert loudest(np.zeros(RATE, np.float32)) == -200
+    assert abs(loudest(tone()) - 20 * np.log10(0.5 / np.sqrt(2))) < 0.1
+    quiet = np.concatenate([tone(), np.zeros(RATE, np.float32)])
+    assert abs(loudest(quiet) - loudest(tone())) < 0.1
+
+
+def test_what_is_no_sound_is_refused_in_one_line(tmp_path):
+    text = tmp_path / "letter.wav"
+    text.write_text("two cats on the beach\n" * 100)
+    empty = tmp_path / "empty.wav"
+    empty.touch()
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(written(tone(), RATE, "WAV")[:20])
+    nothing = tmp_path / "nothing.wav"
+    nothing.write_bytes(written(np.zeros(0, np.float32), RATE, "WAV"))
+    cases = {
+        text: "not audio",
+        empty: "0 bytes",
+        cut: "not audio",
+        nothing: "nothing to hear",
+        tmp_path / "absent.wav": "no file",
+        tmp_path: "no file",
+        b"": "0 bytes",
+        b"RIFF and then nonsense": "not audio",
+    }
+    for source, message in cases.items():
+        with pytest.raises(ValueError, match=message) as caught:
+            load(source)
+        assert "\n" not in str(caught.value)
+    for array, message in {
+        "(2, 2, 2)": np.zeros((2, 2, 2), np.float32),
+        "NaN": np.full(RATE, np.nan, np.float32),
+        "complex": np.zeros(RATE, np.complex64),
+        "0.00 s": np.zeros(0, np.float32),
+    }.items():
+        with pytest.raises(ValueError) as caught:
+            load(message)
+        assert array in str(caught.value)
+
+
+def test_ten_minutes_are_refused_before_they_are_read(tmp_path):
+    path = tmp_path / "long.flac"
+    soundfile.write(path, np.zeros(600 * 8000, np.int16), 8000)
+    for source in (path, path.read_bytes(), np.zeros(600 * RATE, np.float32)):
+        with pytest.raises(ValueError, match=r"lasts 600 s and the limit is 30 s"):
+            load(source)
+    assert len(load(path, longest=601)) == 600 * RATE

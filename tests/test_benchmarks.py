@@ -1,0 +1,76 @@
+"""The benchmark of drawing on tiny models: every stage is timed, floors follow from what was counted."""
+
+import pytest
+import torch
+from conftest import TINY
+
+from benchmarks import generation
+from benchmarks.generation import Machine, Stage, Timed
+from maskgil.autoregressive import Autoregressive
+from maskgil.pipeline import TextToImage
+from maskgil.tokenizers.vq import VQConfig, VQModel
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model() -> TextToImage:
+    tokenizer = VQModel(VQConfig(codebook_size=32, channels=(32,), res_blocks=1, z_channels=8, patch=4))
+    encoder = generation.RandomText(5, d_model=12, d_kv=4, d_ff=16, num_layers=1, num_heads=2, vocab_size=20)
+    return generation.random_model(TINY, tokenizer, encoder, (16, 16), CPU, torch.float32)
+
+
+def test_a_report_has_every_stage_at_every_batch(model, monkeypatch, capsys):
+    machine = Machine("a machine", 1e9, 1e9)
+    monkeypatch.setattr(generation, "measure_machine", lambda device, dtype: machine)
+    generation.report(model, [1, 2], steps=3, repeats=2, size=(16, 16), twin_name="random twin")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    stages = ["encode text", "MaskGIL, 3 steps", "random twin with KV cache, 16 tokens", "decode"]
+    assert [line.split("|")[1].strip() for line in lines] == ["batch 1", *stages, "batch 2", *stages]
+    assert lines[2].split("|")[4].strip().endswith("x") and float(lines[3].split("|")[6]) > 0
+
+
+def test_what_a_stage_cannot_do_without_is_counted(model):
+    one, four = (generation.stages(model, batch, 2, (16, 16), "twin") for batch in (1, 4))
+    for small, large in zip(one, four, strict=True):
+        assert small.operations > 0 and large.operations == pytest.approx(4 * small.operations, rel=0.35), small.name
+    table = model.generator.tok_embeddings.weight
+    weights = sum(p.numel() for p in model.generator.parameters()) - table.numel()
+    assert one[1].bytes == four[1].bytes == 2 * 4 * weights
+    assert isinstance(model.twin, Autoregressive) and four[2].bytes > one[2].bytes  # its caches grow with the batch
+
+
+def test_operations_of_a_product_and_of_attention():
+    a, q = torch.randn(3, 5), torch.randn(2, 4, 6, 8)
+    assert generation.operations_of(lambda: a @ a.T) == 2 * 3 * 5 * 3
+    with torch.no_grad():
+        found = generation.operations_of(lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q))
+    assert found == 4 * 2 * 4 * 6 * 6 * 8
+
+
+def test_a_floor_is_the_longer_of_reading_and_multiplying():
+    machine = Machine("", bandwidth=100.0, rate=10.0)
+    for size, operations, floor in ((500.0, 20.0, 5.0), (100.0, 20.0, 2.0)):
+        assert Timed(Stage("", lambda: None, size, operations), 1.0, 1, 0.0).floor(machine) == floor
+
+
+def test_a_machine_is_measured_and_named():
+    machine = generation.measure_machine(CPU, torch.float32, side=64, megabytes=1)
+    assert machine.bandwidth > 0 and machine.rate > 0 and "cores" in machine.name
+    generation.forget_peak(CPU)
+    assert generation.peak_memory(CPU) > 2**20
+
+
+def test_a_model_without_twin_gets_a_random_one(model):
+    alone = TextToImage(model.generator, model.text_encoder, model.tokenizer, model.sizes)
+    paired, name = generation.with_twin(alone)
+    assert name == "random twin" and paired.has_twin and generation.with_twin(paired) == (paired, "twin")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [(["preset=b"], "no preset 'b' reads"), (["dtype=int4"], "dtype is 'int4'"), (["speed=9"], "unknown: speed")],
+)
+def test_bad_input_is_one_line(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        generation.main(arguments)

@@ -1,0 +1,55 @@
+"""Buckets: the published counts, every shape within its bounds, pictures cut and never squeezed."""
+
+import pytest
+from PIL import Image
+
+from maskgil.buckets import CLASSES, buckets, fit, nearest, size_class
+
+
+@pytest.mark.parametrize("size, count", [(256, 25), (512, 49), (768, 73), (1024, 97)])
+def test_counts_and_bounds(size, count):
+    shapes = buckets(size)
+    assert len(shapes) == len(set(shapes)) == count and (size, size) in shapes
+    for width, height in shapes:
+        assert width % 32 == height % 32 == 0 and width * height <= size * size
+        assert max(width, height) <= 4 * min(width, height)
+        assert width * height // 256 <= (size // 16) ** 2  # tokens of 16 px
+
+
+@pytest.mark.parametrize("size", [(256, 256), (512, 288), (300, 1000), (5, 7), (4000, 100)])
+def test_the_nearest_bucket_keeps_most_of_the_picture(size):
+    shapes = buckets(256)
+
+    def kept(shape):
+        scales = shape[0] / size[0], shape[1] / size[1]
+        return min(scales) / max(scales)
+
+    assert kept(nearest(size, shapes)) == pytest.approx(max(map(kept, shapes)))
+
+
+def test_a_bucket_is_its_own_nearest():
+    for size in CLASSES:
+        shapes = buckets(size)
+        assert all(nearest(shape, shapes) == shape for shape in shapes)
+
+
+def test_class_of_a_size():
+    assert [size_class(s) for s in ((256, 256), (512, 288), (1024, 1024), (1536, 672), (10, 10))] == [
+        256, 512 if 512 * 288 > 362**2 else 256, 1024, 1024, 256,
+    ]  # fmt: skip
+
+
+def test_pictures_are_cut_and_never_squeezed():
+    wide = Image.new("RGB", (900, 300), "red")
+    wide.paste("blue", (450, 0, 900, 300))
+    left, right = fit(wide, (256, 256), 0.0, 0.5), fit(wide, (256, 256), 1.0, 0.5)
+    assert left.size == right.size == (256, 256)
+    assert left.getpixel((128, 128)) == (255, 0, 0) and right.getpixel((128, 128)) == (0, 0, 255)
+    assert fit(Image.new("RGB", (10, 3)), (512, 128), 0.3, 0.3).size == (512, 128)
+
+
+def test_what_is_no_size_is_refused():
+    with pytest.raises(ValueError, match="multiple of 32"):
+        buckets(250)
+    with pytest.raises(ValueError, match="0x5"):
+        nearest((0, 5), buckets(256))

@@ -1,0 +1,217 @@
+"""Pictures from every source, their cache, and batches of it: what is broken is named, what is finished stays."""
+
+import io
+import json
+import sys
+import tarfile
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from maskgil import checkpoint
+from maskgil.buckets import buckets
+from maskgil.condition import Condition
+from maskgil.tokenizers.vq import VQConfig, VQModel
+from train import features, pictures
+from train.features import FeatureCache, Features, Maker, shuffled, write
+
+VQ = VQConfig(codebook_size=64, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=16)
+
+
+class Letters(nn.Module):
+    """Reads a caption letter by letter; the first number of a state is the letter."""
+
+    width, length = 3, 20
+
+    def tokenize(self, prompts):
+        if any(len(p) > self.length for p in prompts):
+            raise ValueError(f"a prompt of more than {self.length} letters")
+        ids = nn.utils.rnn.pad_sequence([torch.tensor([ord(c) for c in p]) for p in prompts], batch_first=True)
+        return ids, ids != 0
+
+    def forward(self, ids, mask):
+        return torch.stack([ids.float(), mask.float(), torch.ones(ids.shape)], -1) * mask[..., None]
+
+    def encode(self, prompts):
+        ids, mask = self.tokenize(prompts)
+        return Condition(self(ids, mask), mask)
+
+    def identity(self):
+        return {"letters": torch.ones(1)}
+
+
+def png(width: int, height: int, colour="red") -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(data, "PNG")
+    return data.getvalue()
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture
+def shards(tmp_path) -> Path:
+    """Two shards of four captioned pictures; the second lacks a caption and holds a broken picture besides."""
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"part-{shard:02d}.tar", "w") as tar:
+            for i in range(4):
+                add(tar, f"{shard}{i}.png", png(64, (64, 32, 128, 64)[i]))
+                if i % 2:
+                    add(tar, f"{shard}{i}.txt", f"picture {i}".encode())
+                else:
+                    add(tar, f"{shard}{i}.json", json.dumps({"caption": f"picture {i}"}).encode())
+            if shard:
+                add(tar, "mute.png", png(64, 64))
+                add(tar, "broken.png", png(64, 64)[:40])
+                add(tar, "broken.txt", b"broken")
+    return tmp_path
+
+
+def maker(source: pictures.Source, out: Path, seed: int = 0, **options) -> Maker:
+    torch.manual_seed(seed)
+    tokenizer = VQModel(VQ).eval().requires_grad_(False)
+    encoder = None if source.classes else Letters()
+    return Maker(source, tokenizer, encoder, out, buckets(64), batch=2, **options)
+
+
+def said(row: dict) -> str:
+    return "".join(chr(int(c)) for c in row["states"][0, row["mask"][0], 0])
+
+
+def test_shards_are_cached_once_and_read_back(shards, tmp_path, capsys):
+    source = pictures.source(str(shards / "part-{00..01}.tar"))
+    write(maker(source, tmp_path / "out"))
+    shown = capsys.readouterr()
+    assert "mute: no caption" in shown.out and "broken: not a whole picture" in shown.out
+    cache = FeatureCache.open(tmp_path / "out")
+    assert {size: table.rows for size, table in cache.tables.items()} == {(64, 64): 4, (64, 32): 2, (32, 64): 2}
+    assert sorted(said(cache.read((64, 64), np.array([i]))) for i in range(4)) == ["picture 0"] * 2 + ["picture 3"] * 2
+    batch = cache.read((32, 64), np.array([1, 0]))
+    assert batch["tokens"].shape == (2, 8) and batch["grid"] == (4, 2) and batch["mask"].all()
+    picture = torch.tensor([255.0, 0, 0]).div(127.5).sub(1)[None, :, None, None].expand(1, 3, 64, 32)
+    assert torch.equal(batch["tokens"][:1], maker(source, tmp_path).tokenizer.encode(picture))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.safetensors")}
+    missing = sorted(before)[0]
+    content = missing.read_bytes()
+    missing.unlink()
+    write(maker(source, tmp_path / "out"))
+    assert missing.read_bytes() == content
+    assert all(path == missing or path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_processes_share_the_units(shards, tmp_path):
+    source = pictures.source(str(shards))
+    write(maker(source, tmp_path / "out"), rank=0, world=2)
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) == 1
+    write(maker(source, tmp_path / "out"), rank=1, world=2)
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) == 2
+
+
+def test_another_tokenizer_is_refused(shards, tmp_path):
+    source = pictures.source(str(shards))
+    write(maker(source, tmp_path / "out"), rank=0, world=2)
+    with pytest.raises(ValueError, match="made with another tokenizer: give another folder"):
+        write(maker(source, tmp_path / "out", seed=1))
+
+
+def test_a_cut_shard_gives_what_it_holds(shards, tmp_path, capsys):
+    path = shards / "part-00.tar"
+    path.write_bytes(path.read_bytes()[:5000])
+    write(maker(pictures.source(str(path)), tmp_path / "out"))
+    assert "is cut or broken after" in capsys.readouterr().out
+    assert sum(table.rows for table in FeatureCache.open(tmp_path / "out").tables.values()) > 0
+
+
+def test_a_full_disk_keeps_what_is_finished(shards, tmp_path, monkeypatch):
+    source = pictures.source(str(shards))
+    write(maker(source, tmp_path / "out"), rank=0, world=2)
+    kept = list((tmp_path / "out").glob("*.safetensors"))
+
+    def full(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features, "save_file", full)
+    with pytest.raises(ValueError, match="finished files are kept: free space"):
+        write(maker(source, tmp_path / "out"), rank=1, world=2)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([kept[0].name, "cache.json"])
+
+
+def test_captions_that_are_too_long_are_skipped(tmp_path, capsys):
+    for name, text in (("a", "short"), ("b", "a caption that never ends")):
+        (tmp_path / f"{name}.png").write_bytes(png(64, 64))
+        (tmp_path / f"{name}.txt").write_text(text)
+    write(maker(pictures.source(str(tmp_path)), tmp_path / "out"))
+    assert "more than 20 letters" in capsys.readouterr().out
+    assert FeatureCache.open(tmp_path / "out").tables[(64, 64)].rows == 1
+
+
+def test_a_folder_a_class(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for i in range(3):
+            (tmp_path / "in" / name / f"{i}.png").write_bytes(png(64, 64))
+    source = pictures.source(str(tmp_path / "in"))
+    assert source.classes == ["cat", "dog"]
+    write(maker(source, tmp_path / "out"))
+    batch = Features(str(tmp_path / "out"), 6)(0)
+    assert sorted(batch["labels"].tolist()) == [0, 0, 0, 1, 1, 1] and batch["numbers"].tolist() == list(range(6))
+    with pytest.raises(ValueError, match="have classes, not captions"):
+        write(Maker(source, maker(source, tmp_path).tokenizer, Letters(), tmp_path / "other", buckets(64)))
+
+
+def test_a_hub_dataset_by_name(monkeypatch):
+    class Rows(list):
+        column_names = ["image", "text"]
+
+    rows = Rows({"image": Image.new("RGB", (64, 64)), "text": text} for text in ("one", " ", "three"))
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=lambda name, split: rows))
+    missed = []
+    assert [p.caption for p in pictures.source("hf:owner/name").read(0, missed.append)] == ["one", "three"]
+    assert missed == ["row 1: no caption"]
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match="pip install datasets"):
+        pictures.source("hf:owner/name")
+
+
+@pytest.mark.parametrize("text, says", [
+    ("{}", "holds no pictures"), ("{}/nowhere", "no pictures at"), ("{}/{{0..3}}.tar", "4 of 4 shards are missing"),
+])  # fmt: skip
+def test_nothing_there_is_one_clear_line(tmp_path, text, says):
+    with pytest.raises(ValueError, match=says):
+        pictures.source(text.format(tmp_path))
+
+
+def test_the_command(shards, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(features.text_encoder, "load", lambda name: Letters())
+    checkpoint.save(tmp_path / "vq", VQModel(VQ), "vq", VQ.to_dict())
+    out = tmp_path / "out"
+    features.main([f"source={shards}", f"tokenizer={tmp_path / 'vq'}", "text_encoder=x", f"out={out}", "size=64"])
+    assert "encoded 8 pictures, skipped 2" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="colour is not known"):
+        features.main(["colour=red", "source=a", "tokenizer=b", "out=c"])
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 64, 1000])
+def test_shuffling_is_a_permutation(n):
+    for key in (0, 5):
+        assert sorted(shuffled(np.arange(n), n, key).tolist()) == list(range(n))
+    assert n < 64 or shuffled(np.arange(n), n, 0).tolist() != shuffled(np.arange(n), n, 5).tolist()
+
+
+def test_an_epoch_is_every_picture_and_batches_never_mix_shapes(shards, tmp_path):
+    write(maker(pictures.source(str(shards)), tmp_path / "out"))
+    data = Features(str(tmp_path / "out"), 2, seed=3)
+    for epoch in range(2):
+        seen = [data(epoch * 4 + i) for i in range(4)]  # 4, 2 and 2 pictures
+        assert sorted(batch["grid"] for batch in seen) == [(2, 4), (4, 2), (4, 4), (4, 4)]
+    again = data(5)
+    assert all(torch.equal(again[k], data(5)[k]) for k in ("tokens", "states", "mask", "numbers"))

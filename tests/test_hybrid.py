@@ -1,0 +1,221 @@
+"""The autoregressive twin beside MaskGIL: it learns, it is exported with what it belongs to, and a picture that both
+draw keeps the twin's tokens to the bit, from none of them (MaskGIL alone) to all (the twin alone)."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, make_tiny
+from safetensors.torch import save_file
+from test_pipeline import Letters, Shades
+
+from maskgil import checkpoint
+from maskgil.autoregressive import Autoregressive, RasterPainter
+from maskgil.decoding import Canvas, fill, raster
+from maskgil.guidance import Guidance
+from maskgil.hybrid import Prefix, prefix_of
+from maskgil.pipeline import Progress, Settings, TextToImage
+from maskgil.tokenizers.vq import VQConfig, VQModel
+from text_encoder import BundledEncoder, train_vocabulary
+from train import publish, recipes
+from train.loop import train
+from train.objectives import NextToken, TextDriven
+
+CAUSAL = replace(TINY, causal=True)
+
+
+class Words(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(10, 12)
+
+    def forward(self, ids, mask):
+        return self.table(ids) * mask[..., None]
+
+
+def test_the_twin_overfits_one_batch():
+    model = TextDriven(Autoregressive(replace(CAUSAL, dim=64, ffn=128)), Words())
+    ids = torch.tensor([[1, 2, 3], [4, 5, 0]])
+    batch = {"tokens": torch.randint(0, 32, (2, 12)), "grid": (3, 4), "ids": ids, "mask": ids != 0}
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for step in range(120):
+        loss, metrics = NextToken(caption_dropout=0.0)([model], batch, torch.Generator().manual_seed(step), step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert step or loss.item() == pytest.approx(torch.tensor(32.0).log().item()), "at first every code is as likely"
+    assert loss.item() < 0.1 and metrics["right"] == 1
+
+
+def test_dropped_captions_teach_the_null_caption():
+    model = TextDriven(Autoregressive(CAUSAL), Words())
+    torch.nn.init.normal_(model.generator.output.weight)
+    ids = torch.tensor([[1, 2, 3], [4, 5, 0]])
+    batch = {"tokens": torch.randint(0, 32, (2, 12)), "grid": (3, 4), "ids": ids, "mask": ids != 0}
+    for share, learns in ((0.0, False), (1.0, True)):
+        model.zero_grad()
+        NextToken(share)([model], batch, torch.Generator().manual_seed(0), 0)[0].backward()
+        assert bool(model.generator.cls_embedding.uncond_embedding.grad.any()) == learns
+        assert bool(model.text_encoder.table.weight.grad.any()) != learns
+
+
+def test_the_recipe_trains_the_twin_alone_and_exports_what_it_belongs_to(tmp_path: Path, monkeypatch):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "cache.json").write_text(json.dumps({"tokenizer": "abc"}))
+    tokens = torch.randint(0, 32, (16, 64)).to(torch.uint16)
+    save_file({"tokens": tokens, "numbers": torch.arange(16)}, cache / "128x128-0000.safetensors")
+    train_vocabulary(["two cats on the beach", "a red car at night"] * 20, tmp_path, 80)
+    encoder = BundledEncoder.fresh(tmp_path, d_model=12, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+    encoder.save(tmp_path / "text_encoder")
+    monkeypatch.setitem(recipes.PRESETS, "scenes", replace(TINY, text_length=120))
+    recipe = recipes.scenes_ar(str(tmp_path / "text_encoder"), str(cache), steps=3, batch=4)
+    before = {name: tensor.clone() for name, tensor in recipe.players[0].module.text_encoder.state_dict().items()}
+    average = train(replace(recipe, workers=0), tmp_path / "run")
+    for module in (average, recipe.players[0].module):
+        assert all(torch.equal(before[n], t) for n, t in module.text_encoder.state_dict().items()), "frozen to the bit"
+    notes = checkpoint.describe(tmp_path / "run" / "export")
+    assert notes["kind"] == "autoregressive" and notes["tokenizer_hash"] == "abc"
+    kept = BundledEncoder.load(tmp_path / "text_encoder")
+    assert notes["text_encoder_hash"] == checkpoint.fingerprint(kept.identity())
+    assert checkpoint.load(tmp_path / "run" / "export").config == replace(TINY, text_length=120, causal=True)
+
+
+PLAIN = Settings(steps=3, guidance=Guidance(3.0, interval=(0.1, 1.0)))
+GUIDED = Guidance(2.0)
+
+
+def make_twin(config=CAUSAL) -> Autoregressive:
+    twin = Autoregressive(config).eval()
+    for parameter in twin.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return twin.requires_grad_(False)
+
+
+@pytest.fixture
+def draws() -> TextToImage:
+    return TextToImage(make_tiny(), Letters(), Shades(), [(16, 16), (24, 16)], twin=make_twin())
+
+
+def drawn(model: TextToImage, tokens: int | None, **arguments) -> list[Progress]:
+    settings = replace(PLAIN, prefix=None if tokens is None else Prefix(tokens, GUIDED))
+    return list(model.draw(["cat", "a dog"], [1, 2], (24, 16), settings, **arguments))
+
+
+def test_no_prefix_is_maskgil_alone(draws):
+    for one, other in zip(drawn(draws, None), drawn(draws, 0), strict=True):
+        assert torch.equal(one.canvas.tokens, other.canvas.tokens) and one.nfe == other.nfe
+    assert torch.equal(drawn(TextToImage(make_tiny(), Letters(), Shades(), [(24, 16)]), 0)[-1].canvas.tokens,
+                       drawn(draws, None)[-1].canvas.tokens)  # fmt: skip
+
+
+def test_a_prefix_of_everything_is_the_twin_alone(draws):
+    *_, alone = fill(
+        RasterPainter(draws.twin, draws.condition(["cat", "a dog"])),
+        draws.blank(2, (24, 16)),
+        raster(24, guidance=GUIDED, seeds=[1, 2]),
+    )
+    told = drawn(draws, 24)
+    assert len(told) == 24 and torch.equal(told[-1].canvas.tokens, alone.tokens) and not told[-1].canvas.hole.any()
+
+
+@pytest.mark.parametrize("tokens", [1, 6, 23])
+def test_the_prefix_stays_to_the_bit_and_the_rest_is_maskgils(draws, tokens):
+    alone, told = drawn(draws, 24)[-1].canvas, drawn(draws, tokens)
+    steps = min(PLAIN.steps, 24 - tokens)
+    assert [(p.step, p.of) for p in told] == [(i + 1, tokens + steps) for i in range(tokens + steps)]
+    for progress in told[tokens - 1 :]:
+        assert torch.equal(progress.canvas.tokens[:, :tokens], alone.tokens[:, :tokens])
+    last = told[-1].canvas
+    assert not last.hole.any() and int(last.tokens.max()) < TINY.codebook_size
+    assert last.revealed[:, :tokens].tolist() == [list(range(tokens))] * 2
+    assert (last.revealed[:, tokens:] >= tokens).all(), "steps go on counting, so that no noise is drawn twice"
+
+
+def test_evaluations_of_both_phases_are_counted(draws):
+    assert [p.nfe for p in drawn(draws, 3)] == [2, 4, 6, 8, 10, 11]  # MaskGIL's last step lies outside the interval
+
+
+def test_the_batch_does_not_matter(draws):
+    both = drawn(draws, 10)[-1].canvas.tokens
+    settings = replace(PLAIN, prefix=Prefix(10, GUIDED))
+    *_, one = draws.draw(["a dog"], [2], (24, 16), settings)
+    assert torch.equal(one.canvas.tokens[0], both[1])
+
+
+def test_given_tokens_and_a_negative_text(draws):
+    hole = torch.zeros(1, 24, dtype=torch.bool)
+    hole[0, [3, 4, 9, 20, 21]] = True
+    given = Canvas(torch.arange(24)[None] % 32, hole, (4, 6))
+    for tokens, steps in ((2, 2 + 3), (24, 5)):
+        told = drawn(draws, tokens, canvas=given, negative="sun")
+        assert len(told) == steps and not told[-1].canvas.hole.any()
+        assert torch.equal(told[-1].canvas.tokens[:, ~hole[0]], given.tokens[:, ~hole[0]].expand(2, -1))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"settings": Settings(prefix=Prefix(25))}, "prefix of 25 tokens: the picture has 24"),
+        ({"settings": Settings(prefix=Prefix(-1))}, "prefix of -1"),
+        ({"settings": Settings(prefix=Prefix(3, temperature=-1.0))}, "temperature is -1"),
+        ({"seeds": [1, -5]}, "seed -5"),
+        ({"canvas": Canvas(torch.zeros(2, 24).long(), torch.eye(2, 24).bool(), (4, 6))}, "same holes together"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line_before_anything_is_drawn(draws, change, message):
+    arguments = {"prompts": ["a", "b"], "seeds": [1, 2], "size": (24, 16), "settings": Settings(prefix=Prefix(3))}
+    with pytest.raises(ValueError, match=message):
+        draws.draw(**(arguments | change))
+
+
+def test_what_a_person_says_becomes_a_prefix():
+    assert prefix_of("mar", None, 64) is None
+    assert prefix_of("ar", None, 64) == Prefix(64)
+    assert prefix_of("hybrid", 32, 64) == prefix_of("hybrid", None, 64) == Prefix(32)
+    for words, message in (
+        (("both", None, 64), "choose one of mar, ar, hybrid"),
+        (("mar", 3, 64), "goes with mode hybrid"),
+        (("hybrid", 65, 64), "give 0 to 64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prefix_of(*words)
+
+
+def test_a_twin_is_found_beside_its_model_and_checked(tmp_path: Path):
+    folder = tmp_path / "tiny"
+    tokenizer = VQModel(VQConfig(codebook_size=32, channels=(32,), res_blocks=1, z_channels=8, patch=4)).eval()
+    checkpoint.save(folder / "tokenizer", tokenizer, "vq", tokenizer.config.to_dict())
+    train_vocabulary(["a red cat", "two dogs on the beach"] * 20, tmp_path, 60)
+    sizes = {"d_model": 12, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2, "length": 8}
+    encoder = BundledEncoder.fresh(tmp_path, **sizes)
+    encoder.save(folder / "text_encoder")
+    parts = {"tokenizer_hash": tokenizer, "text_encoder_hash": encoder}
+    hashes = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
+    checkpoint.save(folder / "generator", make_tiny(), "maskgil", TINY.to_dict(), **hashes)
+    (folder / "vocabulary.json").write_text(json.dumps({"sizes": [[16, 16]]}))
+    draws = TextToImage.load(folder)
+    assert not draws.has_twin
+    with pytest.raises(ValueError, match="no autoregressive twin"):
+        draws.draw(["cat"], [1], settings=Settings(prefix=Prefix(4)))
+
+    twin = make_twin()
+    checkpoint.save(tmp_path / "export", twin, twin.kind, CAUSAL.to_dict(), **hashes)
+    publish.ar(str(tmp_path / "export"), str(folder), str(tmp_path / "tiny-ar"))
+    draws = TextToImage.load(folder)
+    assert draws.has_twin and len(draws.images(["cat"], [1], settings=Settings(prefix=Prefix(4)))) == 1
+    other = tmp_path / "other"
+    checkpoint.save(other, twin, twin.kind, CAUSAL.to_dict(), **(hashes | {"tokenizer_hash": "000000000000"}))
+    with pytest.raises(ValueError, match="another tokenizer than this model has"):
+        _ = TextToImage.load(folder, twin=other).twin
+    narrow = make_twin(replace(CAUSAL, codebook_size=16))
+    checkpoint.save(other, narrow, narrow.kind, narrow.config.to_dict(), **hashes)
+    with pytest.raises(ValueError, match="does not fit: codes 16, the generator's are 32"):
+        _ = TextToImage.load(folder, twin=other).twin
+    checkpoint.save(other, make_tiny(), "maskgil", TINY.to_dict(), **hashes)
+    with pytest.raises(ValueError, match="kind 'maskgil', not an autoregressive twin"):
+        publish.ar(str(other), str(folder), str(tmp_path / "never"))
+    assert not (tmp_path / "never").exists()

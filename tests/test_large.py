@@ -1,0 +1,164 @@
+"""The large recipes on tiny models, from a cache to an exported generator; adapters; the training benchmark."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from test_features import VQ, Letters, maker, png
+from torch import nn
+
+from benchmarks import training
+from maskgil import checkpoint
+from maskgil.config import PRESETS, ModelConfig
+from maskgil.generator import MaskGIL
+from maskgil.tokenizers.vq import VQModel
+from train import lora, pictures
+from train.__main__ import available, made, main, parameters_of
+from train.features import Maker, write
+from train.large import Cosine, Options
+from train.masked import Driven, MaskedFeatures
+
+CONFIG = ModelConfig(codebook_size=64, dim=16, layers=2, heads=2, ffn=32, text_dim=3, text_length=20, dropout=0.0)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Pictures with captions, their cache, the tokenizer, and a tiny model to go on from."""
+    (tmp_path / "in").mkdir()
+    for i, colour in enumerate(("red", "lime", "blue", "white")):
+        (tmp_path / "in" / f"{i}.png").write_bytes(png(64, 64, colour))
+        (tmp_path / "in" / f"{i}.txt").write_text(colour)
+    made = maker(pictures.source(str(tmp_path / "in")), tmp_path / "cache")
+    write(made)
+    checkpoint.save(tmp_path / "tokenizer", made.tokenizer, "vq", VQ.to_dict(), dtype=torch.float32)
+    torch.manual_seed(0)
+    checkpoint.save(tmp_path / "init", MaskGIL(CONFIG), "maskgil", CONFIG.to_dict(), dtype=torch.float32)
+    return tmp_path
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_text_driven_run_from_cache_to_export(folder):
+    """As a person starts it; the second stage goes on from the first one's export."""
+    common = [f"data={folder / 'cache'}", f"valid={folder / 'cache'}", "batch=4", "micro=2", "workers=0", "ema=0.9"]
+    common += ["warmup=2", "token_dropout=0", "lr=0.01", "schedule=cosine", f"tokenizer={folder / 'tokenizer'}"]
+    main(["t2i-xl-256", *common, f"init={folder / 'init'}", "steps=40", "valid_every=20", f"out={folder / 'one'}"])
+    logged = rows(folder / "one")
+    assert logged[-1]["step"] == 40 and logged[-1]["valid"] < logged[0]["valid"]
+    assert Image.open(folder / "one" / "samples" / "0000040.png").size == (8 * 64, 2 * 64)
+    notes = checkpoint.describe(folder / "one" / "export" / "generator")
+    cache = json.loads((folder / "cache" / "cache.json").read_text())
+    assert notes["tokenizer_hash"] == cache["tokenizer"] and notes["text_encoder_hash"] == cache["text_encoder"]
+    main(["t2i-xl-512", *common, f"init={folder / 'one' / 'export'}", "steps=2", f"out={folder / 'two'}"])
+    assert checkpoint.load(folder / "two" / "export" / "generator", "maskgil").config.dim == 16
+
+
+def test_what_does_not_fit_is_one_line(folder):
+    cache, init = folder / "cache", folder / "init"
+    with pytest.raises(ValueError, match="holds pictures with captions: use a t2i recipe"):
+        main(["c2i-b", f"data={cache}", f"out={folder / 'x'}"])
+    with pytest.raises(ValueError, match="t2i-xl-512 needs init="):
+        main(["t2i-xl-512", f"data={cache}"])
+    with pytest.raises(ValueError, match="shard=maybe: choose yes or no"):
+        main(["t2i-xl-256", f"data={cache}", "shard=maybe"])
+    with pytest.raises(ValueError, match="is no multiple of micro=3"):
+        main(["t2i-xl-256", f"data={cache}", f"init={init}", "batch=4", "micro=3"])
+    with pytest.raises(ValueError, match="is no cache of pictures"):
+        main(["t2i-xl-256", f"data={folder}", f"init={init}"])
+    other = replace(CONFIG, codebook_size=32)
+    checkpoint.save(folder / "other", MaskGIL(other), "maskgil", other.to_dict())
+    with pytest.raises(ValueError, match="has codebook_size 32, .* needs 64"):
+        main(["t2i-xl-256", f"data={cache}", f"init={folder / 'other'}"])
+    checkpoint.save(folder / "other", MaskGIL(CONFIG), "maskgil", CONFIG.to_dict(), tokenizer_hash="another")
+    with pytest.raises(ValueError, match="trained with the tokenizer another"):
+        main(["t2i-xl-256", f"data={cache}", f"init={folder / 'other'}"])
+
+
+def test_a_class_driven_recipe(tmp_path, monkeypatch):
+    for name in ("cat", "dog"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "0.png").write_bytes(png(64, 64))
+    source = pictures.source(str(tmp_path / "in"))
+    write(Maker(source, VQModel(VQ).eval(), None, tmp_path / "cache", [(64, 64)]))
+    monkeypatch.setitem(PRESETS, "b", replace(PRESETS["b"], dim=16, layers=1, heads=2))
+    options = ["batch=2", "micro=2", "steps=1", "workers=0", f"out={tmp_path / 'run'}"]
+    main(["c2i-b", f"data={tmp_path / 'cache'}", *options])
+    export = tmp_path / "run" / "export" / "generator"
+    assert checkpoint.load(export).config.classes == 2 and checkpoint.describe(export)["classes"] == ["cat", "dog"]
+
+
+def test_every_recipe_takes_its_options():
+    table = available()
+    assert {"t2i-xl-256", "t2i-xl-512", "t2i-xl-1024", "t2i-xxl-256", "c2i-b", "c2i-l", "c2i-xl", "c2i-xxl", "lora",
+            "scenes-generator"} <= set(table)  # fmt: skip
+    assert not any(name.startswith("-") for name in table)
+    assert parameters_of(table["t2i-xxl-256"])["shard"].default is True
+    assert parameters_of(table["t2i-xl-512"])["lr"].default == 5e-5
+    with pytest.raises(ValueError, match="needs data="):
+        made(table["t2i-xl-256"], {})
+
+
+def test_cosine_rises_and_falls():
+    schedule = Cosine(10)
+    factors = [schedule(step, 100) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1) and factors[10] == 1 and factors[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert Options().schedule == "constant"
+
+
+def test_adapters_are_apart_and_merge_exactly(tmp_path):
+    torch.manual_seed(0)
+    model = MaskGIL(CONFIG).eval()
+    nn.init.normal_(model.output.weight)
+    plain = MaskGIL(CONFIG).eval()
+    plain.load_state_dict(model.state_dict())
+    config = lora.adapted(model, 4)
+    moving = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert len(moving) == 2 * 5 * CONFIG.layers and all("lora_" in name for name in moving)
+    batch = {"tokens": torch.randint(64, (2, 4)), "grid": (2, 2), "numbers": torch.arange(2),
+             "states": torch.randn(2, 3, 3), "mask": torch.ones(2, 3, dtype=torch.bool)}  # fmt: skip
+
+    def total(generator: MaskGIL) -> torch.Tensor:
+        return MaskedFeatures()([Driven(generator)], batch, torch.Generator(), 0)[0].total
+
+    assert torch.equal(total(model), total(plain))
+    optimizer = torch.optim.AdamW(moving.values(), 0.05)
+    for _ in range(3):
+        optimizer.zero_grad()
+        total(model).backward()
+        optimizer.step()
+    assert total(model) < total(plain)
+    lora.save_adapters(model, config, "base", tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert torch.allclose(total(lora.merged(plain, tmp_path)), total(model), rtol=1e-4)
+    with pytest.raises(ValueError, match="does not fit the model"):
+        lora.merged(MaskGIL(replace(CONFIG, layers=1)), tmp_path)
+
+
+def test_lora_from_a_folder_of_pictures(folder, monkeypatch):
+    (folder / "model").mkdir()
+    (folder / "tokenizer").rename(folder / "model" / "tokenizer")
+    (folder / "init").rename(folder / "model" / "generator")
+    monkeypatch.setattr(lora.text_encoder, "load", lambda name: Letters())
+    options = ["size=64", "rank=2", "batch=2", "micro=1", "steps=2", "workers=0", f"out={folder / 'run'}"]
+    main(["lora", f"model={folder / 'model'}", f"pictures={folder / 'in'}", *options])
+    assert (folder / "run" / "export" / "adapter_model.safetensors").stat().st_size < 50_000
+    assert (folder / "run" / "state.pt").stat().st_size < 200_000  # the frozen model is not in it
+    lora.main(["merge", f"model={folder / 'model'}", f"adapter={folder / 'run' / 'export'}", f"out={folder / 'new'}"])
+    assert checkpoint.load(folder / "new" / "generator", "maskgil").config == CONFIG
+    assert (folder / "new" / "tokenizer" / "config.json").is_file()
+
+
+def test_the_benchmark_prints_a_line(capsys):
+    training.main(["models=tiny", "batch=1", "steps=6", "size=64"])
+    shown = capsys.readouterr().out
+    assert "ms a step of 1" in shown and "MFU" in shown and "GB" in shown and "CPU" in shown
+    with torch.device("meta"):
+        weights = [p for n, p in MaskGIL(training.TEXT).named_parameters() if "layers" in n and p.ndim == 2]
+    least = 6 * 376 * sum(p.numel() for p in weights)  # each meets 256 image and 120 text tokens
+    assert least < training.step_flops(training.TEXT, 1, 256) < 1.2 * least

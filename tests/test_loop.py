@@ -1,0 +1,161 @@
+"""The loop: a killed run goes on to the same losses, checkpoints are whole, tiny models learn."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from train.ema import EMA
+from train.loop import Player, Recipe, save_whole, train
+from train.optim import Muon, OptimConfig, build, is_matrix, orthogonalise
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.drop, self.last = nn.Linear(16, 16), nn.Dropout(0.2), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.last(self.drop(self.layer(x).relu()))
+
+
+def batch_at(index: int) -> dict:
+    generator = torch.Generator().manual_seed(index)
+    x = torch.randn(8, 16, generator=generator)
+    return {"x": x, "y": (x[:, :4] > 0).long().argmax(1)}
+
+
+def loss(modules, batch, generator, step):
+    noisy = batch["x"] + 0.1 * torch.randn(batch["x"].shape, generator=generator)
+    value = nn.functional.cross_entropy(modules[0](noisy).float(), batch["y"])
+    return value, {"loss": value.item()}
+
+
+def recipe(steps: int = 60, **options) -> Recipe:
+    torch.manual_seed(0)
+    player = Player(Tiny(), loss, OptimConfig(lr=3e-3, muon_lr=0.01, warmup=5))
+    return Recipe("tiny", steps, (player,), batch_at, precision="no", workers=0, save_every=10, **options)
+
+
+def losses(folder: Path) -> dict[int, float]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {r["step"]: r["loss"] for r in rows}
+
+
+def test_a_run_in_two_parts_equals_one_run(tmp_path):
+    whole = train(recipe(), tmp_path / "whole")
+    train(recipe(), tmp_path / "parts", stop_at=27)
+    again = train(recipe(), tmp_path / "parts")
+    assert losses(tmp_path / "whole")[60] == losses(tmp_path / "parts")[60]
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def started(folder: Path) -> subprocess.Popen:
+    """The tiny recipe in a process of its own, slow enough to be stopped in the middle; returns after a checkpoint."""
+    code = (
+        f"import sys, time; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parent.parent)!r}]\n"
+        "from pathlib import Path\n"
+        "import test_loop as t\n"
+        "def slow(i):\n    time.sleep(0.05)\n    return t.batch_at(i)\n"
+        "r = t.recipe()\nimport dataclasses\n"
+        f"t.train(dataclasses.replace(r, batch_at=slow), Path({str(folder)!r}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 200
+    while not (folder / "state.pt").is_file() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    assert process.poll() is None, "the run ended before it could be stopped"
+    return process
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(tmp_path, how):
+    process = started(tmp_path / "stopped")
+    process.send_signal(how)
+    code = process.wait(timeout=100)
+    step = torch.load(tmp_path / "stopped" / "state.pt", weights_only=True)["step"]
+    assert step < 60 and (step % 10 == 0 if how == signal.SIGKILL else code == 0)
+    after = train(recipe(), tmp_path / "stopped")
+    whole = train(recipe(), tmp_path / "whole")
+    for a, b in zip(whole.parameters(), after.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_accumulation_equals_a_larger_batch():
+    """Two halves of a batch, averaged, move the model as the whole does."""
+    torch.manual_seed(0)
+    model = nn.Linear(16, 4)
+    x, y = torch.randn(8, 16), torch.randint(0, 4, (8,))
+    nn.functional.cross_entropy(model(x), y).backward()
+    whole = model.weight.grad.clone()
+    model.zero_grad()
+    for part in (slice(0, 4), slice(4, 8)):
+        (nn.functional.cross_entropy(model(x[part]), y[part]) / 2).backward()
+    assert torch.allclose(whole, model.weight.grad, atol=1e-6)
+
+
+def test_it_learns_and_exports(tmp_path):
+    exported = []
+    average = train(recipe(300, export=lambda model, folder: exported.append(folder)), tmp_path)
+    values = losses(tmp_path)
+    assert values[300] < 0.6 * values[20] and exported == [tmp_path / "export"]
+    assert not average.training and not any(p.requires_grad for p in average.parameters())
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    save_whole({"step": 1}, path)
+
+    def full(payload, target):
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ValueError, match="free space"):
+        save_whole({"step": 2}, path)
+    monkeypatch.undo()
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rates_warm_up_and_fall():
+    config = OptimConfig(warmup=10, decay=0.5)
+    factors = [config.factor(s, 100) for s in range(100)]
+    assert factors[0] == pytest.approx(0.1) and factors[30] == 1 and factors[-1] == pytest.approx(0.02)
+    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+
+
+@pytest.mark.parametrize("shape", [(32, 96), (96, 32), (48, 48)])
+def test_orthogonalise_flattens_the_spectrum(shape):
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    before, after = torch.linalg.svdvals(matrix), torch.linalg.svdvals(orthogonalise(matrix))
+    assert after.max() < 1.3 and after.median() > 0.5
+    assert after.max() / after.median() < before.max() / before.median()
+
+
+def test_every_parameter_has_one_optimizer():
+    model = nn.ModuleDict({"conv": nn.Conv2d(16, 16, 3), "norm": nn.LayerNorm(16), "embed": nn.Embedding(32, 16)})
+    optimizers = build(model, OptimConfig(muon_lr=0.01))
+    owned = [id(p) for o in optimizers for g in o.param_groups for p in g["params"]]
+    assert sorted(owned) == sorted(id(p) for p in model.parameters())
+    muon = next(o for o in optimizers if isinstance(o, Muon))
+    assert [tuple(p.shape) for p in muon.param_groups[0]["params"]] == [(16, 16, 3, 3)]
+    assert is_matrix("conv.weight", model["conv"].weight) and not is_matrix("embed.weight", model["embed"].weight)
+
+
+def test_average_follows():
+    model = nn.Linear(2, 2)
+    average = EMA(model, 0.9)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    for step in range(200):
+        average.update(model, step)
+    assert torch.allclose(average.model.weight, torch.ones(2, 2), atol=1e-3)

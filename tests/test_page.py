@@ -1,0 +1,270 @@
+"""The pages, driven without a browser: what one types, presses, records and reads."""
+
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import streamlit as st
+from app_fixtures import tiny_model
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from app import house as houses
+from app import picture
+from app.ear import Ear
+from app.lane import Lane
+from app.request import Request
+from speech.transcriber import Transcript
+
+SECONDS = 120
+MAIN = Path(__file__).resolve().parent.parent / "app" / "studio" / "main.py"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Path(tmp_path_factory.mktemp("weights"))
+    tiny_model(folder / "scenes")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def house(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[houses.House]:
+    """A process of its own for each test: nothing in memory, nothing in the gallery."""
+    monkeypatch.setenv("MASKGIL_WEIGHTS", str(weights))
+    monkeypatch.setenv("MASKGIL_GALLERY", str(tmp_path / "gallery"))
+    monkeypatch.setattr(type(st.context), "cookies", {})  # AppTest has no browser to ask
+    houses.house.cache_clear()
+    st.cache_resource.clear()
+    yield houses.house()
+    houses.house().engine.close()
+    houses.house.cache_clear()
+    st.cache_resource.clear()
+
+
+def room(name: str) -> AppTest:
+    """One room, without the menu."""
+    return AppTest.from_string(
+        f"from app.studio import {name}, wish\nwish.keep()\n{name}.page()\n", default_timeout=SECONDS
+    )
+
+
+def drawn(page: AppTest, house: houses.House) -> AppTest:
+    """The page once its job is over."""
+    for job in house.engine.jobs(page.session_state["owner"]):
+        assert job.wait(SECONDS)
+    return page.run()
+
+
+def shown(page: AppTest) -> int:
+    """Pictures on the easel or on the wall."""
+    return len(page.image) + sum(html.proto.body.count("<img ") for html in page.get("html"))
+
+
+def button(page: AppTest, label: str):
+    return next(button for button in page.button if button.label == label)
+
+
+def test_the_whole_page_opens_on_draw_with_its_menu():
+    page = AppTest.from_file(str(MAIN), default_timeout=SECONDS).run()
+    assert not page.exception and page.title[0].value == "What shall I draw?"
+
+
+def test_type_press_and_a_picture_appears_and_is_kept(house: houses.House):
+    page = room("draw").run()
+    page.text_input(key="wish prompt").set_value("two cats on the beach")
+    button(page, "Draw").click().run()
+    assert not page.exception
+    page = drawn(page, house)
+    assert not page.error and shown(page) == 1
+    download = page.get("download_button")
+    assert [item.proto.label for item in download] == ["Download"]
+    (entry,) = house.gallery.entries(page.session_state["owner"])
+    assert entry.prompt == "two cats on the beach"
+    assert page.session_state["wish seed"] == entry.request.seed
+    assert any("two cats on the beach" in html.proto.body for html in page.get("html"))
+
+
+def test_an_example_draws_at_one_press(house: houses.House):
+    page = room("draw").run()
+    button(page, "a red apple").click().run()
+    page = drawn(page, house)
+    assert shown(page) == 1 and page.text_input(key="wish prompt").value == "a red apple"
+
+
+def test_several_pictures_of_a_fixed_seed(house: houses.House):
+    page = room("draw").run()
+    page.text_input(key="wish prompt").set_value("a dog")
+    page.selectbox(key="wish n").set_value(4)
+    page.selectbox(key="wish size").set_value((96, 64))
+    page.number_input(key="wish seed").set_value(11)
+    page.toggle(key="wish new seed").set_value(False)
+    button(page, "Draw").click().run()
+    page = drawn(page, house)
+    assert shown(page) == 4
+    assert sorted(entry.request.seed for entry in house.gallery.entries(page.session_state["owner"])) == [
+        11,
+        12,
+        13,
+        14,
+    ]
+    assert [item.proto.label for item in page.get("download_button")] == ["Download all"]
+
+
+def test_unknown_words_are_marked_and_the_rest_is_drawn(house: houses.House):
+    page = room("draw").run()
+    page.text_input(key="wish prompt").set_value("a <b>zebra</b> & a kat")
+    button(page, "Draw").click().run()
+    page = drawn(page, house)
+    said = next(html.proto.body for html in page.get("html") if "said" in html.proto.body)
+    assert "<mark>zebra</mark>" in said and "<mark>kat</mark>" in said and "<b>zebra" not in said
+    assert any("did you mean cat?" in caption.value for caption in page.caption) and shown(page) == 1
+
+
+@pytest.mark.parametrize(("prompt", "complaint"), [("", "prompt is empty"), ("cat " * 200, "tokens")])
+def test_what_cannot_be_drawn_is_said_on_the_page(house: houses.House, prompt: str, complaint: str):
+    page = room("draw").run()
+    page.text_input(key="wish prompt").set_value(prompt)
+    button(page, "Draw").click().run()
+    page = drawn(page, house)
+    assert not page.exception and complaint in page.error[0].value and not shown(page)
+
+
+def test_a_model_that_is_missing_is_said_on_the_page(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MASKGIL_WEIGHTS", "/nowhere")
+    page = room("draw").run()
+    assert not page.exception and "python -m train" in page.error[0].value
+
+
+def test_stop_ends_the_job(house: houses.House, monkeypatch: pytest.MonkeyPatch):
+    gate, together = threading.Semaphore(1), Lane._together
+
+    def gated(lane, sketches) -> None:
+        gate.acquire(timeout=SECONDS)
+        together(lane, sketches)
+
+    monkeypatch.setattr(Lane, "_together", gated)
+    page = room("draw").run()
+    button(page, "a red apple").click().run()
+    button(page, "Stop").click().run()
+    gate.release(20)
+    page = drawn(page, house)
+    assert "Stopped" in page.info[0].value and not house.gallery.entries(page.session_state["owner"])
+
+
+@pytest.fixture
+def hears(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf:
+        def transcribe(self, samples: np.ndarray) -> Transcript:
+            loud = float(np.abs(samples).max()) > 0.01
+            return Transcript("a red apple" if loud else "", (), not loud, "" if loud else "only silence was recorded")
+
+    monkeypatch.setattr(Ear, "load", lambda self: Deaf())
+
+
+def recording(loudness: float) -> tuple[str, bytes, str]:
+    out = io.BytesIO()
+    soundfile.write(out, (loudness * np.sin(np.arange(16000) / 10)).astype(np.float32), 16000, format="WAV")
+    return "speech.wav", out.getvalue(), "audio/wav"
+
+
+def test_speak_see_the_transcript_mend_it_and_see_the_picture(house: houses.House, hears: None):
+    page = room("speak").run()
+    assert not page.exception
+    page.get("audio_input")[0].set_value(recording(0.3)).run()
+    page = drawn(page, house)
+    assert not page.exception and page.text_input(key="transcript").value == "a red apple" and shown(page) == 1
+    page.text_input(key="transcript").set_value("a big dog")
+    button(page, "Draw again").click().run()
+    page = drawn(page, house)
+    prompts = [entry.prompt for entry in house.gallery.entries(page.session_state["owner"])]
+    assert prompts == ["a big dog", "a red apple"]
+
+
+@pytest.mark.parametrize(
+    ("sound", "complaint"), [(recording(0.0), "silence"), (("a.wav", b"no sound", "audio/wav"), "not audio")]
+)
+def test_what_cannot_be_heard_is_said(house: houses.House, hears: None, sound: tuple, complaint: str):
+    page = room("speak").run()
+    page.get("audio_input")[0].set_value(sound).run()
+    assert not page.exception and complaint in page.warning[0].value and not shown(page)
+
+
+def kept(house: houses.House, owner: str, *prompts: str) -> list[str]:
+    image = Image.new("RGB", (64, 64), (200, 100, 50))
+    requests = [Request(prompt, seed, size=(64, 64), steps=5, guidance=12.0) for seed, prompt in enumerate(prompts)]
+    return [house.gallery.add(owner, image, request).id for request in requests]
+
+
+def test_the_gallery_shows_finds_deletes_and_restores(house: houses.House):
+    page = room("gallery")
+    page.session_state["owner"] = owner = "me-1234567"
+    assert "Nothing is kept yet" in page.run().get("html")[-1].proto.body
+    cat, dog, apple = kept(house, owner, "a cat", "a dog", "an apple")
+    kept(house, "someone-else", "a secret")
+    page.run()
+    assert shown(page) == 3
+    page.text_input(key="search").set_value("dog").run()
+    assert shown(page) == 1
+    page.text_input(key="search").set_value("").run()
+    page.checkbox(key=f"picked {cat}").check().run()
+    page.checkbox(key=f"picked {dog}").check().run()
+    assert not page.exception and [item.proto.label for item in page.get("download_button")] == ["Download 2"]
+    assert shown(page) == 5, "two that are picked can be compared"
+    page.button(key="delete picked").click().run()
+    assert [entry.id for entry in house.gallery.entries(owner)] == [apple]
+
+
+def test_a_picture_brings_its_settings_back(house: houses.House):
+    request = Request("a dog", 42, size=(96, 64), steps=5, guidance=12.0, interval=(0.1, 0.3), n=3, order="halton")
+    page = AppTest.from_string(
+        "import streamlit as st\n"
+        "from app.request import Request\n"
+        "from app.studio import draw, wish\n"
+        "if st.button('fill'):\n"
+        f"    wish.fill({request!r})\n"
+        "wish.keep()\n"
+        "draw.page()\n",
+        default_timeout=SECONDS,
+    ).run()
+    button(page, "fill").click().run()
+    assert not page.exception
+    button(page, "Draw").click().run()
+    page = drawn(page, house)
+    entries = house.gallery.entries(page.session_state["owner"])
+    assert [entry.request for entry in entries] == [request.picture(i) for i in (2, 1, 0)]
+
+
+def test_a_png_from_outside_is_read(house: houses.House):
+    page = room("gallery").run()
+    note = picture.png(Image.new("RGB", (64, 64)), Request("a cat", 9))
+    page.get("file_uploader")[0].set_value(("cat.png", note, "image/png")).run()
+    assert not page.exception and "a cat" in page.code[0].value
+    page.get("file_uploader")[0].set_value(("cat.png", b"PK\x03\x04", "image/png")).run()
+    assert not page.exception and "not a PNG" in page.error[0].value
+
+
+def test_models_shows_what_there_is():
+    page = room("models").run()
+    assert not page.exception and page.subheader[0].value == "scenes"
+    assert any("Random weights" in text.value for text in page.markdown)
+
+
+def test_a_picture_is_varied_and_gone_on_from(house: houses.House):
+    page = room("edit")
+    page.session_state["picture to edit"] = picture.png(Image.effect_noise((64, 64), 90).convert("RGB"))
+    page.session_state["words of the edit"] = "a dog"
+    page.run()
+    assert not page.exception
+    button(page, "Paint").click().run()
+    assert "Nothing is brushed" in page.error[0].value
+    button(page, "Vary").click().run()
+    page = drawn(page, house)
+    assert not page.exception and not page.error and shown(page) == 1
+    (entry,) = house.gallery.entries(page.session_state["owner"])
+    assert entry.request is not None and entry.request.edit.startswith("26 of 64 cells of ")
+    button(page, "Go on from this").click().run()
+    assert not page.exception and not shown(page) and page.text_input(key="words of the edit").value == "a dog"

@@ -1,0 +1,164 @@
+"""Two processes on a CPU (gloo): they move the model as one does, die by SIGKILL; one goes on where they stopped."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import parallel_run
+import pytest
+import torch
+import torch.distributed as dist
+from parallel_run import CONFIG, Rows, recipe
+from torch import nn
+
+from maskgil.generator import MaskGIL
+from train import sharded
+from train.loop import Part, moved, share, train
+from train.masked import Driven, MaskedFeatures
+from train.memory import bytes_needed, check_memory, recomputed
+
+
+def launch(folder: Path, how: str, *die: str) -> subprocess.CompletedProcess:
+    """Two real processes. Without ACCELERATE_USE_CPU accelerate would run each of them alone."""
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+         parallel_run.__file__, str(folder), how, *die],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}, text=True, capture_output=True,
+    )  # fmt: skip
+
+
+def gradients(state: dict) -> list[torch.Tensor]:
+    """AdamW's first moment after one step is a tenth of the gradient."""
+    return [10 * values["exp_avg"] for values in state["optimizers"][0][0]["state"].values()]
+
+
+def same(a: nn.Module, b: nn.Module, tolerance: float = 1e-5) -> None:
+    for (name, x), y in zip(a.named_parameters(), b.parameters(), strict=True):
+        assert torch.allclose(sharded.local(x), sharded.local(y), atol=tolerance), name
+
+
+def read(folder: Path) -> dict:
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def test_accumulation_equals_one_batch(tmp_path):
+    """Four batches of 2 pictures, of unequal numbers of masked tokens, move the model as one of 8 does."""
+    train(recipe(), tmp_path / "four", stop_at=1)
+    train(recipe(rows=8, batches=1), tmp_path / "one", stop_at=1)
+    four, one = gradients(read(tmp_path / "four")), gradients(read(tmp_path / "one"))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(four, one, strict=True))
+    assert max(float(a.abs().max()) for a in four) > 0.1
+
+
+@pytest.mark.timeout(900)
+def test_two_processes_die_and_one_goes_on(tmp_path, capsys):
+    ended = launch(tmp_path / "two", "whole", "die")
+    assert ended.returncode != 0 and "SIGKILL" in ended.stderr, ended.stderr[-2000:]
+    state = read(tmp_path / "two")
+    assert state["step"] == 1 and state["world"] == 2
+    train(recipe(), tmp_path / "one", stop_at=1)
+    for a, b in zip(gradients(state), gradients(read(tmp_path / "one")), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    capsys.readouterr()
+    after, whole = train(recipe(), tmp_path / "two"), train(recipe(), tmp_path / "one")
+    assert "2 processes before, 1 now: each does 4 batches a step instead of 2" in capsys.readouterr().out
+    same(after, whole)
+
+
+@pytest.mark.timeout(900)
+def test_two_processes_hold_half_each(tmp_path, capsys):
+    """FSDP2: pieces of model and average, a kill while a checkpoint is put into place, and one process that goes on."""
+    ended = launch(tmp_path / "two", "shard", "die")
+    assert ended.returncode != 0 and "SIGKILL" in ended.stderr, ended.stderr[-2000:]
+    assert [path.name for path in sharded.checkpoints(tmp_path / "two")] == ["sharded-0000001"]
+    assert list((tmp_path / "two").glob("*.partial"))
+    ended = launch(tmp_path / "two", "shard")
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "going on from step 1 of 4" in ended.stdout
+    for part in ("model", "average"):
+        assert ended.stdout.count(f"of 2: {part} holds (24, 16) of (48, 16)") == 2
+    exported = []
+    try:
+        after = train(
+            recipe(shard=True, export=lambda module, folder: exported.append(module)), tmp_path / "two"
+        )
+        assert "2 processes before, 1 now" in capsys.readouterr().out
+        whole = train(recipe(), tmp_path / "one")
+        same(after, whole)
+        same(exported[0], whole)
+        with pytest.raises(ValueError, match="begun with shard=yes"):
+            train(recipe(), tmp_path / "two")
+    finally:
+        dist.destroy_process_group()
+    with pytest.raises(ValueError, match="begun without shard=yes"):
+        train(recipe(shard=True), tmp_path / "one")
+    dist.destroy_process_group()
+
+
+def test_batches_that_cannot_be_shared_are_refused():
+    with pytest.raises(ValueError, match="4 batches a step cannot be shared by 3 processes"):
+        share(recipe(), 3)
+    assert share(recipe(), 2) == 2 and "the masks stay the same" in moved(recipe(), 2, 4)
+
+
+def test_masks_are_functions_of_the_picture():
+    """The loss of two halves, summed, is the loss of the whole, whatever the split."""
+    torch.manual_seed(0)
+    model = Driven(MaskGIL(CONFIG)).eval()
+    nn.init.normal_(model.generator.output.weight)
+    objective, generator = MaskedFeatures(), torch.Generator()
+    whole, _ = objective([model], Rows(8)(0), generator, 0)
+    parts = [objective([model], Rows(2)(i), generator, 5)[0] for i in range(4)]
+    assert isinstance(whole, Part) and sum(p.count for p in parts) == whole.count
+    assert torch.allclose(sum(p.total for p in parts), whole.total, rtol=1e-5)
+
+
+def test_labels_drive_too():
+    from dataclasses import replace
+
+    model = Driven(MaskGIL(replace(CONFIG, classes=5, text_dim=None)))
+    batch = {k: v for k, v in Rows(4)(0).items() if k not in ("states", "mask")} | {"labels": torch.arange(4)}
+    part, metrics = MaskedFeatures(everywhere=True)([model], batch, torch.Generator(), 0)
+    assert part.count == 48 and torch.isfinite(part.total) and 0 <= metrics["right"] <= 1
+
+
+def test_recomputed_activations_change_nothing():
+    found = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        model = Driven(MaskGIL(CONFIG))
+        nn.init.normal_(model.generator.output.weight)
+        if again:
+            recomputed(model)
+        part, _ = MaskedFeatures()([model], Rows(2)(0), torch.Generator(), 0)
+        part.total.backward()
+        found.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_too_small_a_gpu_is_told_what_would_do():
+    model = Driven(MaskGIL(CONFIG))
+    count = sum(p.numel() for p in model.parameters())
+    assert bytes_needed([model]) == 20 * count and bytes_needed([model], 4) == 5 * count
+    check_memory("tiny", [model], 1, 20 * count)
+    with pytest.raises(ValueError, match="shard=yes on 2 GPUs or more"):
+        check_memory("tiny", [model], 1, 19 * count)
+
+
+def test_frozen_weights_are_not_stored(tmp_path):
+    made = recipe()
+    made.players[0].module.generator.tok_embeddings.requires_grad_(False)
+    train(made, tmp_path, stop_at=1)
+    held = read(tmp_path)
+    assert "generator.tok_embeddings.weight" not in held["modules"][0].keys() | held["average"].keys()
+    again = recipe()
+    again.players[0].module.generator.tok_embeddings.requires_grad_(False)
+    train(again, tmp_path)
+    with pytest.raises(ValueError, match="of another recipe"):
+        train(recipe(), tmp_path)
+
+
+def test_the_average_is_validated(tmp_path):
+    train(recipe(valid_at=Rows(2), valid_every=2, valid_batches=3), tmp_path)
+    assert '"valid"' in (tmp_path / "log.jsonl").read_text()

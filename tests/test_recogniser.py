@@ -1,0 +1,156 @@
+"""train.spoken: a corpus is prepared once, batches are functions of their number, the recogniser learns and is
+exported. Tiny models and six spoken sentences.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import whisper
+
+from speech.audio import RATE
+from speech.encoder import PAIR
+from speech.transcriber import Draft, OwnScribe, Transcriber
+from speech.vocabulary import END, NO_SPEECH, START
+from train.spoken.batches import IGNORED, SILENCE, SpokenBatches, _epoch
+from train.spoken.corpus import Corpus, Plan, prepare, spoken, unseen
+from train.spoken.noise import KINDS, clip
+from train.spoken.recogniser import SMALL, Recogniser, RecogniserLoss, export, recipe, vocabulary_of
+from train.spoken.scores import Score, rate, table
+
+TINY = replace(SMALL, n_audio_state=32, n_audio_head=2, n_audio_layer=1, n_text_state=32, n_text_head=2, n_text_layer=1)
+PLAN = Plan(sentences=6, general=0, flite=0.2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("spoken") / "corpus"
+    prepare(folder, PLAN)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def batches(folder) -> SpokenBatches:
+    vocabulary, pieces = vocabulary_of(Corpus(folder))
+    return SpokenBatches(str(folder), vocabulary.tokens, pieces, seconds=12.0, silent=3)
+
+
+def tiny(batches: SpokenBatches) -> Recogniser:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Recogniser(replace(TINY, n_vocab=3 + len(batches.tokens)))
+
+
+def test_a_corpus_is_spoken_once_and_whole(folder):
+    corpus = Corpus(folder)
+    assert len(corpus.clips) == PLAN.sentences
+    assert {clip_.voice.split(":")[0] for clip_ in corpus.clips} <= {"espeak-ng", "flite"}
+    assert corpus.clips[-1].stop == len(corpus.sound)
+    for clip_ in corpus.clips:
+        sound = corpus.samples(clip_)
+        assert 0.3 * RATE < len(sound) < PLAN.longest * RATE and abs(np.abs(sound).max() - 0.5) < 1e-2
+    before = (folder / "sound.npy").stat().st_mtime_ns
+    assert prepare(folder, PLAN).clips == corpus.clips
+    assert (folder / "sound.npy").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="holds another corpus"):
+        prepare(folder, replace(PLAN, seed=1))
+    with pytest.raises(ValueError, match="no spoken corpus"):
+        Corpus(folder / "absent")
+    assert not list(folder.parent.glob("*.partial"))
+
+
+def test_no_corpus_holds_a_sentence_of_the_tests(folder):
+    assert not {clip_.text for clip_ in Corpus(folder).clips} & set(unseen(PLAN.tests))
+    assert spoken("A fox in 3D!") == "a fox in three d"
+
+
+def test_a_batch_is_a_function_of_its_number(batches):
+    first, again, other = batches(0), batches(0), batches(1)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert first["mel"].shape != other["mel"].shape or not torch.equal(first["mel"], other["mel"])
+    _, band, frames = first["mel"].shape
+    assert band == PAIR and frames * len(first["mel"]) / 50 < 1.6 * batches.seconds
+    assert (first["tokens"][:, 0] == START).all() and first["mel"].abs().max() <= 1
+
+
+def test_an_epoch_hears_every_clip_once_and_some_silence(batches):
+    for epoch in range(2):
+        numbers = [number for batch in _epoch(batches, epoch) for number in batch]
+        assert sorted(n for n in numbers if n != SILENCE) == list(range(PLAN.sentences))
+        assert numbers.count(SILENCE) == PLAN.sentences // batches.silent
+
+
+def test_what_is_asked_for_is_what_was_said(batches, folder):
+    vocabulary, _ = vocabulary_of(Corpus(folder))
+    said, silent = set(), 0
+    for index in range(len(_epoch(batches, 0))):
+        batch = batches(index)
+        for tokens, letters in zip(batch["tokens"].tolist(), batch["letters"].tolist(), strict=True):
+            tokens = [token for token in tokens if token != IGNORED]
+            assert tokens[-1] == END
+            if tokens == [START, NO_SPEECH, END]:
+                silent += 1
+                assert set(letters) == {IGNORED}
+            else:
+                said.add(vocabulary.decode(tokens))
+    assert said == {clip_.text for clip_ in Corpus(folder).clips} and silent == 2
+
+
+def test_noise_is_level_and_repeatable():
+    for i, kind in enumerate(KINDS):
+        name, sound = clip(i, seed=0)
+        assert name == kind and np.array_equal(sound, clip(i, seed=0)[1])
+        assert np.isfinite(sound).all() and np.abs(sound).max() <= 1 and 0.5 <= len(sound) / RATE <= 4
+
+
+def test_a_tiny_model_learns_one_batch_and_is_exported(batches, folder, tmp_path):
+    model, loss, batch = tiny(batches), RecogniserLoss(), batches(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    values = []
+    for step in range(40):
+        value, logged = loss([model], batch, torch.Generator().manual_seed(step), step)
+        values.append(value.item())
+        assert set(logged) == {"words", "ctc", "right"}
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    assert all(p.grad is not None for p in model.parameters())
+    assert values[-1] < 0.5 * values[0]
+    vocabulary, _ = vocabulary_of(Corpus(folder))
+    export(model, vocabulary, tmp_path / "weights")
+    assert sorted(p.name for p in (tmp_path / "weights").iterdir()) == ["model.pt", "tokens.json"]
+    opened = whisper.load_model(str(tmp_path / "weights" / "model.pt"), device="cpu")
+    assert torch.allclose(opened.encoder.conv1.weight, model.whisper.encoder.conv1.weight, atol=1e-2)
+    assert isinstance(Transcriber.load(tmp_path / "weights").scribe, OwnScribe)
+
+
+def test_the_loss_draws_only_from_its_generator(batches):
+    model, loss, batch = tiny(batches), RecogniserLoss(), batches(0)
+    one, two = (loss([model], batch, torch.Generator().manual_seed(3), 0)[0].item() for _ in range(2))
+    assert one == two
+
+
+def test_the_recipe_is_whole_and_small(folder):
+    whole = recipe(folder, steps=3)
+    parameters = sum(p.numel() for p in whole.players[0].module.whisper.parameters())
+    assert 2 * parameters < 30e6  # bytes in half precision
+    assert whole.batch_at(0)["mel"].shape[1] == PAIR
+
+
+class Fixed:
+    """A scribe of one sentence."""
+
+    reach = 10 * RATE
+
+    def write(self, audio: np.ndarray) -> Draft:
+        return Draft("two cats", 0.0)
+
+
+def test_word_error_rate(folder):
+    corpus = Corpus(folder)
+    sound = corpus.samples(corpus.clips[0])
+    found = rate(Transcriber(Fixed()), "a voice", [("two cats", sound), ("two dogs", sound)])
+    assert found == Score("a voice", 0.25, 2)
+    assert list(table([found]))[-1] == "| a voice | 25.0% | 2 |"

@@ -1,0 +1,69 @@
+"""Text encoders: prompts -> Condition.
+
+    encoder = text_encoder.load("google/flan-t5-xl")      # or a folder, bundled or Hugging Face
+    condition = encoder.encode(["two cats on the beach"])  # Condition(states (B L E), mask (B L))
+
+`tokenize` and `forward` are the two halves of `encode`, apart so that an encoder can be trained with a generator.
+Axes: B prompts, L text tokens, E width of a text state.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from maskgil.condition import Condition
+from text_encoder.bundled import BundledEncoder, EncoderConfig, train_vocabulary
+from text_encoder.huggingface import HuggingFaceEncoder
+
+__all__ = ["BundledEncoder", "EncoderConfig", "HuggingFaceEncoder", "TextEncoder", "load", "train_vocabulary"]
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """What a pipeline asks of a text encoder."""
+
+    length: int  # most tokens of a prompt
+    width: int  # E
+
+    def tokenize(self, prompts: Sequence[str]) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+        """Token ids and which of them are real, on the CPU."""
+        ...
+
+    def forward(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B L E"]:
+        """States of the tokens, zero where the mask is False; differentiable."""
+        ...
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """Both halves without gradient or dropout, on the device of the encoder."""
+        ...
+
+    def identity(self) -> dict[str, Tensor]:
+        """Tensors that tell this encoder from any other; a generator records their fingerprint."""
+        ...
+
+
+def load(name: str | Path) -> TextEncoder:
+    """An encoder by folder (as `save` wrote it, or of Hugging Face's layout) or by Hugging Face name.
+
+    Raises ValueError for a folder without an encoder, and for a name that is neither cached nor to be downloaded.
+    """
+    config = Path(name) / "config.json"
+    if Path(name).is_dir() and not config.is_file():
+        raise ValueError(f"{name} holds no text encoder: config.json is missing")
+    if not config.is_file():
+        return HuggingFaceEncoder(str(name))
+    try:
+        kind = json.loads(config.read_text(encoding="utf-8")).get("kind")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{config} is not a JSON object: {error}") from None
+    if kind == BundledEncoder.kind:
+        return BundledEncoder.load(name)
+    if kind == HuggingFaceEncoder.kind:
+        return HuggingFaceEncoder.load(name)
+    if kind is None:
+        return HuggingFaceEncoder(str(name))
+    raise ValueError(f"{name} is a model of kind {kind!r}, not a text encoder")

@@ -1,0 +1,125 @@
+"""Tokens of rendered scenes, computed once: python -m train.cache scenes tokenizer=weights/scenes/tokenizer ...
+
+Other people's pictures are cached by `python -m train.cache pictures ...`: see train/features.py.
+
+`scenes` are what the generator learns from; `crowded` ones, with captions that nobody would say, serve the decoder.
+
+Axes: n pictures, N tokens. A cache is a folder with `cache.json` (what made it) and `<W>x<H>-<shard>.safetensors`, each
+written whole: {"tokens": (n, N) uint16, "numbers": (n,) int64}. A scene is a function of its number, so that captions
+are said anew each time they are read. A run that was killed goes on with the shards that are missing.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from maskgil import checkpoint
+from maskgil.tokenizers.vq import VQModel
+from train.scenes.layout import SIZES, Scene, crowded, sample
+from train.scenes.render import render
+from train.scenes.sprites import Sprites
+
+SHARD = 1024
+CROWDED = 10_000_000
+
+
+def scene_number(number: int, width: int, height: int, snap: int = 16) -> tuple[Scene, np.random.Generator]:
+    """Training scene `number` of a size, and the generator that draws it; from CROWDED on, scenes are crowded."""
+    rng = np.random.default_rng([31, number, width, height])
+    scene = sample(rng, width, height, snap=snap) if number < CROWDED else crowded(rng, width, height, snap)
+    return scene, rng
+
+
+def write_scenes(
+    tokenizer: VQModel, sprites: Sprites, out: Path, total: int, made_by: str, first: int = 0
+) -> None:
+    """Fill folder `out` with about `total` scenes from number `first` on, shared among the sizes as training is.
+
+    Raises ValueError when the folder was made by another tokenizer.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    note = out / "cache.json"
+    if note.is_file() and json.loads(note.read_text())["tokenizer"] != made_by:
+        raise ValueError(f"{out} was made with another tokenizer: give another folder, or delete it")
+    note.write_text(json.dumps({"tokenizer": made_by, "total": total}))
+    counts = {size: max(1, round(total * share / SHARD)) for size, share in SIZES.items()}
+    # in the order of their share, so that an unfinished cache has every size and can already be trained on
+    shards = sorted(((k / n, size, k) for size, n in counts.items() for k in range(n)), key=lambda s: (s[0], s[1]))
+    for _, (width, height), shard in tqdm(shards, desc="encoding scenes", unit_scale=SHARD, unit="scene"):
+        path = out / f"{width}x{height}-{shard:04d}.safetensors"
+        if path.is_file():
+            continue
+        numbers = list(range(first + shard * SHARD, first + (shard + 1) * SHARD))
+        tokens = []
+        for start in range(0, SHARD, 32):
+            drawn = [render(*_ordered(scene_number(n, width, height), sprites)) for n in numbers[start : start + 32]]
+            pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+            with torch.autocast("cpu", torch.bfloat16):
+                tokens.append(tokenizer.encode(pixels.contiguous(memory_format=torch.channels_last)))
+        partial = path.with_suffix(".partial")
+        save_file({"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)}, partial)
+        os.replace(partial, path)
+
+
+def _ordered(pair: tuple[Scene, np.random.Generator], sprites: Sprites) -> tuple:
+    return pair[0], sprites, pair[1]
+
+
+@dataclass(frozen=True)
+class SceneCache:
+    """Everything in a cache folder, in memory: {(width, height): (tokens (n, N), numbers (n,))}."""
+
+    tables: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "SceneCache":
+        tables: dict[tuple[int, int], list[dict]] = {}
+        for path in sorted(Path(folder).glob("*x*-*.safetensors")):
+            width, height = map(int, path.name.split("-")[0].split("x"))
+            tables.setdefault((width, height), []).append(load_file(path))
+        if not tables:
+            raise ValueError(f"{folder} holds no cached scenes: run python -m train.cache scenes out={folder}")
+        return cls(
+            {
+                size: (torch.cat([p["tokens"] for p in parts]), torch.cat([p["numbers"] for p in parts]))
+                for size, parts in tables.items()
+            }
+        )
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["pictures"]:
+        from train import features  # scenes need neither shards nor big text encoders
+
+        return features.main(arguments[1:])
+    if not arguments or arguments[0] not in ("scenes", "crowded") or any("=" not in a for a in arguments[1:]):
+        raise ValueError(
+            "usage: python -m train.cache scenes|crowded tokenizer=FOLDER out=FOLDER [sprites=FOLDER total=50000]; "
+            "or python -m train.cache pictures source=... tokenizer=... out=..."
+        )
+    options = dict(a.split("=", 1) for a in arguments[1:])
+    tokenizer = checkpoint.load(options["tokenizer"])
+    tokenizer.eval().to(memory_format=torch.channels_last)
+    write_scenes(
+        tokenizer,
+        Sprites(options.get("sprites")),
+        Path(options["out"]),
+        int(options.get("total", 50000)),
+        checkpoint.fingerprint(tokenizer.identity()),
+        CROWDED if arguments[0] == "crowded" else 0,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        print(f"train.cache: {error}", file=sys.stderr)
+        sys.exit(2)

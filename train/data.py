@@ -1,0 +1,159 @@
+"""Batches: functions from a batch's number to tensors, so that a resumed run reads on exactly where it stopped."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import sentencepiece
+import torch
+
+from train.cache import SceneCache, scene_number
+from train.scenes.captions import caption
+from train.scenes.layout import crowded, sample, sample_size
+from train.scenes.reader import covers, targets
+from train.scenes.render import render
+from train.scenes.sprites import Sprites
+
+
+@cache
+def sprites(folder: str | None) -> Sprites:
+    return Sprites(folder)
+
+
+@dataclass(frozen=True)
+class ScenePixels:
+    """Pictures for the tokenizer: {"pixels": (B, 3, H, W) uint8, "covers": (B, h, w) thing classes}.
+
+    Most are crowded with objects. A batch has one size; sizes other than 128 x 128 are rarer."""
+
+    sprites: str | None
+    batch: int = 16
+    seed: int = 0
+    crowd: float = 0.6
+    snap: int = 16
+
+    def __call__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, index])
+        width, height = sample_size(rng)
+        drawn, covered = [], []
+        for _ in range(self.batch):
+            scene = (
+                crowded(rng, width, height, self.snap)
+                if rng.random() < self.crowd
+                else sample(rng, width, height, snap=self.snap)
+            )
+            drawn.append(render(scene, sprites(self.sprites), rng))
+            covered.append(covers(scene))
+        return {
+            "pixels": torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2),
+            "covers": torch.from_numpy(np.stack(covered)),
+        }
+
+
+@dataclass(frozen=True)
+class SceneTruth:
+    """Pictures and what is on them, for the reader: every combination, on and off the lattice."""
+
+    sprites: str | None
+    batch: int = 32
+    seed: int = 1
+
+    def __call__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, index])
+        width, height = sample_size(rng)
+        pixels, truth = [], []
+        for _ in range(self.batch):
+            snap = 16 if rng.random() < 0.7 else 2
+            scene = (
+                crowded(rng, width, height, snap)
+                if rng.random() < 0.6
+                else sample(rng, width, height, held_out=None, snap=snap)
+            )
+            pixels.append(render(scene, sprites(self.sprites), rng))
+            truth.append(targets(scene))
+        thing, size, background, style = (torch.from_numpy(np.stack(column)) for column in zip(*truth, strict=True))
+        return {
+            "pixels": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
+            "thing": thing,
+            "size": size,
+            "background": background,
+            "style": style,
+        }
+
+
+@cache
+def _table(folder: str) -> SceneCache:
+    return SceneCache.open(folder)
+
+
+@cache
+def _pieces(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    return sentencepiece.SentencePieceProcessor(model_proto=model)
+
+
+@dataclass(frozen=True)
+class SceneTokens:
+    """Cached tokens and fresh captions: {"tokens": (B, N), "grid": (rows, columns), "ids": (B, L), "mask": (B, L)}.
+
+    A batch has one size. `vocabulary` is the bytes of the encoder's sentencepiece model; PAD is 0 and END 1, as in T5.
+    """
+
+    folder: str
+    vocabulary: bytes
+    batch: int = 64
+    seed: int = 2
+    cell: int = 16
+
+    def __call__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, index])
+        tables = _table(self.folder).tables
+        rows = [len(numbers) for _, numbers in tables.values()]
+        width, height = size = list(tables)[rng.choice(len(rows), p=np.array(rows) / sum(rows))]
+        tokens, numbers = tables[size]
+        # of four batches' captions one batch of like lengths: padding would be a sixth of all computation
+        pool = rng.choice(len(numbers), 4 * self.batch, replace=len(numbers) < 4 * self.batch)
+        said = [caption(scene_number(int(numbers[i]), width, height)[0], rng) for i in pool]
+        pieces = _pieces(self.vocabulary).encode(said)
+        start = int(rng.integers(4)) * self.batch
+        alike = np.argsort([len(p) for p in pieces], kind="stable")[start : start + self.batch]
+        ids = [torch.tensor([*pieces[i], 1]) for i in alike]
+        ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+        return {
+            "tokens": tokens[torch.from_numpy(pool[alike])].long(),
+            "ids": ids,
+            "mask": ids != 0,
+            "grid": (height // self.cell, width // self.cell),
+        }
+
+
+@dataclass(frozen=True)
+class TokensAndPixels:
+    """Cached tokens beside the pictures they came from, for the decoder: {"tokens", "grid", "pixels", "covers"}.
+
+    `folders` are caches; each batch comes from one of them and has one size.
+    """
+
+    folders: tuple[str, ...]
+    sprites: str | None
+    batch: int = 16
+    seed: int = 3
+    cell: int = 16
+
+    def __call__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, index])
+        tables = _table(self.folders[int(rng.integers(len(self.folders)))]).tables
+        rows = [len(numbers) for _, numbers in tables.values()]
+        width, height = size = list(tables)[rng.choice(len(rows), p=np.array(rows) / sum(rows))]
+        tokens, numbers = tables[size]
+        chosen = rng.choice(len(numbers), self.batch, replace=len(numbers) < self.batch)
+        pixels, covered = [], []
+        for i in chosen:
+            scene, drawing = scene_number(int(numbers[i]), width, height)
+            pixels.append(render(scene, sprites(self.sprites), drawing))
+            covered.append(covers(scene))
+        return {
+            "tokens": tokens[torch.from_numpy(chosen)].long(),
+            "pixels": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
+            "covers": torch.from_numpy(np.stack(covered)),
+            "grid": (height // self.cell, width // self.cell),
+        }

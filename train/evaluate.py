@@ -1,0 +1,220 @@
+"""Scores: python -m train.evaluate scenes [model=scenes] [reader=scenes-reader] [n=40] [steps=4,8,16] [sprites=FOLDER]
+        python -m train.evaluate speech [model=whisper-scenes] [real=FOLDER]
+        python -m train.evaluate hybrid [model=scenes] [out=hybrid.svg]          (train/hybrid_scores.py)
+        python -m train.evaluate fid|clip|geneval-prompts model=... out=...      (train/fid.py, clip.py, geneval.py)
+
+`scenes` asks the model for seven kinds of scenes, with combinations that training showed and with those that it never
+did, and lets the reader judge: a picture counts when it shows exactly the things and counts asked for and keeps the
+background, relation, size or style that its kind is about. `overall` is the mean of the seven, as in GenEval;
+silhouettes stand apart. `rendered` is the reader's verdict on true pictures: the ceiling. Nothing is tuned on these.
+"""
+
+import importlib
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from maskgil import checkpoint
+from maskgil.pipeline import Settings, TextToImage
+from train.scenes.captions import caption
+from train.scenes.layout import BACKGROUNDS, PLAIN, RELATIONS, Scene, arrange, is_held_out, sample
+from train.scenes.reader import Reader, verdict
+from train.scenes.render import render
+from train.scenes.sprites import Sprites, things
+
+KINDS = {
+    "single": ("objects",),
+    "two": ("objects",),
+    "counting": ("objects",),
+    "background": ("objects", "background"),
+    "relation": ("objects", "relation"),
+    "size": ("objects", "size"),
+    "style": ("objects", "style"),
+    "silhouette": ("objects", "style"),  # apart: not in the overall score
+}
+BATCH = 20
+
+
+def asked_scene(kind: str, held_out: bool, rng: np.random.Generator, side: int = 128) -> Scene:
+    """A random scene of one kind. Single objects on a plain background are no combination: they are never held out."""
+    table = things()
+    places = [b for b in BACKGROUNDS if b != PLAIN]
+    while True:
+        a, b = (table[i] for i in rng.choice(len(table), 2, replace=False))
+        background, style, relation, wanted = PLAIN, "3d", "", [(a, 1, "")]
+        if kind == "two":
+            wanted = [(a, 1, ""), (b, 1, "")]
+        elif kind == "counting":
+            wanted = [(a, int(rng.integers(2, 5)), "")]
+        elif kind == "background":
+            background = str(rng.choice(places))
+        elif kind == "relation":
+            wanted, relation = [(a, 1, ""), (b, 1, "")], str(rng.choice(RELATIONS))
+        elif kind == "size":
+            wanted, background = [(a, 1, str(rng.choice(["small", "large"])))], str(rng.choice(places))
+        elif kind == "style":
+            style = str(rng.choice(["flat", "pixel art", "sketch"]))
+            background = PLAIN if style == "sketch" else str(rng.choice(places))
+        elif kind == "silhouette":
+            style = kind
+            background = str(rng.choice([p for p in places if p not in ("black", "night", "space")]))
+        scene = arrange(wanted, side, side, background, style, relation, rng)
+        no_combination = kind == "single" or style == "sketch"
+        if no_combination or is_held_out(scene) == held_out:
+            return scene
+
+
+def asked_scenes(n: int, held_out: bool) -> list[tuple[str, Scene, str]]:
+    """n (kind, scene, caption) of every kind; the same ones each time."""
+    out = []
+    for k, kind in enumerate(KINDS):
+        rng = np.random.default_rng([777, k, held_out])
+        for _ in range(n):
+            scene = asked_scene(kind, held_out, rng)
+            out.append((kind, scene, caption(scene, rng)))
+    return out
+
+
+def frechet(
+    a: tuple[Float[Tensor, " C"], Float[Tensor, "C C"]], b: tuple[Float[Tensor, " C"], Float[Tensor, "C C"]]
+) -> float:
+    """|m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of two Gaussians (Heusel et al. 2017, eq. 6)."""
+    (m, s), (n, t) = a, b
+    # tr sqrt(S T) = sum of the roots of the eigenvalues of S^(1/2) T S^(1/2), which is symmetric
+    values, vectors = torch.linalg.eigh(s.double())
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ t.double() @ root).clamp_min(0).sqrt().sum()
+    return float((m.double() - n.double()).square().sum() + s.trace() + t.trace() - 2 * cross)
+
+
+def moments(features: Float[Tensor, "n C"]) -> tuple[Float[Tensor, " C"], Float[Tensor, "C C"]]:
+    return features.mean(0), features.T.cov()
+
+
+def judge(reader: Reader, asked: list, pixels: Float[Tensor, "n 3 H W"]) -> tuple[dict[str, float], Tensor]:
+    """(share right of each kind, features)."""
+    right: dict[str, list[bool]] = {kind: [] for kind in KINDS}
+    features = []
+    for start in range(0, len(asked), 64):
+        part = pixels[start : start + 64]
+        features.append(reader.features(part))
+        for (kind, scene, _), seen in zip(asked[start : start + 64], reader.read(part), strict=True):
+            kept = verdict(scene, seen)
+            right[kind].append(all(kept[check] for check in KINDS[kind]))
+    return {kind: 100 * sum(v) / len(v) for kind, v in right.items() if v}, torch.cat(features)
+
+
+def drawn(model: TextToImage, asked: list, settings: Settings, seed: int = 0) -> tuple[Tensor, float, float]:
+    """(pixels, seconds a picture, evaluations a picture) of every caption."""
+    pixels, nfe, since = [], 0, time.perf_counter()
+    for start in range(0, len(asked), BATCH):
+        part = asked[start : start + BATCH]
+        seeds = [seed + start + i for i in range(len(part))]
+        *_, last = model.draw([c for _, _, c in part], seeds, (128, 128), settings)
+        pixels.append(model.pixels(last.canvas))
+        nfe = last.nfe
+    return torch.cat(pixels), (time.perf_counter() - since) / len(asked), nfe
+
+
+def overall(scores: dict[str, float]) -> float:
+    """The scene score: the mean of all kinds but silhouettes."""
+    return float(np.mean([scores[kind] for kind in KINDS if kind != "silhouette"]))
+
+
+def row(label: str, scores: dict[str, float], *extra: str) -> str:
+    cells = [label, *(f"{scores[kind]:.0f}" for kind in KINDS), f"**{overall(scores):.1f}**", *extra]
+    return "| " + " | ".join(cells) + " |"
+
+
+def rendered(scenes: list[Scene], sprites: Sprites) -> Float[Tensor, "n 3 H W"]:
+    rng = np.random.default_rng(5)
+    pixels = np.stack([render(scene, sprites, rng) for scene in scenes])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def write_reference(reader: Reader, sprites: Sprites, path: Path, n: int = 3000) -> None:
+    """Moments of the reader's features on renders of the corpus, kept beside it: a clone has no sprites."""
+    rng = np.random.default_rng(6)
+    scenes = [sample(rng, 128, 128, held_out=None) for _ in range(n)]
+    features = torch.cat([reader.features(rendered(scenes[i : i + 64], sprites)) for i in range(0, n, 64)])
+    mean, covariance = moments(features)
+    save_file({"mean": mean, "covariance": covariance}, path)
+
+
+@torch.no_grad()
+def scenes(
+    model: str = "scenes",
+    reader: str = "scenes-reader",
+    n: str = "40",
+    steps: str = "4,8,16",
+    sprites: str = "",
+    splits: str = "training,held out",
+) -> None:
+    """Print the scene score of a model folder."""
+    judge_model = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
+    draws = TextToImage.load(model)
+    reference_file = checkpoint.resolve(reader) / "reference.safetensors"
+    reference = load_file(reference_file) if reference_file.is_file() else None
+    print(f"{model}, {n} pictures of each kind, 128x128, {torch.get_num_threads()} threads")
+    print("| combinations, steps | " + " | ".join(KINDS) + " | overall | Fréchet | s/picture | NFE |")
+    print("|" + "---|" * (len(KINDS) + 5))
+    for split in splits.split(","):
+        asked = asked_scenes(int(n), split == "held out")
+        if sprites:
+            pixels = rendered([scene for _, scene, _ in asked], Sprites(sprites))
+            scores, _ = judge(judge_model, asked, pixels)
+            print(row(f"{split}, rendered", scores, "", "", ""), flush=True)
+            again = _reconstructed(draws, pixels)
+            l1 = (again - pixels).abs().mean()
+            psnr = -10 * ((again - pixels) / 2).square().mean((1, 2, 3)).log10().mean()
+            scores, _ = judge(judge_model, asked, again)
+            print(row(f"{split}, through the tokenizer (L1 {l1:.3f}, PSNR {psnr:.1f})", scores, "", "", ""), flush=True)
+        for count in (int(s) for s in steps.split(",")):
+            pixels, seconds, nfe = drawn(draws, asked, Settings(steps=count))
+            scores, features = judge(judge_model, asked, pixels)
+            distance = (
+                f"{frechet(moments(features), (reference['mean'], reference['covariance'])):.1f}" if reference else ""
+            )
+            print(row(f"{split}, {count} steps", scores, distance, f"{seconds:.2f}", str(nfe)), flush=True)
+
+
+def _reconstructed(model: TextToImage, pixels: Tensor) -> Tensor:
+    grid = pixels.shape[2] // 16, pixels.shape[3] // 16
+    parts = pixels.split(32)
+    return torch.cat([model.tokenizer.decode(model.tokenizer.encode(part), grid) for part in parts])
+
+
+# measure -> where it is; imported when asked for
+MEASURES = {
+    "scenes": ("train.evaluate", "scenes"),
+    "speech": ("train.spoken.scores", "report"),
+    "hybrid": ("train.hybrid_scores", "hybrid"),
+    "fid": ("train.fid", "fid"),
+    "clip": ("train.clip", "clip"),
+    "geneval-prompts": ("train.geneval", "geneval_prompts"),
+}
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    if arguments[0] not in MEASURES:
+        raise ValueError(f"nothing to evaluate is called {arguments[0]!r}: {', '.join(MEASURES)}")
+    options = dict(a.split("=", 1) for a in arguments[1:] if "=" in a)
+    module, name = MEASURES[arguments[0]]
+    getattr(importlib.import_module(module), name)(**options)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, TypeError) as error:
+        print(f"train.evaluate: {error}", file=sys.stderr)
+        sys.exit(2)

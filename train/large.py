@@ -1,0 +1,194 @@
+"""The recipes for people with GPUs: text- and class-driven models on cached features, in stages of growing pictures.
+
+`masked_recipe` makes them; train/recipes.py names them. `Options` are what the command line may change.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskgil import checkpoint
+from maskgil.condition import Condition
+from maskgil.config import ModelConfig
+from maskgil.decoding import Canvas, fill, parallel
+from maskgil.generator import MaskGIL
+from maskgil.guidance import Guidance
+from maskgil.painters import TokenPainter
+from train.features import FeatureCache, Features
+from train.loop import Player, Recipe
+from train.masked import Driven, MaskedFeatures
+from train.optim import OptimConfig
+
+SHOWN = 8  # pictures of a sample sheet
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a large model is trained.
+
+    batch, micro     pictures a step over all processes, and at once on one: the rest is accumulated
+    schedule         cosine (down to a tenth) or constant, after `warmup` steps from 0
+    caption_dropout  share of pictures without their condition;  token_dropout: of the embedded tokens
+    everywhere       score the visible tokens too;  smoothing: of the labels
+    shard            FSDP2;  recompute: activations in the backward pass;  compile: torch.compile
+    tokenizer        a folder, so that sample sheets can be drawn;  wandb: a project to log to
+    """
+
+    batch: int = 256
+    micro: int = 32
+    steps: int = 200_000
+    lr: float = 1e-4
+    warmup: int = 1000
+    schedule: str = "constant"
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    caption_dropout: float = 0.1
+    token_dropout: float = 0.1
+    everywhere: bool = False
+    smoothing: float = 0.1
+    ema: float = 0.9999
+    precision: str = "bf16"
+    shard: bool = False
+    recompute: bool = False
+    compile: bool = False
+    workers: int = 4
+    seed: int = 0
+    save_every: int = 1000
+    sample_every: int = 2000
+    valid_every: int = 2000
+    tokenizer: str = ""
+    wandb: str = ""
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Warm-up from 0, then half a cosine down to `floor` of the full rate."""
+
+    warmup: int
+    floor: float = 0.1
+
+    def __call__(self, step: int, steps: int) -> float:
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        along = (step - self.warmup) / max(1, steps - self.warmup)
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
+
+
+def masked_recipe(
+    name: str, config: ModelConfig, data: str, init: str, valid: str, options: Options, show: Callable
+) -> Recipe:
+    """A recipe over the cache `data`; `valid` is a cache for the validation loss, `init` a model to go on from.
+
+    `show(rows of pixels, path)` draws a sheet. Raises ValueError when cache, model and options do not fit together.
+    """
+    if options.batch % options.micro:
+        raise ValueError(f"batch={options.batch} is no multiple of micro={options.micro}")
+    if options.schedule not in ("cosine", "constant"):
+        raise ValueError(f"schedule={options.schedule}: choose cosine or constant")
+    if options.precision not in ("bf16", "no"):
+        raise ValueError(f"precision={options.precision}: choose bf16 or no")
+    note = FeatureCache.open(data).note
+    if valid and (other := FeatureCache.open(valid).note) != note:
+        raise ValueError(f"{valid} and {data} differ in {', '.join(k for k in note if other.get(k) != note[k])}")
+    model = _started(config, note, data, init, options)
+    objective = MaskedFeatures(options.caption_dropout, options.smoothing, options.everywhere, seed=options.seed)
+    rates = OptimConfig(
+        lr=options.lr, weight_decay=options.weight_decay, warmup=options.warmup, decay=0.0, clip=options.clip
+    )
+
+    def export(average: Driven, folder: Path) -> None:
+        save_generator(average.generator, note, folder / "generator")
+
+    return Recipe(
+        name=name,
+        steps=options.steps,
+        players=(Player(Driven(model), objective, rates),),
+        batch_at=Features(data, options.micro, options.seed),
+        seed=options.seed,
+        batches=options.batch // options.micro,
+        precision=options.precision,
+        schedule=Cosine(options.warmup) if options.schedule == "cosine" else None,
+        shard=options.shard,
+        compile=options.compile,
+        recompute=options.recompute,
+        ema=options.ema,
+        workers=options.workers,
+        save_every=options.save_every,
+        sample_every=options.sample_every,
+        sample=sampler(data, options.tokenizer, note, show) if options.tokenizer else None,
+        valid_every=options.valid_every,
+        valid_at=Features(valid, options.micro, seed=1) if valid else None,
+        export=export,
+        wandb=options.wandb or None,
+    )
+
+
+def save_generator(model: MaskGIL, note: dict[str, Any], folder: Path) -> None:
+    """Write a generator with the fingerprints of what made its tokens and text states."""
+    notes = {"tokenizer_hash": note["tokenizer"]}
+    if "text_encoder" in note:
+        notes["text_encoder_hash"] = note["text_encoder"]
+    if note.get("classes"):
+        notes["classes"] = note["classes"]
+    checkpoint.save(folder, model, "maskgil", model.config.to_dict(), **notes)
+
+
+def _started(config: ModelConfig, note: dict[str, Any], data: str, init: str, options: Options) -> MaskGIL:
+    """The model of `init`, or a new one of the config with the codes and the condition of the cache."""
+    if (config.classes is None) != ("width" in note):
+        has = "captions" if "width" in note else "classes"
+        raise ValueError(f"{data} holds pictures with {has}: use a {'t2i' if has == 'captions' else 'c2i'} recipe")
+    wanted = {"codebook_size": note["codes"], "token_dropout": options.token_dropout}
+    wanted |= {"text_dim": note["width"]} if "width" in note else {"classes": len(note["classes"])}
+    torch.manual_seed(options.seed)
+    if not init:
+        return MaskGIL(replace(config, **wanted))
+    folder = Path(init) / "generator" if (Path(init) / "generator").is_dir() else Path(init)
+    held = checkpoint.describe(folder)
+    for part in ("tokenizer", "text_encoder"):
+        if held.get(f"{part}_hash", note.get(part)) != note.get(part):
+            raise ValueError(
+                f"{init} was trained with the {part.replace('_', ' ')} {held[f'{part}_hash']}, {data} was made with "
+                f"{note.get(part)}: make the cache with the model's own"
+            )
+    model = checkpoint.load(folder, "maskgil")
+    for key in ("codebook_size", "text_dim", "classes"):
+        if key in wanted and getattr(model.config, key) != wanted[key]:
+            raise ValueError(f"{init} has {key} {getattr(model.config, key)}, {data} needs {wanted[key]}")
+    fresh = MaskGIL(replace(model.config, token_dropout=options.token_dropout))
+    fresh.load_state_dict(model.state_dict())
+    return fresh
+
+
+def condition_of(batch: dict[str, Tensor]) -> Condition:
+    return Condition.classes(batch["labels"]) if "labels" in batch else Condition(batch["states"], batch["mask"])
+
+
+def sampler(data: str, tokenizer: str, note: dict[str, Any], show: Callable) -> Callable[[Driven, Path], None]:
+    """Draws what the cache's captions ask for, above the cached pictures themselves.
+
+    Raises ValueError when the tokenizer is not the one of the cache.
+    """
+    vq = checkpoint.load(checkpoint.resolve(tokenizer), "vq").requires_grad_(False)
+    if checkpoint.fingerprint(vq.identity()) != note["tokenizer"]:
+        raise ValueError(f"{data} was made with another tokenizer than {tokenizer}")
+
+    @torch.no_grad()
+    def sample(average: Driven, path: Path) -> None:
+        device = average.generator.norm.weight.device
+        batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in Features(data, SHOWN, seed=99)(0).items()}
+        grid, config = batch["grid"], average.generator.config
+        canvas = Canvas.blank(SHOWN, grid, config.mask_id, device)
+        guidance = Guidance(3.5) if config.null != "none" else None
+        plan = parallel(grid[0] * grid[1], steps=8, guidance=guidance, seeds=list(range(SHOWN)), device=device)
+        painter = TokenPainter(average.generator, condition_of(batch).to(device, average.generator.norm.weight.dtype))
+        *_, last = fill(painter, canvas, plan)
+        vq.to(device)
+        show([vq.decode(last.tokens, grid), vq.decode(batch["tokens"], grid)], path)
+
+    return sample

@@ -1,0 +1,409 @@
+"""The only training loop. A recipe says what is trained, on what, by which loss; the loop does the rest.
+
+Everything random in a step is a function of (seed, step, process): the batch, the draws of the loss, dropout. So a run
+that was killed and started again goes on to the same losses, and no random state has to be stored.
+
+A run's folder holds `state.pt` (parameters, averages, optimizers, step; written whole or not at all; with `shard` a
+folder `sharded-<step>`), `log.jsonl`, tensorboard events, `samples/` and, from time to time and at the end, `export/`.
+
+Many processes: each takes its share of a step's batches and holds the whole model (DDP), or a piece of it (FSDP2).
+"""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from train.ema import EMA
+from train.memory import check_memory, compiled, recomputed
+from train.optim import OptimConfig, build
+
+
+@dataclass(frozen=True)
+class Part:
+    """A loss that is a mean over things, of which this batch holds `count` with the sum `total`.
+
+    The loop divides the gradients of all totals by all counts, over accumulation steps and processes: masked tokens
+    then weigh the same wherever they fall. A loss may also be a plain mean; batches then weigh the same.
+    """
+
+    total: Tensor
+    count: Tensor
+
+
+@dataclass(frozen=True)
+class Player:
+    """One optimized module; two of them make an adversarial game. `loss(modules, batch, generator, step)` may look at
+    every player's module, but only this one's parameters move."""
+
+    module: nn.Module
+    loss: Callable[[list, dict, torch.Generator, int], tuple[Tensor | Part, dict]]
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`batch_at(index)` makes batch number `index` (picklable: it runs in worker processes). `players[0]` is what is
+    averaged, sampled and exported."""
+
+    name: str
+    steps: int
+    players: tuple[Player, ...]
+    batch_at: Callable[[int], dict[str, Any]]
+    seed: int = 0
+    accumulate: int = 1  # batches a step of each process ...
+    batches: int | None = None  # ... or of all together: the run is then the same with any number of processes
+    precision: str = "bf16"  # or "no"
+    schedule: Callable[[int, int], float] | None = None  # (step, steps) -> share of the rate; None: the optimizer's own
+    shard: bool = False  # FSDP2
+    compile: bool = False  # torch.compile of each transformer block
+    recompute: bool = False  # activations of a transformer block anew in the backward pass
+    ema: float = 0.999
+    workers: int = 1
+    save_every: int = 500  # 0 = never
+    sample_every: int = 1000
+    valid_every: int = 1000
+    valid_at: Callable[[int], dict[str, Any]] | None = None  # batches of the validation loss, which the average has
+    valid_batches: int = 16
+    wandb: str | None = None  # project: tensorboard's numbers go there too
+    after_step: Callable[[nn.Module, dict, torch.Generator, int], None] | None = None
+    sample: Callable[[nn.Module, Path], None] | None = None  # (averaged module, PNG path)
+    export: Callable[[nn.Module, Path], None] | None = None  # (averaged module, folder)
+
+
+class _Batches(Dataset):
+    def __init__(self, batch_at: Callable[[int], dict], start: int, stop: int, rank: int, world: int):
+        self.batch_at, self.start, self.stop, self.rank, self.world = batch_at, start, stop, rank, world
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: int) -> dict:
+        return self.batch_at((self.start + index) * self.world + self.rank)
+
+
+def _quiet(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _generator(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
+    mixed = (seed * 1_000_003 + step * 7919 + rank * 104_729) % 2**63
+    torch.manual_seed(mixed)  # dropout draws from the global generator
+    return torch.Generator(device).manual_seed(mixed)
+
+
+def _stop_signal() -> threading.Event:
+    """Set by SIGTERM or the first Ctrl-C: the step in hand is finished and saved. A second Ctrl-C stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+
+        def ask(number: int, frame: object) -> None:
+            asked.set()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        signal.signal(signal.SIGTERM, ask)
+        signal.signal(signal.SIGINT, ask)
+    return asked
+
+
+def _agreed(asked: threading.Event, device: torch.device) -> bool:
+    """Whether any process was asked to stop: all must leave at the same step."""
+    if not dist.is_initialized():
+        return asked.is_set()
+    flag = torch.tensor(float(asked.is_set()), device=device)
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return bool(flag)
+
+
+def save_whole(payload: Any, path: Path) -> None:
+    """torch.save that leaves the old file or the new one, never half of one."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        torch.save(payload, partial)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ValueError(f"could not write {path}: {error}; free space, the last checkpoint is untouched") from None
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _move(batch: dict, device: torch.device) -> dict:
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The recipe's own module, inside DDP or not."""
+    return module.module if isinstance(module, DistributedDataParallel) else module
+
+
+def stored(module: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint keeps: not the weights that never move, which the recipe reads from where they are."""
+    frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
+
+
+def restore(module: nn.Module, like: nn.Module, saved: dict[str, Tensor]) -> None:
+    """Load what `stored` gave for `like`, whose shape `module` has."""
+    other = (stored(like).keys() - saved.keys()) | (saved.keys() - like.state_dict().keys())
+    if other:
+        raise ValueError(f"the checkpoint is of another recipe: it differs in {', '.join(sorted(other)[:3])}")
+    module.load_state_dict(saved, strict=False)
+
+
+def follow_in_wandb(recipe: Recipe, out: Path) -> None:
+    """Start wandb, which then copies what is written for tensorboard. ValueError when it is not installed."""
+    try:
+        import wandb
+    except ImportError:
+        raise ValueError("wandb= needs the package: pip install wandb; tensorboard works without") from None
+    wandb.init(project=recipe.wandb, name=out.name, dir=str(out), sync_tensorboard=True, resume="allow", id=out.name)
+
+
+def share(recipe: Recipe, world: int) -> int:
+    """Batches a step for each of `world` processes. ValueError when they cannot be shared evenly."""
+    if recipe.batches is None:
+        return recipe.accumulate
+    if recipe.batches % world:
+        raise ValueError(
+            f"{recipe.batches} batches a step cannot be shared by {world} processes: change batch= or micro= so that "
+            f"batch / micro is a multiple of {world}, or the number of processes"
+        )
+    return recipe.batches // world
+
+
+def moved(recipe: Recipe, before: int, world: int) -> str:
+    """What going on with another number of processes means."""
+    if recipe.batches is None:
+        return (
+            f"{before} processes before, {world} now: a step has {recipe.accumulate * world} batches instead of "
+            f"{recipe.accumulate * before}; data are read from another place on"
+        )
+    return (
+        f"{before} processes before, {world} now: each does {share(recipe, world)} batches a step instead of "
+        f"{recipe.batches // before}; the data, their order and the masks stay the same"
+    )
+
+
+def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """Not accelerate's: its precision belongs to the process, not to the recipe."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+
+
+def backward(
+    recipe: Recipe, player: Player, own: nn.Module, modules: list, micro: list[dict], generator: torch.Generator,
+    step: int, world: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Gradients of the player's loss over the batches of all processes; what to log, the loss over all of them."""
+    shown: dict[str, Any] = {}
+    parts: list[Part] = []
+    for number, batch in enumerate(micro):
+        waits = isinstance(own, DistributedDataParallel) and number < len(micro) - 1
+        with own.no_sync() if waits else contextlib.nullcontext():  # gradients are exchanged once a step
+            with _autocast(recipe, generator.device):
+                loss, metrics = player.loss(modules, batch, generator, step)
+            if isinstance(loss, Part):
+                parts.append(Part(loss.total.detach().float(), loss.count.float()))
+                loss.total.backward()
+            else:
+                (loss / len(micro)).backward()
+        shown.update(metrics)
+    if parts:
+        assert len(parts) == len(micro), "a loss is a Part for every batch or for none"
+        sums = torch.stack([sum(p.total for p in parts), sum(p.count for p in parts)])
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        # DDP and FSDP average over processes what is to be a sum
+        gradients = [p.grad for p in own.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, float(world / sums[1].clamp_min(1)))
+        shown["loss"] = sums[0] / sums[1].clamp_min(1)
+    return shown
+
+
+@torch.no_grad()
+def validate(recipe: Recipe, average: nn.Module, accelerator: Accelerator) -> float:
+    """The first player's loss of the averaged module on the validation batches, shared among the processes."""
+    rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
+    sums = torch.zeros(2, device=device)
+    for start in range(0, recipe.valid_batches, world):
+        # pieces of a sharded model must run equally often everywhere: who has no batch left repeats one unscored
+        number = start + rank
+        batch = _move(recipe.valid_at(number % recipe.valid_batches), device)
+        with _autocast(recipe, device):
+            loss, _ = recipe.players[0].loss([average], batch, torch.Generator(device).manual_seed(number), 0)
+        if number < recipe.valid_batches:
+            part = loss if isinstance(loss, Part) else Part(loss, torch.ones_like(loss))
+            sums += torch.stack([part.total.float(), part.count.float()])
+    if dist.is_initialized():
+        dist.all_reduce(sums)
+    return float(sums[0] / sums[1])
+
+
+def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module:
+    """Run the recipe in folder `out`, going on from its checkpoint if there is one; return the averaged module.
+
+    `stop_at` ends the run early at that step, checkpoint written: the same command later goes on from there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator()
+    device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
+    accumulate = share(recipe, world)
+    raw = [player.module.to(device) for player in recipe.players]
+    if device.type == "cuda":
+        room = torch.cuda.get_device_properties(device).total_memory
+        check_memory(recipe.name, raw, world if recipe.shard else 1, room)
+    average = EMA(raw[0], recipe.ema)
+    if recipe.shard:
+        if len(raw) > 1 or recipe.after_step or recipe.players[0].optim.muon_lr:
+            raise ValueError(f"{recipe.name} cannot be sharded: that needs one module, AdamW alone and no after_step")
+        # Here, since loading torch's checkpointing takes seconds
+        from train import sharded
+
+        sharded.join(device)
+        shape = sharded.skeleton(average.model)
+    for module in raw:
+        if recipe.recompute:
+            recomputed(module)
+        if recipe.compile:
+            compiled(module)
+    if recipe.shard:
+        for module in (raw[0], average.model):
+            sharded.shard(module, device, recipe.precision)
+    optimizers = [build(module, player.optim) for module, player in zip(raw, recipe.players, strict=True)]
+    step, before = 0, world
+    if recipe.shard:
+        if (out / "state.pt").is_file():
+            raise ValueError(f"{out} was begun without shard=yes: go on without it, or give another folder")
+        step, before = sharded.load(out, raw[0], optimizers[0][0], average.model) or (0, world)
+    elif list(out.glob("sharded-*")):
+        raise ValueError(f"{out} was begun with shard=yes: go on with it, or give another folder")
+    elif (out / "state.pt").is_file():
+        state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
+        for module, saved in zip(raw, state["modules"], strict=True):
+            restore(module, module, saved)
+        for group, saved in zip(optimizers, state["optimizers"], strict=True):
+            for optimizer, values in zip(group, saved, strict=True):
+                optimizer.load_state_dict(values)
+        restore(average.model, raw[0], state["average"])
+        step, before = state["step"], state.get("world", 1)
+        del state
+    if step and accelerator.is_main_process:
+        print(f"{recipe.name}: going on from step {step} of {recipe.steps}")
+        if before != world:
+            print(f"{recipe.name}: {moved(recipe, before, world)}")
+    modules = raw
+    if world > 1 and not recipe.shard:
+        where = [device.index] if device.type == "cuda" else None
+        modules = [DistributedDataParallel(module, device_ids=where, gradient_as_bucket_view=True) for module in raw]
+
+    def save() -> None:
+        if recipe.shard:
+            sharded.save(out, step, raw[0], optimizers[0][0], average.model)
+        elif accelerator.is_main_process:
+            keys = stored(raw[0]).keys()
+            save_whole(
+                {
+                    "step": step,
+                    "world": world,
+                    "modules": [stored(module) for module in raw],
+                    "optimizers": [[o.state_dict() for o in group] for group in optimizers],
+                    "average": {name: t for name, t in average.model.state_dict().items() if name in keys},
+                },
+                out / "state.pt",
+            )
+        accelerator.wait_for_everyone()
+
+    def finished() -> nn.Module | None:
+        """The averaged module, whole, on the main process."""
+        return sharded.whole(average.model, shape) if recipe.shard else average.model
+
+    def show() -> None:
+        if recipe.sample:
+            drawn = finished()
+            if accelerator.is_main_process:
+                (out / "samples").mkdir(exist_ok=True)
+                recipe.sample(drawn, out / "samples" / f"{step:07d}.png")
+
+    stop = min(recipe.steps, stop_at or recipe.steps)
+    batches = _Batches(recipe.batch_at, step * accumulate, stop * accumulate, rank, world)
+    loader = iter(
+        DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=recipe.workers,
+            prefetch_factor=4 if recipe.workers else None,
+            worker_init_fn=_quiet,
+        )
+    )
+    writer = None
+    if accelerator.is_main_process:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if recipe.wandb:
+            follow_in_wandb(recipe, out)
+        writer = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+    quiet = not accelerator.is_main_process
+    bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, disable=quiet, mininterval=5)
+    rows, since, shown, valid = 0, time.monotonic(), {}, None
+    asked_to_stop, stopping = _stop_signal(), False
+    while step < stop and not stopping:
+        micro = [_move(next(loader), device) for _ in range(accumulate)]
+        generator = _generator(recipe.seed, step, rank, device)
+        for player, own, group in zip(recipe.players, modules, optimizers, strict=True):
+            factor = (recipe.schedule or player.optim.factor)(step, recipe.steps)
+            for optimizer in group:
+                for g in optimizer.param_groups:
+                    g["lr"] = g["full_lr"] * factor
+            shown.update(backward(recipe, player, own, modules, micro, generator, step, world))
+            if player.optim.clip:
+                norm = nn.utils.clip_grad_norm_(own.parameters(), player.optim.clip)
+                shown["grad"] = float(norm.full_tensor() if recipe.shard else norm)
+            for optimizer in group:
+                optimizer.step()
+            for module in modules:
+                module.zero_grad(set_to_none=True)
+        if recipe.after_step:
+            recipe.after_step(raw[0], micro[-1], generator, step)
+        average.update(raw[0], step)
+        step += 1
+        rows += sum(len(next(iter(b.values()))) for b in micro) * world
+        bar.update()
+        if recipe.valid_at and (step % recipe.valid_every == 0 or step == stop):
+            valid = validate(recipe, average.model, accelerator)
+        if writer and (step % 20 == 0 or step == stop):
+            rate = rows / (time.monotonic() - since)
+            rows, since = 0, time.monotonic()
+            values = {k: float(v) for k, v in shown.items()} | {"rows/s": rate}
+            bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()})
+            if valid is not None:
+                values, valid = values | {"valid": valid}, None
+            for key, value in values.items():
+                writer.add_scalar(key, value, step)
+            with (out / "log.jsonl").open("a") as log:
+                log.write(json.dumps({"step": step, **values}) + "\n")
+        stopping = _agreed(asked_to_stop, device)
+        if stopping or (recipe.save_every and (step % recipe.save_every == 0 or step == stop)):
+            save()
+        if step % recipe.sample_every == 0 or step == stop:
+            show()
+    bar.close()
+    if recipe.export and step >= recipe.steps:
+        result = finished()
+        if accelerator.is_main_process:
+            recipe.export(result, out / "export")
+    accelerator.wait_for_everyone()
+    return average.model

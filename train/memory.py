@@ -1,0 +1,47 @@
+"""What a step costs in memory, and what trades time for it: recomputed activations, compiled blocks.
+
+Both change transformer blocks in place, and neither their parameters' names nor what they compute.
+"""
+
+from functools import partial
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from maskgil.transformer import Block
+
+
+def recomputed(module: nn.Module) -> None:
+    """Keep only the inputs of each transformer block for the backward pass (Chen et al. 2016)."""
+    for block in module.modules():
+        if isinstance(block, Block):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def compiled(module: nn.Module) -> None:
+    """torch.compile of each block alone: all are alike, so that one compilation serves them all."""
+    for block in module.modules():
+        if isinstance(block, Block):
+            block.compile()
+
+
+def bytes_needed(modules: list[nn.Module], pieces: int = 1) -> int:
+    """Weights and their average, and of what moves the gradient and AdamW's two moments, on each process.
+
+    For float32 weights that all move: 20 bytes a parameter, over the pieces. Activations come on top.
+    """
+    parameters = [p for module in modules for p in module.parameters()]
+    held = sum(p.numel() * p.element_size() * 2 for p in parameters)
+    moved = sum(p.numel() * p.element_size() * 3 for p in parameters if p.requires_grad)
+    return (held + moved) // pieces
+
+
+def check_memory(name: str, modules: list[nn.Module], pieces: int, room: int) -> None:
+    """ValueError when a device of `room` bytes cannot even hold its piece of the model, with what would help."""
+    needed = bytes_needed(modules, pieces)
+    if needed > room:
+        processes = bytes_needed(modules) // room + 1
+        raise ValueError(
+            f"{name} needs {needed / 1e9:.1f} GB a GPU for weights, gradients, optimizer and average, this one has "
+            f"{room / 1e9:.1f} GB: use shard=yes on {processes} GPUs or more"
+        )

@@ -1,0 +1,236 @@
+"""Losses. Each takes models and a batch and returns a scalar and what to log.
+
+Axes: B batch, N image tokens, K codes, C latent channels.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from maskgil.condition import Condition
+from maskgil.tokenizers.vq import VQModel
+
+
+def quantise_with_gradient(model: VQModel, z: Float[Tensor, "B h w C"]) -> tuple[Tensor, Tensor, Tensor]:
+    """(straight-through latents, tokens, codebook + commitment loss), VQ-VAE with beta 0.25 (van den Oord 2017)."""
+    tokens = model.quantize.nearest(z.detach())
+    codes = F.embedding(tokens, model.quantize.codebook())
+    loss = (codes - z.detach()).square().mean() + 0.25 * (codes.detach() - z).square().mean()
+    return z + (codes - z).detach(), tokens, loss
+
+
+def edges(pixels: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor]:
+    """Differences between neighbours, down and across."""
+    return pixels[..., 1:, :] - pixels[..., :-1, :], pixels[..., :, 1:] - pixels[..., :, :-1]
+
+
+def reconstruction(result: Float[Tensor, "B 3 H W"], pixels: Float[Tensor, "B 3 H W"]) -> Tensor:
+    """L1 on pixels and, because L1 alone blurs, on their differences."""
+    loss = (result - pixels).abs().mean()
+    for ours, theirs in zip(edges(result), edges(pixels), strict=True):
+        loss = loss + 0.5 * (ours - theirs).abs().mean()
+    return loss
+
+
+class NamedTokenizer(nn.Module):
+    """A tokenizer in training: beside it a head that must name, from the tokens alone, what covers each cell.
+
+    Pixels alone teach a small tokenizer colours long before identities; this makes the codes carry both. The head is
+    dropped at export.
+    """
+
+    def __init__(self, model: VQModel, things: int):
+        super().__init__()
+        self.model = model
+        self.head = nn.Conv2d(model.config.channels[-1], things + 1, 1)
+
+
+class TokenizerLoss:
+    """Reconstruction through the codebook, and the names of what covers each cell. Until `quantise_from` the latents
+    pass unquantised (normalised only), so that the codebook starts from clusters of latents that mean something."""
+
+    def __init__(self, quantise_from: int, naming: float = 0.1):
+        self.quantise_from, self.naming = quantise_from, naming
+
+    def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
+        model = modules[0].model
+        pixels = batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        z = model.latents(pixels)
+        extra = z.new_zeros(())
+        if step >= self.quantise_from:
+            z, _, extra = quantise_with_gradient(model, z)
+        else:
+            z = F.normalize(z + 0.05 * torch.randn(z.shape, generator=generator, device=z.device), dim=-1)
+        cells = model.decoder.understand(model.post_quant_conv(z.permute(0, 3, 1, 2)))
+        names = modules[0].head(cells).float()
+        naming = F.cross_entropy(names, batch["covers"])
+        result = model.decoder.paint(cells).float()
+        loss = reconstruction(result, pixels) + extra + self.naming * naming
+        with torch.no_grad():
+            l1 = (result - pixels).abs().mean()
+            there = batch["covers"] > 0
+            named = (names.argmax(1) == batch["covers"])[there].float().mean()
+        return loss, {"l1": l1.item(), "vq": extra.item(), "named": named.item()}
+
+
+@torch.no_grad()
+def spread_codebook(model: VQModel, latents: Float[Tensor, "n C"], generator: torch.Generator, rounds: int = 8) -> None:
+    """Start the codebook as clusters of latents (k-means on the sphere from random ones)."""
+    k = model.config.codebook_size
+    centres = latents[torch.randperm(len(latents), generator=generator)[:k]]
+    for _ in range(rounds):
+        nearest = torch.cat([(part @ centres.T).argmax(1) for part in latents.split(4096)])
+        sums = torch.zeros_like(centres).index_add_(0, nearest, latents)
+        empty = sums.norm(dim=1) < 1e-6
+        sums[empty] = latents[torch.randint(len(latents), (int(empty.sum()),), generator=generator)]
+        centres = F.normalize(sums, dim=-1)
+    model.quantize.embedding.weight.copy_(centres)
+
+
+class Painter(nn.Module):
+    """The half of a tokenizer that paints: what may still be improved when a generator has learned its tokens."""
+
+    def __init__(self, model: VQModel):
+        super().__init__()
+        self.decoder, self.post_quant_conv = model.decoder, model.post_quant_conv
+        self.register_buffer("codebook", model.quantize.codebook().detach().clone())
+
+    def forward(self, tokens: Int[Tensor, "B N"], grid: tuple[int, int]) -> Float[Tensor, "B 3 H W"]:
+        z = self.codebook[tokens].unflatten(1, grid).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        return self.decoder(self.post_quant_conv(z))
+
+
+def painter_loss(modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
+    """Reconstruction from given tokens; what lies on an object weighs three times as much as the background."""
+    pixels = batch["pixels"].float().div(127.5).sub(1)
+    result = modules[0](batch["tokens"], batch["grid"]).float()
+    there = (batch["covers"] > 0)[:, None].float()
+    weight = F.interpolate(1 + 2 * there, size=pixels.shape[2:], mode="nearest")
+    weight = weight / weight.mean()
+    error = (result - pixels) * weight
+    loss = error.abs().mean()
+    for part in edges(error):
+        loss = loss + 0.5 * part.abs().mean()
+    with torch.no_grad():
+        l1 = (result - pixels).abs()
+        on = (l1 * (weight > 1)).sum() / (3 * (weight > 1).sum()).clamp(1)
+    return loss, {"l1": l1.mean().item(), "on objects": on.item()}
+
+
+class CodebookCare:
+    """Called after each step: starts the codebook when quantisation begins and revives codes that nothing uses."""
+
+    def __init__(self, quantise_from: int, more_batches, every: int = 100, until: int = 10**9):
+        self.quantise_from, self.more_batches, self.every, self.until = quantise_from, more_batches, every, until
+
+    def _latents(self, model: VQModel, step: int, batches: int) -> Tensor:
+        found = []
+        for i in range(batches):
+            pixels = self.more_batches(10_000_000 + step * 64 + i)["pixels"].float().div(127.5).sub(1)
+            with torch.no_grad(), torch.autocast(pixels.device.type, torch.bfloat16):
+                found.append(model.latents(pixels.contiguous(memory_format=torch.channels_last)).flatten(0, 2).float())
+        return torch.cat(found)
+
+    def __call__(self, named: NamedTokenizer, batch: dict, generator: torch.Generator, step: int) -> None:
+        model = named.model
+        if step + 1 == self.quantise_from:
+            spread_codebook(model, self._latents(model, step, 48), generator)
+        elif self.quantise_from < step < self.until and step % self.every == 0:
+            latents = self._latents(model, step, 16)
+            codes = model.quantize.codebook()
+            similarity, nearest = zip(*[(part @ codes.T).max(1) for part in latents.split(4096)], strict=True)
+            used = torch.bincount(torch.cat(nearest), minlength=len(codes))
+            dead = (used == 0).nonzero().flatten()
+            # unused codes go to the latents that the codebook serves worst, at most 5% of it at a time
+            dead = dead[torch.randperm(len(dead), generator=generator)[: len(codes) // 20]]
+            worst = torch.cat(similarity).argsort()[: 4 * len(dead)]
+            chosen = worst[torch.randperm(len(worst), generator=generator)[: len(dead)]]
+            with torch.no_grad():
+                model.quantize.embedding.weight[dead[: len(chosen)]] = latents[chosen]
+
+
+def arccos_ratio(u: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Mask ratio of the released code: arccos(u) / (pi / 2), mean 0.637."""
+    return torch.arccos(u) / (math.pi / 2)
+
+
+def exp_ratio(u: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """1 - e^(-5 u), eMIGM's schedule, mean 0.80: more of a batch is spent where only the caption can help."""
+    return 1 - torch.exp(-5 * u)
+
+
+def random_mask(
+    tokens: Int[Tensor, "B N"], ratio: Float[Tensor, " B"], generator: torch.Generator
+) -> Bool[Tensor, "B N"]:
+    """Exactly ceil(ratio * N), at least one, masked positions a row (MaskGIT)."""
+    n = tokens.shape[1]
+    order = torch.rand(tokens.shape, generator=generator, device=tokens.device).argsort(1).argsort(1)
+    return order < (ratio * n).ceil().clamp(1, n)[:, None]
+
+
+class TextDriven(nn.Module):
+    """A generator and the text encoder that is trained with it, as one module."""
+
+    def __init__(self, generator: nn.Module, text_encoder: nn.Module):
+        super().__init__()
+        self.generator, self.text_encoder = generator, text_encoder
+
+    def forward(self, tokens, grid, ids, mask, drop) -> Tensor:
+        states = self.text_encoder(ids, mask)
+        return self.generator(tokens, tuple(grid), Condition(states, mask), drop)
+
+
+class MaskedTokens:
+    """Cross-entropy of masked tokens given the others and the caption (MaskGIT; MaskGIL's released code).
+
+    caption_dropout  share of rows that see the null condition, for guidance
+    smoothing        label smoothing (0.1 in the released code)
+    everywhere       also score visible tokens, as the released code does
+    ratio            uniform numbers -> mask ratios
+    """
+
+    def __init__(
+        self,
+        caption_dropout: float = 0.1,
+        smoothing: float = 0.0,
+        everywhere: bool = False,
+        ratio: Callable[[Tensor], Tensor] = arccos_ratio,
+    ):
+        self.caption_dropout, self.smoothing = caption_dropout, smoothing
+        self.everywhere, self.ratio = everywhere, ratio
+
+    def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
+        model, tokens = modules[0], batch["tokens"]
+        rows, device = len(tokens), tokens.device
+        hidden = random_mask(tokens, self.ratio(torch.rand(rows, generator=generator, device=device)), generator)
+        drop = torch.rand(rows, generator=generator, device=device) < self.caption_dropout
+        mask_id = (model.module if hasattr(model, "module") else model).generator.config.mask_id
+        logits = model(tokens.masked_fill(hidden, mask_id), batch["grid"], batch["ids"], batch["mask"], drop)
+        scored = torch.ones_like(hidden) if self.everywhere else hidden
+        loss = F.cross_entropy(logits[scored].float(), tokens[scored], label_smoothing=self.smoothing)
+        with torch.no_grad():
+            right = (logits[hidden].argmax(-1) == tokens[hidden]).float().mean()
+        return loss, {"loss": loss.item(), "right": right.item()}
+
+
+class NextToken:
+    """Cross-entropy of every token given those before it, in reading order, and the caption (LlamaGen): for the twin.
+
+    caption_dropout and smoothing as for MaskedTokens.
+    """
+
+    def __init__(self, caption_dropout: float = 0.1, smoothing: float = 0.0):
+        self.caption_dropout, self.smoothing = caption_dropout, smoothing
+
+    def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
+        tokens = batch["tokens"]
+        drop = torch.rand(len(tokens), generator=generator, device=tokens.device) < self.caption_dropout
+        logits = modules[0](tokens, batch["grid"], batch["ids"], batch["mask"], drop).float().flatten(0, 1)
+        loss = F.cross_entropy(logits, tokens.flatten(), label_smoothing=self.smoothing)
+        with torch.no_grad():
+            right = (logits.argmax(-1) == tokens.flatten()).float().mean()
+        return loss, {"loss": loss.item(), "right": right.item()}

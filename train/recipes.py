@@ -1,0 +1,291 @@
+"""Recipes: functions that return everything a run needs. The command line says which one, where, and overrides.
+
+`scenes_*` are the bundled models, sized for hours on two CPU cores.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import text_encoder as encoders
+from maskgil import checkpoint
+from maskgil.autoregressive import Autoregressive
+from maskgil.config import PRESETS
+from maskgil.generator import MaskGIL
+from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
+from text_encoder.bundled import BundledEncoder, train_vocabulary
+from train.data import ScenePixels, SceneTokens, SceneTruth, TokensAndPixels
+from train.large import Options, masked_recipe
+from train.loop import Player, Recipe
+from train.objectives import (
+    CodebookCare,
+    MaskedTokens,
+    NamedTokenizer,
+    NextToken,
+    Painter,
+    TextDriven,
+    TokenizerLoss,
+    exp_ratio,
+    painter_loss,
+)
+from train.optim import OptimConfig
+from train.scenes.captions import sentences
+from train.scenes.reader import Reader, reader_loss, save_reader
+from train.scenes.sprites import things
+
+
+def picture(rows: list[torch.Tensor], path: Path) -> None:
+    """Write rows of (B, 3, H, W) pixels in [-1, 1] as one sheet."""
+    sheet = torch.cat([torch.cat(list(row), -1) for row in rows], -2)
+    array = sheet.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    Image.fromarray(np.ascontiguousarray(array)).save(path)
+
+
+def scenes_tokenizer(
+    sprites: str | None = None, steps: int = 6000, batch: int = 16, lr: float = 1e-3, init: str | None = None
+) -> Recipe:
+    """The bundled VQ tokenizer: 16 px a token, 4,096 codes. `init`: a model folder to go on from."""
+    torch.manual_seed(0)
+    model = VQModel(VQ_PRESETS["scenes"])
+    if init:
+        model = checkpoint.load(init, "vq")
+    model = model.to(memory_format=torch.channels_last)
+    data = ScenePixels(sprites, batch, seed=int(bool(init)) * 1000)
+    quantise_from = 0 if init else min(600, steps // 8)
+    shown = replace(data, seed=99, batch=8)
+
+    def sample(named: NamedTokenizer, path: Path) -> None:
+        average = named.model
+        pixels = shown(0)["pixels"].float().div(127.5).sub(1)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            result = average.decode(average.encode(pixels), average.grid(*pixels.shape[2:]))
+        picture([pixels, result], path)
+
+    return Recipe(
+        name="scenes-tokenizer",
+        steps=steps,
+        players=(
+            Player(
+                NamedTokenizer(model, len(things())),
+                TokenizerLoss(quantise_from),
+                OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6),
+            ),
+        ),
+        batch_at=data,
+        ema=0.995,
+        save_every=250,
+        sample_every=500,
+        after_step=CodebookCare(quantise_from, replace(data, seed=7), until=int(steps * 0.8)),
+        sample=sample,
+        export=lambda named, folder: checkpoint.save(folder, named.model, "vq", named.model.config.to_dict()),
+    )
+
+
+def scenes_decoder(
+    tokenizer: str, cache: str = "cache/scenes", crowd: str = "cache/crowded", sprites: str | None = None,
+    steps: int = 6000, batch: int = 16, lr: float = 1e-3, muon_lr: float = 0.02, fresh: str = "",
+) -> Recipe:  # fmt: skip
+    """A better decoder for a tokenizer whose tokens stay; `fresh=yes` starts it anew in the preset's shape."""
+    torch.manual_seed(0)
+    model = checkpoint.load(tokenizer, "vq")
+    if fresh:
+        encoder, model = model, VQModel(VQ_PRESETS["scenes"])
+        model.load_state_dict(encoder.identity(), strict=False)
+    painter = Painter(model.to(memory_format=torch.channels_last))
+    data = TokensAndPixels((cache, crowd), sprites, batch)
+
+    def sample(average: Painter, path: Path) -> None:
+        batch = replace(data, folders=(cache,), seed=99, batch=10)(0)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            result = average(batch["tokens"], batch["grid"]).float()
+        picture([batch["pixels"].float().div(127.5).sub(1), result], path)
+
+    def export(average: Painter, folder: Path) -> None:
+        model.decoder.load_state_dict(average.decoder.state_dict())
+        model.post_quant_conv.load_state_dict(average.post_quant_conv.state_dict())
+        checkpoint.save(folder, model, "vq", model.config.to_dict())
+
+    return Recipe(
+        name="scenes-decoder",
+        steps=steps,
+        players=(Player(painter, painter_loss, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.5)),),
+        batch_at=data,
+        ema=0.995,
+        save_every=250,
+        sample_every=250,
+        sample=sample,
+        export=export,
+    )
+
+
+def scenes_generator(
+    cache: str = "cache/scenes", steps: int = 2400, batch: int = 64, lr: float = 2e-3, muon_lr: float = 0.02,
+    init: str | None = None,
+) -> Recipe:  # fmt: skip
+    """The bundled generator and its text encoder, together, on cached tokens. `init`: a model folder to go on from."""
+    torch.manual_seed(0)
+    tokenizer_hash = json.loads((Path(cache) / "cache.json").read_text())["tokenizer"]
+    if init:
+        folder = checkpoint.resolve(init)
+        if (wanted := checkpoint.describe(folder / "generator").get("tokenizer_hash")) != tokenizer_hash:
+            raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_hash}, {init} was trained on {wanted}")
+        encoder = BundledEncoder.load(folder / "text_encoder").train()
+        model = TextDriven(checkpoint.load(folder / "generator", "maskgil").train(), encoder)
+    else:
+        vocabulary = Path(cache) / "vocabulary"
+        if not (vocabulary / "spiece.model").is_file():
+            train_vocabulary(sentences(20000, seed=1), vocabulary, 1200)
+        encoder = BundledEncoder.fresh(vocabulary, dropout_rate=0.0)
+        model = TextDriven(MaskGIL(PRESETS["scenes"]), encoder)
+
+    def export(average: TextDriven, folder: Path) -> None:
+        average.text_encoder.save(folder / "text_encoder")
+        checkpoint.save(
+            folder / "generator",
+            average.generator,
+            "maskgil",
+            average.generator.config.to_dict(),
+            tokenizer_hash=tokenizer_hash,
+            text_encoder_hash=checkpoint.fingerprint(average.text_encoder.identity()),
+        )
+
+    return Recipe(
+        name="scenes-generator",
+        steps=steps,
+        players=(
+            Player(model, MaskedTokens(ratio=exp_ratio), OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),
+        ),
+        batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=3 if init else 2),
+        ema=0.995,
+        save_every=200,
+        export=export,
+    )
+
+
+def scenes_ar(
+    text_encoder: str = "weights/scenes/text_encoder", cache: str = "cache/scenes", steps: int = 2400, batch: int = 64,
+    lr: float = 2e-3, muon_lr: float = 0.02,
+) -> Recipe:  # fmt: skip
+    """The bundled generator's autoregressive twin, on the same tokens; the generator's text encoder stays as it is."""
+    torch.manual_seed(0)
+    encoder = encoders.load(text_encoder)
+    encoder.requires_grad_(False)
+    model = TextDriven(Autoregressive(replace(PRESETS["scenes"], causal=True)), encoder)
+    hashes = {
+        "tokenizer_hash": json.loads((Path(cache) / "cache.json").read_text())["tokenizer"],
+        "text_encoder_hash": checkpoint.fingerprint(encoder.identity()),
+    }
+
+    def export(average: TextDriven, folder: Path) -> None:
+        twin = average.generator
+        checkpoint.save(folder, twin, twin.kind, twin.config.to_dict(), **hashes)
+
+    return Recipe(
+        name="scenes-ar",
+        steps=steps,
+        players=(Player(model, NextToken(), OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.5)),),
+        batch_at=SceneTokens(cache, encoder.vocabulary, batch),
+        ema=0.995,
+        save_every=200,
+        export=export,
+    )
+
+
+def scenes_reader(sprites: str | None = None, steps: int = 2500, batch: int = 24) -> Recipe:
+    """The judge of the scene score: reads objects, sizes, background and style off a picture."""
+    torch.manual_seed(0)
+    model = Reader().to(memory_format=torch.channels_last)
+    return Recipe(
+        name="scenes-reader",
+        steps=steps,
+        players=(Player(model, reader_loss, OptimConfig(lr=1e-3, muon_lr=0.02, warmup=50, decay=0.6)),),
+        batch_at=SceneTruth(sprites, batch),
+        ema=0.99,
+        export=save_reader,
+    )
+
+
+def whisper_scenes(corpus: str = "runs/spoken/corpus", steps: int = 2000, seconds: float = 180.0) -> Recipe:
+    """The bundled recogniser, on what python -m train.spoken.corpus prepared; `seconds` of speech a batch."""
+    from train.spoken import recogniser  # Whisper takes a second to import, which no other recipe needs
+
+    return recogniser.recipe(Path(corpus), steps, seconds)
+
+
+def _large(name: str, preset: str, data: str, init: str, valid: str, options: Options) -> Recipe:
+    config = PRESETS["xxl"] if preset == "t2i-xxl" else PRESETS[preset]
+    if preset == "t2i-xxl":
+        text = PRESETS["t2i-xl"]
+        config = replace(config, classes=None, text_dim=text.text_dim, null_length=text.null_length)
+    return masked_recipe(name, config, data, init, valid, options, picture)
+
+
+def t2i_xl_256(data: str, init: str = "", valid: str = "", options: Options = Options()) -> Recipe:  # noqa: B008
+    """First stage of the 775M text-driven model: a cache of size 256; init= may be a converted LlamaGen."""
+    return _large("t2i-xl-256", "t2i-xl", data, init, valid, options)
+
+
+def t2i_xl_512(
+    data: str, init: str, valid: str = "",
+    options: Options = Options(micro=16, steps=50_000, lr=5e-5, recompute=True),  # noqa: B008
+) -> Recipe:  # fmt: skip
+    """Second stage, from the first one's export: a cache of size 512."""
+    return _large("t2i-xl-512", "t2i-xl", data, init, valid, options)
+
+
+def t2i_xl_1024(
+    data: str, init: str, valid: str = "",
+    options: Options = Options(batch=128, micro=4, steps=20_000, lr=2e-5, recompute=True),  # noqa: B008
+) -> Recipe:  # fmt: skip
+    """Third stage, from the second one's export: a cache of size 768 or 1024."""
+    return _large("t2i-xl-1024", "t2i-xl", data, init, valid, options)
+
+
+def t2i_xxl_256(
+    data: str, init: str = "", valid: str = "",
+    options: Options = Options(micro=16, lr=5e-5, shard=True, recompute=True),  # noqa: B008
+) -> Recipe:  # fmt: skip
+    """1.4B text-driven, sharded over all GPUs."""
+    return _large("t2i-xxl-256", "t2i-xxl", data, init, valid, options)
+
+
+CLASS_DRIVEN = Options(steps=400_000, token_dropout=0.1)
+
+
+def c2i_b(data: str, init: str = "", valid: str = "", options: Options = CLASS_DRIVEN) -> Recipe:
+    """Class-driven, 111M, on a cache of an ImageNet-style folder (shape=square)."""
+    return _large("c2i-b", "b", data, init, valid, options)
+
+
+def c2i_l(data: str, init: str = "", valid: str = "", options: Options = CLASS_DRIVEN) -> Recipe:
+    """Class-driven, 343M."""
+    return _large("c2i-l", "l", data, init, valid, options)
+
+
+def c2i_xl(data: str, init: str = "", valid: str = "", options: Options = CLASS_DRIVEN) -> Recipe:
+    """Class-driven, 775M."""
+    return _large("c2i-xl", "xl", data, init, valid, options)
+
+
+def c2i_xxl(
+    data: str, init: str = "", valid: str = "", options: Options = replace(CLASS_DRIVEN, micro=16, shard=True)  # noqa: B008
+) -> Recipe:  # fmt: skip
+    """Class-driven, 1.4B, sharded over all GPUs."""
+    return _large("c2i-xxl", "xxl", data, init, valid, options)
+
+
+def lora(
+    model: str, pictures: str, size: int = 256, rank: int = 16, cache: str = "",
+    options: Options = Options(  # noqa: B008
+        batch=8, micro=2, steps=1000, warmup=50, weight_decay=0.0, token_dropout=0.0, smoothing=0.0, ema=0.99,
+        recompute=True, workers=1, save_every=250, sample_every=250,
+    ),
+) -> Recipe:  # fmt: skip
+    """Adapters for a text-to-image folder, from a folder of pictures with .txt captions (train/lora.py)."""
+    from train.lora import lora_recipe  # peft takes seconds to load
+
+    return lora_recipe(model, pictures, size, rank, cache, options, picture)

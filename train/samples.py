@@ -1,0 +1,250 @@
+"""Many pictures as files: drawn by several processes, each file written whole, finished ones kept.
+
+    samples = numbered(prompts_for(model_config, "captions.txt", 50_000))
+    draw_samples("weights/scenes", samples, Path("samples"), Settings(), processes=8)
+
+A picture depends on its prompt and seed alone, so it does not matter which process draws it, in which batch, or after
+how many restarts. `share="2/8"` draws every eighth picture from the second on: so many machines fill one folder.
+`recipe.json` in the folder says what draws there; another model, or other settings, are refused.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from maskgil import checkpoint
+from maskgil.config import ModelConfig
+from maskgil.guidance import Guidance
+from maskgil.hybrid import Prefix
+from maskgil.pipeline import SAMPLERS, Settings, Size, TextToImage
+from maskgil.schedules import CURVES
+from train.scenes.captions import sentences
+
+RECIPE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture to draw; `path` is relative to the folder of all."""
+
+    prompt: str
+    seed: int
+    path: str
+
+
+def numbered(prompts: Sequence[str]) -> list[Sample]:
+    """000000.png, 000001.png, ...; the number is the seed."""
+    return [Sample(prompt, number, f"{number:06d}.png") for number, prompt in enumerate(prompts)]
+
+
+def generator_config(model: str) -> ModelConfig:
+    """What the generator of a text-to-image folder is, without loading it."""
+    return ModelConfig.from_dict(checkpoint.describe(checkpoint.resolve(model) / "generator")["config"])
+
+
+def prompts_for(config: ModelConfig, source: str, n: int) -> list[str]:
+    """n prompts from a file (lines of text, or JSON lines with "prompt"), again from its start when it is shorter.
+
+    "scenes" are captions of the built-in grammar. A class-driven model needs no source: its classes take turns.
+    Raises ValueError for a missing or empty source.
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}: give the number of pictures, 50000 is usual")
+    if config.classes is not None and not source:
+        return [str(number % config.classes) for number in range(n)]
+    if source == "scenes":
+        return sentences(n, seed=5)
+    if not source:
+        raise ValueError("a text-driven model needs prompts=FILE (lines of text, or .jsonl), or prompts=scenes")
+    lines = read_prompts(Path(source))
+    return [lines[number % len(lines)]["prompt"] for number in range(n)]
+
+
+def read_prompts(path: Path) -> list[dict[str, Any]]:
+    """{"prompt": ..., and what else a JSON line says} of every line that is not empty. ValueError names a bad line."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise ValueError(f"cannot read the prompts: {error}") from None
+    if not lines:
+        raise ValueError(f"{path} holds no prompts")
+    if path.suffix != ".jsonl":
+        return [{"prompt": line.strip()} for line in lines]
+    out = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number} is not JSON: {error}") from None
+        if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str):
+            raise ValueError(f'{path}, line {number} has no "prompt"')
+        out.append(entry)
+    return out
+
+
+def settings_of(
+    sampler: str = "ours", steps: str = "", guidance: str = "", temperature: str = "", ar_tokens: str = "0"
+) -> Settings:
+    """Settings from words of a command line: a sampler by name, and what differs from it. ValueError for bad ones."""
+    if sampler not in SAMPLERS:
+        raise ValueError(f"no sampler is called {sampler!r}; there are {', '.join(SAMPLERS)}")
+    base = SAMPLERS[sampler]
+    try:
+        changes: dict[str, Any] = {"steps": int(steps)} if steps else {}
+        if guidance:
+            changes["guidance"] = Guidance(float(guidance), base.guidance.shape, base.guidance.interval)
+        if temperature:
+            changes["temperature"] = float(temperature)
+        if int(ar_tokens):
+            changes["prefix"] = Prefix(int(ar_tokens))
+    except ValueError as error:
+        raise ValueError(f"sampler settings: {error}") from None
+    return replace(base, **changes)
+
+
+def draw_samples(
+    model: str,
+    samples: Sequence[Sample],
+    out: Path,
+    settings: Settings,
+    size: Size | None = None,
+    batch: int = 16,
+    processes: int = 1,
+    share: str = "",
+) -> bool:
+    """Draw what is missing in `out`; True when everything is there afterwards.
+
+    Raises ValueError when the folder belongs to another model or other settings, and when a process failed.
+    """
+    if processes < 1 or batch < 1:
+        raise ValueError(f"{processes} processes, batches of {batch}: give at least 1 of each")
+    _claim(out, _recipe(model, settings, size))
+    mine = list(_share(samples, share))
+    missing = [sample for sample in mine if not (out / sample.path).is_file()]
+    print(f"{out}: {len(mine) - len(missing):,} of {len(mine):,} pictures are there", flush=True)
+    if missing and processes == 1:
+        _draw(0, 1, model, missing, out, settings, size, batch)
+    elif missing:
+        _spawn(processes, model, missing, out, settings, size, batch)
+    return all((out / sample.path).is_file() for sample in samples)
+
+
+def _share(samples: Sequence[Sample], share: str) -> Sequence[Sample]:
+    if not share:
+        return samples
+    first, _, of = share.partition("/")
+    if not (first.isdecimal() and of.isdecimal() and 1 <= int(first) <= int(of)):
+        raise ValueError(f"share={share}: give which of how many, from 1/{of or 'N'} on, such as 2/8")
+    return samples[int(first) - 1 :: int(of)]
+
+
+def _spawn(processes: int, model: str, missing: Sequence[Sample], out: Path, settings: Settings, *rest: Any) -> None:
+    context = torch.multiprocessing.get_context("spawn")
+    named = settings_to_names(settings)
+    workers = [
+        context.Process(target=_worker, args=(rank, processes, model, missing[rank::processes], out, named, *rest))
+        for rank in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    failed = [worker.exitcode for worker in workers if worker.exitcode]
+    if failed:
+        raise ValueError(f"{len(failed)} of {processes} processes failed; the same command goes on where they stopped")
+
+
+def _worker(
+    rank: int, processes: int, model: str, missing: Sequence[Sample], out: Path, named: dict, *rest: Any
+) -> None:
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    _draw(rank, processes, model, missing, out, settings_from_names(named), *rest)
+
+
+@torch.no_grad()
+def _draw(
+    rank: int, processes: int, model: str, missing: Sequence[Sample], out: Path, settings: Settings, size: Size | None,
+    batch: int,
+) -> None:  # fmt: skip
+    if torch.cuda.is_available():
+        device, dtype = f"cuda:{rank % torch.cuda.device_count()}", torch.bfloat16
+    else:
+        device, dtype = "cpu", torch.float32
+    draws = TextToImage.load(model, device, dtype)
+    title = f"drawing, process 1 of {processes}" if processes > 1 else "drawing"
+    with tqdm(total=len(missing), desc=title, unit="picture", disable=rank > 0, mininterval=5) as bar:
+        for start in range(0, len(missing), batch):
+            part = missing[start : start + batch]
+            images = draws.images([s.prompt for s in part], [s.seed for s in part], size, settings)
+            for sample, image in zip(part, images, strict=True):
+                path = out / sample.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+                try:
+                    image.save(partial, "PNG")
+                    os.replace(partial, path)
+                except OSError as error:
+                    partial.unlink(missing_ok=True)
+                    raise ValueError(f"could not write {path}: {error}; finished pictures are kept") from None
+            bar.update(len(part))
+
+
+def settings_to_names(settings: Settings) -> dict[str, Any]:
+    """Settings as plain values: curves by their names. They travel to other processes, and into recipe.json."""
+    plain = {name: value for name, value in vars(settings).items() if name not in ("curve", "guidance", "prefix")}
+    prefix = None if settings.prefix is None else asdict(settings.prefix)
+    return plain | {"curve": settings.curve.name, "guidance": asdict(settings.guidance), "prefix": prefix}
+
+
+def settings_from_names(named: dict[str, Any]) -> Settings:
+    """What `settings_to_names` took apart."""
+    prefix = named["prefix"]
+    if prefix is not None:
+        prefix = Prefix(**(prefix | {"guidance": Guidance(**prefix["guidance"])}))
+    objects = {"curve": CURVES[named["curve"]], "guidance": Guidance(**named["guidance"]), "prefix": prefix}
+    return Settings(**(named | objects))
+
+
+def _recipe(model: str, settings: Settings, size: Size | None) -> dict[str, Any]:
+    folder = checkpoint.resolve(model)
+    weights = {}
+    for part in ("generator", "tokenizer"):
+        path = folder / part / checkpoint.WEIGHTS
+        if not path.is_file():
+            raise ValueError(f"{folder} is not a text-to-image folder: {part}/{checkpoint.WEIGHTS} is missing")
+        with path.open("rb") as file:
+            weights[part] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    recipe = {"weights": weights, "settings": settings_to_names(settings), "size": size}
+    return json.loads(json.dumps(recipe))  # tuples become lists, as they will be read back
+
+
+def _claim(out: Path, recipe: dict[str, Any]) -> None:
+    """Write what draws here, or refuse a folder where something else did."""
+    note = out / RECIPE
+    out.mkdir(parents=True, exist_ok=True)
+    if not note.is_file():
+        partial = note.with_name(f"{RECIPE}.{os.getpid()}.partial")
+        partial.write_text(json.dumps(recipe, indent=1) + "\n")
+        os.replace(partial, note)
+        return
+    found = json.loads(note.read_text())
+    differ = [name for name in recipe if found.get(name) != recipe[name]]
+    if differ:
+        raise ValueError(f"{out} holds pictures of another {' and '.join(differ)}: give another folder, or delete it")
+
+
+def parse_size(text: str) -> Size | None:
+    """'160x96' -> (160, 96): width, then height; an empty text is the model's own default."""
+    if not text:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ValueError(f"size={text}: write width x height, for example 256x256")
+    return int(width), int(height)

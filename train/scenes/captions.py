@@ -1,0 +1,176 @@
+"""What people would say of a scene: a grammar with synonyms and free word order.
+
+`caption` says one scene; `sentences` gives many, for vocabularies and for speech; `WORDS` are all words it can use.
+"""
+
+import re
+from functools import cache
+
+import numpy as np
+
+from train.scenes.layout import COLOURS, PLACES, PLAIN, SIZES, Scene, sample
+from train.scenes.sprites import Thing, things
+
+NUMBERS = {1: ("a", "one"), 2: ("two", "a pair of", "a couple of"), 3: ("three",), 4: ("four",)}
+SIZE_WORDS = {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")}
+PLACE_PHRASES = {
+    "beach": ("on the beach", "at the beach", "by the sea", "on a sandy beach"),
+    "meadow": ("on the grass", "in a meadow", "in a green field", "on the lawn"),
+    "snow": ("in the snow", "on a snowy day", "in winter"),
+    "night": ("at night", "under the stars", "in the dark", "under a night sky"),
+    "sunset": ("at sunset", "in the evening", "at dusk"),
+    "underwater": ("under water", "underwater", "at the bottom of the sea", "in the ocean"),
+    "desert": ("in the desert", "on a sand dune", "among dunes"),
+    "sky": ("in the sky", "in the clouds", "up in the air"),
+    "space": ("in space", "in outer space", "among the stars"),
+    "forest": ("in the forest", "in the woods", "among trees"),
+}
+COLOUR_PHRASES = ("on a {c} background", "on {c}", "in front of a {c} wall", "with a {c} background")
+STYLE_BEFORE = {
+    "flat": ("a flat drawing of", "a cartoon of", "a flat icon of"),
+    "pixel art": ("pixel art of", "a pixel art picture of", "an eight bit picture of"),
+    "sketch": ("a pencil sketch of", "a sketch of", "a pencil drawing of"),
+    "silhouette": ("a silhouette of", "the silhouette of", "the shadow of"),
+    "3d": ("a 3d picture of", "a three d render of", "a 3d render of"),
+}
+STYLE_AFTER = {
+    "flat": ("in flat style", "in cartoon style"),
+    "pixel art": ("in pixel art", "as pixel art", "in pixel style"),
+    "sketch": ("as a pencil sketch", "drawn in pencil", "as a sketch"),
+    "silhouette": ("as a silhouette", "in silhouette"),
+    "3d": ("in 3d", "in 3d style"),
+}
+OPENINGS = ("a picture of", "draw", "draw me", "show me", "an image of", "i want to see", "there is", "i see", "paint")
+RELATION_PHRASES = {
+    "left of": ("to the left of", "left of", "on the left of"),
+    "right of": ("to the right of", "right of", "on the right of"),
+    "above": ("above", "over", "on top of"),
+    "below": ("below", "under", "beneath", "underneath"),
+}
+MIRROR = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+JOIN = ("and", "with", "next to", "beside")
+
+
+def _pick(options, rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def article(noun: str) -> str:
+    """ "an apple", "a unicorn": by sound, not by letter."""
+    vowel = noun[0] in "aeio" or (noun[0] == "u" and not noun.startswith(("uni", "ufo", "use")))
+    return ("an " if vowel else "a ") + noun
+
+
+def _noun(thing: Thing, plural: bool, rng: np.random.Generator) -> str:
+    """Its name two times in three, else a synonym; a synonym's plural ends in s."""
+    if thing.synonyms and rng.random() < 0.33:
+        synonym = _pick(thing.synonyms, rng)
+        if not plural:
+            return synonym
+        if re.fullmatch(r"[a-z]+ of [a-z]+", synonym):
+            head, tail = synonym.split(" of ")
+            return f"{head}s of {tail}"
+        if not synonym.endswith(("s", "x", "sh", "ch", "y")):
+            return synonym + "s"
+    return thing.plural if plural else thing.name
+
+
+def group_phrase(thing: Thing, count: int, word: str, rng: np.random.Generator) -> str:
+    """"two small cats", "an apple"."""
+    size = _pick(SIZE_WORDS[word], rng) + " " if word else ""
+    noun = size + _noun(thing, count > 1, rng)
+    number = _pick(NUMBERS[count], rng) if count > 1 or rng.random() < 0.15 else "a"
+    return article(noun) if number == "a" else f"{number} {noun}"
+
+
+def _what(scene: Scene, rng: np.random.Generator) -> str:
+    groups = list(scene.groups)
+    words: dict[Thing, str] = {item.thing: item.word for item in scene.items}
+    phrases = [group_phrase(t, n, words[t], rng) for t, n in groups]
+    if len(phrases) == 1:
+        return phrases[0]
+    first, second = phrases
+    relation = scene.relation
+    if not relation:
+        if rng.random() < 0.5 and len(scene.items) > 2:
+            first, second = second, first
+        return f"{first} {_pick(JOIN, rng)} {second}"
+    if rng.random() < 0.35:
+        first, second, relation = second, first, MIRROR[relation]
+    side = {"left of": "on the left", "right of": "on the right"}.get(relation)
+    other = {"left of": "on the right", "right of": "on the left"}.get(relation)
+    if side and rng.random() < 0.2:
+        return f"{first} {side} and {second} {other}"
+    return f"{first} {_pick(RELATION_PHRASES[relation], rng)} {second}"
+
+
+def _where(scene: Scene, rng: np.random.Generator) -> str:
+    if scene.background == PLAIN:
+        return ""
+    if scene.background in COLOURS:
+        colour = scene.background
+        return _pick(COLOUR_PHRASES, rng).format(c=colour).replace(" a orange", " an orange")
+    return _pick(PLACE_PHRASES[scene.background], rng)
+
+
+def caption(scene: Scene, rng: np.random.Generator) -> str:
+    """One lower-case sentence without punctuation that says all that was asked of the scene."""
+    what, where = _what(scene, rng), _where(scene, rng)
+    style = scene.style if scene.style != "3d" or rng.random() < 0.06 else ""
+    if style and rng.random() < 0.55:
+        what = f"{_pick(STYLE_BEFORE[style], rng)} {what}"
+        style = ""
+    after = _pick(STYLE_AFTER[style], rng) if style else ""
+    u = rng.random()
+    if where and u < 0.15:
+        return " ".join(p for p in (where, what, after) if p)
+    if u > 0.8:
+        what = f"{_pick(OPENINGS, rng)} {what}"
+    parts = [what, after, where] if after and rng.random() < 0.3 else [what, where, after]
+    return " ".join(p for p in parts if p)
+
+
+def sentences(n: int, seed: int) -> list[str]:
+    """n captions of scenes that training may see."""
+    rng = np.random.default_rng([seed, 4242])
+    sizes = list(SIZES)
+    return [caption(sample(rng, *sizes[int(rng.integers(len(sizes)))]), rng) for _ in range(n)]
+
+
+@cache
+def known_words() -> frozenset[str]:
+    """Every word that the grammar can say."""
+    phrases: list[str] = [*OPENINGS, *JOIN, *COLOURS, "background", "an", "the", "left", "right"]
+    for table in (NUMBERS, SIZE_WORDS, PLACE_PHRASES, STYLE_BEFORE, STYLE_AFTER, RELATION_PHRASES):
+        phrases += [p for options in table.values() for p in options]
+    phrases += [p.format(c="red") for p in COLOUR_PHRASES]
+    phrases += ["on the left", "on the right"]
+    for thing in things():
+        phrases += [thing.name, thing.plural, *thing.synonyms, *(s + "s" for s in thing.synonyms)]
+    return frozenset(word for phrase in phrases for word in phrase.split())
+
+
+def vocabulary() -> dict:
+    """What the app tells people that the model can draw (`vocabulary.json` of a model folder)."""
+    return {
+        "objects": [
+            {"name": t.name, "plural": t.plural, "synonyms": list(t.synonyms)} for t in things()
+        ],
+        "backgrounds": [*({"name": c, "say": [f"on a {c} background"]} for c in COLOURS),
+                        *({"name": p, "say": list(PLACE_PHRASES[p])} for p in PLACES)],
+        "styles": [{"name": s, "say": [*STYLE_BEFORE[s], *STYLE_AFTER[s]]} for s in STYLE_BEFORE],
+        "counts": [1, 2, 3, 4],
+        "relations": [p for options in RELATION_PHRASES.values() for p in options],
+        "sizes": [list(s) for s in SIZES],
+        "words": sorted(known_words()),
+        "examples": [
+            "two cats on the beach",
+            "a red apple",
+            "an owl at night",
+            "a penguin in the snow",
+            "a fox to the left of a castle",
+            "three balloons in the sky",
+            "a pencil sketch of a dog",
+            "pixel art of a robot on a blue background",
+        ],
+    }

@@ -1,0 +1,145 @@
+"""Scenes to pixels: a background, the sprites on it, the style.
+
+A picture is (H, W, 3) uint8. Everything random comes from the scene and the generator passed in; backgrounds are drawn
+once a size and variant, so that a scene costs a fraction of a millisecond.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from train.scenes.layout import COLOURS, PLAIN, Scene
+from train.scenes.sprites import Sprites
+
+VARIANTS = 4  # drawings of each background
+PIXEL = 4  # side of a block in pixel art
+
+
+def _ramp(height: int, *stops: tuple) -> np.ndarray:
+    """(H, 1, 3): colours interpolated down the picture between (share of the height, colour) stops."""
+    y = np.linspace(0, 1, height)
+    positions = [s for s, _ in stops]
+    return np.stack([np.interp(y, positions, [c[i] for _, c in stops]) for i in range(3)], -1)[:, None]
+
+
+def _blob(canvas: np.ndarray, x: float, y: float, rx: float, ry: float, colour: tuple, strength: float = 1.0) -> None:
+    """A soft-edged ellipse; centre and radii as shares of the picture's sides (ry, rx of its height)."""
+    h, w = canvas.shape[:2]
+    yy, xx = np.mgrid[0:h, 0:w]
+    d = np.hypot((xx - x * w) / (rx * h), (yy - y * h) / (ry * h))
+    alpha = np.clip((1.08 - d) / 0.08, 0, 1)[..., None] * strength
+    canvas += alpha * (np.array(colour, float) - canvas)
+
+
+def _ground(canvas: np.ndarray, level: np.ndarray, top: tuple, bottom: tuple) -> None:
+    """Land below a line: `level` (W,) is its height as a share from the top."""
+    h, w = canvas.shape[:2]
+    yy = np.arange(h)[:, None] - level[None] * h
+    shade = np.clip(yy / (h * 0.5), 0, 1)[..., None]
+    colour = np.array(top, float) * (1 - shade) + np.array(bottom, float) * shade
+    canvas += np.clip(yy + 0.5, 0, 1)[..., None] * (colour - canvas)
+
+
+def _paint_place(name: str, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    canvas = np.zeros((height, width, 3)) + _ramp(height, (0, (255, 255, 255)), (1, (255, 255, 255)))
+    x = np.linspace(0, 1, width)
+
+    def put(*stops):
+        canvas[:] = _ramp(height, *stops)
+
+    def hills(base, swing):
+        return base + swing * np.sin(2 * np.pi * (x * width / 128 * 0.8 + rng.random()))
+
+    if name == "beach":
+        put((0, (120, 200, 245)), (0.4, (196, 232, 250)), (1, (196, 232, 250)))
+        _ground(canvas, np.full(width, 0.42), (62, 160, 205), (96, 196, 214))
+        _ground(canvas, hills(0.6, 0.015), (244, 220, 160), (232, 200, 132))
+        _blob(canvas, 0.12 + 0.1 * rng.random(), 0.14, 0.08, 0.08, (255, 236, 130))
+    elif name == "meadow":
+        put((0, (142, 206, 246)), (0.5, (214, 238, 252)), (1, (214, 238, 252)))
+        _ground(canvas, hills(0.45, 0.03), (128, 196, 96), (110, 184, 84))
+        _ground(canvas, hills(0.6, 0.025), (104, 180, 76), (76, 152, 60))
+    elif name == "snow":
+        put((0, (176, 200, 226)), (0.5, (220, 230, 242)), (1, (220, 230, 242)))
+        _ground(canvas, hills(0.52, 0.03), (240, 246, 252), (222, 234, 246))
+        for _ in range(int(14 * width * height / 128**2)):
+            _blob(canvas, rng.random(), rng.random() * 0.5, 0.012, 0.012, (255, 255, 255))
+    elif name == "night":
+        put((0, (14, 18, 52)), (0.7, (40, 50, 104)), (1, (52, 62, 116)))
+        for _ in range(int(16 * width * height / 128**2)):
+            _blob(canvas, rng.random(), rng.random() * 0.6, 0.009, 0.009, (250, 246, 214))
+        _ground(canvas, hills(0.76, 0.02), (26, 34, 58), (16, 22, 40))
+    elif name == "sunset":
+        put((0, (88, 60, 128)), (0.35, (226, 98, 104)), (0.62, (252, 178, 92)), (1, (252, 178, 92)))
+        _blob(canvas, 0.3 + 0.4 * rng.random(), 0.6, 0.13, 0.13, (255, 226, 120))
+        _ground(canvas, np.full(width, 0.64), (150, 82, 106), (82, 46, 84))
+    elif name == "underwater":
+        put((0, (72, 190, 222)), (1, (14, 74, 140)))
+        _ground(canvas, hills(0.86, 0.02), (196, 186, 130), (160, 150, 108))
+        for _ in range(int(7 * width * height / 128**2)):
+            _blob(canvas, rng.random(), rng.random() * 0.8, 0.018, 0.018, (170, 226, 242), 0.6)
+    elif name == "desert":
+        put((0, (250, 200, 140)), (0.5, (254, 232, 190)), (1, (254, 232, 190)))
+        _ground(canvas, hills(0.5, 0.04), (222, 164, 96), (214, 152, 84))
+        _ground(canvas, hills(0.64, 0.03), (206, 140, 74), (188, 122, 62))
+    elif name == "sky":
+        put((0, (96, 172, 240)), (1, (190, 226, 252)))
+        for _ in range(3):
+            cx, cy = rng.random(), 0.12 + 0.7 * rng.random()
+            for dx, r in ((-0.1, 0.05), (0, 0.075), (0.1, 0.055)):
+                _blob(canvas, cx + dx, cy, r * 1.5, r, (252, 253, 255))
+    elif name == "space":
+        put((0, (12, 8, 30)), (1, (34, 16, 62)))
+        for _ in range(int(26 * width * height / 128**2)):
+            _blob(canvas, rng.random(), rng.random(), 0.008, 0.008, (236, 232, 255))
+        _blob(canvas, 0.86, 0.14, 0.09, 0.09, (204, 132, 96))
+    elif name == "forest":
+        put((0, (176, 214, 190)), (0.6, (206, 230, 206)), (1, (206, 230, 206)))
+        for i in range(7):
+            cx = (i + 0.5 + 0.3 * (rng.random() - 0.5)) / 7
+            _blob(canvas, cx, 0.5, 0.018, 0.3, (98, 74, 54))
+            _blob(canvas, cx, 0.26, 0.11, 0.2, (62, 124, 76))
+        _ground(canvas, hills(0.62, 0.012), (96, 146, 74), (66, 112, 54))
+    else:
+        raise ValueError(f"no background is called {name!r}")
+    return canvas
+
+
+@lru_cache(maxsize=1024)
+def background(name: str, width: int, height: int, variant: int) -> np.ndarray:
+    """(H, W, 3) uint8 of a named background; the variant moves its hills, clouds and stars."""
+    rng = np.random.default_rng([variant, width, height])
+    if name == PLAIN:
+        canvas = np.zeros((height, width, 3)) + _ramp(height, (0, (246, 246, 248)), (1, (228, 229, 234)))
+    elif name in COLOURS:
+        base = np.array(COLOURS[name], float)
+        canvas = np.zeros((height, width, 3)) + _ramp(height, (0, tuple(base * 0.985 + 4)), (1, tuple(base * 0.94)))
+    else:
+        canvas = _paint_place(name, width, height, rng)
+    canvas = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    canvas.setflags(write=False)
+    return canvas
+
+
+PAPER = (247, 244, 236)
+
+
+def render(scene: Scene, sprites: Sprites, rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) uint8."""
+    if scene.style == "sketch":
+        picture = np.empty((scene.height, scene.width, 3), np.uint8)
+        picture[:] = PAPER
+    else:
+        picture = background(scene.background, scene.width, scene.height, int(rng.integers(VARIANTS))).copy()
+    drawing = {"pixel art": "3d"}.get(scene.style, scene.style)
+    for item in scene.items:
+        sprite = sprites.draw(item.thing, drawing, item.size)
+        area = picture[item.y : item.y + item.size, item.x : item.x + item.size]
+        alpha = sprite[..., 3:].astype(np.uint16)
+        area[:] = ((area * (255 - alpha) + sprite[..., :3] * alpha + 127) // 255).astype(np.uint8)
+    if scene.style == "pixel art":
+        h, w = scene.height // PIXEL, scene.width // PIXEL
+        blocks = picture.reshape(h, PIXEL, w, PIXEL, 3).astype(np.float32).mean((1, 3))
+        blocks = np.clip(np.round(blocks / 24) * 24, 0, 255).astype(np.uint8)  # few colours, as the style has
+        picture = blocks.repeat(PIXEL, 0).repeat(PIXEL, 1)
+    return picture

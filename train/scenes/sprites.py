@@ -1,0 +1,143 @@
+"""Drawings of single objects: glyphs of a colour-emoji font, or a folder of sprites.
+
+A drawing is an (s, s, 4) uint8 array, straight alpha, the object fitted into the square. `Sprites` draws each object
+once a size and remembers it.
+
+The font is `NotoColorEmoji.ttf` (Debian: fonts-noto-color-emoji). The folder has `3d/<slug>.webp` and, if it has them,
+`flat/<slug>.svg`. Without a folder both styles are the font's glyphs.
+"""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+FONT_PLACES = (
+    "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",
+    "/usr/share/fonts/noto/NotoColorEmoji.ttf",
+    "/usr/share/fonts/google-noto-emoji/NotoColorEmoji.ttf",
+)
+GLYPH_SIZE = 109  # the one bitmap size that the font holds, in pixels an em
+WORKING_SIZE = 192  # sprites are kept at this size and scaled down from it
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object that scenes are made of."""
+
+    index: int
+    name: str
+    plural: str
+    synonyms: tuple[str, ...]
+    slug: str
+    glyph: str
+
+
+@cache
+def things() -> tuple[Thing, ...]:
+    """The table of objects, in a fixed order: an index means the same thing to every model."""
+    with (Path(__file__).with_name("objects.tsv")).open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return tuple(
+        Thing(
+            i,
+            row["name"],
+            row["plural"],
+            tuple(s for s in row["synonyms"].split(",") if s),
+            row["slug"],
+            "".join(chr(int(c, 16)) for c in row["codepoints"].split()),
+        )
+        for i, row in enumerate(rows)
+    )
+
+
+def _fit(drawing: Image.Image, size: int) -> Image.Image:
+    """Crop to what is drawn and centre it in a transparent square of `size` pixels, keeping the aspect ratio."""
+    drawing = drawing.crop(drawing.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox())
+    scale = size / max(drawing.size)
+    # premultiplied, or the colour of transparent pixels would bleed into the edge
+    drawing = drawing.convert("RGBa").resize(
+        tuple(max(1, round(side * scale)) for side in drawing.size), Image.Resampling.LANCZOS
+    )
+    square = Image.new("RGBA", (size, size))
+    square.paste(drawing.convert("RGBA"), tuple((size - side) // 2 for side in drawing.size))
+    return square
+
+
+class Sprites:
+    """Draws things. `folder`: the Fluent drawings, or None for the font alone."""
+
+    def __init__(self, folder: str | Path | None = None, font: str | Path | None = None):
+        self.folder = Path(folder) if folder else None
+        if self.folder and not (self.folder / "3d").is_dir():
+            raise ValueError(f"{self.folder} holds no sprites: expected {self.folder / '3d'}/<name>.webp")
+        self.font_path = next((p for p in ([font] if font else FONT_PLACES) if p and Path(p).is_file()), None)
+        if not self.font_path:
+            raise ValueError(
+                "no colour-emoji font found; install it (Debian: apt-get install fonts-noto-color-emoji) "
+                f"or name one; looked in {', '.join(map(str, [font] if font else FONT_PLACES))}"
+            )
+        self._drawn: dict[tuple, np.ndarray] = {}
+        self._font: ImageFont.FreeTypeFont | None = None
+
+    def _glyph(self, thing: Thing) -> Image.Image:
+        if self._font is None:
+            self._font = ImageFont.truetype(str(self.font_path), GLYPH_SIZE)
+        page = Image.new("RGBA", (2 * GLYPH_SIZE, 2 * GLYPH_SIZE))
+        ImageDraw.Draw(page).text((20, 20), thing.glyph, font=self._font, embedded_color=True)
+        if page.getchannel("A").getbbox() is None:
+            raise ValueError(f"{self.font_path} has no glyph for {thing.name} ({thing.glyph!r})")
+        return page
+
+    def original(self, thing: Thing, drawing: str) -> Image.Image:
+        """The drawing ("3d" or "flat") at working size."""
+        if self.folder and drawing == "3d":
+            path = self.folder / "3d" / f"{thing.slug}.webp"
+            if not path.is_file():
+                raise ValueError(f"no drawing of {thing.name}: {path} is missing")
+            with Image.open(path) as image:
+                return _fit(image.convert("RGBA"), WORKING_SIZE)
+        return _fit(self._glyph(thing), WORKING_SIZE)
+
+    def draw(self, thing: Thing, drawing: str, size: int) -> np.ndarray:
+        """(size, size, 4) uint8 with one transparent pixel around it; `drawing` is "3d", "flat", "sketch" or
+        "silhouette"."""
+        key = (thing.index, drawing, size)
+        if key not in self._drawn:
+            source = "3d" if drawing in ("sketch", "silhouette") else drawing
+            base = (thing.index, source)
+            if base not in self._drawn:
+                self._drawn[base] = np.asarray(self.original(thing, source))
+            inner = _fit(Image.fromarray(self._drawn[base]), size - 2)
+            pixels = np.zeros((size, size, 4), np.uint8)
+            pixels[1:-1, 1:-1] = np.asarray(inner)
+            self._drawn[key] = _STYLED.get(drawing, lambda p: p)(pixels)
+        return self._drawn[key]
+
+
+def _sketch(pixels: np.ndarray) -> np.ndarray:
+    """Pencil: grey from a "colour dodge" of the picture by its blurred negative, plus the outline."""
+    alpha = pixels[..., 3:].astype(np.float32) / 255
+    grey = (pixels[..., :3] @ np.float32([0.299, 0.587, 0.114]))[..., None] * alpha + 255 * (1 - alpha)
+    padded = np.pad(grey, ((2, 2), (2, 2), (0, 0)), mode="edge")
+    h, w = grey.shape[:2]
+    blurred = sum(padded[y : y + h, x : x + w] for y in range(5) for x in range(5)) / 25
+    lines = np.clip(grey / np.maximum(blurred, 1) * 255, 0, 255)
+    shade = 0.78 * lines + 0.22 * grey
+    ink = np.clip(255 - shade, 0, 255) / 255
+    out = np.empty_like(pixels)
+    out[..., :3] = 52
+    out[..., 3] = (np.clip(1.7 * ink[..., 0] + 0.04 * alpha[..., 0], 0, 1) * 255).astype(np.uint8)
+    return out
+
+
+def _silhouette(pixels: np.ndarray) -> np.ndarray:
+    out = pixels.copy()
+    out[..., :3] = (22, 20, 30)
+    return out
+
+
+_STYLED = {"sketch": _sketch, "silhouette": _silhouette}

@@ -1,0 +1,177 @@
+"""The spoken corpus: the grammar's sentences in many synthetic voices, general English, real speakers, household noise.
+
+Synthesis takes minutes and happens once: `prepare` writes a folder of int16 sound and an index, whole or not at all.
+Training afterwards only reads, cuts and disturbs. Nothing of it is committed.
+
+Axes: T samples at 16 kHz.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from speech import audio
+from speech.audio import RATE
+from speech.vocabulary import plain
+from train.scenes.captions import sentences
+from train.spoken.voices import ESPEAK, FLITE, SPEAKABLE, TRAINING, Line, Voice, speak_all
+
+REAL, NOISE = "real", "noise"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """`text` said by `voice` ("flite:slt", "real:1272"; "noise:..." says nothing) in samples [start, stop)."""
+
+    text: str
+    voice: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a corpus holds. Grammar sentences of test sets (seed `tests`) are left out."""
+
+    sentences: int = 11_000
+    general: int = 2_000  # snatches of other English, so that unknown words are spelled and not guessed
+    flite: float = 0.33  # share of flite; its voices are few but closer to people than espeak's
+    longest: float = 8.5  # seconds
+    seed: int = 0
+    tests: int = 1
+
+
+def spoken(text: str) -> str:
+    """A caption as it is said: "in 3d" -> "in three d"."""
+    return plain(text.lower().replace("3d", "three d"))
+
+
+def unseen(seed: int, count: int = 2000) -> list[str]:
+    """The sentences of the test sets: distinct, none of them is in a corpus whose plan names this seed."""
+    return list(dict.fromkeys(map(spoken, sentences(count, 10_000 + seed))))
+
+
+class Corpus:
+    """A prepared folder, opened. `texts` are the grammar's sentences, for the vocabulary."""
+
+    def __init__(self, folder: Path) -> None:
+        index = folder / "index.json"
+        if not index.is_file():
+            raise ValueError(f"no spoken corpus in {folder}: run `python -m train.spoken.corpus --out {folder}`")
+        held = json.loads(index.read_text())
+        self.clips = [Clip(**clip) for clip in held["clips"]]
+        self.sound = np.load(folder / "sound.npy", mmap_mode="r")
+
+    def samples(self, clip: Clip) -> Float[np.ndarray, " T"]:
+        return np.asarray(self.sound[clip.start : clip.stop], dtype=np.float32) / 32768
+
+
+def prepare(folder: Path, plan: Plan, real: Path | None = None, noise: Path | None = None) -> Corpus:
+    """Speaks and gathers a corpus, or opens it when this very one is there already.
+
+    `real`: a folder of <speaker>-<chapter>-<number>.mp3 and transcripts.tsv (LibriSpeech's naming); `noise`: of wavs.
+    """
+    wanted = {"plan": asdict(plan), "real": real is not None, "noise": noise is not None}
+    if (folder / "index.json").is_file():
+        if json.loads((folder / "index.json").read_text())["wanted"] != wanted:
+            raise ValueError(f"{folder} holds another corpus: remove it, or choose another folder")
+        return Corpus(folder)
+    readings = list(read(real)) if real else []
+    held_out = held_out_speakers(readings)
+    sources = [
+        speak_corpus(plan, [r.text for r in readings if r.speaker not in held_out]),
+        ((r.text, f"{REAL}:{r.speaker}", r.samples()) for r in readings if r.speaker not in held_out),
+        (("", f"{NOISE}:{path.stem}", audio.load(path, longest=600.0)) for path in sorted(noise.glob("*.wav")))
+        if noise
+        else (),
+    ]
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    clips, start = [], 0
+    with (partial / "sound.raw").open("wb") as file:
+        for text, voice, samples in (item for source in sources for item in source):
+            if not voice.startswith(NOISE) and len(samples) > plan.longest * RATE:
+                continue
+            file.write((samples * 32767).astype(np.int16).tobytes())
+            clips.append(Clip(text, voice, start, start + len(samples)))
+            start += len(samples)
+    raw = np.memmap(partial / "sound.raw", dtype=np.int16, mode="r")
+    np.save(partial / "sound.npy", raw)
+    (partial / "sound.raw").unlink()
+    (partial / "index.json").write_text(json.dumps({"wanted": wanted, "clips": [asdict(c) for c in clips]}))
+    os.replace(partial, folder)
+    return Corpus(folder)
+
+
+def speak_corpus(plan: Plan, readings: Sequence[str]) -> Iterator[tuple[str, str, Float[np.ndarray, " T"]]]:
+    """(text, voice, samples) of the synthetic part."""
+    draw = np.random.default_rng((plan.seed, 31))
+    avoid = set(unseen(plan.tests))
+    texts = [text for text in map(spoken, sentences(plan.sentences, plan.seed)) if text not in avoid]
+    texts += [snatch(readings, draw) for _ in range(plan.general if readings else 0)]
+    lines = [Line(text, _voice(plan, draw), int(draw.integers(1 << 31))) for text in texts]
+    for line, samples in zip(lines, speak_all(tqdm(lines, desc="speaking", mininterval=5)), strict=True):
+        yield line.text, str(line.voice), samples
+
+
+def snatch(readings: Sequence[str], draw: np.random.Generator) -> str:
+    """Three to nine words in a row from somewhere."""
+    words = plain(readings[int(draw.integers(len(readings)))]).split()
+    count = int(draw.integers(3, 10))
+    start = int(draw.integers(0, max(1, len(words) - count + 1)))
+    return " ".join(words[start : start + count])
+
+
+def _voice(plan: Plan, draw: np.random.Generator) -> Voice:
+    synthesiser = FLITE if draw.random() < plan.flite else ESPEAK
+    voices = [voice for voice in TRAINING if voice.synthesiser is synthesiser]
+    return voices[int(draw.integers(len(voices)))]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A real recording and what was read."""
+
+    path: Path
+    speaker: str
+    text: str
+
+    def samples(self) -> Float[np.ndarray, " T"]:
+        return audio.load(self.path, longest=60.0)
+
+
+def read(folder: Path) -> Iterator[Reading]:
+    """The recordings listed in transcripts.tsv. Raises ValueError when there is no such list."""
+    listing = folder / "transcripts.tsv"
+    if not listing.is_file():
+        raise ValueError(f"{listing} is missing: it lists id, tab, text for each mp3 beside it")
+    for line in listing.read_text().splitlines():
+        name, text = line.split("\t")
+        assert SPEAKABLE.fullmatch(plain(text)), text
+        yield Reading(folder / f"{name}.mp3", re.split("-", name)[0], plain(text))
+
+
+def held_out_speakers(readings: Sequence[Reading]) -> frozenset[str]:
+    """Every fifth speaker is only for scoring."""
+    return frozenset(sorted({reading.speaker for reading in readings})[::5])
+
+
+if __name__ == "__main__":
+    import tyro
+
+    def main(out: Path, real: Path | None = None, noise: Path | None = None, plan: Plan = Plan()) -> None:  # noqa: B008
+        """Speak the corpus into a folder, once."""
+        corpus = prepare(out, plan, real, noise)
+        hours = sum(clip.stop - clip.start for clip in corpus.clips) / RATE / 3600
+        print(f"{len(corpus.clips)} clips, {hours:.1f} h in {out}")
+
+    tyro.cli(main)

@@ -1,0 +1,134 @@
+"""The bundled recogniser: a Whisper of three and a half million parameters that knows the scenes' sentences by ear.
+
+Its encoder runs on the sound's own length, its vocabulary is whole words, and while it learns the encoder also has to
+spell what it hears (CTC, Graves et al., 2006): aligned letters come first, and the decoder then finds words in them.
+The speller is dropped at export; what remains is a plain Whisper checkpoint.
+
+Axes: B utterances, M mel bands, F frame pairs of 20 ms, P positions of 40 ms, L tokens, S letters, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from whisper.model import ModelDimensions, Whisper, disable_sdpa
+
+from speech.encoder import PAIR, encode
+from speech.vocabulary import END, LETTERS, Vocabulary
+from train.loop import Player, Recipe, save_whole
+from train.optim import OptimConfig
+from train.scenes.captions import known_words
+from train.spoken.batches import IGNORED, SpokenBatches
+from train.spoken.corpus import Corpus, spoken
+from train.spoken.pieces import learn
+
+SMALL = ModelDimensions(
+    n_mels=PAIR,
+    n_audio_ctx=250,  # 10 s; the table is sinusoids, so it costs nothing
+    n_audio_state=192,
+    n_audio_head=3,
+    n_audio_layer=4,
+    n_vocab=0,  # that of the vocabulary
+    n_text_ctx=128,  # real speech spelled from pieces is long
+    n_text_state=192,
+    n_text_head=3,
+    n_text_layer=2,
+)
+
+
+class Recogniser(nn.Module):
+    """A Whisper and, for training only, a speller on its encoder (0: blank; the space, LETTERS[0], is never heard)."""
+
+    def __init__(self, dims: ModelDimensions) -> None:
+        super().__init__()
+        self.whisper = Whisper(dims)
+        self.whisper.alignment_heads = None  # a sparse buffer for word timestamps; the average cannot copy it
+        self.speller_head = nn.Linear(dims.n_audio_state, len(LETTERS))
+        decoder = self.whisper.decoder
+        nn.init.normal_(decoder.token_embedding.weight, std=0.05)  # tied to the output: N(0, 1) would shout
+        nn.init.normal_(decoder.positional_embedding, std=0.01)
+
+    def forward(
+        self, mel: Float[Tensor, "B M F"], tokens: Int[Tensor, "B L"]
+    ) -> tuple[Float[Tensor, "B L V"], Float[Tensor, "B P S"]]:
+        """Logits of each next token, and of the letter at each position."""
+        # torch's fused bfloat16 attention is slow backwards on a CPU; whisper's written-out form takes 15% off a step.
+        with disable_sdpa() if self.training and mel.is_cpu else nullcontext():
+            heard = encode(self.whisper, mel)
+            return self.whisper.decoder(tokens, heard), self.speller_head(heard)
+
+
+class RecogniserLoss:
+    """Cross-entropy of the words plus `spelling` times CTC of the letters, per letter.
+
+    One token in `slips` that the decoder is shown is another one of the batch: it learns to listen rather than to
+    recite, and to go on after a mistake.
+    """
+
+    def __init__(self, spelling: float = 0.5, smoothing: float = 0.1, slips: int = 12) -> None:
+        self.spelling, self.smoothing, self.slips = spelling, smoothing, slips
+
+    def __call__(self, modules: Sequence[nn.Module], batch: dict, generator: torch.Generator, step: int) -> tuple:
+        tokens, letters = batch["tokens"], batch["letters"]
+        shown, target = tokens[:, :-1].clamp(min=END), tokens[:, 1:]
+        others = torch.randint(shown.numel(), shown.shape, generator=generator, device=shown.device)
+        slip = torch.randint(self.slips, shown.shape, generator=generator, device=shown.device) == 0
+        slip[:, 0] = False
+        logits, spelled = modules[0](batch["mel"], torch.where(slip, shown.flatten()[others], shown))
+        words = F.cross_entropy(
+            logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, label_smoothing=self.smoothing
+        )
+        lengths = (letters != IGNORED).sum(1)
+        positions = torch.full((len(spelled),), spelled.shape[1], dtype=torch.long)
+        ctc = F.ctc_loss(
+            spelled.float().log_softmax(-1).transpose(0, 1),
+            letters.clamp(min=1),
+            positions,
+            lengths,
+            reduction="sum",
+            zero_infinity=True,
+        ) / lengths.sum().clamp(min=1)
+        right = (logits.argmax(-1) == target)[target != IGNORED].float().mean()
+        return words + self.spelling * ctc, {"words": words.item(), "ctc": ctc.item(), "right": right.item()}
+
+
+def export(model: Recogniser, vocabulary: Vocabulary, folder: Path) -> None:
+    """Writes model.pt (half precision, opened by whisper.load_model) and tokens.json, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.half() for name, value in model.whisper.state_dict().items()}
+    vocabulary.save(folder / "tokens.json")
+    save_whole({"dims": asdict(model.whisper.dims), "model_state_dict": state}, folder / "model.pt")
+
+
+def vocabulary_of(corpus: Corpus) -> tuple[Vocabulary, int]:
+    """The grammar's words whole, and pieces of all that the corpus says."""
+    words = {part for word in known_words() for part in spoken(word).split()}
+    return learn((clip.text for clip in corpus.clips), words)
+
+
+def recipe(corpus: Path, steps: int, seconds: float = 180.0) -> Recipe:
+    """The bundled recogniser, from a corpus that `python -m train.spoken.corpus` prepared."""
+    vocabulary, pieces = vocabulary_of(Corpus(corpus))
+    torch.manual_seed(0)
+    model = Recogniser(replace(SMALL, n_vocab=len(vocabulary)))
+    return Recipe(
+        name="whisper-scenes",
+        steps=steps,
+        players=(
+            Player(
+                model,
+                RecogniserLoss(),
+                OptimConfig(lr=2e-3, muon_lr=0.02, warmup=150, decay=0.5, weight_decay=0.01),
+            ),
+        ),
+        batch_at=SpokenBatches(str(corpus), vocabulary.tokens, pieces, seconds),
+        ema=0.997,
+        save_every=250,
+        sample_every=10**9,
+        export=lambda average, folder: export(average, vocabulary, folder),
+    )
