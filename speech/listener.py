@@ -108,14 +108,15 @@ class Agreement:
         self._last: tuple[str, ...] = ()
 
     def hear(self, words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The newest hypothesis -> (committed, pending). What was committed is never taken back."""
+        """The newest hypothesis -> (committed, pending). What was committed is never taken back: hypotheses that begin
+        with other words commit nothing more, and the utterance's final words settle it."""
         words = tuple(words)
         common = 0
         for a, b in zip(self._last, words, strict=False):
             if a != b:
                 break
             common += 1
-        if common > len(self.committed):
+        if words[: len(self.committed)] == self.committed and common > len(self.committed):
             self.committed = words[:common]
         self._last = words
         return self.committed, words[len(self.committed) :]

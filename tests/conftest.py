@@ -1,10 +1,13 @@
 """Fixtures: tiny models. Shapes in signatures are enforced here (jaxtyping with beartype); production pays nothing."""
 
+import os
+
 from jaxtyping import install_import_hook
 
 # Before anything imports the packages: modules loaded earlier would go unchecked.
 install_import_hook(["maskgil", "text_encoder", "speech", "train", "app"], "typechecker.checked")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -13,6 +16,11 @@ from maskgil.config import ModelConfig  # noqa: E402
 from maskgil.generator import MaskGIL  # noqa: E402
 
 torch.set_num_threads(1)
+
+# The suite says the same of the same code each time; `HYPOTHESIS_PROFILE=explore make test` looks for new examples.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.register_profile("explore", max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 TINY = ModelConfig(
     codebook_size=32, dim=32, layers=2, heads=2, ffn=64, text_dim=12, text_length=8, qk_norm="rms", dropout=0.0

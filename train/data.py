@@ -9,6 +9,7 @@ import torch
 
 from train.cache import SceneCache, scene_number
 from train.scenes.captions import caption
+from train.scenes.facts import FACTS, facts, parts
 from train.scenes.layout import crowded, sample, sample_size
 from train.scenes.reader import covers, targets
 from train.scenes.render import render
@@ -91,9 +92,34 @@ def _pieces(model: bytes) -> sentencepiece.SentencePieceProcessor:
     return sentencepiece.SentencePieceProcessor(model_proto=model)
 
 
+def _padded(pieces: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids (B, L) closed by END and padded with PAD, mask), as in T5."""
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor([*p, 1]) for p in pieces], batch_first=True)
+    return ids, ids != 0
+
+
+@dataclass(frozen=True)
+class SceneFacts:
+    """Captions of scenes that training may see, and what they tell: {"ids", "mask": (B, L), "facts": (B, F) 0 or 1}."""
+
+    vocabulary: bytes
+    batch: int = 256
+    seed: int = 4
+
+    def __call__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, index])
+        scenes = [sample(rng, *sample_size(rng)) for _ in range(self.batch)]
+        ids, mask = _padded(_pieces(self.vocabulary).encode([caption(scene, rng) for scene in scenes]))
+        told = torch.zeros(self.batch, FACTS)
+        for row, scene in zip(told, scenes, strict=True):
+            row[facts(scene)] = 1
+        return {"ids": ids, "mask": mask, "facts": told}
+
+
 @dataclass(frozen=True)
 class SceneTokens:
-    """Cached tokens and fresh captions: {"tokens": (B, N), "grid": (rows, columns), "ids": (B, L), "mask": (B, L)}.
+    """Cached tokens and fresh captions: {"tokens": (B, N), "grid": (rows, columns), "ids": (B, L), "mask": (B, L)},
+    and what each cell shows: {"things": (B, N), "parts": (B, N)}, see train/scenes/facts.py.
 
     A batch has one size. `vocabulary` is the bytes of the encoder's sentencepiece model; PAD is 0 and END 1, as in T5.
     """
@@ -112,16 +138,18 @@ class SceneTokens:
         tokens, numbers = tables[size]
         # of four batches' captions one batch of like lengths: padding would be a sixth of all computation
         pool = rng.choice(len(numbers), 4 * self.batch, replace=len(numbers) < 4 * self.batch)
-        said = [caption(scene_number(int(numbers[i]), width, height)[0], rng) for i in pool]
-        pieces = _pieces(self.vocabulary).encode(said)
+        scenes = [scene_number(int(numbers[i]), width, height)[0] for i in pool]
+        pieces = _pieces(self.vocabulary).encode([caption(scene, rng) for scene in scenes])
         start = int(rng.integers(4)) * self.batch
         alike = np.argsort([len(p) for p in pieces], kind="stable")[start : start + self.batch]
-        ids = [torch.tensor([*pieces[i], 1]) for i in alike]
-        ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+        ids, mask = _padded([pieces[i] for i in alike])
+        thing, part = zip(*(parts(scenes[i]) for i in alike), strict=True)
         return {
             "tokens": tokens[torch.from_numpy(pool[alike])].long(),
             "ids": ids,
-            "mask": ids != 0,
+            "mask": mask,
+            "things": torch.from_numpy(np.stack(thing)).flatten(1),
+            "parts": torch.from_numpy(np.stack(part)).flatten(1),
             "grid": (height // self.cell, width // self.cell),
         }
 

@@ -184,6 +184,32 @@ class TextDriven(nn.Module):
         return self.generator(tokens, tuple(grid), Condition(states, mask), drop)
 
 
+class LaidOut(nn.Module):
+    """A text-driven generator in training: halfway up its layers two heads must say what each cell will show.
+
+    Which thing a cell shows, and which piece of it, is nearly settled by the caption, far sooner learned than tokens,
+    and all that tokens depend on. The heads are dropped at export.
+    """
+
+    def __init__(self, driven: TextDriven, kinds: tuple[int, ...]):
+        """`kinds`: answers of each head."""
+        super().__init__()
+        self.driven = driven
+        self.heads = nn.ModuleList(nn.Linear(driven.generator.config.dim, kind) for kind in kinds)
+
+    def forward(self, tokens, grid, ids, mask, drop) -> tuple[Tensor, ...]:
+        """Logits of the tokens, then of each head."""
+        layers, seen = self.driven.generator.layers, []
+        watch = layers[len(layers) // 2].register_forward_hook(lambda layer, given, out: seen.append(out))
+        try:
+            logits = self.driven(tokens, grid, ids, mask, drop)
+        finally:
+            watch.remove()
+        cells = seen[0][:, -tokens.shape[1] :]  # the text comes first
+        cells = F.rms_norm(cells, cells.shape[-1:])
+        return logits, *(head(cells) for head in self.heads)
+
+
 class MaskedTokens:
     """Cross-entropy of masked tokens given the others and the caption (MaskGIT; MaskGIL's released code).
 
@@ -191,6 +217,7 @@ class MaskedTokens:
     smoothing        label smoothing (0.1 in the released code)
     everywhere       also score visible tokens, as the released code does
     ratio            uniform numbers -> mask ratios
+    layout           weight of what the heads of a LaidOut model say of the masked cells
     """
 
     def __init__(
@@ -199,22 +226,30 @@ class MaskedTokens:
         smoothing: float = 0.0,
         everywhere: bool = False,
         ratio: Callable[[Tensor], Tensor] = arccos_ratio,
+        layout: float = 0.0,
     ):
         self.caption_dropout, self.smoothing = caption_dropout, smoothing
-        self.everywhere, self.ratio = everywhere, ratio
+        self.everywhere, self.ratio, self.layout = everywhere, ratio, layout
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         model, tokens = modules[0], batch["tokens"]
         rows, device = len(tokens), tokens.device
         hidden = random_mask(tokens, self.ratio(torch.rand(rows, generator=generator, device=device)), generator)
         drop = torch.rand(rows, generator=generator, device=device) < self.caption_dropout
-        mask_id = (model.module if hasattr(model, "module") else model).generator.config.mask_id
-        logits = model(tokens.masked_fill(hidden, mask_id), batch["grid"], batch["ids"], batch["mask"], drop)
+        inner = model.module if hasattr(model, "module") else model  # in DDP
+        generating = inner.driven if isinstance(inner, LaidOut) else inner
+        shown = tokens.masked_fill(hidden, generating.generator.config.mask_id)
+        out = model(shown, batch["grid"], batch["ids"], batch["mask"], drop)
+        logits, *answers = out if isinstance(out, tuple) else (out,)
         scored = torch.ones_like(hidden) if self.everywhere else hidden
         loss = F.cross_entropy(logits[scored].float(), tokens[scored], label_smoothing=self.smoothing)
         with torch.no_grad():
             right = (logits[hidden].argmax(-1) == tokens[hidden]).float().mean()
-        return loss, {"loss": loss.item(), "right": right.item()}
+        report = {"loss": loss.item(), "right": right.item()}
+        for name, answer in zip(("things", "parts"), answers, strict=False):
+            wrong = F.cross_entropy(answer[hidden].float(), batch[name][hidden])
+            loss, report[name] = loss + self.layout * wrong, wrong.item()
+        return loss, report
 
 
 class NextToken:

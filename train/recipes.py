@@ -18,11 +18,12 @@ from maskgil.config import PRESETS
 from maskgil.generator import MaskGIL
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from text_encoder.bundled import BundledEncoder, train_vocabulary
-from train.data import ScenePixels, SceneTokens, SceneTruth, TokensAndPixels
+from train.data import SceneFacts, ScenePixels, SceneTokens, SceneTruth, TokensAndPixels
 from train.large import Options, masked_recipe
 from train.loop import Player, Recipe
 from train.objectives import (
     CodebookCare,
+    LaidOut,
     MaskedTokens,
     NamedTokenizer,
     NextToken,
@@ -34,6 +35,7 @@ from train.objectives import (
 )
 from train.optim import OptimConfig
 from train.scenes.captions import sentences
+from train.scenes.facts import PARTS, FactReader, facts_loss
 from train.scenes.reader import Reader, reader_loss, save_reader
 from train.scenes.sprites import things
 
@@ -122,11 +124,34 @@ def scenes_decoder(
     )
 
 
+def scenes_text(
+    vocabulary: str = "runs/vocabulary", steps: int = 1500, batch: int = 256, lr: float = 2e-3, muon_lr: float = 0.02
+) -> Recipe:
+    """The bundled text encoder alone: it learns to tell what captions say, in minutes, before any picture."""
+    torch.manual_seed(0)
+    if not (Path(vocabulary) / "spiece.model").is_file():
+        train_vocabulary(sentences(20000, seed=1), vocabulary, 1200)
+    encoder = BundledEncoder.fresh(vocabulary, dropout_rate=0.0)
+    return Recipe(
+        name="scenes-text",
+        steps=steps,
+        players=(
+            Player(FactReader(encoder), facts_loss, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),
+        ),
+        batch_at=SceneFacts(encoder.vocabulary, batch),
+        ema=0.99,
+        export=lambda average, folder: average.text_encoder.save(folder, torch.float32),
+    )
+
+
 def scenes_generator(
-    cache: str = "cache/scenes", steps: int = 2400, batch: int = 64, lr: float = 2e-3, muon_lr: float = 0.02,
-    init: str | None = None,
+    cache: str = "cache/scenes", text_encoder: str = "runs/scenes-text/export", steps: int = 6000, batch: int = 64,
+    lr: float = 2e-3, muon_lr: float = 0.02, init: str | None = None,
 ) -> Recipe:  # fmt: skip
-    """The bundled generator and its text encoder, together, on cached tokens. `init`: a model folder to go on from."""
+    """The bundled generator on cached tokens, with a text encoder that can read and goes on learning (scenes-text).
+
+    `init`: a model folder to go on from, its text encoder too.
+    """
     torch.manual_seed(0)
     tokenizer_hash = json.loads((Path(cache) / "cache.json").read_text())["tokenizer"]
     if init:
@@ -134,31 +159,29 @@ def scenes_generator(
         if (wanted := checkpoint.describe(folder / "generator").get("tokenizer_hash")) != tokenizer_hash:
             raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_hash}, {init} was trained on {wanted}")
         encoder = BundledEncoder.load(folder / "text_encoder").train()
-        model = TextDriven(checkpoint.load(folder / "generator", "maskgil").train(), encoder)
+        generator = checkpoint.load(folder / "generator", "maskgil").train()
     else:
-        vocabulary = Path(cache) / "vocabulary"
-        if not (vocabulary / "spiece.model").is_file():
-            train_vocabulary(sentences(20000, seed=1), vocabulary, 1200)
-        encoder = BundledEncoder.fresh(vocabulary, dropout_rate=0.0)
-        model = TextDriven(MaskGIL(PRESETS["scenes"]), encoder)
+        encoder = BundledEncoder.load(text_encoder).train()
+        generator = MaskGIL(PRESETS["scenes"])
+    model = LaidOut(TextDriven(generator, encoder), (len(things()) + 1, PARTS))
 
-    def export(average: TextDriven, folder: Path) -> None:
-        average.text_encoder.save(folder / "text_encoder")
+    def export(average: LaidOut, folder: Path) -> None:
+        text, maskgil = average.driven.text_encoder, average.driven.generator
+        text.save(folder / "text_encoder")
         checkpoint.save(
             folder / "generator",
-            average.generator,
+            maskgil,
             "maskgil",
-            average.generator.config.to_dict(),
+            maskgil.config.to_dict(),
             tokenizer_hash=tokenizer_hash,
-            text_encoder_hash=checkpoint.fingerprint(average.text_encoder.identity()),
+            text_encoder_hash=checkpoint.fingerprint(text.identity()),
         )
 
+    objective = MaskedTokens(ratio=exp_ratio, layout=0.5)
     return Recipe(
         name="scenes-generator",
         steps=steps,
-        players=(
-            Player(model, MaskedTokens(ratio=exp_ratio), OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),
-        ),
+        players=(Player(model, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.4)),),
         batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=3 if init else 2),
         ema=0.995,
         save_every=200,

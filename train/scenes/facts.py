@@ -1,0 +1,74 @@
+"""What is true of a scene, in numbers a network can be asked for: beside tokens, which say everything at once.
+
+`facts` are what a caption tells: they teach a text encoder to read before it has to help anyone draw. `parts` are what
+each cell of a picture shows: they teach a generator where things go and which piece of them a cell is.
+
+Axes: B batch, L text tokens, E width of a text state, h w cells, F facts.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from train.scenes.captions import MIRROR
+from train.scenes.layout import BACKGROUNDS, RELATIONS, STYLES, Scene
+from train.scenes.sprites import things
+
+CELL = 16
+OF_A_THING = ("1", "2", "3", "4", "small", "large", *RELATIONS)
+FACTS = len(things()) * len(OF_A_THING) + len(BACKGROUNDS) + len(STYLES)
+SIDES = (2, 3, 4, 5)  # cells along an object
+FIRST_PART = {side: 1 + sum(s * s for s in SIDES if s < side) for side in SIDES}
+PARTS = 1 + sum(side * side for side in SIDES)  # 0: nothing is there
+
+
+def facts(scene: Scene) -> list[int]:
+    """Indices of what the scene's captions say: of each thing its count, its size word and where it stands to the
+    other; the background; the style."""
+    found = []
+    for place, (thing, count) in enumerate(scene.groups):
+        word = next(item.word for item in scene.items if item.thing is thing)
+        relation = scene.relation if place == 0 or not scene.relation else MIRROR[scene.relation]
+        said = [str(count), *(s for s in (word, relation) if s)]
+        found += [thing.index * len(OF_A_THING) + OF_A_THING.index(s) for s in said]
+    behind = len(things()) * len(OF_A_THING)
+    return [*found, behind + BACKGROUNDS.index(scene.background), behind + len(BACKGROUNDS) + STYLES.index(scene.style)]
+
+
+def parts(scene: Scene) -> tuple[Int[np.ndarray, "h w"], Int[np.ndarray, "h w"]]:
+    """(thing class, part) of each cell of a scene on the lattice: thing i is class i + 1, and a part says how large its
+    object is and which row and column of it the cell holds. 0 and 0 where nothing is."""
+    thing = np.zeros((scene.height // CELL, scene.width // CELL), np.int64)
+    part = np.zeros_like(thing)
+    for item in scene.items:
+        side, top, left = item.size // CELL, item.y // CELL, item.x // CELL
+        area = np.s_[top : top + side, left : left + side]
+        thing[area] = item.thing.index + 1
+        part[area] = FIRST_PART[side] + np.arange(side * side).reshape(side, side)
+    return thing, part
+
+
+class FactReader(nn.Module):
+    """A text encoder and, while it learns to read, a head over its states: a fact holds if some token tells it."""
+
+    def __init__(self, text_encoder: nn.Module):
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.head = nn.Linear(text_encoder.width, FACTS)
+        nn.init.constant_(self.head.bias, -7.0)  # about the share of facts that hold, over a caption's tokens
+
+    def forward(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B F"]:
+        """Logits."""
+        told = self.head(self.text_encoder(ids, mask)).float()
+        return told.masked_fill(~mask[..., None], float("-inf")).logsumexp(1)
+
+
+def facts_loss(modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
+    """Cross-entropy of each fact, summed over the facts of a caption."""
+    logits = modules[0](batch["ids"], batch["mask"])
+    loss = F.binary_cross_entropy_with_logits(logits, batch["facts"], reduction="sum") / len(logits)
+    with torch.no_grad():
+        right = ((logits > 0) == (batch["facts"] > 0.5)).all(1).float().mean()
+    return loss, {"loss": loss.item(), "read whole": right.item()}
