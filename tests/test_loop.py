@@ -68,7 +68,8 @@ def started(folder: Path) -> subprocess.Popen:
         "r = t.recipe()\nimport dataclasses\n"
         f"t.train(dataclasses.replace(r, batch_at=slow), Path({str(folder)!r}))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
     deadline = time.monotonic() + 200
     while not (folder / "state.pt").is_file() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
@@ -76,10 +77,11 @@ def started(folder: Path) -> subprocess.Popen:
     return process
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(tmp_path, how):
+    """The signal reaches every process of the run, as Ctrl-C and Slurm send it: the data worker too."""
     process = started(tmp_path / "stopped")
-    process.send_signal(how)
+    os.killpg(process.pid, how)
     code = process.wait(timeout=100)
     step = torch.load(tmp_path / "stopped" / "state.pt", weights_only=True)["step"]
     assert step < 60 and (step % 10 == 0 if how == signal.SIGKILL else code == 0)

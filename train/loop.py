@@ -97,7 +97,11 @@ class _Batches(Dataset):
 
 
 def _quiet(_: int) -> None:
+    """A worker takes one core, and leaves signals to the run it serves: Ctrl-C and Slurm reach every process of a run,
+    and with its workers dead it could not finish its step and save."""
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _generator(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:

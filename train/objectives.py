@@ -210,6 +210,19 @@ class LaidOut(nn.Module):
         return logits, *(head(cells) for head in self.heads)
 
 
+def near_codes(
+    codebook: Float[Tensor, "K C"], neighbours: int = 16, temperature: float = 0.04
+) -> tuple[Int[Tensor, "K n"], Float[Tensor, "K n"]]:
+    """(codes, shares): what else than itself may stand for each code, by cosine similarity; shares sum to 1.
+
+    A small codebook learned from few pictures is dense: which of several near codes a patch gets is chance, and decodes
+    alike. Asked for the exact one, a generator spends most of its loss on that chance.
+    """
+    unit = F.normalize(codebook, dim=-1)
+    similarity, codes = torch.cat([part @ unit.T for part in unit.split(1024)]).topk(neighbours, dim=1)
+    return codes, (similarity / temperature).softmax(1)
+
+
 class MaskedTokens:
     """Cross-entropy of masked tokens given the others and the caption (MaskGIT; MaskGIL's released code).
 
@@ -218,6 +231,7 @@ class MaskedTokens:
     everywhere       also score visible tokens, as the released code does
     ratio            uniform numbers -> mask ratios
     layout           weight of what the heads of a LaidOut model say of the masked cells
+    near             codes that may stand for a code, and their shares of the target (near_codes)
     """
 
     def __init__(
@@ -227,9 +241,10 @@ class MaskedTokens:
         everywhere: bool = False,
         ratio: Callable[[Tensor], Tensor] = arccos_ratio,
         layout: float = 0.0,
+        near: tuple[Tensor, Tensor] | None = None,
     ):
         self.caption_dropout, self.smoothing = caption_dropout, smoothing
-        self.everywhere, self.ratio, self.layout = everywhere, ratio, layout
+        self.everywhere, self.ratio, self.layout, self.near = everywhere, ratio, layout, near
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         model, tokens = modules[0], batch["tokens"]
@@ -242,7 +257,7 @@ class MaskedTokens:
         out = model(shown, batch["grid"], batch["ids"], batch["mask"], drop)
         logits, *answers = out if isinstance(out, tuple) else (out,)
         scored = torch.ones_like(hidden) if self.everywhere else hidden
-        loss = F.cross_entropy(logits[scored].float(), tokens[scored], label_smoothing=self.smoothing)
+        loss = self._cross_entropy(logits[scored].float(), tokens[scored])
         with torch.no_grad():
             right = (logits[hidden].argmax(-1) == tokens[hidden]).float().mean()
         report = {"loss": loss.item(), "right": right.item()}
@@ -250,6 +265,12 @@ class MaskedTokens:
             wrong = F.cross_entropy(answer[hidden].float(), batch[name][hidden])
             loss, report[name] = loss + self.layout * wrong, wrong.item()
         return loss, report
+
+    def _cross_entropy(self, logits: Float[Tensor, "n K"], tokens: Int[Tensor, " n"]) -> Tensor:
+        if self.near is None:
+            return F.cross_entropy(logits, tokens, label_smoothing=self.smoothing)
+        codes, shares = (table.to(tokens.device)[tokens] for table in self.near)
+        return -(shares * logits.log_softmax(1).gather(1, codes)).sum(1).mean()
 
 
 class NextToken:

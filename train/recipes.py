@@ -31,6 +31,7 @@ from train.objectives import (
     TextDriven,
     TokenizerLoss,
     exp_ratio,
+    near_codes,
     painter_loss,
 )
 from train.optim import OptimConfig
@@ -145,8 +146,9 @@ def scenes_text(
 
 
 def scenes_generator(
-    cache: str = "cache/scenes", text_encoder: str = "runs/scenes-text/export", steps: int = 6000, batch: int = 64,
-    lr: float = 2e-3, muon_lr: float = 0.02, init: str | None = None,
+    cache: str = "cache/scenes", tokenizer: str = "weights/scenes/tokenizer",
+    text_encoder: str = "runs/scenes-text/export", steps: int = 6000, batch: int = 64, lr: float = 2e-3,
+    muon_lr: float = 0.02, init: str | None = None,
 ) -> Recipe:  # fmt: skip
     """The bundled generator on cached tokens, with a text encoder that can read and goes on learning (scenes-text).
 
@@ -154,6 +156,9 @@ def scenes_generator(
     """
     torch.manual_seed(0)
     tokenizer_hash = json.loads((Path(cache) / "cache.json").read_text())["tokenizer"]
+    codes = checkpoint.load(tokenizer, "vq")
+    if (other := checkpoint.fingerprint(codes.identity())) != tokenizer_hash:
+        raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_hash}, {tokenizer} is {other}")
     if init:
         folder = checkpoint.resolve(init)
         if (wanted := checkpoint.describe(folder / "generator").get("tokenizer_hash")) != tokenizer_hash:
@@ -177,7 +182,8 @@ def scenes_generator(
             text_encoder_hash=checkpoint.fingerprint(text.identity()),
         )
 
-    objective = MaskedTokens(ratio=exp_ratio, layout=0.5)
+    near = near_codes(codes.quantize.codebook().detach())
+    objective = MaskedTokens(ratio=exp_ratio, layout=0.5, near=near)
     return Recipe(
         name="scenes-generator",
         steps=steps,

@@ -1,0 +1,107 @@
+"""What captions tell and what cells show, and that an encoder and a generator learn from both."""
+
+import numpy as np
+import torch
+from test_objectives import Words
+
+from maskgil.config import ModelConfig
+from maskgil.generator import MaskGIL
+from text_encoder.bundled import train_vocabulary
+from train.data import SceneFacts
+from train.objectives import LaidOut, MaskedTokens, TextDriven, near_codes
+from train.scenes.captions import sentences
+from train.scenes.facts import FACTS, OF_A_THING, PARTS, FactReader, facts, facts_loss, parts
+from train.scenes.layout import BACKGROUNDS, STYLES, Item, Scene, sample
+from train.scenes.sprites import things
+
+CAT, DOG = things()[0], things()[1]
+
+
+def test_facts_of_a_scene_and_of_its_mirror():
+    items = (Item(CAT, 0, 32, 48, "small"), Item(DOG, 64, 32, 48))
+    told = set(facts(Scene(128, 128, items, "beach", "sketch", "left of")))
+    behind = len(things()) * len(OF_A_THING)
+    assert told == {
+        *(OF_A_THING.index(s) for s in ("1", "small", "left of")),
+        *(len(OF_A_THING) + OF_A_THING.index(s) for s in ("1", "right of")),
+        behind + BACKGROUNDS.index("beach"),
+        behind + len(BACKGROUNDS) + STYLES.index("sketch"),
+    }
+    mirrored = Scene(128, 128, items[::-1], "beach", "sketch", "right of")
+    assert set(facts(mirrored)) == told and max(told) < FACTS
+
+
+def test_parts_tile_every_object_of_a_scene():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        scene = sample(rng, 160, 96)
+        thing, part = parts(scene)
+        assert thing.shape == part.shape == (6, 10) and ((thing > 0) == (part > 0)).all() and part.max() < PARTS
+        for item in scene.items:
+            side, top, left = item.size // 16, item.y // 16, item.x // 16
+            area = part[top : top + side, left : left + side]
+            assert len(np.unique(area)) == side * side and (np.diff(area.flatten()) == 1).all()
+        assert (thing > 0).sum() == sum((item.size // 16) ** 2 for item in scene.items)
+
+
+def test_batches_of_captions_come_again_with_their_facts(tmp_path):
+    vocabulary = train_vocabulary(sentences(500, seed=1), tmp_path, 800).read_bytes()
+    batch, again = SceneFacts(vocabulary, 16)(3), SceneFacts(vocabulary, 16)(3)
+    assert all(torch.equal(batch[name], again[name]) for name in batch)
+    assert batch["facts"].shape == (16, FACTS) and (batch["facts"].sum(1) >= 3).all()
+    assert not torch.equal(batch["ids"][:, :4], SceneFacts(vocabulary, 16)(4)["ids"][:, :4])
+
+
+def test_an_encoder_learns_to_read():
+    torch.manual_seed(0)
+    encoder = Words()
+    encoder.width = 12
+    reader = FactReader(encoder)
+    ids = torch.tensor([[1, 2, 3], [4, 5, 0]])
+    told = torch.zeros(2, FACTS)
+    told[0, [0, 40, 700]], told[1, [3, 41]] = 1, 1
+    batch = {"ids": ids, "mask": ids != 0, "facts": told}
+    optimizer = torch.optim.AdamW(reader.parameters(), 3e-2)
+    for step in range(300):
+        loss, metrics = facts_loss([reader], batch, torch.Generator(), step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert metrics["read whole"] == 1.0
+    logits = reader(ids, ids != 0)
+    longer = torch.nn.functional.pad(ids, (0, 2))
+    assert torch.allclose(logits, reader(longer, longer != 0), atol=1e-5)  # padding tells nothing
+
+
+def test_near_codes_are_shares_that_fall_with_the_angle():
+    codebook = torch.nn.functional.normalize(torch.randn(64, 4), dim=1)
+    codes, shares = near_codes(codebook, neighbours=8)
+    assert torch.equal(codes[:, 0], torch.arange(64)) and torch.allclose(shares.sum(1), torch.ones(64))
+    assert (shares.diff(dim=1) <= 0).all()
+    exact = MaskedTokens()._cross_entropy
+    softened = MaskedTokens(near=near_codes(codebook, 8, temperature=1e-4))._cross_entropy
+    logits, tokens = torch.randn(10, 64), torch.randint(0, 64, (10,))
+    assert torch.allclose(exact(logits, tokens), softened(logits, tokens), atol=1e-4)  # the limit: the code alone
+
+
+def test_layout_heads_learn_beside_the_tokens_and_leave_them_alone():
+    torch.manual_seed(0)
+    config = ModelConfig(codebook_size=32, dim=64, layers=2, heads=2, ffn=128, text_dim=12, text_length=8,
+                         qk_norm="rms", dropout=0.0)  # fmt: skip
+    driven = TextDriven(MaskGIL(config), Words())
+    model = LaidOut(driven, (4, 6))
+    ids = torch.tensor([[1, 2, 3], [4, 5, 0]])
+    batch = {"tokens": torch.randint(0, 32, (2, 12)), "grid": (3, 4), "ids": ids, "mask": ids != 0,
+             "things": torch.randint(0, 4, (2, 12)), "parts": torch.randint(0, 6, (2, 12))}  # fmt: skip
+    drop = torch.zeros(2, dtype=torch.bool)
+    logits, things_, parts_ = model(batch["tokens"], (3, 4), ids, ids != 0, drop)
+    assert torch.equal(logits, driven(batch["tokens"], (3, 4), ids, ids != 0, drop))
+    assert things_.shape == (2, 12, 4) and parts_.shape == (2, 12, 6)
+    objective = MaskedTokens(caption_dropout=0.0, layout=0.5, near=near_codes(torch.randn(32, 4), 4))
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for step in range(300):
+        loss, metrics = objective([model], batch, torch.Generator().manual_seed(step), step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert metrics["things"] < 0.1 and metrics["parts"] < 0.1 and metrics["right"] > 0.9
