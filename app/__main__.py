@@ -17,12 +17,13 @@ import tyro
 from tyro.conf import Positional, arg
 
 from app import places
-from app.request import ORDERS, Request, any_seed, parse_size
+from app.request import MODES, ORDERS, Request, any_seed, parse_size
 
 EXAMPLES = """\
 examples:
   python -m app generate "two cats on the beach" --out cats.png
   python -m app generate "a red car at night" --n 4 --seed 7 --steps 16 --size 160x96
+  python -m app generate "a fox left of a castle" --mode hybrid --ar-tokens 32
   python -m app listen speech.wav --out spoken.png
   python -m app models
   python -m app ui
@@ -40,7 +41,7 @@ class _Drawing:
     size: Annotated[str | None, arg(metavar="WxH")] = None
     """Width x height in pixels, for example 128x128. Left out: the model's first size."""
     steps: int = Request.steps
-    """How often the model looks at the picture: 4 is fast, 8 standard, 16 fine."""
+    """How often MaskGIL looks at the picture: 4 is fast, 8 standard, 16 fine. Mode ar takes a step a token instead."""
     seed: Annotated[int | None, arg(metavar="INT")] = None
     """The same seed draws the same picture. Left out: a new one, which is printed."""
     guidance: float = Request.guidance
@@ -49,6 +50,12 @@ class _Drawing:
     """Guide only while the plan's time, which runs from 1 down to 0, is in this interval; the rest costs half."""
     temperature: float = Request.temperature
     """How daring each choice is: 0 always takes the likeliest."""
+    mode: Annotated[str, arg(metavar="{" + ",".join(MODES) + "}")] = Request.mode
+    """Who draws. mar: MaskGIL, many tokens a step. ar: its autoregressive twin, one token a step, line by line. hybrid:
+    the twin begins, MaskGIL draws the rest around what stands. ar and hybrid need a model with a twin."""
+    ar_tokens: Annotated[int | None, arg(metavar="INT")] = None
+    """With --mode hybrid: how many tokens the twin decides, from the top left. 0 is mode mar, all of them mode ar; a
+    picture has one for each cell of its grid. Left out: half of them."""
     order: Annotated[str, arg(metavar="{" + ",".join(ORDERS) + "}")] = Request.order
     """Which parts of the picture are decided first."""
     negative: str = ""
@@ -149,6 +156,8 @@ def draw(command: _Drawing, prompt: str) -> None:
         order=command.order,
         negative=command.negative,
         n=command.n,
+        mode=command.mode,
+        ar_tokens=command.ar_tokens,
     )
     model = catalogue.find(request.model)
     if (complaint := model.vocabulary.complaint(f"{prompt} {command.negative}")) and not command.anyway:
@@ -164,7 +173,9 @@ def draw(command: _Drawing, prompt: str) -> None:
         with tqdm(total=request.steps, unit="step", file=sys.stderr, leave=False) as bar:
             while not job.over:
                 job.wait_change(bar.n, timeout=0.5)
-                bar.update(len(job.frames) - bar.n)
+                if frames := job.frames:
+                    bar.total = frames[-1].of
+                    bar.update(len(frames) - bar.n)
     finally:
         engine.close()
     if job.status is not Status.DONE:

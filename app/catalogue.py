@@ -1,9 +1,11 @@
 """The text-to-image models on this machine: which there are, where they lie, what each can draw.
 
-A model is a folder with `generator/`, `text_encoder/`, `tokenizer/` and, for a small language, `vocabulary.json`. It is
-named by the folder's name when it lies among the bundled weights, and by its path anywhere else.
+A model is a folder with `generator/`, `text_encoder/`, `tokenizer/` and `vocabulary.json`; a class-driven one has no
+`text_encoder/`, and may have `class_names.json`. It is named by the folder's name when it lies among the bundled
+weights, and by its path anywhere else.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +13,30 @@ from pathlib import Path
 from app import places
 from app.vocabulary import Vocabulary
 
-FILES = ("generator/config.json", "text_encoder/config.json", "tokenizer/config.json", "vocabulary.json")
+FILES = ("generator/config.json", "tokenizer/config.json", "vocabulary.json")
+TEXTS = "text_encoder/config.json"
 HOW_TO_GET = "fetch the project's weights folder, or train one with `python -m train scenes`"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder that holds all its parts."""
+    """A model folder that holds all its parts. `classes`: how many a class-driven one draws; None: it reads texts."""
 
     name: str
     folder: Path
     vocabulary: Vocabulary
+    classes: int | None = None
 
     @property
     def megabytes(self) -> float:
         return sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file()) / 1e6
+
+    @property
+    def reads(self) -> str:
+        """What a prompt is to it, in two words."""
+        if self.classes:
+            return f"{self.classes} classes"
+        return f"{len(self.vocabulary.objects)} objects" if self.vocabulary.words else "free text"
 
     @property
     def card(self) -> str:
@@ -64,8 +75,7 @@ def find(name: str) -> Model:
 def line(model: Model) -> str:
     """The model in one line."""
     sizes = " ".join(f"{w}x{h}" for w, h in model.vocabulary.sizes)
-    language = f"{len(model.vocabulary.objects)} objects" if model.vocabulary.words else "free text"
-    return f"{model.name:12} {language:14} {sizes}   {model.megabytes:.1f} MB   {model.folder}"
+    return f"{model.name:12} {model.reads:14} {sizes}   {model.megabytes:.1f} MB   {model.folder}"
 
 
 def describe(model: Model) -> str:
@@ -79,14 +89,27 @@ def describe(model: Model) -> str:
     for title, names in (("counts", words.counts), ("relations", words.relations)):
         if names:
             parts.append(f"{title}: {', '.join(names)}")
+    if model.classes:
+        from maskgil.classes import ClassNames  # torch again
+
+        named = ClassNames.open(model.folder, model.classes).names
+        parts += ["classes: " + "; ".join(f"{i} {', '.join(names)}" for i, names in enumerate(named))] if named else []
     parts += [f"example: {example}" for example in words.examples]
     return "\n\n".join(parts + ([model.card] if model.card else []))
 
 
 def _missing(folder: Path) -> list[str]:
-    return [name for name in FILES if not (folder / name).is_file()]
+    files = FILES if _classes(folder) else (*FILES, TEXTS)
+    return [name for name in files if not (folder / name).is_file()]
+
+
+def _classes(folder: Path) -> int | None:
+    """How many classes its generator draws; None for one that reads texts, or that cannot be read."""
+    try:
+        return json.loads((folder / FILES[0]).read_text(encoding="utf-8"))["config"]["classes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _open(name: str, folder: Path) -> Model:
-    vocabulary = Vocabulary.load(folder)
-    return Model(name, folder, vocabulary)
+    return Model(name, folder, Vocabulary.load(folder), _classes(folder))

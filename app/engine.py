@@ -3,7 +3,8 @@
 A request becomes a job. Jobs wait in a bounded queue and are then drawn by one worker thread, which goes from lane to
 lane: a lane holds all running jobs of one model and size, and makes one step of all of them with one call of the model.
 Jobs join a lane and leave it between two steps. So a crowd is served at the price of a batch, a cancel takes effect
-before the next step, and a job that fails takes nobody along.
+before the next step, and a job that fails takes nobody along. A job that the autoregressive twin begins has a lane of
+its own until MaskGIL goes on with it; lanes take turns by the step, so that a long one holds nobody up.
 """
 
 import functools
@@ -23,6 +24,7 @@ from app import catalogue
 from app.edit import Start
 from app.lane import Lane, Sketch
 from app.request import Request
+from app.vocabulary import Vocabulary
 from maskgil.decoding import Canvas
 from maskgil.pipeline import TextToImage
 
@@ -50,18 +52,30 @@ class Loaded:
     def __init__(self, model: TextToImage):
         self.model = model
         self.sizes = list(model.sizes)
+        words = Vocabulary.from_dict(model.vocabulary)
         # One prompt at a time: so a text's states are the same whoever else asks, and can be kept.
-        self.encode = functools.lru_cache(MAX_TEXTS)(lambda prompt: model.condition([prompt]))
+        self.encode = functools.lru_cache(MAX_TEXTS)(lambda prompt: model.condition([words.written(prompt)]))
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The pictures of a job after one step. `nfe`: evaluations of the model that one picture has cost so far."""
+    """The pictures of a job after one step. `nfe`: evaluations of the models that one picture has cost so far.
+
+    `shown`: a picture of it is worth its decoding. Of the twin's steps, which decide one token each, that is the last
+    and as many of the others as there are lines in a picture.
+    """
 
     step: int
     of: int
     nfe: int
     canvas: Canvas
+    shown: bool = True
+
+    @staticmethod
+    def after(sketch: Sketch) -> "Frame":
+        line, canvas = sketch.canvas.grid[1], sketch.canvas
+        shown = sketch.done >= sketch.written or sketch.done % line == 0
+        return Frame(sketch.done, len(sketch.plan), sketch.nfe, canvas, shown)
 
 
 class Job:
@@ -104,6 +118,11 @@ class Job:
     def seconds(self) -> float:
         """Since it began to be drawn; the wait is not counted."""
         return (self.ended or time.monotonic()) - self.began if self.began else 0.0
+
+    @property
+    def shown(self) -> list[int]:
+        """The frames to show, for `preview`."""
+        return [i for i, frame in enumerate(self.frames) if frame.shown]
 
     @property
     def remaining(self) -> float | None:
@@ -216,6 +235,9 @@ class Engine:
         """
         loaded = self.load(request.model)
         request = request.fit(loaded.sizes, loaded.model.tokenizer.config.downsample)
+        if request.mode != "mar":
+            with self._loading:
+                _ = loaded.model.twin  # loaded here, where it holds nobody up and a complaint reaches who asked
         if request.n > self._max_rows:
             raise ValueError(f"{request.n} pictures at once: at most {self._max_rows} are drawn together")
         job = Job(self, loaded, request, owner, start, finished)
@@ -315,6 +337,10 @@ class Engine:
         except Exception as error:
             self._fail(job, error)
             return
+        self._place(sketch, job)
+
+    def _place(self, sketch: Sketch, job: Job) -> None:
+        """Into the lane where it takes its next step."""
         lane = self._lanes.setdefault((id(job._loaded), *sketch.key), Lane(job._loaded.model))
         lane.sketches.append(sketch)
         self._job_of[sketch] = job
@@ -328,9 +354,11 @@ class Engine:
             self._fail(self._leave(lane, sketch), error)
         for sketch in list(lane.sketches):
             job = self._job_of[sketch]
-            job.change(frames=[*job.frames, Frame(sketch.done, len(sketch.plan), sketch.nfe, sketch.canvas)])
+            job.change(frames=[*job.frames, Frame.after(sketch)])
             if sketch.over:
                 self._finish(self._leave(lane, sketch))
+            elif key != (id(job._loaded), *sketch.key):  # the twin has done its part
+                self._place(sketch, self._leave(lane, sketch))
         if not lane.sketches:
             del self._lanes[key]
 

@@ -2,16 +2,20 @@
 
 Every quantity of a step belongs to a row (maskgil/decoding.py), so jobs at different steps, with different prompts,
 seeds, plans and guidance, share a batch as long as model, size and the kind of their unguided half agree.
+
+What the autoregressive twin draws of a job goes by itself: its cache belongs to that one drawing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.edit import Start
 from app.request import Request
+from maskgil.autoregressive import RasterPainter
 from maskgil.condition import Condition
 from maskgil.decoding import Canvas, Step, advance
 from maskgil.guidance import Guidance
+from maskgil.hybrid import prefix_of
 from maskgil.pipeline import Settings, TextToImage
 
 Encode = Callable[[str], Condition]
@@ -19,12 +23,17 @@ Encode = Callable[[str], Condition]
 
 @dataclass(eq=False)
 class Sketch:
-    """The rows of one job: the canvas so far, the steps that are planned, and the text they follow."""
+    """The rows of one job: the canvas so far, the steps that are planned, and the text they follow.
+
+    The first `written` steps are the twin's, whose painter is there until they are done.
+    """
 
     canvas: Canvas
     plan: Sequence[Step]
     condition: Condition
     negative: Condition | None
+    twin: RasterPainter | None = None
+    written: int = 0
     done: int = 0
     nfe: int = 0
 
@@ -33,14 +42,19 @@ class Sketch:
         """Nothing drawn yet, or a picture with holes. Raises ValueError for what the model refuses."""
         assert request.size is not None, "fit the request to its model first"
         canvas = model.blank(request.n, request.size) if start is None else start.canvas(request.n)
-        plan = model.plan(canvas, request.seeds, settings(request))
+        condition = encode(request.prompt).repeat(request.n)
         negative = encode(request.negative).repeat(request.n) if request.negative.strip() else None
-        return Sketch(canvas, plan, encode(request.prompt).repeat(request.n), negative)
+        wish = settings(request, canvas.hole.shape[1])
+        phases = model.phases(canvas, request.seeds, wish, condition, negative)
+        plan, first = [step for phase in phases for step in phase.plan], phases[0]
+        if not isinstance(first.paint, RasterPainter):
+            return Sketch(canvas, plan, condition, negative)
+        return Sketch(canvas, plan, condition, negative, first.paint, len(first.plan))
 
     @property
-    def key(self) -> tuple[tuple[int, int], bool]:
-        """What sketches must have in common to share a lane of one model."""
-        return self.canvas.grid, self.negative is not None
+    def key(self) -> tuple:
+        """What sketches must have in common to share a lane of one model: with the twin at work, nothing will do."""
+        return (self.canvas.grid, self.negative is not None) if self.twin is None else (id(self),)
 
     @property
     def over(self) -> bool:
@@ -49,15 +63,24 @@ class Sketch:
     def go_on(self, canvas: Canvas) -> None:
         self.nfe += 1 + bool(len(self.plan[self.done].guided))
         self.canvas, self.done = canvas, self.done + 1
+        if self.done == self.written:
+            self.twin = None  # and with it the cache of all that it wrote
 
 
-def settings(request: Request) -> Settings:
-    """How a request is drawn, as the pipeline says it."""
+def settings(request: Request, tokens: int) -> Settings:
+    """How a request for a picture of so many tokens is drawn, as the pipeline says it.
+
+    The twin is guided as strongly, and dares as much, as MaskGIL; the interval is for MaskGIL's steps alone.
+    """
+    prefix = prefix_of(request.mode, request.ar_tokens, tokens)
+    if prefix is not None:
+        prefix = replace(prefix, guidance=Guidance(request.guidance), temperature=request.temperature)
     return Settings(
         steps=request.steps,
         guidance=Guidance(request.guidance, interval=request.interval),
         temperature=request.temperature,
         order=request.order,
+        prefix=prefix,
     )
 
 
@@ -96,7 +119,7 @@ class Lane:
         step = Step.cat([sketch.plan[sketch.done] for sketch in sketches])
         condition = Condition.cat([sketch.condition for sketch in sketches])
         negatives = [sketch.negative for sketch in sketches if sketch.negative is not None]
-        paint = self.model.painter(condition, Condition.cat(negatives) if negatives else None)
+        paint = sketches[0].twin or self.model.painter(condition, Condition.cat(negatives) if negatives else None)
         canvas = advance(paint, canvas, step)
         first = 0
         for sketch in sketches:

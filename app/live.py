@@ -31,6 +31,7 @@ MAX_SECONDS = 600.0  # of sound over one socket
 MAX_SOCKETS = 8
 MAX_QUEUED = 2 * RATE * 8  # bytes of sound that may wait to be heard: eight seconds
 STABLE_WORDS = 3
+SETTINGS = ("model", "steps", "guidance", "seed", "order", "mode", "ar_tokens")  # those that go to the request as such
 
 _open: set["Session"] = set()
 _decoder = ThreadPoolExecutor(1, thread_name_prefix="ear")
@@ -139,7 +140,7 @@ class Session:
         try:
             wish = json.loads(text[:MAX_FRAME])
             assert wish["type"] == "settings"
-            known = {key: wish[key] for key in ("model", "steps", "guidance", "seed", "order") if key in wish}
+            known = {key: wish[key] for key in SETTINGS if key in wish}
             if wish.get("size"):
                 known["size"] = parse_size(wish["size"])
             Request.from_dict({"prompt": "a try", "seed": 0, **self.settings, **known})
@@ -213,10 +214,10 @@ class Session:
         while not job.over:
             await changed.wait()
             changed.clear()
-            if job.frames and len(job.frames) > shown and not job.over:
-                shown = len(job.frames)
-                frame = job.frames[-1]
-                image = (await asyncio.to_thread(job.preview, shown - 1))[0]
+            last = (job.shown or [-1])[-1]
+            if last >= shown and not job.over:
+                shown, frame = last + 1, job.frames[last]
+                image = (await asyncio.to_thread(job.preview, last))[0]
                 if self.job is job and not job.over:
                     await self.say(image, type="step", job=job.id, step=frame.step, of=frame.of)
         if job.status is Status.FAILED:

@@ -55,6 +55,10 @@ def parameters(request: Request) -> str:
         settings["Size"] = f"{request.size[0]}x{request.size[1]}"
     if request.interval != (0.0, 1.0):
         settings["Guidance interval"] = f"{request.interval[0]:g}-{request.interval[1]:g}"
+    if request.mode == "ar":
+        settings["Mode"] = "autoregressive"
+    if request.mode == "hybrid":
+        settings["Mode"] = f"hybrid, {request.ar_tokens} tokens autoregressive"
     if request.edit:
         settings["Edit"] = request.edit
     lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))

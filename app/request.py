@@ -14,13 +14,15 @@ MAX_PICTURES = 16
 MAX_STEPS = 256
 MAX_SEED = 2**31 - 1
 ORDERS = ("confidence", "random", "halton", "raster")
+MODES = ("mar", "ar", "hybrid")
 PRESETS = {"fast": 4, "standard": 8, "fine": 16}
 
 
 @dataclass(frozen=True)
 class Request:
     """One wish for `n` pictures of one prompt; picture i has the seed `seed + i`. `edit` says of a picture that was
-    painted over how much of which.
+    painted over how much of which. `mode` says who draws: MaskGIL (mar), its autoregressive twin (ar), or the twin the
+    first `ar_tokens` tokens and MaskGIL the others (hybrid; None: half of them).
 
     Raises ValueError with what is wrong and what to do. What depends on the model (its sizes, its tokens) is
     checked by `fit`, once the model is known.
@@ -38,6 +40,8 @@ class Request:
     negative: str = ""
     n: int = 1
     edit: str = ""
+    mode: str = "mar"
+    ar_tokens: int | None = None
 
     def __post_init__(self):
         for name, text in (("prompt", self.prompt), ("negative prompt", self.negative)):
@@ -59,12 +63,19 @@ class Request:
             raise ValueError(f"the guidance interval is {low:g} to {high:g}: give two numbers, 0 <= low <= high <= 1")
         if self.order not in ORDERS:
             raise ValueError(f"unknown order {self.order!r}: choose one of {', '.join(ORDERS)}")
+        if self.mode not in MODES:
+            raise ValueError(f"unknown mode {self.mode!r}: choose one of {', '.join(MODES)}")
+        if self.ar_tokens is not None and self.mode != "hybrid":
+            raise ValueError(
+                f"{self.ar_tokens} autoregressive tokens go with mode hybrid, not with {self.mode}: choose that mode, "
+                "or leave the number out"
+            )
         if self.size is not None:
             object.__setattr__(self, "size", tuple(self.size))
         object.__setattr__(self, "interval", (float(low), float(high)))
 
     def fit(self, sizes: list[tuple[int, int]], downsample: int) -> "Request":
-        """The request with its size chosen, after checking it against what the model can draw."""
+        """The request with its size, and hybrid's number of tokens, after a check against what the model can draw."""
         size = self.size or sizes[0]
         if size not in sizes:
             can = ", ".join(f"{w}x{h}" for w, h in sizes)
@@ -74,7 +85,11 @@ class Request:
             raise ValueError(
                 f"{self.steps} steps for {tokens} tokens: a {size[0]}x{size[1]} picture takes at most {tokens} steps"
             )
-        return replace(self, size=size)
+        ar_tokens = self.ar_tokens
+        if self.mode == "hybrid":
+            ar_tokens = tokens // 2 if ar_tokens is None else ar_tokens
+            _within("number of autoregressive tokens", ar_tokens, 0, tokens, f"what a {size[0]}x{size[1]} picture has")
+        return replace(self, size=size, ar_tokens=ar_tokens)
 
     def picture(self, index: int) -> "Request":
         """The request that draws picture `index` of this one alone."""
@@ -101,8 +116,11 @@ class Request:
                 known[name] = float(known[name])
         if not all(isinstance(known.get(name, 0), int) for name in ("seed", "steps", "n")):
             raise ValueError("seed, steps and number of pictures must be whole numbers")
-        if not all(isinstance(known.get(name, ""), str) for name in ("prompt", "model", "order", "negative", "edit")):
-            raise ValueError("prompt, model, order and edit must be texts")
+        if not isinstance(known.get("ar_tokens"), int | None):
+            raise ValueError("the number of autoregressive tokens must be a whole number")
+        texts = ("prompt", "model", "order", "negative", "edit", "mode")
+        if not all(isinstance(known.get(name, ""), str) for name in texts):
+            raise ValueError(f"{', '.join(texts[:-1])} and {texts[-1]} must be texts")
         return cls(**known)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+SPOKEN_3D = re.compile(r"\bthree[ -]d\b", re.IGNORECASE)  # how the bundled recogniser, which has no digits, writes "3d"
+PIECE = re.compile(f"{SPOKEN_3D.pattern}|{WORD.pattern}", re.IGNORECASE)
 
 
 class Thing(NamedTuple):
@@ -67,10 +69,10 @@ class Vocabulary:
     def pieces(self, prompt: str) -> list[Piece]:
         """The prompt cut into words and what lies between them; the texts join to the prompt again."""
         pieces, at = [], 0
-        for match in WORD.finditer(prompt):
+        for match in PIECE.finditer(prompt):
             if match.start() > at:
                 pieces.append(Piece(prompt[at : match.start()], True))
-            pieces.append(Piece(match[0], self.knows(match[0])))
+            pieces.append(Piece(match[0], all(self.knows(word) for word in WORD.findall(self.written(match[0])))))
             at = match.end()
         if at < len(prompt):
             pieces.append(Piece(prompt[at:], True))
@@ -79,6 +81,10 @@ class Vocabulary:
     def knows(self, word: str) -> bool:
         word = word.lower().replace("’", "'")
         return not self.words or word in self.words or word.removesuffix("'s") in self.words
+
+    def written(self, prompt: str) -> str:
+        """The prompt as the model learned to read it: "three d", where it knows the word, is "3d"."""
+        return SPOKEN_3D.sub("3d", prompt) if self.knows("3d") else prompt
 
     def unknown(self, prompt: str) -> list[str]:
         """The words of the prompt that the model never saw, in order, each once."""

@@ -1,11 +1,13 @@
-"""A tiny model folder with random weights, of the very layout that the trained one has: what the app is tested with."""
+"""Tiny model folders with random weights, of the very layout that trained ones have: what the app is tested with."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from maskgil import checkpoint
+from maskgil.autoregressive import Autoregressive
 from maskgil.config import ModelConfig
 from maskgil.generator import MaskGIL
 from maskgil.tokenizers.vq import VQConfig, VQModel
@@ -13,6 +15,7 @@ from text_encoder.bundled import BundledEncoder, train_vocabulary
 
 CODES = 64
 WORDS = "a an the one two three red blue cat cats dog dogs apple on at beach grass night big small".split()
+CLASSES = ["tench, Tinca tinca", "goldfish", "golden retriever"]
 VOCABULARY = {
     "objects": [{"name": "cat", "synonyms": ["kitten"]}, {"name": "dog", "synonyms": []}, {"name": "apple"}],
     "backgrounds": [{"name": "beach", "say": ["on the beach", "at the beach"]}, "grass", "night"],
@@ -48,4 +51,36 @@ def tiny_model(folder: Path) -> Path:
     checkpoint.save(folder / "generator", generator, "maskgil", config.to_dict(), **hashes)
     (folder / "vocabulary.json").write_text(json.dumps(VOCABULARY))
     (folder / "README.md").write_text("# Tiny\n\nRandom weights: it draws noise.\n")
+    return folder
+
+
+def tiny_twin(folder: Path) -> Path:
+    """Writes and returns the autoregressive twin of a tiny model, beside it, where it is found."""
+    notes = checkpoint.describe(folder / "generator")
+    config = replace(ModelConfig.from_dict(notes["config"]), causal=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        twin = Autoregressive(config).eval()
+        for parameter in twin.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    hashes = {name: value for name, value in notes.items() if name.endswith("_hash")}
+    beside = folder.with_name(f"{folder.name}-ar")
+    checkpoint.save(beside, twin, twin.kind, config.to_dict(), **hashes)
+    return beside
+
+
+def tiny_classes(folder: Path) -> Path:
+    """Writes and returns a class-driven folder that draws 32x32: it has names for its classes and no text encoder."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        tokenizer = VQModel(VQConfig(codebook_size=CODES, channels=(32,), res_blocks=1, z_channels=32, patch=8)).eval()
+        config = ModelConfig(codebook_size=CODES, dim=32, layers=1, heads=2, ffn=64, classes=len(CLASSES))
+        generator = MaskGIL(config).eval()
+        for parameter in generator.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    checkpoint.save(folder / "tokenizer", tokenizer, "vq", tokenizer.config.to_dict())
+    made_by = checkpoint.fingerprint(tokenizer.identity())
+    checkpoint.save(folder / "generator", generator, "maskgil", config.to_dict(), tokenizer_hash=made_by)
+    (folder / "vocabulary.json").write_text(json.dumps({"sizes": [[32, 32]]}))
+    (folder / "class_names.json").write_text(json.dumps(CLASSES))
     return folder

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from app_fixtures import tiny_model
+from app_fixtures import tiny_classes, tiny_model, tiny_twin
 
-from app.engine import Engine, Status
+from app import edit
+from app.engine import Engine, Loaded, Status
 from app.lane import Lane, Sketch, settings
 from app.request import Request
+from maskgil.hybrid import prefix_of
 from maskgil.pipeline import Settings, TextToImage
 
 SECONDS = 120  # that anything here may take on a busy machine
@@ -18,6 +20,14 @@ SECONDS = 120  # that anything here may take on a busy machine
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
     return TextToImage.load(tiny_model(Path(tmp_path_factory.mktemp("weights")) / "scenes"))
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
+    """The same model with its autoregressive twin."""
+    folder = tiny_model(Path(tmp_path_factory.mktemp("paired")) / "scenes")
+    tiny_twin(folder)
+    return TextToImage.load(folder)
 
 
 @pytest.fixture
@@ -55,15 +65,16 @@ def until(condition) -> None:
 
 
 def test_defaults_are_those_of_the_pipeline():
-    wish, usual = settings(request(steps=Request.steps)), Settings()
+    wish, usual = settings(request(steps=Request.steps), 64), Settings()
     assert wish == usual
+    assert settings(request(mode="hybrid", ar_tokens=9), 64).prefix == prefix_of("hybrid", 9, 64)
 
 
 def test_a_job_draws_what_the_pipeline_draws(engine: Engine, model: TextToImage):
     wish = request(n=2)
     job = engine.submit(wish)
     assert job.wait(SECONDS) and job.status is Status.DONE, job.error
-    expected = model.images([wish.prompt] * 2, [7, 8], settings=settings(wish))
+    expected = model.images([wish.prompt] * 2, [7, 8], settings=settings(wish, 64))
     assert [image.tobytes() for image in job.pictures()] == [image.tobytes() for image in expected]
     assert job.request.size == (64, 64)
 
@@ -224,3 +235,140 @@ def test_closing_ends_what_is_going_on(model: TextToImage, gate: threading.Semap
     assert job.over
     with pytest.raises(ValueError, match="shut down"):
         engine.submit(request())
+
+
+@pytest.fixture
+def duet(paired: TextToImage):
+    engine = Engine(lambda name: paired)
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        request(mode="ar", n=2),
+        request(mode="hybrid", ar_tokens=20, n=2, guidance=2.0, temperature=0.7),
+        request(mode="hybrid", ar_tokens=64),
+        request(mode="hybrid", ar_tokens=0),
+        request(mode="hybrid", ar_tokens=5, negative="a dog"),
+    ],
+    ids=["all", "some", "all of them", "none", "against a text"],
+)
+def test_with_the_twin_a_job_draws_what_the_pipeline_draws(duet: Engine, paired: TextToImage, wish: Request):
+    job = duet.submit(wish)
+    assert job.wait(SECONDS) and job.status is Status.DONE, job.error
+    *_, told = paired.draw([wish.prompt] * wish.n, wish.seeds, None, settings(wish, 64), negative=wish.negative)
+    last = job.frames[-1]
+    assert torch.equal(last.canvas.tokens, told.canvas.tokens)
+    assert (last.step, last.of, last.nfe) == (told.step, told.of, told.nfe)
+    assert [frame.step for frame in job.frames] == list(range(1, told.of + 1))
+
+
+def test_half_of_the_tokens_are_the_twins_when_nothing_else_is_said(duet: Engine):
+    job = duet.submit(request(mode="hybrid"))
+    assert job.request.ar_tokens == 32 and job.wait(SECONDS) and job.frames[-1].of == 32 + 4
+
+
+def test_of_the_twins_steps_one_a_line_is_shown(duet: Engine):
+    job = duet.submit(request(mode="hybrid", ar_tokens=20))
+    assert job.wait(SECONDS)
+    assert [job.frames[i].step for i in job.shown] == [8, 16, 20, 21, 22, 23, 24]
+
+
+def test_after_its_twin_a_job_shares_the_lane_of_the_others(paired: TextToImage, monkeypatch: pytest.MonkeyPatch):
+    """Four jobs: two that their twins begin, two of MaskGIL alone. The twins go by themselves and hold nobody up."""
+    steps, together, begun = [], Lane._together, threading.Event()
+
+    def watched(lane: Lane, sketches: list[Sketch]) -> None:
+        begun.wait(SECONDS)
+        steps.append([(int(sketch.plan[0].seeds[0]), sketch.done) for sketch in sketches])
+        together(lane, sketches)
+
+    monkeypatch.setattr(Lane, "_together", watched)
+    engine = Engine(lambda name: paired)
+    wishes = [request(seed=seed, mode="hybrid", ar_tokens=8, steps=6) for seed in (1, 2)]
+    wishes += [request(seed=seed, steps=16) for seed in (3, 4)]
+    jobs = [engine.submit(wish) for wish in wishes]
+    begun.set()
+    assert all(job.wait(SECONDS) and job.status is Status.DONE for job in jobs)
+    engine.close()
+    written = [step for step in steps if any(seed < 3 and done < 8 for seed, done in step)]
+    assert len(written) == 16 and all(len(step) == 1 for step in written)
+    shared = [step for step in steps if step not in written]
+    assert max(len(step) for step in shared) == 4, "all four took a step together"
+    for seed in (1, 2):
+        assert [done for step in shared for one, done in step if one == seed] == list(range(8, 14))
+    while steps and steps[-1] not in written:
+        steps.pop()
+    turns = [step in written for step in steps]
+    assert not any(all(turns[i : i + 4]) for i in range(1, len(turns) - 3)), "between two rounds of twins, the others"
+    for job, wish in zip(jobs, wishes, strict=True):
+        (alone,) = paired.images([wish.prompt], [wish.seed], settings=settings(wish, 64))
+        assert job.pictures()[0].tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize("after", [5, 10])
+def test_a_job_is_cancelled_in_either_phase(duet: Engine, gate: threading.Semaphore, after: int):
+    job = duet.submit(request(mode="hybrid", ar_tokens=8, steps=8))
+    gate.release(after)
+    until(lambda: len(job.frames) == after)
+    job.cancel()
+    gate.release(20)
+    assert job.wait(SECONDS) and job.status is Status.CANCELLED and len(job.frames) <= after + 1
+    until(lambda: not duet._lanes)
+
+
+def test_a_painted_over_part_can_be_begun_by_the_twin(duet: Engine, paired: TextToImage):
+    wish, image = request(mode="hybrid", ar_tokens=3), paired.images(["a cat"], [1])[0]
+    start = edit.start(paired, image, [0, 9, 10, 30, 63])
+    job = duet.submit(wish, start=start)
+    assert job.wait(SECONDS) and job.status is Status.DONE, job.error
+    assert [frame.of for frame in job.frames] == [3 + 2] * 5
+    assert torch.equal(job.frames[-1].canvas.tokens[0, ~start.hole], start.tokens[~start.hole])
+
+
+def test_without_a_twin_one_line_says_so_at_once(engine: Engine):
+    for mode in ("ar", "hybrid"):
+        with pytest.raises(ValueError, match="no autoregressive twin.*draw in mode mar"):
+            engine.submit(request(mode=mode))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"mode": "both"}, "choose one of mar, ar, hybrid"),
+        ({"ar_tokens": 4}, "go with mode hybrid, not with mar"),
+        ({"mode": "ar", "ar_tokens": 4}, "go with mode hybrid, not with ar"),
+        ({"mode": "hybrid", "ar_tokens": 65}, "from 0 to 64 .what a 64x64 picture has"),
+        ({"mode": "hybrid", "ar_tokens": -1}, "from 0 to 64"),
+    ],
+    ids=str,
+)
+def test_modes_that_do_not_go_together_are_refused(duet: Engine, change: dict, complaint: str):
+    with pytest.raises(ValueError, match=complaint):
+        duet.submit(request(**change))
+
+
+def test_three_d_is_read_as_the_model_learned_to_write_it(model: TextToImage):
+    words = TextToImage(
+        model.generator, model.text_encoder, model.tokenizer, model.sizes,
+        model.vocabulary | {"words": [*model.vocabulary["words"], "3d"]},
+    )  # fmt: skip
+    spoken, written = ("a three d cat", "a Three-D dog"), ("a 3d cat", "a 3d dog")
+    for one, other in zip(spoken, written, strict=True):
+        assert torch.equal(Loaded(words).encode(one).states, model.condition([other]).states)
+        assert torch.equal(Loaded(model).encode(one).states, model.condition([one]).states), "a word it never saw"
+
+
+def test_a_class_driven_folder_is_drawn_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MASKGIL_WEIGHTS", str(tmp_path))
+    tiny_classes(tmp_path / "animals")
+    engine = Engine()
+    by_number, by_name, wrong = (
+        engine.submit(request(prompt, model="animals", guidance=2.0)) for prompt in ("1", "Goldfish", "a cat")
+    )
+    assert all(job.wait(SECONDS) for job in (by_number, by_name, wrong))
+    engine.close()
+    assert by_number.pictures()[0].tobytes() == by_name.pictures()[0].tobytes()
+    assert wrong.status is Status.FAILED and "no class is called 'a cat'" in wrong.error

@@ -1,22 +1,19 @@
 // A brush that snaps to token cells.
-// data: image (PNG data URI), rows, columns, picture (an id). State: cells, the brushed ones, numbered line by line.
+// data: image (PNG data URI), rows, columns. State: cells, the brushed ones, numbered line by line.
 
-const brushed = new WeakMap(); // root -> { picture, cells }
+// root -> { cells, painting }: the page may call anew in the middle of a stroke.
+const brushed = new WeakMap();
 
 export default function ({ parentElement, data, setStateValue }) {
   const root = parentElement.querySelector(".brush");
   const find = (name) => root.querySelector(name);
   const [stage, image, canvas] = [find(".stage"), find("img"), find("canvas")];
   const { rows, columns } = data;
-  let memory = brushed.get(root);
-  if (!memory || memory.picture !== data.picture) {
-    memory = { picture: data.picture, cells: new Set() };
-    brushed.set(root, memory);
-  }
+  if (!brushed.has(root)) brushed.set(root, { cells: new Set(), painting: false });
+  const memory = brushed.get(root);
   const cells = memory.cells;
   const unit = 24; // canvas pixels a cell
   let under = null;
-  let painting = false;
 
   function around(cell) {
     const size = Number(find(".size").value);
@@ -55,7 +52,7 @@ export default function ({ parentElement, data, setStateValue }) {
 
   function stroke(event) {
     under = at(event);
-    if (painting && under !== null) {
+    if (memory.painting && under !== null) {
       const erase = find(".erase").getAttribute("aria-pressed") === "true";
       for (const cell of around(under)) erase ? cells.delete(cell) : cells.add(cell);
     }
@@ -65,15 +62,15 @@ export default function ({ parentElement, data, setStateValue }) {
   const tell = () => setStateValue("cells", [...cells].sort((a, b) => a - b));
 
   stage.onpointerdown = (event) => {
-    painting = true;
+    memory.painting = true;
     stage.setPointerCapture(event.pointerId);
     event.preventDefault();
     stroke(event);
   };
   stage.onpointermove = stroke;
   stage.onpointerup = stage.onpointercancel = () => {
-    if (painting) tell();
-    painting = false;
+    if (memory.painting) tell();
+    memory.painting = false;
   };
   stage.onpointerleave = () => {
     under = null;

@@ -10,6 +10,7 @@ from app.studio import easel, session, wish
 
 EASEL = "draw"
 COMPLAINT = "complaint of draw"
+DEFAULT = "two cats on the beach"
 
 
 def page() -> None:
@@ -23,7 +24,7 @@ def page() -> None:
             st.error(complaint, icon=":material/error:")
         elif job is not None:
             said(model, job.request.prompt)
-        wish.settings(session.sizes(model))
+        wish.settings(session.loaded(model))
         examples(model)
         abilities(model)
     with right:
@@ -37,7 +38,7 @@ def ask(model: Model) -> None:
         st.text_input(
             "Prompt",
             key=wish.key("prompt"),
-            placeholder=examples[0] if examples else "two cats on the beach",
+            placeholder=examples[0] if examples else "a class: its number or name" if model.classes else DEFAULT,
             max_chars=MAX_PROMPT,
             label_visibility="collapsed",
         )

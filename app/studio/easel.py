@@ -42,8 +42,8 @@ def _working(id: str) -> None:
         left = job.remaining
         rest = f", about {left:.0f} s left" if left is not None and left > 1.5 else ""
         st.progress(frames / steps, f"Step {frames} of {steps}{rest}")
-    if frames:
-        sheet(job.preview(frames - 1), job.request)
+    if shown := job.shown:
+        sheet(job.preview(shown[-1]), job.request)
     else:
         st.html(f'<div class="blank"><b>{"Waiting" if job.status is Status.QUEUED else "Looking"} ...</b></div>')
     if st.button("Stop", icon=":material/stop_circle:", key=f"stop {id}"):
@@ -63,7 +63,9 @@ def _finished(job: Job) -> None:
     else:
         sheet(pictures, request)
     seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
-    st.html(f'<div class="facts">{seeds} · {last.of} steps · {last.nfe} looks a picture · {job.seconds:.1f} s</div>')
+    twin = {"mar": "", "hybrid": f" · {request.ar_tokens} tokens by the twin", "ar": " · by the twin"}[request.mode]
+    cost = f"{last.of} steps{twin} · {last.nfe} looks a picture · {job.seconds:.1f} s"
+    st.html(f'<div class="facts">{seeds} · {cost}</div>')
     if job.note:
         st.warning(f"Not kept in the gallery: {job.note}")
     with st.container(horizontal=True, vertical_alignment="center"):

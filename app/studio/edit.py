@@ -37,7 +37,7 @@ def page() -> None:
         if PICTURE in state:
             brush(model)
         bring()
-        wish.settings(session.sizes(model))
+        wish.settings(session.loaded(model))
     with right:
         job = session.job(EASEL)
         if complaint := state.get(COMPLAINT):
@@ -61,9 +61,9 @@ def take(image: Image.Image, prompt: str = "") -> None:
 def brush(model: Model) -> None:
     """The picture with its cells, what to draw there, and what can be done."""
     image = _image(model)
-    rows, columns = session.studio().engine.load(model.name).model.grid(image.size)
-    data = {"image": picture.uri(image), "rows": rows, "columns": columns, "picture": _id()}
-    component("brush")(key=BRUSH, data=data, on_cells_change=lambda: None)
+    rows, columns = session.loaded(model).model.grid(image.size)
+    data = {"image": picture.uri(image), "rows": rows, "columns": columns}
+    component("brush")(key=_brush(), data=data, on_cells_change=lambda: None)
     with st.form("edit", border=False, enter_to_submit=True), st.container(horizontal=True):
         st.text_input(
             "What should be there", key=WORDS, max_chars=MAX_PROMPT, label_visibility="collapsed",
@@ -97,10 +97,10 @@ def _paint(model: Model, share: str | None) -> None:
     state[COMPLAINT] = ""
     try:
         image = _image(model)
-        loaded = session.studio().engine.load(model.name)
+        loaded = session.loaded(model)
         request = replace(wish.read(model.name, state[WORDS]), size=image.size)
         grid = loaded.model.grid(image.size)
-        cells = (state.get(BRUSH) or {}).get("cells") or []
+        cells = (state.get(_brush()) or {}).get("cells") or []
         if share is not None:
             cells = edit.scattered(state[share], request.seed, grid)
         start = edit.start(loaded.model, image, [int(cell) for cell in cells])
@@ -111,7 +111,12 @@ def _paint(model: Model, share: str | None) -> None:
 
 
 def _image(model: Model) -> Image.Image:
-    return edit.fitted(Image.open(io.BytesIO(st.session_state[PICTURE])), session.sizes(model))
+    return edit.fitted(Image.open(io.BytesIO(st.session_state[PICTURE])), session.loaded(model).sizes)
+
+
+def _brush() -> str:
+    """The key of this picture's brush: another picture begins with no cell brushed."""
+    return f"{BRUSH} {_id()}"
 
 
 def _id() -> str:

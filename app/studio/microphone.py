@@ -13,16 +13,19 @@ def show(model: Model) -> None:
     """The microphone, the words, the pictures, and what of the settings matters while one speaks."""
     state = st.session_state
     state.setdefault("pause", 0.3)
-    sizes = session.sizes(model)
-    width, height = state[wish.key("size")] if state.get(wish.key("size")) in sizes else sizes[0]
+    loaded = session.loaded(model)
+    width, height = state[wish.key("size")] if state.get(wish.key("size")) in loaded.sizes else loaded.sizes[0]
+    mode = state[wish.key("mode")] if loaded.model.has_twin else "mar"
     settings = {
         "model": model.name,
         "size": f"{width}x{height}",
         "steps": state[wish.key("steps")],
         "guidance": state[wish.key("guidance")],
         "order": state[wish.key("order")],
+        "mode": mode,
+        "ar_tokens": state[wish.key("ar_tokens")] if mode == "hybrid" else None,
         "pause": state["pause"],
     }
     component("microphone")(key="microphone", data=settings)
-    wish.settings(sizes)
+    wish.settings(loaded)
     st.select_slider("A sentence ends after", list(PAUSES), key="pause", format_func=PAUSES.get, width=280)

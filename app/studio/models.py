@@ -21,9 +21,8 @@ def page() -> None:
             loaded = name in engine.loaded()
             st.subheader(name, anchor=False)
             sizes = ", ".join(f"{w} × {h}" for w, h in model.vocabulary.sizes)
-            words = f"{len(model.vocabulary.objects)} things" if model.vocabulary.words else "free text"
             memory = "in memory" if loaded else "on disk"
-            st.html(f'<div class="facts">{words} · {sizes} · {model.megabytes:.1f} MB · {memory}</div>')
+            st.html(f'<div class="facts">{model.reads} · {sizes} · {model.megabytes:.1f} MB · {memory}</div>')
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.button(
                     "Drawing with it" if name == chosen else "Draw with it",

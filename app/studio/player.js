@@ -1,5 +1,5 @@
 // The token player: every step of a drawing, and over it when and how surely each token was decided.
-// data: frames (PNG data URIs), rows, columns, revealed (step of each token), confidence (its log-probability).
+// data: frames (PNG data URIs), steps (the number of each, from 1; some may be left out), rows, columns, revealed (step of each token), confidence (its log-probability).
 
 const STOPS = [[48, 18, 92], [125, 34, 122], [200, 69, 43], [242, 176, 74], [250, 240, 190]]; // dark to light
 
@@ -13,21 +13,21 @@ function colour(share) {
 export default function ({ parentElement, data }) {
   const find = (name) => parentElement.querySelector(name);
   const [picture, canvas, step, count] = [find("img"), find("canvas"), find(".step"), find(".count")];
-  const { frames, rows, columns, revealed, confidence } = data;
+  const { frames, steps, rows, columns, revealed, confidence } = data;
   const sure = confidence.map(Math.exp);
   let timer = null;
 
   const views = {
     picture: null,
-    when: { value: (cell) => 1 - revealed[cell] / Math.max(1, frames.length - 1), ends: ["last", "first"] },
+    when: { value: (cell) => 1 - revealed[cell] / Math.max(1, steps.at(-1) - 1), ends: ["last", "first"] },
     sure: { value: (cell) => sure[cell], ends: ["unsure", "sure"] },
   };
   const view = () => views[find("input[name=view]:checked").value];
 
   function show() {
-    const now = Number(step.value);
-    picture.src = frames[now - 1];
-    count.textContent = `${now} of ${frames.length}`;
+    const now = steps[step.value - 1];
+    picture.src = frames[step.value - 1];
+    count.textContent = `${now} of ${steps.at(-1)}`;
     canvas.width = columns;
     canvas.height = rows;
     const chosen = view();

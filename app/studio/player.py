@@ -30,7 +30,8 @@ def show(job: Job) -> None:
     last = job.frames[-1].canvas
     rows, columns = last.grid
     data = {
-        "frames": [picture.uri(job.preview(step)[row]) for step in range(len(job.frames))],
+        "frames": [picture.uri(job.preview(frame)[row]) for frame in job.shown],
+        "steps": [job.frames[frame].step for frame in job.shown],
         "rows": rows,
         "columns": columns,
         "revealed": last.revealed[row].tolist(),

@@ -5,7 +5,7 @@ import secrets
 import streamlit as st
 
 from app import catalogue, places
-from app.engine import Job
+from app.engine import Job, Loaded
 from app.gallery import OWNER
 from app.house import House, house
 from app.server import COOKIE
@@ -56,9 +56,9 @@ def put(easel: str, job: Job) -> None:
     st.session_state[f"job on {easel}"] = job.id
 
 
-def sizes(model: catalogue.Model) -> list[tuple[int, int]]:
-    """The sizes (width, height) that a loaded model can draw, the usual one first."""
-    return list(studio().engine.load(model.name).sizes)
+def loaded(model: catalogue.Model) -> Loaded:
+    """The model in memory."""
+    return studio().engine.load(model.name)
 
 
 def enter(room: str) -> None:

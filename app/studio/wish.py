@@ -7,10 +7,12 @@ from typing import Any
 
 import streamlit as st
 
+from app.engine import Loaded
 from app.request import MAX_PROMPT, MAX_SEED, ORDERS, Request, any_seed
 
 STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}
 PICTURES = (1, 2, 4, 6, 9)
+MODES = {"mar": "MaskGIL", "hybrid": "twin, then MaskGIL", "ar": "twin"}
 NEW_SEED = "wish new seed"
 
 DEFAULTS: dict[str, Any] = {
@@ -22,6 +24,8 @@ DEFAULTS: dict[str, Any] = {
     "temperature": Request.temperature,
     "order": Request.order,
     "n": Request.n,
+    "mode": Request.mode,
+    "ar_tokens": Request.ar_tokens,
 }
 
 HELP = {
@@ -31,6 +35,9 @@ HELP = {
     "negative": "What to steer away from.",
     "interval": "Guide only during this part of the drawing, which runs from 1 down to 0. The rest costs half.",
     "temperature": "How daring each choice is. 0 always takes the likeliest.",
+    "mode": "MaskGIL decides many parts at each look. Its autoregressive twin writes one part after the other, line by "
+    "line. The twin can also begin a picture that MaskGIL completes.",
+    "ar_tokens": "How many of the picture's tokens the twin writes, from the top left, before MaskGIL goes on.",
     "order": "Which parts are decided first: the surest, any, spread evenly, or line by line.",
 }
 
@@ -69,39 +76,70 @@ def read(model: str, prompt: str) -> Request:
     if state[NEW_SEED]:
         state[key("seed")] = any_seed()
     values["negative"] = values["negative"].strip()
+    if values["mode"] != "hybrid":
+        values["ar_tokens"] = None
     return Request(**values, seed=state[key("seed")], size=state.get(key("size")))
 
 
-def settings(sizes: list[tuple[int, int]]) -> None:
+def settings(loaded: Loaded) -> None:
     """The widgets of everything but the prompt, folded under a line that sums them up."""
     state = st.session_state
-    if state.get(key("size")) not in sizes:
-        state[key("size")] = sizes[0]
-    width, height = state[key("size")]
-    pictures = "1 picture" if state[key("n")] == 1 else f"{state[key('n')]} pictures"
-    with st.expander(f"{width} × {height}, {state[key('steps')]} steps, {pictures}", icon=":material/tune:"):
-        _widgets(sizes)
+    if state.get(key("size")) not in loaded.sizes:
+        state[key("size")] = loaded.sizes[0]
+    rows, columns = loaded.model.grid(state[key("size")])
+    if not loaded.model.has_twin:
+        state[key("mode")] = "mar"
+    if state[key("ar_tokens")] is None or state[key("ar_tokens")] > rows * columns:
+        state[key("ar_tokens")] = rows * columns // 2
+    # The key keeps it open while the line changes.
+    with st.expander(_summary(rows * columns), icon=":material/tune:", key="settings"):
+        _widgets(loaded, rows * columns)
 
 
-def _widgets(sizes: list[tuple[int, int]]) -> None:
+def _summary(tokens: int) -> str:
+    now = {name: st.session_state[key(name)] for name in ("size", "n", "steps", "mode", "ar_tokens")}
+    width, height = now["size"]
+    how = {
+        "mar": f"{now['steps']} steps",
+        "hybrid": f"{now['ar_tokens']} tokens, then {now['steps']} steps",
+        "ar": f"{tokens} tokens",
+    }
+    return f"{width} × {height}, {how[now['mode']]}, {now['n']} picture{'s' * (now['n'] > 1)}"
+
+
+def _widgets(loaded: Loaded, tokens: int) -> None:
     """Ranges and choices stretch to a value that was filled in from a picture."""
+    sizes = loaded.sizes
     now = {name: st.session_state[key(name)] for name in DEFAULTS}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox("Size", sizes, key=key("size"), format_func=_size_name, width=170)
         st.selectbox("Pictures", sorted({*PICTURES, now["n"]}), key=key("n"), width=100)
+    if loaded.model.has_twin:
+        st.segmented_control(
+            "Drawn by", list(MODES), key=key("mode"), format_func=MODES.get, required=True, help=HELP["mode"]
+        )
+    else:
+        st.caption("Drawn by MaskGIL: this model has no autoregressive twin, which could begin the picture.")
+    alone = now["mode"] == "ar"  # the twin, which takes a step for each token, in their order
+    if now["mode"] == "hybrid":
+        st.slider("Tokens by the twin", 0, tokens, key=key("ar_tokens"), help=HELP["ar_tokens"])
     steps = sorted({*STEPS, now["steps"]})
-    st.select_slider("Steps", steps, key=key("steps"), format_func=lambda n: STEPS.get(n, str(n)), help=HELP["steps"])
+    st.select_slider(
+        "Steps", steps, key=key("steps"), format_func=lambda n: STEPS.get(n, str(n)), help=HELP["steps"], disabled=alone
+    )
     low, high = min(1.0, now["guidance"]), max(10.0, now["guidance"])
     st.slider("Guidance", low, high, step=0.5, key=key("guidance"), help=HELP["guidance"])
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.number_input("Seed", 0, MAX_SEED, step=1, key=key("seed"), help=HELP["seed"], width=190)
         st.toggle("a new one each time", key=NEW_SEED)
     st.text_input("Without", key=key("negative"), max_chars=MAX_PROMPT, help=HELP["negative"])
-    st.slider("Guide from ... to ...", 0.0, 1.0, step=0.05, key=key("interval"), help=HELP["interval"])
+    st.slider(
+        "Guide from ... to ...", 0.0, 1.0, step=0.05, key=key("interval"), help=HELP["interval"], disabled=alone
+    )
     st.slider(
         "Temperature", 0.0, max(2.0, now["temperature"]), step=0.05, key=key("temperature"), help=HELP["temperature"]
     )
-    st.selectbox("Order", ORDERS, key=key("order"), help=HELP["order"])
+    st.selectbox("Order", ORDERS, key=key("order"), help=HELP["order"], disabled=alone)
 
 
 def _size_name(size: tuple[int, int]) -> str:
