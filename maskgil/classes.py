@@ -37,14 +37,17 @@ class ClassNames:
     def open(folder: str | Path, classes: int) -> "ClassNames":
         """The names of a model folder, or numbers only. Raises ValueError for a file that is not as described above."""
         path = Path(folder) / FILE
-        if not path.is_file():
-            return ClassNames(classes)
+        return ClassNames.read(path, classes) if path.is_file() else ClassNames(classes)
+
+    @staticmethod
+    def read(path: Path, classes: int) -> "ClassNames":
+        """The names of a file. Raises ValueError for one that is missing, or not as described above."""
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(entries, dict):
                 entries = [entries[str(number)] for number in range(len(entries))]
             names = [entry.split(",") if isinstance(entry, str) else [str(name) for name in entry] for entry in entries]
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is no list of class names: {type(error).__name__} {error}") from None
         return ClassNames(classes, [[name.strip() for name in entry] for entry in names])
 

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from maskgil import checkpoint
 from maskgil.autoregressive import Autoregressive, RasterPainter
+from maskgil.buckets import bucket_classes, rounded, sizes_of
 from maskgil.classes import ClassNames
 from maskgil.condition import Condition
 from maskgil.decoding import Canvas, Step, fill, parallel
@@ -107,6 +108,8 @@ class Progress:
 class TextToImage:
     """Draws the given sizes only: those that the generator was trained for, the first as the default.
 
+    `bucket_classes`: the classes (maskgil/buckets.py) whose buckets the sizes are; none for a fixed list of sizes.
+
     Raises ValueError when the three models do not fit together.
     """
 
@@ -137,6 +140,7 @@ class TextToImage:
         self.generator, self.text_encoder, self.tokenizer = generator, text_encoder, tokenizer
         self.sizes = [tuple(size) for size in sizes]
         self.vocabulary = vocabulary or {}
+        self.bucket_classes = bucket_classes(self.vocabulary)
         self._twin = twin
         if isinstance(twin, Autoregressive):
             check_twin(twin, generator.config)
@@ -180,8 +184,7 @@ class TextToImage:
                 module.to(device).requires_grad_(False)
         beside = folder.resolve().with_name(f"{folder.resolve().name}-ar")
         other = checkpoint.resolve(twin) if twin is not None else beside if beside.is_dir() else None
-        sizes = [tuple(size) for size in vocabulary["sizes"]]
-        return TextToImage(generator, encoder, tokenizer, sizes, vocabulary, other)
+        return TextToImage(generator, encoder, tokenizer, sizes_of(vocabulary), vocabulary, other)
 
     @property
     def device(self) -> torch.device:
@@ -255,14 +258,24 @@ class TextToImage:
             return tuple(size)
         width, height = size
         if width < 1 or height < 1:
-            raise ValueError(
-                f"size {width}x{height}: give a width and a height in pixels, one of {_listed(self.sizes)}"
-            )
-        nearest = min(self.sizes, key=lambda other: _distance((width, height), other))
+            can = _listed(self.sizes[:8]) + (", ..." if len(self.sizes) > 8 else "")
+            raise ValueError(f"size {width}x{height}: give a width and a height in pixels, one of {can}")
+        if self.bucket_classes:
+            nearest = self.rounded((width, height))
+            can = f"the {len(self.sizes)} buckets of {', '.join(map(str, self.bucket_classes))}"
+        else:
+            nearest = min(self.sizes, key=lambda other: _distance((width, height), other))
+            can = _listed(self.sizes)
         raise ValueError(
-            f"this model cannot draw {width}x{height}: the nearest size is {nearest[0]}x{nearest[1]}; "
-            f"it draws {_listed(self.sizes)}"
+            f"this model cannot draw {width}x{height}: the nearest size is {nearest[0]}x{nearest[1]}; it draws {can}"
         )
+
+    def rounded(self, size: Size) -> Size:
+        """The nearest size to draw, for a model of buckets; one with a fixed list takes a size as it is or refuses it.
+
+        `draw` does not round: who asked should be told. Raises ValueError for no size at all.
+        """
+        return rounded(tuple(size), self.bucket_classes) if self.bucket_classes else tuple(size)
 
     def grid(self, size: Size) -> tuple[int, int]:
         """(rows, columns) of the tokens of a picture of (width, height)."""
@@ -421,12 +434,10 @@ def _vocabulary(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is missing: it lists the sizes and words of the model") from None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
-    sizes = vocabulary.get("sizes") if isinstance(vocabulary, dict) else None
-    pairs = isinstance(sizes, list) and all(
-        isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size) for size in sizes
-    )
-    if not sizes or not pairs:
-        raise ValueError(f'{path} lists no sizes: it needs "sizes": [[width, height], ...]')
+    try:
+        sizes_of(vocabulary if isinstance(vocabulary, dict) else {})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return vocabulary
 
 

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from maskgil.buckets import CLASSES, buckets, fit, nearest, size_class
+from maskgil.buckets import CLASSES, buckets, every_bucket, fit, nearest, rounded, size_class, sizes_of
 
 
 @pytest.mark.parametrize("size, count", [(256, 25), (512, 49), (768, 73), (1024, 97)])
@@ -53,3 +53,27 @@ def test_what_is_no_size_is_refused():
         buckets(250)
     with pytest.raises(ValueError, match="0x5"):
         nearest((0, 5), buckets(256))
+
+
+def test_what_is_asked_for_becomes_the_nearest_bucket_of_the_class_of_its_area():
+    assert rounded((512, 288), (512, 256)) == (672, 384)  # 16 : 9 with about 512 x 512 pixels
+    assert rounded((300, 170), (512, 256)) in buckets(256) and rounded((300, 170), (512,)) in buckets(512)
+    assert rounded((5000, 100), (256,)) == (512, 128), "4 to 1 is the limit"
+    for shape in every_bucket((512, 256)):
+        assert rounded(shape, (512, 256)) == shape
+    for size in ((0, 0), (-1, 5), (512, 0)):
+        with pytest.raises(ValueError, match="give a width and a height"):
+            rounded(size, (512, 256))
+
+
+def test_a_vocabulary_lists_its_sizes_or_names_classes_of_them():
+    assert sizes_of({"sizes": [[96, 64], [64, 64]]}) == [(96, 64), (64, 64)]
+    found = sizes_of({"bucket_classes": [512, 256]})
+    assert found[0] == (512, 512) and sorted(found) == sorted({*buckets(512), *buckets(256)})
+    with pytest.raises(ValueError, match="lists no sizes"):
+        sizes_of({"words": ["cat"]})
+    for wrong in (256, [250], ["256"], [0], [True], {"256": 1}):
+        with pytest.raises(ValueError, match="give a list of classes"):
+            sizes_of({"bucket_classes": wrong})
+    with pytest.raises(ValueError, match='leave "sizes" out'):
+        sizes_of({"bucket_classes": [256], "sizes": [[64, 64]]})

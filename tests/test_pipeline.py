@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import text_encoder
 from maskgil import checkpoint
+from maskgil.buckets import every_bucket
 from maskgil.condition import Condition
 from maskgil.decoding import Canvas
 from maskgil.guidance import Guidance
@@ -147,6 +148,18 @@ def test_bad_input_is_one_line_before_anything_is_drawn(draws, arguments, messag
     with pytest.raises(ValueError, match=message) as error:
         draws.draw(**({"prompts": ["cat"], "seeds": [1]} | arguments))
     assert "\n" not in str(error.value)
+
+
+def test_a_model_of_buckets_names_the_nearest_and_draws_only_what_it_was_trained_on():
+    draws = TextToImage(make_tiny(), Letters(), Shades(), every_bucket((64, 32)), {"bucket_classes": [64, 32]})
+    assert draws.bucket_classes == (64, 32) and draws.checked_size(None) == (64, 64)
+    for size in draws.sizes:
+        assert draws.rounded(size) == size
+    assert draws.rounded((130, 34)) == (128, 32) and draws.rounded((40, 30)) == (32, 32)
+    with pytest.raises(ValueError, match="cannot draw 130x34: the nearest size is 128x32; it draws the . buckets"):
+        draws.draw(["cat"], [1], (130, 34))
+    fixed = TextToImage(make_tiny(), Letters(), Shades(), SIZES)
+    assert fixed.rounded((130, 34)) == (130, 34) and not fixed.bucket_classes
 
 
 def test_parts_that_do_not_fit_are_refused():

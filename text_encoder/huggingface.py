@@ -94,10 +94,12 @@ class HuggingFaceEncoder(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> "HuggingFaceEncoder":
-        """The encoder that a folder names."""
+        """The encoder that a folder names: one that lies in it, or a hub id or folder elsewhere."""
         entries = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         try:
-            return cls(entries["name"], entries["length"], entries["padding"])
+            inside = Path(folder) / entries["name"]
+            name = str(inside) if inside.is_dir() else entries["name"]
+            return cls(name, entries["length"], entries["padding"])
         except KeyError as error:
             raise ValueError(f"{folder}/config.json lacks {error}") from None
 

@@ -3,26 +3,51 @@
     python -m train.publish scenes tokenizer=runs/decoder/export generator=runs/generator/export out=weights/scenes
     python -m train.publish ar twin=runs/ar/export model=weights/scenes out=weights/scenes-ar
     python -m train.publish reader reader=runs/reader/export sprites=FOLDER out=weights/scenes-reader
+    python -m train.publish text generator=runs/t2i-xl-512/export tokenizer=FOLDER text_encoder=google/flan-t5-xl
+        size=512,256 out=weights/t2i-xl
+    python -m train.publish class generator=runs/c2i-b/export tokenizer=FOLDER size=256 out=weights/imagenet-b
+        [class_names=FILE]
 
 `scenes` writes tokenizer/, text_encoder/, generator/ and vocabulary.json, and opens the result once: parts that do not
 belong together are refused. `ar` writes the autoregressive twin of such a model, of the same tokenizer and text encoder
-or refused. The model card (README.md) is written by people.
+or refused. `text` and `class` do as `scenes` does for the large recipes (train/large.py), as a new folder that appears
+whole or not at all:
+
+    size          the classes of sizes that the generator was trained on, the usual one first (maskgil/buckets.py)
+    shape         any: all buckets of each class;  square: only SIZE x SIZE, as class-driven models usually learn
+    text_encoder  a Hugging Face name, which is recorded and not copied, or a folder, which is copied
+    class_names   JSON as maskgil/classes.py reads it; left out: the names of the folders that it was trained on
+
+The model card (README.md) is written by people.
 """
 
+import inspect
 import json
 import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
-import text_encoder
+import text_encoder as encoders
 from maskgil import checkpoint
+from maskgil.buckets import buckets
+from maskgil.classes import FILE as CLASS_NAMES
+from maskgil.classes import ClassNames
 from maskgil.pipeline import TextToImage
 from train.evaluate import write_reference
 from train.scenes.captions import vocabulary
 from train.scenes.reader import save_reader
 from train.scenes.sprites import Sprites
+
+# The same weights again for other frameworks, and what downloads leave behind.
+NOT_COPIED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "onnx", ".git", ".cache")
 
 
 def scenes(tokenizer: str, generator: str, out: str) -> None:
@@ -33,12 +58,111 @@ def scenes(tokenizer: str, generator: str, out: str) -> None:
     notes = checkpoint.describe(Path(generator) / "generator")
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
     checkpoint.save(target / "generator", trunk, "maskgil", trunk.config.to_dict(), **hashes)
-    text_encoder.load(Path(generator) / "text_encoder").save(target / "text_encoder")
+    encoders.load(Path(generator) / "text_encoder").save(target / "text_encoder")
     partial = target / "vocabulary.json.partial"
     partial.write_text(json.dumps(vocabulary(), indent=1) + "\n")
     os.replace(partial, target / "vocabulary.json")
     TextToImage.load(target)
-    print(f"{target}: {sum(f.stat().st_size for f in target.rglob('*') if f.is_file()) / 1e6:.1f} MB")
+    print(f"{target}: {_megabytes(target):.1f} MB")
+
+
+def text(generator: str, tokenizer: str, text_encoder: str, size: str, out: str, shape: str = "any") -> None:
+    trunk, notes = _generator(generator)
+    if trunk.config.classes is not None:
+        raise ValueError(f"{generator} is driven by classes: publish it with `python -m train.publish class`")
+    sizes, codes = _sizes(size, shape), _tokenizer(tokenizer, generator, notes)
+    encoder = encoders.load(text_encoder)
+    _belong("text encoder", text_encoder, encoder, generator, notes)
+    with _appearing(out) as target:
+        place = target / "text_encoder"
+        if isinstance(encoder, encoders.HuggingFaceEncoder) and Path(encoder.name).is_dir():
+            shutil.copytree(encoder.name, place / "model", ignore=shutil.ignore_patterns(*NOT_COPIED))
+            encoder.name = "model"
+        encoder.save(place)
+        del encoder
+        _finish(target, trunk, notes, codes, sizes)
+
+
+def class_driven(
+    generator: str, tokenizer: str, size: str, out: str, shape: str = "square", class_names: str = ""
+) -> None:
+    trunk, notes = _generator(generator)
+    if (classes := trunk.config.classes) is None:
+        raise ValueError(f"{generator} is driven by texts: publish it with `python -m train.publish text`")
+    sizes, codes = _sizes(size, shape), _tokenizer(tokenizer, generator, notes)
+    trained = [[name] for name in notes.get("classes", [])]
+    names = ClassNames.read(Path(class_names), classes).names if class_names else trained
+    with _appearing(out) as target:
+        if names:
+            (target / CLASS_NAMES).write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _finish(target, trunk, notes, codes, sizes)
+
+
+def _generator(folder: str) -> tuple[nn.Module, dict[str, Any]]:
+    """The generator of an export, in bfloat16, and what its config.json notes."""
+    path = Path(folder) / "generator" if (Path(folder) / "generator").is_dir() else Path(folder)
+    notes = {key: value for key, value in checkpoint.describe(path).items() if key not in ("kind", "config")}
+    return checkpoint.load(path, "maskgil", torch.bfloat16), notes
+
+
+def _tokenizer(name: str, generator: str, notes: dict[str, Any]) -> nn.Module:
+    model = checkpoint.load(checkpoint.resolve(name), "vq")
+    _belong("tokenizer", name, model, generator, notes)
+    return model
+
+
+def _belong(part: str, name: str, model: Any, generator: str, notes: dict[str, Any]) -> None:
+    """ValueError when the generator was trained with another tokenizer or text encoder, or does not say with which."""
+    wanted, found = notes.get(f"{part.replace(' ', '_')}_hash"), checkpoint.fingerprint(model.identity())
+    if wanted is None:
+        raise ValueError(f"{generator} does not say which {part} it was trained with: give an export of train")
+    if wanted != found:
+        raise ValueError(
+            f"{generator} was trained with another {part} than {name}: it wants the fingerprint {wanted}, this one has "
+            f"{found}; give the one that its cache was made with"
+        )
+
+
+def _sizes(size: str, shape: str) -> dict[str, Any]:
+    """What vocabulary.json says of the sizes."""
+    try:
+        classes = [int(side) for side in size.split(",")]
+    except ValueError:
+        raise ValueError(f"size={size}: give classes of sizes, such as 512 or 512,256") from None
+    if shape not in ("any", "square"):
+        raise ValueError(f"shape={shape}: choose any or square")
+    for side in classes:
+        buckets(side)  # refuses what is no class
+    return {"bucket_classes": classes} if shape == "any" else {"sizes": [[side, side] for side in classes]}
+
+
+@contextmanager
+def _appearing(out: str) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` at the end; after an error nothing is left of it."""
+    target = Path(out)
+    if target.exists():
+        raise ValueError(f"{out} is there already: give another folder, or remove it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.", ignore_cleanup_errors=True) as made:
+        filled = Path(made) / target.name
+        filled.mkdir()
+        yield filled
+        os.rename(filled, target)
+    print(f"{target}: {_megabytes(target):.1f} MB")
+
+
+def _finish(
+    target: Path, trunk: nn.Module, notes: dict[str, Any], tokenizer: nn.Module, sizes: dict[str, Any]
+) -> None:
+    """Write the parts that all models have, and open the whole once."""
+    checkpoint.save(target / "tokenizer", tokenizer, "vq", tokenizer.config.to_dict())
+    checkpoint.save(target / "generator", trunk, "maskgil", trunk.config.to_dict(), **notes)
+    (target / "vocabulary.json").write_text(json.dumps(sizes, indent=1) + "\n")
+    TextToImage.load(target, dtype=torch.bfloat16)
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
 def ar(twin: str, model: str, out: str) -> None:
@@ -46,7 +170,7 @@ def ar(twin: str, model: str, out: str) -> None:
     notes = checkpoint.describe(twin)
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash") if name in notes}
     checkpoint.save(out, found, found.kind, found.config.to_dict(), **hashes)
-    print(f"{out}: {sum(f.stat().st_size for f in Path(out).rglob('*') if f.is_file()) / 1e6:.1f} MB")
+    print(f"{out}: {_megabytes(Path(out)):.1f} MB")
 
 
 def reader(reader: str, sprites: str, out: str) -> None:
@@ -56,16 +180,27 @@ def reader(reader: str, sprites: str, out: str) -> None:
         write_reference(model.eval(), Sprites(sprites), Path(out) / "reference.safetensors")
 
 
+PARTS = {"scenes": scenes, "text": text, "class": class_driven, "ar": ar, "reader": reader}
+
+
 def main(arguments: list[str]) -> None:
-    parts = {"scenes": scenes, "ar": ar, "reader": reader}
-    if not arguments or arguments[0] not in parts:
-        raise ValueError(f"publish what? {', '.join(parts)}; see the top of train/publish.py")
-    parts[arguments[0]](**dict(a.split("=", 1) for a in arguments[1:]))
+    """The command; see the top of this file."""
+    if not arguments or arguments[0] not in PARTS:
+        raise ValueError(f"publish what? {', '.join(PARTS)}; see the top of train/publish.py")
+    part, options = PARTS[arguments[0]], dict(a.partition("=")[::2] for a in arguments[1:])
+    takes = inspect.signature(part).parameters
+    required = [name for name, parameter in takes.items() if parameter.default is inspect.Parameter.empty]
+    missing = [f"{name}=" for name in required if not options.get(name)]
+    strange = [name for name in options if name not in takes]
+    if missing or strange:
+        known = f"{', '.join(strange)} is not known; " if strange else ""
+        raise ValueError(f"{known}{arguments[0]} needs {', '.join(missing) or 'nothing more'}: see train/publish.py")
+    part(**options)
 
 
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (ValueError, TypeError) as error:
-        print(f"train.publish: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"train.publish: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
