@@ -1,0 +1,127 @@
+"""The text grows and the picture with it: what the new words do not contradict stays, the rest becomes holes again.
+
+    changed = reconsider(generator, canvas, old, new, seeds)     # "a cat" -> "a cat on the beach"
+    fill(painter, changed.canvas, plan(draws, changed, seeds, Settings()))
+
+Each decided token is hidden once, with the others of its mask, and scored from what is then visible, under the old
+text and under the new one. A token that the new text makes no less likely is kept; so a picture morphs and does not
+jump, and a text that says the same changes nothing.
+
+B pictures, N tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from maskgil import noise
+from maskgil.condition import Condition
+from maskgil.decoding import Canvas, Step
+from maskgil.painters import Model
+from maskgil.pipeline import Settings, TextToImage
+
+MASKS = 4  # a token is judged from three quarters of the picture: fewer masks cost less and see less
+
+# Nats by which a token may fall and stay: a tenth less likely is no contradiction. It must be above the rounding of two
+# evaluations whose texts have different lengths (bfloat16 knows a logit of 10 to 0.03), and is far below what a token
+# loses when the new words speak of its place.
+MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class Repaint:
+    """A canvas in which what fell is a hole; kept tokens keep all that is known of them.
+
+    change  log-probability of each token under the new text less that under the old one; 0 at what was a hole
+    kept    share of each picture's decided tokens that stay (1 where none was decided)
+    nfe     evaluations of the model that this cost each picture
+    first   steps that were made before: where those to come go on counting, so that no noise is drawn twice
+    """
+
+    canvas: Canvas
+    change: Float[Tensor, "B N"]
+    kept: Float[Tensor, " B"]
+    nfe: int
+    first: int
+
+
+@torch.no_grad()
+def reconsider(
+    model: Model,
+    canvas: Canvas,
+    old: Condition,
+    new: Condition,
+    seeds: Sequence[int],
+    masks: int = MASKS,
+    margin: float = MARGIN,
+) -> Repaint:
+    """Doubt every decided token of a canvas of codes that was drawn after `old`, now that the text is `new`.
+
+    The canvas may be finished or have holes, which stay hidden throughout. Texts and seeds: one for each picture.
+    No guidance: it sharpens differences to the empty text, and here two texts are compared with each other.
+    """
+    if len(seeds) != len(canvas):
+        raise ValueError(f"{len(seeds)} seeds for {len(canvas)} pictures: give one for each")
+    decided = ~canvas.hole
+    group = complementary(decided, torch.as_tensor(seeds, device=decided.device), masks)
+    used = min(masks, int(decided.sum(1).max()))
+    change = torch.zeros(decided.shape, device=decided.device)
+    texts, mask_id = Condition.cat([old, new]), model.config.mask_id
+    for number in range(used):
+        hidden = group == number
+        tokens = canvas.tokens.masked_fill(canvas.hole | hidden, mask_id)
+        logits = model(tokens.repeat(2, 1), canvas.grid, texts).float()
+        codes = canvas.tokens.masked_fill(canvas.hole, 0).repeat(2, 1)[..., None]
+        before, now = (logits.gather(-1, codes)[..., 0] - logits.logsumexp(-1)).chunk(2)
+        change = torch.where(hidden, now - before, change)
+    keep = decided & (change >= -margin)
+    kept = torch.where(decided.any(1), keep.sum(1) / decided.sum(1).clamp_min(1), 1.0)
+    after = Canvas(
+        tokens=canvas.tokens,
+        hole=~keep,
+        grid=canvas.grid,
+        revealed=canvas.revealed.masked_fill(~keep, -1),
+        confidence=canvas.confidence.masked_fill(~keep, 0.0),
+    )
+    return Repaint(after, change, kept, nfe=2 * used, first=int(canvas.revealed.max()) + 1)
+
+
+def complementary(decided: Bool[Tensor, "B N"], seeds: Int[Tensor, " B"], masks: int) -> Int[Tensor, "B N"]:
+    """The mask, 0 to masks - 1, of each decided token, drawn by its picture's seed and equally often; -1 for holes."""
+    if masks < 1:
+        raise ValueError(f"{masks} masks: give at least 1")
+    step = torch.ones_like(seeds)  # step 0 of this stream are the cells of a variation (app/edit.py)
+    draw = noise.uniform(seeds, noise.Stream.REPAINT, step, decided.shape[1], 1)[..., 0]
+    order = draw.masked_fill(~decided, 2.0).argsort(dim=1, stable=True)
+    place = torch.arange(decided.shape[1], device=decided.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, place)
+    return torch.where(decided, rank % masks, -1)
+
+
+def plan(draws: TextToImage, changed: Repaint, seeds: Sequence[int], settings: Settings) -> list[Step]:
+    """The ordinary plan for the holes, entered where a plan from a blank canvas would stand with as much decided.
+
+    A picture that keeps everything has nothing to be done to it, and a company of such pictures needs no step.
+    Raises ValueError for an impossible seed or setting.
+    """
+    canvas = changed.canvas
+    holes = canvas.holes()
+    if not any(holes):
+        return []
+    steps = steps_left(max(holes), settings.curve.counts(settings.steps, canvas.hole.shape[1]))
+    # A picture without holes goes along as if it had only holes: a step decides holes, and it finds none there.
+    company = replace(canvas, hole=canvas.hole | ~canvas.hole.any(1, keepdim=True))
+    return draws.plan(company, seeds, replace(settings, steps=steps), first=changed.first)
+
+
+def steps_left(holes: int, counts: Sequence[int]) -> int:
+    """How many of the last steps, deciding `counts` tokens one after the other, it takes to fill so many holes."""
+    taken = 0
+    for number, count in enumerate(reversed(counts), 1):
+        taken += count
+        if taken >= holes:
+            return number
+    raise AssertionError(f"{holes} holes for a plan of {sum(counts)}")
