@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from app_fixtures import tiny_model
+from app_fixtures import tiny_classes, tiny_model, tiny_twin
 from PIL import Image
 
 from app import picture
 from app.__main__ import main
 from app.ear import Ear
 from app.request import Request, parse_size
+from app.vocabulary import Vocabulary
 from speech.transcriber import Transcript
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(tmp_path_factory.mktemp("weights"))
     tiny_model(folder / "scenes")
+    tiny_twin(tiny_model(folder / "paired"))
+    tiny_classes(folder / "animals")
     return folder
 
 
@@ -75,6 +78,26 @@ def test_notes_can_be_left_out():
     assert picture.read(Path("d.png").read_bytes())[1] is None and not Image.open("d.png").info
 
 
+@pytest.mark.parametrize(("mode", "tokens"), [("hybrid", 12), ("ar", None)])
+def test_the_twin_draws_and_the_picture_remembers_it(mode: str, tokens: int | None):
+    number = [] if tokens is None else ["--ar-tokens", str(tokens)]
+    told = ["generate", "a dog", "--model", "paired", "--steps", "2", "--seed", "3", "--out", "d.png"]
+    assert main([*told, "--mode", mode, *number]) == 0
+    image, request = picture.read(Path("d.png").read_bytes())
+    assert request is not None and (request.mode, request.ar_tokens) == (mode, tokens)
+    assert main(told) == 0
+    assert picture.read(Path("d.png").read_bytes())[0].tobytes() != image.tobytes(), "MaskGIL alone draws another"
+
+
+def test_a_class_is_drawn_by_number_or_name(capsys: pytest.CaptureFixture):
+    for prompt in ("2", "Golden retriever"):
+        assert main(["generate", prompt, "--model", "animals", "--steps", "2", "--seed", "1", "--out", "x.png"]) == 0
+    capsys.readouterr()
+    assert "no class is called 'a cat'" in refused(["generate", "a cat", "--model", "animals"], capsys)
+    assert main(["models"]) == 0 and "3 classes" in capsys.readouterr().out
+    assert main(["models", "animals"]) == 0 and "0 tench, Tinca tinca; 1 goldfish" in capsys.readouterr().out
+
+
 def test_unknown_words_are_refused_by_name_unless_one_insists(capsys: pytest.CaptureFixture):
     line = refused(["generate", "a kat on the moon"], capsys)
     assert "'kat'" in line and "'moon'" in line and "did you mean cat" in line and "--anyway" in line
@@ -103,6 +126,10 @@ def test_unknown_words_are_refused_by_name_unless_one_insists(capsys: pytest.Cap
         (["a cat", "--n", "1000"], "number of pictures"),
         (["a cat", "--seed", "-1"], "seed is -1"),
         (["a cat", "--order", "any"], "order"),
+        (["a cat", "--mode", "both"], "choose one of mar, ar, hybrid"),
+        (["a cat", "--mode", "hybrid"], "no autoregressive twin"),
+        (["a cat", "--ar-tokens", "5"], "go with mode hybrid, not with mar"),
+        (["a cat", "--model", "paired", "--mode", "hybrid", "--ar-tokens", "65"], "from 0 to 64"),
         (["a cat", "--out", "cat.jpg"], "ends in .png"),
         (["a cat", "--out", "nowhere/cat.png"], "no folder"),
         (["a cat", "--model", "nothing"], "no model named 'nothing'"),
@@ -184,9 +211,19 @@ def test_models_are_listed_and_explained(capsys: pytest.CaptureFixture, monkeypa
 def test_help_teaches_and_a_real_process_ends_with_two():
     told = subprocess.run([sys.executable, "-m", "app", "generate", "--help"], capture_output=True, text=True, cwd=ROOT)
     assert told.returncode == 0 and "two cats on the beach" in told.stdout and "--guidance-interval" in told.stdout
+    assert "--mode {mar,ar,hybrid}" in told.stdout and "the twin begins" in told.stdout
     wrong = subprocess.run([sys.executable, "-m", "app", "generate", ""], capture_output=True, text=True, cwd=ROOT)
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and "Traceback" not in wrong.stderr
     assert len(wrong.stderr.splitlines()) == 1 and wrong.stdout == ""
+
+
+def test_three_d_is_known_where_3d_is():
+    words = Vocabulary.from_dict({"words": ["a", "cat", "3d"]})
+    assert words.written("a three d cat, Three-D") == "a 3d cat, 3d" and not words.unknown("a Three d cat")
+    assert words.written("three dogs") == "three dogs"
+    others = Vocabulary.from_dict({"words": ["a", "cat", "three"]})
+    assert others.written("a three d cat") == "a three d cat" and others.unknown("a three d cat") == ["three d"]
+    assert "".join(piece.text for piece in words.pieces("in three d!")) == "in three d!"
 
 
 def test_sizes_are_read():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,13 @@ def gallery(tmp_path: Path) -> Gallery:
 
 def test_what_is_kept_comes_back_with_every_setting(gallery: Gallery):
     request = wish("два кота 🐈", steps=5, guidance=2.5, interval=(0.1, 0.3), negative="a dog", order="halton")
+    request = replace(request, mode="hybrid", ar_tokens=12)
     entry = gallery.add(ME, image(), request)
     again = Gallery(gallery.folder).get(ME, entry.id)
     assert again == entry and again.request == request
     read, remembered = picture.read(gallery.png(again))
     assert remembered == request and read.tobytes() == image().tobytes()
+    assert "Mode: hybrid, 12 tokens autoregressive" in picture.parameters(remembered)
 
 
 def test_the_newest_comes_first_and_pages_follow(gallery: Gallery):

@@ -176,6 +176,21 @@ def test_what_was_said_to_the_end_is_kept_even_if_the_page_is_closed(house: Hous
     raise AssertionError("it is not kept")
 
 
+def test_a_mode_that_the_model_has_not_is_said(house: House):
+    async def script(socket: Socket) -> None:
+        socket.tell('{"type": "settings", "mode": "hybrid", "ar_tokens": 4}')
+        socket.speak(True, 0.6)
+        socket.speak(False, 0.6)
+        await socket.until("error")
+        socket.tell('{"type": "settings", "mode": "mar", "ar_tokens": null}')
+        socket.speak(True, 0.6)
+        socket.speak(False, 0.6)
+        await socket.until("kept")
+
+    socket = talk(house, script)
+    assert "no autoregressive twin" in socket.of("error")[0]["message"] and len(socket.of("picture")) == 1
+
+
 def test_a_cough_draws_nothing(house: House, words: list[str]):
     words.clear()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import streamlit as st
-from app_fixtures import tiny_model
+from app_fixtures import tiny_model, tiny_twin
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
@@ -28,6 +28,7 @@ MAIN = Path(__file__).resolve().parent.parent / "app" / "studio" / "main.py"
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(tmp_path_factory.mktemp("weights"))
     tiny_model(folder / "scenes")
+    tiny_twin(tiny_model(folder / "twinned"))
     return folder
 
 
@@ -112,6 +113,28 @@ def test_several_pictures_of_a_fixed_seed(house: houses.House):
         14,
     ]
     assert [item.proto.label for item in page.get("download_button")] == ["Download all"]
+
+
+def test_the_twin_is_offered_where_there_is_one(house: houses.House, monkeypatch: pytest.MonkeyPatch):
+    page = room("draw").run()
+    assert not page.get("button_group") and any("no autoregressive twin" in caption.value for caption in page.caption)
+    monkeypatch.setenv("MASKGIL_MODEL", "twinned")
+    page = room("draw").run()
+    page.get("button_group")[0].set_value("hybrid").run()
+    page.slider(key="wish ar_tokens").set_value(20).run()
+    assert page.expander[0].label == "64 × 64, 20 tokens, then 8 steps, 1 picture"
+    button(page, "a red apple").click().run()
+    page = drawn(page, house)
+    assert not page.exception and not page.error and shown(page) == 1
+    (entry,) = house.gallery.entries(page.session_state["owner"])
+    assert (entry.request.mode, entry.request.ar_tokens) == ("hybrid", 20)
+    assert any("28 steps · 20 tokens by the twin" in html.proto.body for html in page.get("html"))
+    page.get("button_group")[0].set_value("ar").run()
+    assert page.select_slider(key="wish steps").disabled
+    button(page, "a red apple").click().run()
+    page = drawn(page, house)
+    (entry, _) = house.gallery.entries(page.session_state["owner"])
+    assert (entry.request.mode, entry.request.ar_tokens) == ("ar", None)
 
 
 def test_unknown_words_are_marked_and_the_rest_is_drawn(house: houses.House):
@@ -218,8 +241,12 @@ def test_the_gallery_shows_finds_deletes_and_restores(house: houses.House):
     assert [entry.id for entry in house.gallery.entries(owner)] == [apple]
 
 
-def test_a_picture_brings_its_settings_back(house: houses.House):
-    request = Request("a dog", 42, size=(96, 64), steps=5, guidance=12.0, interval=(0.1, 0.3), n=3, order="halton")
+def test_a_picture_brings_its_settings_back(house: houses.House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MASKGIL_MODEL", "twinned")
+    request = Request(
+        "a dog", 42, "twinned", (96, 64), steps=5, guidance=12.0, interval=(0.1, 0.3), n=3, order="halton",
+        mode="hybrid", ar_tokens=7,
+    )  # fmt: skip
     page = AppTest.from_string(
         "import streamlit as st\n"
         "from app.request import Request\n"
