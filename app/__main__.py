@@ -17,13 +17,14 @@ import tyro
 from tyro.conf import Positional, arg
 
 from app import places
-from app.request import MODES, ORDERS, Request, any_seed, parse_size
+from app.request import MODES, ORDERS, SAMPLERS, Request, any_seed, parse_size
 
 EXAMPLES = """\
 examples:
   python -m app generate "two cats on the beach" --out cats.png
   python -m app generate "a red car at night" --n 4 --seed 7 --steps 16 --size 160x96
   python -m app generate "a fox left of a castle" --mode hybrid --ar-tokens 32
+  python -m app generate --model weights/imagenet-b --class "golden retriever" --sampler released
   python -m app listen speech.wav --out spoken.png
   python -m app models
   python -m app ui
@@ -39,15 +40,20 @@ class _Drawing:
     model: str = "scenes"
     """A bundled model by name (`python -m app models` lists them) or a model folder."""
     size: Annotated[str | None, arg(metavar="WxH")] = None
-    """Width x height in pixels, for example 128x128. Left out: the model's first size."""
+    """Width x height in pixels, for example 128x128. Left out: the model's first size. A model of size buckets draws
+    the nearest that it has, and says so."""
+    sampler: Annotated[str, arg(metavar="{" + ",".join(SAMPLERS) + "}")] = Request.sampler
+    """ours: constant guidance. released: what the released code does, guidance that grows from none to 4."""
     steps: int = Request.steps
     """How often MaskGIL looks at the picture: 4 is fast, 8 standard, 16 fine. Mode ar takes a step a token instead."""
     seed: Annotated[int | None, arg(metavar="INT")] = None
     """The same seed draws the same picture. Left out: a new one, which is printed."""
-    guidance: float = Request.guidance
-    """How closely to follow the prompt: 1 is off, 4 usual; more is stricter and less varied."""
-    guidance_interval: tuple[float, float] = Request.interval
-    """Guide only while the plan's time, which runs from 1 down to 0, is in this interval; the rest costs half."""
+    guidance: Annotated[float | None, arg(metavar="FLOAT")] = None
+    """How closely to follow the prompt: 1 is off, 4 usual; more is stricter and less varied. Left out: the sampler's,
+    3.5 for ours, 4 for released."""
+    guidance_interval: Annotated[tuple[float, float] | None, arg(metavar="FLOAT FLOAT")] = None
+    """Guide only while the plan's time, which runs from 1 down to 0, is in this interval; the rest costs half. Left
+    out: the sampler's, 0.1 to 1 for ours, 0 to 1 for released."""
     temperature: float = Request.temperature
     """How daring each choice is: 0 always takes the likeliest."""
     mode: Annotated[str, arg(metavar="{" + ",".join(MODES) + "}")] = Request.mode
@@ -70,10 +76,12 @@ class _Drawing:
 
 @dataclass
 class Generate(_Drawing):
-    """Draw pictures of a sentence."""
+    """Draw pictures of a sentence, or of a class."""
 
-    prompt: Positional[str] = field(kw_only=True)
+    prompt: Positional[Annotated[str | None, arg(metavar="PROMPT")]] = None
     """What to draw, in quotes: "two cats on the beach"."""
+    class_: Annotated[str | None, arg(name="class", metavar="NUMBER|NAME")] = None
+    """Instead of a prompt, for a class-driven model: a class by number, 207, or by name, "golden retriever"."""
 
 
 @dataclass
@@ -120,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
         match command:
             case Generate():
                 _check_out(command.out)
-                draw(command, command.prompt)
+                draw(command, wanted(command))
             case Listen():
                 _check_out(command.out)
                 draw(command, listen(command))
@@ -140,18 +148,42 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def wanted(command: Generate) -> str:
+    """What to draw, said in the way that the model is driven. ValueError for a prompt where it takes a class, ..."""
+    from app import catalogue
+
+    if command.prompt is None and command.class_ is None:
+        raise ValueError("Missing: what to draw, in quotes, or --class for a class-driven model (--help explains)")
+    if command.prompt is not None and command.class_ is not None:
+        raise ValueError("both a prompt and --class: give the one that the model is driven by")
+    classes = catalogue.find(command.model).classes
+    if classes is None and command.class_ is not None:
+        raise ValueError(f"{command.model} draws what a sentence says: give a prompt instead of --class")
+    if classes is not None and command.prompt is not None:
+        raise ValueError(
+            f"{command.model} draws {classes} classes and reads no sentences: give --class with a number or a name; "
+            f"`python -m app models {command.model}` lists them"
+        )
+    return command.prompt if command.class_ is None else command.class_
+
+
 def draw(command: _Drawing, prompt: str) -> None:
     """Draw and write: every file or none."""
     from app import catalogue, picture
 
+    guided = SAMPLERS.get(command.sampler, {})
+    if command.guidance is not None:
+        guided = guided | {"guidance": command.guidance}
+    if command.guidance_interval is not None:
+        guided = guided | {"interval": command.guidance_interval}
     request = Request(
         prompt=prompt,
         seed=any_seed() if command.seed is None else command.seed,
         model=command.model,
         size=parse_size(command.size) if command.size else None,
         steps=command.steps,
-        guidance=command.guidance,
-        interval=command.guidance_interval,
+        **guided,
+        sampler=command.sampler,
         temperature=command.temperature,
         order=command.order,
         negative=command.negative,
@@ -162,6 +194,13 @@ def draw(command: _Drawing, prompt: str) -> None:
     model = catalogue.find(request.model)
     if (complaint := model.vocabulary.complaint(f"{prompt} {command.negative}")) and not command.anyway:
         raise ValueError(f"{complaint}: say it in its words (`python -m app models {command.model}`), or add --anyway")
+    if model.classes is not None:
+        from maskgil.classes import ClassNames
+
+        names = ClassNames.open(model.folder, model.classes)
+        for text in (prompt, command.negative):
+            if text.strip():
+                names.number(text)
     print(f"loading {model.name} ...", file=sys.stderr)
     from tqdm import tqdm  # after all that can be refused in no time
 
@@ -170,6 +209,8 @@ def draw(command: _Drawing, prompt: str) -> None:
     engine = Engine()
     try:
         job = engine.submit(request)
+        if job.rounded:
+            print(job.rounded, file=sys.stderr)
         with tqdm(total=request.steps, unit="step", file=sys.stderr, leave=False) as bar:
             while not job.over:
                 job.wait_change(bar.n, timeout=0.5)

@@ -74,8 +74,7 @@ def find(name: str) -> Model:
 
 def line(model: Model) -> str:
     """The model in one line."""
-    sizes = " ".join(f"{w}x{h}" for w, h in model.vocabulary.sizes)
-    return f"{model.name:12} {model.reads:14} {sizes}   {model.megabytes:.1f} MB   {model.folder}"
+    return f"{model.name:12} {model.reads:14} {model.vocabulary.drawn}   {model.megabytes:.1f} MB   {model.folder}"
 
 
 def describe(model: Model) -> str:

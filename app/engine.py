@@ -14,7 +14,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
@@ -96,6 +96,7 @@ class Job:
         self.frames: list[Frame] = []
         self.error = ""
         self.note = ""
+        self.rounded = ""  # what became of a size that the model does not draw
         self.kept = False
         self.asked, self.began, self.ended = time.monotonic(), 0.0, 0.0
         self._engine, self._finished = engine, finished
@@ -227,13 +228,16 @@ class Engine:
         start: Start | None = None,
         finished: Callable[[Job], object] | None = None,
     ) -> Job:
-        """Queue a request, for a blank canvas or for the holes of a start.
+        """Queue a request, for a blank canvas or for the holes of a start. A model of size buckets draws the nearest to
+        the size asked for, and the job says so.
 
         `finished` is called with the job, on the engine's thread, between its pictures and its end.
 
         Raises ValueError for what the model cannot draw, and when the queue is full.
         """
-        loaded = self.load(request.model)
+        loaded, asked = self.load(request.model), request.size
+        if asked is not None:
+            request = replace(request, size=loaded.model.rounded(asked))
         request = request.fit(loaded.sizes, loaded.model.tokenizer.config.downsample)
         if request.mode != "mar":
             with self._loading:
@@ -241,6 +245,8 @@ class Engine:
         if request.n > self._max_rows:
             raise ValueError(f"{request.n} pictures at once: at most {self._max_rows} are drawn together")
         job = Job(self, loaded, request, owner, start, finished)
+        if asked not in (None, request.size):
+            job.rounded = "{}x{} is drawn as {}x{}, the nearest size of this model".format(*asked, *request.size)
         with self._lock:
             if self._closed:
                 raise ValueError("the engine is shut down: start the program again")

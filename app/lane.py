@@ -16,7 +16,7 @@ from maskgil.condition import Condition
 from maskgil.decoding import Canvas, Step, advance
 from maskgil.guidance import Guidance
 from maskgil.hybrid import prefix_of
-from maskgil.pipeline import Settings, TextToImage
+from maskgil.pipeline import SAMPLERS, Settings, TextToImage
 
 Encode = Callable[[str], Condition]
 
@@ -75,9 +75,11 @@ def settings(request: Request, tokens: int) -> Settings:
     prefix = prefix_of(request.mode, request.ar_tokens, tokens)
     if prefix is not None:
         prefix = replace(prefix, guidance=Guidance(request.guidance), temperature=request.temperature)
-    return Settings(
+    sampler = SAMPLERS[request.sampler]
+    return replace(
+        sampler,
         steps=request.steps,
-        guidance=Guidance(request.guidance, interval=request.interval),
+        guidance=replace(sampler.guidance, scale=request.guidance, interval=request.interval),
         temperature=request.temperature,
         order=request.order,
         prefix=prefix,

@@ -31,7 +31,8 @@ MAX_SECONDS = 600.0  # of sound over one socket
 MAX_SOCKETS = 8
 MAX_QUEUED = 2 * RATE * 8  # bytes of sound that may wait to be heard: eight seconds
 STABLE_WORDS = 3
-SETTINGS = ("model", "steps", "guidance", "seed", "order", "mode", "ar_tokens")  # those that go to the request as such
+# Those that go to the request as such.
+SETTINGS = ("model", "steps", "guidance", "seed", "order", "sampler", "mode", "ar_tokens")
 
 _open: set["Session"] = set()
 _decoder = ThreadPoolExecutor(1, thread_name_prefix="ear")

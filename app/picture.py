@@ -45,7 +45,7 @@ def parameters(request: Request) -> str:
         lines.append(f"Negative prompt: {request.negative}")
     settings = {
         "Steps": request.steps,
-        "Sampler": f"MaskGIL {request.order}",
+        "Sampler": f"MaskGIL {request.order}" + (" released" if request.sampler == "released" else ""),
         "CFG scale": f"{request.guidance:g}",
         "Seed": request.seed,
         "Model": request.model,

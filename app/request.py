@@ -15,6 +15,11 @@ MAX_STEPS = 256
 MAX_SEED = 2**31 - 1
 ORDERS = ("confidence", "random", "halton", "raster")
 MODES = ("mar", "ar", "hybrid")
+# What the samplers of maskgil/pipeline.py guide with when nobody says otherwise (here without its imports).
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "ours": {"guidance": 3.5, "interval": (0.1, 1.0)},
+    "released": {"guidance": 4.0, "interval": (0.0, 1.0)},
+}
 PRESETS = {"fast": 4, "standard": 8, "fine": 16}
 
 
@@ -22,7 +27,8 @@ PRESETS = {"fast": 4, "standard": 8, "fine": 16}
 class Request:
     """One wish for `n` pictures of one prompt; picture i has the seed `seed + i`. `edit` says of a picture that was
     painted over how much of which. `mode` says who draws: MaskGIL (mar), its autoregressive twin (ar), or the twin the
-    first `ar_tokens` tokens and MaskGIL the others (hybrid; None: half of them).
+    first `ar_tokens` tokens and MaskGIL the others (hybrid; None: half of them). `sampler` says how guidance grows over
+    the steps: not at all (ours), or from none to all of it (released).
 
     Raises ValueError with what is wrong and what to do. What depends on the model (its sizes, its tokens) is
     checked by `fit`, once the model is known.
@@ -42,6 +48,7 @@ class Request:
     edit: str = ""
     mode: str = "mar"
     ar_tokens: int | None = None
+    sampler: str = "ours"
 
     def __post_init__(self):
         for name, text in (("prompt", self.prompt), ("negative prompt", self.negative)):
@@ -63,6 +70,8 @@ class Request:
             raise ValueError(f"the guidance interval is {low:g} to {high:g}: give two numbers, 0 <= low <= high <= 1")
         if self.order not in ORDERS:
             raise ValueError(f"unknown order {self.order!r}: choose one of {', '.join(ORDERS)}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"unknown sampler {self.sampler!r}: choose one of {', '.join(SAMPLERS)}")
         if self.mode not in MODES:
             raise ValueError(f"unknown mode {self.mode!r}: choose one of {', '.join(MODES)}")
         if self.ar_tokens is not None and self.mode != "hybrid":
@@ -118,7 +127,7 @@ class Request:
             raise ValueError("seed, steps and number of pictures must be whole numbers")
         if not isinstance(known.get("ar_tokens"), int | None):
             raise ValueError("the number of autoregressive tokens must be a whole number")
-        texts = ("prompt", "model", "order", "negative", "edit", "mode")
+        texts = ("prompt", "model", "order", "negative", "edit", "mode", "sampler")
         if not all(isinstance(known.get(name, ""), str) for name in texts):
             raise ValueError(f"{', '.join(texts[:-1])} and {texts[-1]} must be texts")
         return cls(**known)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maskgil.buckets import bucket_classes, every_bucket
+
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 SPOKEN_3D = re.compile(r"\bthree[ -]d\b", re.IGNORECASE)  # how the bundled recogniser, which has no digits, writes "3d"
 PIECE = re.compile(f"{SPOKEN_3D.pattern}|{WORD.pattern}", re.IGNORECASE)
@@ -35,7 +37,7 @@ class Piece(NamedTuple):
 class Vocabulary:
     """`words` is every word that the model saw, in lower case. Empty means: a model for free text, all words known.
 
-    `sizes` are the pictures that it draws, (width, height), the usual one first.
+    `sizes` are the pictures that it draws, (width, height), the usual one first: a list, or the buckets of `classes`.
     """
 
     objects: tuple[Thing, ...] = ()
@@ -45,6 +47,7 @@ class Vocabulary:
     relations: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
+    classes: tuple[int, ...] = ()
     words: frozenset[str] = field(default=frozenset(), repr=False)
 
     @classmethod
@@ -63,8 +66,18 @@ class Vocabulary:
         things = {name: tuple(_thing(v) for v in values.get(name, ())) for name in ("objects", "backgrounds", "styles")}
         names = {name: tuple(_thing(v).name for v in values.get(name, ())) for name in ("counts", "relations")}
         words = frozenset(str(word).lower() for word in values.get("words", ()))
-        sizes = tuple((int(width), int(height)) for width, height in values.get("sizes", ()))
-        return cls(**things, **names, examples=tuple(values.get("examples", ())), sizes=sizes, words=words)
+        classes = bucket_classes(values)
+        sizes = every_bucket(classes) if classes else [(int(w), int(h)) for w, h in values.get("sizes", ())]
+        examples = tuple(values.get("examples", ()))
+        return cls(**things, **names, examples=examples, sizes=tuple(sizes), classes=classes, words=words)
+
+    @property
+    def drawn(self) -> str:
+        """The sizes in a few words."""
+        if self.classes:
+            usual = " and ".join(f"{side}x{side}" for side in self.classes)
+            return f"{len(self.sizes)} shapes, about {usual}"
+        return " ".join(f"{width}x{height}" for width, height in self.sizes)
 
     def pieces(self, prompt: str) -> list[Piece]:
         """The prompt cut into words and what lies between them; the texts join to the prompt again."""

@@ -66,6 +66,8 @@ def _finished(job: Job) -> None:
     twin = {"mar": "", "hybrid": f" · {request.ar_tokens} tokens by the twin", "ar": " · by the twin"}[request.mode]
     cost = f"{last.of} steps{twin} · {last.nfe} looks a picture · {job.seconds:.1f} s"
     st.html(f'<div class="facts">{seeds} · {cost}</div>')
+    if job.rounded:
+        st.caption(f"{job.rounded[:1].upper()}{job.rounded[1:]}.")
     if job.note:
         st.warning(f"Not kept in the gallery: {job.note}")
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -22,6 +22,7 @@ def show(model: Model) -> None:
         "steps": state[wish.key("steps")],
         "guidance": state[wish.key("guidance")],
         "order": state[wish.key("order")],
+        "sampler": state[wish.key("sampler")],
         "mode": mode,
         "ar_tokens": state[wish.key("ar_tokens")] if mode == "hybrid" else None,
         "pause": state["pause"],

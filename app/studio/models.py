@@ -20,7 +20,7 @@ def page() -> None:
         with st.container(border=True, key=f"model-{len(name)}-{name}"):
             loaded = name in engine.loaded()
             st.subheader(name, anchor=False)
-            sizes = ", ".join(f"{w} × {h}" for w, h in model.vocabulary.sizes)
+            sizes = model.vocabulary.drawn
             memory = "in memory" if loaded else "on disk"
             st.html(f'<div class="facts">{model.reads} · {sizes} · {model.megabytes:.1f} MB · {memory}</div>')
             with st.container(horizontal=True, vertical_alignment="center"):

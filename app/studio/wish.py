@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app.engine import Loaded
-from app.request import MAX_PROMPT, MAX_SEED, ORDERS, Request, any_seed
+from app.request import MAX_PROMPT, MAX_SEED, ORDERS, SAMPLERS, Request, any_seed
 
 STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}
 PICTURES = (1, 2, 4, 6, 9)
@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "interval": Request.interval,
     "temperature": Request.temperature,
     "order": Request.order,
+    "sampler": Request.sampler,
     "n": Request.n,
     "mode": Request.mode,
     "ar_tokens": Request.ar_tokens,
@@ -39,6 +40,7 @@ HELP = {
     "line. The twin can also begin a picture that MaskGIL completes.",
     "ar_tokens": "How many of the picture's tokens the twin writes, from the top left, before MaskGIL goes on.",
     "order": "Which parts are decided first: the surest, any, spread evenly, or line by line.",
+    "sampler": "Whether guidance is as strong at every step (ours), or grows from none (as in the released code).",
 }
 
 
@@ -84,8 +86,9 @@ def read(model: str, prompt: str) -> Request:
 def settings(loaded: Loaded) -> None:
     """The widgets of everything but the prompt, folded under a line that sums them up."""
     state = st.session_state
-    if state.get(key("size")) not in loaded.sizes:
-        state[key("size")] = loaded.sizes[0]
+    if (size := state.get(key("size"))) not in loaded.sizes:
+        rounds = size is not None and loaded.model.bucket_classes
+        state[key("size")] = loaded.model.rounded(size) if rounds else loaded.sizes[0]
     rows, columns = loaded.model.grid(state[key("size")])
     if not loaded.model.has_twin:
         state[key("mode")] = "mar"
@@ -140,6 +143,7 @@ def _widgets(loaded: Loaded, tokens: int) -> None:
         "Temperature", 0.0, max(2.0, now["temperature"]), step=0.05, key=key("temperature"), help=HELP["temperature"]
     )
     st.selectbox("Order", ORDERS, key=key("order"), help=HELP["order"], disabled=alone)
+    st.selectbox("Sampler", list(SAMPLERS), key=key("sampler"), help=HELP["sampler"], disabled=alone)
 
 
 def _size_name(size: tuple[int, int]) -> str:
