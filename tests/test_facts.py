@@ -9,6 +9,7 @@ from maskgil.generator import MaskGIL
 from text_encoder.bundled import train_vocabulary
 from train.data import SceneFacts
 from train.objectives import LaidOut, MaskedTokens, TextDriven, near_codes
+from train.optim import is_matrix
 from train.scenes.captions import sentences
 from train.scenes.facts import FACTS, OF_A_THING, PARTS, FactReader, facts, facts_loss, parts
 from train.scenes.layout import BACKGROUNDS, STYLES, Item, Scene, sample
@@ -105,3 +106,15 @@ def test_layout_heads_learn_beside_the_tokens_and_leave_them_alone():
         loss.backward()
         optimizer.step()
     assert metrics["things"] < 0.1 and metrics["parts"] < 0.1 and metrics["right"] > 0.9
+
+
+def test_the_projection_of_captions_is_a_hidden_matrix():
+    config = ModelConfig(codebook_size=32, dim=64, layers=1, heads=2, ffn=128, text_dim=12, text_length=8,
+                         qk_norm="rms", dropout=0.0)  # fmt: skip
+    model = LaidOut(TextDriven(MaskGIL(config), Words()), (4, 6))
+    hidden = {name.removeprefix("driven.generator.") for name, p in model.named_parameters() if is_matrix(name, p)}
+    assert hidden == {
+        *(f"cls_embedding.cap_proj.{part}.weight" for part in ("fc1", "fc2")),
+        *(f"layers.0.attention.{part}.weight" for part in ("wqkv", "wo")),
+        *(f"layers.0.feed_forward.{part}.weight" for part in ("w1", "w2", "w3")),
+    }

@@ -30,6 +30,17 @@ def test_masks_have_exactly_the_asked_count():
     assert hidden.sum(1).tolist() == [1, 1, 20, 40, 40]
 
 
+def test_what_is_early_is_masked_first():
+    tokens, thing = torch.zeros(50, 40, dtype=torch.long), torch.arange(40) < 10
+    draw = torch.Generator().manual_seed(0)
+    first = random_mask(tokens, torch.full((50,), 0.5), draw, thing.float().expand(50, 40))
+    assert first[:, :10].all() and (first.sum(1) == 20).all()
+    few = random_mask(tokens, torch.full((50,), 0.2), draw, thing.float().expand(50, 40))
+    assert not few[:, 10:].any() and (few.sum(1) == 8).all() and few[:, :10].any(0).all()
+    half = random_mask(tokens, torch.full((50,), 0.5), draw, 0.3 * thing.expand(50, 40))
+    assert 0.6 < half[:, :10].float().mean() < 1
+
+
 def test_mean_mask_ratio_of_the_released_code():
     from train.objectives import arccos_ratio
 

@@ -164,11 +164,17 @@ def exp_ratio(u: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
 
 
 def random_mask(
-    tokens: Int[Tensor, "B N"], ratio: Float[Tensor, " B"], generator: torch.Generator
+    tokens: Int[Tensor, "B N"],
+    ratio: Float[Tensor, " B"],
+    generator: torch.Generator,
+    early: Float[Tensor, "B N"] | float = 0.0,
 ) -> Bool[Tensor, "B N"]:
-    """Exactly ceil(ratio * N), at least one, masked positions a row (MaskGIT)."""
+    """Exactly ceil(ratio * N), at least one, masked positions a row (MaskGIT).
+
+    `early`, in [0, 1], draws positions forward: 0 is as likely as any, 1 comes before all that are at 0.
+    """
     n = tokens.shape[1]
-    order = torch.rand(tokens.shape, generator=generator, device=tokens.device).argsort(1).argsort(1)
+    order = (torch.rand(tokens.shape, generator=generator, device=tokens.device) - early).argsort(1).argsort(1)
     return order < (ratio * n).ceil().clamp(1, n)[:, None]
 
 
@@ -232,6 +238,9 @@ class MaskedTokens:
     ratio            uniform numbers -> mask ratios
     layout           weight of what the heads of a LaidOut model say of the masked cells
     near             codes that may stand for a code, and their shares of the target (near_codes)
+    things_first     hide the cells of things before those of the background, in each row to another degree. So it goes
+                     when one draws, since the background is what a generator is sure of first; and only where a thing
+                     is hidden whole must its name come from the caption
     """
 
     def __init__(
@@ -242,14 +251,20 @@ class MaskedTokens:
         ratio: Callable[[Tensor], Tensor] = arccos_ratio,
         layout: float = 0.0,
         near: tuple[Tensor, Tensor] | None = None,
+        things_first: bool = False,
     ):
         self.caption_dropout, self.smoothing = caption_dropout, smoothing
         self.everywhere, self.ratio, self.layout, self.near = everywhere, ratio, layout, near
+        self.things_first = things_first
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         model, tokens = modules[0], batch["tokens"]
         rows, device = len(tokens), tokens.device
-        hidden = random_mask(tokens, self.ratio(torch.rand(rows, generator=generator, device=device)), generator)
+        ratio = self.ratio(torch.rand(rows, generator=generator, device=device))
+        early = 0.0
+        if self.things_first:
+            early = torch.rand(rows, 1, generator=generator, device=device) * (batch["things"] > 0)
+        hidden = random_mask(tokens, ratio, generator, early)
         drop = torch.rand(rows, generator=generator, device=device) < self.caption_dropout
         inner = model.module if hasattr(model, "module") else model  # in DDP
         generating = inner.driven if isinstance(inner, LaidOut) else inner

@@ -77,9 +77,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def is_matrix(name: str, p: nn.Parameter) -> bool:
-    """Hidden matrices: not tables, not the first or last layer of a network."""
-    ends = ("conv_in", "conv_out", "embedding", "embed", "output", "shared", "relative_attention_bias", "head")
-    return p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 8 and not any(e in name for e in ends)
+    """Hidden matrices: not tables, not the first or last layer of a network. A layer within what is called an embedding
+    is hidden (the projection of captions: under AdamW its outputs grow until all captions look alike)."""
+    ends = ("conv_in", "conv_out", "embed", "output", "shared", "relative_attention_bias", "head")
+    layer = ".".join(name.split(".")[-3:-1])
+    return p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 8 and not any(end in layer for end in ends)
 
 
 def build(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:

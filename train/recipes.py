@@ -30,7 +30,6 @@ from train.objectives import (
     Painter,
     TextDriven,
     TokenizerLoss,
-    exp_ratio,
     near_codes,
     painter_loss,
 )
@@ -183,11 +182,11 @@ def scenes_generator(
         )
 
     near = near_codes(codes.quantize.codebook().detach())
-    objective = MaskedTokens(ratio=exp_ratio, layout=0.5, near=near)
+    objective = MaskedTokens(layout=0.5, near=near, things_first=True)
     return Recipe(
         name="scenes-generator",
         steps=steps,
-        players=(Player(model, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.4)),),
+        players=(Player(model, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),),
         batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=3 if init else 2),
         ema=0.995,
         save_every=200,
@@ -236,6 +235,46 @@ def scenes_reader(sprites: str | None = None, steps: int = 2500, batch: int = 24
         ema=0.99,
         export=save_reader,
     )
+
+
+def scenes_kl(sprites: str | None = None, steps: int = 6000, batch: int = 16, lr: float = 1e-3) -> Recipe:
+    """The bundled continuous tokenizer: 16 px a token, 16 channels (train/continuous.py)."""
+    from train.continuous import kl_recipe  # diffusers takes seconds to load
+
+    return kl_recipe(sprites, steps, batch, lr, picture)
+
+
+def scenes_emigm(
+    cache: str = "cache/latents", text_encoder: str = "weights/scenes/text_encoder", steps: int = 8000,
+    batch: int = 64, lr: float = 1e-3, muon_lr: float = 0.02, repeats: int = 4, valid: str = "",
+) -> Recipe:  # fmt: skip
+    """The bundled eMIGM on cached latents; the text encoder of scenes stays as it is."""
+    from train.continuous import method_recipe
+    from train.framework import METHODS
+
+    return method_recipe(
+        "scenes-emigm", METHODS["emigm"], cache, text_encoder, steps, batch, lr, muon_lr, width=192, depth=12, heads=6,
+        head=(3, 256), repeats=repeats, valid=valid,
+    )  # fmt: skip
+
+
+def scenes_method(
+    method: str, cache: str, text_encoder: str = "weights/scenes/text_encoder", masking: str = "", weighting: str = "",
+    curve: str = "", trunk: str = "", null: str = "", t_min: float | None = None, steps: int = 2000, batch: int = 64,
+    lr: float = 1e-3, muon_lr: float = 0.02, width: int = 128, depth: int = 6, heads: int = 4, seed: int = 0,
+    valid: str = "",
+) -> Recipe:  # fmt: skip
+    """maskgit, mar, mdm, maskgil or emigm, small, with any of its choices changed (train/framework.py)."""
+    from train import framework
+    from train.continuous import method_recipe
+
+    chosen = framework.method(
+        method, masking=masking, weighting=weighting, curve=curve, trunk=trunk, null=null, t_min=t_min
+    )
+    return method_recipe(
+        f"scenes-{method}", chosen, cache, text_encoder, steps, batch, lr, muon_lr, width, depth, heads, head=(3, 192),
+        seed=seed, valid=valid,
+    )  # fmt: skip
 
 
 def whisper_scenes(corpus: str = "runs/spoken/corpus", steps: int = 2000, seconds: float = 180.0) -> Recipe:
