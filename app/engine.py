@@ -22,7 +22,7 @@ from PIL import Image
 
 from app import catalogue
 from app.edit import Start
-from app.lane import Lane, Sketch
+from app.lane import Earlier, Lane, Sketch
 from app.request import Request
 from app.vocabulary import Vocabulary
 from maskgil.decoding import Canvas
@@ -89,9 +89,10 @@ class Job:
         owner: str,
         start: Start | None,
         finished: Callable[["Job"], object] | None,
+        earlier: Earlier | None = None,
     ):
         self.id = secrets.token_hex(8)
-        self.request, self.owner, self.start = request, owner, start
+        self.request, self.owner, self.start, self.earlier = request, owner, start, earlier
         self.status = Status.QUEUED
         self.frames: list[Frame] = []
         self.error = ""
@@ -132,6 +133,16 @@ class Job:
             return None
         last = self.frames[-1]
         return self.seconds / last.step * (last.of - last.step)
+
+    def leads_to(self, request: Request) -> Earlier | None:
+        """Where a drawing of other words can go on from: of the same model, size and number, in codes, by MaskGIL."""
+        ours = self.request
+        if request.mode != "mar" or (ours.model, ours.size, ours.n) != (request.model, request.size, request.n):
+            return None
+        if not self.frames:
+            return self.earlier
+        canvas = self.frames[-1].canvas
+        return Earlier(canvas, ours.prompt) if canvas.tokens.dim() == 2 else None
 
     def cancel(self) -> None:
         """End it before its next step. A job that is over stays as it is."""
@@ -227,11 +238,13 @@ class Engine:
         owner: str = "",
         start: Start | None = None,
         finished: Callable[[Job], object] | None = None,
+        after: Job | None = None,
     ) -> Job:
         """Queue a request, for a blank canvas or for the holes of a start. A model of size buckets draws the nearest to
         the size asked for, and the job says so.
 
-        `finished` is called with the job, on the engine's thread, between its pictures and its end.
+        `finished` is called with the job, on the engine's thread, between its pictures and its end. `after`: a job,
+        over or not, from whose canvas this one goes on where it can (maskgil/repaint.py).
 
         Raises ValueError for what the model cannot draw, and when the queue is full.
         """
@@ -244,7 +257,10 @@ class Engine:
                 _ = loaded.model.twin  # loaded here, where it holds nobody up and a complaint reaches who asked
         if request.n > self._max_rows:
             raise ValueError(f"{request.n} pictures at once: at most {self._max_rows} are drawn together")
-        job = Job(self, loaded, request, owner, start, finished)
+        earlier = None if after is None else after.leads_to(request)
+        if earlier is not None:
+            request = replace(request, edit=f"grown out of “{earlier.prompt}”")
+        job = Job(self, loaded, request, owner, start, finished, earlier)
         if asked not in (None, request.size):
             job.rounded = "{}x{} is drawn as {}x{}, the nearest size of this model".format(*asked, *request.size)
         with self._lock:
@@ -339,9 +355,13 @@ class Engine:
     def _join(self, job: Job) -> None:
         job.change(status=Status.RUNNING, began=time.monotonic())
         try:
-            sketch = Sketch.begin(job._loaded.model, job._loaded.encode, job.request, job.start)
+            sketch = Sketch.begin(job._loaded.model, job._loaded.encode, job.request, job.start, job.earlier)
         except Exception as error:
             self._fail(job, error)
+            return
+        if sketch.over:  # the new words leave everything as it is
+            job.change(frames=[Frame(1, 1, sketch.nfe, sketch.canvas)])
+            self._finish(job)
             return
         self._place(sketch, job)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from app.edit import Start
 from app.request import Request
+from maskgil import repaint
 from maskgil.autoregressive import RasterPainter
 from maskgil.condition import Condition
 from maskgil.decoding import Canvas, Step, advance
@@ -19,6 +20,14 @@ from maskgil.hybrid import prefix_of
 from maskgil.pipeline import SAMPLERS, Settings, TextToImage
 
 Encode = Callable[[str], Condition]
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What stood on the canvas, and the words that it followed, when other words came."""
+
+    canvas: Canvas
+    prompt: str
 
 
 @dataclass(eq=False)
@@ -38,13 +47,27 @@ class Sketch:
     nfe: int = 0
 
     @staticmethod
-    def begin(model: TextToImage, encode: Encode, request: Request, start: Start | None = None) -> "Sketch":
-        """Nothing drawn yet, or a picture with holes. Raises ValueError for what the model refuses."""
+    def begin(
+        model: TextToImage,
+        encode: Encode,
+        request: Request,
+        start: Start | None = None,
+        earlier: Earlier | None = None,
+    ) -> "Sketch":
+        """Nothing drawn yet, a picture with holes, or what the new words leave of an earlier drawing.
+
+        Raises ValueError for what the model refuses.
+        """
         assert request.size is not None, "fit the request to its model first"
         canvas = model.blank(request.n, request.size) if start is None else start.canvas(request.n)
         condition = encode(request.prompt).repeat(request.n)
         negative = encode(request.negative).repeat(request.n) if request.negative.strip() else None
         wish = settings(request, canvas.hole.shape[1])
+        if earlier is not None:
+            before = encode(earlier.prompt).repeat(request.n)
+            changed = repaint.reconsider(model.generator, earlier.canvas, before, condition, request.seeds)
+            plan = repaint.plan(model, changed, request.seeds, wish)
+            return Sketch(changed.canvas, plan, condition, negative, nfe=changed.nfe)
         phases = model.phases(canvas, request.seeds, wish, condition, negative)
         plan, first = [step for phase in phases for step in phase.plan], phases[0]
         if not isinstance(first.paint, RasterPainter):

@@ -6,8 +6,9 @@ Down:  JSON texts, by "type":
          step {job, step, of} and picture {job, seed, prompt, unknown}: a PNG follows each of these as a binary frame;
          kept {job}: that picture's words turned out to be all, and it is in the gallery.
 
-A drawing begins at a pause, or once three words no longer change, before the sentence is known to be over. If more
-words come it is cancelled and begun anew; if none come it is already on its way, or done.
+A drawing begins at a pause, or once three words no longer change, before the sentence is known to be over. If no more
+words come it is already on its way, or done. If speech goes on it goes on too, and when other words are known it ends
+where it is: the drawing of those begins from its canvas (maskgil/repaint.py), so that the picture grows with the words.
 """
 
 import asyncio
@@ -160,13 +161,13 @@ class Session:
                 self.later(self.write_down(event))
             case Partial():
                 await self.say(type="words", committed=event.committed, pending=event.pending)
-                if len(event.committed) >= STABLE_WORDS and not event.pending:
+                if len(event.committed) >= STABLE_WORDS and self.guess[: len(event.committed)] != event.committed:
                     self.draw(event.committed)
             case Pause():
                 await self.say(type="words", committed=event.words, pending=())
                 self.draw(event.words)
             case Resume():
-                self.drop()
+                pass  # the guess may yet be right, and what is drawn of it is where the next one begins
             case Final() if event.words:
                 await self.say(type="final", text=" ".join(event.words))
                 self.draw(event.words, final=True)
@@ -180,16 +181,22 @@ class Session:
         for event in self.listener.heard(order, words):
             await self.obey(event)
 
+    @property
+    def guess(self) -> tuple[str, ...]:
+        """The words of the utterance that is being spoken, as far as they are drawn."""
+        return () if self.job is None or self.job.id in self.final else tuple(self.job.request.prompt.split())
+
     def draw(self, words: Sequence[str], final: bool = False) -> None:
         """See that these words, and no others, are being drawn."""
         prompt = " ".join(words)
         if not prompt:
             return
-        if self.job is None or self.job.request.prompt != prompt or self.job.id in self.final:
+        if tuple(words) != self.guess:
+            before = self.job if self.guess else None
             self.drop()
             try:
                 request = Request.from_dict({"seed": self.seed, **self.settings, "prompt": prompt})
-                self.job = self.house.engine.submit(request, self.owner)
+                self.job = self.house.engine.submit(request, self.owner, after=before)
             except ValueError as error:
                 self.later(self.say(type="error", message=str(error)))
                 return
@@ -201,7 +208,7 @@ class Session:
                 self.later(self.settle(self.job))
 
     def drop(self) -> None:
-        """Cancel the drawing of words that turned out not to be all."""
+        """Cancel the drawing of words that turned out not to be all, or none."""
         if self.job is not None and self.job.id not in self.final:
             self.job.cancel()
             self.job = None

@@ -4,7 +4,7 @@ The listener never decodes. It yields `Hear`, an order to write down the utteran
 wherever it likes (a worker thread) and hands the words back with `heard`, which yields what they mean:
 
     Start -> Partial, Partial, ... -> Pause -> Final               a pause: worth starting to draw what was said so far
-                                      Pause -> Resume -> ...       speech went on: drop that drawing
+                                      Pause -> Resume -> ...       speech went on: there may be more words
 
 Words are committed by LocalAgreement-2 (Liu et al., 2020; ufal/whisper_streaming): what two successive hypotheses have
 in common from the start on no longer changes; the rest is pending. Utterances are short enough to hear anew each time.

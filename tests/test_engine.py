@@ -129,6 +129,50 @@ def test_rows_of_several_jobs_share_a_step_and_draw_what_they_draw_alone(model: 
         assert one.nfe == other.nfe
 
 
+def test_a_job_goes_on_from_anothers_canvas(engine: Engine):
+    first = engine.submit(request(guidance=1.0))
+    assert first.wait(SECONDS)
+    second = engine.submit(request("two dogs on the beach at night", guidance=1.0), after=first)
+    assert second.wait(SECONDS) and second.status is Status.DONE, second.error
+    before, after = first.frames[-1].canvas, second.frames[-1].canvas
+    kept = after.revealed < 4
+    assert 0 < kept.float().mean() < 1, "these words leave something, and not everything"
+    assert torch.equal(after.tokens[kept], before.tokens[kept]) and not after.hole.any()
+    last = second.frames[-1]
+    assert last.nfe == 8 + last.of and last.of <= 4, "four masks under two texts, then the unguided steps that are left"
+    assert second.request.edit == "grown out of “a red cat”"
+
+
+def test_a_job_of_the_same_words_is_done_at_once(engine: Engine):
+    first = engine.submit(request(n=2))
+    assert first.wait(SECONDS)
+    again = engine.submit(request(n=2), after=first)
+    assert again.wait(SECONDS) and again.status is Status.DONE, again.error
+    assert [(frame.step, frame.of, frame.nfe) for frame in again.frames] == [(1, 1, 8)]
+    assert [image.tobytes() for image in again.pictures()] == [image.tobytes() for image in first.pictures()]
+
+
+def test_a_job_goes_on_from_a_canvas_that_is_not_finished(engine: Engine, gate: threading.Semaphore):
+    first = engine.submit(request())
+    gate.release()
+    until(lambda: first.frames)
+    second = engine.submit(request("a red cat on grass"), after=first)
+    third = engine.submit(request("a red cat on grass at night"), after=second)
+    assert second.earlier is not None and third.earlier is second.earlier, "the second had not begun"
+    first.cancel()
+    second.cancel()
+    gate.release(9)
+    assert third.wait(SECONDS) and third.status is Status.DONE, third.error
+
+
+@pytest.mark.parametrize("change", [{"size": (96, 64)}, {"n": 2}])
+def test_a_job_of_another_kind_begins_afresh(engine: Engine, change: dict):
+    first = engine.submit(request())
+    assert first.wait(SECONDS)
+    second = engine.submit(request("a dog", **change), after=first)
+    assert second.earlier is None and second.request.edit == ""
+
+
 def test_jobs_that_wait_are_drawn_in_their_order_and_together(engine: Engine, gate: threading.Semaphore):
     first = engine.submit(request(n=4))
     until(lambda: first.status is Status.RUNNING)

@@ -57,6 +57,12 @@ class Socket:
         for _ in range(round(seconds * RATE / 512)):
             self.up.put_nowait({"type": "websocket.receive", "bytes": np.full(512, 9000 * loud, "<i2").tobytes()})
 
+    async def speak_until(self, *committed: str) -> None:
+        """Speak on, without a pause, until these words no longer change."""
+        while not self.of("words") or self.of("words")[-1]["committed"] != list(committed):
+            self.speak(True, 0.4)
+            await self.until("words")
+
     def tell(self, text: str) -> None:
         self.up.put_nowait({"type": "websocket.receive", "text": text})
 
@@ -143,7 +149,7 @@ def test_speech_becomes_words_and_a_picture_that_is_kept(house: House):
     assert entry.prompt == "a red cat" and entry.request is not None and entry.request.steps == 3
 
 
-def test_a_drawing_begins_at_a_pause_and_is_dropped_when_more_words_come(house: House, words: list[str]):
+def test_a_drawing_begins_at_a_pause_and_grows_when_more_words_come(house: House, words: list[str]):
     async def script(socket: Socket) -> None:
         socket.tell('{"type": "settings", "steps": 2, "pause": 1.0}')
         socket.speak(True, 0.5)
@@ -158,6 +164,57 @@ def test_a_drawing_begins_at_a_pause_and_is_dropped_when_more_words_come(house: 
     assert [shown["prompt"] for shown in socket.of("picture")] == ["a red cat", "a red cat and a dog"]
     assert [entry.prompt for entry in house.gallery.entries(ME)] == ["a red cat and a dog"], "a guess is not kept"
     assert socket.of("picture")[1]["unknown"] == ["and", "dog"]
+    first, *_, last = house.engine.jobs(ME)
+    assert first.earlier is None and last.earlier is not None, "the second goes on from the canvas of the first"
+    assert house.gallery.entries(ME)[0].request.edit == f"grown out of “{last.earlier.prompt}”"
+
+
+def test_three_words_that_no_longer_change_are_drawn_while_one_speaks_on(house: House, words: list[str]):
+    async def script(socket: Socket) -> None:
+        socket.tell('{"type": "settings", "steps": 2}')
+        await socket.speak_until(*SAID)
+        await socket.until("picture")
+        words.append("apple")
+        await socket.speak_until(*SAID, "apple")
+        await socket.until("picture")
+        assert not socket.of("final"), "there was no silence yet"
+        socket.speak(False, 0.6)
+        await socket.until("kept")
+
+    socket = talk(house, script)
+    assert [shown["prompt"] for shown in socket.of("picture")] == ["a red cat", "a red cat apple"]
+    first, second = house.engine.jobs(ME)
+    assert first.earlier is None and second.earlier.prompt == "a red cat", "the last words were drawn already"
+
+
+def test_two_words_wait_for_a_pause(house: House, words: list[str]):
+    del words[2:]
+
+    async def script(socket: Socket) -> None:
+        await socket.speak_until("a", "red")
+        assert not house.engine.jobs(ME)
+        socket.speak(False, 0.6)
+        await socket.until("kept")
+
+    assert [shown["prompt"] for shown in talk(house, script).of("picture")] == ["a red"]
+
+
+def test_a_pause_without_more_words_draws_once_and_the_next_sentence_begins_afresh(house: House, words: list[str]):
+    async def script(socket: Socket) -> None:
+        socket.tell('{"type": "settings", "steps": 2, "pause": 1.0}')
+        for more in (True, False):
+            socket.speak(True, 0.5)
+            socket.speak(False, 0.25 if more else 1.2)
+            await socket.until("words" if more else "kept")
+        words[:] = ["two", "dogs"]
+        socket.speak(True, 0.5)
+        socket.speak(False, 1.2)
+        await socket.until("kept")
+
+    talk(house, script)
+    first, second = house.engine.jobs(ME)
+    assert (first.request.prompt, second.request.prompt) == ("a red cat", "two dogs")
+    assert first.earlier is second.earlier is None and first.request.edit == second.request.edit == ""
 
 
 def test_what_was_said_to_the_end_is_kept_even_if_the_page_is_closed(house: House):
