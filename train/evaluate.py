@@ -1,6 +1,7 @@
 """Scores: python -m train.evaluate scenes [model=scenes] [reader=scenes-reader] [n=40] [steps=4,8,16] [sprites=FOLDER]
         python -m train.evaluate speech [model=whisper-scenes] [real=FOLDER]
         python -m train.evaluate hybrid [model=scenes] [out=hybrid.svg]          (train/hybrid_scores.py)
+        python -m train.evaluate repaint [model=scenes] [n=20]                   (train/repaint_scores.py)
         python -m train.evaluate fid|clip|geneval-prompts model=... out=...      (train/fid.py, clip.py, geneval.py)
 
 `scenes` asks the model for seven kinds of scenes, with combinations that training showed and with those that it never
@@ -195,6 +196,7 @@ MEASURES = {
     "scenes": ("train.evaluate", "scenes"),
     "speech": ("train.spoken.scores", "report"),
     "hybrid": ("train.hybrid_scores", "hybrid"),
+    "repaint": ("train.repaint_scores", "repaint"),
     "fid": ("train.fid", "fid"),
     "clip": ("train.clip", "clip"),
     "geneval-prompts": ("train.geneval", "geneval_prompts"),

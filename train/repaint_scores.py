@@ -1,0 +1,164 @@
+"""What repainting keeps and costs: python -m train.evaluate repaint [model=scenes] [n=20] [steps=8] [masks=4]
+        [margin=0.1] [reader=scenes-reader]
+
+Sentences that grow as they would while one speaks: "a cat", "a cat on the beach", "two cats on the beach", "two cats on
+the beach in pixel art". Each picture is drawn afresh, and repainted from the repainted picture of the sentence before.
+For every growth: the share of tokens that the new words leave, the share of tokens that look as before (of a picture
+drawn afresh with the same seed too), the reader's verdict, evaluations of the model and seconds a picture.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from maskgil import checkpoint
+from maskgil.decoding import Canvas, fill
+from maskgil.pipeline import Settings, TextToImage
+from maskgil.repaint import MARGIN, MASKS, plan, reconsider
+from train.scenes.captions import PLACE_PHRASES, STYLE_AFTER, article
+from train.scenes.layout import PLACES, PLAIN, Scene, arrange, is_held_out
+from train.scenes.reader import Reader, verdict
+from train.scenes.sprites import things
+
+SIDE = 128  # pixels
+# What each sentence adds, and what the reader must then find.
+GROWTHS = {
+    "a thing": ("objects",),
+    "+ a place": ("objects", "background"),
+    "two of it": ("objects", "background"),
+    "+ a style": ("objects", "background", "style"),
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture: what it cost in evaluations and seconds, and the share of the tokens before it that were kept."""
+
+    canvas: Canvas
+    nfe: int
+    seconds: float
+    kept: float = 0.0
+
+
+@dataclass(frozen=True)
+class Grown:
+    """One way to draw one sentence, over all chains; shares in percent. `same`: tokens as in the picture before."""
+
+    right: float
+    same: float
+    kept: float
+    nfe: float
+    seconds: float
+
+
+def chains(n: int) -> list[list[tuple[Scene, str]]]:
+    """n chains of (scene, caption), one for each of GROWTHS; combinations that training shows, the same each time."""
+    rng, table, out = np.random.default_rng(778), things(), []
+    while len(out) < n:
+        thing, place = table[rng.integers(len(table))], str(rng.choice(PLACES))
+        style = str(rng.choice(["flat", "pixel art"]))
+        where, after = PLACE_PHRASES[place][0], STYLE_AFTER[style][0]
+        asked = [
+            (1, PLAIN, "3d", article(thing.name)),
+            (1, place, "3d", f"{article(thing.name)} {where}"),
+            (2, place, "3d", f"two {thing.plural} {where}"),
+            (2, place, style, f"two {thing.plural} {where} {after}"),
+        ]
+        chain = [
+            (arrange([(thing, count, "")], SIDE, SIDE, background, how, "", rng), text)
+            for count, background, how, text in asked
+        ]
+        if not any(is_held_out(scene) for scene, _ in chain):
+            out.append(chain)
+    return out
+
+
+def afresh(model: TextToImage, text: str, seed: int, settings: Settings) -> Drawn:
+    since = time.perf_counter()
+    *_, last = model.draw([text], [seed], (SIDE, SIDE), settings)
+    return Drawn(last.canvas, last.nfe, time.perf_counter() - since)
+
+
+@torch.no_grad()
+def repainted(
+    model: TextToImage, before: Canvas, old: str, new: str, seed: int, settings: Settings, masks: int, margin: float
+) -> Drawn:
+    since = time.perf_counter()
+    text = model.condition([new])
+    changed = reconsider(model.generator, before, model.condition([old]), text, [seed], masks, margin)
+    steps = plan(model, changed, [seed], settings)
+    *_, canvas = [changed.canvas, *fill(model.painter(text), changed.canvas, steps)]
+    nfe = changed.nfe + sum(int(step.evaluations[0]) for step in steps)
+    return Drawn(canvas, nfe, time.perf_counter() - since, float(changed.kept))
+
+
+def measure(
+    model: TextToImage, reader: Reader, asked: Sequence[list[tuple[Scene, str]]], settings: Settings,
+    masks: int = MASKS, margin: float = MARGIN,
+) -> Iterator[tuple[str, Grown, Grown]]:
+    """(growth, repainted, afresh) for each of GROWTHS. The first sentence has nothing to be repainted from."""
+    before: list[tuple[Drawn, Drawn]] = []
+    for number, (growth, checks) in enumerate(GROWTHS.items()):
+        pairs = []
+        for seed, chain in enumerate(asked):
+            fresh = afresh(model, chain[number][1], seed, settings)
+            ours = fresh
+            if number:
+                old, new = chain[number - 1][1], chain[number][1]
+                ours = repainted(model, before[seed][0].canvas, old, new, seed, settings, masks, margin)
+            pairs.append((ours, fresh))
+        scenes = [chain[number][0] for chain in asked]
+        ways = [_grown(model, reader, [p[i] for p in pairs], [p[i] for p in before], scenes, checks) for i in (0, 1)]
+        yield growth, *ways
+        before = pairs
+
+
+def _grown(
+    model: TextToImage, reader: Reader, now: Sequence[Drawn], before: Sequence[Drawn], scenes: Sequence[Scene],
+    checks: Sequence[str],
+) -> Grown:
+    seen = reader.read(torch.cat([model.pixels(drawn.canvas) for drawn in now]))
+    right = [all(verdict(scene, found)[check] for check in checks) for scene, found in zip(scenes, seen, strict=True)]
+    same = [float((a.canvas.tokens == b.canvas.tokens).float().mean()) for a, b in zip(now, before, strict=False)]
+    return Grown(
+        right=100 * float(np.mean(right)),
+        same=100 * float(np.mean(same)) if same else 0.0,
+        kept=100 * float(np.mean([drawn.kept for drawn in now])),
+        nfe=float(np.mean([drawn.nfe for drawn in now])),
+        seconds=float(np.median([drawn.seconds for drawn in now])),
+    )
+
+
+HEAD = "| growth | kept | as before, repainted | afresh | right, repainted | afresh | NFE, repainted | afresh "
+HEAD += "| s (median), repainted | afresh |"
+
+
+def row(growth: str, ours: Grown, fresh: Grown) -> str:
+    if ours == fresh:  # the first sentence
+        return f"| {growth} |  |  |  |  | {fresh.right:.0f}% |  | {fresh.nfe:.1f} |  | {fresh.seconds:.2f} |"
+    return (
+        f"| {growth} | {ours.kept:.0f}% | {ours.same:.0f}% | {fresh.same:.0f}% | {ours.right:.0f}% | {fresh.right:.0f}%"
+        f" | {ours.nfe:.1f} | {fresh.nfe:.1f} | {ours.seconds:.2f} | {fresh.seconds:.2f} |"
+    )
+
+
+def repaint(
+    model: str = "scenes",
+    n: str = "20",
+    steps: str = "8",
+    masks: str = str(MASKS),
+    margin: str = str(MARGIN),
+    reader: str = "scenes-reader",
+) -> None:
+    """Print the table, a row at a time."""
+    draws = TextToImage.load(model)
+    judging = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
+    asked = chains(int(n))
+    afresh(draws, asked[0][0][1], 0, Settings(steps=1))  # warms up
+    print(f"{model}: {n} sentences that grow, {SIDE}x{SIDE}, {steps} steps, {masks} masks, margin {margin}, ", end="")
+    print(f"{torch.get_num_threads()} threads\n{HEAD}\n|" + "---|" * (HEAD.count("|") - 1))
+    for found in measure(draws, judging, asked, Settings(steps=int(steps)), int(masks), float(margin)):
+        print(row(*found), flush=True)
