@@ -22,7 +22,7 @@ def show(job: Job | None, hint: str) -> None:
     """The job's pictures, or `hint` while there is none."""
     with st.container(key="easel"):
         if job is None:
-            st.html(f'<div class="blank"><b>The canvas is empty</b><span>{hint}</span></div>')
+            st.html(f'<div class="blank empty"><b>The canvas is empty</b><span>{hint}</span></div>')
         elif job.over:
             _finished(job)
         else:
