@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from test_objectives import Words
+from torch import nn
 
 from maskgil.config import ModelConfig
 from maskgil.generator import MaskGIL
@@ -111,7 +112,7 @@ def test_layout_heads_learn_beside_the_tokens_and_leave_them_alone():
 def test_the_projection_of_captions_is_a_hidden_matrix():
     config = ModelConfig(codebook_size=32, dim=64, layers=1, heads=2, ffn=128, text_dim=12, text_length=8,
                          qk_norm="rms", dropout=0.0)  # fmt: skip
-    model = LaidOut(TextDriven(MaskGIL(config), Words()), (4, 6))
+    model = LaidOut(TextDriven(MaskGIL(config), nn.Identity()), (4, 6))
     hidden = {name.removeprefix("driven.generator.") for name, p in model.named_parameters() if is_matrix(name, p)}
     assert hidden == {
         *(f"cls_embedding.cap_proj.{part}.weight" for part in ("fc1", "fc2")),
