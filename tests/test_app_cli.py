@@ -90,10 +90,11 @@ def test_the_twin_draws_and_the_picture_remembers_it(mode: str, tokens: int | No
 
 
 def test_a_class_is_drawn_by_number_or_name(capsys: pytest.CaptureFixture):
-    for prompt in ("2", "Golden retriever"):
-        assert main(["generate", prompt, "--model", "animals", "--steps", "2", "--seed", "1", "--out", "x.png"]) == 0
+    for name in ("2", "Golden retriever"):
+        told = ["--class", name, "--model", "animals", "--steps", "2", "--seed", "1", "--out", "x.png"]
+        assert main(["generate", *told]) == 0
     capsys.readouterr()
-    assert "no class is called 'a cat'" in refused(["generate", "a cat", "--model", "animals"], capsys)
+    assert "no class is called 'a cat'" in refused(["generate", "--class", "a cat", "--model", "animals"], capsys)
     assert main(["models"]) == 0 and "3 classes" in capsys.readouterr().out
     assert main(["models", "animals"]) == 0 and "0 tench, Tinca tinca; 1 goldfish" in capsys.readouterr().out
 
