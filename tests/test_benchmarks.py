@@ -1,10 +1,12 @@
-"""The benchmark of drawing on tiny models: every stage is timed, floors follow from what was counted."""
+"""The benchmarks on tiny models: every stage is timed, floors follow from what was counted, crowds are served."""
+
+import math
 
 import pytest
 import torch
 from conftest import TINY
 
-from benchmarks import generation
+from benchmarks import engine, generation
 from benchmarks.generation import Machine, Stage, Timed
 from maskgil.autoregressive import Autoregressive
 from maskgil.pipeline import TextToImage
@@ -74,3 +76,33 @@ def test_a_model_without_twin_gets_a_random_one(model):
 def test_bad_input_is_one_line(arguments, message):
     with pytest.raises(ValueError, match=message):
         generation.main(arguments)
+
+
+def test_a_crowd_is_served_in_both_ways_and_gets_the_same_pictures(model, monkeypatch, capsys):
+    monkeypatch.setattr(engine, "measure_machine", lambda device, dtype: Machine("a machine", 1e9, 1e9))
+    engine.report({"fp32": model}, [2.0, math.inf], jobs=5, rows=3, steps=2, repeats=1, size=(16, 16))
+    lines = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+    assert [row[1] for row in cells] == ["way", "solo", "shared", "solo", "shared"]
+    assert cells[3][0] == cells[4][0] == "all at once" and cells[1][3] == cells[3][3] == "1.00x"
+    for row in cells[1:]:
+        assert float(row[2]) > 0 and 0 < float(row[4]) <= float(row[5]) and float(row[7]) > 0
+    assert lines[-1] == "fp32: 100.00% of tokens and 100% of pictures are the same alone and in company of 3"
+
+
+def test_jobs_arrive_at_their_rate_and_at_the_same_times_again():
+    times = engine.arrivals(2000, 4.0)
+    assert times[0] == 0 and times == sorted(times) and times == engine.arrivals(2000, 4.0)
+    assert times[-1] / 1999 == pytest.approx(1 / 4, rel=0.1)
+    assert engine.arrivals(3, math.inf) == [0, 0, 0]
+
+
+def test_in_company_the_weights_are_read_for_all_at_once():
+    machine, picture = Machine("", bandwidth=100.0, rate=10.0), Stage("", lambda: None, 500.0, 20.0)
+    assert [engine.floor(picture, machine, rows) for rows in (1, 2, 16)] == [5.0, 2.5, 2.0]
+
+
+@pytest.mark.parametrize("arguments", [["rates=0"], ["jobs=0"], ["dtype=int4"], ["speed=9"], ["rates=fast"]])
+def test_a_crowd_of_nonsense_is_one_line(arguments):
+    with pytest.raises(ValueError):
+        engine.main(arguments)
