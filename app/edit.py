@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -24,14 +24,14 @@ from maskgil.pipeline import TextToImage
 class Start:
     """A picture that is drawn on: its tokens, the holes to fill, and its pixels."""
 
-    tokens: Int[Tensor, " N"]
+    tokens: Int[Tensor, " N"] | Float[Tensor, "N C"]
     hole: Bool[Tensor, " N"]
     grid: tuple[int, int]
     image: Image.Image
 
     def canvas(self, n: int) -> Canvas:
         """The same start for each of n pictures."""
-        return Canvas(self.tokens.repeat(n, 1), self.hole.repeat(n, 1), self.grid)
+        return Canvas(self.tokens[None].repeat_interleave(n, 0), self.hole.repeat(n, 1), self.grid)
 
     def paste_back(self, drawn: Image.Image) -> Image.Image:
         """The drawn picture with the original's pixels wherever nothing was brushed."""

@@ -7,6 +7,7 @@ the token itself. The trunk has no time input. Parameters carry the names of the
 Axes: B batch, N image tokens, C channels of a token, S slots of the buffer, D width, L condition tokens.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from maskgil.condition import Condition
 from maskgil.diffusion_head import TIMES, DiffusionHead
-from maskgil.schedules import Curve
+from maskgil.schedules import Curve, independent_mask
 
 Null = Literal["mask", "token"]
 
@@ -300,19 +301,25 @@ class EMIGM(nn.Module):
 
 
 def training_mask(
-    batch: int, tokens: int, curve: Curve, t_min: float, generator: torch.Generator
+    batch: int,
+    tokens: int,
+    curve: Curve,
+    t_min: float,
+    generator: torch.Generator,
+    hide: Callable[[Float[Tensor, " M"], Float[Tensor, "M N"]], Bool[Tensor, "M N"]] = independent_mask,
 ) -> tuple[Bool[Tensor, "B N"], Float[Tensor, ""]]:
     """Which tokens a training batch hides, and the time u in (0, 1] that its weight w(u) is read at; on the CPU.
 
     The released rule: t ~ U(0, 1) raised to t_min, u = 0.999 t + 0.001, each of N tokens hidden with probability
-    gamma(u), all again when fewer than 2 are. The batch shares time and count (one encoder length), but not the places.
+    gamma(u), all again when fewer than 2 are. `hide` may choose otherwise: exact_mask. The batch shares time and count
+    (one encoder length), but not the places.
     Raises ValueError when t_min is outside [0, 1] or there are fewer than 2 tokens.
     """
     if not 0 <= t_min <= 1 or tokens < 2:
         raise ValueError(f"t_min must lie in [0, 1] and tokens be at least 2; got {t_min} and {tokens}")
     while True:
         u = 0.999 * torch.rand((), generator=generator).clamp(min=t_min) + 0.001
-        row = torch.rand(tokens, generator=generator) < curve.gamma(u)
+        row = hide(curve.gamma(u)[None], torch.rand(1, tokens, generator=generator))[0]
         if int(row.sum()) >= 2:
             break
     return torch.stack([row[torch.randperm(tokens, generator=generator)] for _ in range(batch)]), u

@@ -21,6 +21,7 @@ from maskgil import checkpoint
 from maskgil.autoregressive import Autoregressive, RasterPainter
 from maskgil.config import ModelConfig
 from maskgil.decoding import Canvas, Step, raster
+from maskgil.emigm_painter import LatentPainter
 from maskgil.guidance import Guidance
 from maskgil.painters import TokenPainter
 
@@ -45,7 +46,7 @@ class Prefix:
 class Phase:
     """One painter's part of a drawing."""
 
-    paint: TokenPainter | RasterPainter
+    paint: TokenPainter | RasterPainter | LatentPainter
     plan: Sequence[Step]
 
 

@@ -9,16 +9,18 @@ A class-driven model is drawn from in the same way, with class numbers or names 
 
     TextToImage.load("weights/imagenet-b").images(["207"], seeds=[0], settings=SAMPLERS["released"])
 
+So is eMIGM, whose tokens are vectors, with a continuous tokenizer (maskgil/tokenizers/latent.py) in the VQ's place.
+
 Sizes are (width, height) in pixels, grids (rows, columns) in tokens. What a person may get wrong is refused here with a
 ValueError of one line that says what to do; nothing is drawn until all of it was checked.
 
-B pictures, N tokens, L text tokens, E width of a text state, H W pixels.
+B pictures, N tokens, C channels of a continuous token, L text tokens, E width of a text state, H W pixels.
 """
 
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,12 +35,16 @@ from maskgil.buckets import bucket_classes, rounded, sizes_of
 from maskgil.classes import ClassNames
 from maskgil.condition import Condition
 from maskgil.decoding import Canvas, Step, fill, parallel
+from maskgil.diffusion_head import DDPM, DPMSolver
+from maskgil.emigm import EMIGM
+from maskgil.emigm_painter import LatentPainter
 from maskgil.generator import MaskGIL
 from maskgil.guidance import Guidance
 from maskgil.hybrid import Phase, Prefix, beyond, check_twin, load_twin, prefix_plan
 from maskgil.orders import Order
 from maskgil.painters import TokenPainter
-from maskgil.schedules import Curve, arccos
+from maskgil.schedules import Curve, arccos, exp
+from maskgil.tokenizers.latent import check_given
 from maskgil.transformer import attend_with
 
 MAX_PROMPT = 1000  # characters
@@ -60,13 +66,16 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What is asked of a tokenizer: see maskgil/tokenizers/vq.py. `config` has downsample and codebook_size."""
+    """What is asked of a tokenizer: see maskgil/tokenizers/vq.py. `config` has downsample and codebook_size; that of a
+    continuous one, whose tokens are (B, N, C), has channels instead (maskgil/tokenizers/latent.py)."""
 
     config: Any
 
-    def encode(self, pixels: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B N"]: ...
+    def encode(self, pixels: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B N"] | Float[Tensor, "B N C"]: ...
 
-    def decode(self, tokens: Int[Tensor, "B N"], grid: tuple[int, int]) -> Float[Tensor, "B 3 H W"]: ...
+    def decode(
+        self, tokens: Int[Tensor, "B N"] | Float[Tensor, "B N C"], grid: tuple[int, int]
+    ) -> Float[Tensor, "B 3 H W"]: ...
 
     def identity(self) -> dict[str, Tensor]: ...
 
@@ -74,7 +83,10 @@ class Tokenizer(Protocol):
 @dataclass(frozen=True)
 class Settings:
     """How to draw. `choice` is the Gumbel noise on confidences, `prefix` what the autoregressive twin decides first
-    (maskgil/hybrid.py); the rest is explained in maskgil/decoding.py."""
+    (maskgil/hybrid.py); the rest is explained in maskgil/decoding.py.
+
+    Continuous tokens have no confidence: order confidence means random for them, and the curve arccos, which goes with
+    confidence, means exp (2503.07197, section 3.3). choice, top_k and top_p say nothing about them."""
 
     steps: int = 8
     guidance: Guidance = Guidance(3.5, interval=(0.1, 1.0))
@@ -110,12 +122,16 @@ class TextToImage:
 
     `bucket_classes`: the classes (maskgil/buckets.py) whose buckets the sizes are; none for a fixed list of sizes.
 
+    `head`: how the diffusion head of a continuous model draws its tokens; what it may cost is set on the object.
+
     Raises ValueError when the three models do not fit together.
     """
 
+    head: DPMSolver | DDPM = DPMSolver(8)
+
     def __init__(
         self,
-        generator: MaskGIL,
+        generator: MaskGIL | EMIGM,
         text_encoder: Encoder,
         tokenizer: Tokenizer,
         sizes: Sequence[Size],
@@ -129,11 +145,11 @@ class TextToImage:
                 f"the generator reads text states of width {width}, "
                 f"this text encoder gives {text_encoder.width}"
             )
-        if generator.config.codebook_size != tokenizer.config.codebook_size:
-            raise ValueError(
-                f"the generator draws {generator.config.codebook_size} codes, "
-                f"this tokenizer has {tokenizer.config.codebook_size}"
-            )
+        self.continuous = isinstance(generator, EMIGM)
+        kind, unit = ("channels", "channels of a latent") if self.continuous else ("codebook_size", "codes")
+        ours, theirs = getattr(generator.config, kind), getattr(tokenizer.config, kind, "no")
+        if ours != theirs:
+            raise ValueError(f"the generator draws {ours} {unit}, this tokenizer has {theirs}")
         side = tokenizer.config.downsample
         if not sizes or any(width < side or height < side or width % side or height % side for width, height in sizes):
             raise ValueError(f"sizes {_listed(sizes)}: give widths and heights in multiples of {side} px")
@@ -142,6 +158,11 @@ class TextToImage:
         self.vocabulary = vocabulary or {}
         self.bucket_classes = bucket_classes(self.vocabulary)
         self._twin = twin
+        if self.continuous and any(self.grid(size) != generator.config.grid for size in self.sizes):
+            rows, columns = generator.config.grid
+            raise ValueError(
+                f"sizes {_listed(self.sizes)}: the generator has learned {columns * side}x{rows * side} alone"
+            )
         if isinstance(twin, Autoregressive):
             check_twin(twin, generator.config)
 
@@ -165,11 +186,12 @@ class TextToImage:
         import text_encoder
 
         folder = checkpoint.resolve(name)
-        generator = checkpoint.load(folder / "generator", "maskgil", dtype)
-        tokenizer = checkpoint.load(folder / "tokenizer", "vq")
+        notes = checkpoint.describe(folder / "generator")
+        continuous = notes["kind"] == "emigm"
+        generator = checkpoint.load(folder / "generator", "emigm" if continuous else "maskgil", dtype)
+        tokenizer = checkpoint.load(folder / "tokenizer", "latent" if continuous else "vq")
         classes = generator.config.classes
         encoder = ClassNames.open(folder, classes) if classes else text_encoder.load(folder / "text_encoder")
-        notes = checkpoint.describe(folder / "generator")
         for part, model in (("tokenizer", tokenizer), *([] if classes else [("text_encoder", encoder)])):
             found, wanted = checkpoint.fingerprint(model.identity()), notes.get(f"{part}_hash")
             if wanted != found:
@@ -188,7 +210,11 @@ class TextToImage:
 
     @property
     def device(self) -> torch.device:
-        return self.generator.norm.weight.device
+        return next(self.generator.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.generator.parameters()).dtype
 
     @property
     def has_twin(self) -> bool:
@@ -207,7 +233,7 @@ class TextToImage:
             if self.generator.config.classes is None:
                 parts["text_encoder"] = self.text_encoder
             fingerprints = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
-            twin = load_twin(self._twin, fingerprints, self.generator.norm.weight.dtype)
+            twin = load_twin(self._twin, fingerprints, self.dtype)
             check_twin(twin, self.generator.config)
             attend_with(twin, self.generator.layers[0].attention.how)
             self._twin = twin.to(self.device).requires_grad_(False)
@@ -285,11 +311,13 @@ class TextToImage:
     def blank(self, batch: int, size: Size | None = None) -> Canvas:
         """An empty canvas of a size that the model draws."""
         grid = self.grid(self.checked_size(size))
+        if self.continuous:
+            return Canvas.blank(batch, grid, device=self.device, channels=self.generator.config.channels)
         return Canvas.blank(batch, grid, self.generator.config.mask_id, self.device)
 
     def condition(self, prompts: Sequence[str]) -> Condition:
         """What the generator reads of the prompts."""
-        return self.text_encoder.encode(list(prompts)).trim().to(self.device, self.generator.norm.weight.dtype)
+        return self.text_encoder.encode(list(prompts)).trim().to(self.device, self.dtype)
 
     def negative(self, text: str, batch: int) -> Condition | None:
         """The text that takes the place of the null condition, once for each picture; None when there is none."""
@@ -297,7 +325,9 @@ class TextToImage:
             return None
         return self.condition(_checked_prompts([text], "negative prompt")).repeat(batch)
 
-    def painter(self, condition: Condition, negative: Condition | None = None) -> TokenPainter:
+    def painter(self, condition: Condition, negative: Condition | None = None) -> TokenPainter | LatentPainter:
+        if self.continuous:
+            return LatentPainter(self.generator, condition, self.head, negative)
         return TokenPainter(self.generator, condition, negative)
 
     def phases(
@@ -328,7 +358,7 @@ class TextToImage:
         A part of a picture with fewer holes than steps takes fewer steps. first numbers the first step, where others
         came before. Raises ValueError for an impossible seed or setting.
         """
-        seeds = _checked_seeds(seeds)
+        seeds, settings = _checked_seeds(seeds), self.fitted(settings)
         if isinstance(settings.steps, bool) or not isinstance(settings.steps, int):
             raise ValueError(f"steps is {settings.steps!r}; give a whole number, 8 is usual")
         settings.curve.counts(settings.steps, canvas.hole.shape[1])  # refuses more steps than a picture has tokens
@@ -350,6 +380,13 @@ class TextToImage:
             device=canvas.hole.device,
         )
 
+    def fitted(self, settings: Settings) -> Settings:
+        """Settings as this model understands them: see `Settings` for continuous tokens."""
+        if not self.continuous:
+            return settings
+        order = Order.RANDOM if settings.order == Order.CONFIDENCE else settings.order
+        return replace(settings, order=order, curve=exp if settings.curve is arccos else settings.curve)
+
     @torch.no_grad()
     def pixels(self, canvas: Canvas) -> Float[Tensor, "B 3 H W"]:
         """Pictures in [-1, 1]; cells that are not decided yet are flat grey.
@@ -357,7 +394,8 @@ class TextToImage:
         Under the grey each hole takes the nearest decided token, so that the tokenizer, which looks across cells, draws
         the edges of the decided ones as if the picture went on.
         """
-        tokens = _spread(canvas.tokens.masked_fill(canvas.hole, 0), canvas.hole, canvas.grid)
+        hole = canvas.hole[..., None] if self.continuous else canvas.hole
+        tokens = _spread(canvas.tokens.masked_fill(hole, 0), canvas.hole, canvas.grid)
         pixels = self.tokenizer.decode(tokens, canvas.grid).float().clamp(-1, 1)
         side = self.tokenizer.config.downsample
         grey = canvas.hole.unflatten(1, canvas.grid)[:, None]
@@ -378,9 +416,15 @@ class TextToImage:
             )
         if len(canvas) not in (1, batch):
             raise ValueError(f"the canvas holds {len(canvas)} pictures for {batch} prompts: give 1 or {batch}")
-        codes = self.generator.config.codebook_size
+        if (canvas.tokens.dim() == 3) != self.continuous:
+            holds, draws = ("vectors", "codes") if canvas.tokens.dim() == 3 else ("codes", "vectors")
+            raise ValueError(f"the canvas holds {holds}, this model draws {draws}: use its own tokenizer")
         given = canvas.tokens[~canvas.hole]
-        if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < codes:
+        if self.continuous:
+            check_given(given, self.tokenizer.config.scale)
+        elif given.numel() and not 0 <= int(given.min()) <= int(given.max()) < (
+            codes := self.generator.config.codebook_size
+        ):
             raise ValueError(
                 f"the canvas holds tokens {int(given.min())}..{int(given.max())}; codes are 0..{codes - 1}"
             )
@@ -399,14 +443,16 @@ def _progress(phases: Sequence[Phase], canvas: Canvas) -> Iterator[Progress]:
             yield Progress(done, of, nfe, canvas)
 
 
-def _spread(tokens: Int[Tensor, "B N"], hole: Bool[Tensor, "B N"], grid: tuple[int, int]) -> Int[Tensor, "B N"]:
+def _spread(
+    tokens: Int[Tensor, "B N"] | Float[Tensor, "B N C"], hole: Bool[Tensor, "B N"], grid: tuple[int, int]
+) -> Int[Tensor, "B N"] | Float[Tensor, "B N C"]:
     """Every hole takes the decided token nearest to it; where nothing is decided, tokens stay."""
     rows, columns = grid
     place = torch.arange(rows * columns, device=tokens.device)
     y, x = place // columns, place % columns
     distance = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2
     nearest = distance.masked_fill(hole[:, None, :], rows**2 + columns**2).argmin(-1)
-    return tokens.gather(1, nearest)
+    return tokens[torch.arange(len(tokens), device=tokens.device)[:, None], nearest]
 
 
 def _checked_prompts(prompts: Sequence[str], name: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Tiny model folders with random weights, of the very layout that trained ones have: what the app is tested with."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import torch
 from maskgil import checkpoint
 from maskgil.autoregressive import Autoregressive
 from maskgil.config import ModelConfig
+from maskgil.emigm import EMIGM, EMIGMConfig
 from maskgil.generator import MaskGIL
+from maskgil.tokenizers.latent import LatentConfig, LatentModel
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder.bundled import BundledEncoder, train_vocabulary
 
@@ -84,3 +87,42 @@ def tiny_classes(folder: Path) -> Path:
     (folder / "vocabulary.json").write_text(json.dumps({"sizes": [[32, 32]]}))
     (folder / "class_names.json").write_text(json.dumps(CLASSES))
     return folder
+
+
+def tiny_latents(folder: Path) -> Path:
+    """Writes and returns a folder whose generator draws vectors: eMIGM over a KL tokenizer, 64x64 in 16 tokens."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        sentences = [" ".join(WORDS[i:] + WORDS[:i]) for i in range(len(WORDS))]
+        train_vocabulary(sentences, folder / "text_encoder", size=80)
+        encoder = BundledEncoder.fresh(
+            folder / "text_encoder", d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, length=24
+        ).eval()
+        tokenizer = LatentModel(LatentConfig(channels=4, widths=(8, 8, 8, 8, 8), layers=1, groups=4, scale=0.25)).eval()
+        config = EMIGMConfig(
+            width=16, heads=2, depth=1, head_depth=1, head_width=16, channels=4, grid=(4, 4), buffer=24,
+            classes=None, text_dim=16, dropout=0.0,
+        )  # fmt: skip
+        generator = EMIGM(config).eval()
+        for parameter in generator.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    encoder.save(folder / "text_encoder")
+    checkpoint.save(folder / "tokenizer", tokenizer, "latent", tokenizer.config.to_dict())
+    parts = {"tokenizer": tokenizer, "text_encoder": encoder}
+    hashes = {f"{name}_hash": checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
+    checkpoint.save(folder / "generator", generator, "emigm", config.to_dict(), **hashes)
+    (folder / "vocabulary.json").write_text(json.dumps(VOCABULARY | {"sizes": [[64, 64]]}))
+    return folder
+
+
+def scene_words(folder: Path) -> BundledEncoder:
+    """Writes and returns an untrained text encoder as wide as the tiny models' that knows the words of scenes."""
+    words = Path(__file__).resolve().parent.parent / "weights" / "scenes" / "text_encoder" / "spiece.model"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shutil.copy(words, folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        encoder = BundledEncoder.fresh(folder, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, length=48)
+    encoder.eval().save(folder)
+    return encoder

@@ -1,6 +1,8 @@
 """Puts trained parts together as a model folder that ships: python -m train.publish PART ...
 
     python -m train.publish scenes tokenizer=runs/decoder/export generator=runs/generator/export out=weights/scenes
+    python -m train.publish emigm tokenizer=runs/scenes-kl/export generator=runs/scenes-emigm/export
+        text_encoder=weights/scenes/text_encoder out=weights/scenes-emigm
     python -m train.publish ar twin=runs/ar/export model=weights/scenes out=weights/scenes-ar
     python -m train.publish reader reader=runs/reader/export sprites=FOLDER out=weights/scenes-reader
     python -m train.publish text generator=runs/t2i-xl-512/export tokenizer=FOLDER text_encoder=google/flan-t5-xl
@@ -9,9 +11,9 @@
         [class_names=FILE]
 
 `scenes` writes tokenizer/, text_encoder/, generator/ and vocabulary.json, and opens the result once: parts that do not
-belong together are refused. `ar` writes the autoregressive twin of such a model, of the same tokenizer and text encoder
-or refused. `text` and `class` do as `scenes` does for the large recipes (train/large.py), as a new folder that appears
-whole or not at all:
+belong together are refused. `emigm` does so for continuous tokens, with a text encoder that is there. `ar` writes the
+autoregressive twin of such a model, of the same tokenizer and text encoder or refused. `text` and `class` do as
+`scenes` does for the large recipes (train/large.py), as a new folder that appears whole or not at all:
 
     size          the classes of sizes that the generator was trained on, the usual one first (maskgil/buckets.py)
     shape         any: all buckets of each class;  square: only SIZE x SIZE, as class-driven models usually learn
@@ -64,6 +66,23 @@ def scenes(tokenizer: str, generator: str, out: str) -> None:
     os.replace(partial, target / "vocabulary.json")
     TextToImage.load(target)
     print(f"{target}: {_megabytes(target):.1f} MB")
+
+
+def emigm(tokenizer: str, generator: str, text_encoder: str, out: str) -> None:
+    path = Path(generator) / "generator"
+    trunk, notes = checkpoint.load(path, "emigm"), checkpoint.describe(path)
+    model, encoder = checkpoint.load(tokenizer, "latent"), encoders.load(text_encoder)
+    _belong("tokenizer", tokenizer, model, generator, notes)
+    _belong("text encoder", text_encoder, encoder, generator, notes)
+    side, (rows, columns) = model.config.downsample, trunk.config.grid
+    hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
+    with _appearing(out) as target:
+        checkpoint.save(target / "tokenizer", model, "latent", model.config.to_dict())
+        checkpoint.save(target / "generator", trunk, "emigm", trunk.config.to_dict(), **hashes)
+        encoder.save(target / "text_encoder")
+        words = vocabulary() | {"sizes": [[columns * side, rows * side]]}
+        (target / "vocabulary.json").write_text(json.dumps(words, indent=1) + "\n")
+        TextToImage.load(target)
 
 
 def text(generator: str, tokenizer: str, text_encoder: str, size: str, out: str, shape: str = "any") -> None:
@@ -180,7 +199,7 @@ def reader(reader: str, sprites: str, out: str) -> None:
         write_reference(model.eval(), Sprites(sprites), Path(out) / "reference.safetensors")
 
 
-PARTS = {"scenes": scenes, "text": text, "class": class_driven, "ar": ar, "reader": reader}
+PARTS = {"scenes": scenes, "emigm": emigm, "text": text, "class": class_driven, "ar": ar, "reader": reader}
 
 
 def main(arguments: list[str]) -> None:

@@ -128,6 +128,12 @@ class LatentModel(nn.Module):
             raise ValueError(f"a picture of {width}x{height} px does not divide into tokens of {f}x{f} px")
         return height // f, width // f
 
+    def identity(self) -> dict[str, Tensor]:
+        """What decides which tokens a picture has, the scale with it: not the decoder, which may be improved later."""
+        parts = ("net.encoder.", "net.quant_conv.")
+        tensors = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(parts)}
+        return tensors | {"scale": torch.tensor(round(1e6 * self.config.scale))}
+
     def posterior(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
         """Mean and standard deviation of the unscaled latents; DC-AE's deviation is 0."""
         self.grid(*pixels.shape[2:])
@@ -177,8 +183,25 @@ def check_scale(tokens: Float[Tensor, "B N C"], config: LatentConfig) -> None:
         raise ValueError(f"latents with a standard deviation of {deviation}: the pictures or the file are broken")
     expected = {"scaled": 1.0, "not scaled": 1 / config.scale, "scaled twice": config.scale}
     nearest = min(expected, key=lambda name: abs(math.log(max(deviation, 1e-9) / expected[name])))
-    if nearest != "scaled":
+    # A scale near 1 leaves little to tell: a corpus may differ by as much from the one that it was measured on.
+    if nearest != "scaled" and abs(math.log(max(deviation, 1e-9))) > math.log(1.5):
         raise ValueError(
             f"latents with a standard deviation of {deviation:.3f} seem {nearest}: tokens of this tokenizer "
             f"(latents times {config.scale}) have about 1"
+        )
+
+
+def check_given(tokens: Float[Tensor, "n C"], scale: float) -> None:
+    """Refuses given tokens that no picture has, as unscaled latents are; a part of one picture tells only so much.
+
+    Tokens have a deviation of about 1 over many pictures; one flat picture may stay well under it, none goes far above.
+    Scaling twice, or by less than a third too little, is only seen over many pictures: `check_scale`.
+    """
+    if not tokens.numel():
+        return
+    size = tokens.float().square().mean().sqrt().item()
+    if not size < 3:  # not-a-number too
+        raise ValueError(
+            f"the given latents are {size:.3g} large where tokens are about 1: multiply latents by the tokenizer's "
+            f"scale ({scale:g}), as its `encode` does"
         )

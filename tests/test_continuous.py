@@ -1,0 +1,285 @@
+"""Continuous tokens of scenes, from pictures to a folder that draws: tokenizer, cache, training, publishing, use."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from app_fixtures import scene_words, tiny_latents, tiny_model
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from app.edit import start
+from app.engine import Engine
+from app.request import Request
+from maskgil import checkpoint
+from maskgil.decoding import Canvas
+from maskgil.diffusion_head import DPMSolver
+from maskgil.emigm import EMIGM
+from maskgil.guidance import Guidance
+from maskgil.pipeline import Settings, TextToImage
+from maskgil.schedules import cosine, exp
+from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_given, check_scale
+from train import publish
+from train.continuous import (
+    KLLoss,
+    LatentCache,
+    NamedLatents,
+    SceneLatents,
+    kl_recipe,
+    main,
+    measured_scale,
+    method_recipe,
+    write_latents,
+)
+from train.data import ScenePixels
+from train.framework import METHODS, method
+from train.loop import train
+from train.recipes import picture
+from train.scenes.sprites import Sprites
+
+KL = LatentConfig(channels=4, widths=(8, 8, 8, 8, 8), layers=1, groups=4, scale=1.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tiny_latents(tmp_path_factory.mktemp("model") / "vectors")
+
+
+@pytest.fixture(scope="module")
+def draws(folder: Path) -> TextToImage:
+    model = TextToImage.load(folder)
+    model.head = DPMSolver(2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> Path:
+    """A folder of a tokenizer whose scale was measured, as an export's is."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LatentModel(KL).eval()
+    out = tmp_path_factory.mktemp("kl")
+    scale = measured_scale(model, ScenePixels(None, batch=8, crowd=0.0), batches=2)
+    checkpoint.save(out, model, "latent", replace(KL, scale=scale).to_dict())
+    return out
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory, tokenizer: Path) -> Path:
+    out = tmp_path_factory.mktemp("latents")
+    write_latents(checkpoint.load(tokenizer, "latent"), Sprites(), out, total=64, shard=32)
+    return out
+
+
+def alike(one: Image.Image, other: Image.Image) -> bool:
+    """The same but for rounding, which depends on the size of a batch."""
+    return np.abs(np.asarray(one, float) - np.asarray(other, float)).max() <= 2
+
+
+# --- a model folder ---------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_vectors_draws_as_one_of_codes_does(draws):
+    steps = list(draws.draw(["a cat", "two dogs"], [1, 2], settings=Settings(steps=3)))
+    assert [p.step for p in steps] == [1, 2, 3] and not steps[-1].canvas.hole.any()
+    alone = draws.images(["two dogs"], [2], settings=Settings(steps=3))[0]
+    together = draws.images_of(steps[-1].canvas)[1]
+    assert alone.size == (64, 64) and alike(alone, together)
+    grey = draws.pixels(steps[0].canvas)[0, :, steps[0].canvas.hole[0].view(4, 4).repeat_interleave(16, 0)
+                                        .repeat_interleave(16, 1)]  # fmt: skip
+    assert grey.numel() and (grey == 0).all()
+
+
+def test_vectors_go_by_chance_and_exp_unless_another_curve_is_asked_for(draws):
+    fitted = draws.fitted(Settings())
+    assert (fitted.order, fitted.curve) == ("random", exp)
+    asked = draws.fitted(Settings(order="halton", curve=cosine))
+    assert (asked.order, asked.curve) == ("halton", cosine)
+
+
+def test_evaluations_outside_the_interval_are_saved(draws):
+    def cost(low: float, high: float) -> int:
+        settings = Settings(steps=10, guidance=Guidance(3.0, interval=(low, high)))
+        *_, last = draws.draw(["a cat"], [1], settings=settings)
+        return last.nfe
+
+    assert cost(0.0, 1.0) == 20 and cost(0.1, 0.3) == 12 and cost(0.5, 0.5) == 10
+
+
+def test_a_part_is_painted_over(draws):
+    image = draws.images(["a cat"], [1], settings=Settings(steps=2))[0]
+    begun = start(draws, image, [5, 6])
+    *_, last = draws.draw(["a dog"], [4], settings=Settings(steps=2), canvas=begun.canvas(1))
+    kept = torch.ones(16, dtype=torch.bool)
+    kept[[5, 6]] = False
+    assert torch.equal(last.canvas.tokens[0, kept], begun.tokens[kept])
+    assert begun.canvas(3).tokens.shape == (3, 16, 4)
+
+
+def test_latents_of_the_wrong_scale_are_refused_in_one_line(draws):
+    tokens, hole = torch.randn(1, 16, 4), torch.zeros(1, 16, dtype=torch.bool)
+    hole[0, 3] = True
+    ordinary = Canvas(tokens, hole, (4, 4))
+    assert len(list(draws.draw(["a cat"], [1], settings=Settings(steps=1), canvas=ordinary))) == 1
+    for wrong in (tokens / 0.25, tokens * float("nan")):
+        with pytest.raises(ValueError, match="multiply latents by the tokenizer's scale"):
+            draws.draw(["a cat"], [1], canvas=Canvas(wrong, hole, (4, 4)))
+    with pytest.raises(ValueError, match="holds codes, this model draws vectors"):
+        draws.draw(["a cat"], [1], canvas=Canvas(tokens[..., 0].long(), hole, (4, 4)))
+    check_given(tokens[:, :0].flatten(0, 1), 0.25)  # nothing given is nothing wrong
+
+
+def test_what_does_not_fit_is_refused(draws, folder, tmp_path):
+    with pytest.raises(ValueError, match="has learned 64x64 alone"):
+        TextToImage(draws.generator, draws.text_encoder, draws.tokenizer, [(64, 64), (96, 64)])
+    other = LatentModel(replace(draws.tokenizer.config, channels=8))
+    with pytest.raises(ValueError, match="draws 4 channels of a latent, this tokenizer has 8"):
+        TextToImage(draws.generator, draws.text_encoder, other, [(64, 64)])
+    mixed = shutil.copytree(folder, tmp_path / "mixed")
+    codes = tiny_model(tmp_path / "codes")
+    shutil.rmtree(mixed / "tokenizer")
+    shutil.copytree(codes / "tokenizer", mixed / "tokenizer")
+    with pytest.raises(ValueError, match="kind 'vq'; 'latent' is needed here"):
+        TextToImage.load(mixed)
+
+
+def test_another_scale_is_another_tokenizer(folder, tmp_path):
+    """The scale is not a weight, and yet decides what the tokens are."""
+    changed = shutil.copytree(folder, tmp_path / "changed")
+    entries = json.loads((changed / "tokenizer" / "config.json").read_text())
+    entries["config"]["scale"] = 0.5
+    (changed / "tokenizer" / "config.json").write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match="is not what .* was trained with"):
+        TextToImage.load(changed)
+
+
+def test_the_engine_draws_it_for_several_at_once(draws):
+    engine = Engine(find=lambda name: draws)
+    try:
+        jobs = [engine.submit(Request("a cat", seed=s, steps=s, negative=n)) for s, n in ((2, ""), (3, ""), (3, "dog"))]
+        assert all(job.wait(60) for job in jobs)
+        assert [job.error for job in jobs] == ["", "", ""]
+        settings = Settings(steps=2, guidance=Guidance(3.5, interval=(0.1, 1.0)))
+        alone = draws.images(["a cat"], [2], settings=settings)[0]
+        assert alike(jobs[0].pictures()[0], alone)
+        assert not torch.allclose(jobs[1].frames[-1].canvas.tokens, jobs[2].frames[-1].canvas.tokens)
+    finally:
+        engine.close()
+
+
+# --- the tokenizer and its cache --------------------------------------------------------------------------------------
+
+
+def test_the_tokenizer_learns_pixels_and_names():
+    torch.manual_seed(0)
+    named = NamedLatents(LatentModel(replace(KL, widths=(16, 16, 16, 16, 32), groups=8)), things=3)
+    covers = torch.randint(0, 4, (4, 2, 2))
+    colours = torch.tensor([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)
+    pixels = colours[covers].permute(0, 3, 1, 2).repeat_interleave(16, 2).repeat_interleave(16, 3)
+    batch, objective = {"pixels": pixels, "covers": covers}, KLLoss()
+    optimizer = torch.optim.AdamW(named.parameters(), 3e-3)
+    first = None
+    for step in range(60):
+        loss, shown = objective([named], batch, torch.Generator().manual_seed(step), step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        first = first or shown
+    assert shown["l1"] < 0.5 * first["l1"] and shown["named"] > 0.9 and shown["kl"] >= 0
+
+
+def test_a_measured_scale_gives_tokens_of_deviation_one(tokenizer):
+    model = checkpoint.load(tokenizer, "latent")
+    pixels = torch.cat([ScenePixels(None, batch=8, crowd=0.0, seed=s)(0)["pixels"][..., :96, :96] for s in range(3)])
+    pixels = pixels.float().div(127.5).sub(1)
+    noise = torch.randn(len(pixels), 36, 4)
+    assert 0.6 < model.encode(pixels, noise).std() < 1.6
+    check_scale(model.encode(pixels, noise), replace(model.config, scale=0.2))
+
+
+def test_the_cache_goes_on_and_holds_what_the_tokenizer_says(cached, tokenizer):
+    model, table = checkpoint.load(tokenizer, "latent"), LatentCache.open(cached)
+    assert table.mean.shape == (64, 64, 4) and table.numbers.tolist() == list(range(64))
+    first = cached / "128x128-0000.safetensors"
+    before, other = first.stat().st_mtime_ns, cached / "128x128-0001.safetensors"
+    again = load_file(other)
+    other.unlink()
+    write_latents(model, Sprites(), cached, total=64, shard=32)
+    assert first.stat().st_mtime_ns == before
+    assert all(torch.equal(tensor, again[name]) for name, tensor in load_file(other).items())
+    with pytest.raises(ValueError, match="another tokenizer"):
+        write_latents(LatentModel(KL).eval(), Sprites(), cached, total=64)
+
+
+def test_a_cache_of_the_wrong_scale_is_refused(cached, tmp_path):
+    wrong = shutil.copytree(cached, tmp_path / "wrong")
+    note = json.loads((wrong / "cache.json").read_text())
+    note["latent"]["scale"] = 0.2
+    (wrong / "cache.json").write_text(json.dumps(note))
+    for path in wrong.glob("*.safetensors"):
+        parts = load_file(path)
+        save_file(parts | {"mean": parts["mean"] / 0.2, "std": parts["std"] / 0.2}, path)
+    with pytest.raises(ValueError, match="seem not scaled"):
+        LatentCache.open(wrong)
+    with pytest.raises(ValueError, match="holds no cached latents"):
+        LatentCache.open(tmp_path)
+    with pytest.raises(ValueError, match="usage"):
+        main(["tokenizer=x"])
+
+
+def test_batches_are_functions_of_their_number(cached, folder):
+    vocabulary = (folder / "text_encoder" / "spiece.model").read_bytes()
+    data = SceneLatents(str(cached), vocabulary, batch=6)
+    one, two, other = data(3), data(3), data(4)
+    assert torch.equal(one["tokens"], two["tokens"]) and torch.equal(one["ids"], two["ids"])
+    assert not torch.equal(one["tokens"], other["tokens"]) and one["tokens"].shape == (6, 64, 4)
+    assert one["grid"] == (8, 8) and one["ids"].shape == one["mask"].shape
+
+
+# --- the recipes ------------------------------------------------------------------------------------------------------
+
+
+def test_the_tokenizer_recipe_exports_a_scaled_tokenizer(tmp_path):
+    recipe = replace(kl_recipe(None, 2, 2, 1e-3, picture, KL), workers=0, sample_every=2)
+    train(recipe, tmp_path)
+    model = checkpoint.load(tmp_path / "export", "latent")
+    assert model.config.scale != 1 and (tmp_path / "samples" / "0000002.png").is_file()
+
+
+@pytest.mark.parametrize("trunk", ["mae", "single"])
+def test_a_text_driven_emigm_trains_and_is_published(trunk, cached, tokenizer, tmp_path, monkeypatch):
+    words = tmp_path / "words"
+    scene_words(words)
+    recipe = method_recipe(
+        "tiny", method("emigm", trunk=trunk), str(cached), str(words), steps=3, batch=4, lr=1e-3, muon_lr=0.02,
+        width=16, depth=2, heads=2, head=(1, 16), repeats=1, valid=str(cached),
+    )  # fmt: skip
+    average = train(replace(recipe, workers=0, precision="bf16", valid_batches=2), tmp_path / "run")
+    assert isinstance(average.generator, EMIGM) and average.generator.config.mae == (trunk == "mae")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 3 and rows[-1]["valid"] > 0
+    monkeypatch.setattr(publish, "vocabulary", lambda: {"sizes": [[128, 128], [96, 96]], "words": ["a"]})
+    out = tmp_path / "published"
+    publish.main([
+        "emigm", f"tokenizer={tokenizer}", f"generator={tmp_path / 'run' / 'export'}", f"text_encoder={words}",
+        f"out={out}",
+    ])  # fmt: skip
+    model = TextToImage.load(out)
+    assert model.sizes == [(128, 128)]
+    assert model.images(["a cat"], [1], settings=Settings(steps=2))[0].size == (128, 128)
+    with pytest.raises(ValueError, match="another text encoder"):
+        publish.main([
+            "emigm", f"tokenizer={tokenizer}", f"generator={tmp_path / 'run' / 'export'}",
+            f"text_encoder={tiny_latents(tmp_path / 'other') / 'text_encoder'}", f"out={tmp_path / 'no'}",
+        ])  # fmt: skip
+
+
+def test_a_cache_of_the_other_kind_is_refused(cached, folder):
+    with pytest.raises(ValueError, match="holds latents; conditional=categorical learns from codes"):
+        method_recipe(
+            "tiny", METHODS["maskgit"], str(cached), str(folder / "text_encoder"), 1, 1, 1e-3, None, 16, 2, 2, (1, 16)
+        )

@@ -1,0 +1,312 @@
+"""Continuous tokens of drawn scenes: the small KL tokenizer, its cache, and the recipes of the framework's methods.
+
+    python -m train scenes-kl sprites=FOLDER
+    python -m train.continuous tokenizer=runs/scenes-kl/export out=cache/latents [sprites=FOLDER total=50000]
+    python -m train scenes-emigm cache=cache/latents
+
+A cache is a folder with `cache.json` (what made it) and `128x128-<shard>.safetensors`, each written whole: {"mean",
+"std": (n, N, C) float16, scaled, "numbers": (n,) int64}. Tokens are drawn from the posterior each time they are read.
+Only one size: eMIGM's positions are learned.
+
+Axes: B batch, n pictures, N tokens, C channels, h w cells.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+import text_encoder as encoders
+from maskgil import checkpoint
+from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_scale, to_tokens
+from maskgil.tokenizers.vq import VQ_PRESETS
+from train.cache import SHARD, scene_number
+from train.data import ScenePixels, SceneTokens, _padded, _pieces
+from train.framework import CodeTrunk, Framework, Method, MethodLoss, generator_for
+from train.loop import Player, Recipe
+from train.objectives import reconstruction
+from train.optim import OptimConfig
+from train.scenes.captions import caption
+from train.scenes.render import render
+from train.scenes.sprites import Sprites, things
+
+SIDE = 128  # pixels
+WORDS = 32  # slots for text: the longest caption has 24 pieces, and every slot costs as much as a token
+
+# 16 px a token like the VQ, so that both generators draw 64 tokens.
+SCENES_KL = LatentConfig(channels=16, widths=(32, 48, 64, 96, 128), layers=1, groups=16, scale=1.0)
+
+
+# --- the tokenizer ----------------------------------------------------------------------------------------------------
+
+
+class NamedLatents(nn.Module):
+    """A KL tokenizer in training: a head must name, from a cell's latent alone, what covers it (as NamedTokenizer)."""
+
+    def __init__(self, model: LatentModel, things: int):
+        super().__init__()
+        self.model = model
+        self.head = nn.Conv2d(model.config.channels, things + 1, 1)
+
+
+@dataclass(frozen=True)
+class KLLoss:
+    """Reconstruction from a sample of the posterior, its divergence from N(0, 1) in nats a number, and names.
+
+    A small weight: the diffusion head needs latents of a bounded size, not a prior that one could sample.
+    """
+
+    divergence: float = 1e-3
+    naming: float = 0.1
+
+    def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
+        model = modules[0].model
+        pixels = batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        mean, deviation = (part.float() for part in model.posterior(pixels))
+        z = mean + deviation * torch.randn(mean.shape, generator=generator, device=mean.device)
+        kl = (0.5 * (mean.square() + deviation.square() - 1) - deviation.log()).mean()
+        names = modules[0].head(z).float()
+        result = model.reconstruct(z).float()
+        loss = (
+            reconstruction(result, pixels)
+            + self.divergence * kl
+            + self.naming * F.cross_entropy(names, batch["covers"])
+        )
+        with torch.no_grad():
+            l1 = (result - pixels).abs().mean()
+            there = batch["covers"] > 0
+            named = (names.argmax(1) == batch["covers"])[there].float().mean()
+        return loss, {"l1": l1, "kl": kl.detach(), "named": named}
+
+
+@torch.no_grad()
+def measured_scale(model: LatentModel, batch_at: Callable[[int], dict], batches: int = 16) -> float:
+    """1 / the deviation of unscaled latents over many pictures, their posterior's own included."""
+    parts = []
+    for index in range(batches):
+        mean, deviation = model.posterior(batch_at(index)["pixels"].float().div(127.5).sub(1))
+        parts += [torch.stack([mean.float(), deviation.float()]).flatten(1)]
+    mean, deviation = torch.cat(parts, 1)
+    return round(float((mean.var() + deviation.square().mean()).rsqrt()), 4)
+
+
+def kl_recipe(
+    sprites: str | None, steps: int, batch: int, lr: float, picture: Callable, config: LatentConfig = SCENES_KL
+) -> Recipe:
+    """See `scenes_kl` in train/recipes.py."""
+    torch.manual_seed(0)
+    named = NamedLatents(LatentModel(config), len(things())).to(memory_format=torch.channels_last)
+    data = ScenePixels(sprites, batch)
+    shown = replace(data, seed=99, batch=8)
+
+    def sample(average: NamedLatents, path: Path) -> None:
+        pixels = shown(0)["pixels"].float().div(127.5).sub(1)
+        model = average.model
+        picture([pixels, model.decode(model.encode(pixels), model.grid(*pixels.shape[2:]))], path)
+
+    def export(average: NamedLatents, folder: Path) -> None:
+        measured = replace(config, scale=measured_scale(average.model, replace(data, seed=98, crowd=0.0)))
+        checkpoint.save(folder, average.model, "latent", measured.to_dict())
+
+    return Recipe(
+        name="scenes-kl",
+        steps=steps,
+        players=(Player(named, KLLoss(), OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6)),),
+        batch_at=data,
+        ema=0.995,
+        save_every=250,
+        sample_every=500,
+        sample=sample,
+        export=export,
+    )
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def write_latents(tokenizer: LatentModel, sprites: Sprites, out: Path, total: int, shard: int = SHARD) -> None:
+    """Fill folder `out` with about `total` scenes of 128 x 128; a run that was killed goes on.
+
+    Raises ValueError when the folder was made by another tokenizer, or its latents are not scaled to about 1.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    note, made_by = out / "cache.json", checkpoint.fingerprint(tokenizer.identity())
+    if note.is_file() and json.loads(note.read_text())["tokenizer"] != made_by:
+        raise ValueError(f"{out} was made with another tokenizer: give another folder, or delete it")
+    config = tokenizer.config.to_dict()
+    note.write_text(json.dumps({"tokenizer": made_by, "total": total, "shard": shard, "latent": config}))
+    for number in tqdm(range(max(1, round(total / shard))), desc="encoding scenes", unit_scale=shard, unit="scene"):
+        path = out / f"{SIDE}x{SIDE}-{number:04d}.safetensors"
+        if path.is_file():
+            continue
+        numbers = list(range(number * shard, (number + 1) * shard))
+        means, deviations = [], []
+        for start in range(0, shard, 32):
+            drawn = []
+            for n in numbers[start : start + 32]:
+                scene, rng = scene_number(n, SIDE, SIDE)
+                drawn.append(render(scene, sprites, rng))
+            pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            mean, deviation = (tokenizer.config.scale * to_tokens(part).float() for part in tokenizer.posterior(pixels))
+            means.append(mean)
+            deviations.append(deviation)
+        mean, deviation = torch.cat(means), torch.cat(deviations)
+        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(number))
+        check_scale(mean + deviation * noise, tokenizer.config)
+        tensors = {"mean": mean.half(), "std": deviation.half(), "numbers": torch.tensor(numbers)}
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial)
+        os.replace(partial, path)
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """Everything in a cache folder, in memory."""
+
+    mean: Float[Tensor, "n N C"]
+    std: Float[Tensor, "n N C"]
+    numbers: Int[Tensor, " n"]
+    tokenizer: str  # fingerprint
+
+    @staticmethod
+    def open(folder: str | Path) -> "LatentCache":
+        """Raises ValueError for a folder without latents, and for latents of the wrong scale."""
+        parts = [load_file(path) for path in sorted(Path(folder).glob(f"{SIDE}x{SIDE}-*.safetensors"))]
+        if not parts or "mean" not in parts[0]:
+            raise ValueError(f"{folder} holds no cached latents: run python -m train.continuous out={folder}")
+        note = json.loads((Path(folder) / "cache.json").read_text())
+        mean, std, numbers = (torch.cat([part[name] for part in parts]) for name in ("mean", "std", "numbers"))
+        try:
+            part, deviation = mean[:1024].float(), std[:1024].float()
+            noise = torch.randn(part.shape, generator=torch.Generator().manual_seed(0))
+            check_scale(part + deviation * noise, LatentConfig.from_dict(note["latent"]))
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
+        return LatentCache(mean, std, numbers, note["tokenizer"])
+
+
+@cache
+def _latents(folder: str) -> LatentCache:
+    return LatentCache.open(folder)
+
+
+@dataclass(frozen=True)
+class SceneLatents:
+    """Cached latents, sampled anew, with fresh captions: {"tokens": (B, N, C), "grid", "ids", "mask": (B, L)}."""
+
+    folder: str
+    vocabulary: bytes
+    batch: int = 64
+    seed: int = 2
+
+    def __call__(self, index: int) -> dict:
+        rng, table = np.random.default_rng([self.seed, index]), _latents(self.folder)
+        chosen = rng.choice(len(table.numbers), self.batch, replace=len(table.numbers) < self.batch)
+        said = [caption(scene_number(int(table.numbers[i]), SIDE, SIDE)[0], rng) for i in chosen]
+        ids, mask = _padded(_pieces(self.vocabulary).encode(said))
+        noise = torch.from_numpy(rng.standard_normal((self.batch, *table.mean.shape[1:]), np.float32))
+        chosen = torch.from_numpy(chosen)
+        side = int(table.mean.shape[1] ** 0.5)
+        return {
+            "tokens": table.mean[chosen].float() + table.std[chosen].float() * noise,
+            "ids": ids,
+            "mask": mask,
+            "grid": (side, side),
+        }
+
+
+def main(arguments: list[str]) -> None:
+    options = dict(a.partition("=")[::2] for a in arguments)
+    if not {"tokenizer", "out"} <= set(options) <= {"tokenizer", "out", "sprites", "total"}:
+        raise ValueError("usage: python -m train.continuous tokenizer=FOLDER out=FOLDER [sprites=FOLDER total=50000]")
+    tokenizer = checkpoint.load(options["tokenizer"], "latent").to(memory_format=torch.channels_last)
+    sprites = Sprites(options.get("sprites"))
+    write_latents(tokenizer, sprites, Path(options["out"]), int(options.get("total", 50_000)))
+
+
+# --- the generators ---------------------------------------------------------------------------------------------------
+
+
+def method_recipe(
+    name: str, framework: Framework, cache: str, text_encoder: str, steps: int, batch: int, lr: float,
+    muon_lr: float | None, width: int, depth: int, heads: int, head: tuple[int, int], repeats: int = 4, seed: int = 0,
+    valid: str = "", codes: int = 0, **maskgil: Any,
+) -> Recipe:  # fmt: skip
+    """A text-driven generator of `framework` on a cache of its kind of tokens; the text encoder stays as it is.
+
+    Exports generator/ alone. `valid`: a cache of other scenes, for the validation loss; `codes`: how many, when it is
+    not the tokenizer of scenes that made them; `maskgil`: as in generator_for.
+    """
+    torch.manual_seed(seed)
+    encoder = encoders.load(text_encoder)
+    encoder.requires_grad_(False)
+    text = (encoder.width, min(encoder.length, WORDS))
+    note_file = Path(cache) / "cache.json"
+    if not note_file.is_file():
+        raise ValueError(
+            f"{cache} is no cache of scenes: see train/cache.py for codes, train/continuous.py for latents"
+        )
+    note = json.loads(note_file.read_text())
+    continuous = framework.conditional == "diffusion"
+    if continuous != ("latent" in note):
+        wants, has = ("latents", "codes") if continuous else ("codes", "latents")
+        raise ValueError(f"{cache} holds {has}; conditional={framework.conditional} learns from {wants}")
+    if continuous:
+        side = int(_latents(cache).mean.shape[1] ** 0.5)
+        generator = generator_for(
+            framework, width, depth, heads, (side, side), text, channels=_latents(cache).mean.shape[2], head=head
+        )
+        data = SceneLatents(cache, encoder.vocabulary, batch, seed=2 + seed)
+    else:
+        data = SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed)
+        codes = codes or VQ_PRESETS["scenes"].codebook_size
+        generator = generator_for(framework, width, depth, heads, (8, 8), text, codes=codes, **maskgil)
+    hashes = {
+        "tokenizer_hash": note["tokenizer"],
+        "text_encoder_hash": checkpoint.fingerprint(encoder.identity()),
+    }
+
+    def export(average: Method, folder: Path) -> None:
+        kind = "emigm" if continuous else "maskgil"
+        checkpoint.save(folder / "generator", average.generator, kind, generator.config.to_dict(), **hashes)
+
+    return Recipe(
+        name=name,
+        steps=steps,
+        players=(
+            Player(
+                Method(generator, encoder, repeats=repeats),
+                MethodLoss(framework),
+                OptimConfig(lr=lr, muon_lr=muon_lr, betas=(0.9, 0.95), warmup=50, decay=0.5),
+            ),
+        ),
+        batch_at=data,
+        seed=seed,
+        ema=0.995,
+        save_every=200,
+        valid_at=replace(data, folder=valid, seed=1000) if valid else None,
+        valid_every=steps,
+        export=None if isinstance(generator, CodeTrunk) else export,  # an experiment's model, which nothing opens
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        print(f"train.continuous: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,248 @@
+"""One framework for masked image generation (eMIGM, 2503.07197, section 3): MaskGIT, MAR, MDM, MaskGIL and eMIGM differ
+in seven choices, which are independent of each other.
+
+    loss = E over t, x_t ~ q(x_t | x_0) of  w(t) * sum over masked i of -log p(x_0^i | x_t)
+
+As in the released code the sum is divided by the number of masked tokens of the batch.
+
+Axes: B batch, N tokens, C channels of a continuous token, K codes, L text tokens, D width.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from maskgil.condition import Condition
+from maskgil.config import ModelConfig
+from maskgil.emigm import EMIGM, EMIGMConfig, training_mask
+from maskgil.generator import MaskGIL
+from maskgil.schedules import CURVES, Curve, arccos, cosine, exact_mask, exp, independent_mask, linear
+from train.loop import Part
+
+Masking = Literal["exact", "independent"]
+Weighting = Literal["one", "bound"]
+Conditional = Literal["categorical", "diffusion"]
+Trunk = Literal["single", "mae"]
+Null = Literal["token", "mask"]
+
+
+@dataclass(frozen=True)
+class Framework:
+    """What makes a method.
+
+    masking      q(x_t | x_0): exactly ceil(N gamma) tokens, or each with probability gamma
+    weighting    w(t): 1, or the likelihood bound's gamma'/gamma
+    conditional  p(x_0^i | x_t): softmax over codes, or the diffusion head over vectors
+    curve        gamma(t)
+    trunk        one network over all tokens, or an encoder of the known ones and a decoder (masked autoencoder)
+    null         what stands for no text in guidance: a learned token of its own, or the mask token
+    t_min        times below it are raised to it, so that training does not spend itself on nearly finished pictures
+    """
+
+    masking: Masking
+    weighting: Weighting
+    conditional: Conditional
+    curve: Curve
+    trunk: Trunk = "single"
+    null: Null = "token"
+    t_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < 1:
+            raise ValueError(f"t_min is {self.t_min}; give a number in [0, 1)")
+
+    def masks(
+        self, rows: int, tokens: int, generator: torch.Generator
+    ) -> tuple[Bool[Tensor, "B N"], Float[Tensor, " B"]]:
+        """What is hidden, and the time in (0, 1] of each row; on the CPU, from a generator there.
+
+        The rows of a masked autoencoder share time and count, so that its encoder has one length (the released rule).
+        """
+        hide = exact_mask if self.masking == "exact" else independent_mask
+        if self.trunk == "mae":
+            hidden, u = training_mask(rows, tokens, self.curve, self.t_min, generator, hide)
+            return hidden, u.expand(rows)
+        u = 0.999 * torch.rand(rows, generator=generator).clamp(min=self.t_min) + 0.001
+        return hide(self.curve.gamma(u), torch.rand(rows, tokens, generator=generator)), u
+
+    def weights(self, u: Float[Tensor, " B"]) -> Float[Tensor, " B"] | None:
+        """w(t) of each row; None is 1."""
+        return None if self.weighting == "one" else self.curve.weight(u)
+
+
+# The papers' own choices. MaskGIL's is the released code's but for two habits of it, label smoothing and the scoring of
+# visible tokens, which are no part of the framework (train/objectives.py offers them). MAR draws its ratio otherwise
+# (a truncated normal law around 1): the paper's table counts it as cosine.
+METHODS: dict[str, Framework] = {
+    "maskgit": Framework("exact", "one", "categorical", cosine),
+    "mar": Framework("exact", "one", "diffusion", cosine, trunk="mae"),
+    "mdm": Framework("independent", "bound", "categorical", linear),
+    "maskgil": Framework("independent", "one", "categorical", arccos),
+    "emigm": Framework("independent", "one", "diffusion", exp, trunk="mae", null="mask", t_min=0.2),
+}
+
+
+def method(name: str, **choices: str | float | None) -> Framework:
+    """A row of METHODS with some choices changed, in words as the command line gives them; empty ones stay.
+
+    Raises ValueError for a name that is none of them, and for a choice that there is not.
+    """
+    if name not in METHODS:
+        raise ValueError(f"method={name}: choose one of {', '.join(METHODS)}")
+    there = {"masking": get_args(Masking), "weighting": get_args(Weighting), "conditional": get_args(Conditional)}
+    there |= {"trunk": get_args(Trunk), "null": get_args(Null), "curve": tuple(CURVES)}
+    given = {choice: value for choice, value in choices.items() if value not in ("", None)}
+    for choice, options in there.items():
+        if choice in given and given[choice] not in options:
+            raise ValueError(f"{choice}={given[choice]}: choose one of {', '.join(options)}")
+    if "curve" in given:
+        given["curve"] = CURVES[given["curve"]]
+    return replace(METHODS[name], **given)
+
+
+@dataclass(frozen=True)
+class CodeConfig:
+    """What a sampler of codes asks of a model."""
+
+    codebook_size: int
+
+    @property
+    def mask_id(self) -> int:
+        return self.codebook_size
+
+
+class CodeTrunk(nn.Module):
+    """eMIGM's trunk over codes: a table in front, a softmax behind. It is called, and sampled, as MaskGIL is."""
+
+    def __init__(self, trunk: EMIGMConfig, codes: int):
+        super().__init__()
+        self.config = CodeConfig(codes)
+        self.embedding = nn.Embedding(codes, trunk.channels)
+        self.trunk = EMIGM(trunk)
+        del self.trunk.diffloss
+        self.output = nn.Linear(trunk.width, codes)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B N"],
+        grid: tuple[int, int],
+        condition: Condition,
+        drop: Bool[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B N K"]:
+        """Logits of every code at every position; the mask id marks what is unknown."""
+        if grid != self.trunk.config.grid:
+            raise ValueError(f"a grid of {grid}; this trunk has learned {self.trunk.config.grid} alone")
+        hole = tokens == self.config.mask_id
+        return self.output(self.trunk(self.embedding(tokens.masked_fill(hole, 0)), hole, condition, drop))
+
+
+class Method(nn.Module):
+    """A generator, the text encoder in front of it, and the loss of `conditional`, as one module to train.
+
+    smoothing  of labels, for codes;  repeats: times and noises that the diffusion head sees of each hidden token
+    """
+
+    def __init__(
+        self,
+        generator: MaskGIL | CodeTrunk | EMIGM,
+        text_encoder: nn.Module,
+        smoothing: float = 0.0,
+        repeats: int = 4,
+    ):
+        super().__init__()
+        self.generator, self.text_encoder = generator, text_encoder
+        self.smoothing, self.repeats = smoothing, repeats
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B N"] | Float[Tensor, "B N C"],
+        grid: tuple[int, int],
+        hidden: Bool[Tensor, "B N"],
+        weight: Float[Tensor, " B"] | None,
+        ids: Int[Tensor, "B L"],
+        mask: Bool[Tensor, "B L"],
+        drop: Bool[Tensor, " B"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """Mean over the hidden tokens of weight * -log p, or of the diffusion loss that bounds it."""
+        condition = Condition(self.text_encoder(ids, mask), mask)
+        if isinstance(self.generator, EMIGM):
+            z = self.generator(tokens, hidden, condition, drop)
+            return self.generator.loss(z, tokens, hidden, generator, self.repeats, weight)
+        logits = self.generator(tokens.masked_fill(hidden, self.generator.config.mask_id), grid, condition, drop)
+        wrong = F.cross_entropy(
+            logits[hidden].float(), tokens[hidden], label_smoothing=self.smoothing, reduction="none"
+        )
+        if weight is not None:
+            wrong = wrong * weight[:, None].expand_as(hidden)[hidden]
+        return wrong.sum() / max(len(wrong), 1)  # nothing may be hidden by an independent mask
+
+
+@dataclass(frozen=True)
+class MethodLoss:
+    """The framework as what the loop calls. caption_dropout: share of rows that see no text, for guidance."""
+
+    framework: Framework
+    caption_dropout: float = 0.1
+
+    def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Part, dict]:
+        tokens, device = batch["tokens"], batch["tokens"].device
+        host = torch.Generator().manual_seed(generator.initial_seed())  # masks are drawn on the CPU
+        hidden, u = self.framework.masks(len(tokens), tokens.shape[1], host)
+        weight = self.framework.weights(u)
+        drop = torch.rand(len(tokens), generator=host) < self.caption_dropout
+        mean = modules[0](
+            tokens,
+            tuple(batch["grid"]),
+            hidden.to(device),
+            None if weight is None else weight.to(device),
+            batch["ids"],
+            batch["mask"],
+            drop.to(device),
+            generator,
+        )
+        count = hidden.sum().clamp_min(1).to(device)
+        return Part(mean * count, count), {"masked": hidden.float().mean()}
+
+
+def generator_for(
+    framework: Framework,
+    width: int,
+    depth: int,
+    heads: int,
+    grid: tuple[int, int],
+    text: tuple[int, int],
+    codes: int | None = None,
+    channels: int = 16,
+    head: tuple[int, int] = (3, 256),
+    **maskgil: Any,
+) -> MaskGIL | CodeTrunk | EMIGM:
+    """A text-driven generator of a framework, sized so that all trunks have about as many blocks.
+
+    depth  blocks in all, half of them the decoder's where there is one
+    text   (width of the states, most tokens);  codes: for a categorical framework;  channels, head: for a diffusion one
+    maskgil  more of MaskGIL's ModelConfig, where that is the trunk (qk_norm, norm)
+    """
+    if framework.conditional == "categorical" and framework.trunk == "single":
+        assert codes is not None, "a categorical framework needs the number of codes"
+        config = ModelConfig(
+            codebook_size=codes, dim=width, layers=depth, heads=heads, ffn=3 * width, text_dim=text[0],
+            text_length=text[1], null="mask" if framework.null == "mask" else "caption",
+            **{"qk_norm": "rms", "dropout": 0.0} | maskgil,
+        )  # fmt: skip
+        return MaskGIL(config)
+    if maskgil:
+        raise ValueError(f"{', '.join(maskgil)} belong to MaskGIL's trunk, which is categorical and single")
+    trunk = EMIGMConfig(
+        width=width, heads=heads, depth=max(1, depth // 2), head_depth=head[0], head_width=head[1], channels=channels,
+        grid=grid, buffer=text[1], classes=None, text_dim=text[0], null=framework.null, mae=framework.trunk == "mae",
+        dropout=0.0,
+    )  # fmt: skip
+    if framework.conditional == "diffusion":
+        return EMIGM(trunk)
+    assert codes is not None, "a categorical framework needs the number of codes"
+    return CodeTrunk(trunk, codes)
