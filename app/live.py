@@ -230,7 +230,7 @@ class Session:
                     await self.say(image, type="step", job=job.id, step=frame.step, of=frame.of)
         if job.status is Status.FAILED:
             await self.say(type="error", message=job.error)
-        elif job.status is Status.DONE and self.job is job:
+        elif job.status is Status.DONE and (self.job is job or job.id in self.final):
             unknown = catalogue.find(job.request.model).vocabulary.unknown(job.request.prompt)
             request = job.request
             await self.say(

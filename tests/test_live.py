@@ -16,6 +16,7 @@ from app.ear import Ear
 from app.engine import Engine
 from app.gallery import Gallery
 from app.house import House
+from app.lane import Lane
 from maskgil.pipeline import TextToImage
 from speech.audio import RATE
 from speech.listener import Listener
@@ -106,6 +107,19 @@ def house(model: TextToImage, tmp_path: Path, words: list[str], monkeypatch: pyt
     monkeypatch.setattr(live.catalogue, "find", lambda name: Known())
     yield house
     engine.close()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """The engine makes one step for each release."""
+    gate, together = threading.Semaphore(0), Lane._together
+
+    def gated(lane: Lane, sketches: list) -> None:
+        gate.acquire(timeout=SECONDS)
+        together(lane, sketches)
+
+    monkeypatch.setattr(Lane, "_together", gated)
+    return gate
 
 
 class Known:
@@ -231,6 +245,22 @@ def test_what_was_said_to_the_end_is_kept_even_if_the_page_is_closed(house: Hous
             return
         threading.Event().wait(0.05)
     raise AssertionError("it is not kept")
+
+
+def test_a_sentence_is_kept_although_the_next_one_is_spoken_before_it_is_drawn(house: House, gate: threading.Semaphore):
+    async def script(socket: Socket) -> None:
+        socket.tell('{"type": "settings", "steps": 2}')
+        for sentence in (1, 2):
+            socket.speak(True, 0.6)
+            socket.speak(False, 0.6)
+            while len(socket.of("final")) < sentence:
+                await socket.until("final")
+        gate.release(4)
+        while len(socket.of("kept")) < 2:
+            await socket.until("kept")
+
+    socket = talk(house, script)
+    assert len(socket.of("picture")) == len(house.gallery.entries(ME)) == 2
 
 
 def test_a_mode_that_the_model_has_not_is_said(house: House):
