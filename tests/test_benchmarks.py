@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from benchmarks import engine, generation
+from benchmarks import engine, generation, live
 from benchmarks.generation import Machine, Stage, Timed
 from maskgil.autoregressive import Autoregressive
 from maskgil.pipeline import TextToImage
@@ -106,3 +106,43 @@ def test_in_company_the_weights_are_read_for_all_at_once():
 def test_a_crowd_of_nonsense_is_one_line(arguments):
     with pytest.raises(ValueError):
         engine.main(arguments)
+
+
+def note(at: float, type: str, **more: object) -> dict:
+    return {"at": at, "type": type, **more}
+
+
+def test_what_a_page_notes_becomes_times_after_the_end_of_speech():
+    """Two sentences: one drawn from its pause on, one that was guessed before it ended."""
+    notes = [
+        note(0.5, "loud"),
+        note(2.0, "loud"),
+        note(2.2, "words", committed=["a"], pending=["dog"]),
+        note(2.25, "words", committed=["a", "cat"], pending=[]),
+        note(2.4, "final", text="a cat"),
+        note(2.5, "step", job="1"),
+        note(3.0, "picture", job="1"),
+        note(3.1, "kept", job="1"),
+        note(6.9, "words", committed=["a", "cat"], pending=[]),
+        note(6.95, "step", job="2"),
+        note(7.0, "loud"),
+        note(7.3, "final", text="a cat"),
+        note(7.4, "picture", job="2"),
+        note(7.5, "kept", job="2"),
+        note(9.0, "loud"),
+    ]
+    first, second = live.heard(notes)
+    assert (first.known, first.words, first.first, first.last) == pytest.approx((0.25, 0.4, 0.5, 1.0))
+    assert (second.known, second.words, second.first, second.last) == pytest.approx((-0.1, 0.3, -0.05, 0.4))
+    assert list(first.stages(0.1).values()) == pytest.approx([0.1, 0.15, 0.25, 0.5])
+    assert list(second.stages(0.1).values()) == pytest.approx([0.1, 0.0, 0.0, 0.3])
+    lines = live.table([first, second], (0.4, 0.6, 0.5), (0.3, 0.2, 0.5), pause=0.1).splitlines()
+    assert "| final words | 0.35 | 0.30 | 0.40 | 0.4 reached | 0.30 | 1.2 |" in lines
+    assert "| final picture | 0.70 | 0.40 | 1.00 | 0.5 missed by 0.20 | 0.50 | 1.4 |" in lines
+    assert sum(int(line.split("|")[3].strip(" %")) for line in lines[-4:]) == pytest.approx(100, abs=2)
+
+
+@pytest.mark.parametrize("arguments", [["n=0"], ["end=5"], ["gap=0.1"], ["targets=1"], ["speed=9"], ["model=nobody"]])
+def test_listening_to_nonsense_is_one_line(arguments):
+    with pytest.raises(ValueError):
+        live.main(arguments)
