@@ -97,6 +97,7 @@ class Job:
         self.frames: list[Frame] = []
         self.error = ""
         self.note = ""
+        self.easel = ""  # of the page that shows it
         self.rounded = ""  # what became of a size that the model does not draw
         self.kept = False
         self.asked, self.began, self.ended = time.monotonic(), 0.0, 0.0

@@ -178,6 +178,27 @@ def test_stop_ends_the_job(house: houses.House, monkeypatch: pytest.MonkeyPatch)
     assert "Stopped" in page.info[0].value and not house.gallery.entries(page.session_state["owner"])
 
 
+def test_a_reload_shows_the_drawing_to_its_end_where_it_was_begun(house: houses.House, monkeypatch: pytest.MonkeyPatch):
+    gate, together = threading.Semaphore(0), Lane._together
+
+    def gated(lane, sketches) -> None:
+        gate.acquire(timeout=SECONDS)
+        together(lane, sketches)
+
+    monkeypatch.setattr(Lane, "_together", gated)
+    page = room("draw").run()
+    button(page, "a red apple").click().run()
+    again, elsewhere = room("draw"), room("edit")
+    for other in (again, elsewhere):
+        other.session_state["owner"] = page.session_state["owner"]
+        other.run()
+    assert button(again, "Stop") and "canvas is empty" in elsewhere.get("html")[-1].proto.body
+    gate.release(8)
+    again, elsewhere = drawn(again, house), drawn(elsewhere, house)
+    assert not again.exception and shown(again) == 1 and shown(elsewhere) == 0
+    assert [item.proto.label for item in again.get("download_button")] == ["Download"]
+
+
 @pytest.fixture
 def hears(monkeypatch: pytest.MonkeyPatch) -> None:
     class Deaf:

@@ -55,7 +55,7 @@ def take(image: Image.Image, prompt: str = "") -> None:
     """Put a picture under the brush."""
     st.session_state[PICTURE] = picture.png(image)
     st.session_state[WORDS] = prompt
-    st.session_state.pop(f"job on {EASEL}", None)
+    session.clear(EASEL)
 
 
 def brush(model: Model) -> None:

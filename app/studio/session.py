@@ -42,18 +42,25 @@ def model() -> catalogue.Model:
 
 
 def job(easel: str) -> Job | None:
-    """The job on this easel; after a reload of the page, the one that this browser was waiting for."""
-    if (id := st.session_state.get(f"job on {easel}")) is not None:
-        return studio().engine.job(id)
-    going_on = [job for job in studio().engine.jobs(owner()) if not job.over]
-    return going_on[-1] if going_on else None
+    """The job on this easel; after a reload of the page, the one that this browser was waiting for there."""
+    key = f"job on {easel}"
+    if key not in st.session_state:
+        there = [job for job in studio().engine.jobs(owner()) if job.easel == easel and (not job.over or job.kept)]
+        st.session_state[key] = there[-1].id if there else ""  # it stays when it ends
+    return studio().engine.job(st.session_state[key])
 
 
 def put(easel: str, job: Job) -> None:
     """Put a new job on an easel; one that is still drawn there is stopped."""
     if (before := studio().engine.job(st.session_state.get(f"job on {easel}", ""))) is not None:
         before.cancel()
+    job.easel = easel
     st.session_state[f"job on {easel}"] = job.id
+
+
+def clear(easel: str) -> None:
+    """Nothing on this easel."""
+    st.session_state[f"job on {easel}"] = ""
 
 
 def loaded(model: catalogue.Model) -> Loaded:
