@@ -7,8 +7,9 @@ Down:  JSON texts, by "type":
          kept {job}: that picture's words turned out to be all, and it is in the gallery.
 
 A drawing begins at a pause, or once three words no longer change, before the sentence is known to be over. If no more
-words come it is already on its way, or done. If speech goes on it goes on too, and when other words are known it ends
-where it is: the drawing of those begins from its canvas (maskgil/repaint.py), so that the picture grows with the words.
+words come it is already on its way, or done. If speech goes on it goes on too. The next drawing begins from its canvas
+(maskgil/repaint.py), so that the picture grows with the words: once it is done and more words are stable, or at the
+next pause, where it ends as it is if other words were said.
 """
 
 import asyncio
@@ -161,7 +162,9 @@ class Session:
                 self.later(self.write_down(event))
             case Partial():
                 await self.say(type="words", committed=event.committed, pending=event.pending)
-                if len(event.committed) >= STABLE_WORDS and self.guess[: len(event.committed)] != event.committed:
+                # A picture of fewer words is drawn to its end meanwhile: one that every word interrupts gets nowhere.
+                busy = self.guess and not self.job.over
+                if not busy and len(event.committed) >= max(STABLE_WORDS, len(self.guess) + 1):
                     self.draw(event.committed)
             case Pause():
                 await self.say(type="words", committed=event.words, pending=())

@@ -201,6 +201,29 @@ def test_three_words_that_no_longer_change_are_drawn_while_one_speaks_on(house: 
     assert first.earlier is None and second.earlier.prompt == "a red cat", "the last words were drawn already"
 
 
+def test_more_words_wait_for_the_picture_of_fewer_until_there_is_a_pause(
+    house: House, words: list[str], gate: threading.Semaphore
+):
+    async def script(socket: Socket) -> None:
+        socket.tell('{"type": "settings", "steps": 3}')
+        gate.release()
+        await socket.speak_until(*SAID)
+        while not socket.of("step"):
+            await socket.until("step")
+        words.append("apple")
+        await socket.speak_until(*SAID, "apple")
+        assert len(house.engine.jobs(ME)) == 1, "it is not interrupted by every word"
+        socket.speak(False, 0.6)
+        await socket.until("final")
+        gate.release(1 + 3)
+        await socket.until("kept")
+
+    socket = talk(house, script)
+    first, second = house.engine.jobs(ME)
+    assert len(first.frames) < 3 and second.earlier.prompt == "a red cat", "a pause is reason enough"
+    assert [shown["prompt"] for shown in socket.of("picture")] == ["a red cat apple"]
+
+
 def test_two_words_wait_for_a_pause(house: House, words: list[str]):
     del words[2:]
 
