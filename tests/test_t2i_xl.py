@@ -31,7 +31,9 @@ def noise(shapes: Mapping[str, tuple[int, ...]], scale: float) -> dict[str, Tens
     tensors = {}
     for name, shape in shapes.items():
         size = torch.Size(shape).numel()
-        tensors[name] = bank.repeat(-(-size // len(bank)))[:size].view(shape) if size > 1 else torch.zeros(shape)
+        tensors[name] = bank.repeat(-(-size // len(bank)))[:size].view(shape).clone()
+        if len(shape) == 1 and name.endswith("weight"):  # of a norm: near 0 it would silence what comes after
+            tensors[name] += 1
     return tensors
 
 
