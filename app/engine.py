@@ -107,6 +107,7 @@ class Job:
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], object]] = []
         self._pictures: list[Image.Image] | None = None
+        self._seen: tuple[int, list[Image.Image]] | None = None  # the last preview, and of which frame
 
     @property
     def over(self) -> bool:
@@ -171,8 +172,12 @@ class Job:
         return self._pictures
 
     def preview(self, frame: int) -> list[Image.Image]:
-        """The pictures after a step; what is not decided yet is transparent."""
-        return self._engine.sketch(self._loaded.model, self.frames[frame].canvas, self.start)
+        """The pictures after a step; what is not decided yet is transparent. Whoever looks again gets the same ones."""
+        seen = self._seen
+        if seen is None or seen[0] != frame:
+            seen = frame, self._engine.sketch(self._loaded.model, self.frames[frame].canvas, self.start)
+            self._seen = seen
+        return seen[1]
 
     def change(self, **values: object) -> None:
         """For the engine: set attributes and tell whoever waits."""

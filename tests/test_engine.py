@@ -318,6 +318,9 @@ def test_of_the_twins_steps_one_a_line_is_shown(duet: Engine):
     job = duet.submit(request(mode="hybrid", ar_tokens=20))
     assert job.wait(SECONDS)
     assert [job.frames[i].step for i in job.shown] == [8, 16, 20, 21, 22, 23, 24]
+    first = job.preview(7)
+    assert job.preview(7) is first, "to look again costs nothing"
+    assert job.preview(15)[0].tobytes() != first[0].tobytes() and job.preview(7)[0].tobytes() == first[0].tobytes()
 
 
 def test_after_its_twin_a_job_shares_the_lane_of_the_others(paired: TextToImage, monkeypatch: pytest.MonkeyPatch):
