@@ -63,7 +63,7 @@ class Sketch:
         condition = encode(request.prompt).repeat(request.n)
         negative = encode(request.negative).repeat(request.n) if request.negative.strip() else None
         wish = settings(request, canvas.hole.shape[1])
-        if earlier is not None:
+        if earlier is not None and not model.continuous:  # vectors have no likelihood to doubt them by: drawn anew
             before = encode(earlier.prompt).repeat(request.n)
             changed = repaint.reconsider(model.generator, earlier.canvas, before, condition, request.seeds)
             plan = repaint.plan(model, changed, request.seeds, wish)

@@ -41,7 +41,7 @@ from train.loop import train
 from train.recipes import picture
 from train.scenes.sprites import Sprites
 
-KL = LatentConfig(channels=4, widths=(8, 8, 8, 8, 8), layers=1, groups=4, scale=1.0)
+KL = LatentConfig(channels=4, widths=(8, 8, 8), layers=1, groups=4, patch=4, scale=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +167,8 @@ def test_the_engine_draws_it_for_several_at_once(draws):
         alone = draws.images(["a cat"], [2], settings=settings)[0]
         assert alike(jobs[0].pictures()[0], alone)
         assert not torch.allclose(jobs[1].frames[-1].canvas.tokens, jobs[2].frames[-1].canvas.tokens)
+        grown = engine.submit(Request("a cat at night", seed=2, steps=2), after=jobs[0])  # drawn anew
+        assert grown.wait(60) and not grown.error and len(grown.frames) == 2
     finally:
         engine.close()
 
@@ -176,20 +178,20 @@ def test_the_engine_draws_it_for_several_at_once(draws):
 
 def test_the_tokenizer_learns_pixels_and_names():
     torch.manual_seed(0)
-    named = NamedLatents(LatentModel(replace(KL, widths=(16, 16, 16, 16, 32), groups=8)), things=3)
+    named = NamedLatents(LatentModel(replace(KL, widths=(16, 16, 32), groups=8)), things=3)
     covers = torch.randint(0, 4, (4, 2, 2))
     colours = torch.tensor([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)
     pixels = colours[covers].permute(0, 3, 1, 2).repeat_interleave(16, 2).repeat_interleave(16, 3)
     batch, objective = {"pixels": pixels, "covers": covers}, KLLoss()
     optimizer = torch.optim.AdamW(named.parameters(), 3e-3)
     first = None
-    for step in range(60):
+    for step in range(90):
         loss, shown = objective([named], batch, torch.Generator().manual_seed(step), step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         first = first or shown
-    assert shown["l1"] < 0.5 * first["l1"] and shown["named"] > 0.9 and shown["kl"] >= 0
+    assert shown["l1"] < 0.6 * first["l1"] and shown["named"] > 0.9 and shown["kl"] >= 0
 
 
 def test_a_measured_scale_gives_tokens_of_deviation_one(tokenizer):

@@ -26,6 +26,17 @@ def pixels(rows: int = 2, height: int = 8, width: int = 12) -> Tensor:
     return torch.rand(rows, 3, height, width, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+def test_cells_of_pixels_may_enter_whole():
+    """A patch of 2 stands for one level: as many tokens, all pixels within reach."""
+    config = replace(TINY, widths=(32, 64), patch=2)
+    model = make(config)
+    assert config.downsample == TINY.downsample == 4 and model.encode(pixels()).shape == (2, 6, 4)
+    result = model.reconstruct(model.posterior(pixels())[0])
+    assert result.shape == pixels().shape and not torch.equal(result[..., ::2, :], result[..., 1::2, :])
+    with pytest.raises(ValueError, match="patch is 0"):
+        replace(TINY, patch=0)
+
+
 @pytest.mark.parametrize(
     "name, parameters, tensors, downsample, scale",
     [("kl16", 66_456_019, 312, 16, 0.2325), ("dc-ae-f32c32", 323_356_460, None, 32, 0.3189)],

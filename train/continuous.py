@@ -45,8 +45,9 @@ from train.scenes.sprites import Sprites, things
 SIDE = 128  # pixels
 WORDS = 32  # slots for text: the longest caption has 24 pieces, and every slot costs as much as a token
 
-# 16 px a token like the VQ, so that both generators draw 64 tokens.
-SCENES_KL = LatentConfig(channels=16, widths=(32, 48, 64, 96, 128), layers=1, groups=16, scale=1.0)
+# 16 px a token like the VQ, so that both generators draw 64 tokens. Cells of 4 x 4 pixels enter: at full resolution the
+# same number of parameters costs four times as much.
+SCENES_KL = LatentConfig(channels=16, widths=(64, 96, 128), layers=1, groups=16, patch=4, scale=1.0)
 
 
 # --- the tokenizer ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ class LatentConfig:
     channels  of a latent;  widths: of the levels, from the finest resolution to the coarsest
     layers    blocks in a level of a KL encoder (its decoder has one more); DC-AE's are in `encoder` and `decoder`
     groups    of the group norms (KL)
+    patch     pixels a side that enter and leave as one cell of channels (KL): the finest levels cost the most
     scale     latents times scale = tokens
     """
 
@@ -32,6 +34,7 @@ class LatentConfig:
     widths: tuple[int, ...] = (128, 128, 256, 256, 512)
     layers: int = 2
     groups: int = 32
+    patch: int = 1
     encoder: tuple[int, ...] = ()
     decoder: tuple[int, ...] = ()
     scale: float = 0.2325
@@ -41,6 +44,8 @@ class LatentConfig:
             raise ValueError(f"a latent tokenizer's family is kl or dc, not {self.family!r}")
         if not self.scale > 0:
             raise ValueError(f"a latent scale is positive; {self.scale} was given")
+        if self.patch < 1 or (self.family == "dc" and self.patch > 1):
+            raise ValueError(f"patch is {self.patch}; it is 1 or more, and 1 for DC-AE")
         if self.family == "kl" and any(width % self.groups for width in self.widths):
             raise ValueError(f"widths {self.widths} must be multiples of the {self.groups} norm groups")
         if self.family == "dc" and not len(self.encoder) == len(self.decoder) == len(self.widths) == 6:
@@ -52,7 +57,7 @@ class LatentConfig:
     @property
     def downsample(self) -> int:
         """Pixels a token side."""
-        return 2 ** (len(self.widths) - 1)
+        return self.patch * 2 ** (len(self.widths) - 1)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,6 +93,8 @@ def _build(config: LatentConfig) -> nn.Module:
     levels = len(config.widths)
     if config.family == "kl":
         return AutoencoderKL(
+            in_channels=3 * config.patch**2,
+            out_channels=3 * config.patch**2,
             down_block_types=("DownEncoderBlock2D",) * (levels - 1) + ("AttnDownEncoderBlock2D",),
             up_block_types=("UpDecoderBlock2D",) * levels,
             block_out_channels=config.widths,
@@ -140,12 +147,12 @@ class LatentModel(nn.Module):
         if self.config.family == "dc":
             latent = self.net.encode(pixels).latent
             return latent, torch.zeros_like(latent)
-        distribution = self.net.encode(pixels).latent_dist
+        distribution = self.net.encode(F.pixel_unshuffle(pixels, self.config.patch)).latent_dist
         return distribution.mean, distribution.std
 
     def reconstruct(self, latent: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         """Pixels from unscaled latents, with gradient; not clamped."""
-        return self.net.decode(latent).sample
+        return F.pixel_shuffle(self.net.decode(latent).sample, self.config.patch)
 
     @torch.no_grad()
     def encode(
