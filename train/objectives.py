@@ -158,11 +158,6 @@ def arccos_ratio(u: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     return torch.arccos(u) / (math.pi / 2)
 
 
-def exp_ratio(u: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """1 - e^(-5 u), eMIGM's schedule, mean 0.80: more of a batch is spent where only the caption can help."""
-    return 1 - torch.exp(-5 * u)
-
-
 def random_mask(
     tokens: Int[Tensor, "B N"],
     ratio: Float[Tensor, " B"],
