@@ -50,7 +50,7 @@ class _Drawing:
     """The same seed draws the same picture. Left out: a new one, which is printed."""
     guidance: Annotated[float | None, arg(metavar="FLOAT")] = None
     """How closely to follow the prompt: 1 is off, 4 usual; more is stricter and less varied. Left out: the sampler's,
-    3.5 for ours, 4 for released."""
+    2 for ours, 4 for released."""
     guidance_interval: Annotated[tuple[float, float] | None, arg(metavar="FLOAT FLOAT")] = None
     """Guide only while the plan's time, which runs from 1 down to 0, is in this interval; the rest costs half. Left
     out: the sampler's, 0.1 to 1 for ours, 0 to 1 for released."""

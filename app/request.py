@@ -17,7 +17,7 @@ ORDERS = ("confidence", "random", "halton", "raster")
 MODES = ("mar", "ar", "hybrid")
 # What the samplers of maskgil/pipeline.py guide with when nobody says otherwise (here without its imports).
 SAMPLERS: dict[str, dict[str, Any]] = {
-    "ours": {"guidance": 3.5, "interval": (0.1, 1.0)},
+    "ours": {"guidance": 2.0, "interval": (0.1, 1.0)},
     "released": {"guidance": 4.0, "interval": (0.0, 1.0)},
 }
 PRESETS = {"fast": 4, "standard": 8, "fine": 16}
@@ -39,7 +39,7 @@ class Request:
     model: str = "scenes"
     size: tuple[int, int] | None = None
     steps: int = 8
-    guidance: float = 3.5
+    guidance: float = 2.0
     interval: tuple[float, float] = (0.1, 1.0)
     temperature: float = 1.0
     order: str = "confidence"
@@ -63,7 +63,7 @@ class Request:
         _within("seed", self.seed, 0, MAX_SEED)
         _within("steps", self.steps, 1, MAX_STEPS)
         _within("number of pictures", self.n, 1, MAX_PICTURES)
-        _within("guidance", self.guidance, 0.0, 30.0, "1 is off and 4 is usual")
+        _within("guidance", self.guidance, 0.0, 30.0, "1 is off and 2 is usual")
         _within("temperature", self.temperature, 0.0, 10.0, "0 is greedy and 1 is usual")
         low, high = self.interval
         if not (0.0 <= low <= high <= 1.0):
