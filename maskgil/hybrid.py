@@ -36,7 +36,7 @@ class Prefix:
     """
 
     tokens: int
-    guidance: Guidance = Guidance(3.5)
+    guidance: Guidance = Guidance(2.0)
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None

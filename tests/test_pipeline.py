@@ -84,14 +84,16 @@ def test_the_same_seed_draws_the_same_picture(draws):
 
 
 def test_text_negative_text_and_settings_matter(draws):
+    strong = Guidance(3.5, interval=(0.1, 1.0))  # a tiny model hardly listens
     def tokens(**changes: object) -> Tensor:
-        arguments = {"prompts": ["cat"], "seeds": [3], "settings": Settings(temperature=0.0)} | changes
+        arguments = {"prompts": ["cat"], "seeds": [3], "settings": Settings(guidance=strong, temperature=0.0)} | changes
         *_, last = draws.draw(**arguments)
         return last.canvas.tokens
 
     plain = tokens()
     assert torch.equal(plain, tokens(negative="  "))
-    for change in ({"prompts": ["dog"]}, {"negative": "dog"}, {"settings": Settings(temperature=0.0, steps=2)}):
+    fewer = Settings(guidance=strong, temperature=0.0, steps=2)
+    for change in ({"prompts": ["dog"]}, {"negative": "dog"}, {"settings": fewer}):
         assert not torch.equal(plain, tokens(**change))
 
 

@@ -1,5 +1,5 @@
 """What hybrid drawing costs and gives: python -m train.evaluate hybrid [model=scenes] [twin=FOLDER] [n=20] [steps=8]
-        [reader=scenes-reader] [guidance=2] [ar_guidance=3.5] [split=training] [out=hybrid.svg]
+        [reader=scenes-reader] [guidance=2] [ar_guidance=2] [split=training] [out=hybrid.svg]
 
 The same scenes are drawn with 0, 1/8, 1/4, 1/2 and all of the tokens written by the autoregressive twin and the rest by
 MaskGIL in `steps` steps. For each: the scene score, the Frechet distance to the corpus in the reader's features and the
@@ -112,7 +112,7 @@ def hybrid(
     n: str = "20",
     steps: str = "8",
     guidance: str = str(Settings().guidance.scale),
-    ar_guidance: str = "3.5",
+    ar_guidance: str = str(Prefix.guidance.scale),
     split: str = "training",
     out: str = "hybrid.svg",
 ) -> None:
