@@ -58,7 +58,7 @@ def repainted(model: nn.Module, draws: TextToImage, changed: Repaint, text: Cond
 @pytest.mark.parametrize("steps", [2, 6])
 def test_the_same_text_keeps_everything(tiny, draws, steps):
     canvas = drawn(tiny, steps=steps)
-    changed = reconsider(tiny, canvas, OLD, OLD.pad(8), SEEDS)
+    changed = reconsider(tiny, canvas, OLD, OLD.pad(8), SEEDS, masks=4)
     assert changed.kept.tolist() == [1, 1, 1] and changed.change.abs().max() < 1e-3
     for part in ("tokens", "hole", "revealed", "confidence"):
         assert torch.equal(getattr(changed.canvas, part), getattr(canvas, part)), part
@@ -67,7 +67,7 @@ def test_the_same_text_keeps_everything(tiny, draws, steps):
 
 def test_what_fell_becomes_a_hole_and_what_is_kept_stays_to_the_bit(tiny, draws):
     canvas = drawn(tiny)
-    changed = reconsider(tiny, canvas, OLD, NEW, SEEDS)
+    changed = reconsider(tiny, canvas, OLD, NEW, SEEDS, masks=4)
     assert torch.equal(changed.canvas.hole, changed.change < -MARGIN)
     assert (changed.kept > 0).all() and (changed.kept < 1).all(), "this text changes something, and not everything"
     torch.testing.assert_close(changed.kept, (~changed.canvas.hole).float().mean(1))
@@ -81,7 +81,7 @@ def test_what_fell_becomes_a_hole_and_what_is_kept_stays_to_the_bit(tiny, draws)
 def test_a_token_is_scored_without_itself_and_once(tiny):
     """By hand: the difference of log-probabilities at the hidden places, one mask at a time."""
     canvas, counted = drawn(tiny, steps=4), Counted(tiny)
-    changed = reconsider(counted, canvas, OLD, NEW, SEEDS)
+    changed = reconsider(counted, canvas, OLD, NEW, SEEDS, masks=4)
     assert counted.rows == 2 * 4 * 3 and changed.nfe == 8
     times, expected = torch.zeros(3, 24), torch.zeros(3, 24)
     for shown in counted.shown:
@@ -98,10 +98,10 @@ def test_a_token_is_scored_without_itself_and_once(tiny):
 
 def test_company_does_not_matter(tiny):
     canvas = drawn(tiny, steps=5)
-    together = reconsider(tiny, canvas, OLD, NEW, SEEDS)
+    together = reconsider(tiny, canvas, OLD, NEW, SEEDS, masks=4)
     for row, seed in enumerate(SEEDS):
         one = slice(row, row + 1)
-        alone = reconsider(tiny, canvas.rows(one), OLD.rows(one), NEW.rows(one), [seed])
+        alone = reconsider(tiny, canvas.rows(one), OLD.rows(one), NEW.rows(one), [seed], masks=4)
         assert torch.equal(alone.canvas.hole[0], together.canvas.hole[row])
         torch.testing.assert_close(alone.change[0], together.change[row], atol=1e-3, rtol=1e-3)
 
@@ -109,7 +109,7 @@ def test_company_does_not_matter(tiny):
 def test_what_lies_under_a_hole_cannot_matter(tiny):
     canvas = drawn(tiny, steps=3)
     other = replace(canvas, tokens=torch.where(canvas.hole, 7, canvas.tokens))
-    first, second = (reconsider(tiny, c, OLD, NEW, SEEDS) for c in (canvas, other))
+    first, second = (reconsider(tiny, c, OLD, NEW, SEEDS, masks=4) for c in (canvas, other))
     assert torch.equal(first.change, second.change) and torch.equal(first.canvas.hole, second.canvas.hole)
     assert (first.canvas.hole >= canvas.hole).all(), "a hole stays one"
 
@@ -118,7 +118,7 @@ def test_pictures_with_and_without_holes_go_together(tiny, draws):
     """One of three texts stays the same: its picture is kept whole while the others change."""
     canvas = drawn(tiny)
     mixed = Condition.cat([OLD.rows(slice(0, 1)), NEW.rows(slice(1, 3))])
-    changed = reconsider(tiny, canvas, OLD, mixed, SEEDS)
+    changed = reconsider(tiny, canvas, OLD, mixed, SEEDS, masks=4)
     assert changed.canvas.holes()[0] == 0 and min(changed.canvas.holes()[1:]) > 0
     last = repainted(tiny, draws, changed, mixed)
     assert not last.hole.any() and torch.equal(last.tokens[0], canvas.tokens[0])
@@ -126,7 +126,7 @@ def test_pictures_with_and_without_holes_go_together(tiny, draws):
 
 def test_nothing_decided_costs_nothing_and_leaves_the_whole_plan(tiny, draws):
     counted = Counted(tiny)
-    changed = reconsider(counted, Canvas.blank(3, GRID, TINY.mask_id), OLD, NEW, SEEDS)
+    changed = reconsider(counted, Canvas.blank(3, GRID, TINY.mask_id), OLD, NEW, SEEDS, masks=4)
     assert counted.rows == changed.nfe == changed.first == 0 and changed.kept.tolist() == [1, 1, 1]
     guided = Settings(steps=6, guidance=Guidance(3.0))
     for ours, usual in zip(plan(draws, changed, SEEDS, guided), draws.plan(changed.canvas, SEEDS, guided), strict=True):
@@ -162,7 +162,7 @@ def test_steps_that_are_left():
 def test_bad_input_is_one_line(tiny):
     canvas = drawn(tiny)
     with pytest.raises(ValueError, match="2 seeds for 3 pictures"):
-        reconsider(tiny, canvas, OLD, NEW, [1, 2])
+        reconsider(tiny, canvas, OLD, NEW, [1, 2], masks=4)
     with pytest.raises(ValueError, match="0 masks"):
         reconsider(tiny, canvas, OLD, NEW, SEEDS, masks=0)
 
@@ -170,5 +170,5 @@ def test_bad_input_is_one_line(tiny):
 def test_a_larger_margin_keeps_more():
     tiny = make_tiny()
     canvas = drawn(tiny)
-    shares = [reconsider(tiny, canvas, OLD, NEW, SEEDS, margin=m).kept for m in (0.0, 0.5, 5.0, 1e9)]
+    shares = [reconsider(tiny, canvas, OLD, NEW, SEEDS, margin=m, masks=4).kept for m in (0.0, 0.5, 5.0, 1e9)]
     assert all((a <= b).all() for a, b in zip(shares, shares[1:], strict=False)) and shares[-1].tolist() == [1, 1, 1]

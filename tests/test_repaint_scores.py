@@ -45,7 +45,7 @@ def test_the_same_sentence_costs_its_masks_alone_and_changes_nothing(draws):
 
 def test_every_growth_is_measured_in_both_ways(draws):
     reader = Reader(ReaderConfig(widths=(16, 16), blocks=1)).eval()
-    found = list(repaint_scores.measure(draws, reader, repaint_scores.chains(2), SETTINGS))
+    found = list(repaint_scores.measure(draws, reader, repaint_scores.chains(2), SETTINGS, masks=4))
     assert [growth for growth, *_ in found] == list(repaint_scores.GROWTHS)
     for _, ours, fresh in found[1:]:
         assert ours.same >= ours.kept > 0, "what is kept looks as before"
