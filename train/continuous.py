@@ -35,8 +35,8 @@ from maskgil.tokenizers.vq import VQ_PRESETS
 from train.cache import SHARD, scene_number
 from train.data import ScenePixels, SceneTokens, _padded, _pieces
 from train.framework import CodeTrunk, Framework, Method, MethodLoss, generator_for
+from train.likeness import reconstruction
 from train.loop import Player, Recipe
-from train.objectives import reconstruction
 from train.optim import OptimConfig
 from train.scenes.captions import caption
 from train.scenes.render import render

@@ -10,7 +10,7 @@ import torch
 from train.cache import SceneCache, scene_number
 from train.scenes.captions import caption
 from train.scenes.facts import FACTS, facts, parts
-from train.scenes.layout import crowded, sample, sample_size
+from train.scenes.layout import BACKGROUNDS, STYLES, crowded, sample, sample_size
 from train.scenes.reader import covers, targets
 from train.scenes.render import render
 from train.scenes.sprites import Sprites
@@ -23,7 +23,8 @@ def sprites(folder: str | None) -> Sprites:
 
 @dataclass(frozen=True)
 class ScenePixels:
-    """Pictures for the tokenizer: {"pixels": (B, 3, H, W) uint8, "covers": (B, h, w) thing classes}.
+    """Pictures for the tokenizer: {"pixels": (B, 3, H, W) uint8, "covers": (B, h, w) thing classes}, and the index of
+    each one's "background" and "style".
 
     Most are crowded with objects. A batch has one size; sizes other than 128 x 128 are rarer."""
 
@@ -36,18 +37,20 @@ class ScenePixels:
     def __call__(self, index: int) -> dict:
         rng = np.random.default_rng([self.seed, index])
         width, height = sample_size(rng)
-        drawn, covered = [], []
+        scenes, drawn = [], []
         for _ in range(self.batch):
             scene = (
                 crowded(rng, width, height, self.snap)
                 if rng.random() < self.crowd
                 else sample(rng, width, height, snap=self.snap)
             )
+            scenes.append(scene)
             drawn.append(render(scene, sprites(self.sprites), rng))
-            covered.append(covers(scene))
         return {
             "pixels": torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2),
-            "covers": torch.from_numpy(np.stack(covered)),
+            "covers": torch.from_numpy(np.stack([covers(scene) for scene in scenes])),
+            "background": torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes]),
+            "style": torch.tensor([STYLES.index(scene.style) for scene in scenes]),
         }
 
 

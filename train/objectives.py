@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from maskgil.condition import Condition
 from maskgil.tokenizers.vq import VQModel
+from train.likeness import Likeness
 
 
 def quantise_with_gradient(model: VQModel, z: Float[Tensor, "B h w C"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -21,19 +22,6 @@ def quantise_with_gradient(model: VQModel, z: Float[Tensor, "B h w C"]) -> tuple
     codes = F.embedding(tokens, model.quantize.codebook())
     loss = (codes - z.detach()).square().mean() + 0.25 * (codes.detach() - z).square().mean()
     return z + (codes - z).detach(), tokens, loss
-
-
-def edges(pixels: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor]:
-    """Differences between neighbours, down and across."""
-    return pixels[..., 1:, :] - pixels[..., :-1, :], pixels[..., :, 1:] - pixels[..., :, :-1]
-
-
-def reconstruction(result: Float[Tensor, "B 3 H W"], pixels: Float[Tensor, "B 3 H W"]) -> Tensor:
-    """L1 on pixels and, because L1 alone blurs, on their differences."""
-    loss = (result - pixels).abs().mean()
-    for ours, theirs in zip(edges(result), edges(pixels), strict=True):
-        loss = loss + 0.5 * (ours - theirs).abs().mean()
-    return loss
 
 
 class NamedTokenizer(nn.Module):
@@ -53,8 +41,8 @@ class TokenizerLoss:
     """Reconstruction through the codebook, and the names of what covers each cell. Until `quantise_from` the latents
     pass unquantised (normalised only), so that the codebook starts from clusters of latents that mean something."""
 
-    def __init__(self, quantise_from: int, naming: float = 0.1):
-        self.quantise_from, self.naming = quantise_from, naming
+    def __init__(self, quantise_from: int, naming: float = 0.1, likeness: Likeness | None = None):
+        self.quantise_from, self.naming, self.likeness = quantise_from, naming, likeness or Likeness()
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         model = modules[0].model
@@ -69,12 +57,13 @@ class TokenizerLoss:
         names = modules[0].head(cells).float()
         naming = F.cross_entropy(names, batch["covers"])
         result = model.decoder.paint(cells).float()
-        loss = reconstruction(result, pixels) + extra + self.naming * naming
+        loss, report = self.likeness(result, batch, pixels, modules, model.decoder.last_layer, step)
+        loss = loss + extra + self.naming * naming
         with torch.no_grad():
             l1 = (result - pixels).abs().mean()
             there = batch["covers"] > 0
             named = (names.argmax(1) == batch["covers"])[there].float().mean()
-        return loss, {"l1": l1.item(), "vq": extra.item(), "named": named.item()}
+        return loss, report | {"l1": l1.item(), "vq": extra.item(), "named": named.item()}
 
 
 @torch.no_grad()
@@ -104,21 +93,38 @@ class Painter(nn.Module):
         return self.decoder(self.post_quant_conv(z))
 
 
-def painter_loss(modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-    """Reconstruction from given tokens; what lies on an object weighs three times as much as the background."""
-    pixels = batch["pixels"].float().div(127.5).sub(1)
-    result = modules[0](batch["tokens"], batch["grid"]).float()
-    there = (batch["covers"] > 0)[:, None].float()
-    weight = F.interpolate(1 + 2 * there, size=pixels.shape[2:], mode="nearest")
-    weight = weight / weight.mean()
-    error = (result - pixels) * weight
-    loss = error.abs().mean()
-    for part in edges(error):
-        loss = loss + 0.5 * part.abs().mean()
-    with torch.no_grad():
-        l1 = (result - pixels).abs()
-        on = (l1 * (weight > 1)).sum() / (3 * (weight > 1).sum()).clamp(1)
-    return loss, {"l1": l1.mean().item(), "on objects": on.item()}
+class PainterLoss:
+    """Likeness from given tokens; what lies on an object weighs three times as much as the background.
+
+    muddle: in half of the pictures, up to this share of the tokens gives way to one that is near it (near_codes), as
+    happens when a generator draws them: a decoder should not care.
+    """
+
+    def __init__(self, likeness: Likeness, near: tuple[Tensor, Tensor] | None = None, muddle: float = 0.0):
+        self.likeness, self.near, self.muddle = likeness, near, muddle
+
+    def _muddled(self, tokens: Int[Tensor, "B N"], generator: torch.Generator) -> Int[Tensor, "B N"]:
+        if self.near is None or not self.muddle:
+            return tokens
+        codes, shares = (table.to(tokens.device)[tokens.flatten()] for table in self.near)
+        other = codes.gather(1, torch.multinomial(shares, 1, generator=generator)).view_as(tokens)
+        share = torch.rand(2, len(tokens), 1, generator=generator, device=tokens.device)
+        rate = torch.where(share[0] < 0.5, self.muddle * share[1], 0.0)
+        given = torch.rand(tokens.shape, generator=generator, device=tokens.device) < rate
+        return torch.where(given, other, tokens)
+
+    def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
+        model = getattr(modules[0], "module", modules[0])  # in DDP
+        pixels = batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        result = modules[0](self._muddled(batch["tokens"], generator), tuple(batch["grid"])).float()
+        there = (batch["covers"] > 0)[:, None].float()
+        weight = F.interpolate(1 + 2 * there, size=pixels.shape[2:], mode="nearest")
+        weight = weight / weight.mean()
+        loss, report = self.likeness(result, batch, pixels, modules, model.decoder.last_layer, step, weight)
+        with torch.no_grad():
+            l1 = (result - pixels).abs()
+            on = (l1 * (weight > 1)).sum() / (3 * (weight > 1).sum()).clamp(1)
+        return loss, report | {"l1": l1.mean().item(), "on objects": on.item()}
 
 
 class CodebookCare:

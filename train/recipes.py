@@ -20,6 +20,7 @@ from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from text_encoder.bundled import BundledEncoder, train_vocabulary
 from train.data import SceneFacts, ScenePixels, SceneTokens, SceneTruth, TokensAndPixels
 from train.large import Options, masked_recipe
+from train.likeness import Likeness, PatchGAN, patchgan_loss
 from train.loop import Player, Recipe
 from train.objectives import (
     CodebookCare,
@@ -28,12 +29,13 @@ from train.objectives import (
     NamedTokenizer,
     NextToken,
     Painter,
+    PainterLoss,
     TextDriven,
     TokenizerLoss,
     near_codes,
-    painter_loss,
 )
 from train.optim import OptimConfig
+from train.perceptual import Observer, load_observer, observer_loss, save_observer
 from train.scenes.captions import sentences
 from train.scenes.facts import PARTS, FactReader, facts_loss
 from train.scenes.reader import Reader, reader_loss, save_reader
@@ -47,10 +49,22 @@ def picture(rows: list[torch.Tensor], path: Path) -> None:
     Image.fromarray(np.ascontiguousarray(array)).save(path)
 
 
+def _judge(adversarial_from: int | None) -> tuple[Player, ...]:
+    """The PatchGAN as a second player, where there is a game."""
+    if adversarial_from is None:
+        return ()
+    model = PatchGAN().to(memory_format=torch.channels_last)
+    return (Player(model, patchgan_loss, OptimConfig(lr=4e-4, betas=(0.5, 0.9), warmup=1)),)
+
+
 def scenes_tokenizer(
-    sprites: str | None = None, steps: int = 6000, batch: int = 16, lr: float = 1e-3, init: str | None = None
-) -> Recipe:
-    """The bundled VQ tokenizer: 16 px a token, 4,096 codes. `init`: a model folder to go on from."""
+    sprites: str | None = None, steps: int = 6000, batch: int = 16, lr: float = 1e-3, init: str | None = None,
+    observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None, adversarial: float = 0.5,
+) -> Recipe:  # fmt: skip
+    """The bundled VQ tokenizer: 16 px a token, 4,096 codes. `init`: a model folder to go on from.
+
+    `observer`: the folder of scenes-observer's network; from step `adversarial_from` on a PatchGAN plays too.
+    """
     torch.manual_seed(0)
     model = VQModel(VQ_PRESETS["scenes"])
     if init:
@@ -73,9 +87,15 @@ def scenes_tokenizer(
         players=(
             Player(
                 NamedTokenizer(model, len(things())),
-                TokenizerLoss(quantise_from),
+                TokenizerLoss(
+                    quantise_from,
+                    likeness=Likeness(
+                        load_observer(observer) if observer else None, perceptual, adversarial_from, adversarial
+                    ),
+                ),
                 OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6),
             ),
+            *_judge(adversarial_from),
         ),
         batch_at=data,
         ema=0.995,
@@ -89,9 +109,13 @@ def scenes_tokenizer(
 
 def scenes_decoder(
     tokenizer: str, cache: str = "cache/scenes", crowd: str = "cache/crowded", sprites: str | None = None,
-    steps: int = 6000, batch: int = 16, lr: float = 1e-3, muon_lr: float = 0.02, fresh: str = "",
+    steps: int = 6000, batch: int = 16, lr: float = 1e-3, muon_lr: float = 0.02, fresh: str = "", observer: str = "",
+    perceptual: float = 1.0, adversarial_from: int | None = None, adversarial: float = 0.5, muddle: float = 0.3,
 ) -> Recipe:  # fmt: skip
-    """A better decoder for a tokenizer whose tokens stay; `fresh=yes` starts it anew in the preset's shape."""
+    """A better decoder for a tokenizer whose tokens stay; `fresh=yes` starts it anew in the preset's shape.
+
+    `observer`: the folder of scenes-observer's network; from step `adversarial_from` on a PatchGAN plays too.
+    """
     torch.manual_seed(0)
     model = checkpoint.load(tokenizer, "vq")
     if fresh:
@@ -114,7 +138,18 @@ def scenes_decoder(
     return Recipe(
         name="scenes-decoder",
         steps=steps,
-        players=(Player(painter, painter_loss, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.5)),),
+        players=(
+            Player(
+                painter,
+                PainterLoss(
+                    Likeness(load_observer(observer) if observer else None, perceptual, adversarial_from, adversarial),
+                    near_codes(model.quantize.codebook().detach()),
+                    muddle,
+                ),
+                OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.5),
+            ),
+            *_judge(adversarial_from),
+        ),
         batch_at=data,
         ema=0.995,
         save_every=250,
@@ -234,6 +269,20 @@ def scenes_reader(sprites: str | None = None, steps: int = 2500, batch: int = 24
         batch_at=SceneTruth(sprites, batch),
         ema=0.99,
         export=save_reader,
+    )
+
+
+def scenes_observer(sprites: str | None = None, steps: int = 3000, batch: int = 32) -> Recipe:
+    """The eyes of the perceptual loss: names what the corpus shows (train/perceptual.py)."""
+    torch.manual_seed(0)
+    model = Observer(len(things())).to(memory_format=torch.channels_last)
+    return Recipe(
+        name="scenes-observer",
+        steps=steps,
+        players=(Player(model, observer_loss, OptimConfig(lr=1e-3, muon_lr=0.02, warmup=50, decay=0.6)),),
+        batch_at=ScenePixels(sprites, batch, seed=50),
+        ema=0.99,
+        export=save_observer,
     )
 
 
