@@ -1,7 +1,9 @@
 """What painters are trained by: likeness to the eye of an observer, and the game with a PatchGAN."""
 
 import json
+from importlib.util import find_spec
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -12,7 +14,7 @@ from train.likeness import Likeness, PatchGAN, patchgan_loss, reconstruction
 from train.loop import Player, Recipe, train
 from train.objectives import Painter, PainterLoss, near_codes
 from train.optim import OptimConfig
-from train.perceptual import Observer, load_observer, observer_loss, perceptual_distance, save_observer
+from train.perceptual import Observer, load_observer, observer_loss, save_observer
 
 VQ = VQConfig(codebook_size=64, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=8, patch=16)
 
@@ -26,10 +28,10 @@ def test_distance_is_zero_for_equals_symmetric_and_grows_with_blur():
     observer, picture = tiny_observer(), torch.rand(2, 3, 64, 64) * 2 - 1
     soft = F.avg_pool2d(picture, 3, 1, 1)
     softer = F.avg_pool2d(picture, 7, 1, 3)
-    assert perceptual_distance(observer, picture, picture) < 1e-10
-    near, far = (perceptual_distance(observer, other, picture) for other in (soft, softer))
+    assert observer.distance(picture, picture) < 1e-10
+    near, far = (observer.distance(other, picture) for other in (soft, softer))
     assert 0 < near < far
-    assert torch.allclose(perceptual_distance(observer, picture, soft), near)
+    assert torch.allclose(observer.distance(picture, soft), near)
 
 
 def test_observer_learns_what_covers_a_cell_and_is_kept_whole(tmp_path):
@@ -50,9 +52,15 @@ def test_observer_learns_what_covers_a_cell_and_is_kept_whole(tmp_path):
     again = load_observer(tmp_path)
     assert not any(p.requires_grad for p in again.parameters())
     picture = pixels.float().div(127.5).sub(1)
-    assert perceptual_distance(again, picture, picture.flip(0)) > 0.1  # bf16 in the file: the same eyes
+    assert again.distance(picture, picture.flip(0)) > 0.1  # bf16 in the file: the same eyes
     assert torch.allclose(again(picture)[0].argmax(1), observer(picture)[0].argmax(1))
     assert checkpoint.describe(tmp_path)["kind"] == "observer"
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="it is there")
+def test_without_vgg_there_is_one_line_that_says_what_to_do():
+    with pytest.raises(ValueError, match="torchvision.*scenes-observer"):
+        load_observer("lpips")
 
 
 def test_weights_say_where_an_error_counts():

@@ -1,6 +1,6 @@
 """How like a picture its reconstruction is: what a tokenizer and its decoder are trained by.
 
-L1 on pixels and on their differences; the perceptual distance (train/perceptual.py); and, from a step on, a PatchGAN
+L1 on pixels and on their differences; a perceptual distance (train/perceptual.py); and, from a step on, a PatchGAN
 that must not be able to tell the two apart (VQGAN, Esser et al. 2021, with its adaptive weight, eq. 7; hinge loss).
 
 Axes: B batch, H W pixels.
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from train.perceptual import Observer, perceptual_distance
+from train.perceptual import Lpips, Observer
 
 
 def edges(pixels: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor]:
@@ -78,7 +78,7 @@ class Likeness:
 
     def __init__(
         self,
-        observer: Observer | None = None,
+        observer: Observer | Lpips | None = None,
         perceptual: float = 1.0,
         adversarial_from: int | None = None,
         adversarial: float = 0.5,
@@ -99,7 +99,7 @@ class Likeness:
         """(loss, what to log). Leaves ("painted") in the batch what the PatchGAN is to learn from."""
         loss, report = reconstruction(result, pixels, weight), {}
         if self.observer is not None:
-            distance = perceptual_distance(self.observer, result, pixels)
+            distance = self.observer.distance(result, pixels)
             loss, report["looks"] = loss + self.perceptual * distance, distance.item()
         if self.adversarial_from is not None and step >= self.adversarial_from:
             fooling = -modules[1](result).float().mean()

@@ -55,6 +55,16 @@ class Observer(nn.Module):
         pooled = x.mean((2, 3))
         return self.thing_head(x), self.background_head(pooled), self.style_head(pooled)
 
+    def distance(self, ours: Float[Tensor, "B 3 H W"], theirs: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
+        """Squared differences of unit feature vectors, mean over positions, summed over stages; 0 for equals."""
+        with torch.no_grad():
+            aims = self.features(theirs)
+        total = ours.new_zeros(())
+        for found, aim in zip(self.features(ours), aims, strict=True):
+            difference = F.normalize(found.float(), dim=1) - F.normalize(aim.float(), dim=1)
+            total = total + difference.square().sum(1).mean()
+        return total
+
 
 def observer_loss(modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
     """Cross-entropy of every answer, on pictures as soft and noisy as those that it will be asked to compare."""
@@ -70,17 +80,26 @@ def observer_loss(modules: list, batch: dict, generator: torch.Generator, step: 
     }  # fmt: skip
 
 
-def perceptual_distance(
-    observer: Observer, ours: Float[Tensor, "B 3 H W"], theirs: Float[Tensor, "B 3 H W"]
-) -> Float[Tensor, ""]:
-    """Squared differences of unit feature vectors, mean over positions, summed over stages; 0 for equal pictures."""
-    with torch.no_grad():
-        aims = observer.features(theirs)
-    total = ours.new_zeros(())
-    for found, aim in zip(observer.features(ours), aims, strict=True):
-        difference = F.normalize(found.float(), dim=1) - F.normalize(aim.float(), dim=1)
-        total = total + difference.square().sum(1).mean()
-    return total
+class Lpips(nn.Module):
+    """LPIPS itself, with the released VGG-16 and calibration, for whoever has torchvision and its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+        try:
+            self.metric = LearnedPerceptualImagePatchSimilarity(net_type="vgg").requires_grad_(False)
+        except ModuleNotFoundError:
+            raise ValueError(
+                "LPIPS needs torchvision (`pip install torchvision`, of torch's version); without it train an "
+                "observer: python -m train scenes-observer"
+            ) from None
+        except OSError as error:  # no network
+            raise ValueError(f"torchvision cannot fetch VGG-16's weights ({error}): connect to the net once") from None
+
+    def distance(self, ours: Float[Tensor, "B 3 H W"], theirs: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
+        """As Observer.distance; the metric takes pixels within [-1, 1] only."""
+        return self.metric(ours.clamp(-1, 1), theirs.clamp(-1, 1))
 
 
 checkpoint.KINDS["observer"] = lambda config: Observer(config["things"], tuple(config["widths"]))
@@ -90,7 +109,9 @@ def save_observer(observer: Observer, folder: Path) -> None:
     checkpoint.save(folder, observer, "observer", {"things": observer.things, "widths": list(observer.widths)})
 
 
-def load_observer(folder: str | Path) -> Observer:
-    """An observer that no longer learns."""
-    observer = checkpoint.load(folder, "observer").eval().requires_grad_(False)
+def load_observer(name: str | Path) -> Observer | Lpips:
+    """An observer that no longer learns, from its folder; or `lpips`. ValueError where it is not to be had."""
+    if name == "lpips":
+        return Lpips().eval()
+    observer = checkpoint.load(name, "observer").eval().requires_grad_(False)
     return observer.to(memory_format=torch.channels_last)

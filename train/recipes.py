@@ -63,7 +63,7 @@ def scenes_tokenizer(
 ) -> Recipe:  # fmt: skip
     """The bundled VQ tokenizer: 16 px a token, 4,096 codes. `init`: a model folder to go on from.
 
-    `observer`: the folder of scenes-observer's network; from step `adversarial_from` on a PatchGAN plays too.
+    `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     """
     torch.manual_seed(0)
     model = VQModel(VQ_PRESETS["scenes"])
@@ -114,7 +114,7 @@ def scenes_decoder(
 ) -> Recipe:  # fmt: skip
     """A better decoder for a tokenizer whose tokens stay; `fresh=yes` starts it anew in the preset's shape.
 
-    `observer`: the folder of scenes-observer's network; from step `adversarial_from` on a PatchGAN plays too.
+    `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     """
     torch.manual_seed(0)
     model = checkpoint.load(tokenizer, "vq")
