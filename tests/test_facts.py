@@ -7,10 +7,10 @@ from torch import nn
 
 from maskgil.config import ModelConfig
 from maskgil.generator import MaskGIL
-from text_encoder.bundled import train_vocabulary
+from text_encoder.bundled import BundledEncoder, train_vocabulary
 from train.data import SceneFacts
 from train.objectives import LaidOut, MaskedTokens, TextDriven, near_codes
-from train.optim import is_matrix
+from train.optim import OptimConfig, build, is_matrix
 from train.scenes.captions import sentences
 from train.scenes.facts import FACTS, OF_A_THING, PARTS, FactReader, facts, facts_loss, parts
 from train.scenes.layout import BACKGROUNDS, STYLES, Item, Scene, sample
@@ -73,6 +73,32 @@ def test_an_encoder_learns_to_read():
     logits = reader(ids, ids != 0)
     longer = torch.nn.functional.pad(ids, (0, 2))
     assert torch.allclose(logits, reader(longer, longer != 0), atol=1e-5)  # padding tells nothing
+
+
+def test_an_encoder_learns_who_stands_left(tmp_path):
+    """With queries and keys under Muon it does not: see is_matrix."""
+    torch.manual_seed(0)
+    train_vocabulary(sentences(500, seed=1), tmp_path, 800)
+    encoder = BundledEncoder.fresh(tmp_path, d_model=64, d_ff=128, num_layers=2, num_heads=2, dropout_rate=0.0)
+    asks = nn.Linear(64, 2)  # of every thing: does it stand left, or right?
+    optimizers = build(nn.ModuleList([encoder, asks]), OptimConfig(lr=2e-3, muon_lr=0.02, warmup=20))
+    names, draw = ["cat", "dog", "owl", "bee", "fox", "pig"], torch.Generator().manual_seed(0)
+    share = []
+    for _ in range(240):
+        pairs = [[names[i] for i in torch.randperm(6, generator=draw)[:2]] for _ in range(32)]
+        ids, mask = encoder.tokenize([f"{a} left of {b}" for a, b in pairs])
+        seconds = torch.tensor([len(encoder.pieces.encode(f"{a} left of")) for a, _ in pairs])
+        states = encoder(ids, mask)
+        answers = asks(torch.cat([states[:, 0], states[torch.arange(32), seconds]]))
+        wanted = torch.tensor([0] * 32 + [1] * 32)
+        loss = nn.functional.cross_entropy(answers, wanted)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        encoder.zero_grad()
+        asks.zero_grad()
+        share.append((answers.argmax(1) == wanted).float().mean())
+    assert torch.stack(share[-20:]).mean() > 0.98
 
 
 def test_near_codes_are_shares_that_fall_with_the_angle():

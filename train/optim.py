@@ -78,8 +78,13 @@ class Muon(torch.optim.Optimizer):
 
 def is_matrix(name: str, p: nn.Parameter) -> bool:
     """Hidden matrices: not tables, not the first or last layer of a network. A layer within what is called an embedding
-    is hidden (the projection of captions: under AdamW its outputs grow until all captions look alike)."""
-    ends = ("conv_in", "conv_out", "embed", "output", "shared", "relative_attention_bias", "head")
+    is hidden (the projection of captions: under AdamW its outputs grow until all captions look alike).
+
+    Nor T5's queries and keys: their products are neither normalised nor scaled, and under Muon they grow to hundreds.
+    Attention is then a choice of one token that nothing can move, relative positions least of all, and an encoder reads
+    "a cat left of a dog" and "a dog left of a cat" alike."""
+    ends = ("conv_in", "conv_out", "embed", "output", "shared", "relative_attention_bias", "head",
+            "SelfAttention.q", "SelfAttention.k")  # fmt: skip
     layer = ".".join(name.split(".")[-3:-1])
     return p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 8 and not any(end in layer for end in ends)
 
