@@ -53,7 +53,7 @@ def test_it_draws_what_is_said(scenes, reader):
     asked = [a for a in asked_scenes(16, False) if a[0] in ("single", "counting", "background")]
     pixels, _, _ = drawn(scenes, asked, Settings())
     scores, _ = judge(reader, asked, pixels)
-    assert scores["single"] >= 35 and scores["counting"] >= 35, scores
+    assert scores["single"] >= 70 and scores["counting"] >= 65, scores
     seen = reader.read(pixels)
     right = [one.background == scene.background for (_, scene, _), one in zip(asked, seen, strict=True)]
     assert np.mean(right) >= 0.7
