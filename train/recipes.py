@@ -181,12 +181,12 @@ def scenes_text(
 
 def scenes_generator(
     cache: str = "cache/scenes", tokenizer: str = "weights/scenes/tokenizer",
-    text_encoder: str = "runs/scenes-text/export", steps: int = 6000, batch: int = 64, lr: float = 2e-3,
-    muon_lr: float = 0.02, init: str | None = None,
+    text_encoder: str = "", steps: int = 6000, batch: int = 64, lr: float = 2e-3, muon_lr: float = 0.02,
+    init: str | None = None,
 ) -> Recipe:  # fmt: skip
     """The bundled generator on cached tokens, with a text encoder that can read and goes on learning (scenes-text).
 
-    `init`: a model folder to go on from, its text encoder too.
+    `init`: a model folder to go on from. `text_encoder`: the encoder to begin with, if not that of `init`.
     """
     torch.manual_seed(0)
     tokenizer_hash = json.loads((Path(cache) / "cache.json").read_text())["tokenizer"]
@@ -197,10 +197,10 @@ def scenes_generator(
         folder = checkpoint.resolve(init)
         if (wanted := checkpoint.describe(folder / "generator").get("tokenizer_hash")) != tokenizer_hash:
             raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_hash}, {init} was trained on {wanted}")
-        encoder = BundledEncoder.load(folder / "text_encoder").train()
+        encoder = BundledEncoder.load(text_encoder or folder / "text_encoder").train()
         generator = checkpoint.load(folder / "generator", "maskgil").train()
     else:
-        encoder = BundledEncoder.load(text_encoder).train()
+        encoder = BundledEncoder.load(text_encoder or "runs/scenes-text/export").train()
         generator = MaskGIL(PRESETS["scenes"])
     model = LaidOut(TextDriven(generator, encoder), (len(things()) + 1, PARTS))
 
