@@ -62,25 +62,54 @@ def test_dropped_captions_teach_the_null_caption():
 
 
 def test_the_recipe_trains_the_twin_alone_and_exports_what_it_belongs_to(tmp_path: Path, monkeypatch):
+    codes = VQModel(VQConfig(codebook_size=32, channels=(32,), res_blocks=1, z_channels=8, patch=4))
+    checkpoint.save(tmp_path / "tokenizer", codes, "vq", codes.config.to_dict())
+    tokenizer = checkpoint.fingerprint(checkpoint.load(tmp_path / "tokenizer", "vq").identity())
     cache = tmp_path / "cache"
     cache.mkdir()
-    (cache / "cache.json").write_text(json.dumps({"tokenizer": "abc"}))
+    (cache / "cache.json").write_text(json.dumps({"tokenizer": tokenizer}))
     tokens = torch.randint(0, 32, (16, 64)).to(torch.uint16)
     save_file({"tokens": tokens, "numbers": torch.arange(16)}, cache / "128x128-0000.safetensors")
     train_vocabulary(["two cats on the beach", "a red car at night"] * 20, tmp_path, 80)
     encoder = BundledEncoder.fresh(tmp_path, d_model=12, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
     encoder.save(tmp_path / "text_encoder")
     monkeypatch.setitem(recipes.PRESETS, "scenes", replace(TINY, text_length=120))
-    recipe = recipes.scenes_ar(str(tmp_path / "text_encoder"), str(cache), steps=3, batch=4)
-    before = {name: tensor.clone() for name, tensor in recipe.players[0].module.text_encoder.state_dict().items()}
+    folders = {"text_encoder": str(tmp_path / "text_encoder"), "tokenizer": str(tmp_path / "tokenizer")}
+    recipe = recipes.scenes_ar(**folders, cache=str(cache), steps=3, batch=4)
+    before = {name: tensor.clone() for name, tensor in recipe.players[0].module.driven.text_encoder.state_dict().items()}
     average = train(replace(recipe, workers=0), tmp_path / "run")
     for module in (average, recipe.players[0].module):
-        assert all(torch.equal(before[n], t) for n, t in module.text_encoder.state_dict().items()), "frozen to the bit"
+        assert all(torch.equal(before[n], t) for n, t in module.driven.text_encoder.state_dict().items()), "frozen to the bit"
     notes = checkpoint.describe(tmp_path / "run" / "export")
-    assert notes["kind"] == "autoregressive" and notes["tokenizer_hash"] == "abc"
+    assert notes["kind"] == "autoregressive" and notes["tokenizer_hash"] == tokenizer
     kept = BundledEncoder.load(tmp_path / "text_encoder")
     assert notes["text_encoder_hash"] == checkpoint.fingerprint(kept.identity())
     assert checkpoint.load(tmp_path / "run" / "export").config == replace(TINY, text_length=120, causal=True)
+
+    (cache / "cache.json").write_text(json.dumps({"tokenizer": "another"}))
+    with pytest.raises(ValueError, match="holds tokens of tokenizer another"):
+        recipes.scenes_ar(**folders, cache=str(cache))
+
+
+def test_a_twin_begins_as_a_generator(tmp_path: Path, monkeypatch):
+    codes = VQModel(VQConfig(codebook_size=32, channels=(32,), res_blocks=1, z_channels=8, patch=4))
+    checkpoint.save(tmp_path / "tokenizer", codes, "vq", codes.config.to_dict())
+    (tmp_path / "cache.json").write_text(json.dumps({"tokenizer": checkpoint.fingerprint(codes.identity())}))
+    save_file({"tokens": torch.zeros(4, 64, dtype=torch.uint16), "numbers": torch.arange(4)},
+              tmp_path / "128x128-0000.safetensors")  # fmt: skip
+    train_vocabulary(["two cats on the beach", "a red car at night"] * 20, tmp_path, 80)
+    sizes = {"d_model": 12, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2, "length": 200}
+    BundledEncoder.fresh(tmp_path, **sizes).save(tmp_path / "text_encoder")
+    generator = make_tiny()
+    checkpoint.save(tmp_path / "generator", generator, "maskgil", generator.config.to_dict())
+    monkeypatch.setitem(recipes.PRESETS, "scenes", generator.config)
+    recipe = recipes.scenes_ar(str(tmp_path / "text_encoder"), str(tmp_path), str(tmp_path / "tokenizer"),
+                               init=str(tmp_path))  # fmt: skip
+    twin, kept = recipe.players[0].module.driven.generator, checkpoint.load(tmp_path / "generator").state_dict()
+    assert len(twin.tok_embeddings.weight) == 32 and len(kept["tok_embeddings.weight"]) == 33
+    fitted = [name for name in kept if "fc1" in name or "uncond" in name]  # to its own encoder: all but the same
+    for name, tensor in twin.state_dict().items():
+        assert torch.allclose(tensor, kept[name][: len(tensor)], atol=0.1 if name in fitted else 0), name
 
 
 PLAIN = Settings(steps=3, guidance=Guidance(3.0, interval=(0.1, 1.0)))

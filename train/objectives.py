@@ -4,7 +4,7 @@ Axes: B batch, N image tokens, K codes, C latent channels.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -217,6 +217,33 @@ class LaidOut(nn.Module):
         return logits, *(head(cells) for head in self.heads)
 
 
+@torch.no_grad()
+def fit_to_encoder(
+    generator: nn.Module, known: nn.Module, other: nn.Module, captions: Iterable[str], ridge: float = 1e-3
+) -> float:
+    """Let a generator that read the states of `known` read those of `other`, which has the same pieces.
+
+    The linear map from other states to known ones (ridge regression over all tokens of the captions) goes into the
+    first layer of its caption embedding, and the null caption the way back. Returns the share of the known states'
+    variance that the map explains. Raises ValueError where the two cut texts into other pieces.
+    """
+    captions = list(captions)
+    if not torch.equal(known.tokenize(captions)[0], other.tokenize(captions)[0]):
+        raise ValueError("the two text encoders cut texts into other pieces: their states cannot be matched")
+    parts = [captions[i : i + 256] for i in range(0, len(captions), 256)]
+    pairs = [(known.encode(part), other.encode(part)) for part in parts]
+    wanted = torch.cat([a.states[a.mask] for a, _ in pairs])
+    given = torch.cat([b.states[b.mask] for _, b in pairs])
+    square = given.T @ given
+    weight = torch.linalg.solve(square + ridge * square.diagonal().mean() * torch.eye(len(square)), given.T @ wanted)
+    embedding = generator.cls_embedding
+    embedding.cap_proj["fc1"].weight.copy_(embedding.cap_proj["fc1"].weight @ weight.T)
+    if embedding.uncond_embedding is not None:
+        # Cut off where states of captions hardly go, or the null caption would be far longer than any of them.
+        embedding.uncond_embedding.copy_(embedding.uncond_embedding @ torch.linalg.pinv(weight, rtol=0.02))
+    return 1 - float((given @ weight - wanted).var() / wanted.var())
+
+
 def near_codes(
     codebook: Float[Tensor, "K C"], neighbours: int = 16, temperature: float = 0.04
 ) -> tuple[Int[Tensor, "K n"], Float[Tensor, "K n"]]:
@@ -273,36 +300,56 @@ class MaskedTokens:
         out = model(shown, batch["grid"], batch["ids"], batch["mask"], drop)
         logits, *answers = out if isinstance(out, tuple) else (out,)
         scored = torch.ones_like(hidden) if self.everywhere else hidden
-        loss = self._cross_entropy(logits[scored].float(), tokens[scored])
+        loss = token_loss(logits[scored].float(), tokens[scored], self.smoothing, self.near)
         with torch.no_grad():
             right = (logits[hidden].argmax(-1) == tokens[hidden]).float().mean()
         report = {"loss": loss.item(), "right": right.item()}
-        for name, answer in zip(("things", "parts"), answers, strict=False):
-            wrong = F.cross_entropy(answer[hidden].float(), batch[name][hidden])
-            loss, report[name] = loss + self.layout * wrong, wrong.item()
-        return loss, report
+        extra, told = layout_loss(answers, batch, hidden)
+        return loss + self.layout * extra, report | told
 
-    def _cross_entropy(self, logits: Float[Tensor, "n K"], tokens: Int[Tensor, " n"]) -> Tensor:
-        if self.near is None:
-            return F.cross_entropy(logits, tokens, label_smoothing=self.smoothing)
-        codes, shares = (table.to(tokens.device)[tokens] for table in self.near)
-        return -(shares * logits.log_softmax(1).gather(1, codes)).sum(1).mean()
+
+def token_loss(
+    logits: Float[Tensor, "n K"], tokens: Int[Tensor, " n"], smoothing: float = 0.0,
+    near: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:  # fmt: skip
+    """Mean cross-entropy; with `near` (near_codes) the codes that may stand for a token share its target."""
+    if near is None:
+        return F.cross_entropy(logits, tokens, label_smoothing=smoothing)
+    codes, shares = (table.to(tokens.device)[tokens] for table in near)
+    return -(shares * logits.log_softmax(1).gather(1, codes)).sum(1).mean()
+
+
+def layout_loss(answers: list[Tensor], batch: dict, scored: Bool[Tensor, "B N"]) -> tuple[Tensor | float, dict]:
+    """Cross-entropy of what the heads of a LaidOut model say of the scored cells, summed over heads, and each."""
+    wrong = {
+        name: F.cross_entropy(answer[scored].float(), batch[name][scored])
+        for name, answer in zip(("things", "parts"), answers, strict=False)
+    }
+    return sum(wrong.values()), {name: loss.item() for name, loss in wrong.items()}
 
 
 class NextToken:
     """Cross-entropy of every token given those before it, in reading order, and the caption (LlamaGen): for the twin.
 
-    caption_dropout and smoothing as for MaskedTokens.
+    caption_dropout, smoothing, layout and near as for MaskedTokens.
     """
 
-    def __init__(self, caption_dropout: float = 0.1, smoothing: float = 0.0):
-        self.caption_dropout, self.smoothing = caption_dropout, smoothing
+    def __init__(
+        self,
+        caption_dropout: float = 0.1,
+        smoothing: float = 0.0,
+        layout: float = 0.0,
+        near: tuple[Tensor, Tensor] | None = None,
+    ):
+        self.caption_dropout, self.smoothing, self.layout, self.near = caption_dropout, smoothing, layout, near
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         tokens = batch["tokens"]
         drop = torch.rand(len(tokens), generator=generator, device=tokens.device) < self.caption_dropout
-        logits = modules[0](tokens, batch["grid"], batch["ids"], batch["mask"], drop).float().flatten(0, 1)
-        loss = F.cross_entropy(logits, tokens.flatten(), label_smoothing=self.smoothing)
+        out = modules[0](tokens, batch["grid"], batch["ids"], batch["mask"], drop)
+        logits, *answers = out if isinstance(out, tuple) else (out,)
+        loss = token_loss(logits.float().flatten(0, 1), tokens.flatten(), self.smoothing, self.near)
         with torch.no_grad():
-            right = (logits.argmax(-1) == tokens.flatten()).float().mean()
-        return loss, {"loss": loss.item(), "right": right.item()}
+            right = (logits.argmax(-1) == tokens).float().mean()
+        extra, told = layout_loss(answers, batch, torch.ones_like(tokens, dtype=torch.bool))
+        return loss + self.layout * extra, {"loss": loss.item(), "right": right.item()} | told

@@ -32,6 +32,7 @@ from train.objectives import (
     PainterLoss,
     TextDriven,
     TokenizerLoss,
+    fit_to_encoder,
     near_codes,
 )
 from train.optim import OptimConfig
@@ -182,11 +183,13 @@ def scenes_text(
 def scenes_generator(
     cache: str = "cache/scenes", tokenizer: str = "weights/scenes/tokenizer",
     text_encoder: str = "", steps: int = 6000, batch: int = 64, lr: float = 2e-3, muon_lr: float = 0.02,
-    init: str | None = None,
+    init: str | None = None, frozen: bool = False,
 ) -> Recipe:  # fmt: skip
     """The bundled generator on cached tokens, with a text encoder that can read and goes on learning (scenes-text).
 
-    `init`: a model folder to go on from. `text_encoder`: the encoder to begin with, if not that of `init`.
+    `init`: a model folder to go on from. `text_encoder`: the encoder to begin with, if not that of `init`; the
+    generator is first fitted to it (fit_to_encoder). `frozen`: the encoder stays as it is, so that a twin can be
+    trained on it at the same time.
     """
     torch.manual_seed(0)
     tokenizer_hash = json.loads((Path(cache) / "cache.json").read_text())["tokenizer"]
@@ -199,9 +202,12 @@ def scenes_generator(
             raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_hash}, {init} was trained on {wanted}")
         encoder = BundledEncoder.load(text_encoder or folder / "text_encoder").train()
         generator = checkpoint.load(folder / "generator", "maskgil").train()
+        if text_encoder:
+            fit_to_encoder(generator, BundledEncoder.load(folder / "text_encoder"), encoder, sentences(2000, seed=5))
     else:
         encoder = BundledEncoder.load(text_encoder or "runs/scenes-text/export").train()
         generator = MaskGIL(PRESETS["scenes"])
+    encoder.requires_grad_(not frozen)
     model = LaidOut(TextDriven(generator, encoder), (len(things()) + 1, PARTS))
 
     def export(average: LaidOut, folder: Path) -> None:
@@ -230,27 +236,42 @@ def scenes_generator(
 
 
 def scenes_ar(
-    text_encoder: str = "weights/scenes/text_encoder", cache: str = "cache/scenes", steps: int = 2400, batch: int = 64,
-    lr: float = 2e-3, muon_lr: float = 0.02,
+    text_encoder: str = "weights/scenes/text_encoder", cache: str = "cache/scenes",
+    tokenizer: str = "weights/scenes/tokenizer", steps: int = 2400, batch: int = 64, lr: float = 2e-3,
+    muon_lr: float = 0.02, init: str = "",
 ) -> Recipe:  # fmt: skip
-    """The bundled generator's autoregressive twin, on the same tokens; the generator's text encoder stays as it is."""
+    """The bundled generator's autoregressive twin, on the same tokens; the generator's text encoder stays as it is.
+
+    `init`: a model folder whose generator it begins as. The blocks are the same, and so is what they know of codes.
+    """
     torch.manual_seed(0)
     encoder = encoders.load(text_encoder)
     encoder.requires_grad_(False)
-    model = TextDriven(Autoregressive(replace(PRESETS["scenes"], causal=True)), encoder)
+    twin = Autoregressive(replace(PRESETS["scenes"], causal=True))
+    if init:
+        folder = checkpoint.resolve(init)
+        generator = checkpoint.load(folder / "generator", "maskgil")
+        fit_to_encoder(generator, BundledEncoder.load(folder / "text_encoder"), encoder, sentences(2000, seed=5))
+        own = twin.state_dict()
+        twin.load_state_dict({name: t[: len(own[name])] for name, t in generator.state_dict().items()})  # no mask row
+    codes = checkpoint.load(tokenizer, "vq")
     hashes = {
         "tokenizer_hash": json.loads((Path(cache) / "cache.json").read_text())["tokenizer"],
         "text_encoder_hash": checkpoint.fingerprint(encoder.identity()),
     }
+    if (other := checkpoint.fingerprint(codes.identity())) != hashes["tokenizer_hash"]:
+        raise ValueError(f"{cache} holds tokens of tokenizer {hashes['tokenizer_hash']}, {tokenizer} is {other}")
 
-    def export(average: TextDriven, folder: Path) -> None:
-        twin = average.generator
+    def export(average: LaidOut, folder: Path) -> None:
+        twin = average.driven.generator
         checkpoint.save(folder, twin, twin.kind, twin.config.to_dict(), **hashes)
 
+    objective = NextToken(layout=0.5, near=near_codes(codes.quantize.codebook().detach()))
+    model = LaidOut(TextDriven(twin, encoder), (len(things()) + 1, PARTS))
     return Recipe(
         name="scenes-ar",
         steps=steps,
-        players=(Player(model, NextToken(), OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.5)),),
+        players=(Player(model, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.5)),),
         batch_at=SceneTokens(cache, encoder.vocabulary, batch),
         ema=0.995,
         save_every=200,
