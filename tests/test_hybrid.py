@@ -1,6 +1,7 @@
 """The autoregressive twin beside MaskGIL: it learns, it is exported with what it belongs to, and a picture that both
 draw keeps the twin's tokens to the bit, from none of them (MaskGIL alone) to all (the twin alone)."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -76,10 +77,11 @@ def test_the_recipe_trains_the_twin_alone_and_exports_what_it_belongs_to(tmp_pat
     monkeypatch.setitem(recipes.PRESETS, "scenes", replace(TINY, text_length=120))
     folders = {"text_encoder": str(tmp_path / "text_encoder"), "tokenizer": str(tmp_path / "tokenizer")}
     recipe = recipes.scenes_ar(**folders, cache=str(cache), steps=3, batch=4)
-    before = {name: tensor.clone() for name, tensor in recipe.players[0].module.driven.text_encoder.state_dict().items()}
+    before = copy.deepcopy(recipe.players[0].module.driven.text_encoder.state_dict())
     average = train(replace(recipe, workers=0), tmp_path / "run")
     for module in (average, recipe.players[0].module):
-        assert all(torch.equal(before[n], t) for n, t in module.driven.text_encoder.state_dict().items()), "frozen to the bit"
+        kept = module.driven.text_encoder.state_dict()
+        assert all(torch.equal(before[n], t) for n, t in kept.items()), "frozen to the bit"
     notes = checkpoint.describe(tmp_path / "run" / "export")
     assert notes["kind"] == "autoregressive" and notes["tokenizer_hash"] == tokenizer
     kept = BundledEncoder.load(tmp_path / "text_encoder")

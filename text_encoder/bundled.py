@@ -175,13 +175,14 @@ class BundledEncoder(nn.Module):
 @torch.no_grad()
 def _look_around(bias: Float[Tensor, "buckets heads"]) -> None:
     """Give the first four heads a direction. T5's buckets: the first half are distances back, the second half on."""
-    here, on = 0, len(bias) // 2
-    for head, (buckets, lift) in enumerate([(here + 1, 4.0), (on + 1, 4.0), (slice(1, on), 2.0), (slice(on, None), 2.0)]):
-        if head < bias.shape[1]:
-            bias[buckets, head] += lift
-            if head >= 2:  # away from the other side as well
-                other = slice(on, None) if head == 2 else slice(1, on)
-                bias[other, head] -= lift
+    middle = len(bias) // 2
+    back, on = slice(1, middle), slice(middle + 1, None)
+    next_to, all_of = ((0, 1), (1, middle + 1)), ((2, back, on), (3, on, back))
+    for head, bucket in next_to:
+        bias[bucket, head : head + 1] += 4  # nothing where there is no such head
+    for head, towards, away in all_of:
+        bias[towards, head : head + 1] += 2
+        bias[away, head : head + 1] -= 2
 
 
 def train_vocabulary(sentences: Iterable[str], folder: str | Path, size: int) -> Path:

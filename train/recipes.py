@@ -171,9 +171,7 @@ def scenes_text(
     return Recipe(
         name="scenes-text",
         steps=steps,
-        players=(
-            Player(FactReader(encoder), facts_loss, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),
-        ),
+        players=(Player(FactReader(encoder), facts_loss, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),),
         batch_at=SceneFacts(encoder.vocabulary, batch),
         ema=0.99,
         export=lambda average, folder: average.text_encoder.save(folder, torch.float32),
