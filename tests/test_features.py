@@ -154,6 +154,36 @@ def test_captions_that_are_too_long_are_skipped(tmp_path, capsys):
     assert FeatureCache.open(tmp_path / "out").tables[(64, 64)].rows == 1
 
 
+def test_a_caption_without_a_picture_is_named_and_the_rest_is_kept(tmp_path, capsys):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png(64, 64))
+    for name in ("a", "alone"):
+        (folder / f"{name}.txt").write_text(name)
+    with tarfile.open(tmp_path / "part.tar", "w") as tar:
+        add(tar, "a.png", png(64, 64))
+        add(tar, "a.txt", b"a")
+        add(tar, "alone.txt", b"alone")
+    for source, says in ((folder, "no picture beside this caption"), (tmp_path / "part.tar", "alone: no picture")):
+        out = tmp_path / f"out-{source.name}"
+        write(maker(pictures.source(str(source)), out))
+        shown = capsys.readouterr().out
+        assert says in shown and "alone" in shown and "encoded 1 pictures, skipped 1" in shown
+        assert FeatureCache.open(out).tables[(64, 64)].rows == 1
+
+
+def test_a_class_beside_a_caption_in_a_shard_changes_nothing(tmp_path):
+    """Shards are read for their captions; many carry a .cls too."""
+    with tarfile.open(tmp_path / "part.tar", "w") as tar:
+        for name, data in (("a.png", png(64, 64)), ("a.cls", b"3"), ("a.txt", b"a dog"), ("b.png", png(64, 64)),
+                           ("b.cls", b"3")):  # fmt: skip
+            add(tar, name, data)
+    missed = []
+    found = list(pictures.source(str(tmp_path / "part.tar")).read(0, missed.append))
+    assert [(p.caption, p.label) for p in found] == [("a dog", None)]
+    assert len(missed) == 1 and missed[0].endswith("b: no caption")
+
+
 def test_a_folder_a_class(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / "in" / name).mkdir(parents=True)

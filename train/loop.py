@@ -138,9 +138,10 @@ def save_whole(payload: Any, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         torch.save(payload, partial)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's own writer
         partial.unlink(missing_ok=True)
-        raise ValueError(f"could not write {path}: {error}; free space, the last checkpoint is untouched") from None
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ValueError(f"could not write {path}: {reason}; free space, the last checkpoint is untouched") from None
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)

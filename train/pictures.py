@@ -94,7 +94,7 @@ def caption_of(name: str, data: bytes, key: str) -> str:
 class Shards:
     """Tar files as webdataset writes them: files of one example are neighbours and share the name up to the first dot.
 
-    A caption is a .txt, or `key` in a .json; with a .cls instead the example has a class.
+    A caption is a .txt, or `key` in a .json.
     """
 
     names: list[str]
@@ -129,8 +129,6 @@ class Shards:
         images = [suffix for suffix in files if f".{suffix.rpartition('.')[2].lower()}" in IMAGES]
         if not images:
             raise ValueError("no picture")
-        if "cls" in files:
-            return Picture(stem, opened(files[images[0]]), label=int(files["cls"]))
         text = next((suffix for suffix in ("txt", "json") if suffix in files), None)
         if text is None:
             raise ValueError("no caption")
@@ -196,15 +194,22 @@ class Captioned:
 
     files: Files
     names: list[str]
+    alone: list[Path]  # captions without a picture
     classes: list[str] | None = None
 
     @staticmethod
     def open(folder: Path) -> "Captioned":
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+        held = sorted(folder.rglob("*"))
+        paths = [path for path in held if path.suffix.lower() in IMAGES]
+        pictured = {path.with_suffix("") for path in paths}
+        alone = [path for path in held if path.suffix == ".txt" and path.with_suffix("") not in pictured]
         files = Files.of(paths, folder)
-        return Captioned(files, files.names)
+        return Captioned(files, files.names, alone)
 
     def read(self, unit: int, report: Report) -> Iterator[Picture]:
+        if unit == 0:  # they belong to no unit, and are said once
+            for path in self.alone:
+                report(f"{path}: no picture beside this caption")
         for path in self.files.units[unit]:
             text = next((p for p in (path.with_suffix(".txt"), path.with_suffix(".json")) if p.is_file()), None)
             try:
