@@ -1,10 +1,13 @@
 """Seconds and memory of drawing, stage by stage, beside what the machine could do at best:
 
     python -m benchmarks.generation [model=scenes] [batches=1,8] [steps=8] [repeats=5] [size=WxH] [dtype=fp32|bf16]
+        [recogniser=whisper-scenes] [wav=FILE]
     python -m benchmarks.generation preset=t2i-xl [dtype=bf16] ...      # full size, random weights
 
-Stages: the text encoder, MaskGIL in `steps` steps, the autoregressive twin with its KV cache for the same picture (the
-shipped one, or a random one of the generator's size), and the tokenizer. Medians of `repeats` runs after a warm-up.
+Stages: the recogniser (a spoken sentence for each picture, written down one after the other; espeak-ng says it, unless
+a recording is given; it stays in float32 on the CPU, as in the app), the text encoder, MaskGIL in `steps` steps, the
+autoregressive twin with its KV cache for the same picture (the shipped one, or a random one of the generator's size),
+and the tokenizer. Medians of `repeats` runs after a warm-up.
 
 The floor of a stage is the longer of two times: its weights (and the twin's cache) read once for each call at the
 bandwidth, and its multiplications at the rate, that this machine reached in this very run. Tables of embeddings are not
@@ -16,12 +19,15 @@ import platform
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,6 +39,8 @@ from maskgil.generator import MaskGIL
 from maskgil.hybrid import Prefix
 from maskgil.pipeline import Settings, Size, TextToImage
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
+from speech import audio
+from speech.transcriber import BUNDLED, Transcriber
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PROMPTS = ("two cats on the beach", "a red car at night")
@@ -56,6 +64,7 @@ class Stage:
     run: Callable[[], object]
     bytes: float
     operations: float
+    machine: Machine | None = None  # where it runs, if not where the others do
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,36 @@ class Timed:
 
     def floor(self, machine: Machine) -> float:
         """Seconds."""
+        machine = self.stage.machine or machine
         return max(self.stage.bytes / machine.bandwidth, self.stage.operations / machine.rate)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A recogniser and what it hears: T samples at 16 kHz."""
+
+    recogniser: Transcriber
+    samples: Float[np.ndarray, " T"]
+
+    def stage(self, batch: int, machine: Machine | None = None) -> Stage:
+        """`batch` sentences, one after the other. Their floor reads the encoder once and the decoder for each word,
+        at the fewest: words may be several tokens."""
+        model = self.recogniser.scribe.model
+        words = self.recogniser.transcribe(self.samples, spoken=True).words
+
+        def listen() -> object:
+            return [self.recogniser.transcribe(self.samples, spoken=True) for _ in range(batch)]
+
+        read = weight_bytes(model.encoder) + (len(words) + 1) * weight_bytes(model.decoder)
+        return Stage("listen", listen, batch * read, operations_of(listen), machine)
+
+
+def heard(recogniser: str, wav: str) -> Heard:
+    """Raises ValueError for a recogniser or a recording that is not there, and without espeak-ng."""
+    from benchmarks.live import spoken  # which takes its clock from here
+
+    with tempfile.TemporaryDirectory() as folder:
+        return Heard(Transcriber.load(recogniser), audio.load(Path(wav) if wav else spoken(PROMPTS[0], Path(folder))))
 
 
 class RandomText(nn.Module):
@@ -274,7 +312,9 @@ def table(batch: int, found: Sequence[Timed], machine: Machine) -> str:
 
 
 @torch.no_grad()
-def report(model: TextToImage, batches: Sequence[int], steps: int, repeats: int, size: Size, twin_name: str) -> None:
+def report(
+    model: TextToImage, said: Heard, batches: Sequence[int], steps: int, repeats: int, size: Size, twin_name: str
+) -> None:
     """Print what was measured, as it comes."""
     device, dtype = model.device, model.generator.norm.weight.dtype
     machine = measure_machine(device, dtype)
@@ -282,13 +322,18 @@ def report(model: TextToImage, batches: Sequence[int], steps: int, repeats: int,
     print(f"measured here: {machine.bandwidth / 1e9:.1f} GB/s copied, {machine.rate / 1e12:.2f} TFLOP/s multiplied")
     count = sum(p.numel() for p in model.generator.parameters())
     print(f"generator {count:,} parameters, twin {sum(p.numel() for p in model.twin.parameters()):,}\n")
+    ears, cpu = None, torch.device("cpu")
+    if (device.type, dtype) != ("cpu", torch.float32):
+        ears = measure_machine(cpu, torch.float32)
     for batch in batches:
-        found = [timed(stage, repeats, device) for stage in stages(model, batch, steps, size, twin_name)]
+        found = [timed(said.stage(batch, ears), repeats, cpu)]
+        found += [timed(stage, repeats, device) for stage in stages(model, batch, steps, size, twin_name)]
         print(table(batch, found, machine) + "\n", flush=True)
 
 
 def main(arguments: list[str]) -> None:
     known = {"model": "scenes", "preset": "", "batches": "1,8", "steps": "8", "repeats": "5", "size": "", "dtype": ""}
+    known |= {"recogniser": BUNDLED, "wav": ""}
     given = dict(argument.partition("=")[::2] for argument in arguments)
     if "--help" in given or "-h" in given:
         print(__doc__)
@@ -301,6 +346,7 @@ def main(arguments: list[str]) -> None:
     if kind not in DTYPES:
         raise ValueError(f"dtype is {kind!r}; choose one of {', '.join(DTYPES)}")
     size = tuple(int(side) for side in options["size"].lower().split("x")) if options["size"] else None
+    said = heard(options["recogniser"], options["wav"])
     if options["preset"]:
         size = size or (256, 256)
         model, twin_name = preset_model(options["preset"], size, device, DTYPES[kind]), "random twin"
@@ -308,7 +354,7 @@ def main(arguments: list[str]) -> None:
         model, twin_name = with_twin(TextToImage.load(options["model"], device, DTYPES[kind]))
         size = model.checked_size(size)
     batches = [int(batch) for batch in options["batches"].split(",")]
-    report(model, batches, int(options["steps"]), int(options["repeats"]), size, twin_name)
+    report(model, said, batches, int(options["steps"]), int(options["repeats"]), size, twin_name)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,20 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from test_transcriber import VOCABULARY
+from test_transcriber import tiny as tiny_whisper
 
 from benchmarks import engine, generation, live
 from benchmarks.generation import Machine, Stage, Timed
 from maskgil.autoregressive import Autoregressive
 from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
+from speech.audio import RATE
+from speech.transcriber import OwnScribe, Transcriber
 
 CPU = torch.device("cpu")
 
@@ -22,14 +27,32 @@ def model() -> TextToImage:
     return generation.random_model(TINY, tokenizer, encoder, (16, 16), CPU, torch.float32)
 
 
-def test_a_report_has_every_stage_at_every_batch(model, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def said() -> generation.Heard:
+    """A second of noise that a tiny recogniser with random weights takes for speech."""
+    samples = 0.1 * np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+    return generation.Heard(Transcriber(OwnScribe(tiny_whisper(), VOCABULARY)), samples)
+
+
+def test_a_report_has_every_stage_at_every_batch(model, said, monkeypatch, capsys):
     machine = Machine("a machine", 1e9, 1e9)
     monkeypatch.setattr(generation, "measure_machine", lambda device, dtype: machine)
-    generation.report(model, [1, 2], steps=3, repeats=2, size=(16, 16), twin_name="random twin")
+    generation.report(model, said, [1, 2], steps=3, repeats=2, size=(16, 16), twin_name="random twin")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    stages = ["encode text", "MaskGIL, 3 steps", "random twin with KV cache, 16 tokens", "decode"]
+    stages = ["listen", "encode text", "MaskGIL, 3 steps", "random twin with KV cache, 16 tokens", "decode"]
     assert [line.split("|")[1].strip() for line in lines] == ["batch 1", *stages, "batch 2", *stages]
-    assert lines[2].split("|")[4].strip().endswith("x") and float(lines[3].split("|")[6]) > 0
+    assert lines[3].split("|")[4].strip().endswith("x") and float(lines[4].split("|")[6]) > 0
+
+
+def test_listening_reads_its_model_for_each_sentence(said):
+    one, three = said.stage(1), said.stage(3)
+    model = said.recogniser.scribe.model
+    assert one.bytes > generation.weight_bytes(model.encoder) > 0 and three.bytes == 3 * one.bytes
+    assert one.operations > 0 and three.operations == 3 * one.operations
+    assert len(three.run()) == 3
+    here, there = Machine("", 1e3, 1e3), Machine("", 1e6, 1e6)
+    elsewhere = Timed(said.stage(1, there), 1.0, 1, 0.0)
+    assert elsewhere.floor(here) == Timed(one, 1.0, 1, 0.0).floor(there) > 0
 
 
 def test_what_a_stage_cannot_do_without_is_counted(model):
@@ -71,7 +94,8 @@ def test_a_model_without_twin_gets_a_random_one(model):
 
 @pytest.mark.parametrize(
     "arguments, message",
-    [(["preset=b"], "no preset 'b' reads"), (["dtype=int4"], "dtype is 'int4'"), (["speed=9"], "unknown: speed")],
+    [(["preset=b"], "no preset 'b' reads"), (["dtype=int4"], "dtype is 'int4'"), (["speed=9"], "unknown: speed"),
+     (["recogniser=nobody"], "no recogniser 'nobody'")],
 )
 def test_bad_input_is_one_line(arguments, message):
     with pytest.raises(ValueError, match=message):
