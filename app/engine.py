@@ -34,7 +34,9 @@ MAX_WAITING = 64  # jobs
 MAX_ROWS = 16  # pictures drawn at once, over all lanes
 MAX_MODELS = 2  # in memory
 MAX_TEXTS = 512  # prompts whose states are kept, for each model
-MAX_REMEMBERED = 64  # jobs that are over and can still be asked for
+MAX_EACH = 8  # jobs of one visitor that wait: nobody fills the queue alone
+MAX_REMEMBERED = 64  # jobs that are over and can still be asked for ...
+MAX_HELD = 256 * 2**20  # ... and bytes of all their steps and pictures together; the last one stays in any case
 SHARPEST_HOLE = 26  # alpha, of 255, where a picture is not decided yet
 
 
@@ -104,6 +106,7 @@ class Job:
         self._engine, self._finished = engine, finished
         self._loaded = loaded
         self.cancelled = False
+        self.weight = 0  # bytes that it holds once it is over
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], object]] = []
         self._pictures: list[Image.Image] | None = None
@@ -112,6 +115,16 @@ class Job:
     @property
     def over(self) -> bool:
         return self.status in (Status.DONE, Status.CANCELLED, Status.FAILED)
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that its steps and pictures take, and a preview as large as they are."""
+        stores = {}  # a row of a batch keeps the whole batch
+        for frame in self.frames:
+            for values in (frame.canvas.tokens, frame.canvas.hole, frame.canvas.revealed, frame.canvas.confidence):
+                store = values.untyped_storage()
+                stores[store.data_ptr()] = store.nbytes()
+        return sum(stores.values()) + sum(2 * 4 * image.width * image.height for image in self._pictures or [])
 
     @property
     def position(self) -> int:
@@ -191,6 +204,10 @@ class Job:
                 listener()
             except RuntimeError:  # the event loop of a visitor who has left is closed
                 log.debug("a listener of job %s is gone", self.id)
+
+    def end(self, status: Status, **values: object) -> None:
+        """For the engine: the last change."""
+        self.change(weight=self.held, **values, status=status, ended=time.monotonic())
 
 
 def open_model(name: str) -> TextToImage:
@@ -274,6 +291,8 @@ class Engine:
                 raise ValueError("the engine is shut down: start the program again")
             if len(self._queue) >= self._max_waiting:
                 raise ValueError(f"{len(self._queue)} jobs are waiting, which is all there is room for: try again soon")
+            if owner and sum(waiting.owner == owner for waiting in self._queue) >= MAX_EACH:
+                raise ValueError(f"{MAX_EACH} jobs of yours are waiting: let one of them be drawn first")
             self._queue.append(job)
             self._jobs[job.id] = job
             self._forget_old()
@@ -302,7 +321,7 @@ class Engine:
             if waiting:
                 self._queue.remove(job)
         if waiting:
-            job.change(status=Status.CANCELLED, ended=time.monotonic())
+            job.end(Status.CANCELLED)
         return True
 
     def position(self, job: Job) -> int:
@@ -381,7 +400,7 @@ class Engine:
         """One step of everything in a lane, and what follows from it."""
         for sketch in list(lane.sketches):
             if self._job_of[sketch].cancelled:
-                self._leave(lane, sketch).change(status=Status.CANCELLED, ended=time.monotonic())
+                self._leave(lane, sketch).end(Status.CANCELLED)
         for sketch, error in list(lane.step()):
             self._fail(self._leave(lane, sketch), error)
         for sketch in list(lane.sketches):
@@ -410,7 +429,9 @@ class Engine:
                 job._finished(job)
             except Exception:
                 log.exception("what was to follow job %s failed", job.id)
-        job.change(status=Status.DONE, ended=time.monotonic())
+        job.end(Status.DONE)
+        with self._lock:
+            self._forget_old()
 
     def _fail(self, job: Job, error: Exception) -> None:
         """ValueErrors are for the person who asked; anything else is ours, and goes to the log with its traceback."""
@@ -418,9 +439,14 @@ class Engine:
         if not isinstance(error, ValueError):
             log.error("job %s failed", job.id, exc_info=error)
             message = f"the drawing failed ({type(error).__name__}: {error}): try again, or other settings"
-        job.change(error=" ".join(message.split()), status=Status.FAILED, ended=time.monotonic())
+        job.end(Status.FAILED, error=" ".join(message.split()))
 
     def _forget_old(self) -> None:
-        over = [id for id, job in self._jobs.items() if job.over]
-        for id in over[: max(0, len(self._jobs) - MAX_REMEMBERED)]:
-            del self._jobs[id]
+        """Of the jobs that are over, the oldest, until those left are few and small enough."""
+        over = [job for job in self._jobs.values() if job.over]
+        many, held = len(self._jobs) - MAX_REMEMBERED, sum(job.weight for job in over)
+        for i, job in enumerate(over):
+            if i >= many and (held <= MAX_HELD or job is over[-1]):
+                return
+            held -= job.weight
+            del self._jobs[job.id]

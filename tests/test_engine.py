@@ -279,6 +279,44 @@ def test_a_browser_finds_its_own_jobs_and_an_old_one_is_forgotten(engine: Engine
     assert engine.job(jobs[-1].id) is jobs[-1] and engine.job(jobs[0].id) is None
 
 
+def test_jobs_that_are_over_hold_no_more_than_the_bound(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    """Counted in bytes: pictures with a preview, and every step of the batch they were part of."""
+    first = engine.submit(request(n=2), owner="me")
+    assert first.wait(SECONDS)
+    # Of 64 tokens each: a code, the step that decided it (8 bytes each), how surely (4), whether it is a hole (1).
+    assert 2 * 64 * 64 * 4 * 2 + 4 * 2 * 64 * 21 <= first.weight <= 2 * 64 * 64 * 4 * 2 + 6 * 2 * 64 * 21
+    monkeypatch.setattr("app.engine.MAX_HELD", 2 * first.weight)
+    jobs = [first]
+    for seed in range(4):
+        jobs.append(engine.submit(request(n=2, seed=seed), owner="me"))
+        assert jobs[-1].wait(SECONDS)
+        until(lambda: sum(job.weight for job in engine.jobs("me")) <= 2 * first.weight)
+    assert engine.jobs("me") == jobs[-2:]
+    monkeypatch.setattr("app.engine.MAX_HELD", 1)
+    jobs.append(engine.submit(request(seed=9), owner="me"))
+    assert jobs[-1].wait(SECONDS)
+    until(lambda: engine.jobs("me") == jobs[-1:])  # whoever waited for it can still look at it
+
+
+def test_two_hundred_jobs_of_one_visitor_leave_room_for_another(model: TextToImage, gate: threading.Semaphore):
+    engine = Engine(lambda name: model)
+    first = engine.submit(request(n=16), owner="crowd")
+    until(lambda: first.status is Status.RUNNING)
+    taken, refused = [], 0
+    for seed in range(200):
+        try:
+            taken.append(engine.submit(request(seed=seed), owner="crowd"))
+        except ValueError as error:
+            assert "8 jobs of yours are waiting" in str(error)
+            refused += 1
+    assert (len(taken), refused) == (8, 192)
+    other = engine.submit(request(), owner="other")
+    assert other.position == 9
+    gate.release(8)  # four steps of the first, four that all others share
+    assert all(job.wait(SECONDS) and job.status is Status.DONE for job in [first, *taken, other])
+    engine.close()
+
+
 def test_closing_ends_what_is_going_on(model: TextToImage, gate: threading.Semaphore):
     engine = Engine(lambda name: model)
     job = engine.submit(request())
