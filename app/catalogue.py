@@ -6,6 +6,7 @@ weights, and by its path anywhere else.
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from app import places
 from app.vocabulary import Vocabulary
 
 FILES = ("generator/config.json", "tokenizer/config.json", "vocabulary.json")
+PARTS = ("generator", "text_encoder", "tokenizer")
 TEXTS = "text_encoder/config.json"
 HOW_TO_GET = "fetch the project's weights folder, or train one with `python -m train scenes`"
 
@@ -30,6 +32,11 @@ class Model:
     @property
     def megabytes(self) -> float:
         return sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file()) / 1e6
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are learned, of all its parts, as the heads of its files tell."""
+        return sum(_numbers(file) for part in PARTS for file in sorted((self.folder / part).glob("*.safetensors")))
 
     @property
     def reads(self) -> str:
@@ -95,6 +102,24 @@ def describe(model: Model) -> str:
         parts += ["classes: " + "; ".join(f"{i} {', '.join(names)}" for i, names in enumerate(named))] if named else []
     parts += [f"example: {example}" for example in words.examples]
     return "\n\n".join(parts + ([model.card] if model.card else []))
+
+
+def unfinished() -> dict[str, list[str]]:
+    """Folders among the bundled weights that have a part of a model and lack others, with the files that they lack."""
+    root = places.weights()
+    folders = sorted(f for f in root.iterdir() if f.is_dir()) if root.is_dir() else []
+    begun = [f for f in folders if any((f / part).is_dir() for part in PARTS)]
+    return {folder.name: missing for folder in begun if (missing := _missing(folder))}
+
+
+def _numbers(file: Path) -> int:
+    """How many numbers a safetensors file holds; 0 for one that cannot be read, which loading complains of."""
+    try:
+        with file.open("rb") as data:
+            head = json.loads(data.read(int.from_bytes(data.read(8), "little")))
+        return sum(math.prod(entry["shape"]) for name, entry in head.items() if name != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
+        return 0
 
 
 def _missing(folder: Path) -> list[str]:

@@ -16,6 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -210,12 +211,44 @@ class Job:
         self.change(weight=self.held, **values, status=status, ended=time.monotonic())
 
 
-def open_model(name: str) -> TextToImage:
-    """A model of the catalogue in memory, on the accelerator where there is one. Raises ValueError for a broken one."""
-    folder = catalogue.find(name).folder
+def precision() -> torch.dtype:
+    """What models are computed in here."""
+    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+
+
+def free_memory() -> int | None:
+    """Bytes that a model may still take where models run; None where the system does not tell."""
     if torch.cuda.is_available():
-        return TextToImage.load(folder, device="cuda", dtype=torch.bfloat16)
-    return TextToImage.load(folder)
+        return torch.cuda.mem_get_info()[0]
+    try:
+        told = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        return int(told["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def obstacle(model: catalogue.Model) -> str:
+    """Why this model cannot be loaded here; an empty text when it can."""
+    need, free = model.parameters * precision().itemsize, free_memory()
+    if free is None or need <= free:
+        return ""
+    size, left = need / 2**30, free / 2**30
+    return f"{model.name} takes {size:.1f} GB of memory in {short(precision())}, and {left:.1f} GB are free here"
+
+
+def short(dtype: torch.dtype) -> str:
+    """torch.float32 -> 'float32'."""
+    return str(dtype).removeprefix("torch.")
+
+
+def open_model(name: str) -> TextToImage:
+    """A model of the catalogue in memory, on the accelerator where there is one. Raises ValueError for a broken one,
+    and for one that there is no memory for."""
+    model = catalogue.find(name)
+    if reason := obstacle(model):
+        raise ValueError(f"{reason}: unload another, or take a smaller one")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TextToImage.load(model.folder, device=device, dtype=precision())
 
 
 class Engine:

@@ -301,6 +301,46 @@ def test_models_shows_what_there_is():
     assert any("Random weights" in text.value for text in page.markdown)
 
 
+def test_a_model_is_loaded_unloaded_and_drawn_with(house: houses.House):
+    page = room("models").run()
+    page.button(key="load twinned").click().run()
+    assert not page.exception and house.engine.loaded() == ["twinned"]
+    assert any("in memory, float32" in html.proto.body for html in page.get("html"))
+    page.button(key="unload twinned").click().run()
+    assert not page.exception and house.engine.loaded() == []
+    page.button(key="choose twinned").click().run()
+    assert page.session_state["model"] == "twinned" and page.button(key="choose twinned").disabled
+
+
+def test_a_model_from_elsewhere_is_opened_or_refused_with_the_reason(house: houses.House, tmp_path: Path):
+    folder = str(tiny_model(tmp_path / "elsewhere"))
+    page = room("models").run()
+    page.text_input(key="another model").set_value(folder)
+    button(page, "Open").click().run()
+    assert not page.exception and house.engine.loaded() == [folder] and page.session_state["model"] == folder
+    (tmp_path / "elsewhere" / "tokenizer" / "config.json").unlink()
+    house.engine.unload(folder)
+    page = room("models").run()
+    page.text_input(key="another model").set_value(folder)
+    button(page, "Open").click().run()
+    assert "tokenizer/config.json missing" in page.error[0].value and page.session_state["model"] == "scenes"
+
+
+def test_what_cannot_run_here_says_why(weights: Path, house: houses.House, monkeypatch: pytest.MonkeyPatch):
+    half = weights / "half" / "generator"
+    half.mkdir(parents=True)
+    monkeypatch.setattr("app.engine.free_memory", lambda: 1000)
+    page = room("models").run()
+    half.rmdir()
+    half.parent.rmdir()
+    assert not page.exception and page.button(key="choose twinned").disabled
+    said = [caption.value for caption in page.caption if "Cannot run" in caption.value]
+    assert len(said) == 3 and any("0.0 GB are free here" in text for text in said)
+    assert any("vocabulary.json" in text for text in said)
+    with pytest.raises(ValueError, match="takes .* of memory in float32"):
+        house.engine.load("twinned")
+
+
 def test_a_picture_is_varied_and_gone_on_from(house: houses.House):
     page = room("edit")
     page.session_state["picture to edit"] = picture.png(Image.effect_noise((64, 64), 90).convert("RGB"))
