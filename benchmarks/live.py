@@ -153,17 +153,29 @@ def _healthy(url: str) -> bool:
         return False
 
 
-def watch(url: str, wav: Path, sentences: int, steps: int, end: float) -> list[dict[str, Any]]:
-    """What the page notes until the pictures of so many sentences are kept. ValueError for what goes wrong there."""
+@contextlib.contextmanager
+def chromium(wav: Path) -> Iterator[Any]:
+    """A headless browser that hears the file, over and over, as its microphone. Raises ValueError without one."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         raise ValueError("playwright is not installed: make test sets it up") from None
+    if not Path(CHROMIUM).exists():
+        raise ValueError(f"{CHROMIUM} is not there: make test installs it when root")
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--use-fake-device-for-media-stream"]
     flags += ["--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={wav}"]
-    spy = SPY.replace("SETTINGS", json.dumps({"steps": steps, "pause": end}))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def watch(url: str, wav: Path, sentences: int, steps: int, end: float) -> list[dict[str, Any]]:
+    """What the page notes until the pictures of so many sentences are kept. ValueError for what goes wrong there."""
+    spy = SPY.replace("SETTINGS", json.dumps({"steps": steps, "pause": end}))
+    with chromium(wav) as browser:
         page = browser.new_context(permissions=["microphone"]).new_page()
         page.set_default_timeout(PATIENCE * 1000)
         page.add_init_script(spy)
@@ -179,7 +191,6 @@ def watch(url: str, wav: Path, sentences: int, steps: int, end: float) -> list[d
             if time.monotonic() > patience:
                 raise ValueError(f"{len(heard(notes))} of {sentences} pictures came in time: is the machine busy?")
             time.sleep(0.2)
-        browser.close()
     return notes
 
 

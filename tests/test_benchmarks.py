@@ -9,7 +9,7 @@ from conftest import TINY
 from test_transcriber import VOCABULARY
 from test_transcriber import tiny as tiny_whisper
 
-from benchmarks import engine, generation, live
+from benchmarks import engine, generation, live, screenshots
 from benchmarks.generation import Machine, Stage, Timed
 from maskgil.autoregressive import Autoregressive
 from maskgil.pipeline import TextToImage
@@ -170,3 +170,12 @@ def test_what_a_page_notes_becomes_times_after_the_end_of_speech():
 def test_listening_to_nonsense_is_one_line(arguments):
     with pytest.raises(ValueError):
         live.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(["shape=round"], "unknown: shape"), (["only=kitchen"], "no such page: kitchen"), (["seed=-1"], "whole number")],
+)
+def test_screenshots_of_nonsense_are_one_line(arguments: list[str], complaint: str):
+    with pytest.raises(ValueError, match=complaint):
+        screenshots.main(arguments)
