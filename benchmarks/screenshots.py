@@ -44,7 +44,7 @@ class Visitor:
 
     def enter(self, room: str) -> None:
         self.page.goto(f"{self.url}/{room}")
-        self.page.locator("h1").wait_for()
+        self.page.locator("h1").first.wait_for()
         self.rest()
 
     def rest(self) -> None:
@@ -60,6 +60,7 @@ class Visitor:
         self.enter("")
         page.get_by_text(SETTINGS).click()
         page.get_by_text("a new one each time").click()
+        self.rest()  # the seed's box is made anew
         page.get_by_role("spinbutton", name="Seed").fill(str(self.seed))
         page.keyboard.press("Enter")
         page.get_by_text(SETTINGS).click()
