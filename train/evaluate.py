@@ -1,8 +1,13 @@
 """Scores: python -m train.evaluate scenes [model=scenes] [reader=scenes-reader] [n=40] [steps=4,8,16] [sprites=FOLDER]
+            [splits="training,held out"] [sampler=ours|released] [guidance=..] [shape=constant|ramp|..] [interval=0.1,1]
+            [temperature=..] [choice=..] [order=confidence|random|halton|raster] [curve=arccos|cosine|..]
         python -m train.evaluate speech [model=whisper-scenes] [real=FOLDER]
         python -m train.evaluate hybrid [model=scenes] [out=hybrid.svg]          (train/hybrid_scores.py)
         python -m train.evaluate repaint [model=scenes] [n=20]                   (train/repaint_scores.py)
         python -m train.evaluate fid|clip|geneval-prompts model=... out=...      (train/fid.py, clip.py, geneval.py)
+
+An option is name=value, --name value or --name=value. What `sampler` names (maskgil/pipeline.py) the options after it
+change.
 
 `scenes` asks the model for seven kinds of scenes, with combinations that training showed and with those that it never
 did, and lets the reader judge: a picture counts when it shows exactly the things and counts asked for and keeps the
@@ -11,9 +16,12 @@ silhouettes stand apart. `rendered` is the reader's verdict on true pictures: th
 """
 
 import importlib
+import inspect
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +31,7 @@ from torch import Tensor
 
 from maskgil import checkpoint
 from maskgil.pipeline import Settings, TextToImage
+from train.samples import settings_of
 from train.scenes.captions import caption
 from train.scenes.layout import BACKGROUNDS, PLAIN, RELATIONS, Scene, arrange, is_held_out, sample
 from train.scenes.reader import Reader, verdict
@@ -39,6 +48,7 @@ KINDS = {
     "style": ("objects", "style"),
     "silhouette": ("objects", "style"),  # apart: not in the overall score
 }
+SPLITS = ("training", "held out")
 BATCH = 20
 
 
@@ -152,21 +162,28 @@ def write_reference(reader: Reader, sprites: Sprites, path: Path, n: int = 3000)
 def scenes(
     model: str = "scenes",
     reader: str = "scenes-reader",
-    n: str = "40",
+    n: int = 40,
     steps: str = "4,8,16",
     sprites: str = "",
-    splits: str = "training,held out",
+    splits: str = ",".join(SPLITS),
+    **sampler: str,
 ) -> None:
     """Print the scene score of a model folder."""
+    if wrong := [split for split in splits.split(",") if split not in SPLITS]:
+        raise ValueError(f"no combinations are called {', '.join(wrong)}; there are {', '.join(SPLITS)}")
+    if n < 1:
+        raise ValueError(f"n is {n}: give the number of pictures of each kind, 20 is usual")
+    plans = [settings_of(steps=count, **sampler) for count in steps.split(",")]
     judge_model = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
     draws = TextToImage.load(model)
     reference_file = checkpoint.resolve(reader) / "reference.safetensors"
     reference = load_file(reference_file) if reference_file.is_file() else None
-    print(f"{model}, {n} pictures of each kind, 128x128, {torch.get_num_threads()} threads")
+    said = "".join(f", {name} {value}" for name, value in sampler.items())
+    print(f"{model}, {n} pictures of each kind, 128x128, {torch.get_num_threads()} threads{said}")
     print("| combinations, steps | " + " | ".join(KINDS) + " | overall | Fréchet | s/picture | NFE |")
     print("|" + "---|" * (len(KINDS) + 5))
     for split in splits.split(","):
-        asked = asked_scenes(int(n), split == "held out")
+        asked = asked_scenes(n, split == "held out")
         if sprites:
             pixels = rendered([scene for _, scene, _ in asked], Sprites(sprites))
             scores, _ = judge(judge_model, asked, pixels)
@@ -176,13 +193,13 @@ def scenes(
             psnr = -10 * ((again - pixels) / 2).square().mean((1, 2, 3)).log10().mean()
             scores, _ = judge(judge_model, asked, again)
             print(row(f"{split}, through the tokenizer (L1 {l1:.3f}, PSNR {psnr:.1f})", scores, "", "", ""), flush=True)
-        for count in (int(s) for s in steps.split(",")):
-            pixels, seconds, nfe = drawn(draws, asked, Settings(steps=count))
+        for settings in plans:
+            pixels, seconds, nfe = drawn(draws, asked, settings)
             scores, features = judge(judge_model, asked, pixels)
             distance = (
                 f"{frechet(moments(features), (reference['mean'], reference['covariance'])):.1f}" if reference else ""
             )
-            print(row(f"{split}, {count} steps", scores, distance, f"{seconds:.2f}", str(nfe)), flush=True)
+            print(row(f"{split}, {settings.steps} steps", scores, distance, f"{seconds:.2f}", str(nfe)), flush=True)
 
 
 def _reconstructed(model: TextToImage, pixels: Tensor) -> Tensor:
@@ -203,20 +220,55 @@ MEASURES = {
 }
 
 
+def options_of(arguments: list[str], measure: Callable, name: str) -> dict[str, Any]:
+    """What a command line gives a measure, as its parameters want it: name=value, --name value or --name=value.
+
+    `**sampler` stands for the parameters of settings_of. Raises ValueError for a word that is no option, an option that
+    the measure does not have, a number that is none, and one that is needed and missing.
+    """
+    takes = dict(inspect.signature(measure).parameters)
+    if takes.pop("sampler", None):
+        takes = {**inspect.signature(settings_of).parameters, **takes}
+    given: dict[str, Any] = {}
+    words = iter(arguments)
+    for word in words:
+        option, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and not equals:
+            value = next(words, "--")
+        if value.startswith("--") or not (equals or word.startswith("--")):
+            raise ValueError(f"{word!r} is no option: write name=value, --name value or --name=value")
+        option = option.replace("-", "_")
+        if option not in takes:
+            raise ValueError(f"{name} has no option {option!r}; it has {', '.join(takes)}")
+        kind = takes[option].annotation
+        try:
+            given[option] = kind(value) if kind in (int, float) else value
+        except ValueError:
+            raise ValueError(f"{option}={value} is not a {'whole ' if kind is int else ''}number") from None
+    missing = [o for o, p in takes.items() if p.default is inspect.Parameter.empty and o not in given]
+    if missing:
+        raise ValueError(f"{name} needs {', '.join(f'{option}=' for option in missing)}")
+    return given
+
+
 def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return
     if arguments[0] not in MEASURES:
         raise ValueError(f"nothing to evaluate is called {arguments[0]!r}: {', '.join(MEASURES)}")
-    options = dict(a.split("=", 1) for a in arguments[1:] if "=" in a)
-    module, name = MEASURES[arguments[0]]
-    getattr(importlib.import_module(module), name)(**options)
+    where, name = MEASURES[arguments[0]]
+    module = importlib.import_module(where)
+    if {"-h", "--help"} & set(arguments):
+        print(module.__doc__)
+        return
+    measure = getattr(module, name)
+    measure(**options_of(arguments[1:], measure, arguments[0]))
 
 
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         print(f"train.evaluate: {error}", file=sys.stderr)
         sys.exit(2)

@@ -23,6 +23,7 @@ from maskgil import checkpoint
 from maskgil.config import ModelConfig
 from maskgil.guidance import Guidance
 from maskgil.hybrid import Prefix
+from maskgil.orders import Order
 from maskgil.pipeline import SAMPLERS, Settings, Size, TextToImage
 from maskgil.schedules import CURVES
 from train.scenes.captions import sentences
@@ -90,18 +91,48 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
 
 
 def settings_of(
-    sampler: str = "ours", steps: str = "", guidance: str = "", temperature: str = "", ar_tokens: str = "0"
+    sampler: str = "ours",
+    steps: str = "",
+    guidance: str = "",
+    shape: str = "",
+    interval: str = "",
+    temperature: str = "",
+    choice: str = "",
+    order: str = "",
+    curve: str = "",
+    ar_tokens: str = "0",
 ) -> Settings:
-    """Settings from words of a command line: a sampler by name, and what differs from it. ValueError for bad ones."""
+    """Settings from words of a command line: a sampler by name, and what differs from it. ValueError for bad ones.
+
+    guidance, shape and interval (such as 0.1,1) are those of maskgil/guidance.py.
+    """
     if sampler not in SAMPLERS:
         raise ValueError(f"no sampler is called {sampler!r}; there are {', '.join(SAMPLERS)}")
+    if curve and curve not in CURVES:
+        raise ValueError(f"no curve is called {curve!r}; there are {', '.join(CURVES)}")
+    orders = [name.value for name in Order if name is not Order.LISTED]  # that one needs a list of places
+    if order and order not in orders:
+        raise ValueError(f"no order is called {order!r}; there are {', '.join(orders)}")
     base = SAMPLERS[sampler]
     try:
-        changes: dict[str, Any] = {"steps": int(steps)} if steps else {}
-        if guidance:
-            changes["guidance"] = Guidance(float(guidance), base.guidance.shape, base.guidance.interval)
+        led: dict[str, Any] = {"scale": float(guidance)} if guidance else {}
+        led |= {"shape": shape} if shape else {}
+        if interval:
+            ends = tuple(float(end) for end in interval.split(","))
+            if len(ends) != 2:
+                raise ValueError(f"interval={interval}: give two ends, such as 0.1,1")
+            led["interval"] = ends
+        changes: dict[str, Any] = {"guidance": replace(base.guidance, **led)}
+        if steps:
+            changes["steps"] = int(steps)
         if temperature:
             changes["temperature"] = float(temperature)
+        if choice:
+            changes["choice"] = float(choice)
+        if order:
+            changes["order"] = order
+        if curve:
+            changes["curve"] = CURVES[curve]
         if int(ar_tokens):
             changes["prefix"] = Prefix(int(ar_tokens))
     except ValueError as error:
