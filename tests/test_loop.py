@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import nn
 
+from maskgil.config import ModelConfig
+from maskgil.generator import MaskGIL
 from train.ema import EMA
 from train.loop import Player, Recipe, save_whole, train
 from train.optim import Muon, OptimConfig, build, is_matrix, orthogonalise
@@ -152,6 +154,33 @@ def test_every_parameter_has_one_optimizer():
     muon = next(o for o in optimizers if isinstance(o, Muon))
     assert [tuple(p.shape) for p in muon.param_groups[0]["params"]] == [(16, 16, 3, 3)]
     assert is_matrix("conv.weight", model["conv"].weight) and not is_matrix("embed.weight", model["embed"].weight)
+
+
+def heads(count: int) -> MaskGIL:
+    width = 16 * count
+    return MaskGIL(ModelConfig(codebook_size=8, dim=width, layers=1, heads=count, text_dim=4, ffn=16, qk_norm="rms"))
+
+
+@pytest.mark.parametrize("muon", [None, 0.01])
+def test_gains_of_heads_neither_decay_nor_turn(muon):
+    """(16, 16) numbers that each scale one: no matrix, whatever their shape says."""
+    model = heads(16)
+    gains = {id(p) for name, p in model.named_parameters() if "_norm.weight" in name}
+    for optimizer in build(model, OptimConfig(muon_lr=muon, weight_decay=0.1)):
+        for group in optimizer.param_groups:
+            held = gains & {id(p) for p in group["params"]}
+            assert not held or (group["weight_decay"] == 0 and not isinstance(optimizer, Muon))
+
+
+def test_runs_without_decay_keep_the_places_of_their_parameters():
+    """What the checkpoints of the bundled models were written with: gains among what has two axes."""
+    model = heads(4)
+    adamw, muon = build(model, OptimConfig(muon_lr=0.01))
+    taken = {id(p) for p in muon.param_groups[0]["params"]}
+    rest = [p for p in model.parameters() if id(p) not in taken]
+    wanted = [[p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]]
+    assert [[id(p) for p in group["params"]] for group in adamw.param_groups] == [[id(p) for p in w] for w in wanted]
+    assert any(p is model.layers[0].attention.q_norm.weight for p in wanted[0])
 
 
 def test_average_follows():

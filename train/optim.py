@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from maskgil.transformer import HeadNorm
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -92,12 +94,18 @@ def is_matrix(name: str, p: nn.Parameter) -> bool:
 def build(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
     """One or two optimizers; each group remembers its full rate as `full_lr`."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    muon = [p for n, p in named if config.muon_lr and is_matrix(n, p)]
+    # (heads, head_dim) looks like a matrix, but each number scales one of the normed ones: decay would shrink it to 0
+    gains = {id(p) for module in model.modules() if isinstance(module, HeadNorm) for p in module.parameters()}
+    muon = [p for n, p in named if config.muon_lr and is_matrix(n, p) and id(p) not in gains]
     taken = {id(p) for p in muon}
     rest = [p for _, p in named if id(p) not in taken]
+    # A checkpoint knows parameters by their place in the groups. Where nothing decays the groups are alike, and gains
+    # stay where runs that were begun before have them.
+    apart = gains if config.weight_decay else set()
+    decayed = {id(p) for p in rest if p.ndim >= 2 and id(p) not in apart}
     groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if id(p) in decayed], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if id(p) not in decayed], "weight_decay": 0.0},
     ]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
