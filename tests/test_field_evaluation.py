@@ -41,8 +41,8 @@ class Colours(nn.Module):
         return torch.cat([x.mean((2, 3)), x.std((2, 3))], 1)
 
 
-def extract(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    return Colours()(pixels), 4 * Colours()(pixels)
+def extract(pixels: Tensor) -> fid.Seen:
+    return fid.Seen(Colours()(pixels), 4 * Colours()(pixels))
 
 
 def pictures(n: int, seed: int) -> Tensor:
@@ -113,10 +113,59 @@ def test_references_are_folders_or_npz_files_without_pickles(tmp_path: Path):
             fid.reference_statistics(tmp_path / name, extract, 4, (8, 8))
 
 
+class Stub(nn.Module):
+    """Called like torchmetrics' Inception, with the layer that sFID reads; 2x2 places instead of 17x17."""
+
+    def __init__(self, name: str, outputs: list[str], antialias: bool = True):
+        super().__init__()
+        assert name == "inception-v3-compat" and not antialias, "ADM's network resizes without it"
+        self.outputs = outputs
+        self.Mixed_6d = nn.Module()
+        self.Mixed_6d.branch1x1 = nn.Conv2d(3, 192, 4, 4)
+        with torch.no_grad():
+            for i, weight in enumerate(self.Mixed_6d.branch1x1.weight):
+                weight.fill_(1 + i % 5)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        places = self.Mixed_6d.branch1x1(pixels.float() / 255)
+        return places.mean((2, 3))[:, : 8 if self.outputs == ["2048"] else 3]
+
+
+def test_spatial_distances_are_of_seven_channels_at_every_place(tmp_path: Path, monkeypatch):
+    import torchmetrics.image.fid as metrics
+
+    monkeypatch.setattr(metrics, "NoTrainInceptionV3", Stub)
+    network = fid.inception()
+    one, other = pictures(30, 0), pictures(40, 1)
+    seen = network(one)
+    weight, bias = network.layer.weight.detach(), network.layer.bias.detach()
+    for number, (row, column, channel) in enumerate(
+        (row, column, channel) for row in (0, 1) for column in (0, 1) for channel in range(7)
+    ):
+        place = one[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].float() / 255
+        expected = (place * weight[channel]).sum((1, 2, 3)) + bias[channel]
+        assert torch.allclose(seen.spatial[:, number], expected, atol=1e-3)
+    assert seen.spatial.shape == (30, 2 * 2 * 7) and seen.logits.shape == (30, 3)
+    ours, theirs = (fid.statistics(batches(p), network, len(p), "test") for p in (one, other))
+    found = fid.scores(ours, theirs)
+    by_hand = evaluate.frechet(*(evaluate.moments(network(p).spatial.double()) for p in (one, other)))
+    assert found["sFID"] == pytest.approx(by_hand) and found["sFID"] > 1
+    assert set(found) == {"FID", "sFID", "IS", "IS deviation", "precision", "recall"}
+    names = ("mu", "sigma", "mu_s", "sigma_s")
+    np.savez(tmp_path / "adm.npz", **dict(zip(names, (theirs.mean, theirs.covariance, *theirs.spatial), strict=True)))
+    known = fid.reference_statistics(tmp_path / "adm.npz", network, 4, (8, 8))
+    assert fid.scores(ours, known)["sFID"] == pytest.approx(found["sFID"])
+    np.savez(tmp_path / "old.npz", mu=theirs.mean, sigma=theirs.covariance)
+    assert "sFID" not in fid.scores(ours, fid.reference_statistics(tmp_path / "old.npz", network, 4, (8, 8)))
+    np.savez(tmp_path / "other.npz", mu=theirs.mean, sigma=theirs.covariance, mu_s=np.zeros(5), sigma_s=np.eye(5))
+    with pytest.raises(ValueError, match="has 5 spatial features, the samples have 28"):
+        fid.scores(ours, fid.reference_statistics(tmp_path / "other.npz", network, 4, (8, 8)))
+
+
 def test_without_torch_fidelity_one_line_says_so(monkeypatch):
     import torchmetrics.image.fid as metrics
 
-    def absent(*_):
+    def absent(*_, **__):
         raise ModuleNotFoundError("torch_fidelity")
 
     monkeypatch.setattr(metrics, "NoTrainInceptionV3", absent)

@@ -1,6 +1,6 @@
 """How well pictures fit their prompts: python -m train.evaluate clip model=FOLDER out=FOLDER prompts=FILE
         [clip=openai/clip-vit-large-patch14] [n=all prompts] [processes=1] [share=1/8] [batch=16] [size=WxH]
-        [sampler=ours|released] [steps=..] [guidance=..] [temperature=..] [ar_tokens=..]
+        [sampler=ours|released] [steps=..] [guidance=..] [temperature=..] [ar_tokens=..] ...
 
 Draws what is missing in `out` (train/samples.py) and prints the CLIP score: the mean of max(0, 100 cos) between a
 picture's embedding and its prompt's (Hessel et al. 2021, arXiv 2104.08718, with the field's factor of 100). `clip` is a
@@ -80,22 +80,22 @@ def clip(
     out: str,
     prompts: str,
     clip: str = "openai/clip-vit-large-patch14",
-    n: str = "",
-    processes: str = "1",
+    n: int = 0,
+    processes: int = 1,
     share: str = "",
-    batch: str = "16",
+    batch: int = 16,
     size: str = "",
     **sampler: str,
 ) -> None:
     """Draw what is missing, then print the score; with `share`, draw only."""
     score = None if share else ClipScore(clip)  # before hours of drawing
-    count = int(n) if n else 1000 if prompts == "scenes" else len(read_prompts(Path(prompts)))
+    count = n if n else 1000 if prompts == "scenes" else len(read_prompts(Path(prompts)))
     samples = numbered(prompts_for(generator_config(model), prompts, count))
     settings, wanted = settings_of(**sampler), parse_size(size)
-    whole = draw_samples(model, samples, Path(out), settings, wanted, int(batch), int(processes), share)
+    whole = draw_samples(model, samples, Path(out), settings, wanted, batch, processes, share)
     if score is None:
         print(f"this share is drawn; {'all are there' if whole else 'others are missing'}: run again without share=")
         return
-    found = score_files(score, [Path(out) / s.path for s in samples], [s.prompt for s in samples], int(batch))
+    found = score_files(score, [Path(out) / s.path for s in samples], [s.prompt for s in samples], batch)
     error = float(found.std()) / len(found) ** 0.5 if len(found) > 1 else 0.0
     print(f"{model}, {len(found):,} pictures, {clip}\nCLIP score {float(found.mean()):.2f} ± {error:.2f}")

@@ -1,29 +1,30 @@
 """Scores of the field over many samples: python -m train.evaluate fid model=FOLDER out=FOLDER reference=FOLDER|FILE.npz
         [n=50000] [prompts=FILE] [processes=1] [share=1/8] [batch=16] [size=WxH] [features=inception|READER]
-        [sampler=ours|released] [steps=..] [guidance=..] [temperature=..] [ar_tokens=..]
+        [sampler=ours|released] [steps=..] [guidance=..] [temperature=..] [choice=..] [ar_tokens=..] ...
 
 Draws the samples that are missing in `out` (train/samples.py: resumable, over processes and machines), then prints FID,
-inception score, precision and recall. Samples are clamped to the range of pixels; nothing is rescaled picture by
+sFID, inception score, precision and recall. Samples are clamped to the range of pixels; nothing is rescaled picture by
 picture, which would change the distance. The reference is a folder of pictures, cut to the samples' size, or an npz
-file as ADM published them: pictures in `arr_0` (n, H, W, 3) uint8, and statistics as `mu` and `sigma`.
+file as ADM published them: pictures in `arr_0` (n, H, W, 3) uint8, and statistics as `mu` and `sigma`, those of sFID as
+`mu_s` and `sigma_s`.
 
 Inception is torch-fidelity's (the weights of the first FID) through torchmetrics. `features=scenes-reader` compares in
-the features of the bundled judge instead, which needs nothing that is not here. sFID is not among the scores: neither
-library offers the spatial features that it is made of.
+the features of the bundled judge instead, which needs nothing that is not here; it has no sFID and no inception score.
 
-Axes: n pictures, C features, K classes.
+Axes: n pictures, C features, S spatial features, K classes.
 """
 
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from maskgil import checkpoint
@@ -34,18 +35,26 @@ from train.scenes.reader import Reader
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
-# (B 3 H W) uint8 -> (features (B C), logits of classes (B K) or None)
-Extract = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+class Seen(NamedTuple):
+    """What a network says of pictures: some networks know no classes, some have no features that keep places."""
+
+    features: Float[Tensor, "B C"]
+    logits: Float[Tensor, "B K"] | None = None
+    spatial: Float[Tensor, "B S"] | None = None
+
+
+Extract = Callable[[UInt8[Tensor, "B 3 H W"]], Seen]
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is known of a set of pictures; ADM files may hold the moments alone."""
+    """What is known of a set of pictures; ADM files may hold the moments alone. `spatial` are moments too."""
 
     mean: Float[Tensor, " C"]
     covariance: Float[Tensor, "C C"]
     features: Float[Tensor, "n C"] | None = None
     logits: Float[Tensor, "n K"] | None = None
+    spatial: tuple[Float[Tensor, " S"], Float[Tensor, "S S"]] | None = None
 
 
 def inception() -> Extract:
@@ -53,8 +62,11 @@ def inception() -> Extract:
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     try:
-        # Two with one output each: torchmetrics gives the first output only.
-        networks = [NoTrainInceptionV3("inception-v3-compat", [name]) for name in ("2048", "logits_unbiased")]
+        # Two with one output each: torchmetrics gives the first output only. Without antialias a picture is resized as
+        # TensorFlow 1 did, in the first FID and in ADM's statistics.
+        networks = [
+            NoTrainInceptionV3("inception-v3-compat", [name], antialias=False) for name in ("2048", "logits_unbiased")
+        ]
     except ModuleNotFoundError:
         raise ValueError(
             "Inception needs torch-fidelity, which is not installed: it brings a torchvision that breaks on a CPU-only "
@@ -65,8 +77,30 @@ def inception() -> Extract:
             f"torch-fidelity cannot fetch Inception's weights ({error}): connect to the net once"
         ) from None
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    features, logits = (network.to(device) for network in networks)
-    return lambda pixels: (features(pixels.to(device)).cpu(), logits(pixels.to(device)).cpu())
+    return InceptionFeatures(*(network.to(device) for network in networks), device)
+
+
+class InceptionFeatures:
+    """Inception's pooled features, logits, and what sFID is made of (Nash et al. 2021, arXiv 2103.03841).
+
+    ADM's evaluator takes the first 7 channels of TensorFlow's `mixed_6/conv`, which torch-fidelity calls
+    Mixed_6d.branch1x1: at 17x17 places 2023 numbers, channels last.
+    """
+
+    def __init__(self, pooled: nn.Module, classes: nn.Module, device: str = "cpu"):
+        self.pooled, self.classes, self.device = pooled, classes, device
+        self.layer = pooled.get_submodule("Mixed_6d.branch1x1")
+
+    def __call__(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Seen:
+        kept: list[Tensor] = []
+        hook = self.layer.register_forward_hook(lambda layer, inputs, output: kept.append(output))
+        try:
+            features = self.pooled(pixels.to(self.device))
+        finally:
+            hook.remove()
+        (spatial,) = kept
+        places = spatial[:, :7].permute(0, 2, 3, 1).flatten(1)
+        return Seen(features.cpu(), self.classes(pixels.to(self.device)).cpu(), places.cpu())
 
 
 def reader_features(name: str) -> Extract:
@@ -74,25 +108,22 @@ def reader_features(name: str) -> Extract:
     reader = checkpoint.load(checkpoint.resolve(name), "reader")
     if not isinstance(reader, Reader):
         raise ValueError(f"{name} is no reader")
-    return lambda pixels: (reader.features(pixels.float().div(127.5).sub(1)), None)
+    return lambda pixels: Seen(reader.features(pixels.float().div(127.5).sub(1)))
 
 
 @torch.no_grad()
 def statistics(batches: Iterator[UInt8[Tensor, "B 3 H W"]], extract: Extract, total: int, what: str) -> Statistics:
     """Features of all pictures and their moments. ValueError for fewer than two."""
-    features, logits = [], []
+    parts: list[Seen] = []
     with tqdm(total=total, desc=what, unit="picture", mininterval=5) as bar:
         for pixels in batches:
-            found, classes = extract(pixels)
-            features.append(found.float())
-            if classes is not None:
-                logits.append(classes.float())
+            parts.append(Seen(*(None if part is None else part.float() for part in extract(pixels))))
             bar.update(len(pixels))
-    joined = torch.cat(features) if features else torch.zeros(0, 1)
-    if len(joined) < 2:
-        raise ValueError(f"{what}: {len(joined)} pictures, at least 2 are needed")
-    mean, covariance = moments(joined.double())
-    return Statistics(mean, covariance, joined, torch.cat(logits) if logits else None)
+    if (found := sum(len(part.features) for part in parts)) < 2:
+        raise ValueError(f"{what}: {found} pictures, at least 2 are needed")
+    features, logits, spatial = (None if kind[0] is None else torch.cat(kind) for kind in zip(*parts, strict=True))
+    places = None if spatial is None else moments(spatial.double())
+    return Statistics(*moments(features.double()), features, logits, places)
 
 
 def picture_batches(paths: Sequence[Path], batch: int, size: Size) -> Iterator[UInt8[Tensor, "B 3 H W"]]:
@@ -117,7 +148,8 @@ def reference_statistics(reference: Path, extract: Extract, batch: int, size: Si
         return statistics(picture_batches(paths, batch, size), extract, len(paths), f"reading {reference}")
     try:
         with np.load(reference, allow_pickle=False) as file:
-            held = {name: file[name] for name in ("arr_0", "mu", "sigma") if name in file.files}
+            names = ("arr_0", "mu", "sigma", "mu_s", "sigma_s")
+            held = {name: file[name] for name in names if name in file.files}
     except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"the reference {reference} is neither a folder nor an npz file: {error}") from None
     found = None
@@ -130,9 +162,13 @@ def reference_statistics(reference: Path, extract: Extract, batch: int, size: Si
             for start in range(0, len(pictures), batch)
         )
         found = statistics(parts, extract, len(pictures), f"reading {reference}")
-    if "mu" in held and "sigma" in held:
-        mean, covariance = torch.from_numpy(held["mu"]).double(), torch.from_numpy(held["sigma"]).double()
-        return Statistics(mean, covariance, None if found is None else found.features)
+    known = {name: torch.from_numpy(held[name]).double() for name in held if name != "arr_0"}
+    if {"mu", "sigma"} <= known.keys():
+        spatial = None if found is None else found.spatial
+        if {"mu_s", "sigma_s"} <= known.keys():
+            spatial = known["mu_s"], known["sigma_s"]
+        features = None if found is None else found.features
+        return Statistics(known["mu"], known["sigma"], features, spatial=spatial)
     if found is None:
         raise ValueError(f"{reference} holds neither arr_0 nor mu and sigma: it is no file of reference statistics")
     return found
@@ -170,12 +206,18 @@ def precision_recall(
 
 def scores(ours: Statistics, theirs: Statistics) -> dict[str, float]:
     """Every score that the two sets allow. ValueError when their features are not of one kind."""
-    if ours.mean.shape != theirs.mean.shape:
-        raise ValueError(
-            f"the reference has {len(theirs.mean)} features, the samples have {len(ours.mean)}: "
-            "statistics belong to one network; give the reference as pictures, or the features that it was made with"
-        )
+    pairs = [(ours.mean, theirs.mean, "features")]
+    if ours.spatial is not None and theirs.spatial is not None:
+        pairs.append((ours.spatial[0], theirs.spatial[0], "spatial features"))
+    for mine, other, kind in pairs:
+        if mine.shape != other.shape:
+            raise ValueError(
+                f"the reference has {len(other)} {kind}, the samples have {len(mine)}: statistics belong to one "
+                "network; give the reference as pictures, or the features that it was made with"
+            )
     out = {"FID": frechet((ours.mean, ours.covariance), (theirs.mean, theirs.covariance))}
+    if ours.spatial is not None and theirs.spatial is not None:
+        out["sFID"] = frechet(ours.spatial, theirs.spatial)
     if ours.logits is not None:
         out["IS"], out["IS deviation"] = inception_score(ours.logits)
     if ours.features is not None and theirs.features is not None:
@@ -188,10 +230,10 @@ def fid(
     out: str,
     reference: str = "",
     prompts: str = "",
-    n: str = "50000",
-    processes: str = "1",
+    n: int = 50_000,
+    processes: int = 1,
     share: str = "",
-    batch: str = "16",
+    batch: int = 16,
     size: str = "",
     features: str = "inception",
     **sampler: str,
@@ -202,9 +244,9 @@ def fid(
     extract = None
     if not share:  # before hours of drawing
         extract = inception() if features == "inception" else reader_features(features)
-    samples = numbered(prompts_for(generator_config(model), prompts, int(n)))
+    samples = numbered(prompts_for(generator_config(model), prompts, n))
     settings, wanted = settings_of(**sampler), parse_size(size)
-    whole = draw_samples(model, samples, Path(out), settings, wanted, int(batch), int(processes), share)
+    whole = draw_samples(model, samples, Path(out), settings, wanted, batch, processes, share)
     if extract is None:
         print(f"this share is drawn; {'all are there' if whole else 'others are missing'}: run again without share=")
         return
@@ -212,8 +254,8 @@ def fid(
     paths = [Path(out) / sample.path for sample in samples]
     with Image.open(paths[0]) as first:
         side = first.size
-    theirs = reference_statistics(Path(reference), extract, int(batch), side)
-    ours = statistics(picture_batches(paths, int(batch), side), extract, len(paths), "reading the samples")
+    theirs = reference_statistics(Path(reference), extract, batch, side)
+    ours = statistics(picture_batches(paths, batch, side), extract, len(paths), "reading the samples")
     found = scores(ours, theirs)
     print(f"{model}, {len(paths):,} samples of {side[0]}x{side[1]} against {reference}, features of {features}")
     print("| " + " | ".join(found) + " |\n|" + "---|" * len(found))

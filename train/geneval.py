@@ -38,18 +38,18 @@ def geneval_prompts(
     model: str,
     prompts: str,
     out: str,
-    n: str = "4",
-    processes: str = "1",
+    n: int = 4,
+    processes: int = 1,
     share: str = "",
-    batch: str = "16",
+    batch: int = 16,
     size: str = "",
     **sampler: str,
 ) -> None:
     """Draw what is missing of n pictures for every prompt."""
-    if int(n) < 1:
+    if n < 1:
         raise ValueError(f"n is {n}: give the number of pictures for each prompt, GenEval's is 4")
     entries = read_prompts(Path(prompts))
-    settings, wanted, samples = settings_of(**sampler), parse_size(size), geneval_samples(entries, int(n))
-    whole = draw_samples(model, samples, Path(out), settings, wanted, int(batch), int(processes), share)
+    settings, wanted, samples = settings_of(**sampler), parse_size(size), geneval_samples(entries, n)
+    whole = draw_samples(model, samples, Path(out), settings, wanted, batch, processes, share)
     write_metadata(entries, Path(out))
     print(f"{out}: {len(entries):,} prompts, {n} pictures each{'' if whole else '; other shares are missing'}")

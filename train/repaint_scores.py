@@ -147,18 +147,18 @@ def row(growth: str, ours: Grown, fresh: Grown) -> str:
 
 def repaint(
     model: str = "scenes",
-    n: str = "20",
-    steps: str = "8",
-    masks: str = str(MASKS),
-    margin: str = str(MARGIN),
+    n: int = 20,
+    steps: int = 8,
+    masks: int = MASKS,
+    margin: float = MARGIN,
     reader: str = "scenes-reader",
 ) -> None:
     """Print the table, a row at a time."""
     draws = TextToImage.load(model)
     judging = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
-    asked = chains(int(n))
+    asked = chains(n)
     afresh(draws, asked[0][0][1], 0, Settings(steps=1))  # warms up
     print(f"{model}: {n} sentences that grow, {SIDE}x{SIDE}, {steps} steps, {masks} masks, margin {margin}, ", end="")
     print(f"{torch.get_num_threads()} threads\n{HEAD}\n|" + "---|" * (HEAD.count("|") - 1))
-    for found in measure(draws, judging, asked, Settings(steps=int(steps)), int(masks), float(margin)):
+    for found in measure(draws, judging, asked, Settings(steps=steps), masks, margin):
         print(row(*found), flush=True)
