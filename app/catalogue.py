@@ -7,6 +7,7 @@ weights, and by its path anywhere else.
 
 import json
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ from app.vocabulary import Vocabulary
 FILES = ("generator/config.json", "tokenizer/config.json", "vocabulary.json")
 PARTS = ("generator", "text_encoder", "tokenizer")
 TEXTS = "text_encoder/config.json"
+DISTANT = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # a Hugging Face id
 HOW_TO_GET = "fetch the project's weights folder, or train one with `python -m train scenes`"
+
+_fetched: dict[str, Path] = {}  # where Hugging Face's models lie, of those that this process has asked for
 
 
 @dataclass(frozen=True)
@@ -60,23 +64,40 @@ def bundled() -> list[Model]:
 
 
 def find(name: str) -> Model:
-    """The model of this name or folder. Raises ValueError with what is missing and how to get it."""
-    inside, outside = places.weights() / name, Path(name).expanduser()
-    if name and Path(name).name == name and inside.is_dir():
-        folder = inside
-    elif name and outside.is_dir():
-        folder = outside.resolve()
-    elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+    """The model of this name or folder, or from Hugging Face: fetched once, when a person asks for it.
+
+    Raises ValueError with what is missing and how to get it.
+    """
+    if _folder(name) is None and DISTANT.fullmatch(name):
         from maskgil.checkpoint import resolve  # torch takes seconds to import, and a list of names does not need it
 
-        folder = resolve(name)  # a Hugging Face id
-    else:
+        _fetched[name] = resolve(name)
+    return here(name)
+
+
+def here(name: str) -> Model:
+    """`find` without the network: what is on this machine, or was fetched by this process."""
+    folder = _folder(name)
+    if folder is None:
+        if DISTANT.fullmatch(name):
+            raise ValueError(f"{name} was not fetched from Hugging Face yet: open it on the Models page")
         there = ", ".join(model.name for model in bundled())
         there = f"there is {there}" if there else f"there is none in {places.weights()}: {HOW_TO_GET}"
         raise ValueError(f"no model named {name!r}, and no folder of that path: {there}")
     if missing := _missing(folder):
         raise ValueError(f"{folder} is no text-to-image model: {', '.join(missing)} missing in it; {HOW_TO_GET}")
     return _open(name, folder)
+
+
+def _folder(name: str) -> Path | None:
+    """Where a model lies on this machine; None when nothing of that name is here."""
+    # os.path takes any text for a path, where Path has complaints of its own: about a ~ and about length.
+    inside, outside, fetched = places.weights() / name, Path(os.path.expanduser(name)), _fetched.get(name)
+    if name and Path(name).name == name and os.path.isdir(inside):
+        return inside
+    if name and os.path.isdir(outside):
+        return outside.resolve()
+    return fetched if fetched is not None and fetched.is_dir() else None
 
 
 def line(model: Model) -> str:

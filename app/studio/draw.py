@@ -22,6 +22,8 @@ def page() -> None:
     with left:
         if complaint := st.session_state.get(COMPLAINT):
             st.error(complaint, icon=":material/error:")
+        elif missed := st.session_state.get(wish.MISSED):
+            st.html(f'<div class="notice">{html.escape(missed)}</div>')
         elif job is not None:
             said(model, job.request.prompt)
         wish.settings(session.loaded(model))
@@ -91,7 +93,7 @@ def _take(model: str, example: str) -> None:
 
 def _send(model: str) -> None:
     """Put what the page asks for on the easel; a drawing that is still going on there is stopped."""
-    st.session_state[COMPLAINT] = ""
+    st.session_state[COMPLAINT] = st.session_state[wish.MISSED] = ""
     try:
         request = wish.read(model, st.session_state[wish.key("prompt")])
         session.put(EASEL, session.studio().draw(request, session.owner()))

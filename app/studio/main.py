@@ -24,6 +24,11 @@ def icon() -> Image.Image:
 
 st.set_page_config(page_title="Studio", page_icon=icon(), layout="wide")
 st.html(Path(__file__).parent / "style.css")
+try:
+    session.studio()
+except ValueError as error:
+    st.error(f"**The studio cannot be opened.** {draw.sentence(error)}", icon=":material/error:")
+    st.stop()
 wish.keep()
 rooms = [
     st.Page(draw.page, title="Draw", icon=":material/brush:", url_path="draw", default=True),

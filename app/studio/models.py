@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import catalogue, engine, places
+from app import catalogue, engine
 from app.studio import session
 from app.studio.draw import sentence
 
@@ -12,12 +12,12 @@ OTHER = "another model"
 
 def page() -> None:
     st.title("Models", anchor=False)
-    chosen = st.session_state.setdefault("model", places.model())
+    chosen = session.chosen()
     models = {model.name: model for model in catalogue.bundled()}
     for name in [chosen, *session.studio().engine.loaded()]:  # those from elsewhere too
         if name not in models:
             try:
-                models[name] = catalogue.find(name)
+                models[name] = catalogue.here(name)
             except ValueError as error:
                 st.error(sentence(error), icon=":material/image_not_supported:")
     if complaint := st.session_state.pop(COMPLAINT, ""):
@@ -49,7 +49,7 @@ def card(model: catalogue.Model, chosen: bool, loaded: bool) -> None:
                 key=f"choose {name}",
                 type="primary" if chosen else "secondary",
                 disabled=chosen or bool(reason),
-                on_click=_choose,
+                on_click=session.choose,
                 args=(name,),
             )
             if loaded:
@@ -73,7 +73,7 @@ def another() -> None:
 
 def _open() -> None:
     if (name := st.session_state[OTHER].strip()) and _load(name):
-        _choose(name)
+        session.choose(name)
 
 
 def _load(name: str) -> bool:
@@ -84,7 +84,3 @@ def _load(name: str) -> bool:
         st.session_state[COMPLAINT] = sentence(error)
         return False
     return True
-
-
-def _choose(name: str) -> None:
-    st.session_state["model"] = name

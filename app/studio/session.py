@@ -11,6 +11,7 @@ from app.house import House, house
 from app.server import COOKIE
 
 ROOMS = "rooms"
+MODEL = "model"
 
 
 def owner() -> str:
@@ -23,15 +24,33 @@ def owner() -> str:
 
 @st.cache_resource(show_spinner=False)
 def studio() -> House:
-    """The engine, the ear and the gallery, shared by everybody."""
+    """The engine, the ear and the gallery, shared by everybody. Raises ValueError when the gallery cannot be opened."""
     return house()
 
 
+def chosen() -> str:
+    """The name of the model that this browser draws with."""
+    return st.session_state.setdefault(MODEL, places.model())
+
+
+def choose(name: str) -> None:
+    """Draw with another model from now on."""
+    st.session_state[MODEL] = name
+
+
+def at_hand(name: str) -> bool:
+    """Whether this model can be drawn with at once: it is bundled, or in memory."""
+    return name in studio().engine.loaded() or any(model.name == name for model in catalogue.bundled())
+
+
 def model() -> catalogue.Model:
-    """The model that this browser draws with, in memory. Without it the page says what to do, and stops."""
-    name = st.session_state.setdefault("model", places.model())
+    """The model that this browser draws with, in memory. Without it the page says what to do, and stops.
+
+    The network is not asked: a model from there is fetched on the Models page, or when the program starts.
+    """
+    name = chosen()
     try:
-        found = catalogue.find(name)
+        found = catalogue.here(name)
         if name not in studio().engine.loaded():
             with st.spinner(f"Loading the model {name} ..."):
                 studio().engine.load(name)

@@ -9,11 +9,14 @@ import streamlit as st
 
 from app.engine import Loaded
 from app.request import MAX_PROMPT, MAX_SEED, ORDERS, SAMPLERS, Request, any_seed
+from app.studio import session
 
 STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}
 PICTURES = (1, 2, 4, 6, 9)
 MODES = {"mar": "MaskGIL", "hybrid": "twin, then MaskGIL", "ar": "twin"}
 NEW_SEED = "wish new seed"
+MISSED = "what a restored picture could not bring back"
+PLAIN = "It was painted over or grew out of another: drawn again, it is a plain picture of its words."
 
 DEFAULTS: dict[str, Any] = {
     "prompt": "",
@@ -59,8 +62,14 @@ def keep() -> None:
 
 
 def fill(request: Request) -> None:
-    """Show a picture's request again, its very seed included."""
+    """Show a picture's request again, its very seed and its model included; what does not come back is said."""
     state = st.session_state
+    missed = [PLAIN] if request.edit else []
+    if session.at_hand(request.model):
+        session.choose(request.model)
+    elif request.model != session.chosen():
+        missed.insert(0, f"{request.model}, which drew it, is not here: {session.chosen()} draws now.")
+    state[MISSED] = " ".join(missed)
     for name in (*DEFAULTS, "seed"):
         state[key(name)] = getattr(request, name)
     if request.size is not None:
