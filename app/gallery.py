@@ -5,7 +5,8 @@
 
 The PNG is the truth and the index a convenience: a picture is on disk whole before its row is written, and whatever the
 index misses (the process was killed between the two, the index was deleted) is read back from the PNGs at the start.
-An owner is the random id of one browser; a picture is only ever found through its owner.
+An owner is the random id of one browser; a picture is only ever found through its owner, or by everyone while the owner
+shares. Who shares stands in the index alone: when that is lost, nobody does.
 """
 
 import io
@@ -30,6 +31,7 @@ from app.request import Request
 OWNER = re.compile(r"[A-Za-z0-9_-]{8,64}")
 LIKE = re.compile(r"([%_\\])")  # what means something to SQL's like
 SPARE_BYTES = 64 * 2**20
+PATIENCE = 30.0  # seconds to wait for another process that writes to the index
 
 SCHEMA = """
 create table if not exists pictures (
@@ -40,7 +42,10 @@ create table if not exists pictures (
     request text
 );
 create index if not exists by_owner on pictures (owner, made desc);
+create table if not exists sharing (owner text primary key);
 """
+COLUMNS = "id, owner, made, prompt, request"
+SHARED = "owner in (select owner from sharing)"
 
 
 @dataclass(frozen=True)
@@ -55,61 +60,77 @@ class Entry:
 
 
 class Gallery:
-    """A folder of pictures. Safe to use from several threads and from several processes."""
+    """A folder of pictures. Safe to use from several threads and from several processes.
+
+    Every method raises ValueError while the index cannot be used, being locked, or on a disk that is full or read-only.
+    """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.pictures = self.folder / "pictures"
-        self.pictures.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         try:
-            self._create()
+            self._check()
         except sqlite3.DatabaseError:
-            # A damaged index is only an index: set it aside and read the pictures again.
-            (self.folder / "index.db").replace(self.folder / "index.damaged")
-            self._create()
+            # A damaged index is only an index: set it aside, with its journals, and read the pictures again.
+            for path in self.folder.glob("index.db*"):
+                path.replace(path.with_name(path.name.replace("index.db", "index.damaged")))
+            self._check()
         self._recover()
 
     def add(self, owner: str, image: Image.Image, request: Request | None) -> Entry:
         """Keep a picture. Raises ValueError when the disk is full; nothing is kept then."""
         folder = self._home(owner)
-        free = shutil.disk_usage(self.folder).free
-        if free < SPARE_BYTES:
-            raise ValueError(
-                f"the disk has {free // 2**20} MB left and {SPARE_BYTES // 2**20} MB stay free: delete something first"
-            )
         now = time.time()
         entry = Entry(f"{int(now * 1000):013d}-{secrets.token_hex(4)}", owner, now, _prompt(request), request)
         try:
-            folder.mkdir(exist_ok=True)
-            picture.write({folder / f"{entry.id}.png": picture.png(image, request)})
+            folder.mkdir(parents=True, exist_ok=True)  # the whole gallery too, if someone has deleted it
+            free = shutil.disk_usage(folder).free
+            if free < SPARE_BYTES:
+                left, least = free // 2**20, SPARE_BYTES // 2**20
+                raise ValueError(f"the disk has {left} MB left and {least} MB stay free: delete something first")
+            picture.write({self.path(entry): picture.png(image, request)})
             self._record([entry])
-        except (OSError, sqlite3.OperationalError) as error:
-            self.path(entry).unlink(missing_ok=True)
+        except OSError as error:
             raise ValueError(f"the picture cannot be kept ({error}): free some space on the disk") from error
+        except ValueError:
+            self.path(entry).unlink(missing_ok=True)
+            raise
         return entry
 
-    def entries(self, owner: str, search: str = "", limit: int = 60, offset: int = 0) -> list[Entry]:
-        """The owner's pictures whose prompt holds every word of the search, the newest first."""
-        where, values = self._matching(owner, search)
-        query = f"select id, owner, made, prompt, request from pictures where {where}"
+    def entries(
+        self, viewer: str, search: str = "", limit: int = 60, offset: int = 0, everyones: bool = False
+    ) -> list[Entry]:
+        """Pictures whose prompt holds every word of the search, the newest first: the viewer's own, or all shared."""
+        where, values = _matching(viewer, search, everyones)
         with self._index() as index:
-            rows = index.execute(f"{query} order by made desc, id desc limit ? offset ?", (*values, limit, offset))
-            return [_entry(row) for row in rows]
+            query = f"select {COLUMNS} from pictures where {where} order by made desc, id desc limit ? offset ?"
+            return [_entry(row) for row in index.execute(query, (*values, limit, offset))]
 
-    def count(self, owner: str, search: str = "") -> int:
-        where, values = self._matching(owner, search)
+    def count(self, viewer: str, search: str = "", everyones: bool = False) -> int:
+        where, values = _matching(viewer, search, everyones)
         with self._index() as index:
             return index.execute(f"select count(*) from pictures where {where}", values).fetchone()[0]
 
-    def get(self, owner: str, id: str) -> Entry:
-        """Raises ValueError when this owner has no such picture."""
+    def get(self, viewer: str, id: str) -> Entry:
+        """A picture of the viewer's, or one that is shared. Raises ValueError when there is no such one to be seen."""
         with self._index() as index:
-            query = "select id, owner, made, prompt, request from pictures where owner = ? and id = ?"
-            row = index.execute(query, (owner, id)).fetchone()
+            query = f"select {COLUMNS} from pictures where id = ? and (owner = ? or {SHARED})"
+            row = index.execute(query, (id, viewer)).fetchone()
         if row is None:
             raise ValueError(f"there is no picture {id!r} in this gallery: it may have been deleted")
         return _entry(row)
+
+    def share(self, owner: str, shared: bool) -> None:
+        """Whether everyone sees the owner's pictures, those to come included. At first nobody else does."""
+        self._home(owner)
+        change = "insert or ignore into sharing values (?)" if shared else "delete from sharing where owner = ?"
+        with self._lock, self._index() as index:
+            index.execute(change, (owner,))
+
+    def shares(self, owner: str) -> bool:
+        with self._index() as index:
+            return index.execute("select 1 from sharing where owner = ?", (owner,)).fetchone() is not None
 
     def png(self, entry: Entry, notes: bool = True) -> bytes:
         """The picture's file; without its notes when `notes` is False."""
@@ -119,9 +140,14 @@ class Gallery:
             raise ValueError(f"picture {entry.id} is gone from the disk: delete it from the gallery") from None
         return data if notes else picture.png(picture.read(data)[0])
 
-    def delete(self, entries: Iterable[Entry]) -> None:
-        """Forget pictures: the file first, so that a picture can never come back from it."""
+    def delete(self, owner: str, entries: Iterable[Entry]) -> None:
+        """Forget pictures of the owner's: the file first, so that a picture can never come back from it.
+
+        Raises ValueError when one is another's, and deletes none then.
+        """
         entries = list(entries)
+        if any(entry.owner != owner for entry in entries):
+            raise ValueError("a picture of someone else's cannot be deleted: take it out of those that are picked")
         for entry in entries:
             self.path(entry).unlink(missing_ok=True)
         with self._lock, self._index() as index:
@@ -144,14 +170,8 @@ class Gallery:
             raise ValueError(f"{owner!r} is no gallery id: 8 to 64 letters, digits, - and _ are")
         return self.pictures / owner
 
-    def _matching(self, owner: str, search: str) -> tuple[str, list[str]]:
-        words = search.split()[:16]
-        where = " and ".join(["owner = ?"] + [r"prompt like ? escape '\'"] * len(words))
-        return where, [owner] + ["%" + LIKE.sub(r"\\\1", word) + "%" for word in words]
-
-    def _create(self) -> None:
+    def _check(self) -> None:
         with self._index() as index:
-            index.executescript(SCHEMA)
             index.execute("select count(*) from pictures").fetchone()
 
     def _record(self, entries: Iterable[Entry]) -> None:
@@ -187,13 +207,22 @@ class Gallery:
 
     @contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self.folder / "index.db", timeout=30)
+        """The index, made where there is none. ValueError for what only holds it up; a damaged one is sqlite3's own
+        DatabaseError."""
         try:
-            connection.execute("pragma journal_mode = wal")
-            with connection:
-                yield connection
-        finally:
-            connection.close()
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self.folder / "index.db", timeout=PATIENCE)
+            try:
+                connection.execute("pragma journal_mode = wal")
+                connection.executescript(SCHEMA)
+                with connection:
+                    yield connection
+            finally:
+                connection.close()
+        except (OSError, sqlite3.OperationalError) as error:
+            raise ValueError(
+                f"the gallery in {self.folder} cannot be used ({error}): try again, or free some space"
+            ) from error
 
 
 def new_owner() -> str:
@@ -204,6 +233,14 @@ def new_owner() -> str:
 def slug(prompt: str) -> str:
     """A prompt as a file name: 'Two cats!' -> 'two-cats'."""
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "picture"
+
+
+def _matching(viewer: str, search: str, everyones: bool) -> tuple[str, list[str]]:
+    """The condition of a query, and its values."""
+    words = search.split()[:16]
+    whose, values = (SHARED, []) if everyones else ("owner = ?", [viewer])
+    where = " and ".join([whose] + [r"prompt like ? escape '\'"] * len(words))
+    return where, values + ["%" + LIKE.sub(r"\\\1", word) + "%" for word in words]
 
 
 def _prompt(request: Request | None) -> str:

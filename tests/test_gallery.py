@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -72,9 +73,38 @@ def test_nobody_sees_another_ones_pictures(gallery: Gallery):
     assert new_owner() != new_owner()
 
 
+def test_one_shares_all_pictures_or_none(gallery: Gallery):
+    first = gallery.add(ME, image(), wish("a cat"))
+    hidden = gallery.add(YOU, image(), wish("a cat in secret"))
+    assert not gallery.shares(ME) and gallery.entries(YOU, everyones=True) == []
+    gallery.share(ME, True)
+    gallery.share(ME, True)
+    later = gallery.add(ME, image(), wish("a dog"))
+    for opened in (gallery, Gallery(gallery.folder)):
+        assert opened.shares(ME) and not opened.shares(YOU)
+        assert opened.entries(YOU, everyones=True) == opened.entries(ME, everyones=True) == [later, first]
+        assert opened.count(YOU, "cat", everyones=True) == 1 and opened.entries(YOU) == [hidden]
+        assert opened.get(YOU, first.id) == first
+        with pytest.raises(ValueError, match="no picture"):
+            opened.get(ME, hidden.id)
+    gallery.share(ME, False)
+    assert gallery.entries(YOU, everyones=True) == [] and gallery.count(YOU, everyones=True) == 0
+    with pytest.raises(ValueError, match="no picture"):
+        gallery.get(YOU, first.id)
+    assert gallery.entries(ME) == [later, first]
+
+
+def test_what_others_share_cannot_be_deleted(gallery: Gallery):
+    mine, yours = gallery.add(ME, image(), wish()), gallery.add(YOU, image(), wish())
+    gallery.share(YOU, True)
+    with pytest.raises(ValueError, match="someone else's"):
+        gallery.delete(ME, [mine, yours])
+    assert gallery.entries(ME) == [mine] and gallery.entries(YOU) == [yours] and gallery.png(yours)
+
+
 def test_what_is_deleted_is_gone_for_good(gallery: Gallery):
     gone, stays = gallery.add(ME, image(), wish()), gallery.add(ME, image(), wish())
-    gallery.delete([gone])
+    gallery.delete(ME, [gone])
     for opened in (gallery, Gallery(gallery.folder)):
         assert opened.entries(ME) == [stays]
         with pytest.raises(ValueError, match="gone from the disk"):
@@ -101,6 +131,48 @@ def test_a_broken_index_is_made_again_from_the_pictures(gallery: Gallery, harm: 
         sqlite3.connect(index).close()
     (found,) = Gallery(gallery.folder).entries(ME)
     assert (found.id, found.request) == (entry.id, entry.request)
+
+
+def test_only_damage_sets_an_index_aside_and_its_journals_go_along(gallery: Gallery):
+    entry = gallery.add(ME, image(), wish())
+    for kind in ("", "-wal", "-shm"):
+        (gallery.folder / f"index.db{kind}").write_bytes(b"this is no database" * 100)
+    (found,) = Gallery(gallery.folder).entries(ME)
+    assert found.id == entry.id
+    assert (gallery.folder / "index.damaged").read_bytes().startswith(b"this is no database")
+    for left in gallery.folder.glob("index.db-*"):
+        assert not left.read_bytes().startswith(b"this is")
+
+
+def test_a_locked_index_is_an_error_and_no_damage(gallery: Gallery, monkeypatch: pytest.MonkeyPatch):
+    entry = gallery.add(ME, image(), wish())
+    gallery.share(ME, True)
+    monkeypatch.setattr("app.gallery.PATIENCE", 0.05)
+    other = sqlite3.connect(gallery.folder / "index.db")
+    other.execute("pragma locking_mode = exclusive")
+    other.execute("begin exclusive")
+    for use in (lambda: Gallery(gallery.folder), lambda: gallery.add(ME, image(), wish()), lambda: gallery.count(ME)):
+        with pytest.raises(ValueError, match="cannot be used .*locked"):
+            use()
+    other.rollback()
+    other.close()
+    again = Gallery(gallery.folder)
+    assert again.entries(ME) == [entry] and again.shares(ME), "what was not kept is not found either"
+    assert not list(gallery.folder.glob("index.damaged*"))
+
+
+def test_a_folder_that_was_deleted_is_made_again(gallery: Gallery):
+    gallery.add(ME, image(), wish())
+    shutil.rmtree(gallery.folder)
+    assert gallery.entries(ME) == []
+    shutil.rmtree(gallery.folder)
+    entry = gallery.add(ME, image(), wish("a dog"))
+    assert gallery.entries(ME) == [entry] and picture.read(gallery.png(entry))[1] == entry.request
+    shutil.rmtree(gallery.folder)
+    gallery.folder.write_bytes(b"")
+    for use in (lambda: gallery.add(ME, image(), wish()), lambda: gallery.entries(ME)):
+        with pytest.raises(ValueError, match="cannot be (kept|used)"):
+            use()
 
 
 def test_a_row_without_its_picture_is_dropped_and_a_foreign_file_left_out(gallery: Gallery):

@@ -16,8 +16,10 @@ from streamlit.testing.v1 import AppTest
 from app import house as houses
 from app import picture
 from app.ear import Ear
+from app.gallery import Gallery
 from app.lane import Lane
 from app.request import Request
+from app.studio import gallery as gallery_room
 from speech.transcriber import Transcript
 
 SECONDS = 120
@@ -250,7 +252,7 @@ def test_the_gallery_shows_finds_deletes_and_restores(house: houses.House):
     cat, dog, apple = kept(house, owner, "a cat", "a dog", "an apple")
     kept(house, "someone-else", "a secret")
     page.run()
-    assert shown(page) == 3
+    assert not page.exception and shown(page) == 3
     page.text_input(key="search").set_value("dog").run()
     assert shown(page) == 1
     page.text_input(key="search").set_value("").run()
@@ -262,12 +264,76 @@ def test_the_gallery_shows_finds_deletes_and_restores(house: houses.House):
     assert [entry.id for entry in house.gallery.entries(owner)] == [apple]
 
 
-def test_a_picture_brings_its_settings_back(house: houses.House, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MASKGIL_MODEL", "twinned")
-    request = Request(
-        "a dog", 42, "twinned", (96, 64), steps=5, guidance=12.0, interval=(0.1, 0.3), n=3, order="halton",
-        mode="hybrid", ar_tokens=7,
-    )  # fmt: skip
+def test_picks_stay_when_one_turns_the_page(house: houses.House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("app.studio.gallery.AT_ONCE", 2)
+    page = room("gallery")
+    page.session_state["owner"] = owner = "me-1234567"
+    ids = kept(house, owner, "a cat", "a dog", "an apple")[::-1]
+    page.run()
+    button(page, "Pick all shown").click().run()
+    assert not page.exception and all(page.checkbox(key=f"picked {id}").value for id in ids[:2])
+    page.number_input(key="gallery page").set_value(2).run()
+    page.checkbox(key=f"picked {ids[2]}").check().run()
+    assert [item.proto.label for item in page.get("download_button")] == ["Download 3"]
+    assert all(each.label != "Pick all shown" for each in page.button), "all of this page are"
+    page.number_input(key="gallery page").set_value(1).run()
+    page.checkbox(key=f"picked {ids[0]}").uncheck().run()
+    assert [item.proto.label for item in page.get("download_button")] == ["Download 2"]
+    page.button(key="delete picked").click().run()
+    assert not page.exception and [entry.id for entry in house.gallery.entries(owner)] == [ids[0]]
+    assert not page.get("download_button")
+
+
+def test_one_switch_shares_all_pictures_and_nobody_can_delete_them(house: houses.House):
+    mine, yours = room("gallery"), room("gallery")
+    mine.session_state["owner"], yours.session_state["owner"] = "me-1234567", "you-1234567"
+    (cat,), (dog,) = kept(house, "me-1234567", "a cat"), kept(house, "you-1234567", "a dog")
+    mine.run()
+    assert not mine.toggle(key="sharing").value
+    mine.toggle(key="sharing").set_value(True).run()
+    yours.run().get("button_group")[0].set_value(True).run()
+    assert not yours.exception and shown(yours) == 1
+    yours.checkbox(key=f"picked {cat}").check().run()
+    assert [item.proto.label for item in yours.get("download_button")] == ["Download"]
+    assert all(each.key != "delete picked" for each in yours.button)
+    yours.get("button_group")[0].set_value(False).run()
+    assert all(each.key != "delete picked" for each in yours.button), "picked, but not one's own"
+    yours.checkbox(key=f"picked {dog}").check().run()
+    yours.button(key="delete picked").click().run()
+    assert not house.gallery.entries("you-1234567") and house.gallery.count("me-1234567") == 1
+    assert "me-1234567" not in str(yours._tree), "whose it is stays with them"
+
+
+def test_what_is_not_shared_cannot_be_seen_taken_or_restored(house: houses.House):
+    """Not even by a page that was opened while it was."""
+    page = room("gallery")
+    page.session_state["owner"] = "you-1234567"
+    (cat,) = kept(house, "me-1234567", "a secret cat")
+    page.run().get("button_group")[0].set_value(True).run()
+    assert shown(page) == 0 and "Nobody shares" in page.get("html")[-1].proto.body
+    for press in ("again", "edit"):
+        house.gallery.share("me-1234567", True)
+        page.run().checkbox(key=f"picked {cat}").check().run()
+        file = gallery_room._file(house.gallery, "you-1234567", [cat], True)
+        assert shown(page) == 1 and file()
+        house.gallery.share("me-1234567", False)
+        with pytest.raises(ValueError, match="no picture"):
+            file()
+        page.button(key=f"{press} {cat}").click().run()
+        assert not page.exception and "no picture" in page.error[0].value and shown(page) == 0
+        assert page.session_state["wish prompt"] == "" and "picture to edit" not in page.session_state
+        assert not page.get("download_button") and "secret" not in str(page._tree)
+
+
+def test_a_gallery_that_cannot_be_opened_is_said(house: houses.House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "taken").write_bytes(b"")
+    monkeypatch.setattr("app.studio.session.house", lambda: Gallery(tmp_path / "taken"))
+    page = AppTest.from_file(str(MAIN), default_timeout=SECONDS).run()
+    assert not page.exception and "cannot be used" in page.error[0].value
+
+
+def restore(request: Request) -> AppTest:
+    """The Draw page after this request was taken out of a picture."""
     page = AppTest.from_string(
         "import streamlit as st\n"
         "from app.request import Request\n"
@@ -278,7 +344,31 @@ def test_a_picture_brings_its_settings_back(house: houses.House, monkeypatch: py
         "draw.page()\n",
         default_timeout=SECONDS,
     ).run()
-    button(page, "fill").click().run()
+    return button(page, "fill").click().run()
+
+
+def test_a_picture_brings_its_model_back_or_says_that_it_is_not_here(house: houses.House):
+    page = restore(Request("a dog", 1, "twinned", (64, 64)))
+    assert not page.exception and page.session_state["model"] == "twinned"
+    button(page, "Draw").click().run()
+    page = drawn(page, house)
+    assert house.gallery.entries(page.session_state["owner"])[0].request.model == "twinned"
+    page = restore(Request("a dog", 1, "<b>gone</b>", (64, 64), edit="7 of 64 cells of x"))
+    assert not page.exception and page.session_state["model"] == "scenes"
+    (said,) = [html.proto.body for html in page.get("html") if "notice" in html.proto.body]
+    assert "&lt;b&gt;gone&lt;/b&gt;, which drew it, is not here: scenes draws now." in said
+    assert "drawn again, it is a plain picture" in said
+    button(page, "Draw").click().run()
+    assert all("notice" not in html.proto.body for html in drawn(page, house).get("html"))
+
+
+def test_a_picture_brings_its_settings_back(house: houses.House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MASKGIL_MODEL", "twinned")
+    request = Request(
+        "a dog", 42, "twinned", (96, 64), steps=5, guidance=12.0, interval=(0.1, 0.3), n=3, order="halton",
+        mode="hybrid", ar_tokens=7,
+    )  # fmt: skip
+    page = restore(request)
     assert not page.exception
     button(page, "Draw").click().run()
     page = drawn(page, house)

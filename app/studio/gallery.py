@@ -1,90 +1,137 @@
-"""Gallery: this browser's own pictures, to find, take, draw again and throw away."""
+"""Gallery: this browser's own pictures, to find, take, draw again and throw away; and those that others share."""
 
 import html
+from collections.abc import Callable
 
 import streamlit as st
 
 from app import picture
-from app.gallery import Entry, slug
+from app.gallery import Entry, Gallery, slug
 from app.studio import edit, session, wish
+from app.studio.draw import sentence
 
 AT_ONCE = 24
 SHOWN = 208  # pixels
+WHOSE = {False: "Mine", True: "Everyone's"}
+VIEW = "whose pictures"
+SHARING = "sharing"
+PAGE = "gallery page"
 PICKED = "picked "
+PICKS = "ids of the pictures that are picked"  # on whichever page they are
 LEAVE = "room to go to"
+COMPLAINT = "complaint of gallery"
 
 
 def page() -> None:
-    house, owner = session.studio(), session.owner()
     st.title("Gallery", anchor=False)
+    if complaint := st.session_state.pop(COMPLAINT, ""):
+        st.error(complaint, icon=":material/error:")
+    try:
+        everyones = st.session_state.get(VIEW, False)
+        search = find()
+        shown = look(search, everyones)
+        actions(shown, everyones)
+        wall(shown)
+    except ValueError as error:
+        st.error(sentence(error), icon=":material/error:")
+    if room := st.session_state.pop(LEAVE, None):
+        session.enter(room)
+    bring()
+
+
+def find() -> str:
+    """What to look for, among whose pictures; and whether others see one's own."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         search = st.text_input("Find", key="search", placeholder="words of the prompt", icon=":material/search:")
-    there = house.gallery.count(owner, search)
+        st.segmented_control(
+            "Whose", list(WHOSE), key=VIEW, format_func=WHOSE.get, default=False, required=True,
+            label_visibility="collapsed",
+        )  # fmt: skip
+        st.session_state[SHARING] = session.studio().gallery.shares(session.owner())  # other tabs switch it too
+        st.toggle(
+            "Share my pictures",
+            key=SHARING,
+            on_change=_share,
+            help="Everyone on this server sees all your pictures, prompts and settings included, until you switch it "
+            "off. Nobody sees whose they are, or can delete them.",
+        )
+    return search
+
+
+def look(search: str, everyones: bool) -> list[Entry]:
+    """The pictures of the page that was turned to."""
+    gallery, owner = session.studio().gallery, session.owner()
+    there = gallery.count(owner, search, everyones)
     if not there:
-        found = "No picture has these words." if search else "Nothing is kept yet: what you draw appears here."
-        st.html(f'<div class="blank"><b>{found}</b></div>')
-    else:
-        pages = -(-there // AT_ONCE)
-        number = st.number_input("Page", 1, pages, key="gallery page", width=140) if pages > 1 else 1
-        entries = house.gallery.entries(owner, search, AT_ONCE, AT_ONCE * (number - 1))
-        actions([entry for entry in entries if st.session_state.get(PICKED + entry.id)])
-        wall(entries)
-    bring()
+        none = "Nobody shares a picture yet." if everyones else "Nothing is kept yet: what you draw appears here."
+        st.html(f'<div class="blank"><b>{"No picture has these words." if search else none}</b></div>')
+        return []
+    pages = -(-there // AT_ONCE)
+    st.session_state[PAGE] = min(st.session_state.get(PAGE, 1), pages)
+    if pages > 1:
+        st.number_input(f"Page, of {pages}", 1, pages, key=PAGE, width=140)
+    return gallery.entries(owner, search, AT_ONCE, AT_ONCE * (st.session_state[PAGE] - 1), everyones)
 
 
 def wall(entries: list[Entry]) -> None:
     """The pictures, each with its prompt."""
-    gallery = session.studio().gallery
     with st.container(horizontal=True, key="wall"):
         for entry in entries:
             with st.container(width=SHOWN, gap="xsmall", key=f"card-{entry.id}"):
-                try:
-                    st.image(gallery.png(entry), width=SHOWN, output_format="PNG")
-                except ValueError as error:
-                    st.caption(str(error))
+                _image(entry, SHOWN)
                 st.caption(entry.prompt or "without a prompt")
                 with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
-                    st.checkbox("pick", key=PICKED + entry.id, label_visibility="collapsed")
+                    st.session_state[PICKED + entry.id] = entry.id in _picks()
+                    st.checkbox(
+                        "pick", key=PICKED + entry.id, label_visibility="collapsed", on_change=_pick, args=(entry.id,)
+                    )
                     if entry.request is not None:
+                        plain = f" {wish.PLAIN}" if entry.request.edit else ""
                         st.button(
                             "Draw again",
                             key=f"again {entry.id}",
                             icon=":material/replay:",
                             type="tertiary",
-                            help="Take this picture's prompt, seed and settings to the Draw page.",
+                            help=f"Take this picture's prompt, model, seed and settings to the Draw page.{plain}",
                             on_click=_restore,
-                            args=(entry,),
+                            args=(entry.id,),
                         )
                     st.button(
                         "Edit", key=f"edit {entry.id}", icon=":material/ink_eraser:", type="tertiary",
-                        on_click=_edit, args=(entry,),
+                        on_click=_edit, args=(entry.id,),
                     )  # fmt: skip
-    if room := st.session_state.pop(LEAVE, None):
-        session.enter(room)
 
 
-def actions(picked: list[Entry]) -> None:
-    """What can be done with the pictures that are picked."""
-    if not picked:
-        st.caption("Pick pictures to download, compare or delete them.")
+def actions(shown: list[Entry], everyones: bool) -> None:
+    """What can be done with the pictures that are picked, here and on other pages."""
+    gallery, picked = session.studio().gallery, _picked()
+    if not shown and not picked:
         return
-    gallery = session.studio().gallery
     with st.container(horizontal=True, vertical_alignment="center"):
+        if any(entry not in picked for entry in shown):
+            ids = [entry.id for entry in shown]
+            st.button("Pick all shown", icon=":material/select_all:", on_click=_pick_all, args=(ids,))
+        if not picked:
+            st.caption("Pick pictures to download, compare or delete them.")
+            return
+        st.button(f"Drop the {len(picked)} picked", icon=":material/deselect:", on_click=_picks().clear)
         notes = st.toggle("with settings inside", value=True, key="gallery notes")
+        ids = [entry.id for entry in picked]
         if len(picked) == 1:
-            name = f"{slug(picked[0].prompt)}.png"
-            data, mime, label = gallery.png(picked[0], notes), "image/png", "Download"
+            name, mime, label = f"{slug(picked[0].prompt)}.png", "image/png", "Download"
         else:
-            name, data, mime = "pictures.zip", gallery.zip(picked, notes), "application/zip"
-            label = f"Download {len(picked)}"
-        st.download_button(label, data, name, mime, icon=":material/download:")
-        st.button(
-            f"Delete {len(picked)}", icon=":material/delete:", on_click=_delete, args=(picked,), key="delete picked"
-        )
+            name, mime, label = "pictures.zip", "application/zip", f"Download {len(picked)}"
+        st.download_button(label, _file(gallery, session.owner(), ids, notes), name, mime, icon=":material/download:")
+        own = [entry.id for entry in picked if entry.owner == session.owner()]
+        if own and not everyones:
+            st.button(
+                f"Delete {len(own)}", icon=":material/delete:", on_click=_delete, args=(own,), key="delete picked"
+            )
     if len(picked) == 2:
         for column, entry in zip(st.columns(2), picked, strict=True):
-            column.image(gallery.png(entry), width=400, output_format="PNG")
-            column.html(f'<div class="facts">{_facts(entry)}</div>')
+            with column:
+                _image(entry, 400)
+                st.html(f'<div class="facts">{_facts(entry)}</div>')
 
 
 def bring() -> None:
@@ -103,25 +150,93 @@ def bring() -> None:
             st.warning("This picture does not remember how it was made.", icon=":material/help:")
             return
         st.code(picture.parameters(request), language=None, wrap_lines=True)
+        if request.edit:
+            st.caption(wish.PLAIN)
         if st.button("Draw again", icon=":material/replay:", on_click=wish.fill, args=(request,)):
             session.enter("draw")
+
+
+def _image(entry: Entry, width: int) -> None:
+    try:
+        st.image(session.studio().gallery.png(entry), width=width, output_format="PNG")
+    except ValueError as error:
+        st.caption(str(error))
 
 
 def _facts(entry: Entry) -> str:
     return html.escape(picture.parameters(entry.request)) if entry.request else "without settings"
 
 
-def _restore(entry: Entry) -> None:
-    wish.fill(entry.request)
-    st.session_state[LEAVE] = "draw"
+def _picks() -> list[str]:
+    return st.session_state.setdefault(PICKS, [])
 
 
-def _edit(entry: Entry) -> None:
-    edit.take(picture.read(session.studio().gallery.png(entry))[0], entry.prompt)
-    st.session_state[LEAVE] = "edit"
+def _picked() -> list[Entry]:
+    """The picked pictures that are still there to be seen, in the order in which they were picked."""
+    found = []
+    for id in list(_picks()):
+        try:
+            found.append(session.studio().gallery.get(session.owner(), id))
+        except ValueError:
+            _picks().remove(id)
+    return found
 
 
-def _delete(entries: list[Entry]) -> None:
-    session.studio().gallery.delete(entries)
-    for entry in entries:
-        st.session_state.pop(PICKED + entry.id, None)
+def _pick(id: str) -> None:
+    if st.session_state[PICKED + id]:
+        _picks().append(id)
+    else:
+        _picks().remove(id)
+
+
+def _pick_all(ids: list[str]) -> None:
+    _picks().extend(id for id in ids if id not in _picks())
+
+
+def _file(gallery: Gallery, owner: str, ids: list[str], notes: bool) -> Callable[[], bytes]:
+    """What makes the file once it is asked for, from what may then still be seen; it runs outside the page."""
+
+    def file() -> bytes:
+        entries = [gallery.get(owner, id) for id in ids]
+        return gallery.png(entries[0], notes) if len(entries) == 1 else gallery.zip(entries, notes)
+
+    return file
+
+
+def _share() -> None:
+    try:
+        session.studio().gallery.share(session.owner(), st.session_state[SHARING])
+    except ValueError as error:
+        st.session_state[COMPLAINT] = sentence(error)
+
+
+def _restore(id: str) -> None:
+    if (entry := _seen(id)) is not None and entry.request is not None:
+        wish.fill(entry.request)
+        st.session_state[LEAVE] = "draw"
+
+
+def _edit(id: str) -> None:
+    if (entry := _seen(id)) is not None:
+        try:
+            edit.take(picture.read(session.studio().gallery.png(entry))[0], entry.prompt)
+            st.session_state[LEAVE] = "edit"
+        except ValueError as error:
+            st.session_state[COMPLAINT] = sentence(error)
+
+
+def _seen(id: str) -> Entry | None:
+    """The picture, if it may still be seen now that a button of it is pressed; else the page says why not."""
+    try:
+        return session.studio().gallery.get(session.owner(), id)
+    except ValueError as error:
+        st.session_state[COMPLAINT] = sentence(error)
+        return None
+
+
+def _delete(ids: list[str]) -> None:
+    gallery, owner = session.studio().gallery, session.owner()
+    try:
+        gallery.delete(owner, [gallery.get(owner, id) for id in ids])
+    except ValueError as error:
+        st.session_state[COMPLAINT] = sentence(error)
