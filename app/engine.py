@@ -58,6 +58,12 @@ class Loaded:
         words = Vocabulary.from_dict(model.vocabulary)
         # One prompt at a time: so a text's states are the same whoever else asks, and can be kept.
         self.encode = functools.lru_cache(MAX_TEXTS)(lambda prompt: model.condition([words.written(prompt)]))
+        self._pairing = threading.Lock()
+
+    def pair(self) -> None:
+        """Have its twin in memory. Raises ValueError when it has none, or one that does not belong to it."""
+        with self._pairing:
+            _ = self.model.twin
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ class Job:
         self.easel = ""  # of the page that shows it
         self.rounded = ""  # what became of a size that the model does not draw
         self.kept = False
+        self.keeping = threading.Lock()  # whoever comes second waits until it is kept
         self.asked, self.began, self.ended = time.monotonic(), 0.0, 0.0
         self._engine, self._finished = engine, finished
         self._loaded = loaded
@@ -175,7 +182,8 @@ class Job:
             self._changed.wait_for(lambda: self.over or len(self.frames) > frames, timeout)
 
     def on_change(self, listener: Callable[[], object]) -> None:
-        """Call `listener` after every change, and once now. It runs on the engine's thread: it must return at once."""
+        """Call `listener` after every change, and once now. It runs on the engine's thread: it should return at once.
+        What it raises there goes to the log."""
         with self._changed:
             self._listeners.append(listener)
         listener()
@@ -203,8 +211,9 @@ class Job:
         for listener in listeners:
             try:
                 listener()
-            except RuntimeError:  # the event loop of a visitor who has left is closed
-                log.debug("a listener of job %s is gone", self.id)
+            except Exception as error:
+                # A visitor's business, whose event loop may be closed: the engine draws for everybody else, too.
+                log.warning("a listener of job %s failed: %s", self.id, error, exc_info=error)
 
     def end(self, status: Status, **values: object) -> None:
         """For the engine: the last change."""
@@ -241,14 +250,18 @@ def short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+_memory = threading.Lock()
+
+
 def open_model(name: str) -> TextToImage:
     """A model of the catalogue in memory, on the accelerator where there is one. Raises ValueError for a broken one,
     and for one that there is no memory for."""
     model = catalogue.find(name)
-    if reason := obstacle(model):
-        raise ValueError(f"{reason}: unload another, or take a smaller one")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TextToImage.load(model.folder, device=device, dtype=precision())
+    with _memory:  # what is free is asked and then taken: by one at a time
+        if reason := obstacle(model):
+            raise ValueError(f"{reason}: unload another, or take a smaller one")
+        return TextToImage.load(model.folder, device=device, dtype=precision())
 
 
 class Engine:
@@ -259,7 +272,8 @@ class Engine:
     ):
         self._find, self._max_waiting, self._max_rows = find, waiting, rows
         self._models: OrderedDict[str, Loaded] = OrderedDict()
-        self._loading = threading.Lock()
+        self._shelf = threading.Lock()  # for a look at what is there, never while something is loaded
+        self._loading: dict[str, threading.Lock] = {}  # models that are on their way, which may take a download
         self._decoding = threading.Lock()
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # there is something to do
@@ -271,21 +285,40 @@ class Engine:
         self._worker: threading.Thread | None = None
 
     def load(self, name: str) -> Loaded:
-        """A model, loaded once and kept while it is among the last used. Raises ValueError when it cannot be had."""
-        with self._loading:
-            if name not in self._models:
-                self._models[name] = Loaded(self._find(name))
+        """A model, loaded once and kept while it is among the last used. One that is in memory is had at once, whatever
+        else is being loaded. Raises ValueError when it cannot be had."""
+        with self._shelf:
+            if (there := self._take(name)) is not None:
+                return there
+            loading = self._loading.setdefault(name, threading.Lock())
+        with loading:
+            try:
+                with self._shelf:
+                    if (there := self._take(name)) is not None:  # somebody else was loading it
+                        return there
+                loaded = Loaded(self._find(name))
+                with self._shelf:
+                    self._models[name] = loaded
+                    while len(self._models) > MAX_MODELS:
+                        self._models.popitem(last=False)
+                return loaded
+            finally:
+                with self._shelf:
+                    self._loading.pop(name, None)
+
+    def _take(self, name: str) -> Loaded | None:
+        """With the shelf locked: a model in memory, which is now the last used."""
+        if name in self._models:
             self._models.move_to_end(name)
-            while len(self._models) > MAX_MODELS:
-                self._models.popitem(last=False)
-            return self._models[name]
+        return self._models.get(name)
 
     def loaded(self) -> list[str]:
-        return list(self._models)
+        with self._shelf:
+            return list(self._models)
 
     def unload(self, name: str) -> None:
         """Forget a model; jobs that run on it finish."""
-        with self._loading:
+        with self._shelf:
             self._models.pop(name, None)
 
     def submit(
@@ -302,15 +335,15 @@ class Engine:
         `finished` is called with the job, on the engine's thread, between its pictures and its end. `after`: a job,
         over or not, from whose canvas this one goes on where it can (maskgil/repaint.py).
 
-        Raises ValueError for what the model cannot draw, and when the queue is full.
+        It takes as long as the model takes to load, where it is not in memory: no event loop may wait for it. Raises
+        ValueError for what the model cannot draw, and when the queue is full.
         """
         loaded, asked = self.load(request.model), request.size
         if asked is not None:
             request = replace(request, size=loaded.model.rounded(asked))
         request = request.fit(loaded.sizes, loaded.model.tokenizer.config.downsample)
         if request.mode != "mar":
-            with self._loading:
-                _ = loaded.model.twin  # loaded here, where it holds nobody up and a complaint reaches who asked
+            loaded.pair()  # here, where it holds nobody up and a complaint reaches who asked
         if request.n > self._max_rows:
             raise ValueError(f"{request.n} pictures at once: at most {self._max_rows} are drawn together")
         earlier = None if after is None else after.leads_to(request)
@@ -398,7 +431,10 @@ class Engine:
             if self._lanes:
                 key, lane = next(iter(self._lanes.items()))
                 self._lanes.move_to_end(key)
-                self._advance(key, lane)
+                try:
+                    self._advance(key, lane)
+                except Exception as error:  # a fault of ours: it may cost this lane, never the worker
+                    self._abandon(key, lane, error)
 
     def _admit(self) -> list[Job]:
         """The jobs that may begin now: in their order, while their pictures find room."""
@@ -411,17 +447,16 @@ class Engine:
         return joining
 
     def _join(self, job: Job) -> None:
-        job.change(status=Status.RUNNING, began=time.monotonic())
         try:
+            job.change(status=Status.RUNNING, began=time.monotonic())
             sketch = Sketch.begin(job._loaded.model, job._loaded.encode, job.request, job.start, job.earlier)
+            if sketch.over:  # the new words leave everything as it is
+                job.change(frames=[Frame(1, 1, sketch.nfe, sketch.canvas)])
+                self._finish(job)
+            else:
+                self._place(sketch, job)
         except Exception as error:
             self._fail(job, error)
-            return
-        if sketch.over:  # the new words leave everything as it is
-            job.change(frames=[Frame(1, 1, sketch.nfe, sketch.canvas)])
-            self._finish(job)
-            return
-        self._place(sketch, job)
 
     def _place(self, sketch: Sketch, job: Job) -> None:
         """Into the lane where it takes its next step."""
@@ -438,13 +473,24 @@ class Engine:
             self._fail(self._leave(lane, sketch), error)
         for sketch in list(lane.sketches):
             job = self._job_of[sketch]
-            job.change(frames=[*job.frames, Frame.after(sketch)])
+            try:
+                frame, elsewhere = Frame.after(sketch), key != (id(job._loaded), *sketch.key)
+            except Exception as error:
+                self._fail(self._leave(lane, sketch), error)
+                continue
+            job.change(frames=[*job.frames, frame])
             if sketch.over:
                 self._finish(self._leave(lane, sketch))
-            elif key != (id(job._loaded), *sketch.key):  # the twin has done its part
+            elif elsewhere:  # the twin has done its part
                 self._place(sketch, self._leave(lane, sketch))
         if not lane.sketches:
             del self._lanes[key]
+
+    def _abandon(self, key: tuple, lane: Lane, error: Exception) -> None:
+        """Give up a lane, and tell all who wait for it."""
+        self._lanes.pop(key, None)
+        for sketch in list(lane.sketches):
+            self._fail(self._leave(lane, sketch), error)
 
     def _leave(self, lane: Lane, sketch: Sketch) -> Job:
         lane.sketches.remove(sketch)

@@ -24,17 +24,22 @@ class House:
         return self.engine.submit(request, owner, start, finished=self.keep)
 
     def keep(self, job: Job) -> list[Entry]:
-        """Keep a finished job's pictures, once. A full disk spoils the keeping, not the job."""
-        if job.kept:
-            return []
-        job.kept = True
-        try:
-            return [
-                self.gallery.add(job.owner, image, job.request.picture(i)) for i, image in enumerate(job.pictures())
-            ]
-        except ValueError as error:
-            log.warning("job %s is not kept: %s", job.id, error)
-            job.note = str(error)
+        """Keep a finished job's pictures, once. What goes wrong (a full disk, a folder that is gone) spoils the
+        keeping, not the job, and its note says so."""
+        with job.keeping:
+            if job.kept:
+                return []
+            job.kept = True
+            try:
+                return [
+                    self.gallery.add(job.owner, image, job.request.picture(i)) for i, image in enumerate(job.pictures())
+                ]
+            except ValueError as error:
+                log.warning("job %s is not kept: %s", job.id, error)
+                job.note = str(error)
+            except Exception as error:
+                log.exception("job %s is not kept", job.id)
+                job.note = f"the picture cannot be kept ({type(error).__name__}: {error}): see to the gallery's disk"
             return []
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ import torch
 from app_fixtures import tiny_classes, tiny_model, tiny_twin
 
 from app import edit
-from app.engine import Engine, Loaded, Status
+from app.ear import Ear
+from app.engine import MAX_HELD, MAX_REMEMBERED, MAX_WAITING, Engine, Frame, Job, Loaded, Status
+from app.gallery import Gallery
+from app.house import House
 from app.lane import Lane, Sketch, settings
 from app.request import Request
 from maskgil import repaint
@@ -465,3 +469,120 @@ def test_a_class_driven_folder_is_drawn_from(tmp_path: Path, monkeypatch: pytest
     engine.close()
     assert by_number.pictures()[0].tobytes() == by_name.pictures()[0].tobytes()
     assert wrong.status is Status.FAILED and "no class is called 'a cat'" in wrong.error
+
+
+def test_a_listener_that_fails_harms_nobody(engine: Engine):
+    def spoil() -> None:
+        if job.frames:
+            raise FileNotFoundError("no gallery")
+
+    job = engine.submit(request())
+    job.on_change(spoil)
+    other = engine.submit(request(seed=2))
+    assert job.wait(SECONDS) and other.wait(SECONDS)
+    assert (job.status, other.status) == (Status.DONE, Status.DONE), "its picture is there all the same"
+    later = engine.submit(request(seed=3))
+    assert later.wait(SECONDS) and later.status is Status.DONE, "the worker is alive"
+
+
+def test_a_picture_that_cannot_be_kept_is_a_note_and_not_the_end(model: TextToImage, tmp_path: Path):
+    gallery = Gallery(tmp_path / "gallery")
+    house = House(Engine(lambda name: model), Ear("nobody"), gallery)
+    gallery.add = lambda *picture: (_ for _ in ()).throw(FileNotFoundError("the folder is gone"))  # fails as it is used
+    job = house.draw(request(), "me-1234567")
+    assert job.wait(SECONDS) and job.status is Status.DONE
+    assert "cannot be kept (FileNotFoundError: the folder is gone)" in job.note
+    house.engine.close()
+
+
+def test_two_who_keep_a_job_at_once_keep_it_once(model: TextToImage, tmp_path: Path):
+    house = House(Engine(lambda name: model), Ear("nobody"), Gallery(tmp_path / "gallery"))
+    job = house.engine.submit(request(), "me-1234567")
+    assert job.wait(SECONDS)
+    with ThreadPoolExecutor(8) as pool:
+        kept = list(pool.map(house.keep, [job] * 8))
+    assert sorted(map(len, kept)) == [0] * 7 + [1] and len(house.gallery.entries("me-1234567")) == 1
+    house.engine.close()
+
+
+def test_a_fault_between_two_steps_ends_that_job_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    after = Frame.after
+
+    def faulty(sketch: Sketch) -> Frame:
+        if 13 in sketch.plan[0].seeds.tolist():
+            raise KeyError("a bug")
+        return after(sketch)
+
+    monkeypatch.setattr(Frame, "after", staticmethod(faulty))
+    good, bad, later = (engine.submit(request(seed=seed)) for seed in (1, 13, 2))
+    assert all(job.wait(SECONDS) for job in (good, bad, later))
+    assert (good.status, bad.status, later.status) == (Status.DONE, Status.FAILED, Status.DONE)
+    assert "KeyError" in bad.error
+
+
+def test_a_fault_of_a_lane_ends_its_jobs_and_not_the_worker(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    step = Lane.step
+
+    def faulty(lane: Lane):
+        if lane.sketches[0].canvas.grid == (8, 12):
+            raise MemoryError("no room")
+        return step(lane)
+
+    monkeypatch.setattr(Lane, "step", faulty)
+    bad, good = engine.submit(request(size=(96, 64))), engine.submit(request())
+    assert bad.wait(SECONDS) and bad.status is Status.FAILED and "MemoryError" in bad.error
+    assert good.wait(SECONDS) and good.status is Status.DONE
+
+
+def test_while_a_model_loads_those_in_memory_are_drawn_with(model: TextToImage):
+    """And two who want the same one wait for one loading of it."""
+    asked, there = [], threading.Event()
+
+    def find(name: str) -> TextToImage:
+        asked.append(name)
+        if name == "slow":
+            assert there.wait(SECONDS)
+        if name == "broken":
+            raise ValueError("no model 'broken'")
+        return model
+
+    engine = Engine(find)
+    engine.load("scenes")
+    with ThreadPoolExecutor(4) as pool:
+        slow = [pool.submit(engine.load, "slow") for _ in range(2)]
+        until(lambda: "slow" in asked)
+        job = engine.submit(request())
+        assert job.wait(SECONDS) and job.status is Status.DONE and engine.loaded() == ["scenes"]
+        engine.load("other")  # nor does another model wait for it
+        with pytest.raises(ValueError, match="broken"):
+            engine.load("broken")
+        assert not any(loading.done() for loading in slow)
+        there.set()
+        assert slow[0].result(SECONDS) is slow[1].result(SECONDS)
+    assert sorted(asked) == ["broken", "other", "scenes", "slow"] and not engine._loading
+    engine.close()
+
+
+def test_two_hundred_jobs_of_two_hundred_visitors(model: TextToImage, gate: threading.Semaphore):
+    """What waits is bounded, whoever it is of; those beyond are told, and those taken are drawn."""
+    engine = Engine(lambda name: model)
+    first = engine.submit(request(n=16), owner="first")
+    until(lambda: first.status is Status.RUNNING)
+
+    def ask(seed: int) -> Job | str:
+        try:
+            return engine.submit(request(seed=seed, steps=1), owner=f"visitor {seed}")
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(ask, range(200)))
+    taken = [answer for answer in answers if isinstance(answer, Job)]
+    refused = {answer for answer in answers if isinstance(answer, str)}
+    assert len(taken) == MAX_WAITING
+    assert refused == {"64 jobs are waiting, which is all there is room for: try again soon"}
+    gate.release(4 + 64)
+    assert all(job.wait(SECONDS) and job.status is Status.DONE for job in [first, *taken])
+    until(lambda: len(engine._jobs) <= MAX_REMEMBERED and not engine._lanes and not engine._job_of)
+    assert sum(job.weight for job in engine._jobs.values()) <= MAX_HELD
+    engine.close()
