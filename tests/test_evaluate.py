@@ -9,7 +9,9 @@ import torch
 from conftest import TINY, make_tiny
 
 from maskgil import checkpoint
+from maskgil.autoregressive import Autoregressive
 from maskgil.guidance import Guidance
+from maskgil.hybrid import Prefix
 from maskgil.pipeline import SAMPLERS, Settings, TextToImage
 from maskgil.schedules import cosine
 from maskgil.tokenizers.vq import VQConfig, VQModel
@@ -21,7 +23,7 @@ from train.scenes.reader import Reader, ReaderConfig, save_reader
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`model`, which draws noise of 128x128, and `reader`, which has learned nothing, without a reference."""
+    """`model` with its twin, which draw noise of 128x128, and `reader`, which has learned nothing."""
     folder = tmp_path_factory.mktemp("evaluate")
     model = folder / "model"
     torch.manual_seed(0)
@@ -34,6 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hashes = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
     config = replace(TINY, text_length=60)
     checkpoint.save(model / "generator", make_tiny(config), "maskgil", config.to_dict(), **hashes)
+    twin = Autoregressive(replace(config, causal=True))
+    checkpoint.save(folder / "model-ar", twin, twin.kind, twin.config.to_dict(), **hashes)
     (model / "vocabulary.json").write_text(json.dumps({"sizes": [[128, 128]]}))
     save_reader(Reader(ReaderConfig(widths=(16, 16), blocks=1)), folder / "reader")
     return folder
@@ -65,6 +69,41 @@ def test_scenes_are_scored_with_the_settings_that_were_asked_for(folder: Path, c
     evaluate.main([*common, "steps=2", "splits=held out", *words.split()])
     asked = Settings(2, Guidance(3.0, "ramp", (0.2, 0.9)), temperature=0.8, choice=1.5, order="halton", curve=cosine)
     assert set(used) == {asked}
+
+
+def test_hybrid_prints_what_every_share_of_the_twin_scores(folder: Path, capsys, monkeypatch):
+    used = []
+    draw = TextToImage.draw
+
+    def spied(self, prompts, seeds, size, settings):
+        used.append(settings)
+        return draw(self, prompts, seeds, size, settings)
+
+    monkeypatch.setattr(TextToImage, "draw", spied)
+    common = ["hybrid", "--model", str(folder / "model"), "--reader", str(folder / "reader"), "--n=1"]
+    chart = folder / "new" / "chart.svg"
+    twins = ["ar_guidance=1", "ar_temperature=0.9", "ar_top_k=5", "ar_top_p=0.95"]
+    evaluate.main([*common, "steps=3", "guidance=1", *twins, f"--out={chart}"])
+    title, head, line, *rows, last = capsys.readouterr().out.splitlines()
+    assert "3 steps, guidance 1, twin's guidance 1" in title and last == f"chart: {chart}"
+    assert {head.count("|"), line.count("|")} | {row.count("|") for row in rows} == {14}
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    assert [row[0] for row in cells] == ["none (0)", "1/8 (8)", "1/4 (16)", "1/2 (32)", "all (64)"]
+    assert [row[-1] for row in cells] == ["3", "11", "19", "35", "64"], "one evaluation a token, then 3 steps"
+    assert all(0 <= float(row[9].strip("*")) <= 100 for row in cells)
+    twin = Prefix(0, Guidance(1.0), 0.9, 5, 0.95)
+    assert used[1:] == [
+        Settings(3, Guidance(1.0, interval=(0.1, 1.0)), prefix=replace(twin, tokens=tokens))
+        for tokens in (0, 8, 16, 32, 64)
+    ]
+    assert "seconds a picture" in chart.read_text() and "Fréchet" not in chart.read_text(), "no reference, no distance"
+    for words, message in (
+        ("split=all", "split=all: choose one of training, held out"),
+        ("ar_tokens=3", "leave ar_tokens= out"),
+        ("n=0", "n is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate.main([*common[:5], words])
 
 
 @pytest.mark.parametrize(

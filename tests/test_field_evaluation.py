@@ -316,7 +316,7 @@ def test_hybrid_is_measured_and_drawn_as_a_chart(tmp_path: Path):
     asked = evaluate.asked_scenes(1, False)
     reference = {"mean": torch.zeros(32), "covariance": torch.eye(32)}
     with torch.no_grad():
-        found = hybrid_scores.measure(draws, reader, asked, Settings(steps=2), Guidance(1.0), reference)
+        found = hybrid_scores.measure(draws, reader, asked, Settings(steps=2), Prefix(0, Guidance(1.0)), reference)
     assert [m.tokens for m in found] == [0, 8, 16, 32, 64] and found[-1].nfe == 64
     assert all(m.distance is not None and m.seconds > 0 for m in found)
     lines = hybrid_scores.table(found).splitlines()

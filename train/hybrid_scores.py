@@ -1,5 +1,7 @@
-"""What hybrid drawing costs and gives: python -m train.evaluate hybrid [model=scenes] [twin=FOLDER] [n=20] [steps=8]
-        [reader=scenes-reader] [guidance=2] [ar_guidance=2] [split=training] [out=hybrid.svg]
+"""What hybrid drawing costs and gives: python -m train.evaluate hybrid [model=scenes] [twin=FOLDER] [n=20]
+        [reader=scenes-reader] [split=training|"held out"] [out=hybrid.svg]
+        [ar_guidance=..] [ar_temperature=..] [ar_top_k=..] [ar_top_p=..]           of the twin
+        [sampler=ours|released] [steps=8] [guidance=..] [temperature=..] ...       of MaskGIL (train/samples.py)
 
 The same scenes are drawn with 0, 1/8, 1/4, 1/2 and all of the tokens written by the autoregressive twin and the rest by
 MaskGIL in `steps` steps. For each: the scene score, the Frechet distance to the corpus in the reader's features and the
@@ -19,7 +21,8 @@ from maskgil import checkpoint
 from maskgil.guidance import Guidance
 from maskgil.hybrid import Prefix
 from maskgil.pipeline import Settings, TextToImage
-from train.evaluate import KINDS, asked_scenes, drawn, frechet, judge, moments, overall, row
+from train.evaluate import KINDS, SPLITS, asked_scenes, drawn, frechet, judge, moments, overall, row
+from train.samples import settings_of
 from train.scenes.reader import Reader
 
 SHARES = ((0, "none"), (1 / 8, "1/8"), (1 / 4, "1/4"), (1 / 2, "1/2"), (1, "all"))
@@ -44,16 +47,16 @@ def measure(
     reader: Reader,
     asked: list,
     settings: Settings,
-    guidance: Guidance,
+    prefix: Prefix,
     reference: dict | None = None,
 ) -> list[Measured]:
-    """Every share of SHARES on the same captions and seeds."""
+    """Every share of SHARES on the same captions and seeds. `prefix`: how the twin writes, however much it does."""
     rows, columns = model.grid(SIZE)
     drawn(model, asked[:1], Settings(steps=1, prefix=Prefix(1)))  # loads the twin and warms up
     out = []
     for share, label in SHARES:
         tokens = round(share * rows * columns)
-        pixels, seconds, nfe = drawn(model, asked, replace(settings, prefix=Prefix(tokens, guidance)))
+        pixels, seconds, nfe = drawn(model, asked, replace(settings, prefix=replace(prefix, tokens=tokens)))
         scores, features = judge(reader, asked, pixels)
         distance = frechet(moments(features), (reference["mean"], reference["covariance"])) if reference else None
         out.append(Measured(label, tokens, scores, distance, seconds, nfe))
@@ -109,23 +112,33 @@ def hybrid(
     model: str = "scenes",
     reader: str = "scenes-reader",
     twin: str = "",
-    n: str = "20",
-    steps: str = "8",
-    guidance: str = str(Settings().guidance.scale),
-    ar_guidance: str = str(Prefix.guidance.scale),
-    split: str = "training",
+    n: int = 20,
+    split: str = SPLITS[0],
     out: str = "hybrid.svg",
+    ar_guidance: float = Prefix.guidance.scale,
+    ar_temperature: float = Prefix.temperature,
+    ar_top_k: int = 0,
+    ar_top_p: float = 1.0,
+    **sampler: str,
 ) -> None:
-    """Print the table and write the chart."""
+    """Print the table and write the chart. `ar_top_k` 0 and `ar_top_p` 1 leave nothing out."""
+    if split not in SPLITS:
+        raise ValueError(f"split={split}: choose one of {', '.join(SPLITS)}")
+    if n < 1:
+        raise ValueError(f"n is {n}: give the number of pictures of each kind, 20 is usual")
+    settings = settings_of(**sampler)
+    if settings.prefix is not None:
+        raise ValueError("hybrid draws every share of the twin's tokens: leave ar_tokens= out")
+    prefix = Prefix(0, Guidance(ar_guidance), ar_temperature, ar_top_k or None, ar_top_p if ar_top_p != 1 else None)
     draws = TextToImage.load(model, twin=twin or None)
     folder = checkpoint.resolve(reader)
     judging = checkpoint.load(folder, "reader").eval()
     file = folder / "reference.safetensors"
-    settings = Settings(steps=int(steps), guidance=Guidance(float(guidance), interval=Settings().guidance.interval))
-    asked = asked_scenes(int(n), split == "held out")
     reference = load_file(file) if file.is_file() else None
-    found = measure(draws, judging, asked, settings, Guidance(float(ar_guidance)), reference)
-    title = f"{model}: {n} pictures of each kind, {SIZE[0]}x{SIZE[1]}, {steps} steps, {torch.get_num_threads()} threads"
+    found = measure(draws, judging, asked_scenes(n, split == "held out"), settings, prefix, reference)
+    words = "".join(f", {name} {value}" for name, value in sampler.items() if name != "steps")
+    title = f"{model}: {n} pictures of each kind, {SIZE[0]}x{SIZE[1]}, {settings.steps} steps{words}"
+    title += f", twin's guidance {ar_guidance:g}, {torch.get_num_threads()} threads"
     print(f"{title}\n{table(found)}")
     panels = [("scene score (higher is better)", [overall(m.scores) for m in found])]
     if reference:
