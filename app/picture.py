@@ -74,13 +74,17 @@ def read(data: bytes) -> tuple[Image.Image, Request | None]:
         raise ValueError(f"the file has {len(data) / 2**20:.0f} MB and at most {MAX_BYTES // 2**20} MB are read")
     try:
         image = Image.open(io.BytesIO(data), formats=["PNG"])
-        if max(image.size) > MAX_SIDE:
-            raise ValueError(f"the picture is {image.width}x{image.height} and at most {MAX_SIDE} a side are read")
-        image.load()
+        if max(image.size) <= MAX_SIDE:
+            image.load()
     except UnidentifiedImageError:
         raise ValueError("the file is not a PNG picture: choose a PNG") from None
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"the PNG is damaged or cut short ({error}): choose another") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"the picture is far too large: at most {MAX_SIDE} pixels a side are read") from None
+    except Exception as error:  # a file made to do harm makes Pillow stumble in any way: struct, zlib, its own limits
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise ValueError(f"the PNG is damaged or cut short ({reason}): choose another") from None
+    if max(image.size) > MAX_SIDE:
+        raise ValueError(f"the picture is {image.width}x{image.height} and at most {MAX_SIDE} a side are read")
     return image, remembered(image.info)
 
 
@@ -88,7 +92,7 @@ def remembered(info: dict[str, Any]) -> Request | None:
     """The request in a PNG's notes; None when there is none, or none that this version can read."""
     try:
         return Request.from_dict(json.loads(info[NOTE]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):  # the last: lists in lists in lists
         return None
 
 

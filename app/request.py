@@ -3,7 +3,6 @@
 Sizes are (width, height) in pixels; `guidance` 1 is off; an interval is in plan time, which runs from 1 down to 0.
 """
 
-import math
 import random
 import re
 from dataclasses import asdict, dataclass, fields, replace
@@ -13,6 +12,7 @@ MAX_PROMPT = 1000
 MAX_PICTURES = 16
 MAX_STEPS = 256
 MAX_SEED = 2**31 - 1
+MAX_SIDE = 99_999  # pixels: what `parse_size` reads
 ORDERS = ("confidence", "random", "halton", "raster")
 MODES = ("mar", "ar", "hybrid")
 # What the samplers of maskgil/pipeline.py guide with when nobody says otherwise (here without its imports).
@@ -58,7 +58,7 @@ class Request:
                 )
         if not self.prompt.strip():
             raise ValueError("the prompt is empty: say what to draw, for example 'two cats on the beach'")
-        if any(ord(c) < 32 and c not in "\t\n\r" for c in self.prompt + self.negative):
+        if any(ord(c) < 32 and c not in "\t\n\r" or 0xD800 <= ord(c) < 0xE000 for c in self.prompt + self.negative):
             raise ValueError("the prompt holds control characters, which no model reads: type it again as plain text")
         _within("seed", self.seed, 0, MAX_SEED)
         _within("steps", self.steps, 1, MAX_STEPS)
@@ -80,6 +80,8 @@ class Request:
                 "or leave the number out"
             )
         if self.size is not None:
+            if any(abs(side) > MAX_SIDE for side in self.size):
+                raise ValueError(f"a side has more than {MAX_SIDE:,} pixels: take a size that the model draws")
             object.__setattr__(self, "size", tuple(self.size))
         object.__setattr__(self, "interval", (float(low), float(high)))
 
@@ -112,17 +114,27 @@ class Request:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Request":
-        """The request that a picture's metadata records; what it does not know is left aside."""
+    def from_dict(cls, values: Any) -> "Request":
+        """The request that a picture's metadata records; what it does not know is left aside. The values may be
+        anybody's: whatever is no request is a ValueError."""
+        if not isinstance(values, dict):
+            raise ValueError(f"settings are names with values, not a {type(values).__name__}")
         names = {f.name for f in fields(cls)}
         known = {k: v for k, v in values.items() if k in names}
-        for pair, kind in (("size", int), ("interval", float)):
-            if known.get(pair) is not None:
-                first, second = known[pair]
-                known[pair] = (kind(first), kind(second))
-        for name in ("guidance", "temperature"):
-            if name in known:
-                known[name] = float(known[name])
+        if missing := {"prompt", "seed"} - known.keys():
+            raise ValueError(f"{' and '.join(sorted(missing))} missing among the settings")
+        try:
+            for pair, kind in (("size", int), ("interval", float)):
+                if known.get(pair) is not None or pair == "interval" in known:
+                    first, second = known[pair]
+                    known[pair] = (kind(first), kind(second))
+            for name in ("guidance", "temperature"):
+                if name in known:
+                    known[name] = float(known[name])
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(
+                "size and interval must be pairs of numbers, guidance and temperature numbers, none of them endless"
+            ) from None
         if not all(isinstance(known.get(name, 0), int) for name in ("seed", "steps", "n")):
             raise ValueError("seed, steps and number of pictures must be whole numbers")
         if not isinstance(known.get("ar_tokens"), int | None):
@@ -147,6 +159,7 @@ def any_seed() -> int:
 
 
 def _within(name: str, value: float, low: float, high: float, hint: str = "") -> None:
-    if not math.isfinite(value) or not low <= value <= high:
+    if not low <= value <= high:  # NaN is nowhere; whole numbers may have any length, as JSON's have
         hint = f" ({hint})" if hint else ""
-        raise ValueError(f"{name} is {value}: give a number from {low:g} to {high:g}{hint}")
+        shown = "far too large" if isinstance(value, int) and abs(value) > 1e18 else value
+        raise ValueError(f"{name} is {shown}: give a number from {low:g} to {high:g}{hint}")
