@@ -93,6 +93,13 @@ def beyond(hole: Bool[Tensor, "B N"], tokens: int) -> Bool[Tensor, "B N"]:
     return hole & (hole.cumsum(1) > tokens)
 
 
+def beside(folder: str | Path) -> Path | None:
+    """The folder beside a model's whose name ends in -ar, where its twin lies; None when there is none."""
+    own = Path(folder).resolve()
+    found = own.with_name(f"{own.name}-ar")
+    return found if found.is_dir() else None
+
+
 def check_twin(twin: Autoregressive, config: ModelConfig) -> None:
     """Raises ValueError when the twin draws other codes, or reads other texts, than the generator of this config."""
     for name, what in (("codebook_size", "codes"), ("text_dim", "width of text states"), ("classes", "classes")):

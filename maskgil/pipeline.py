@@ -40,7 +40,7 @@ from maskgil.emigm import EMIGM
 from maskgil.emigm_painter import LatentPainter
 from maskgil.generator import MaskGIL
 from maskgil.guidance import Guidance
-from maskgil.hybrid import Phase, Prefix, beyond, check_twin, load_twin, prefix_plan
+from maskgil.hybrid import Phase, Prefix, beside, beyond, check_twin, load_twin, prefix_plan
 from maskgil.orders import Order
 from maskgil.painters import TokenPainter
 from maskgil.schedules import Curve, arccos, exp
@@ -206,8 +206,7 @@ class TextToImage:
         for module in (generator, tokenizer, encoder):
             if isinstance(module, nn.Module):
                 module.to(device).requires_grad_(False)
-        beside = folder.resolve().with_name(f"{folder.resolve().name}-ar")
-        other = checkpoint.resolve(twin) if twin is not None else beside if beside.is_dir() else None
+        other = checkpoint.resolve(twin) if twin is not None else beside(folder)
         return TextToImage(generator, encoder, tokenizer, sizes_of(vocabulary), vocabulary, other)
 
     @property

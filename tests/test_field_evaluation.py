@@ -1,6 +1,11 @@
 """Evaluation as the field does it, on tiny models: samples resume, scores equal torchmetrics', layouts are as asked."""
 
 import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +24,7 @@ from torchmetrics.image.inception import InceptionScore
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from maskgil import checkpoint
 from maskgil.autoregressive import Autoregressive
 from maskgil.config import PRESETS
 from maskgil.guidance import Guidance
@@ -29,6 +35,7 @@ from train import clip, evaluate, fid, geneval, hybrid_scores, samples
 from train.scenes.reader import Reader, ReaderConfig, save_reader
 
 FEW = Settings(steps=2)
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Colours(nn.Module):
@@ -198,6 +205,57 @@ def test_samples_resume_and_do_not_depend_on_batches_or_shares(saved: Path, tmp_
         samples.draw_samples(str(saved), wanted, parts, FEW, share="3/2")
 
 
+def test_pictures_of_other_prompts_seeds_or_twins_are_not_taken_for_those_asked_for(saved: Path, tmp_path: Path):  # noqa: F811
+    out, prompts = tmp_path / "out", ["a red cat", "two dogs"]
+    assert samples.draw_samples(str(saved), samples.numbered(prompts), out, FEW)
+    written = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+    assert samples.draw_samples(str(saved), samples.numbered([*prompts, "the beach"]), out, FEW), "a larger n goes on"
+    assert all(path.stat().st_mtime_ns == time for path, time in written.items())
+    with pytest.raises(ValueError, match=r'000001.png was drawn for \["two dogs", 1\], now \["dogs", 1\]') as refusal:
+        samples.draw_samples(str(saved), samples.numbered(["a red cat", "dogs"]), out, FEW)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(ValueError, match="now .* 7. is asked for"):
+        samples.draw_samples(str(saved), [samples.Sample("a red cat", 7, "000000.png")], out, FEW)
+    Image.new("RGB", (16, 16)).save(out / "000003.png")
+    with pytest.raises(ValueError, match="drawn for nobody knows what"):
+        samples.draw_samples(str(saved), [samples.Sample("a red cat", 3, "000003.png")], out, FEW)
+    (out / "000003.png").write_text("no")
+    with pytest.raises(ValueError, match="000003.png is no picture"):
+        samples.draw_samples(str(saved), [samples.Sample("a red cat", 3, "000003.png")], out, FEW)
+
+    model, begun = tmp_path / "model", replace(FEW, prefix=Prefix(2))
+    shutil.copytree(saved, model)
+    hashes = {k: v for k, v in checkpoint.describe(saved / "generator").items() if k.endswith("_hash")}
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        twin = Autoregressive(replace(TINY, causal=True))
+        checkpoint.save(tmp_path / "model-ar", twin, twin.kind, twin.config.to_dict(), **hashes)
+        if seed == 0:
+            assert samples.draw_samples(str(model), samples.numbered(prompts), tmp_path / "hybrid", begun)
+    with pytest.raises(ValueError, match="pictures of another weights"):
+        samples.draw_samples(str(model), samples.numbered(prompts), tmp_path / "hybrid", begun)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_full_disk_is_one_line(saved: Path, tmp_path: Path, processes: str):  # noqa: F811
+    """A limit on the size of files stands for it; pictures are larger, and what is there already is kept."""
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a red cat"}\n{"prompt": "two dogs"}\n')
+    options = [f"model={saved}", f"prompts={tmp_path / 'prompts.jsonl'}", f"out={tmp_path / 'out'}", "steps=1"]
+    evaluate.main(["geneval-prompts", *options, "n=1"])
+    command = [sys.executable, "-m", "train.evaluate", "geneval-prompts", *options, "n=2", f"processes={processes}"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    *bars, last = done.stderr.replace("\r", "\n").strip().splitlines()
+    assert last.startswith("train.evaluate: ") and "could not write" in last and "File too large" in last
+    assert not [line for line in bars if not line.startswith("drawing") and line.strip()], done.stderr
+    assert sorted(p.name for p in (tmp_path / "out").rglob("*0000.png")) == ["0000.png"] * 2
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
 def test_what_processes_are_given_is_what_was_asked():
     for settings in (*SAMPLERS.values(), Settings(prefix=Prefix(3, Guidance(2.0, "ramp")), top_k=5)):
         assert samples.settings_from_names(samples.settings_to_names(settings)) == settings
@@ -305,6 +363,7 @@ def test_geneval_gets_its_own_layout(saved: Path, tmp_path: Path):  # noqa: F811
     assert json.loads((tmp_path / "out" / "00001" / "metadata.jsonl").read_text()) == lines[1]
     seeds = [sample.seed for sample in geneval.geneval_samples(lines, 3)]
     assert len(set(seeds)) == 6, "no two pictures share a seed"
+    assert set(geneval.geneval_samples(lines, 2)) < set(geneval.geneval_samples(lines, 3)), "a larger n goes on"
 
 
 def test_hybrid_is_measured_and_drawn_as_a_chart(tmp_path: Path):

@@ -269,6 +269,6 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except ValueError as error:
-        print(f"train.evaluate: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"train.evaluate: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

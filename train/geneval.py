@@ -16,9 +16,9 @@ from train.samples import Sample, draw_samples, parse_size, read_prompts, settin
 
 
 def geneval_samples(prompts: list[dict], n: int) -> list[Sample]:
-    """n pictures of every prompt, each with a seed of its own."""
+    """n pictures of every prompt, each with a seed of its own, which a larger n does not change."""
     return [
-        Sample(entry["prompt"], number * n + copy, f"{number:05d}/samples/{copy:04d}.png")
+        Sample(entry["prompt"], (copy << 32) + number, f"{number:05d}/samples/{copy:04d}.png")
         for number, entry in enumerate(prompts)
         for copy in range(n)
     ]

@@ -5,30 +5,34 @@
 
 A picture depends on its prompt and seed alone, so it does not matter which process draws it, in which batch, or after
 how many restarts. `share="2/8"` draws every eighth picture from the second on: so many machines fill one folder.
-`recipe.json` in the folder says what draws there; another model, or other settings, are refused.
+`recipe.json` in the folder says what draws there; another model or twin, or other settings, are refused. A picture's
+own prompt and seed stand in its PNG: other prompts in the same folder are refused too, more of them are welcome.
 """
 
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from tqdm import tqdm
 
 from maskgil import checkpoint
 from maskgil.config import ModelConfig
 from maskgil.guidance import Guidance
-from maskgil.hybrid import Prefix
+from maskgil.hybrid import Prefix, beside
 from maskgil.orders import Order
 from maskgil.pipeline import SAMPLERS, Settings, Size, TextToImage
 from maskgil.schedules import CURVES
 from train.scenes.captions import sentences
 
 RECIPE = "recipe.json"
+ASKED = "maskgil-sample"  # the text chunk of a PNG with its prompt and seed
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,28 @@ class Sample:
     prompt: str
     seed: int
     path: str
+
+    @property
+    def asked(self) -> str:
+        """What its file remembers."""
+        return json.dumps([self.prompt, self.seed])
+
+    def is_in(self, out: Path) -> bool:
+        """Whether it was drawn already. ValueError for a file of that name that shows something else."""
+        path = out / self.path
+        try:
+            with Image.open(path) as image:
+                found = image.info.get(ASKED)
+        except FileNotFoundError:
+            return False
+        except (OSError, UnidentifiedImageError) as error:
+            raise ValueError(f"{path} is no picture: {error}") from None
+        if found != self.asked:
+            raise ValueError(
+                f"{path} was drawn for {found or 'nobody knows what'}, now {self.asked} is asked for: give another "
+                "folder, or delete it"
+            )
+        return True
 
 
 def numbered(prompts: Sequence[str]) -> list[Sample]:
@@ -152,13 +178,14 @@ def draw_samples(
 ) -> bool:
     """Draw what is missing in `out`; True when everything is there afterwards.
 
-    Raises ValueError when the folder belongs to another model or other settings, and when a process failed.
+    Raises ValueError when the folder belongs to another model, other settings or other prompts, and when a process
+    failed.
     """
     if processes < 1 or batch < 1:
         raise ValueError(f"{processes} processes, batches of {batch}: give at least 1 of each")
     _claim(out, _recipe(model, settings, size))
     mine = list(_share(samples, share))
-    missing = [sample for sample in mine if not (out / sample.path).is_file()]
+    missing = [sample for sample in mine if not sample.is_in(out)]
     print(f"{out}: {len(mine) - len(missing):,} of {len(mine):,} pictures are there", flush=True)
     if missing and processes == 1:
         _draw(0, 1, model, missing, out, settings, size, batch)
@@ -178,9 +205,11 @@ def _share(samples: Sequence[Sample], share: str) -> Sequence[Sample]:
 
 def _spawn(processes: int, model: str, missing: Sequence[Sample], out: Path, settings: Settings, *rest: Any) -> None:
     context = torch.multiprocessing.get_context("spawn")
-    named = settings_to_names(settings)
+    named, faults = settings_to_names(settings), context.SimpleQueue()
     workers = [
-        context.Process(target=_worker, args=(rank, processes, model, missing[rank::processes], out, named, *rest))
+        context.Process(
+            target=_worker, args=(faults, rank, processes, model, missing[rank::processes], out, named, *rest)
+        )
         for rank in range(processes)
     ]
     for worker in workers:
@@ -189,14 +218,21 @@ def _spawn(processes: int, model: str, missing: Sequence[Sample], out: Path, set
         worker.join()
     failed = [worker.exitcode for worker in workers if worker.exitcode]
     if failed:
-        raise ValueError(f"{len(failed)} of {processes} processes failed; the same command goes on where they stopped")
+        why = f" ({faults.get()})" if not faults.empty() else ""
+        raise ValueError(
+            f"{len(failed)} of {processes} processes failed{why}; the same command goes on where they stopped"
+        )
 
 
 def _worker(
-    rank: int, processes: int, model: str, missing: Sequence[Sample], out: Path, named: dict, *rest: Any
+    faults: Any, rank: int, processes: int, model: str, missing: Sequence[Sample], out: Path, named: dict, *rest: Any
 ) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-    _draw(rank, processes, model, missing, out, settings_from_names(named), *rest)
+    try:
+        _draw(rank, processes, model, missing, out, settings_from_names(named), *rest)
+    except (ValueError, OSError) as error:  # the first process says it once, in one line
+        faults.put(" ".join(str(error).split()))
+        sys.exit(1)
 
 
 @torch.no_grad()
@@ -215,16 +251,23 @@ def _draw(
             part = missing[start : start + batch]
             images = draws.images([s.prompt for s in part], [s.seed for s in part], size, settings)
             for sample, image in zip(part, images, strict=True):
-                path = out / sample.path
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-                try:
-                    image.save(partial, "PNG")
-                    os.replace(partial, path)
-                except OSError as error:
-                    partial.unlink(missing_ok=True)
-                    raise ValueError(f"could not write {path}: {error}; finished pictures are kept") from None
+                _write(image, sample, out / sample.path)
             bar.update(len(part))
+
+
+def _write(image: Image.Image, sample: Sample, path: Path) -> None:
+    """Whole or not at all. Raises ValueError when it cannot be written."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    note = PngImagePlugin.PngInfo()
+    note.add_text(ASKED, sample.asked)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(partial, "PNG", pnginfo=note)
+        os.replace(partial, path)
+    except OSError as error:
+        if path.parent.is_dir():
+            partial.unlink(missing_ok=True)
+        raise ValueError(f"could not write {path}: {error}; finished pictures are kept") from None
 
 
 def settings_to_names(settings: Settings) -> dict[str, Any]:
@@ -245,11 +288,13 @@ def settings_from_names(named: dict[str, Any]) -> Settings:
 
 def _recipe(model: str, settings: Settings, size: Size | None) -> dict[str, Any]:
     folder = checkpoint.resolve(model)
-    weights = {}
-    for part in ("generator", "tokenizer"):
-        path = folder / part / checkpoint.WEIGHTS
+    files = {part: folder / part / checkpoint.WEIGHTS for part in ("generator", "tokenizer")}
+    if settings.prefix is not None and (twin := beside(folder)):  # without one, drawing says what is missing
+        files["twin"] = twin / checkpoint.WEIGHTS
+    weights = {"text_encoder": checkpoint.describe(folder / "generator").get("text_encoder_hash")}
+    for part, path in files.items():
         if not path.is_file():
-            raise ValueError(f"{folder} is not a text-to-image folder: {part}/{checkpoint.WEIGHTS} is missing")
+            raise ValueError(f"{folder} is not a text-to-image folder: {path} is missing")
         with path.open("rb") as file:
             weights[part] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     recipe = {"weights": weights, "settings": settings_to_names(settings), "size": size}
