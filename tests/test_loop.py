@@ -3,14 +3,20 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
+from dataclasses import replace
 from pathlib import Path
 
+import parallel_run
 import pytest
 import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from maskgil.config import ModelConfig
@@ -129,6 +135,88 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
     assert "\n" not in str(error.value)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_while_logging_is_one_line(tmp_path):
+    """The 40th step's line no longer fits; the checkpoint of the 30th stays. The log is the longest file by far: the
+    limit holds for every file, pytest's own too."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 0, "loss": 0, "padding": "x" * 2**20}) + "\n")
+
+    def filling(index: int) -> dict:
+        if index == 39:
+            resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "log.jsonl").stat().st_size, before[1]))
+        return batch_at(index)
+
+    try:
+        with pytest.raises(ValueError, match="could not write to .*free space, the last checkpoint") as error:
+            train(replace(recipe(), batch_at=filling), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(error.value)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 30 and 40 not in losses(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").write_text("in the way")
+    with pytest.raises(ValueError, match="could not write to"):
+        train(recipe(), tmp_path / "run")
+
+
+def sheet(model: nn.Module, path: Path) -> None:
+    Image.new("RGB", (3, 2), "red").save(path)
+
+
+def test_sheets_reach_the_dashboard(tmp_path):
+    train(recipe(sample=sheet, sample_every=30), tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(image.step, image.width, image.height) for image in events.Images("samples")] == [(30, 3, 2), (60, 3, 2)]
+
+
+def test_nought_is_never(tmp_path):
+    made = recipe(sample=sheet, sample_every=0, valid_at=batch_at, valid_every=0)
+    train(replace(made, save_every=0), tmp_path, stop_at=2)
+    assert not (tmp_path / "samples").exists() and not (tmp_path / "state.pt").exists()
+    assert "valid" not in (tmp_path / "log.jsonl").read_text()
+
+
+def test_wandb_goes_on_in_the_run_of_the_folder(tmp_path, monkeypatch):
+    """Its name alone says nothing: another folder called the same is another run."""
+    started = []
+    wandb = types.SimpleNamespace(init=lambda **options: started.append(options), Error=KeyError)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    for folder, stop_at in (("a", 1), ("a", 2), ("b", 1)):
+        train(recipe(wandb="scenes"), tmp_path / folder / "run", stop_at=stop_at)
+    first, again, other = started
+    assert first == again and first["id"] != other["id"] and first["name"] == other["name"] == "run"
+    assert first["project"] == "scenes" and first["resume"] == "allow" and first["sync_tensorboard"]
+
+    def refuse(**options):
+        raise KeyError("no key\nlog in first")
+
+    wandb.init = refuse
+    with pytest.raises(ValueError, match="wandb does not start: 'no key"):
+        train(recipe(wandb="scenes"), tmp_path / "c")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match="pip install wandb; tensorboard works without"):
+        train(recipe(wandb="scenes"), tmp_path / "c")
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_blocks_learn_the_same(tmp_path):
+    """In a process of its own: shapes are checked here, in the middle of what would be compiled."""
+    code = (
+        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parent.parent)!r}]\n"
+        "from pathlib import Path\n"
+        "import parallel_run as p\n"
+        "made = p.recipe(compile=True)\n"
+        f"p.train(made, Path({str(tmp_path / 'compiled')!r}), stop_at=2)\n"
+        "assert all(b._compiled_call_impl for b in made.players[0].module.generator.layers)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+    train(parallel_run.recipe(), tmp_path / "plain", stop_at=2)
+    assert losses(tmp_path / "compiled")[2] == pytest.approx(losses(tmp_path / "plain")[2], rel=1e-4)
 
 
 def test_rates_warm_up_and_fall():

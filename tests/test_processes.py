@@ -9,7 +9,9 @@ import parallel_run
 import pytest
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from parallel_run import CONFIG, Rows, recipe
+from PIL import Image
 from torch import nn
 
 from maskgil.generator import MaskGIL
@@ -94,6 +96,27 @@ def test_two_processes_hold_half_each(tmp_path, capsys):
     with pytest.raises(ValueError, match="begun without shard=yes"):
         train(recipe(shard=True), tmp_path / "one")
     dist.destroy_process_group()
+
+
+def test_a_sharded_model_is_drawn_where_it_is_trained(tmp_path, monkeypatch):
+    """It is gathered on the CPU, where a large one would draw longer than the other processes wait."""
+    moves, gathered = [], sharded.whole
+
+    def watched(module: nn.Module, shape: nn.Module) -> nn.Module:
+        full = gathered(module, shape)
+        full.to = lambda device: moves.append(device) or full
+        return full
+
+    def sheet(model: nn.Module, path: Path) -> None:
+        assert len(moves) == 1, "drawn before it was moved"
+        Image.new("RGB", (2, 2)).save(path)
+
+    monkeypatch.setattr(sharded, "whole", watched)
+    try:
+        train(recipe(shard=True, sample=sheet), tmp_path, stop_at=1)
+    finally:
+        dist.destroy_process_group()
+    assert moves == [Accelerator().device] and (tmp_path / "samples" / "0000001.png").is_file()
 
 
 def test_batches_that_cannot_be_shared_are_refused():

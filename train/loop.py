@@ -12,17 +12,20 @@ Many processes: each takes its share of a step's batches and holds the whole mod
 import contextlib
 import json
 import os
+import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
@@ -74,7 +77,7 @@ class Recipe:
     recompute: bool = False  # activations of a transformer block anew in the backward pass
     ema: float = 0.999
     workers: int = 1
-    save_every: int = 500  # 0 = never
+    save_every: int = 500  # 0 = never; so for the other two
     sample_every: int = 1000
     valid_every: int = 1000
     valid_at: Callable[[int], dict[str, Any]] | None = None  # batches of the validation loss, which the average has
@@ -138,13 +141,22 @@ def save_whole(payload: Any, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         torch.save(payload, partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's own writer
         partial.unlink(missing_ok=True)
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(f"could not write {path}: {reason}; free space, the last checkpoint is untouched") from None
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """A full disk becomes a ValueError of one line: nothing that is written here is part of a checkpoint."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"could not write to {out}: {error}; free space, the last checkpoint is untouched") from None
 
 
 def _move(batch: dict, device: torch.device) -> dict:
@@ -171,12 +183,22 @@ def restore(module: nn.Module, like: nn.Module, saved: dict[str, Tensor]) -> Non
 
 
 def follow_in_wandb(recipe: Recipe, out: Path) -> None:
-    """Start wandb, which then copies what is written for tensorboard. ValueError when it is not installed."""
+    """Start wandb, which then copies what is written for tensorboard. ValueError when it is not there or refuses.
+
+    The run's id is drawn once and kept in its folder: the folder's name may be that of another run of the project.
+    """
     try:
         import wandb
     except ImportError:
         raise ValueError("wandb= needs the package: pip install wandb; tensorboard works without") from None
-    wandb.init(project=recipe.wandb, name=out.name, dir=str(out), sync_tensorboard=True, resume="allow", id=out.name)
+    note = out / "wandb.id"
+    if not note.is_file():
+        note.write_text(secrets.token_hex(8))
+    options = {"project": recipe.wandb, "name": out.name, "dir": str(out), "id": note.read_text()}
+    try:
+        wandb.init(**options, resume="allow", sync_tensorboard=True)
+    except wandb.Error as error:
+        raise ValueError(f"wandb does not start: {(str(error).strip() or repr(error)).splitlines()[0]}") from None
 
 
 def share(recipe: Recipe, world: int) -> int:
@@ -263,7 +285,8 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
 
     `stop_at` ends the run early at that step, checkpoint written: the same command later goes on from there.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator()
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
     accumulate = share(recipe, world)
@@ -340,8 +363,13 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
         if recipe.sample:
             drawn = finished()
             if accelerator.is_main_process:
-                (out / "samples").mkdir(exist_ok=True)
-                recipe.sample(drawn, out / "samples" / f"{step:07d}.png")
+                sheet = out / "samples" / f"{step:07d}.png"
+                with writing(out):
+                    sheet.parent.mkdir(exist_ok=True)
+                    # A sharded model is gathered on the CPU, where a large one draws for minutes: the others wait in
+                    # their next step, and not for longer than the process group allows.
+                    recipe.sample(drawn.to(device), sheet)
+                    writer.add_image("samples", np.asarray(Image.open(sheet).convert("RGB")), step, dataformats="HWC")
 
     stop = min(recipe.steps, stop_at or recipe.steps)
     batches = _Batches(recipe.batch_at, step * accumulate, stop * accumulate, rank, world)
@@ -358,9 +386,10 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
     if accelerator.is_main_process:
         from torch.utils.tensorboard import SummaryWriter
 
-        if recipe.wandb:
-            follow_in_wandb(recipe, out)
-        writer = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+        with writing(out):
+            if recipe.wandb:
+                follow_in_wandb(recipe, out)
+            writer = SummaryWriter(str(out / "tensorboard"), purge_step=step)
     quiet = not accelerator.is_main_process
     bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, disable=quiet, mininterval=5)
     rows, since, shown, valid = 0, time.monotonic(), {}, None
@@ -387,7 +416,7 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
         step += 1
         rows += sum(len(next(iter(b.values()))) for b in micro) * world
         bar.update()
-        if recipe.valid_at and (step % recipe.valid_every == 0 or step == stop):
+        if recipe.valid_at and recipe.valid_every and (step % recipe.valid_every == 0 or step == stop):
             valid = validate(recipe, average.model, accelerator)
         if writer and (step % 20 == 0 or step == stop):
             rate = rows / (time.monotonic() - since)
@@ -396,19 +425,21 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
             bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()})
             if valid is not None:
                 values, valid = values | {"valid": valid}, None
-            for key, value in values.items():
-                writer.add_scalar(key, value, step)
-            with (out / "log.jsonl").open("a") as log:
-                log.write(json.dumps({"step": step, **values}) + "\n")
+            with writing(out):
+                with (out / "log.jsonl").open("a") as log:
+                    log.write(json.dumps({"step": step, **values}) + "\n")
+                for key, value in values.items():
+                    writer.add_scalar(key, value, step)
         stopping = _agreed(asked_to_stop, device)
         if stopping or (recipe.save_every and (step % recipe.save_every == 0 or step == stop)):
             save()
-        if step % recipe.sample_every == 0 or step == stop:
+        if recipe.sample_every and (step % recipe.sample_every == 0 or step == stop):
             show()
     bar.close()
     if recipe.export and step >= recipe.steps:
         result = finished()
         if accelerator.is_main_process:
-            recipe.export(result, out / "export")
+            with writing(out):
+                recipe.export(result, out / "export")
     accelerator.wait_for_everyone()
     return average.model
