@@ -235,11 +235,14 @@ def test_a_cache_of_the_wrong_scale_is_refused(cached, tmp_path):
 
 def test_batches_are_functions_of_their_number(cached, folder):
     vocabulary = (folder / "text_encoder" / "spiece.model").read_bytes()
-    data = SceneLatents(str(cached), vocabulary, batch=6)
+    data = SceneLatents(str(cached), vocabulary, batch=6, words=200)
     one, two, other = data(3), data(3), data(4)
     assert torch.equal(one["tokens"], two["tokens"]) and torch.equal(one["ids"], two["ids"])
     assert not torch.equal(one["tokens"], other["tokens"]) and one["tokens"].shape == (6, 64, 4)
     assert one["grid"] == (8, 8) and one["ids"].shape == one["mask"].shape
+    assert one["things"].shape == one["parts"].shape == (6, 64) and ((one["things"] > 0) == (one["parts"] > 0)).all()
+    with pytest.raises(ValueError, match="pieces; there are 3 slots"):
+        replace(data, words=3)(0)
 
 
 # --- the recipes ------------------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def test_the_loss_is_linear_in_the_weights_of_its_rows(conditional):
         draws = torch.Generator().manual_seed(3)
         given = torch.tensor(weight) if weight else None
         with torch.no_grad():
-            return model(batch["tokens"], GRID, hidden, given, batch["ids"], batch["mask"], drop, draws).item()
+            return model(batch["tokens"], GRID, hidden, given, batch["ids"], batch["mask"], drop, draws)[0].item()
 
     alone = [loss(*row) for row in torch.eye(4).tolist()]
     assert loss() == pytest.approx(loss(1.0, 1.0, 1.0, 1.0)) == pytest.approx(sum(alone))
@@ -108,7 +108,7 @@ def test_nothing_hidden_is_no_loss(conditional):
     framework = replace(PLAIN, conditional=conditional)
     batch, none = a_batch(framework), torch.zeros(4, 12, dtype=torch.bool)
     drop, draws = torch.zeros(4, dtype=torch.bool), torch.Generator()
-    assert tiny(framework)(batch["tokens"], GRID, none, None, batch["ids"], batch["mask"], drop, draws).item() == 0
+    assert tiny(framework)(batch["tokens"], GRID, none, None, batch["ids"], batch["mask"], drop, draws)[0].item() == 0
 
 
 def test_wrong_choices_are_named():

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,20 +30,25 @@ from tqdm import tqdm
 
 import text_encoder as encoders
 from maskgil import checkpoint
+from maskgil.emigm import EMIGM
 from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_scale, to_tokens
 from maskgil.tokenizers.vq import VQ_PRESETS
 from train.cache import SHARD, scene_number
 from train.data import ScenePixels, SceneTokens, _padded, _pieces
 from train.framework import CodeTrunk, Framework, Method, MethodLoss, generator_for
-from train.likeness import reconstruction
+from train.likeness import Likeness
 from train.loop import Player, Recipe
 from train.optim import OptimConfig
 from train.scenes.captions import caption
+from train.scenes.facts import PARTS, parts
+from train.scenes.layout import Scene
 from train.scenes.render import render
 from train.scenes.sprites import Sprites, things
 
 SIDE = 128  # pixels
-WORDS = 32  # slots for text: the longest caption has 24 pieces, and every slot costs as much as a token
+# Slots for text: every one costs as much as a token, and of 40,000 captions the longest has 27 pieces, END included.
+# What is longer, once in a million, is said anew in training and refused when one draws.
+WORDS = 28
 
 # 16 px a token like the VQ, so that both generators draw 64 tokens. Cells of 4 x 4 pixels enter: at full resolution the
 # same number of parameters costs four times as much.
@@ -64,11 +69,13 @@ class NamedLatents(nn.Module):
 
 @dataclass(frozen=True)
 class KLLoss:
-    """Reconstruction from a sample of the posterior, its divergence from N(0, 1) in nats a number, and names.
+    """Likeness of what is painted from a sample of the posterior, its divergence from N(0, 1) in nats a number, and
+    names.
 
     A small weight: the diffusion head needs latents of a bounded size, not a prior that one could sample.
     """
 
+    likeness: Likeness = field(default_factory=Likeness)
     divergence: float = 1e-3
     naming: float = 0.1
 
@@ -80,16 +87,13 @@ class KLLoss:
         kl = (0.5 * (mean.square() + deviation.square() - 1) - deviation.log()).mean()
         names = modules[0].head(z).float()
         result = model.reconstruct(z).float()
-        loss = (
-            reconstruction(result, pixels)
-            + self.divergence * kl
-            + self.naming * F.cross_entropy(names, batch["covers"])
-        )
+        loss, report = self.likeness(result, batch, pixels, modules, model.net.decoder.conv_out.weight, step)
+        loss = loss + self.divergence * kl + self.naming * F.cross_entropy(names, batch["covers"])
         with torch.no_grad():
             l1 = (result - pixels).abs().mean()
             there = batch["covers"] > 0
             named = (names.argmax(1) == batch["covers"])[there].float().mean()
-        return loss, {"l1": l1, "kl": kl.detach(), "named": named}
+        return loss, report | {"l1": l1, "kl": kl.detach(), "named": named}
 
 
 @torch.no_grad()
@@ -104,12 +108,20 @@ def measured_scale(model: LatentModel, batch_at: Callable[[int], dict], batches:
 
 
 def kl_recipe(
-    sprites: str | None, steps: int, batch: int, lr: float, picture: Callable, config: LatentConfig = SCENES_KL
-) -> Recipe:
-    """See `scenes_kl` in train/recipes.py."""
+    sprites: str | None, steps: int, batch: int, lr: float, picture: Callable, config: LatentConfig = SCENES_KL,
+    likeness: Likeness | None = None, judge: tuple[Player, ...] = (), init: str | None = None, frozen: bool = False,
+) -> Recipe:  # fmt: skip
+    """See `scenes_kl` in train/recipes.py. judge: the PatchGAN's player, where `likeness` has a game."""
     torch.manual_seed(0)
-    named = NamedLatents(LatentModel(config), len(things())).to(memory_format=torch.channels_last)
-    data = ScenePixels(sprites, batch)
+    if frozen and not init:
+        raise ValueError("frozen=yes keeps the encoder of init=FOLDER; which one?")
+    model = checkpoint.load(init, "latent").train() if init else LatentModel(config)
+    config = model.config
+    if frozen:
+        for part in (model.net.encoder, model.net.quant_conv):
+            part.requires_grad_(False)
+    named = NamedLatents(model, len(things())).to(memory_format=torch.channels_last)
+    data = ScenePixels(sprites, batch, seed=1000 * bool(init))
     shown = replace(data, seed=99, batch=8)
 
     def sample(average: NamedLatents, path: Path) -> None:
@@ -118,13 +130,17 @@ def kl_recipe(
         picture([pixels, model.decode(model.encode(pixels), model.grid(*pixels.shape[2:]))], path)
 
     def export(average: NamedLatents, folder: Path) -> None:
-        measured = replace(config, scale=measured_scale(average.model, replace(data, seed=98, crowd=0.0)))
-        checkpoint.save(folder, average.model, "latent", measured.to_dict())
+        shown = replace(data, seed=98, crowd=0.0)
+        scaled = config if frozen else replace(config, scale=measured_scale(average.model, shown))
+        checkpoint.save(folder, average.model, "latent", scaled.to_dict())
 
     return Recipe(
         name="scenes-kl",
         steps=steps,
-        players=(Player(named, KLLoss(), OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6)),),
+        players=(
+            Player(named, KLLoss(likeness or Likeness()), OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6)),
+            *judge,
+        ),
         batch_at=data,
         ema=0.995,
         save_every=250,
@@ -162,7 +178,9 @@ def write_latents(tokenizer: LatentModel, sprites: Sprites, out: Path, total: in
                 drawn.append(render(scene, sprites, rng))
             pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-            mean, deviation = (tokenizer.config.scale * to_tokens(part).float() for part in tokenizer.posterior(pixels))
+            with torch.autocast("cpu", torch.bfloat16):
+                posterior = tokenizer.posterior(pixels)
+            mean, deviation = (tokenizer.config.scale * to_tokens(part).float() for part in posterior)
             means.append(mean)
             deviations.append(deviation)
         mean, deviation = torch.cat(means), torch.cat(deviations)
@@ -207,18 +225,21 @@ def _latents(folder: str) -> LatentCache:
 
 @dataclass(frozen=True)
 class SceneLatents:
-    """Cached latents, sampled anew, with fresh captions: {"tokens": (B, N, C), "grid", "ids", "mask": (B, L)}."""
+    """Cached latents, sampled anew, with fresh captions: {"tokens": (B, N, C), "grid", "ids", "mask": (B, L)}, and what
+    each cell shows: {"things", "parts": (B, N)} (train/scenes/facts.py). No caption has more than `words` pieces."""
 
     folder: str
     vocabulary: bytes
     batch: int = 64
     seed: int = 2
+    words: int = WORDS
 
     def __call__(self, index: int) -> dict:
         rng, table = np.random.default_rng([self.seed, index]), _latents(self.folder)
         chosen = rng.choice(len(table.numbers), self.batch, replace=len(table.numbers) < self.batch)
-        said = [caption(scene_number(int(table.numbers[i]), SIDE, SIDE)[0], rng) for i in chosen]
-        ids, mask = _padded(_pieces(self.vocabulary).encode(said))
+        scenes = [scene_number(int(table.numbers[i]), SIDE, SIDE)[0] for i in chosen]
+        ids, mask = _padded([self._said(scene, rng) for scene in scenes])
+        thing, part = zip(*(parts(scene) for scene in scenes), strict=True)
         noise = torch.from_numpy(rng.standard_normal((self.batch, *table.mean.shape[1:]), np.float32))
         chosen = torch.from_numpy(chosen)
         side = int(table.mean.shape[1] ** 0.5)
@@ -226,8 +247,20 @@ class SceneLatents:
             "tokens": table.mean[chosen].float() + table.std[chosen].float() * noise,
             "ids": ids,
             "mask": mask,
+            "things": torch.from_numpy(np.stack(thing)).flatten(1),
+            "parts": torch.from_numpy(np.stack(part)).flatten(1),
             "grid": (side, side),
         }
+
+    def _said(self, scene: Scene, rng: np.random.Generator) -> list[int]:
+        """Pieces of a caption that fits, END not among them."""
+        for _ in range(20):
+            pieces = _pieces(self.vocabulary).encode(caption(scene, rng))
+            if len(pieces) < self.words:
+                return pieces
+        raise ValueError(
+            f"the text encoder cuts {caption(scene, rng)!r} into {len(pieces)} pieces; there are {self.words} slots"
+        )
 
 
 def main(arguments: list[str]) -> None:
@@ -245,12 +278,14 @@ def main(arguments: list[str]) -> None:
 def method_recipe(
     name: str, framework: Framework, cache: str, text_encoder: str, steps: int, batch: int, lr: float,
     muon_lr: float | None, width: int, depth: int, heads: int, head: tuple[int, int], repeats: int = 4, seed: int = 0,
-    valid: str = "", codes: int = 0, **maskgil: Any,
+    valid: str = "", codes: int = 0, layout: float = 0.0, things_first: bool = False, init: str = "",
+    compile: bool = False, **maskgil: Any,
 ) -> Recipe:  # fmt: skip
     """A text-driven generator of `framework` on a cache of its kind of tokens; the text encoder stays as it is.
 
     Exports generator/ alone. `valid`: a cache of other scenes, for the validation loss; `codes`: how many, when it is
-    not the tokenizer of scenes that made them; `maskgil`: as in generator_for.
+    not the tokenizer of scenes that made them; `layout`, `things_first`: as in MethodLoss; `init`: a folder with
+    generator/ to go on from, whatever its sizes; `maskgil`: as in generator_for.
     """
     torch.manual_seed(seed)
     encoder = encoders.load(text_encoder)
@@ -271,7 +306,7 @@ def method_recipe(
         generator = generator_for(
             framework, width, depth, heads, (side, side), text, channels=_latents(cache).mean.shape[2], head=head
         )
-        data = SceneLatents(cache, encoder.vocabulary, batch, seed=2 + seed)
+        data = SceneLatents(cache, encoder.vocabulary, batch, seed=2 + seed, words=text[1])
     else:
         data = SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed)
         codes = codes or VQ_PRESETS["scenes"].codebook_size
@@ -280,6 +315,9 @@ def method_recipe(
         "tokenizer_hash": note["tokenizer"],
         "text_encoder_hash": checkpoint.fingerprint(encoder.identity()),
     }
+
+    if init:
+        generator = _begun(Path(init) / "generator", generator, hashes)
 
     def export(average: Method, folder: Path) -> None:
         kind = "emigm" if continuous else "maskgil"
@@ -290,19 +328,31 @@ def method_recipe(
         steps=steps,
         players=(
             Player(
-                Method(generator, encoder, repeats=repeats),
-                MethodLoss(framework),
+                Method(generator, encoder, repeats=repeats, kinds=(len(things()) + 1, PARTS) if layout else ()),
+                MethodLoss(framework, layout=layout, things_first=things_first),
                 OptimConfig(lr=lr, muon_lr=muon_lr, betas=(0.9, 0.95), warmup=50, decay=0.5),
             ),
         ),
         batch_at=data,
         seed=seed,
+        compile=compile,
         ema=0.995,
         save_every=200,
         valid_at=replace(data, folder=valid, seed=1000) if valid else None,
         valid_every=steps,
         export=None if isinstance(generator, CodeTrunk) else export,  # an experiment's model, which nothing opens
     )
+
+
+def _begun(folder: Path, like: nn.Module, hashes: dict[str, str]) -> nn.Module:
+    """The generator of a folder, in training. ValueError unless it is of the kind of `like` and of these parts."""
+    if isinstance(like, CodeTrunk):
+        raise ValueError("codes under a masked autoencoder are an experiment, of which no folder is kept: no init=")
+    about = checkpoint.describe(folder)
+    for what, name in (("tokenizer", "tokenizer_hash"), ("text encoder", "text_encoder_hash")):
+        if about.get(name) != hashes[name]:
+            raise ValueError(f"{folder} was trained with {what} {about.get(name)}; this run has {hashes[name]}")
+    return checkpoint.load(folder, "emigm" if isinstance(like, EMIGM) else "maskgil").train()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from maskgil.emigm import EMIGM, EMIGMConfig, training_mask
 from maskgil.generator import MaskGIL
 from maskgil.schedules import CURVES, Curve, arccos, cosine, exact_mask, exp, independent_mask, linear
 from train.loop import Part
+from train.objectives import layout_loss
 
 Masking = Literal["exact", "independent"]
 Weighting = Literal["one", "bound"]
@@ -72,6 +73,14 @@ class Framework:
     def weights(self, u: Float[Tensor, " B"]) -> Float[Tensor, " B"] | None:
         """w(t) of each row; None is 1."""
         return None if self.weighting == "one" else self.curve.weight(u)
+
+
+def brought_forward(
+    hidden: Bool[Tensor, "B N"], early: Float[Tensor, "B N"], generator: torch.Generator
+) -> Bool[Tensor, "B N"]:
+    """As many hidden tokens in each row, at other places: `early`, in [0, 1], draws a place forward (random_mask)."""
+    order = (torch.rand(hidden.shape, generator=generator) - early).argsort(1).argsort(1)
+    return order < hidden.sum(1, keepdim=True)
 
 
 # The papers' own choices. MaskGIL's is the released code's but for two habits of it, label smoothing and the scoring of
@@ -140,10 +149,19 @@ class CodeTrunk(nn.Module):
         return self.output(self.trunk(self.embedding(tokens.masked_fill(hole, 0)), hole, condition, drop))
 
 
+def late_blocks(generator: nn.Module) -> tuple[nn.ModuleList, int]:
+    """The last blocks of a generator, which see every position, the image's last; and their width."""
+    if isinstance(generator, MaskGIL):
+        return generator.layers, generator.config.dim
+    trunk = generator.trunk if isinstance(generator, CodeTrunk) else generator
+    return trunk.decoder_blocks, trunk.config.width
+
+
 class Method(nn.Module):
     """A generator, the text encoder in front of it, and the loss of `conditional`, as one module to train.
 
     smoothing  of labels, for codes;  repeats: times and noises that the diffusion head sees of each hidden token
+    kinds      answers of heads that must say, halfway up the last blocks, what each cell will show (LaidOut)
     """
 
     def __init__(
@@ -152,10 +170,14 @@ class Method(nn.Module):
         text_encoder: nn.Module,
         smoothing: float = 0.0,
         repeats: int = 4,
+        kinds: tuple[int, ...] = (),
     ):
         super().__init__()
         self.generator, self.text_encoder = generator, text_encoder
         self.smoothing, self.repeats = smoothing, repeats
+        blocks, width = late_blocks(generator)
+        self.watched = len(blocks) // 2
+        self.heads = nn.ModuleList(nn.Linear(width, kind) for kind in kinds)
 
     def forward(
         self,
@@ -167,35 +189,55 @@ class Method(nn.Module):
         mask: Bool[Tensor, "B L"],
         drop: Bool[Tensor, " B"],
         generator: torch.Generator,
-    ) -> Float[Tensor, ""]:
-        """Mean over the hidden tokens of weight * -log p, or of the diffusion loss that bounds it."""
+    ) -> tuple[Float[Tensor, ""], list[Tensor]]:
+        """Mean over hidden tokens of w * -log p, or of the diffusion loss that bounds it; then the heads' logits."""
         condition = Condition(self.text_encoder(ids, mask), mask)
-        if isinstance(self.generator, EMIGM):
-            z = self.generator(tokens, hidden, condition, drop)
-            return self.generator.loss(z, tokens, hidden, generator, self.repeats, weight)
-        logits = self.generator(tokens.masked_fill(hidden, self.generator.config.mask_id), grid, condition, drop)
+        continuous, seen = isinstance(self.generator, EMIGM), []
+        given = (tokens, hidden) if continuous else (tokens.masked_fill(hidden, self.generator.config.mask_id), grid)
+        watch = late_blocks(self.generator)[0][self.watched].register_forward_hook(
+            lambda block, given, out: seen.append(out[:, -hidden.shape[1] :])
+        )
+        try:
+            out = self.generator(*given, condition, drop)
+        finally:
+            watch.remove()
+        cells = F.rms_norm(seen[0], seen[0].shape[-1:])
+        answers = [head(cells) for head in self.heads]
+        if continuous:
+            return self.generator.loss(out, tokens, hidden, generator, self.repeats, weight), answers
         wrong = F.cross_entropy(
-            logits[hidden].float(), tokens[hidden], label_smoothing=self.smoothing, reduction="none"
+            out[hidden].float(), tokens[hidden], label_smoothing=self.smoothing, reduction="none"
         )
         if weight is not None:
             wrong = wrong * weight[:, None].expand_as(hidden)[hidden]
-        return wrong.sum() / max(len(wrong), 1)  # nothing may be hidden by an independent mask
+        return wrong.sum() / max(len(wrong), 1), answers  # nothing may be hidden by an independent mask
 
 
 @dataclass(frozen=True)
 class MethodLoss:
-    """The framework as what the loop calls. caption_dropout: share of rows that see no text, for guidance."""
+    """The framework as what the loop calls.
+
+    caption_dropout  share of rows that see no text, for guidance
+    layout           weight of what the heads of the module say of the hidden cells
+    things_first     hide the cells of things before those of the background, in each row to another degree, as many
+                     cells as ever (MaskedTokens)
+    """
 
     framework: Framework
     caption_dropout: float = 0.1
+    layout: float = 0.0
+    things_first: bool = False
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Part, dict]:
         tokens, device = batch["tokens"], batch["tokens"].device
         host = torch.Generator().manual_seed(generator.initial_seed())  # masks are drawn on the CPU
         hidden, u = self.framework.masks(len(tokens), tokens.shape[1], host)
+        if self.things_first:
+            early = torch.rand(len(tokens), 1, generator=host) * (batch["things"] > 0).cpu()
+            hidden = brought_forward(hidden, early, host)
         weight = self.framework.weights(u)
         drop = torch.rand(len(tokens), generator=host) < self.caption_dropout
-        mean = modules[0](
+        mean, answers = modules[0](
             tokens,
             tuple(batch["grid"]),
             hidden.to(device),
@@ -206,7 +248,11 @@ class MethodLoss:
             generator,
         )
         count = hidden.sum().clamp_min(1).to(device)
-        return Part(mean * count, count), {"masked": hidden.float().mean()}
+        report = {"masked": hidden.float().mean(), "tokens": mean.detach()}
+        if answers and hidden.any():
+            extra, told = layout_loss(answers, batch, hidden.to(device))
+            mean, report = mean + self.layout * extra, report | told
+        return Part(mean * count, count), report
 
 
 def generator_for(

@@ -18,8 +18,9 @@ from maskgil.config import PRESETS
 from maskgil.generator import MaskGIL
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from text_encoder.bundled import BundledEncoder, train_vocabulary
+from train.causal import CAUSAL
 from train.data import SceneFacts, ScenePixels, SceneTokens, SceneTruth, TokensAndPixels
-from train.large import Options, masked_recipe
+from train.large import Options, large_recipe
 from train.likeness import Likeness, PatchGAN, patchgan_loss
 from train.loop import Player, Recipe
 from train.objectives import (
@@ -308,24 +309,39 @@ def scenes_observer(sprites: str | None = None, steps: int = 3000, batch: int = 
     )
 
 
-def scenes_kl(sprites: str | None = None, steps: int = 6000, batch: int = 16, lr: float = 1e-3) -> Recipe:
-    """The bundled continuous tokenizer: 16 px a token, 16 channels (train/continuous.py)."""
+def scenes_kl(
+    sprites: str | None = None, steps: int = 6000, batch: int = 16, lr: float = 1e-3, init: str | None = None,
+    frozen: bool = False, observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None,
+    adversarial: float = 0.5,
+) -> Recipe:  # fmt: skip
+    """The bundled continuous tokenizer: 16 px a token, 16 channels (train/continuous.py). `init`: one to go on from.
+
+    `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
+    `frozen`: the encoder stays, and with it all cached latents: only the decoder learns.
+    """
     from train.continuous import kl_recipe  # diffusers takes seconds to load
 
-    return kl_recipe(sprites, steps, batch, lr, picture)
+    likeness = Likeness(load_observer(observer) if observer else None, perceptual, adversarial_from, adversarial)
+    return kl_recipe(
+        sprites, steps, batch, lr, picture, likeness=likeness, judge=_judge(adversarial_from), init=init, frozen=frozen
+    )
 
 
 def scenes_emigm(
     cache: str = "cache/latents", text_encoder: str = "weights/scenes/text_encoder", steps: int = 8000,
-    batch: int = 64, lr: float = 1e-3, muon_lr: float = 0.02, repeats: int = 4, valid: str = "",
+    batch: int = 64, lr: float = 1e-3, muon_lr: float = 0.02, repeats: int = 2, valid: str = "", init: str = "",
+    compile: bool = False,
 ) -> Recipe:  # fmt: skip
-    """The bundled eMIGM on cached latents; the text encoder of scenes stays as it is."""
+    """The bundled eMIGM on cached latents; the text encoder of scenes stays as it is.
+
+    `init`: an export or a model folder whose generator goes on. `compile`: as for scenes-generator.
+    """
     from train.continuous import method_recipe
     from train.framework import METHODS
 
     return method_recipe(
-        "scenes-emigm", METHODS["emigm"], cache, text_encoder, steps, batch, lr, muon_lr, width=192, depth=12, heads=6,
-        head=(3, 256), repeats=repeats, valid=valid,
+        "scenes-emigm", METHODS["emigm"], cache, text_encoder, steps, batch, lr, muon_lr, width=176, depth=8, heads=4,
+        head=(2, 192), repeats=repeats, valid=valid, layout=0.5, things_first=True, init=init, compile=compile,
     )  # fmt: skip
 
 
@@ -360,7 +376,7 @@ def _large(name: str, preset: str, data: str, init: str, valid: str, options: Op
     if preset == "t2i-xxl":
         text = PRESETS["t2i-xl"]
         config = replace(config, classes=None, text_dim=text.text_dim, null_length=text.null_length)
-    return masked_recipe(name, config, data, init, valid, options, picture)
+    return large_recipe(name, config, data, init, valid, options, picture)
 
 
 def t2i_xl_256(data: str, init: str = "", valid: str = "", options: Options = Options()) -> Recipe:  # noqa: B008
@@ -415,6 +431,25 @@ def c2i_xxl(
 ) -> Recipe:  # fmt: skip
     """Class-driven, 1.4B, sharded over all GPUs."""
     return _large("c2i-xxl", "xxl", data, init, valid, options)
+
+
+def t2i_xl_ar(
+    data: str, init: str = "", valid: str = "", options: Options = Options(smoothing=0.0)  # noqa: B008
+) -> Recipe:
+    """The autoregressive twin of t2i-xl, on a cache of any size; init= may be a converted LlamaGen GPT."""
+    config = replace(PRESETS["t2i-xl"], causal=True)
+    return large_recipe("t2i-xl-ar", config, data, init, valid, options, picture, CAUSAL)
+
+
+def c2i_ar(
+    data: str, preset: str = "b", init: str = "", valid: str = "",
+    options: Options = replace(CLASS_DRIVEN, smoothing=0.0),  # noqa: B008
+) -> Recipe:  # fmt: skip
+    """The twin of a class-driven model: preset b, l, xl or xxl; init= may be a converted LlamaGen GPT."""
+    if preset not in ("b", "l", "xl", "xxl"):
+        raise ValueError(f"preset={preset}: choose b, l, xl or xxl")
+    config = replace(PRESETS[preset], causal=True)
+    return large_recipe("c2i-ar", config, data, init, valid, options, picture, CAUSAL)
 
 
 def lora(
