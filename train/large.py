@@ -1,6 +1,7 @@
 """The recipes for people with GPUs: text- and class-driven models on cached features, in stages of growing pictures.
 
-`masked_recipe` makes them; train/recipes.py names them. `Options` are what the command line may change.
+`large_recipe` makes them, of MaskGIL (`MASKED`) or of its twin (train/causal.py); train/recipes.py names them.
+`Options` are what the command line may change.
 """
 
 import math
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from maskgil import checkpoint
+from maskgil.autoregressive import Autoregressive
 from maskgil.condition import Condition
 from maskgil.config import ModelConfig
 from maskgil.decoding import Canvas, fill, parallel
@@ -79,9 +81,44 @@ class Cosine:
         return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
 
 
-def masked_recipe(
-    name: str, config: ModelConfig, data: str, init: str, valid: str, options: Options, show: Callable
-) -> Recipe:
+@dataclass(frozen=True)
+class Trunk:
+    """What the recipes train: MaskGIL, or its autoregressive twin.
+
+    kinds      of the folders that it may go on from, as their config.json says
+    build      (config, the model to go on from or None) -> a new model; the weights come afterwards
+    objective  its loss, with the options' dropouts
+    draw       (model, condition, blank canvas, guidance) -> the canvas filled, for sample sheets
+    folder     where it lies in an export
+    """
+
+    kinds: tuple[str, ...]
+    build: Callable[[ModelConfig, Any], MaskGIL | Autoregressive]
+    objective: Callable[[Options], Callable]
+    draw: Callable[[Any, Condition, Canvas, Guidance | None], Canvas]
+    folder: str
+
+
+def _in_eight_steps(model: MaskGIL, condition: Condition, canvas: Canvas, guidance: Guidance | None) -> Canvas:
+    rows, tokens = canvas.hole.shape
+    plan = parallel(tokens, steps=8, guidance=guidance, seeds=list(range(rows)), device=canvas.hole.device)
+    *_, last = fill(TokenPainter(model, condition), canvas, plan)
+    return last
+
+
+MASKED = Trunk(
+    kinds=("maskgil",),
+    build=lambda config, before: MaskGIL(config),
+    objective=lambda o: MaskedFeatures(o.caption_dropout, o.smoothing, o.everywhere, seed=o.seed),
+    draw=_in_eight_steps,
+    folder="generator",
+)
+
+
+def large_recipe(
+    name: str, config: ModelConfig, data: str, init: str, valid: str, options: Options, show: Callable,
+    trunk: Trunk = MASKED,
+) -> Recipe:  # fmt: skip
     """A recipe over the cache `data`; `valid` is a cache for the validation loss, `init` a model to go on from.
 
     `show(rows of pixels, path)` draws a sheet. Raises ValueError when cache, model and options do not fit together.
@@ -95,19 +132,18 @@ def masked_recipe(
     note = FeatureCache.open(data).note
     if valid and (other := FeatureCache.open(valid).note) != note:
         raise ValueError(f"{valid} and {data} differ in {', '.join(k for k in note if other.get(k) != note[k])}")
-    model = _started(config, note, data, init, options)
-    objective = MaskedFeatures(options.caption_dropout, options.smoothing, options.everywhere, seed=options.seed)
+    model = _started(config, note, data, init, options, trunk)
     rates = OptimConfig(
         lr=options.lr, weight_decay=options.weight_decay, warmup=options.warmup, decay=0.0, clip=options.clip
     )
 
     def export(average: Driven, folder: Path) -> None:
-        save_generator(average.generator, note, folder / "generator")
+        save_generator(average.generator, note, folder / trunk.folder)
 
     return Recipe(
         name=name,
         steps=options.steps,
-        players=(Player(Driven(model), objective, rates),),
+        players=(Player(Driven(model), trunk.objective(options), rates),),
         batch_at=Features(data, options.micro, options.seed),
         seed=options.seed,
         batches=options.batch // options.micro,
@@ -120,7 +156,7 @@ def masked_recipe(
         workers=options.workers,
         save_every=options.save_every,
         sample_every=options.sample_every,
-        sample=sampler(data, options.tokenizer, note, show) if options.tokenizer else None,
+        sample=sampler(data, options.tokenizer, note, show, trunk) if options.tokenizer else None,
         valid_every=options.valid_every,
         valid_at=Features(valid, options.micro, seed=1) if valid else None,
         export=export,
@@ -128,17 +164,20 @@ def masked_recipe(
     )
 
 
-def save_generator(model: MaskGIL, note: dict[str, Any], folder: Path) -> None:
-    """Write a generator with the fingerprints of what made its tokens and text states."""
+def save_generator(model: MaskGIL | Autoregressive, note: dict[str, Any], folder: Path) -> None:
+    """Write a generator, or a twin, with the fingerprints of what made its tokens and text states."""
     notes = {"tokenizer_hash": note["tokenizer"]}
     if "text_encoder" in note:
         notes["text_encoder_hash"] = note["text_encoder"]
     if note.get("classes"):
         notes["classes"] = note["classes"]
-    checkpoint.save(folder, model, "maskgil", model.config.to_dict(), **notes)
+    kind = model.kind if isinstance(model, Autoregressive) else "maskgil"
+    checkpoint.save(folder, model, kind, model.config.to_dict(), **notes)
 
 
-def _started(config: ModelConfig, note: dict[str, Any], data: str, init: str, options: Options) -> MaskGIL:
+def _started(
+    config: ModelConfig, note: dict[str, Any], data: str, init: str, options: Options, trunk: Trunk
+) -> MaskGIL | Autoregressive:
     """The model of `init`, or a new one of the config with the codes and the condition of the cache."""
     if (config.classes is None) != ("width" in note):
         has = "captions" if "width" in note else "classes"
@@ -147,20 +186,22 @@ def _started(config: ModelConfig, note: dict[str, Any], data: str, init: str, op
     wanted |= {"text_dim": note["width"]} if "width" in note else {"classes": len(note["classes"])}
     torch.manual_seed(options.seed)
     if not init:
-        return MaskGIL(replace(config, **wanted))
+        return trunk.build(replace(config, **wanted), None)
     folder = Path(init) / "generator" if (Path(init) / "generator").is_dir() else Path(init)
     held = checkpoint.describe(folder)
+    if held["kind"] not in trunk.kinds:
+        raise ValueError(f"{init} holds a model of kind {held['kind']!r}; {' or '.join(trunk.kinds)} is needed here")
     for part in ("tokenizer", "text_encoder"):
         if held.get(f"{part}_hash", note.get(part)) != note.get(part):
             raise ValueError(
                 f"{init} was trained with the {part.replace('_', ' ')} {held[f'{part}_hash']}, {data} was made with "
                 f"{note.get(part)}: make the cache with the model's own"
             )
-    model = checkpoint.load(folder, "maskgil")
+    model = checkpoint.load(folder)
     for key in ("codebook_size", "text_dim", "classes"):
         if key in wanted and getattr(model.config, key) != wanted[key]:
             raise ValueError(f"{init} has {key} {getattr(model.config, key)}, {data} needs {wanted[key]}")
-    fresh = MaskGIL(replace(model.config, token_dropout=options.token_dropout))
+    fresh = trunk.build(replace(model.config, token_dropout=options.token_dropout), model)
     fresh.load_state_dict(model.state_dict())
     return fresh
 
@@ -169,7 +210,9 @@ def condition_of(batch: dict[str, Tensor]) -> Condition:
     return Condition.classes(batch["labels"]) if "labels" in batch else Condition(batch["states"], batch["mask"])
 
 
-def sampler(data: str, tokenizer: str, note: dict[str, Any], show: Callable) -> Callable[[Driven, Path], None]:
+def sampler(
+    data: str, tokenizer: str, note: dict[str, Any], show: Callable, trunk: Trunk = MASKED
+) -> Callable[[Driven, Path], None]:
     """Draws what the cache's captions ask for, above the cached pictures themselves.
 
     Raises ValueError when the tokenizer is not the one of the cache.
@@ -185,9 +228,8 @@ def sampler(data: str, tokenizer: str, note: dict[str, Any], show: Callable) -> 
         grid, config = batch["grid"], average.generator.config
         canvas = Canvas.blank(SHOWN, grid, config.mask_id, device)
         guidance = Guidance(3.5) if config.null != "none" else None
-        plan = parallel(grid[0] * grid[1], steps=8, guidance=guidance, seeds=list(range(SHOWN)), device=device)
-        painter = TokenPainter(average.generator, condition_of(batch).to(device, average.generator.norm.weight.dtype))
-        *_, last = fill(painter, canvas, plan)
+        condition = condition_of(batch).to(device, average.generator.norm.weight.dtype)
+        last = trunk.draw(average.generator, condition, canvas, guidance)
         vq.to(device)
         show([vq.decode(last.tokens, grid), vq.decode(batch["tokens"], grid)], path)
 

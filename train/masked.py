@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from maskgil import noise
+from maskgil.autoregressive import Autoregressive
 from maskgil.condition import Condition
 from maskgil.generator import MaskGIL
 from maskgil.schedules import Curve, arccos, exact_mask
@@ -22,9 +23,9 @@ MASKS = 64  # a stream of its own, apart from those that sampling draws from (ma
 
 
 class Driven(nn.Module):
-    """A generator with its condition as plain tensors, which is what DDP and FSDP pass on."""
+    """A generator, or its twin, with its condition as plain tensors, which is what DDP and FSDP pass on."""
 
-    def __init__(self, generator: MaskGIL):
+    def __init__(self, generator: MaskGIL | Autoregressive):
         super().__init__()
         self.generator = generator
 
