@@ -1,9 +1,10 @@
-"""Paint over a part of a picture: its tokens outside the brushed cells stay, and so do its pixels.
+"""Paint over a part of a picture: its tokens outside the holes stay, and so do its pixels.
 
-A picture is cut into the cells of its tokens. What is brushed becomes holes that the model fills under new words; what
-is not brushed is given to it, and the original pixels are put back there afterwards, to the last bit.
+A picture is cut into the cells of its tokens. Some of them become holes that the model fills under new words: those
+that are brushed, any, those that the new words contradict, or new ones beyond the edge. The others are given to it, and
+the original pixels are put back there afterwards, to the last bit.
 
-N tokens, H W pixels.
+N tokens, C channels of a continuous one, H W pixels. Sizes are (width, height) in pixels.
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,8 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from maskgil import noise
+from maskgil import noise, repaint
+from maskgil.condition import Condition
 from maskgil.decoding import Canvas
 from maskgil.pipeline import TextToImage
 
@@ -29,15 +31,37 @@ class Start:
     grid: tuple[int, int]
     image: Image.Image
 
+    @property
+    def cells(self) -> str:
+        """The holes, numbered line by line, in runs: "3-5 17"."""
+        runs: list[list[int]] = []
+        for cell in self.hole.nonzero()[:, 0].tolist():
+            if runs and runs[-1][1] == cell - 1:
+                runs[-1][1] = cell
+            else:
+                runs.append([cell, cell])
+        return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
     def canvas(self, n: int) -> Canvas:
         """The same start for each of n pictures."""
         return Canvas(self.tokens[None].repeat_interleave(n, 0), self.hole.repeat(n, 1), self.grid)
 
     def paste_back(self, drawn: Image.Image) -> Image.Image:
-        """The drawn picture with the original's pixels wherever nothing was brushed."""
+        """The drawn picture with the original's pixels wherever there was no hole."""
         rows, columns = self.grid
         cells = Image.fromarray(self.hole.view(rows, columns).cpu().numpy().astype(np.uint8) * 255, "L")
         return Image.composite(drawn, self.image, cells.resize(drawn.size, Image.Resampling.NEAREST))
+
+
+@dataclass(frozen=True)
+class Extension:
+    """More room around a picture: the side to which it goes on, the size that it then has, and where in that it lies,
+    in cells from the left and from the top."""
+
+    side: str
+    size: tuple[int, int]
+    left: int
+    top: int
 
 
 def fitted(image: Image.Image, sizes: Iterable[tuple[int, int]]) -> Image.Image:
@@ -65,10 +89,73 @@ def start(model: TextToImage, image: Image.Image, cells: Iterable[int]) -> Start
         raise ValueError("nothing is brushed: paint over what should change")
     if brushed[0] < 0 or brushed[-1] >= count:
         raise ValueError(f"cell {brushed[-1]} of {count}: brush on the picture itself")
-    array = torch.from_numpy(np.asarray(image.convert("RGB"), np.float32).copy()).permute(2, 0, 1)[None]
-    tokens = model.tokenizer.encode((array / 127.5 - 1).to(model.device))[0]
     hole = torch.zeros(count, dtype=torch.bool, device=model.device)
     hole[brushed] = True
+    return Start(_tokens(model, image), hole, grid, image.convert("RGB"))
+
+
+def extensions(size: tuple[int, int], sizes: Iterable[tuple[int, int]], cell: int) -> list[Extension]:
+    """The ways in which a picture of this size can go on, given the sizes that the model draws and its cells' side.
+
+    It goes on to one side where the other measure stays, and around onto any size that holds it.
+    """
+    found = []
+    for width, height in sizes:
+        right, down = (width - size[0]) // cell, (height - size[1]) // cell
+        if min(right, down) < 0 or (width, height) == tuple(size):
+            continue
+        places = {"around": (right // 2, down // 2)}
+        if not down:
+            places |= {"right": (0, 0), "left": (right, 0)}
+        if not right:
+            places |= {"down": (0, 0), "up": (0, down)}
+        found += [Extension(side, (width, height), *place) for side, place in places.items()]
+    return found
+
+
+def closed(size: tuple[int, int], ways: Iterable[Extension]) -> str:
+    """Why a picture cannot go on to the sides to which there is no way; an empty text when it can to all."""
+    open_to, (width, height) = {way.side for way in ways}, size
+    if not open_to:
+        return f"nothing that the model draws is larger than {width} × {height}"
+    reasons = []
+    if "left" not in open_to:
+        reasons.append(f"not to the left or right: it draws nothing wider that is {height} high")
+    if "up" not in open_to:
+        reasons.append(f"not up or down: it draws nothing higher that is {width} wide")
+    return "; ".join(reasons)
+
+
+@torch.no_grad()
+def extend(model: TextToImage, image: Image.Image, way: Extension) -> Start:
+    """A start from a picture that lies on a larger grid, whose other cells are holes."""
+    (rows, columns), (height, width) = model.grid(model.checked_size(way.size)), model.grid(image.size)
+    tokens = _tokens(model, image)
+    inside = (slice(way.top, way.top + height), slice(way.left, way.left + width))
+    placed = tokens.new_zeros(rows, columns, *tokens.shape[1:])
+    placed[inside] = tokens.unflatten(0, (height, width))
+    hole = torch.ones(rows, columns, dtype=torch.bool, device=model.device)
+    hole[inside] = False
+    side = model.tokenizer.config.downsample
+    room = Image.new("RGB", way.size)
+    room.paste(image.convert("RGB"), (way.left * side, way.top * side))
+    return Start(placed.flatten(0, 1), hole.flatten(), (rows, columns), room)
+
+
+@torch.no_grad()
+def reword(model: TextToImage, image: Image.Image, old: Condition, new: Condition, seed: int, margin: float) -> Start:
+    """A start from a picture of the old words: its holes are the cells that the new words make less likely, by more
+    than `margin` nats (maskgil/repaint.py).
+
+    Raises ValueError when there are none, and for a model of continuous tokens, which have no likelihood.
+    """
+    if model.continuous:
+        raise ValueError("this model cannot tell what new words change, since its tokens are vectors: brush over it")
+    tokens, grid = _tokens(model, image), model.grid(model.checked_size(image.size))
+    given = Canvas(tokens[None], torch.zeros(1, len(tokens), dtype=torch.bool, device=model.device), grid)
+    hole = repaint.reconsider(model.generator, given, old, new, [seed], margin=margin).canvas.hole[0]
+    if not hole.any():
+        raise ValueError("the new words contradict nothing in the picture: brush over what should change")
     return Start(tokens, hole, grid, image.convert("RGB"))
 
 
@@ -77,3 +164,8 @@ def scattered(share: float, seed: int, grid: tuple[int, int]) -> list[int]:
     count = grid[0] * grid[1]
     draw = noise.uniform(torch.tensor([seed]), noise.Stream.REPAINT, torch.tensor([0]), count, 1)[0, :, 0]
     return draw.argsort()[: max(1, round(share * count))].tolist()
+
+
+def _tokens(model: TextToImage, image: Image.Image) -> Int[Tensor, " N"] | Float[Tensor, "N C"]:
+    array = torch.from_numpy(np.asarray(image.convert("RGB"), np.float32).copy()).permute(2, 0, 1)[None]
+    return model.tokenizer.encode((array / 127.5 - 1).to(model.device))[0]

@@ -1,17 +1,21 @@
-"""Painting over: what is not brushed stays, to the last bit of token and pixel."""
+"""Painting over, going on beyond the edge, changing with the words: what is no hole stays, to the last bit of token and
+pixel."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from app_fixtures import tiny_model
+from app_fixtures import tiny_latents, tiny_model
 from PIL import Image
 
 from app import edit
 from app.engine import Engine, Status
 from app.request import Request
+from maskgil import repaint
+from maskgil.decoding import Canvas
 from maskgil.pipeline import TextToImage
 
 SECONDS = 120
@@ -63,6 +67,82 @@ def test_a_step_shows_the_picture_with_its_holes(engine: Engine, model: TextToIm
 def test_a_few_cells_take_no_more_steps_than_cells(engine: Engine, model: TextToImage, photo: Image.Image):
     job = engine.submit(Request("a cat", 3, size=(96, 64), steps=8), start=edit.start(model, photo, [5, 6]))
     assert job.wait(SECONDS) and [frame.of for frame in job.frames] == [2, 2]
+
+
+def test_the_mask_is_written_in_runs(model: TextToImage, photo: Image.Image):
+    start = edit.start(model, photo, [95, 0, 1, 2, 12, 40, 41])
+    assert start.cells == "0-2 12 40-41 95"
+
+
+SIZES = [(128, 128), (96, 96), (160, 96), (96, 160)]  # those of the bundled model
+
+
+def test_a_picture_goes_on_where_the_model_has_a_size_for_it():
+    ways = {(way.side, way.size): (way.left, way.top) for way in edit.extensions((96, 96), SIZES, 8)}
+    assert ways == {
+        ("around", (128, 128)): (2, 2),
+        ("around", (160, 96)): (4, 0),
+        ("right", (160, 96)): (0, 0),
+        ("left", (160, 96)): (8, 0),
+        ("around", (96, 160)): (0, 4),
+        ("down", (96, 160)): (0, 0),
+        ("up", (96, 160)): (0, 8),
+    }
+    assert edit.closed((96, 96), edit.extensions((96, 96), SIZES, 8)) == ""
+    assert edit.extensions((128, 128), SIZES, 8) == []
+    assert "larger than 128 × 128" in edit.closed((128, 128), [])
+    wider = edit.extensions((64, 64), [(64, 64), (96, 64)], 8)
+    assert {way.side for way in wider} == {"left", "right", "around"}
+    assert edit.closed((64, 64), wider) == "not up or down: it draws nothing higher that is 64 wide"
+
+
+@pytest.mark.parametrize(("side", "left"), [("right", 0), ("left", 4), ("around", 2)])
+def test_beyond_the_edge_it_is_drawn_and_within_it_stays(engine: Engine, model: TextToImage, side: str, left: int):
+    photo = Image.effect_noise((64, 64), 90).convert("RGB")
+    (way,) = [way for way in edit.extensions(photo.size, model.sizes, 8) if way.side == side]
+    start = edit.extend(model, photo, way)
+    job = engine.submit(Request("a cat", 3, size=way.size, steps=4, n=2), start=start)
+    assert job.wait(SECONDS) and job.status is Status.DONE, job.error
+    given = edit.start(model, photo, [0]).tokens.view(8, 8)
+    for tokens, image in zip(job.frames[-1].canvas.tokens, job.pictures(), strict=True):
+        assert torch.equal(tokens.view(8, 12)[:, left : left + 8], given), "as the picture alone is read"
+        assert image.size == (96, 64)
+        assert image.crop((8 * left, 0, 8 * left + 64, 64)).tobytes() == photo.tobytes()
+    assert int(start.hole.sum()) == 32 and not start.hole.view(8, 12)[:, left : left + 8].any()
+
+
+def test_what_lies_beyond_the_edge_cannot_matter(engine: Engine, model: TextToImage, photo: Image.Image):
+    """The tokens under the holes are placeholders: others draw the same picture."""
+    start = edit.extend(model, photo.crop((0, 0, 64, 64)), edit.Extension("right", (96, 64), 0, 0))
+    other = replace(start, tokens=torch.where(start.hole, 5, start.tokens))
+    jobs = [engine.submit(Request("a cat", 3, size=(96, 64), steps=4), start=each) for each in (start, other)]
+    assert all(job.wait(SECONDS) for job in jobs)
+    assert jobs[0].pictures()[0].tobytes() == jobs[1].pictures()[0].tobytes()
+
+
+def test_new_words_open_only_what_they_contradict(engine: Engine, model: TextToImage, photo: Image.Image):
+    old, new = model.condition(["a red cat"]), model.condition(["two dogs at night"])
+    start = edit.reword(model, photo, old, new, 3, margin=0.0)
+    given = edit.start(model, photo, [0])
+    assert torch.equal(start.tokens, given.tokens) and 0 < int(start.hole.sum()) < 96
+    whole = Canvas(given.tokens[None], torch.zeros(1, 96, dtype=torch.bool), (8, 12))
+    fell = repaint.reconsider(model.generator, whole, old, new, [3], margin=0.0).canvas.hole[0]
+    assert torch.equal(start.hole, fell)
+    job = engine.submit(Request("two dogs at night", 3, size=(96, 64), steps=4), start=start)
+    assert job.wait(SECONDS) and job.status is Status.DONE, job.error
+    assert torch.equal(job.frames[-1].canvas.tokens[0][~start.hole], given.tokens[~start.hole])
+    kept = np.kron(~start.hole.view(8, 12).numpy(), np.ones((8, 8), bool))
+    assert np.array_equal(np.asarray(job.pictures()[0])[kept], np.asarray(photo)[kept])
+
+
+def test_the_same_words_and_vectors_open_nothing(model: TextToImage, photo: Image.Image, tmp_path: Path):
+    words = model.condition(["a red cat"])
+    with pytest.raises(ValueError, match="contradict nothing"):
+        edit.reword(model, photo, words, words, 1, repaint.MARGIN)
+    vectors = TextToImage.load(tiny_latents(tmp_path / "vectors"))
+    words = vectors.condition(["a red cat"])
+    with pytest.raises(ValueError, match="tokens are vectors"):
+        edit.reword(vectors, photo.crop((0, 0, 64, 64)), words, words, 1, repaint.MARGIN)
 
 
 @pytest.mark.parametrize(("cells", "complaint"), [([], "nothing is brushed"), ([96], "cell 96"), ([-1, 2], "brush on")])
