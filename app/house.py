@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import threading
 
 from app import places
 from app.ear import Ear
@@ -43,7 +44,19 @@ class House:
             return []
 
 
-@functools.cache
+_door = threading.Lock()
+
+
 def house() -> House:
-    """The one of this process."""
+    """The one of this process. Its first call reads the gallery, which may take seconds: no event loop may wait for
+    it."""
+    with _door:  # a page, a socket and the warm-up may all be first, and there must not be two engines
+        return _built()
+
+
+@functools.cache
+def _built() -> House:
     return House(Engine(), Ear(places.ear()), Gallery(places.gallery()))
+
+
+house.cache_clear = _built.cache_clear

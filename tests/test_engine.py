@@ -10,6 +10,7 @@ import torch
 from app_fixtures import tiny_classes, tiny_model, tiny_twin
 
 from app import edit
+from app import house as houses
 from app.ear import Ear
 from app.engine import MAX_HELD, MAX_REMEMBERED, MAX_WAITING, Engine, Frame, Job, Loaded, Status
 from app.gallery import Gallery
@@ -586,3 +587,16 @@ def test_two_hundred_jobs_of_two_hundred_visitors(model: TextToImage, gate: thre
     until(lambda: len(engine._jobs) <= MAX_REMEMBERED and not engine._lanes and not engine._job_of)
     assert sum(job.weight for job in engine._jobs.values()) <= MAX_HELD
     engine.close()
+
+
+def test_whoever_comes_first_builds_the_house_and_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def slow(folder: Path) -> Gallery:
+        threading.Event().wait(0.2)  # many pictures to read
+        return Gallery(folder)
+
+    monkeypatch.setattr(houses, "Gallery", slow)
+    monkeypatch.setenv("MASKGIL_GALLERY", str(tmp_path / "gallery"))
+    houses.house.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(lambda _: houses.house(), range(4)))) == 1
+    houses.house.cache_clear()
