@@ -1,5 +1,7 @@
 """The page and the microphone's socket on one port."""
 
+import asyncio
+import importlib
 import socket
 import threading
 from http.cookies import SimpleCookie
@@ -18,6 +20,9 @@ from app.gallery import OWNER, new_owner
 PAGE = Path(__file__).parent / "studio" / "main.py"
 COOKIE = "studio"
 YEAR = 365 * 24 * 3600  # seconds
+# MB that a browser may send over any socket at once, where 200 are usual; files come another way. It binds the page
+# too, whose largest message is the token player's: all steps of a picture of 1024 pixels a side, about 3 MB each.
+MAX_MESSAGE = 64
 
 
 class Visitor:
@@ -57,8 +62,8 @@ def build() -> st.App:
     """The whole application, to be served by `serve` or any ASGI server."""
 
     async def microphone(socket: WebSocket) -> None:
-        from app import live  # the models, which take seconds to import: the page must not wait for them
-
+        # On a thread: it imports the models, which takes seconds, and no page may wait for that.
+        live = await asyncio.to_thread(importlib.import_module, "app.live")
         await live.serve(socket, known(socket.scope))
 
     return st.App(PAGE, routes=[WebSocketRoute("/live", microphone)], middleware=[Middleware(Visitor)])
@@ -83,6 +88,7 @@ def serve(address: str, port: int) -> int:
             "server.headless": True,
             "server.fileWatcherType": "none",
             "server.maxUploadSize": 32,
+            "server.maxMessageSize": MAX_MESSAGE,
             "browser.gatherUsageStats": False,
             "client.toolbarMode": "minimal",
             "client.showErrorDetails": "none",

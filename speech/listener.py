@@ -6,6 +6,9 @@ wherever it likes (a worker thread) and hands the words back with `heard`, which
     Start -> Partial, Partial, ... -> Pause -> Final               a pause: worth starting to draw what was said so far
                                       Pause -> Resume -> ...       speech went on: there may be more words
 
+An order may be overtaken: speech went on after a pause, or the utterance is over. `wanted` says which orders are still
+worth their decoding, so that whoever is slow need not obey them all.
+
 Words are committed by LocalAgreement-2 (Liu et al., 2020; ufal/whisper_streaming): what two successive hypotheses have
 in common from the start on no longer changes; the rest is pending. Utterances are short enough to hear anew each time.
 
@@ -127,7 +130,8 @@ class Listener:
 
     def __init__(self, activity: Activity | Callable[[np.ndarray], float] | None = None, timing: Timing | None = None):
         activity = activity or Activity()
-        self._chance = activity.feed if isinstance(activity, Activity) else activity
+        # The chance that the next 32 ms are speech. It has a state: to be asked once for each chunk, on any thread.
+        self.chance = activity.feed if isinstance(activity, Activity) else activity
         self.timing = timing or Timing()
         self._clock = 0  # chunks fed
         self._orders = 0
@@ -146,10 +150,10 @@ class Listener:
         self._paused = False
         self._guess: tuple[str, ...] | None = None  # its answer
 
-    def feed(self, chunk: Float[np.ndarray, "512"]) -> Iterator[Event]:
-        """The next 32 ms."""
+    def feed(self, chunk: Float[np.ndarray, "512"], chance: float | None = None) -> Iterator[Event]:
+        """The next 32 ms, with what `chance` said of them where somebody has asked already."""
         self._clock += 1
-        chance = self._chance(chunk)
+        chance = self.chance(chunk) if chance is None else chance
         if not self._speaking:
             self._before = [*self._before, chunk][-max(1, round(self.timing.before / SECONDS)) :]
             if chance > SPEECH:
@@ -190,6 +194,22 @@ class Listener:
         elif order.number == self._pause:
             self._guess = words
             yield Pause(order.utterance, words)
+
+    def wanted(self, order: Hear) -> bool:
+        """Whether the words of this order would still mean anything."""
+        return order.number in self._ending or order.number in (self._partial, self._pause)
+
+    def flush(self) -> Iterator[Event]:
+        """Nothing more will be said: an utterance that is being spoken is over, as if it had ended in silence."""
+        if not self._speaking:
+            return
+        if not self._paused and self._voiced * SECONDS >= self.timing.shortest:
+            # The recogniser knows how words sound that silence follows.
+            self._chunks += [np.zeros(CHUNK, np.float32)] * round(self.timing.pause / SECONDS)
+            order = self._order(Why.PAUSE)
+            self._pause = order.number
+            yield order
+        yield from self._end()
 
     def _begin(self) -> Start:
         self._forget()

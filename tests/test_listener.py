@@ -115,6 +115,44 @@ def test_events_come_in_order(pattern: str):
     assert state == "idle"
 
 
+def feed(listener: Listener, pattern: str) -> list:
+    return [event for letter in pattern for event in listener.feed(np.zeros(CHUNK, np.float32), float(letter == "x"))]
+
+
+def test_what_is_said_when_the_microphone_is_switched_off_is_an_utterance():
+    listener = Listener(lambda chunk: 0.0)
+    assert kinds(feed(listener, "x" * 7)) == "Start"
+    (order,) = listener.flush()
+    assert order.why is Why.PAUSE and len(order.audio) == (7 + 3) * CHUNK, "with a little silence after it"
+    (final,) = listener.heard(order, ["a", "fox"])
+    assert isinstance(final, Final) and final.words == ("a", "fox")
+    assert list(listener.flush()) == [], "nobody speaks"
+
+
+def test_switched_off_in_a_pause_it_is_not_written_down_again():
+    listener = Listener(lambda chunk: 0.0)
+    order = feed(listener, "x" * 7 + "." * 5)[-1]
+    assert isinstance(order, Hear) and list(listener.flush()) == []
+    assert [type(event) for event in listener.heard(order, ["a", "fox"])] == [Final]
+    order = feed(listener, "x" * 7 + "." * 5)[-1]
+    assert [type(event) for event in listener.heard(order, ["a", "fox"])] == [Pause]
+    assert [(type(event), event.words) for event in listener.flush()] == [(Final, ("a", "fox"))]
+    assert kinds(feed(listener, "xx") + list(listener.flush())) == "Start Final", "a click"
+
+
+def test_an_order_that_is_overtaken_is_no_longer_wanted():
+    listener = Listener(lambda chunk: 0.0)
+    first = feed(listener, "x" * 7 + "." * 5)[-1]
+    assert listener.wanted(first)
+    feed(listener, "x")  # speech goes on
+    assert not listener.wanted(first)
+    second = feed(listener, "x" * 3 + "." * 5)[-1]
+    feed(listener, "." * 8)  # the utterance is over, its words are still to come
+    assert listener.wanted(second) and not listener.wanted(first)
+    list(listener.heard(second, ["a"]))
+    assert not listener.wanted(second)
+
+
 def test_timing_is_checked():
     with pytest.raises(ValueError, match="pause of 0.5 s"):
         Timing(pause=0.5, end=0.3)

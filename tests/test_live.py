@@ -17,6 +17,8 @@ from app.engine import Engine
 from app.gallery import Gallery
 from app.house import House
 from app.lane import Lane
+from app.picture import read
+from app.request import Request
 from maskgil.pipeline import TextToImage
 from speech.audio import RATE
 from speech.listener import Listener
@@ -291,7 +293,9 @@ def test_a_mode_that_the_model_has_not_is_said(house: House):
         socket.tell('{"type": "settings", "mode": "hybrid", "ar_tokens": 4}')
         socket.speak(True, 0.6)
         socket.speak(False, 0.6)
-        await socket.until("error")
+        await socket.until("final")
+        while socket.down[-1]["type"] != "error":
+            await asyncio.sleep(0.01)
         socket.tell('{"type": "settings", "mode": "mar", "ar_tokens": null}')
         socket.speak(True, 0.6)
         socket.speak(False, 0.6)
@@ -323,6 +327,11 @@ def test_a_cough_draws_nothing(house: House, words: list[str]):
         ({"text": '{"type": "settings", "size": "big"}'}, "size"),
         ({"text": '{"type": "settings", "pause": "x"}'}, "reload"),
         ({"text": '{"type": "other"}'}, "reload"),
+        ({"text": '{"type": "settings", "steps": 1%s}' % ("0" * 400)}, "steps is far too large"),
+        ({"text": '{"type": "settings", "guidance": 1%s}' % ("0" * 400)}, "reload"),
+        ({"text": '{"type": "settings", "pause": 1%s}' % ("0" * 400)}, "reload"),
+        ({"text": "[" * 60_000}, "reload"),
+        ({"text": "x" * 2 * live.MAX_FRAME}, "reload"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -337,17 +346,367 @@ def test_what_no_page_of_ours_sends_closes_the_socket(house: House, message: dic
     assert socket.code == 1008 and complaint in socket.of("error")[0]["message"]
 
 
-def test_ten_minutes_and_faster_than_speech_are_refused(house: House, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(live, "MAX_SECONDS", 1.0)
+class Clock:
+    """Time that goes by as the test says."""
 
-    async def both() -> Socket:
-        socket = Socket()
-        socket.speak(False, 1.2)
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(live, "monotonic", clock)
+    return clock
+
+
+class Tape(Socket):
+    """A page that plays a recording in frames of 64 chunks, as fast as it is heard; the clock goes on with it."""
+
+    def __init__(self, clock: Clock, pattern: str, chunks: int):
+        super().__init__()
+        self.clock, self.left = clock, chunks
+        loud = np.array([letter == "x" for letter in (pattern * 64)[: 64 * len(pattern)]]) * 9000
+        self.frames = [
+            np.repeat(loud[i : i + 64], 512).astype("<i2").tobytes() for i in range(0, len(loud), 64)
+        ]  # over and over
+        self.played = 0
+
+    async def receive(self) -> dict:
+        if self.left <= 0:
+            return await super().receive()
+        self.left -= 64
+        self.clock.now += 64 * 512 / RATE
+        self.played += 1
+        return {"type": "websocket.receive", "bytes": self.frames[self.played % len(self.frames)]}
+
+
+def served(socket: Socket) -> Socket:
+    """The socket after the server has done with it."""
+
+    async def serve() -> None:
         await asyncio.wait_for(live.serve(socket, ME), SECONDS)
-        return socket
 
-    socket = asyncio.run(both())
-    assert socket.code == 1008 and "press the microphone again" in socket.of("error")[0]["message"]
+    asyncio.run(serve())
+    return socket
+
+
+MINUTES = 10 * 60 * RATE // 512  # ten, in chunks
+
+
+def test_a_recording_of_ten_minutes_is_refused_when_it_is_over_the_limit(house: House, clock: Clock):
+    socket = served(Tape(clock, ".", MINUTES + 128))
+    assert socket.code == 1008 and socket.played == MINUTES // 64 + 1
+    assert socket.of("error") == [
+        {"type": "error", "message": "10 minutes were heard: press the microphone again to go on"}
+    ]
+
+
+def test_sound_that_comes_faster_than_time_goes_by_is_refused(house: House, clock: Clock):
+    socket = Socket()
+    socket.speak(False, live.MAX_AHEAD + 1)
+    served(socket)
+    assert socket.code == 1008 and "faster than anybody speaks" in socket.of("error")[0]["message"]
+    assert socket.up.qsize() == round((live.MAX_AHEAD + 1) * RATE / 512) - int(live.MAX_AHEAD * RATE / 512) - 1
+
+
+def test_a_page_that_sends_nothing_is_hung_up_on(house: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(live, "MAX_IDLE", 0.05)
+    socket = served(Socket())
+    assert socket.code == 1008 and "no sound came" in socket.of("error")[0]["message"] and not live._open
+
+
+def test_a_page_that_only_trickles_is_hung_up_on(house: House, clock: Clock):
+    class Trickle(Socket):
+        async def receive(self) -> dict:
+            clock.now += 29
+            await asyncio.sleep(0)
+            return {"type": "websocket.receive", "bytes": bytes(2)}
+
+    socket = served(Trickle())
+    assert socket.code == 1008 and "10 minutes" in socket.of("error")[0]["message"]
+    assert clock.now <= live.MAX_SECONDS + live.MAX_AHEAD + 2 * 29
+
+
+@pytest.mark.parametrize(("pattern", "pause"), [("xxxxx....", 2.0), ("xxxxx" + "." * 11, 0.3)], ids=["pauses", "ends"])
+def test_ten_minutes_of_choppy_sound_take_little_memory(
+    house: House, clock: Clock, monkeypatch: pytest.MonkeyPatch, pattern: str, pause: float
+):
+    """A recogniser that never gets on: orders that are overtaken go, and of utterances that are over few wait."""
+    held, given, free = [], [], threading.Event()
+
+    def words(ear: Ear, spoken: np.ndarray) -> tuple[str, ...]:
+        given.append(spoken.nbytes)
+        assert free.wait(SECONDS)
+        return ()
+
+    class Watched(Tape):
+        async def receive(self) -> dict:
+            (session,) = live._open
+            chunks = sum(chunk.nbytes for chunk in session.listener._chunks)
+            held.append(chunks + sum(order.audio.nbytes for order in session.orders))
+            assert len(session.orders) <= live.MAX_ORDERS and len(session.tasks) < 20
+            return await super().receive()
+
+    monkeypatch.setattr(Ear, "words", words)
+    socket = Watched(clock, pattern, MINUTES - 64)
+    socket.tell(json.dumps({"type": "settings", "pause": pause}))
+    message, play = socket.up.get_nowait(), socket.receive  # the settings come before the tape
+
+    async def receive() -> dict:
+        socket.receive = play
+        return message
+
+    socket.receive = receive
+
+    async def script() -> None:
+        server = asyncio.ensure_future(live.serve(socket, ME))
+        while socket.left > 0:
+            await asyncio.sleep(0.01)
+        free.set()
+        socket.leave()
+        await asyncio.wait_for(server, SECONDS)
+
+    asyncio.run(script())
+    whole = 29 * RATE * 4
+    assert max(held) <= (live.MAX_ORDERS + 1) * whole < 10e6
+    assert len(given) <= live.MAX_ORDERS + 1, "what is said while the recogniser is busy is not all written down"
+    if pause < 1:
+        assert any("a sentence was left out" in error["message"] for error in socket.of("error"))
+
+
+def test_the_recogniser_and_voice_activity_are_not_on_the_event_loop(house: House, monkeypatch: pytest.MonkeyPatch):
+    threads = set()
+
+    def note(chunk: np.ndarray) -> float:
+        threads.add(threading.current_thread())
+        return float(np.abs(chunk).max() > 0.1)
+
+    def words(ear: Ear, spoken: np.ndarray) -> tuple[str, ...]:
+        threads.add(threading.current_thread())
+        return SAID
+
+    monkeypatch.setattr(live, "Listener", lambda: Listener(note))
+    monkeypatch.setattr(Ear, "words", words)
+
+    async def script(socket: Socket) -> None:
+        socket.speak(True, 0.6)
+        socket.speak(False, 0.6)
+        await socket.until("kept")
+
+    talk(house, script)
+    assert len(threads) == 2 and threading.main_thread() not in threads
+
+
+def test_a_recogniser_that_fails_spoils_one_sentence(house: House, monkeypatch: pytest.MonkeyPatch):
+    answers = iter([RuntimeError("a bug"), SAID, SAID, SAID])
+
+    def words(ear: Ear, spoken: np.ndarray) -> tuple[str, ...]:
+        if isinstance(answer := next(answers), Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(Ear, "words", words)
+
+    async def script(socket: Socket) -> None:
+        for type in ("nothing", "kept"):
+            socket.speak(True, 0.2)
+            socket.speak(False, 0.6)
+            await socket.until(type)
+
+    socket = talk(house, script)
+    assert "was not written down (a bug)" in socket.of("error")[0]["message"] and len(socket.of("picture")) == 1
+
+
+def test_a_model_that_is_loaded_for_one_visitor_holds_up_no_other(
+    house: House, model: TextToImage, monkeypatch: pytest.MonkeyPatch
+):
+    there = threading.Event()
+
+    def find(name: str) -> TextToImage:
+        assert there.wait(20)
+        return model
+
+    monkeypatch.setattr(house, "engine", Engine(find))
+
+    async def both() -> tuple[Socket, Socket]:
+        one, other = Socket(), Socket()
+        servers = [asyncio.ensure_future(live.serve(one, ME)), asyncio.ensure_future(live.serve(other, "you-1234567"))]
+        one.speak(True, 0.6)
+        one.speak(False, 0.6)
+        while not house.engine._loading:
+            await asyncio.sleep(0.01)
+        other.speak(True, 0.1)
+        await other.until("start")
+        assert not there.is_set() and not one.of("picture")
+        there.set()
+        while not one.of("kept"):
+            await one.until("kept")
+        one.leave(), other.leave()
+        await asyncio.wait_for(asyncio.gather(*servers), SECONDS)
+        return one, other
+
+    asyncio.run(both())
+    house.engine.close()
+
+
+def test_two_at_once_do_not_see_each_others_words(house: House, monkeypatch: pytest.MonkeyPatch):
+    """Each has a voice of its own, and the recogniser writes down what that voice says."""
+
+    def words(ear: Ear, spoken: np.ndarray) -> tuple[str, ...]:
+        return ("a", "red", "cat") if np.abs(spoken).max() < 0.5 else ("two", "blue", "dogs")
+
+    monkeypatch.setattr(Ear, "words", words)
+
+    async def talk(socket: Socket, owner: str, loudness: int) -> None:
+        server = asyncio.ensure_future(live.serve(socket, owner))
+        for sentence in (1, 2):
+            for seconds, level in ((0.6, loudness), (0.6, 0)):
+                for _ in range(round(seconds * RATE / 512)):
+                    frame = np.full(512, level, "<i2").tobytes()
+                    socket.up.put_nowait({"type": "websocket.receive", "bytes": frame})
+                    await asyncio.sleep(0)
+            while len(socket.of("kept")) < sentence:
+                await socket.until("kept")
+        socket.leave()
+        await asyncio.wait_for(server, SECONDS)
+
+    async def both() -> list[Socket]:
+        sockets = [Socket(), Socket()]
+        await asyncio.gather(talk(sockets[0], ME, 9000), talk(sockets[1], "you-1234567", 30000))
+        return sockets
+
+    one, other = asyncio.run(both())
+    for socket, own, owner in ((one, "a red cat", ME), (other, "two blue dogs", "you-1234567")):
+        assert [final["text"] for final in socket.of("final")] == [own, own]
+        assert {picture["prompt"] for picture in socket.of("picture")} == {own}
+        assert all(own.startswith(" ".join(words["committed"])) for words in socket.of("words"))
+        assert [entry.prompt for entry in house.gallery.entries(owner)] == [own, own]
+    jobs = [{message["job"] for message in socket.of("step") + socket.of("picture")} for socket in (one, other)]
+    assert not jobs[0] & jobs[1]
+
+
+def test_one_visitor_has_two_microphones_at_most(house: House):
+    async def three() -> list[Socket]:
+        sockets = [Socket() for _ in range(4)]
+        servers = []
+        for i, socket in enumerate(sockets):
+            servers.append(asyncio.ensure_future(live.serve(socket, ME if i < 3 else "you-1234567")))
+            while not socket.down:
+                await asyncio.sleep(0.01)
+        for socket in sockets:
+            socket.leave()
+        await asyncio.wait_for(asyncio.gather(*servers), SECONDS)
+        return sockets
+
+    first, second, third, other = asyncio.run(three())
+    assert first.of("ready") and second.of("ready") and other.of("ready")
+    assert third.code == 1008 and "2 of your pages are listening already" in third.of("error")[0]["message"]
+
+
+def test_a_full_disk_is_said_and_not_called_kept(house: House, monkeypatch: pytest.MonkeyPatch):
+    full = [True]
+
+    def add(*picture: object):
+        if full[0]:
+            raise ValueError("the disk has 3 MB left and 64 MB stay free: delete something first")
+        return add_to(*picture)
+
+    add_to = house.gallery.add
+    monkeypatch.setattr(house.gallery, "add", add)
+
+    async def script(socket: Socket) -> None:
+        for type in ("error", "kept"):
+            socket.speak(True, 0.6)
+            socket.speak(False, 0.6)
+            await socket.until(type)
+            full[0] = False
+
+    socket = talk(house, script)
+    (error,) = socket.of("error")
+    assert error["message"].startswith("not kept in the gallery: the disk has 3 MB left")
+    shown, kept = socket.of("picture"), socket.of("kept")
+    assert len(shown) == 2 and [message["job"] for message in kept] == [shown[1]["job"]]
+    assert len(house.gallery.entries(ME)) == 1
+
+
+def test_whoever_stops_right_after_speaking_loses_nothing(house: House):
+    async def script(socket: Socket) -> None:
+        socket.speak(True, 0.6)
+        socket.tell('{"type": "end"}')
+        while socket.code is None:
+            await asyncio.sleep(0.01)
+
+    socket = talk(house, script)
+    assert socket.code == 1000 and [final["text"] for final in socket.of("final")] == ["a red cat"]
+    assert [message["type"] for message in socket.down if isinstance(message, dict)][-1] == "kept"
+    assert [entry.prompt for entry in house.gallery.entries(ME)] == ["a red cat"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.04], ids=["silence", "click"])
+def test_whoever_stops_without_a_word_is_hung_up_on_at_once(house: House, seconds: float):
+    async def script(socket: Socket) -> None:
+        socket.speak(False, 0.6)
+        socket.speak(True, seconds)
+        socket.tell('{"type": "end"}')
+        while socket.code is None:
+            await asyncio.sleep(0.01)
+
+    socket = talk(house, script)
+    assert socket.code == 1000 and not socket.of("picture") and not house.engine.jobs(ME)
+
+
+def test_a_page_that_goes_while_it_is_drawn_to_the_end_leaves_its_picture(house: House):
+    async def script(socket: Socket) -> None:
+        async def closed(data: object) -> None:
+            raise RuntimeError('Cannot call "send" once a close message has been sent.')
+
+        socket.send_text = socket.send_bytes = closed
+        socket.speak(True, 0.6)
+        socket.tell('{"type": "end"}')
+        while not house.gallery.entries(ME):
+            await asyncio.sleep(0.01)
+
+    assert not talk(house, script).of("final") and not live._open
+
+
+def test_sentences_that_are_still_drawn_are_all_kept_when_the_page_is_closed(house: House, gate: threading.Semaphore):
+    async def script(socket: Socket) -> None:
+        socket.tell('{"type": "settings", "steps": 2}')
+        for sentence in (1, 2):
+            socket.speak(True, 0.6)
+            socket.speak(False, 0.6)
+            while len(socket.of("final")) < sentence:
+                await socket.until("final")
+
+    talk(house, script)
+    gate.release(4)
+    for _ in range(SECONDS * 20):
+        if len(house.gallery.entries(ME)) == 2:
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError(f"{len(house.gallery.entries(ME))} of 2 are kept")
+
+
+def test_a_picture_remembers_how_it_was_made_and_all_settings_are_honoured(house: House):
+    told = {"negative": "a dog", "interval": [0.2, 0.8], "temperature": 0.5, "guidance": 3, "order": "halton"}
+    told |= {"steps": 3, "sampler": "released", "size": "96x64", "model": "scenes"}
+
+    async def script(socket: Socket) -> None:
+        for seed in (5, 5, None):
+            socket.tell(json.dumps({"type": "settings", "seed": seed, **told}))
+            socket.speak(True, 0.6)
+            socket.speak(False, 0.6)
+            await socket.until("kept")
+
+    socket = talk(house, script)
+    requests = [read(socket.down[socket.down.index(shown) + 1])[1] for shown in socket.of("picture")]
+    expected = Request.from_dict({"prompt": "a red cat", "seed": 5, **told, "size": (96, 64)})
+    assert requests[:2] == [expected, expected] and requests[2].seed != 5, "chance has its way again"
+    assert [entry.request for entry in house.gallery.entries(ME)] == requests[::-1]
 
 
 @pytest.mark.parametrize(

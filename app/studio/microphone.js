@@ -34,8 +34,8 @@ class Talk {
     this.root = root;
     this.find = (name) => root.querySelector(name);
     this.settings = {};
-    this.expecting = null;
-    this.find(".mic").onclick = () => (this.stream ? this.stop() : this.start());
+    this.finished = new Map(); // job -> its picture, which may turn out to be kept
+    this.find(".mic").onclick = () => (this.stream ? this.end() : this.start());
   }
 
   say(text) { this.find(".state").textContent = text; }
@@ -51,7 +51,8 @@ class Talk {
       await this.connect();
       await this.record();
     } catch (error) {
-      this.stop();
+      this.socket?.close();
+      this.hush();
       this.complain(`The microphone cannot be used: ${error.message || error}`);
       return;
     }
@@ -62,13 +63,23 @@ class Talk {
   connect() {
     const base = location.pathname.replace(/\/[^/]*$/, "");
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    this.socket = new WebSocket(`${scheme}//${location.host}${base}/live`);
-    this.socket.binaryType = "arraybuffer";
-    this.socket.onmessage = ({ data }) => (typeof data === "string" ? this.read(JSON.parse(data)) : this.paint(data));
-    this.socket.onclose = () => this.stop();
+    const socket = new WebSocket(`${scheme}//${location.host}${base}/live`);
+    let expecting = null; // the message that the next PNG belongs to
+    this.socket = socket;
+    socket.binaryType = "arraybuffer";
+    socket.onmessage = ({ data }) => {
+      if (typeof data !== "string") { if (expecting) this.paint(expecting, data); expecting = null; return; }
+      const message = JSON.parse(data);
+      if (message.type === "step" || message.type === "picture") expecting = message;
+      else this.read(message);
+    };
+    socket.onclose = () => {
+      if (this.socket === socket) this.hush(); // the studio hung up
+      else if (!this.stream) this.rest(); // it has heard and drawn all
+    };
     return new Promise((opened, failed) => {
-      this.socket.onopen = () => { this.tell(); opened(); };
-      this.socket.onerror = () => failed(new Error("the studio does not answer; is it still running?"));
+      socket.onopen = () => { this.tell(); opened(); };
+      socket.onerror = () => failed(new Error("the studio does not answer; is it still running?"));
     });
   }
 
@@ -92,14 +103,26 @@ class Talk {
     this.source.connect(recorder);
   }
 
-  stop() {
+  // Nothing more will be said. The studio hears and draws what was, and then hangs up itself.
+  end() {
+    const waiting = this.socket?.readyState === WebSocket.OPEN;
+    if (waiting) this.socket.send(JSON.stringify({ type: "end" }));
+    else this.socket?.close();
+    this.hush();
+    if (waiting) this.say("Finishing what you said ...");
+  }
+
+  hush() {
     this.stream?.getTracks().forEach((track) => track.stop());
-    this.audio?.close();
-    if (this.socket) { this.socket.onclose = null; this.socket.close(); }
+    if (this.audio && this.audio.state !== "closed") this.audio.close();
     this.stream = this.audio = this.socket = null;
     this.find(".mic").setAttribute("aria-pressed", "false");
     this.find(".label").textContent = "Start listening";
     this.find(".ring").style.setProperty("--level", 0);
+    this.rest();
+  }
+
+  rest() {
     this.find(".bar").hidden = true;
     this.say("Press, and say what you would like to see.");
   }
@@ -115,28 +138,29 @@ class Talk {
     if (type === "ready") this.say("Listening ...");
     if (type === "start") { this.say("I hear you ..."); this.words([], []); this.complain(""); }
     if (type === "words") this.words(message.committed, message.pending);
-    if (type === "final") { this.say("Listening ..."); this.words(message.text.split(" "), []); }
-    if (type === "nothing") { this.say("Listening ..."); this.complain(message.reason); }
+    if (type === "final") { this.listening(); this.words(message.text.split(" "), []); }
+    if (type === "nothing") { this.listening(); this.complain(message.reason); }
     if (type === "error") this.complain(message.message);
-    if (type === "step" || type === "picture") this.expecting = message;
-    if (type === "kept" && this.shown?.job === message.job) this.keep(this.shown);
+    if (type === "kept" && this.finished.has(message.job)) this.keep(this.finished.get(message.job));
   }
+
+  listening() { if (this.stream) this.say("Listening ..."); }
 
   words(sure, maybe) {
     this.find(".sure").textContent = sure.join(" ");
     this.find(".maybe").textContent = maybe.join(" ");
   }
 
-  paint(png) {
-    const message = this.expecting;
-    if (!message) return;
-    message.url = URL.createObjectURL(new Blob([png], { type: "image/png" }));
-    const before = this.shown;
-    const picture = this.find(".picture");
-    picture.onload = () => { if (before && !before.kept) URL.revokeObjectURL(before.url); };
-    picture.src = message.url;
+  paint(message, png) {
+    message.png = new Blob([png], { type: "image/png" });
+    if (message.type === "picture") {
+      this.finished.set(message.job, message);
+      if (this.finished.size > 8) this.finished.delete(this.finished.keys().next().value); // guesses that were wrong
+    }
+    const picture = this.find(".picture"), before = picture.src;
+    picture.onload = () => URL.revokeObjectURL(before);
+    picture.src = URL.createObjectURL(message.png);
     picture.hidden = false;
-    this.shown = message;
     const bar = this.find(".bar");
     bar.hidden = message.type === "picture";
     if (message.type === "step") bar.firstElementChild.style.width = `${(100 * message.step) / message.of}%`;
@@ -158,13 +182,14 @@ class Talk {
 
   // Add the picture to those of this talk; pressing one downloads it.
   keep(message) {
-    message.kept = true;
+    this.finished.delete(message.job);
+    const url = URL.createObjectURL(message.png);
     const link = document.createElement("a");
-    link.href = message.url;
+    link.href = url;
     link.download = `${message.prompt.toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 60) || "picture"}.png`;
     link.title = "Download";
     const small = document.createElement("img");
-    small.src = message.url;
+    small.src = url;
     small.alt = "";
     link.append(small, message.prompt);
     const past = this.find(".past");
@@ -183,5 +208,5 @@ export default function ({ parentElement, data }) {
   if (!talks.has(root)) talks.set(root, new Talk(root));
   const talk = talks.get(root);
   talk.tell(data);
-  return () => setTimeout(() => { if (!root.isConnected) talk.stop(); });
+  return () => setTimeout(() => { if (!root.isConnected) talk.end(); });
 }

@@ -21,6 +21,10 @@ def show(model: Model) -> None:
         "size": f"{width}x{height}",
         "steps": state[wish.key("steps")],
         "guidance": state[wish.key("guidance")],
+        "interval": list(state[wish.key("interval")]),
+        "temperature": state[wish.key("temperature")],
+        "negative": state[wish.key("negative")].strip(),
+        "seed": None if state[wish.NEW_SEED] else state[wish.key("seed")],
         "order": state[wish.key("order")],
         "sampler": state[wish.key("sampler")],
         "mode": mode,
@@ -28,5 +32,5 @@ def show(model: Model) -> None:
         "pause": state["pause"],
     }
     component("microphone")(key="microphone", data=settings)
-    wish.settings(loaded)
+    wish.settings(loaded, several=False)  # what is said is one picture, which goes on
     st.select_slider("A sentence ends after", list(PAUSES), key="pause", format_func=PAUSES.get, width=280)

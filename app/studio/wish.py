@@ -92,8 +92,8 @@ def read(model: str, prompt: str) -> Request:
     return Request(**values, seed=state[key("seed")], size=state.get(key("size")))
 
 
-def settings(loaded: Loaded) -> None:
-    """The widgets of everything but the prompt, folded under a line that sums them up."""
+def settings(loaded: Loaded, several: bool = True) -> None:
+    """The widgets of everything but the prompt, folded under a line that sums them up. `several`: their number too."""
     state = st.session_state
     if (size := state.get(key("size"))) not in loaded.sizes:
         rounds = size is not None and loaded.model.bucket_classes
@@ -104,11 +104,11 @@ def settings(loaded: Loaded) -> None:
     if state[key("ar_tokens")] is None or state[key("ar_tokens")] > rows * columns:
         state[key("ar_tokens")] = rows * columns // 2
     # The key keeps it open while the line changes.
-    with st.expander(_summary(rows * columns), icon=":material/tune:", key="settings"):
-        _widgets(loaded, rows * columns)
+    with st.expander(_summary(rows * columns, several), icon=":material/tune:", key="settings"):
+        _widgets(loaded, rows * columns, several)
 
 
-def _summary(tokens: int) -> str:
+def _summary(tokens: int, several: bool) -> str:
     now = {name: st.session_state[key(name)] for name in ("size", "n", "steps", "mode", "ar_tokens")}
     width, height = now["size"]
     how = {
@@ -116,16 +116,18 @@ def _summary(tokens: int) -> str:
         "hybrid": f"{now['ar_tokens']} tokens, then {now['steps']} steps",
         "ar": f"{tokens} tokens",
     }
-    return f"{width} × {height}, {how[now['mode']]}, {now['n']} picture{'s' * (now['n'] > 1)}"
+    number = f", {now['n']} picture{'s' * (now['n'] > 1)}" if several else ""
+    return f"{width} × {height}, {how[now['mode']]}{number}"
 
 
-def _widgets(loaded: Loaded, tokens: int) -> None:
+def _widgets(loaded: Loaded, tokens: int, several: bool) -> None:
     """Ranges and choices stretch to a value that was filled in from a picture."""
     sizes = loaded.sizes
     now = {name: st.session_state[key(name)] for name in DEFAULTS}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox("Size", sizes, key=key("size"), format_func=_size_name, width=170)
-        st.selectbox("Pictures", sorted({*PICTURES, now["n"]}), key=key("n"), width=100)
+        if several:
+            st.selectbox("Pictures", sorted({*PICTURES, now["n"]}), key=key("n"), width=100)
     if loaded.model.has_twin:
         st.segmented_control(
             "Drawn by", list(MODES), key=key("mode"), format_func=MODES.get, required=True, help=HELP["mode"]
