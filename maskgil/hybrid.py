@@ -106,6 +106,11 @@ def check_twin(twin: Autoregressive, config: ModelConfig) -> None:
         ours, theirs = getattr(config, name), getattr(twin.config, name)
         if ours != theirs:
             raise ValueError(f"the autoregressive twin does not fit: {what} {theirs}, the generator's are {ours}")
+    if config.text_dim is not None and twin.config.text_length < config.text_length:
+        raise ValueError(
+            f"the autoregressive twin does not fit: it reads texts of {twin.config.text_length} tokens, the generator "
+            f"of {config.text_length}"
+        )
 
 
 def load_twin(
@@ -118,10 +123,16 @@ def load_twin(
     """
     notes = checkpoint.describe(folder)
     for part, found in fingerprints.items():
-        if notes.get(f"{part}_hash") != found:
+        wanted, name = notes.get(f"{part}_hash"), part.replace("_", " ")
+        if wanted is None:
             raise ValueError(
-                f"the twin {folder} was trained with another {part.replace('_', ' ')} than this model has: "
-                f"fingerprint {notes.get(f'{part}_hash')}, here {found}; train one for this model"
+                f"the twin {folder} does not say which {name} it was trained with, as converted weights do not: "
+                "`python -m train.publish ar` with adopt=yes takes it as this model's, on your word"
+            )
+        if wanted != found:
+            raise ValueError(
+                f"the twin {folder} was trained with another {name} than this model has: fingerprint {wanted}, here "
+                f"{found}; train one for this model"
             )
     model = checkpoint.load(folder, dtype=dtype)
     if not isinstance(model, Autoregressive):

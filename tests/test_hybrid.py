@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from app_fixtures import tiny_classes, tiny_model
 from conftest import TINY, make_tiny
+from PIL import Image
 from safetensors.torch import save_file
+from test_converters import full, gpt_file
 from test_pipeline import Letters, Shades
 
+from app.__main__ import main as app
 from maskgil import checkpoint
 from maskgil.autoregressive import Autoregressive, RasterPainter
 from maskgil.decoding import Canvas, fill, raster
@@ -250,3 +254,45 @@ def test_a_twin_is_found_beside_its_model_and_checked(tmp_path: Path):
     with pytest.raises(ValueError, match="kind 'maskgil', not an autoregressive twin"):
         publish.ar(str(other), str(folder), str(tmp_path / "never"))
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize("driven", ["text", "classes"])
+def test_a_converted_gpt_is_taken_as_a_twin_on_ones_word(tmp_path: Path, capsys, monkeypatch, driven: str):
+    """From a released file to a picture, by the commands that a person gives."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MASKGIL_WEIGHTS", str(tmp_path))
+    kind = {"text": (24, 16)} if driven == "text" else {"classes": 3}
+    tiny_model(tmp_path / "model") if driven == "text" else tiny_classes(tmp_path / "model")
+    codes = checkpoint.describe(tmp_path / "model" / "generator")["config"]["codebook_size"]
+    torch.save({"model": full(gpt_file(64, 1, 256, codes=codes, **kind))}, "gpt.pt")
+    assert checkpoint.main(["convert", "llamagen-gpt", "gpt.pt", "converted"]) == 0
+    told = ["ar", "twin=converted", "model=model", "out=model-ar"]
+    with pytest.raises(ValueError, match="does not say which tokenizer it was trained with.* adopt=yes"):
+        publish.main(told)
+    with pytest.raises(ValueError, match="adopt=maybe: choose yes or no"):
+        publish.main([*told, "adopt=maybe"])
+    assert not Path("model-ar").exists()
+    capsys.readouterr()
+    publish.main([*told, "adopt=yes"])
+    warned = capsys.readouterr().err.splitlines()
+    assert len(warned) == (2 if driven == "text" else 1) and all("on your word" in line for line in warned)
+    assert checkpoint.describe("model-ar")["kind"] == "llamagen"
+    assert "LlamaGen" in Path("model-ar/README.md").read_text(), "whose it is stays with it"
+    what = ["a red cat"] if driven == "text" else ["--class", "1"]
+    drawing = ["generate", *what, "--model", "model", "--steps", "2", "--seed", "3"]
+    assert app([*drawing, "--mode", "hybrid", "--ar-tokens", "12", "--out", "both.png"]) == 0
+    assert app([*drawing, "--out", "alone.png"]) == 0
+    one, other = (Image.open(name).tobytes() for name in ("both.png", "alone.png"))
+    assert len(one) == len(other) and one != other
+
+    for change, message in (({"codes": codes // 2}, "codes 32"), ({"text": (9, 16)}, "texts of 9 tokens")):
+        if driven == "text":
+            torch.save({"model": full(gpt_file(64, 1, 256, **({"codes": codes} | kind | change)))}, "gpt.pt")
+            assert checkpoint.main(["convert", "llamagen-gpt", "gpt.pt", "other"]) == 0
+            with pytest.raises(ValueError, match=f"does not fit: .*{message}"):
+                publish.main(["ar", "twin=other", "model=model", "out=never", "adopt=yes"])
+    checkpoint.save("claims", checkpoint.load("converted"), "llamagen", checkpoint.describe("converted")["config"],
+                    tokenizer_hash="another")  # fmt: skip
+    with pytest.raises(ValueError, match="trained with another tokenizer than this model has: fingerprint another"):
+        publish.main(["ar", "twin=claims", "model=model", "out=never", "adopt=yes"])
+    assert not Path("never").exists()

@@ -3,7 +3,7 @@
     python -m train.publish scenes tokenizer=runs/decoder/export generator=runs/generator/export out=weights/scenes
     python -m train.publish emigm tokenizer=runs/scenes-kl/export generator=runs/scenes-emigm/export
         text_encoder=weights/scenes/text_encoder out=weights/scenes-emigm
-    python -m train.publish ar twin=runs/ar/export model=weights/scenes out=weights/scenes-ar
+    python -m train.publish ar twin=runs/ar/export model=weights/scenes out=weights/scenes-ar [adopt=yes]
     python -m train.publish reader reader=runs/reader/export sprites=FOLDER out=weights/scenes-reader
     python -m train.publish text generator=runs/t2i-xl-512/export tokenizer=FOLDER text_encoder=google/flan-t5-xl
         size=512,256 out=weights/t2i-xl
@@ -12,7 +12,8 @@
 
 `scenes` writes tokenizer/, text_encoder/, generator/ and vocabulary.json, and opens the result once: parts that do not
 belong together are refused. `emigm` does so for continuous tokens, with a text encoder that is there. `ar` writes the
-autoregressive twin of such a model, of the same tokenizer and text encoder or refused. `text` and `class` do as
+autoregressive twin of such a model, of the same tokenizer and text encoder or refused; a converted LlamaGen GPT, which
+does not say what it was trained with, is taken on your word by adopt=yes when its shapes fit. `text` and `class` do as
 `scenes` does for the large recipes (train/large.py), as a new folder that appears whole or not at all:
 
     size          the classes of sizes that the generator was trained on, the usual one first (maskgil/buckets.py)
@@ -42,6 +43,7 @@ from maskgil import checkpoint
 from maskgil.buckets import buckets
 from maskgil.classes import FILE as CLASS_NAMES
 from maskgil.classes import ClassNames
+from maskgil.hybrid import check_twin, load_twin
 from maskgil.pipeline import TextToImage
 from train.evaluate import write_reference
 from train.scenes.captions import vocabulary
@@ -184,11 +186,29 @@ def _megabytes(folder: Path) -> float:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
-def ar(twin: str, model: str, out: str) -> None:
-    found = TextToImage.load(model, twin=twin).twin
-    notes = checkpoint.describe(twin)
-    hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash") if name in notes}
-    checkpoint.save(out, found, found.kind, found.config.to_dict(), **hashes)
+def ar(twin: str, model: str, out: str, adopt: str = "no") -> None:
+    if adopt not in ("yes", "no"):
+        raise ValueError(f"adopt={adopt}: choose yes or no")
+    draws = TextToImage.load(model, dtype=torch.bfloat16)
+    if draws.continuous:
+        raise ValueError(f"{model} draws vectors, and an autoregressive twin writes codes: it can have none")
+    parts = {"tokenizer": draws.tokenizer}
+    if draws.generator.config.classes is None:
+        parts["text_encoder"] = draws.text_encoder
+    hashes = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
+    notes, card = checkpoint.describe(twin), Path(twin) / checkpoint.CARD
+    silent = [name for name in hashes if f"{name}_hash" not in notes] if adopt == "yes" else []
+    found = load_twin(twin, {name: found for name, found in hashes.items() if name not in silent}, torch.bfloat16)
+    check_twin(found, draws.generator.config)
+    for name in silent:
+        print(
+            f"warning: {twin} does not say which {name.replace('_', ' ')} it was trained with; on your word it is that "
+            f"of {model}, {hashes[name]}: with another one it draws noise",
+            file=sys.stderr,
+        )
+    kept = card.read_text(encoding="utf-8") if silent and card.is_file() else None
+    config, named = found.config.to_dict(), {f"{name}_hash": value for name, value in hashes.items()}
+    checkpoint.save(out, found, found.kind, config, kept, **named)
     print(f"{out}: {_megabytes(Path(out)):.1f} MB")
 
 
