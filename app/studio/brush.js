@@ -1,7 +1,7 @@
 // A brush that snaps to token cells.
 // data: image (PNG data URI), rows, columns. State: cells, the brushed ones, numbered line by line.
 
-// root -> { cells, painting }: the page may call anew in the middle of a stroke.
+// root -> { cells, last }: the page may call anew in the middle of a stroke. last: where the stroke is; null between two.
 const brushed = new WeakMap();
 
 export default function ({ parentElement, data, setStateValue }) {
@@ -9,7 +9,7 @@ export default function ({ parentElement, data, setStateValue }) {
   const find = (name) => root.querySelector(name);
   const [stage, image, canvas] = [find(".stage"), find("img"), find("canvas")];
   const { rows, columns } = data;
-  if (!brushed.has(root)) brushed.set(root, { cells: new Set(), painting: false });
+  if (!brushed.has(root)) brushed.set(root, { cells: new Set(), last: null });
   const memory = brushed.get(root);
   const cells = memory.cells;
   const unit = 24; // canvas pixels a cell
@@ -43,18 +43,34 @@ export default function ({ parentElement, data, setStateValue }) {
     find(".count").textContent = cells.size ? `${cells.size} of ${rows * columns} cells` : "nothing is brushed";
   }
 
+  // Where the pointer is, in cells from the top left corner.
   function at(event) {
     const box = image.getBoundingClientRect();
-    const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
-    const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
+    return {
+      x: ((event.clientX - box.left) / box.width) * columns,
+      y: ((event.clientY - box.top) / box.height) * rows,
+    };
+  }
+
+  function cellAt({ x, y }) {
+    const [column, row] = [Math.floor(x), Math.floor(y)];
     return column >= 0 && column < columns && row >= 0 && row < rows ? row * columns + column : null;
   }
 
+  // A fast pointer is seen at a few places only: the brush goes straight from each to the next, in steps of half a cell.
   function stroke(event) {
-    under = at(event);
-    if (memory.painting && under !== null) {
+    const to = at(event);
+    under = cellAt(to);
+    if (memory.last) {
+      const from = memory.last;
+      const steps = Math.max(1, Math.ceil(2 * Math.hypot(to.x - from.x, to.y - from.y)));
       const erase = find(".erase").getAttribute("aria-pressed") === "true";
-      for (const cell of around(under)) erase ? cells.delete(cell) : cells.add(cell);
+      for (let i = 0; i <= steps; i++) {
+        const cell = cellAt({ x: from.x + ((to.x - from.x) * i) / steps, y: from.y + ((to.y - from.y) * i) / steps });
+        if (cell === null) continue;
+        for (const each of around(cell)) erase ? cells.delete(each) : cells.add(each);
+      }
+      memory.last = to;
     }
     show();
   }
@@ -62,15 +78,15 @@ export default function ({ parentElement, data, setStateValue }) {
   const tell = () => setStateValue("cells", [...cells].sort((a, b) => a - b));
 
   stage.onpointerdown = (event) => {
-    memory.painting = true;
+    memory.last = at(event);
     stage.setPointerCapture(event.pointerId);
     event.preventDefault();
     stroke(event);
   };
   stage.onpointermove = stroke;
   stage.onpointerup = stage.onpointercancel = () => {
-    if (memory.painting) tell();
-    memory.painting = false;
+    if (memory.last) tell();
+    memory.last = null;
   };
   stage.onpointerleave = () => {
     under = null;

@@ -1,5 +1,5 @@
 // The token player: every step of a drawing, and over it when and how surely each token was decided.
-// data: frames (PNG data URIs), steps (the number of each, from 1; some may be left out), rows, columns, revealed (step of each token), confidence (its log-probability).
+// data: frames (PNG data URIs), steps (the number of each, from 1; some may be left out), rows, columns, revealed (step of each token, from 0; -1 for one that was given), confidence (its log-probability).
 
 const STOPS = [[48, 18, 92], [125, 34, 122], [200, 69, 43], [242, 176, 74], [250, 240, 190]]; // dark to light
 
@@ -37,7 +37,7 @@ export default function ({ parentElement, data }) {
     const brush = canvas.getContext("2d");
     brush.globalAlpha = 0.8;
     for (let cell = 0; cell < rows * columns; cell++) {
-      if (revealed[cell] >= now) continue;
+      if (revealed[cell] < 0 || revealed[cell] >= now) continue; // what was given was never decided
       brush.fillStyle = colour(chosen.value(cell));
       brush.fillRect(cell % columns, Math.floor(cell / columns), 1, 1);
     }
@@ -70,7 +70,8 @@ export default function ({ parentElement, data }) {
     const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
     const cell = row * columns + column;
     const inside = column >= 0 && column < columns && row >= 0 && row < rows;
-    find(".cell").textContent = inside ? `step ${revealed[cell] + 1}, ${Math.round(100 * sure[cell])}% sure` : "";
+    const decided = () => `step ${revealed[cell] + 1}, ${Math.round(100 * sure[cell])}% sure`;
+    find(".cell").textContent = !inside ? "" : revealed[cell] < 0 ? "given" : decided();
   };
   find(".stage").onpointerleave = () => { find(".cell").textContent = ""; };
   find(".play").onclick = play;

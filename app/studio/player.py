@@ -7,6 +7,7 @@ from app.engine import Job
 from app.studio.component import component
 
 ON = "player on"
+REMEMBERED = 4  # jobs; each step of each of their pictures is a PNG
 
 
 def wanted() -> bool:
@@ -30,7 +31,7 @@ def show(job: Job) -> None:
     last = job.frames[-1].canvas
     rows, columns = last.grid
     data = {
-        "frames": [picture.uri(job.preview(frame)[row]) for frame in job.shown],
+        "frames": [pictures[row] for pictures in _frames(job.id, job)],
         "steps": [job.frames[frame].step for frame in job.shown],
         "rows": rows,
         "columns": columns,
@@ -38,3 +39,9 @@ def show(job: Job) -> None:
         "confidence": last.confidence[row].tolist(),
     }
     component("player")(key=f"player of {job.id} {row}", data=data)
+
+
+@st.cache_data(max_entries=REMEMBERED, show_spinner=False)
+def _frames(id: str, _job: Job) -> list[list[str]]:
+    """The pictures of every step of a job that is over: decoded once, not at each run of the page."""
+    return [[picture.uri(image) for image in _job.preview(frame)] for frame in _job.shown]
