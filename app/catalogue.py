@@ -133,6 +133,11 @@ def unfinished() -> dict[str, list[str]]:
     return {folder.name: missing for folder in begun if (missing := _missing(folder))}
 
 
+def recognisers() -> list[str]:
+    """The bundled recognisers by name: what each takes to run is in its folder."""
+    return sorted(path.parent.name for path in places.weights().glob("*/model.pt"))
+
+
 def _numbers(file: Path) -> int:
     """How many numbers a safetensors file holds; 0 for one that cannot be read, which loading complains of."""
     try:

@@ -236,13 +236,14 @@ def free_memory() -> int | None:
         return None
 
 
-def obstacle(model: catalogue.Model) -> str:
-    """Why this model cannot be loaded here; an empty text when it can."""
-    need, free = model.parameters * precision().itemsize, free_memory()
+def obstacle(model: catalogue.Model, dtype: torch.dtype | None = None) -> str:
+    """Why this model cannot be loaded here, in `dtype` or in what is usual here; an empty text when it can."""
+    dtype = dtype or precision()
+    need, free = model.parameters * dtype.itemsize, free_memory()
     if free is None or need <= free:
         return ""
     size, left = need / 2**30, free / 2**30
-    return f"{model.name} takes {size:.1f} GB of memory in {short(precision())}, and {left:.1f} GB are free here"
+    return f"{model.name} takes {size:.1f} GB of memory in {short(dtype)}, and {left:.1f} GB are free here"
 
 
 def short(dtype: torch.dtype) -> str:
@@ -253,25 +254,24 @@ def short(dtype: torch.dtype) -> str:
 _memory = threading.Lock()
 
 
-def open_model(name: str) -> TextToImage:
-    """A model of the catalogue in memory, on the accelerator where there is one. Raises ValueError for a broken one,
-    and for one that there is no memory for."""
+def open_model(name: str, dtype: torch.dtype | None = None) -> TextToImage:
+    """A model of the catalogue in memory, on the accelerator where there is one, in `dtype` or in what is usual here.
+    Raises ValueError for a broken one, and for one that there is no memory for."""
     model = catalogue.find(name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with _memory:  # what is free is asked and then taken: by one at a time
-        if reason := obstacle(model):
+        if reason := obstacle(model, dtype):
             raise ValueError(f"{reason}: unload another, or take a smaller one")
-        return TextToImage.load(model.folder, device=device, dtype=precision())
+        return TextToImage.load(model.folder, device=device, dtype=dtype or precision())
 
 
 class Engine:
-    """`find` loads a model by its name, or raises ValueError when there is none."""
+    """`find` loads a model by its name, and in a precision where one was chosen, or raises ValueError."""
 
-    def __init__(
-        self, find: Callable[[str], TextToImage] = open_model, waiting: int = MAX_WAITING, rows: int = MAX_ROWS
-    ):
+    def __init__(self, find: Callable[..., TextToImage] = open_model, waiting: int = MAX_WAITING, rows: int = MAX_ROWS):
         self._find, self._max_waiting, self._max_rows = find, waiting, rows
         self._models: OrderedDict[str, Loaded] = OrderedDict()
+        self._precision: dict[str, torch.dtype] = {}  # of those for which one was chosen
         self._shelf = threading.Lock()  # for a look at what is there, never while something is loaded
         self._loading: dict[str, threading.Lock] = {}  # models that are on their way, which may take a download
         self._decoding = threading.Lock()
@@ -284,10 +284,15 @@ class Engine:
         self._closed = False
         self._worker: threading.Thread | None = None
 
-    def load(self, name: str) -> Loaded:
+    def load(self, name: str, dtype: torch.dtype | None = None) -> Loaded:
         """A model, loaded once and kept while it is among the last used. One that is in memory is had at once, whatever
-        else is being loaded. Raises ValueError when it cannot be had."""
+        else is being loaded. `dtype`: its precision from now on; jobs that run in another one finish in it. Raises
+        ValueError when it cannot be had."""
         with self._shelf:
+            if dtype is not None:
+                self._precision[name] = dtype
+                if name in self._models and self._models[name].model.dtype != dtype:
+                    del self._models[name]
             if (there := self._take(name)) is not None:
                 return there
             loading = self._loading.setdefault(name, threading.Lock())
@@ -296,7 +301,8 @@ class Engine:
                 with self._shelf:
                     if (there := self._take(name)) is not None:  # somebody else was loading it
                         return there
-                loaded = Loaded(self._find(name))
+                chosen = self._precision.get(name)
+                loaded = Loaded(self._find(name) if chosen is None else self._find(name, chosen))
                 with self._shelf:
                     self._models[name] = loaded
                     while len(self._models) > MAX_MODELS:

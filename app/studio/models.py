@@ -1,13 +1,21 @@
-"""Models: which there are, what each one is and takes, which of them are in memory, which this browser draws with."""
+"""Models: which there are, what each one is and takes, which of them are in memory and in which precision, which this
+browser draws with; and who writes down what is said."""
+
+import html
 
 import streamlit as st
+import torch
 
 from app import catalogue, engine
+from app.ear import Ear
 from app.studio import session
 from app.studio.draw import sentence
 
 COMPLAINT = "complaint of models"
 OTHER = "another model"
+OTHER_EAR = "another recogniser"
+PRECISION = "precision "
+PRECISIONS = {torch.float32: "fp32 · exact", torch.bfloat16: "bf16 · half the memory"}
 
 
 def page() -> None:
@@ -29,11 +37,16 @@ def page() -> None:
             st.subheader(name, anchor=False)
             st.caption(f":material/block: Cannot run: {', '.join(missing)} missing in its folder.")
     another()
+    recogniser()
 
 
 def card(model: catalogue.Model, chosen: bool, loaded: bool) -> None:
     """One model: what it draws, what it takes, and what can be done with it."""
-    name, dtype = model.name, engine.precision()
+    name, state = model.name, st.session_state
+    wanted = PRECISION + name
+    if loaded:
+        state[wanted] = session.loaded(model).model.dtype  # as anyone on this server has chosen
+    dtype = state.setdefault(wanted, engine.precision())
     with st.container(border=True, key=f"model-{len(name)}-{name}"):
         st.subheader(name, anchor=False)
         numbers = model.parameters
@@ -41,15 +54,19 @@ def card(model: catalogue.Model, chosen: bool, loaded: bool) -> None:
         facts = [model.reads, model.vocabulary.drawn, f"{numbers / 1e6:.1f} M parameters"]
         facts += [f"{model.megabytes:.1f} MB on disk", f"{memory}, {engine.short(dtype)}"]
         st.html(f'<div class="facts">{" · ".join(facts)}</div>')
-        if reason := "" if loaded else engine.obstacle(model):
+        if reason := "" if loaded else engine.obstacle(model, dtype):
             st.caption(f":material/block: Cannot run: {reason}.")
         with st.container(horizontal=True, vertical_alignment="center"):
+            st.segmented_control(
+                "Precision", list(PRECISIONS), key=wanted, format_func=PRECISIONS.get, required=True,
+                label_visibility="collapsed", on_change=_load if loaded else None, args=(name,) if loaded else None,
+            )  # fmt: skip
             st.button(
                 "Drawing with it" if chosen else "Draw with it",
                 key=f"choose {name}",
                 type="primary" if chosen else "secondary",
                 disabled=chosen or bool(reason),
-                on_click=session.choose,
+                on_click=_choose,
                 args=(name,),
             )
             if loaded:
@@ -71,16 +88,52 @@ def another() -> None:
         st.form_submit_button("Open", icon=":material/folder_open:", on_click=_open)
 
 
+def recogniser() -> None:
+    """Who writes down what is said on the Speak page, of everyone on this server."""
+    now = session.studio().ear.name
+    st.subheader("Recogniser", anchor=False)
+    st.html(f'<div class="facts">It writes down what everyone here says: <b>{html.escape(now)}</b></div>')
+    for name in catalogue.recognisers():
+        if name != now:
+            st.button(f"Listen with {name}", key=f"listen {name}", on_click=_listen, args=(name,))
+    with st.form("another ear", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        st.text_input(
+            "Another recogniser", key=OTHER_EAR, max_chars=250,
+            placeholder="a folder, a .pt file, or a Whisper size: base.en",
+        )  # fmt: skip
+        st.form_submit_button("Listen with it", icon=":material/hearing:", on_click=_listen_to_other)
+
+
 def _open() -> None:
-    if (name := st.session_state[OTHER].strip()) and _load(name):
-        session.choose(name)
+    if name := st.session_state[OTHER].strip():
+        _choose(name)
 
 
 def _load(name: str) -> bool:
-    """Whether it is in memory now; if not, the page says why."""
+    """Whether it is in memory now, in the precision that is chosen on its card; if not, the page says why."""
     try:
-        session.studio().engine.load(name)
+        session.studio().engine.load(name, st.session_state.get(PRECISION + name))
     except ValueError as error:
         st.session_state[COMPLAINT] = sentence(error)
         return False
     return True
+
+
+def _choose(name: str) -> None:
+    if _load(name):
+        session.choose(name)
+
+
+def _listen(name: str) -> None:
+    """Take another recogniser, once it is loaded: a broken one takes nobody's away."""
+    ear = Ear(name)
+    try:
+        ear.load()
+        session.studio().ear = ear
+    except (ValueError, OSError) as error:
+        st.session_state[COMPLAINT] = sentence(error)
+
+
+def _listen_to_other() -> None:
+    if name := st.session_state[OTHER_EAR].strip():
+        _listen(name)
