@@ -6,20 +6,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
 from PIL import Image
+from safetensors import SafetensorError
 from test_features import VQ, Letters, maker, png
 from torch import nn
 
 from benchmarks import training
 from maskgil import checkpoint
+from maskgil.condition import Condition
 from maskgil.config import PRESETS, ModelConfig
 from maskgil.generator import MaskGIL
 from maskgil.tokenizers.vq import VQModel
-from train import lora, pictures
+from train import large, lora, pictures
 from train.__main__ import available, made, main, parameters_of
 from train.features import Maker, write
 from train.large import Cosine, Options
 from train.masked import Driven, MaskedFeatures
+from train.memory import bytes_needed
 
 CONFIG = ModelConfig(codebook_size=64, dim=16, layers=2, heads=2, ffn=32, text_dim=3, text_length=20, dropout=0.0)
 
@@ -79,6 +83,41 @@ def test_what_does_not_fit_is_one_line(folder):
         main(["t2i-xl-256", f"data={cache}", f"init={folder / 'other'}"])
 
 
+@pytest.mark.parametrize("option, says", [
+    ("micro=0", "micro=0: give 1 or more"), ("steps=0", "steps=0"), ("sample_every=-1", "sample_every=-1: give 0 or"),
+    ("schedule=linear", "choose cosine, constant"), ("precision=fp8", "choose bf16, no"),
+    ("qk_norm=cosine", "qk_norm=cosine: choose none, layer, rms"), ("norm=mid", "norm=mid: choose pre, post"),
+])  # fmt: skip
+def test_values_that_no_run_can_have_are_one_line(folder, monkeypatch, option, says):
+    monkeypatch.setitem(PRESETS, "t2i-xl", CONFIG)
+    with pytest.raises(ValueError, match=says):
+        main(["t2i-xl-256", f"data={folder / 'cache'}", f"out={folder / 'run'}", option])
+
+
+def test_norms_of_a_new_model_are_chosen_and_of_an_old_one_kept(folder, monkeypatch):
+    monkeypatch.setitem(PRESETS, "t2i-xl", CONFIG)
+    recipe, pairs = available()["t2i-xl-256"], {"data": str(folder / "cache"), "batch": "2", "micro": "2"}
+    config = made(recipe, pairs | {"qk_norm": "rms", "norm": "post"}).players[0].module.generator.config
+    assert (config.qk_norm, config.norm) == ("rms", "post")
+    assert made(recipe, pairs).players[0].module.generator.config.norm == "pre"
+    init = pairs | {"init": str(folder / "init")}
+    assert made(recipe, init | {"qk_norm": "none"}).players[0].module.generator.config.qk_norm == "none"
+    with pytest.raises(ValueError, match="init has norm=pre, which cannot become post: leave norm= out"):
+        made(recipe, init | {"norm": "post"})
+
+
+def test_sheets_are_drawn_in_the_precision_of_the_run(folder):
+    drawn = []
+    for precision in ("bf16", "no"):
+        note = json.loads((folder / "cache" / "cache.json").read_text())
+        show = large.sampler(str(folder / "cache"), str(folder / "tokenizer"), note, precision, lambda rows, path: None)
+        model = Driven(checkpoint.load(folder / "init", "maskgil").eval())
+        hook = model.generator.output.register_forward_hook(lambda module, given, out: drawn.append(out.dtype))
+        show(model, folder / "sheet.png")
+        hook.remove()
+    assert set(drawn[: len(drawn) // 2]) == {torch.bfloat16} and set(drawn[len(drawn) // 2 :]) == {torch.float32}
+
+
 def test_a_class_driven_recipe(tmp_path, monkeypatch):
     for name in ("cat", "dog"):
         (tmp_path / "in" / name).mkdir(parents=True)
@@ -94,6 +133,8 @@ def test_a_class_driven_recipe(tmp_path, monkeypatch):
 
 def test_every_recipe_takes_its_options():
     table = available()
+    with pytest.raises(ValueError, match="fresh=perhaps: choose yes or no"):
+        made(table["scenes-decoder"], {"tokenizer": "weights/scenes/tokenizer", "fresh": "perhaps"})
     assert {"t2i-xl-256", "t2i-xl-512", "t2i-xl-1024", "t2i-xxl-256", "c2i-b", "c2i-l", "c2i-xl", "c2i-xxl", "lora",
             "scenes-generator"} <= set(table)  # fmt: skip
     assert not any(name.startswith("-") for name in table)
@@ -140,11 +181,86 @@ def test_adapters_are_apart_and_merge_exactly(tmp_path):
         lora.merged(MaskGIL(replace(CONFIG, layers=1)), tmp_path)
 
 
-def test_lora_from_a_folder_of_pictures(folder, monkeypatch):
+def test_adapters_are_added_at_the_scale_they_were_trained_with(tmp_path):
+    """peft's files may say another alpha than r, and do wherever peft wrote them by itself."""
+    torch.manual_seed(0)
+    model = MaskGIL(CONFIG)
+    plain = MaskGIL(CONFIG)
+    plain.load_state_dict(model.state_dict())
+    config = lora.adapted(model, 2)
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(p)
+    lora.save_adapters(model, config, "base", tmp_path)
+    name = "layers.0.attention.wo.weight"
+    once = lora.merged(plain, tmp_path).state_dict()[name] - plain.state_dict()[name]
+    config.lora_alpha = 6
+    lora.save_adapters(model, config, "base", tmp_path)
+    thrice = lora.merged(plain, tmp_path).state_dict()[name] - plain.state_dict()[name]
+    assert once.abs().max() > 0.1 and torch.allclose(3 * once, thrice, atol=1e-4)
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(ValueError, match="holds no adapters: adapter_config.json is missing"):
+        lora.merged(plain, tmp_path)
+
+
+def test_a_full_disk_keeps_the_adapters_that_were_there(tmp_path, monkeypatch):
+    model = MaskGIL(CONFIG)
+    config = lora.adapted(model, 2)
+    lora.save_adapters(model, config, "base", tmp_path)
+    before = (tmp_path / "adapter_model.safetensors").read_bytes()
+
+    def full(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(lora, "save_file", full)
+    with pytest.raises(ValueError, match="could not write .* free space"):
+        lora.save_adapters(model, config, "base", tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").read_bytes() == before and not list(tmp_path.glob("*.partial"))
+
+
+def test_adapters_of_xl_fit_into_12_gb():
+    """By arithmetic: what is held, and everything that a forward pass of 2 pictures keeps, nothing recomputed."""
+    with torch.device("meta"):
+        model = MaskGIL(PRESETS["t2i-xl"]).to(torch.bfloat16)
+        lora.adapted(model, 16)
+        moving = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        states, mask = torch.zeros(2, 120, 2048, dtype=torch.bfloat16), torch.ones(2, 120, dtype=torch.bool)
+        kept: dict[int, torch.Tensor] = {}
+        weights = {id(p) for p in model.parameters()}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            if id(tensor) not in weights and not isinstance(tensor, nn.Parameter):
+                kept[id(tensor)] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            logits = model(torch.zeros(2, 256, dtype=torch.long), (16, 16), Condition(states, mask))
+    assert 12e6 < moving < 13e6 and logits.shape == (2, 256, 16384)
+    held = bytes_needed([Driven(model)])
+    # logits, their float32 copy, its softmax and its gradient
+    activations = sum(t.numel() * t.element_size() for t in kept.values()) + logits.numel() * (2 + 3 * 4)
+    assert 3e9 < held < 4e9 and 0.5e9 < activations and held + activations < 12e9
+
+
+def other_cache(folder: Path) -> Path:
+    """The same pictures through another tokenizer."""
+    write(maker(pictures.source(str(folder / "in")), folder / "other", seed=1))
+    return folder / "other"
+
+
+@pytest.fixture
+def whole_model(folder, monkeypatch) -> Path:
+    """A text-to-image folder, with an encoder that notes where it is asked to go."""
     (folder / "model").mkdir()
     (folder / "tokenizer").rename(folder / "model" / "tokenizer")
     (folder / "init").rename(folder / "model" / "generator")
     monkeypatch.setattr(lora.text_encoder, "load", lambda name: Letters())
+    return folder
+
+
+def test_lora_from_a_folder_of_pictures(whole_model):
+    folder = whole_model
     options = ["size=64", "rank=2", "batch=2", "micro=1", "steps=2", "workers=0", f"out={folder / 'run'}"]
     main(["lora", f"model={folder / 'model'}", f"pictures={folder / 'in'}", *options])
     assert (folder / "run" / "export" / "adapter_model.safetensors").stat().st_size < 50_000
@@ -152,6 +268,39 @@ def test_lora_from_a_folder_of_pictures(folder, monkeypatch):
     lora.main(["merge", f"model={folder / 'model'}", f"adapter={folder / 'run' / 'export'}", f"out={folder / 'new'}"])
     assert checkpoint.load(folder / "new" / "generator", "maskgil").config == CONFIG
     assert (folder / "new" / "tokenizer" / "config.json").is_file()
+
+
+def test_options_of_lora_have_their_effect_or_are_refused(whole_model):
+    folder, recipe = whole_model, available()["lora"]
+    pairs = {"model": str(folder / "model"), "pictures": str(folder / "in"), "size": "64", "batch": "2", "micro": "1"}
+    chosen = made(recipe, pairs | {"schedule": "cosine", "wandb": "mine", "precision": "no", "valid_every": "7"})
+    assert isinstance(chosen.schedule, Cosine) and (chosen.wandb, chosen.precision) == ("mine", "no")
+    assert chosen.valid_every == 7
+    assert chosen.players[0].module.generator.output.weight.dtype == torch.float32
+    with pytest.raises(ValueError, match="differ in tokenizer"):
+        made(recipe, pairs | {"valid": str(other_cache(folder))})
+    assert made(recipe, pairs | {"valid": str(folder / "cache")}).valid_at(0)["tokens"].shape == (1, 16)
+    plain = made(recipe, pairs)
+    assert plain.schedule is None and plain.players[0].module.generator.output.weight.dtype == torch.bfloat16
+    for key, value, says in (("shard", "yes", "leave it out"), ("tokenizer", "x", "leave it out"),
+                             ("qk_norm", "rms", "cannot become rms"), ("rank", "0", "rank=0: give 1 or more"),
+                             ("micro", "0", "micro=0"), ("batch", "3", "is no multiple of micro=2")):  # fmt: skip
+        with pytest.raises(ValueError, match=says):
+            made(recipe, pairs | ({"micro": "2"} if key == "batch" else {}) | {key: value})
+
+
+def test_captions_are_encoded_where_the_model_is_trained(whole_model, monkeypatch):
+    folder, moves = whole_model, []
+
+    class Device(Letters):
+        def to(self, device):
+            moves.append(device)
+            return self
+
+    monkeypatch.setattr(lora.text_encoder, "load", lambda name: Device())
+    pairs = {"model": str(folder / "model"), "pictures": str(folder / "in"), "size": "64"}
+    made(available()["lora"], pairs)
+    assert moves == [PartialState().device]
 
 
 def test_the_benchmark_prints_a_line(capsys):

@@ -1,14 +1,14 @@
 """The recipes for people with GPUs: text- and class-driven models on cached features, in stages of growing pictures.
 
 `large_recipe` makes them, of MaskGIL (`MASKED`) or of its twin (train/causal.py); train/recipes.py names them.
-`Options` are what the command line may change.
+`Options` are what the command line may change, for adapters (train/lora.py) too.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from maskgil import checkpoint
 from maskgil.autoregressive import Autoregressive
 from maskgil.condition import Condition
-from maskgil.config import ModelConfig
+from maskgil.config import ModelConfig, NormPlace, QKNorm
 from maskgil.decoding import Canvas, fill, parallel
 from maskgil.generator import MaskGIL
 from maskgil.guidance import Guidance
@@ -38,7 +38,9 @@ class Options:
     caption_dropout  share of pictures without their condition;  token_dropout: of the embedded tokens
     everywhere       score the visible tokens too;  smoothing: of the labels
     shard            FSDP2;  recompute: activations in the backward pass;  compile: torch.compile
+    save_every, sample_every, valid_every: steps, 0 = never
     tokenizer        a folder, so that sample sheets can be drawn;  wandb: a project to log to
+    qk_norm, norm    none, layer or rms; pre or post: of a new model, else the preset's. What goes on keeps its own
     """
 
     batch: int = 256
@@ -65,6 +67,23 @@ class Options:
     valid_every: int = 2000
     tokenizer: str = ""
     wandb: str = ""
+    qk_norm: str = ""
+    norm: str = ""
+
+    def check(self) -> None:
+        """ValueError for what no run can have."""
+        least = {"batch": 1, "micro": 1, "steps": 1}
+        least |= dict.fromkeys(("warmup", "workers", "save_every", "sample_every", "valid_every"), 0)
+        for name, number in least.items():
+            if getattr(self, name) < number:
+                raise ValueError(f"{name}={getattr(self, name)}: give {number} or more")
+        if self.batch % self.micro:
+            raise ValueError(f"batch={self.batch} is no multiple of micro={self.micro}")
+        named = {"schedule": ("cosine", "constant"), "precision": ("bf16", "no")}
+        named |= {"qk_norm": ("", *get_args(QKNorm)), "norm": ("", *get_args(NormPlace))}
+        for name, choices in named.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)}: choose {', '.join(filter(None, choices))}")
 
 
 @dataclass(frozen=True)
@@ -123,23 +142,32 @@ def large_recipe(
 
     `show(rows of pixels, path)` draws a sheet. Raises ValueError when cache, model and options do not fit together.
     """
-    if options.batch % options.micro:
-        raise ValueError(f"batch={options.batch} is no multiple of micro={options.micro}")
-    if options.schedule not in ("cosine", "constant"):
-        raise ValueError(f"schedule={options.schedule}: choose cosine or constant")
-    if options.precision not in ("bf16", "no"):
-        raise ValueError(f"precision={options.precision}: choose bf16 or no")
-    note = FeatureCache.open(data).note
-    if valid and (other := FeatureCache.open(valid).note) != note:
-        raise ValueError(f"{valid} and {data} differ in {', '.join(k for k in note if other.get(k) != note[k])}")
+    options.check()
+    note = noted(data, valid)
     model = _started(config, note, data, init, options, trunk)
-    rates = OptimConfig(
-        lr=options.lr, weight_decay=options.weight_decay, warmup=options.warmup, decay=0.0, clip=options.clip
-    )
 
     def export(average: Driven, folder: Path) -> None:
         save_generator(average.generator, note, folder / trunk.folder)
 
+    return over_cache(name, model, data, note, valid, options, show, export, trunk)
+
+
+def noted(data: str, valid: str) -> dict[str, Any]:
+    """What made the cache `data`. ValueError when the one for validation was made otherwise."""
+    note = FeatureCache.open(data).note
+    if valid and (other := FeatureCache.open(valid).note) != note:
+        raise ValueError(f"{valid} and {data} differ in {', '.join(k for k in note if other.get(k) != note[k])}")
+    return note
+
+
+def over_cache(
+    name: str, model: MaskGIL | Autoregressive, data: str, note: dict[str, Any], valid: str, options: Options,
+    show: Callable, export: Callable, trunk: Trunk = MASKED,
+) -> Recipe:  # fmt: skip
+    """What these recipes share: what moves of `model` learns the tokens of the cache `data`, made by `note`."""
+    rates = OptimConfig(
+        lr=options.lr, weight_decay=options.weight_decay, warmup=options.warmup, decay=0.0, clip=options.clip
+    )
     return Recipe(
         name=name,
         steps=options.steps,
@@ -156,7 +184,7 @@ def large_recipe(
         workers=options.workers,
         save_every=options.save_every,
         sample_every=options.sample_every,
-        sample=sampler(data, options.tokenizer, note, show, trunk) if options.tokenizer else None,
+        sample=sampler(data, options.tokenizer, note, options.precision, show, trunk) if options.tokenizer else None,
         valid_every=options.valid_every,
         valid_at=Features(valid, options.micro, seed=1) if valid else None,
         export=export,
@@ -186,7 +214,8 @@ def _started(
     wanted |= {"text_dim": note["width"]} if "width" in note else {"classes": len(note["classes"])}
     torch.manual_seed(options.seed)
     if not init:
-        return trunk.build(replace(config, **wanted), None)
+        norms = {key: getattr(options, key) for key in ("qk_norm", "norm") if getattr(options, key)}
+        return trunk.build(replace(config, **wanted, **norms), None)
     folder = Path(init) / "generator" if (Path(init) / "generator").is_dir() else Path(init)
     held = checkpoint.describe(folder)
     if held["kind"] not in trunk.kinds:
@@ -201,9 +230,17 @@ def _started(
     for key in ("codebook_size", "text_dim", "classes"):
         if key in wanted and getattr(model.config, key) != wanted[key]:
             raise ValueError(f"{init} has {key} {getattr(model.config, key)}, {data} needs {wanted[key]}")
+    check_norms(model.config, init, options)
     fresh = trunk.build(replace(model.config, token_dropout=options.token_dropout), model)
     fresh.load_state_dict(model.state_dict())
     return fresh
+
+
+def check_norms(config: ModelConfig, init: str, options: Options) -> None:
+    """ValueError when norms were asked for that the model to go on from does not have."""
+    for key in ("qk_norm", "norm"):
+        if (asked := getattr(options, key)) and asked != getattr(config, key):
+            raise ValueError(f"{init} has {key}={getattr(config, key)}, which cannot become {asked}: leave {key}= out")
 
 
 def condition_of(batch: dict[str, Tensor]) -> Condition:
@@ -211,7 +248,7 @@ def condition_of(batch: dict[str, Tensor]) -> Condition:
 
 
 def sampler(
-    data: str, tokenizer: str, note: dict[str, Any], show: Callable, trunk: Trunk = MASKED
+    data: str, tokenizer: str, note: dict[str, Any], precision: str, show: Callable, trunk: Trunk = MASKED
 ) -> Callable[[Driven, Path], None]:
     """Draws what the cache's captions ask for, above the cached pictures themselves.
 
@@ -229,7 +266,8 @@ def sampler(
         canvas = Canvas.blank(SHOWN, grid, config.mask_id, device)
         guidance = Guidance(3.5) if config.null != "none" else None
         condition = condition_of(batch).to(device, average.generator.norm.weight.dtype)
-        last = trunk.draw(average.generator, condition, canvas, guidance)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            last = trunk.draw(average.generator, condition, canvas, guidance)
         vq.to(device)
         show([vq.decode(last.tokens, grid), vq.decode(batch["tokens"], grid)], path)
 

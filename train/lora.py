@@ -7,13 +7,15 @@ The model's own weights stay as they are, in bfloat16, and go into no checkpoint
 thin matrices of rank r beside it. Those alone are exported, in peft's files; `merge` adds them to the model.
 
 For XL at rank 16: the frozen weights and their copy in the average take 3.1 GB, and 12.8M numbers move, 0.3 GB with
-gradients, AdamW's moments and average. With recomputed activations the rest is a few hundred MB a picture of 256 px.
+gradients, AdamW's moments and average. Two pictures of 256 px keep 6 GB of activations, and a few hundred MB when these
+are recomputed: under 12 GB either way. Captions are encoded before all that, on the GPU where there is one.
 """
 
 import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,28 +30,31 @@ import text_encoder
 from maskgil import checkpoint
 from maskgil.buckets import buckets
 from maskgil.generator import MaskGIL
-from train.features import FeatureCache, Features, Maker, write
-from train.large import Options, sampler
-from train.loop import Player, Recipe
-from train.masked import Driven, MaskedFeatures
-from train.optim import OptimConfig
+from train.features import Maker, write
+from train.large import Options, check_norms, noted, over_cache
+from train.loop import Recipe
+from train.masked import Driven
 from train.pictures import source
 
 TARGETS = ["wqkv", "wo", "w1", "w2", "w3"]  # the linear maps of every block
 PREFIX = "base_model.model."  # what peft's files call the model
-WEIGHTS = "adapter_model.safetensors"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def adapted(model: MaskGIL, rank: int) -> LoraConfig:
     """Give every block adapters, in place: they start as nothing (B = 0), are float32, and alone move."""
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS)
+    _adapt(model, config)
+    return config
+
+
+def _adapt(model: MaskGIL, config: LoraConfig) -> None:
     model.requires_grad_(False)
     inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
-    return config
 
 
 def adapters(model: MaskGIL) -> dict[str, Tensor]:
@@ -62,27 +67,35 @@ def adapters(model: MaskGIL) -> dict[str, Tensor]:
 
 
 def save_adapters(model: MaskGIL, config: LoraConfig, base: str, folder: Path) -> None:
-    """Write a folder that peft reads too."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a folder that peft reads too. ValueError on a full disk: adapters that it held stay."""
     config.base_model_name_or_path = base
-    config.save_pretrained(folder)
     partial = folder / f"{WEIGHTS}.partial"
-    save_file(adapters(model), partial, metadata={"format": "pt"})
-    os.replace(partial, folder / WEIGHTS)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(adapters(model), partial, metadata={"format": "pt"})
+        config.save_pretrained(folder)
+        os.replace(partial, folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise ValueError(f"could not write {folder}: {error}; free space, the last checkpoint is untouched") from None
 
 
 def merged(model: MaskGIL, folder: str | Path) -> MaskGIL:
-    """The model with a folder's adapters added to its weights. ValueError when they do not fit it."""
+    """The model with a folder's adapters added to its weights, at the scale that its config says (alpha / r).
+
+    ValueError when they do not fit the model.
+    """
     path = Path(folder) / WEIGHTS
-    if not path.is_file():
-        raise ValueError(f"{folder} holds no adapters: {WEIGHTS} is missing")
+    for part in (path, Path(folder) / CONFIG):
+        if not part.is_file():
+            raise ValueError(f"{folder} holds no adapters: {part.name} is missing")
     try:
         held = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is cut or not a safetensors file: {error}") from None
     plain = MaskGIL(model.config)
     plain.load_state_dict(model.state_dict())
-    adapted(plain, LoraConfig.from_pretrained(folder).r)
+    _adapt(plain, LoraConfig.from_pretrained(folder))
     checkpoint.compare(checkpoint.shapes(held), checkpoint.shapes(adapters(plain)), str(path))
     names = {name.replace(".default.", "."): name for name, _ in plain.named_parameters()}
     plain.load_state_dict({names[name.removeprefix(PREFIX)]: t for name, t in held.items()}, strict=False)
@@ -96,47 +109,44 @@ def merged(model: MaskGIL, folder: str | Path) -> MaskGIL:
 
 
 def lora_recipe(
-    model: str, pictures: str, size: int, rank: int, cache: str, options: Options, show: Callable
+    model: str, pictures: str, size: int, rank: int, cache: str, options: Options, show: Callable, valid: str = ""
 ) -> Recipe:
     """Adapters for the text-to-image folder `model`; tokens and states of the pictures are computed into `cache` first.
 
-    Raises ValueError when the folder has no captioned pictures, or the model is no text-driven one.
+    `valid` is a cache for the validation loss. Raises ValueError when the folder has no captioned pictures, the model
+    is no text-driven one, or an option does not apply.
     """
+    options.check()
+    if options.shard:
+        raise ValueError("shard=yes is for what moves, and of adapters that is little: leave it out")
+    if options.tokenizer:
+        raise ValueError(f"tokenizer={options.tokenizer}: adapters learn with the one of {model}; leave it out")
+    if rank < 1:
+        raise ValueError(f"rank={rank}: give 1 or more")
     folder = checkpoint.resolve(model)
     torch.manual_seed(options.seed)
-    generator = checkpoint.load(folder / "generator", "maskgil", torch.bfloat16)
+    kind = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    generator = checkpoint.load(folder / "generator", "maskgil", kind)
     if generator.config.text_dim is None:
         raise ValueError(f"{model} is driven by classes; adapters are learnt from captions")
+    check_norms(generator.config, model, options)
     place = Path(cache or f"{pictures.rstrip('/')}-cache-{size}")
-    with PartialState().main_process_first():  # who comes second finds it done
-        tokenizer = checkpoint.load(folder / "tokenizer", "vq").requires_grad_(False)
-        encoder = text_encoder.load(folder / "text_encoder")
+    state = PartialState()
+    with state.main_process_first():  # who comes second finds it done
+        tokenizer = checkpoint.load(folder / "tokenizer", "vq").requires_grad_(False).to(state.device)
+        encoder = text_encoder.load(folder / "text_encoder").to(state.device)
         write(Maker(source(pictures), tokenizer, encoder, place, buckets(size), batch=8))
         del tokenizer, encoder
-    note = FeatureCache.open(place).note
+    if state.device.type == "cuda":
+        torch.cuda.empty_cache()  # a large text encoder's memory is the run's now
     config = adapted(generator, rank)
     generator.tok_dropout = nn.Dropout(options.token_dropout)
-    objective = MaskedFeatures(options.caption_dropout, options.smoothing, options.everywhere, seed=options.seed)
-    rates = OptimConfig(
-        lr=options.lr, weight_decay=options.weight_decay, warmup=options.warmup, decay=0.0, clip=options.clip
-    )
-    return Recipe(
-        name="lora",
-        steps=options.steps,
-        players=(Player(Driven(generator.train()), objective, rates),),
-        batch_at=Features(str(place), options.micro, options.seed),
-        seed=options.seed,
-        batches=options.batch // options.micro,
-        precision="bf16",
-        recompute=options.recompute,
-        compile=options.compile,
-        ema=options.ema,
-        workers=options.workers,
-        save_every=options.save_every,
-        sample_every=options.sample_every,
-        sample=sampler(str(place), str(folder / "tokenizer"), note, show),
-        export=lambda average, target: save_adapters(average.generator, config, str(model), target),
-    )
+
+    def export(average: Driven, target: Path) -> None:
+        save_adapters(average.generator, config, str(model), target)
+
+    own = replace(options, tokenizer=str(folder / "tokenizer"))
+    return over_cache("lora", generator.train(), str(place), noted(str(place), valid), valid, own, show, export)
 
 
 def merge(model: str, adapter: str, out: str) -> None:

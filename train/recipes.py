@@ -111,8 +111,9 @@ def scenes_tokenizer(
 
 def scenes_decoder(
     tokenizer: str, cache: str = "cache/scenes", crowd: str = "cache/crowded", sprites: str | None = None,
-    steps: int = 6000, batch: int = 16, lr: float = 1e-3, muon_lr: float = 0.02, fresh: str = "", observer: str = "",
-    perceptual: float = 1.0, adversarial_from: int | None = None, adversarial: float = 0.5, muddle: float = 0.3,
+    steps: int = 6000, batch: int = 16, lr: float = 1e-3, muon_lr: float = 0.02, fresh: bool = False,
+    observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None, adversarial: float = 0.5,
+    muddle: float = 0.3,
 ) -> Recipe:  # fmt: skip
     """A better decoder for a tokenizer whose tokens stay; `fresh=yes` starts it anew in the preset's shape.
 
@@ -453,7 +454,7 @@ def c2i_ar(
 
 
 def lora(
-    model: str, pictures: str, size: int = 256, rank: int = 16, cache: str = "",
+    model: str, pictures: str, size: int = 256, rank: int = 16, cache: str = "", valid: str = "",
     options: Options = Options(  # noqa: B008
         batch=8, micro=2, steps=1000, warmup=50, weight_decay=0.0, token_dropout=0.0, smoothing=0.0, ema=0.99,
         recompute=True, workers=1, save_every=250, sample_every=250,
@@ -462,4 +463,4 @@ def lora(
     """Adapters for a text-to-image folder, from a folder of pictures with .txt captions (train/lora.py)."""
     from train.lora import lora_recipe  # peft takes seconds to load
 
-    return lora_recipe(model, pictures, size, rank, cache, options, picture)
+    return lora_recipe(model, pictures, size, rank, cache, options, picture, valid)
