@@ -114,16 +114,16 @@ def extensions(size: tuple[int, int], sizes: Iterable[tuple[int, int]], cell: in
 
 
 def closed(size: tuple[int, int], ways: Iterable[Extension]) -> str:
-    """Why a picture cannot go on to the sides to which there is no way; an empty text when it can to all."""
+    """Why a picture cannot go on to the sides to which there is no way, to be read; empty when it can to all."""
     open_to, (width, height) = {way.side for way in ways}, size
     if not open_to:
-        return f"nothing that the model draws is larger than {width} × {height}"
+        return f"It cannot be extended: the model draws nothing that {width} × {height} pixels fit into."
     reasons = []
     if "left" not in open_to:
-        reasons.append(f"not to the left or right: it draws nothing wider that is {height} high")
+        reasons.append(f"Not to the left or right: the model draws nothing wider that is {height} pixels high.")
     if "up" not in open_to:
-        reasons.append(f"not up or down: it draws nothing higher that is {width} wide")
-    return "; ".join(reasons)
+        reasons.append(f"Not up or down: the model draws nothing higher that is {width} pixels wide.")
+    return " ".join(reasons)
 
 
 @torch.no_grad()

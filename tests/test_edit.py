@@ -90,10 +90,10 @@ def test_a_picture_goes_on_where_the_model_has_a_size_for_it():
     }
     assert edit.closed((96, 96), edit.extensions((96, 96), SIZES, 8)) == ""
     assert edit.extensions((128, 128), SIZES, 8) == []
-    assert "larger than 128 × 128" in edit.closed((128, 128), [])
+    assert "nothing that 128 × 128 pixels fit into" in edit.closed((128, 128), [])
     wider = edit.extensions((64, 64), [(64, 64), (96, 64)], 8)
     assert {way.side for way in wider} == {"left", "right", "around"}
-    assert edit.closed((64, 64), wider) == "not up or down: it draws nothing higher that is 64 wide"
+    assert edit.closed((64, 64), wider) == "Not up or down: the model draws nothing higher that is 64 pixels wide."
 
 
 @pytest.mark.parametrize(("side", "left"), [("right", 0), ("left", 4), ("around", 2)])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import streamlit as st
+import torch
 from app_fixtures import tiny_model, tiny_twin
 from PIL import Image
 from streamlit.testing.v1 import AppTest
@@ -16,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from app import house as houses
 from app import picture
 from app.ear import Ear
+from app.engine import Job
 from app.gallery import Gallery
 from app.lane import Lane
 from app.request import Request
@@ -402,6 +404,48 @@ def test_a_model_is_loaded_unloaded_and_drawn_with(house: houses.House):
     assert page.session_state["model"] == "twinned" and page.button(key="choose twinned").disabled
 
 
+def test_a_model_is_loaded_in_the_precision_that_one_chooses(house: houses.House):
+    page = room("models").run()
+    page.button(key="load twinned").click().run()
+    assert house.engine.load("twinned").model.dtype == torch.float32
+    precision(page, "twinned").set_value(torch.bfloat16).run()
+    assert not page.exception and house.engine.load("twinned").model.dtype == torch.bfloat16
+    assert any("in memory, bfloat16" in html.proto.body for html in page.get("html"))
+    page.button(key="unload twinned").click().run()
+    page.button(key="choose twinned").click().run()
+    assert house.engine.load("twinned").model.dtype == torch.bfloat16, "as it was chosen"
+    job = house.draw(Request("a cat", 1, "twinned", (64, 64)), "me-1234567")
+    assert job.wait(SECONDS) and job.pictures()
+    again = room("models").run()
+    assert precision(again, "twinned").value == torch.bfloat16, "to every visitor"
+
+
+def precision(page: AppTest, name: str):
+    return next(group for group in page.get("button_group") if group.key == f"precision {name}")
+
+
+def test_a_recogniser_is_chosen_or_refused_with_the_reason(
+    house: houses.House, weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def load(ear: Ear) -> object:
+        if ear.name == "nothing":
+            raise ValueError("no recogniser 'nothing': take a folder")
+        return object()
+
+    monkeypatch.setattr(Ear, "load", load)
+    monkeypatch.setattr("app.catalogue.recognisers", lambda: ["whisper-scenes", "other"])
+    page = room("models").run()
+    assert any("whisper-scenes" in html.proto.body for html in page.get("html"))
+    button(page, "Listen with other").click().run()
+    assert not page.exception and house.ear.name == "other"
+    page.text_input(key="another recogniser").set_value("nothing")
+    button(page, "Listen with it").click().run()
+    assert "No recogniser 'nothing'" in page.error[0].value and house.ear.name == "other"
+    page.text_input(key="another recogniser").set_value("base.en")
+    button(page, "Listen with it").click().run()
+    assert not page.exception and not page.error and house.ear.name == "base.en"
+
+
 def test_a_model_from_elsewhere_is_opened_or_refused_with_the_reason(house: houses.House, tmp_path: Path):
     folder = str(tiny_model(tmp_path / "elsewhere"))
     page = room("models").run()
@@ -431,11 +475,96 @@ def test_what_cannot_run_here_says_why(weights: Path, house: houses.House, monke
         house.engine.load("twinned")
 
 
-def test_a_picture_is_varied_and_gone_on_from(house: houses.House):
+def editing(prompt: str, size: tuple[int, int] = (64, 64)) -> AppTest:
+    """The Edit page with a picture that was drawn after this prompt."""
     page = room("edit")
-    page.session_state["picture to edit"] = picture.png(Image.effect_noise((64, 64), 90).convert("RGB"))
-    page.session_state["words of the edit"] = "a dog"
+    page.session_state["picture to edit"] = picture.png(Image.effect_noise(size, 90).convert("RGB"))
+    page.session_state["words of the edit"] = prompt
+    page.session_state["words that the picture to edit was drawn after"] = prompt
+    return page.run()
+
+
+def test_a_picture_is_extended_to_the_sides_for_which_there_is_a_size(house: houses.House):
+    page = editing("a dog")
+    (sides,) = page.get("button_group")
+    assert not page.exception and [option.split()[-1] for option in sides.options] == [
+        "left",
+        "right",
+        "around",
+    ]
+    assert any("Not up or down: the model draws nothing higher that is 64" in caption.value for caption in page.caption)
+    sides.set_value("left").run()
+    button(page, "Extend to 96 × 64").click().run()
+    page = drawn(page, house)
+    assert not page.exception and not page.error and shown(page) == 1
+    (entry,) = house.gallery.entries(page.session_state["owner"])
+    image = picture.read(house.gallery.png(entry))[0].convert("RGB")
+    before = Image.open(io.BytesIO(page.session_state["picture to edit"]))
+    assert image.size == entry.request.size == (96, 64)
+    assert image.crop((32, 0, 96, 64)).tobytes() == before.tobytes()
+    assert entry.request.edit.startswith("32 of 96 cells of ")
+    assert entry.request.edit.endswith(": 0-3 12-15 24-27 36-39 48-51 60-63 72-75 84-87; extended left from 64x64")
+    button(page, "Go on from this").click().run()
+    assert not page.exception and not page.get("button_group"), "96x64 is the largest"
+    assert any("nothing that 96 × 64 pixels fit into" in caption.value for caption in page.caption)
+
+
+def test_a_picture_that_is_too_large_to_extend_can_be_made_smaller(
+    house: houses.House, monkeypatch: pytest.MonkeyPatch
+):
+    house.engine.load("scenes").sizes.append((32, 32))
+    house.engine.load("scenes").sizes.remove((96, 64))
+    page = editing("a dog")
+    button(page, "Make it 32 × 32, to extend it then").click().run()
+    assert not page.exception and Image.open(io.BytesIO(page.session_state["picture to edit"])).size == (32, 32)
+    (sides,) = page.get("button_group")
+    assert [option.split()[-1] for option in sides.options] == ["around"]
+
+
+def test_new_words_change_only_what_they_contradict(house: houses.House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("maskgil.repaint.MARGIN", 0.0)  # random weights hardly listen
+    page = editing("a red cat")
+    button(page, "Change only what the words change").click().run()
+    assert "contradict nothing" in page.error[0].value
+    page.text_input(key="words of the edit").set_value("two dogs at night")
+    button(page, "Change only what the words change").click().run()
+    page = drawn(page, house)
+    assert not page.exception and not page.error and shown(page) == 1
+    (entry,) = house.gallery.entries(page.session_state["owner"])
+    assert entry.prompt == "two dogs at night"
+    assert entry.request.edit.endswith("; new words for “a red cat”, margin 0")
+    start = house.engine.jobs(page.session_state["owner"])[0].start
+    assert (
+        entry.request.edit.startswith(f"{int(start.hole.sum())} of 64 cells of ") and start.cells in entry.request.edit
+    )
+    assert picture.read(house.gallery.png(entry))[1] == entry.request
+
+
+def test_without_words_that_it_was_drawn_after_new_ones_cannot_change_a_picture():
+    page = editing("")
+    assert not page.exception and button(page, "Change only what the words change").disabled
+    assert not button(page, "Paint").disabled
+
+
+def test_every_step_is_decoded_once_for_the_player(house: houses.House, monkeypatch: pytest.MonkeyPatch):
+    told = []
+    monkeypatch.setattr("app.studio.player.component", lambda name: lambda key, data: told.append(data))
+    page = room("draw").run()
+    button(page, "a red apple").click().run()
+    page = drawn(page, house)
+    decoded = []
+    monkeypatch.setattr(Job, "preview", lambda job, frame: decoded.append(frame) or job.pictures())
+    page.toggle(key="player on").set_value(True).run()
     page.run()
+    assert not page.exception and decoded == list(range(8)) and told[0] == told[1]
+    (data,) = told[:1]
+    assert data["steps"] == list(range(1, 9)) and len(data["frames"]) == 8
+    assert (data["rows"], data["columns"]) == (8, 8) and set(data["revealed"]) == set(range(8))
+    assert max(data["confidence"]) <= 0
+
+
+def test_a_picture_is_varied_and_gone_on_from(house: houses.House):
+    page = editing("a dog")
     assert not page.exception
     button(page, "Paint").click().run()
     assert "Nothing is brushed" in page.error[0].value
@@ -444,5 +573,6 @@ def test_a_picture_is_varied_and_gone_on_from(house: houses.House):
     assert not page.exception and not page.error and shown(page) == 1
     (entry,) = house.gallery.entries(page.session_state["owner"])
     assert entry.request is not None and entry.request.edit.startswith("26 of 64 cells of ")
+    assert entry.request.edit.endswith("; a share of 0.4")
     button(page, "Go on from this").click().run()
     assert not page.exception and not shown(page) and page.text_input(key="words of the edit").value == "a dog"

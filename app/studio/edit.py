@@ -1,7 +1,8 @@
-"""Edit: brush over a part of a picture and say what should be there, or draw a variation of all of it."""
+"""Edit: brush over a part of a picture, let new words change what they speak of, go on beyond its edge, or vary it."""
 
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import replace
 
 import streamlit as st
@@ -9,20 +10,35 @@ from PIL import Image
 
 from app import edit, picture
 from app.catalogue import Model
-from app.engine import Status
-from app.request import MAX_PROMPT
+from app.edit import Start
+from app.engine import Loaded, Status
+from app.request import MAX_PROMPT, Request
 from app.studio import easel, session, wish
 from app.studio.component import component
 from app.studio.draw import said, sentence
+from maskgil import repaint
 
 EASEL = "edit"
 PICTURE = "picture to edit"  # PNG bytes
+DRAWN_AFTER = "words that the picture to edit was drawn after"  # empty when they are not known
 WORDS = "words of the edit"
 SHARE = "share of the variation"
+SIDE = "side to extend to"
+ROOM = "size to extend to"
 BRUSH = "brush"
 BROUGHT_WORDS = "words of the picture that was brought"
 BROUGHT = "picture that was brought"
 COMPLAINT = "complaint of edit"
+ARROWS = {
+    "left": ":material/arrow_back: left",
+    "right": ":material/arrow_forward: right",
+    "up": ":material/arrow_upward: up",
+    "down": ":material/arrow_downward: down",
+    "around": ":material/zoom_out_map: around",
+}
+
+# What is drawn on, of the picture under the brush, and how that came about.
+Begin = Callable[[Loaded, Image.Image, Request], tuple[Start, str]]
 
 
 def page() -> None:
@@ -44,7 +60,7 @@ def page() -> None:
             st.error(complaint, icon=":material/error:")
         elif job is not None:
             said(model, job.request.prompt)
-        easel.show(job, "What you paint over is drawn anew; the rest stays to the last pixel.")
+        easel.show(job, "What you paint over, or beyond the edge, is drawn anew; the rest stays to the last pixel.")
         if job is not None and job.status is Status.DONE:
             st.button(
                 "Go on from this", icon=":material/edit:", on_click=take, args=(job.pictures()[0], job.request.prompt)
@@ -54,25 +70,61 @@ def page() -> None:
 def take(image: Image.Image, prompt: str = "") -> None:
     """Put a picture under the brush."""
     st.session_state[PICTURE] = picture.png(image)
-    st.session_state[WORDS] = prompt
+    st.session_state[WORDS] = st.session_state[DRAWN_AFTER] = prompt
     session.clear(EASEL)
 
 
 def brush(model: Model) -> None:
     """The picture with its cells, what to draw there, and what can be done."""
-    image = _image(model)
-    rows, columns = session.loaded(model).model.grid(image.size)
+    loaded = session.loaded(model)
+    image = _image(loaded)
+    rows, columns = loaded.model.grid(image.size)
     data = {"image": picture.uri(image), "rows": rows, "columns": columns}
-    component("brush")(key=_brush(), data=data, on_cells_change=lambda: None)
+    component("brush")(key=_brush(rows, columns), data=data, on_cells_change=lambda: None)
     with st.form("edit", border=False, enter_to_submit=True), st.container(horizontal=True):
         st.text_input(
             "What should be there", key=WORDS, max_chars=MAX_PROMPT, label_visibility="collapsed",
             placeholder="what the whole picture shows then",
         )  # fmt: skip
-        st.form_submit_button("Paint", type="primary", icon=":material/brush:", on_click=_paint, args=(model, None))
+        paint = {"on_click": _begin, "args": (model, _brushed)}
+        st.form_submit_button("Paint", type="primary", icon=":material/brush:", **paint)
+        reword = {"on_click": _begin, "args": (model, _reworded), "disabled": bool(_wordless(loaded))}
+        st.form_submit_button(
+            "Change only what the words change",
+            icon=":material/edit_note:",
+            help=_wordless(loaded) or f"Nothing needs to be brushed. It was drawn as “{_drawn_after()}”.",
+            **reword,
+        )
+    extend(model, image)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.slider("or change this share of all", 0.1, 0.9, step=0.1, key=SHARE, width=220)
-        st.button("Vary", icon=":material/shuffle:", on_click=_paint, args=(model, SHARE))
+        st.button("Vary", icon=":material/shuffle:", on_click=_begin, args=(model, _varied))
+
+
+def extend(model: Model, image: Image.Image) -> None:
+    """To which sides the picture can go on, and why not to the others."""
+    loaded = session.loaded(model)
+    ways, state = _ways(loaded, image.size), st.session_state
+    sides = [side for side in ARROWS if any(way.side == side for way in ways)]
+    if sides:
+        if state.get(SIDE) not in sides:
+            state[SIDE] = sides[0]
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            st.segmented_control("Extend it", sides, key=SIDE, format_func=ARROWS.get, required=True)
+            rooms = [way.size for way in ways if way.side == state[SIDE]]
+            if state.get(ROOM) not in rooms:
+                state[ROOM] = rooms[0]
+            if len(rooms) > 1:
+                st.selectbox("to", rooms, key=ROOM, format_func=_measures, width=130, label_visibility="collapsed")
+            label = f"Extend to {_measures(state[ROOM])}"
+            st.button(label, key="extend", icon=":material/aspect_ratio:", on_click=_begin, args=(model, _extended))
+    if reason := edit.closed(image.size, ways):
+        st.caption(reason)
+    if not sides and (smaller := _smaller(loaded, image.size)) is not None:
+        st.button(
+            f"Make it {_measures(smaller)}, to extend it then", icon=":material/photo_size_select_small:",
+            on_click=_shrink, args=(image, smaller),
+        )  # fmt: skip
 
 
 def bring() -> None:
@@ -86,37 +138,89 @@ def bring() -> None:
     except ValueError as error:
         st.error(sentence(error), icon=":material/error:")
         return
-    st.session_state[BROUGHT_WORDS] = request.prompt if request else ""
+    st.session_state[BROUGHT_WORDS] = st.session_state[DRAWN_AFTER] = request.prompt if request else ""
     st.session_state[PICTURE] = picture.png(image)
     st.rerun()
 
 
-def _paint(model: Model, share: str | None) -> None:
-    """Draw the brushed cells anew, or a share of all cells."""
+def _begin(model: Model, begin: Begin) -> None:
+    """Put what comes of it on the easel."""
     state = st.session_state
     state[COMPLAINT] = ""
     try:
-        image = _image(model)
         loaded = session.loaded(model)
-        request = replace(wish.read(model.name, state[WORDS]), size=image.size)
-        grid = loaded.model.grid(image.size)
-        cells = (state.get(_brush()) or {}).get("cells") or []
-        if share is not None:
-            cells = edit.scattered(state[share], request.seed, grid)
-        start = edit.start(loaded.model, image, [int(cell) for cell in cells])
-        request = replace(request, edit=f"{len(set(cells))} of {grid[0] * grid[1]} cells of {_id()}")
+        image = _image(loaded)
+        request = wish.read(model.name, state[WORDS])
+        start, how = begin(loaded, image, request)
+        done = f"{int(start.hole.sum())} of {len(start.hole)} cells of {_id()}: {start.cells}{how and '; '}{how}"
+        request = replace(request, size=start.image.size, edit=done)
         session.put(EASEL, session.studio().draw(request, session.owner(), start))
     except ValueError as error:
         state[COMPLAINT] = sentence(error)
 
 
-def _image(model: Model) -> Image.Image:
-    return edit.fitted(Image.open(io.BytesIO(st.session_state[PICTURE])), session.loaded(model).sizes)
+def _brushed(loaded: Loaded, image: Image.Image, request: Request) -> tuple[Start, str]:
+    cells = (st.session_state.get(_brush(*loaded.model.grid(image.size))) or {}).get("cells") or []
+    return edit.start(loaded.model, image, [int(cell) for cell in cells]), ""
 
 
-def _brush() -> str:
-    """The key of this picture's brush: another picture begins with no cell brushed."""
-    return f"{BRUSH} {_id()}"
+def _varied(loaded: Loaded, image: Image.Image, request: Request) -> tuple[Start, str]:
+    share = st.session_state[SHARE]
+    cells = edit.scattered(share, request.seed, loaded.model.grid(image.size))
+    return edit.start(loaded.model, image, cells), f"a share of {share:g}"
+
+
+def _reworded(loaded: Loaded, image: Image.Image, request: Request) -> tuple[Start, str]:
+    old, margin = _drawn_after(), repaint.MARGIN
+    before, after = loaded.encode(old), loaded.encode(request.prompt)
+    start = edit.reword(loaded.model, image, before, after, request.seed, margin)
+    return start, f"new words for “{old}”, margin {margin:g}"
+
+
+def _extended(loaded: Loaded, image: Image.Image, request: Request) -> tuple[Start, str]:
+    side, room = st.session_state[SIDE], st.session_state[ROOM]
+    way = next((way for way in _ways(loaded, image.size) if (way.side, way.size) == (side, room)), None)
+    if way is None:
+        raise ValueError(f"the picture cannot go on {side} to {_measures(room)} with this model: choose again")
+    return edit.extend(loaded.model, image, way), f"extended {side} from {image.width}x{image.height}"
+
+
+def _ways(loaded: Loaded, size: tuple[int, int]) -> list[edit.Extension]:
+    return edit.extensions(size, loaded.sizes, loaded.model.tokenizer.config.downsample)
+
+
+def _smaller(loaded: Loaded, size: tuple[int, int]) -> tuple[int, int] | None:
+    """The largest size of the same shape from which a picture can be extended."""
+    fit = [s for s in loaded.sizes if s[0] < size[0] and s[0] * size[1] == s[1] * size[0] and _ways(loaded, s)]
+    return max(fit, default=None)
+
+
+def _shrink(image: Image.Image, size: tuple[int, int]) -> None:
+    st.session_state[PICTURE] = picture.png(image.resize(size, Image.Resampling.LANCZOS))
+
+
+def _wordless(loaded: Loaded) -> str:
+    """Why new words alone cannot change this picture; an empty text when they can."""
+    if loaded.model.continuous:
+        return "This model's tokens are vectors: it cannot tell how likely one is, and so not what new words change."
+    return "" if _drawn_after() else "It is not known after which words the picture was drawn: brush over it instead."
+
+
+def _drawn_after() -> str:
+    return st.session_state.get(DRAWN_AFTER, "")
+
+
+def _measures(size: tuple[int, int]) -> str:
+    return f"{size[0]} × {size[1]}"
+
+
+def _image(loaded: Loaded) -> Image.Image:
+    return edit.fitted(Image.open(io.BytesIO(st.session_state[PICTURE])), loaded.sizes)
+
+
+def _brush(rows: int, columns: int) -> str:
+    """The key of this picture's brush: another picture, or another grid over it, begins with no cell brushed."""
+    return f"{BRUSH} {_id()} {rows}x{columns}"
 
 
 def _id() -> str:
