@@ -110,7 +110,7 @@ def extend(model: Model, image: Image.Image) -> None:
         if state.get(SIDE) not in sides:
             state[SIDE] = sides[0]
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            st.segmented_control("Extend it", sides, key=SIDE, format_func=ARROWS.get, required=True)
+            st.segmented_control("Extend it", sides, key=SIDE, format_func=ARROWS.get, required=True, wrap=True)
             rooms = [way.size for way in ways if way.side == state[SIDE]]
             if state.get(ROOM) not in rooms:
                 state[ROOM] = rooms[0]
