@@ -5,19 +5,31 @@
 h and w are the sides in units of 32 pixels, height first, written as <reserved08800 + h> and <reserved08800 + w>; a
 newline is <reserved08799>. An image id stands for a code of Chameleon's tokenizer, 16 pixels a code; which code, the
 vocabulary's names tell (`IMGIMG` + the code with A for 0 to J for 9 + `Z`). So an unfinished sentence becomes the
-prefix of a grid that a MaskGIL on the same tokenizer completes (Liu et al. 2024, arXiv 2408.02657).
+prefix of a grid that a MaskGIL on the same tokenizer completes (Liu et al. 2024, arXiv 2408.02657):
+
+    python -m maskgil.lumina complete model=FOLDER vocabulary=text_tokenizer.json sentence=ids.json prompt="a red fox"
+        out=fox.png [seed=0] [steps=8] [guidance=2]
+
+`sentence` is a JSON list of ids, as Lumina-mGPT's generation leaves them, cut off anywhere after the sides. The prompt
+is said again: its words stand in the sentence as ids of a language model, which MaskGIL's text encoder does not read.
 
 N image tokens of a grid, V ids of the vocabulary, S ids of a sentence.
 """
 
+import inspect
 import json
+import os
 import re
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from maskgil.decoding import Canvas
+from maskgil.pipeline import Settings, TextToImage
 
 CODES_PER_UNIT = 2  # a unit is 32 pixels, a code 16
 IMAGE = re.compile(r"IMGIMG([A-J]+)Z")
@@ -93,3 +105,82 @@ class Lumina:
             due = "a newline" if column == columns else "an image id"
             raise ValueError(f"row {row}, column {column} holds id {int(body[wrong[0]])} where {due} is due")
         return known[~newline], (rows, columns)
+
+
+def sentence_of(path: Path) -> Int[Tensor, " S"]:
+    """The ids of a JSON list. Raises ValueError for anything else."""
+    try:
+        ids = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read the sentence {path}: {error}") from None
+    if not isinstance(ids, list) or any(type(number) is not int or not 0 <= number < 2**31 for number in ids):
+        raise ValueError(f"{path} is no sentence: it must be a JSON list of ids, whole numbers from 0 on")
+    return torch.tensor(ids, dtype=torch.long)
+
+
+def prefix_canvas(
+    codes: Int[Tensor, " M"], grid: tuple[int, int], mask_id: int, device: torch.device | str = "cpu"
+) -> Canvas:
+    """One picture whose first M tokens are given; the others are holes."""
+    canvas = Canvas.blank(1, grid, mask_id, device)
+    canvas.tokens[0, : len(codes)], canvas.hole[0, : len(codes)] = codes.to(device), False
+    return canvas
+
+
+def complete(
+    model: str, vocabulary: str, sentence: str, prompt: str, out: str, seed: int = 0, steps: int = Settings.steps,
+    guidance: float = Settings.guidance.scale,
+) -> None:  # fmt: skip
+    """Draw the rest of the picture that a sentence begins, and write it as a PNG.
+
+    Raises ValueError for a sentence or vocabulary that is none, and a size or tokenizer that is not the model's.
+    """
+    lumina = Lumina.load(vocabulary)
+    codes, grid = lumina.read(sentence_of(Path(sentence)))
+    draws = TextToImage.load(model, "cuda" if torch.cuda.is_available() else "cpu")
+    config = draws.generator.config
+    if draws.continuous or config.codebook_size != len(lumina.id_of):
+        has = "vectors" if draws.continuous else f"{config.codebook_size} codes"
+        raise ValueError(f"{model} draws {has}, {vocabulary} names {len(lumina.id_of)} codes: give a MaskGIL on those")
+    side = draws.tokenizer.config.downsample
+    size = draws.checked_size((grid[1] * side, grid[0] * side))
+    canvas = prefix_canvas(codes, grid, config.mask_id, draws.device)
+    settings = replace(Settings(), steps=steps, guidance=replace(Settings().guidance, scale=guidance))
+    if canvas.hole.any():
+        images = draws.images([prompt], [seed], size, settings, canvas=canvas)
+    else:  # the sentence was finished
+        images = draws.images_of(canvas)
+    path = Path(out)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        images[0].save(partial, "PNG")
+        os.replace(partial, path)
+    except OSError as error:
+        raise ValueError(f"could not write {path}: {error}") from None
+    print(f"{path}: {size[0]}x{size[1]}, {len(codes)} of {grid[0] * grid[1]} tokens from the sentence")
+
+
+def main(arguments: list[str]) -> None:
+    """The command; see the top of this file. Raises ValueError with one line."""
+    takes = inspect.signature(complete).parameters
+    options = dict(word.partition("=")[::2] for word in arguments[1:])
+    missing = [name for name, p in takes.items() if p.default is p.empty and not options.get(name)]
+    strange = [name for name in options if name not in takes]
+    if arguments[:1] != ["complete"] or missing or strange:
+        known = f"{', '.join(strange)} is not known; " if strange else ""
+        raise ValueError(f"{known}usage: complete {' '.join(f'{name}=' for name in takes)}; see maskgil/lumina.py")
+    for name in ("seed", "steps", "guidance"):
+        try:
+            if name in options:
+                options[name] = takes[name].annotation(options[name])
+        except ValueError:
+            raise ValueError(f"{name}={options[name]} is not a number") from None
+    complete(**options)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        print(f"maskgil.lumina: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
