@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 import tarfile
 import types
@@ -115,6 +116,67 @@ def test_processes_share_the_units(shards, tmp_path):
     assert len(list((tmp_path / "out").glob("*.safetensors"))) == 2
 
 
+def test_shards_may_be_named_another_way_and_moved_but_not_exchanged(shards, tmp_path, monkeypatch):
+    write(maker(pictures.source(str(shards / "part-{00..01}.tar")), tmp_path / "out"), rank=0, world=2)
+    monkeypatch.chdir(shards)
+    write(maker(pictures.source("part-*.tar"), tmp_path / "out"), rank=1, world=2)
+    (shards / "moved").mkdir()
+    for path in shards.glob("*.tar"):
+        path.rename(shards / "moved" / path.name)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.safetensors")}
+    write(maker(pictures.source("moved"), tmp_path / "out"))
+    assert len(before) == 2 and all(path.stat().st_mtime_ns == time for path, time in before.items())
+    with tarfile.open(shards / "moved" / "part-01.tar", "w") as tar:
+        add(tar, "other.png", png(512, 512) + bytes(20_000))
+    with pytest.raises(ValueError, match="holds 1 files of pictures that the source no longer has"):
+        write(maker(pictures.source("moved"), tmp_path / "out"))
+
+
+def test_a_shard_that_says_a_thing_twice(tmp_path):
+    """webdataset refuses it; here the first is taken and the second named."""
+    with tarfile.open(tmp_path / "part.tar", "w") as tar:
+        for name, data in (("a.png", png(64, 64)), ("a.txt", b"first"), ("a.TXT", b"second"), ("b.png", png(64, 64)),
+                           ("b.txt", b"b")):  # fmt: skip
+            add(tar, name, data)
+    missed = []
+    found = list(pictures.source(str(tmp_path)).read(0, missed.append))
+    assert [p.caption for p in found] == ["first", "b"] and len(missed) == 1 and "a.TXT: duplicate" in missed[0]
+
+
+def test_progress_is_seen_within_units_and_after_the_first(tmp_path, monkeypatch, capsys):
+    """A unit may take hours: how far it is, and when all will be done, is said meanwhile."""
+
+    class Eager(features.tqdm):
+        def __init__(self, **options):
+            super().__init__(**(options | {"mininterval": 0}))
+
+    rng = np.random.default_rng(0)
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"part-{shard}.tar", "w") as tar:
+            for i in range(4):
+                noise = io.BytesIO()
+                Image.fromarray(rng.integers(256, size=(64, 64, 3), dtype=np.uint8)).save(noise, "PNG")
+                add(tar, f"{i}.png", noise.getvalue())
+                add(tar, f"{i}.txt", b"noise")
+    monkeypatch.setattr(features, "tqdm", Eager)
+    write(maker(pictures.source(str(tmp_path)), tmp_path / "out"))
+    shown = re.findall(r"([\d.]+) of 2 units \[[\d:]+<([\d:?]+)", capsys.readouterr().err)
+    for unit in (0, 1):
+        within = [left for done, left in shown if unit < float(done) < unit + 1]
+        assert len(within) >= 2 and "?" not in within[-1]
+    assert float(shown[-1][0]) == 2
+
+
+def test_a_source_without_a_usable_picture_is_said_whoever_is_last(tmp_path):
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"part-{shard}.tar", "w") as tar:
+            add(tar, "mute.png", png(64, 64))
+    source = pictures.source(str(tmp_path))
+    write(maker(source, tmp_path / "out"), rank=0, world=2)
+    with pytest.raises(ValueError, match="no picture of the source could be used"):
+        write(maker(source, tmp_path / "out"), rank=1, world=2)
+
+
 def test_another_tokenizer_is_refused(shards, tmp_path):
     source = pictures.source(str(shards))
     write(maker(source, tmp_path / "out"), rank=0, world=2)
@@ -164,11 +226,13 @@ def test_a_caption_without_a_picture_is_named_and_the_rest_is_kept(tmp_path, cap
         add(tar, "a.png", png(64, 64))
         add(tar, "a.txt", b"a")
         add(tar, "alone.txt", b"alone")
+    (folder / "lonely.json").write_text('{"caption": "lonely"}')
     for source, says in ((folder, "no picture beside this caption"), (tmp_path / "part.tar", "alone: no picture")):
         out = tmp_path / f"out-{source.name}"
         write(maker(pictures.source(str(source)), out))
         shown = capsys.readouterr().out
-        assert says in shown and "alone" in shown and "encoded 1 pictures, skipped 1" in shown
+        assert says in shown and "alone" in shown and ("lonely.json: no picture beside" in shown) == source.is_dir()
+        assert f"encoded 1 pictures, skipped {2 if source.is_dir() else 1}" in shown
         assert FeatureCache.open(out).tables[(64, 64)].rows == 1
 
 
@@ -198,15 +262,37 @@ def test_a_folder_a_class(tmp_path):
         write(Maker(source, maker(source, tmp_path).tokenizer, Letters(), tmp_path / "other", buckets(64)))
 
 
-def test_a_hub_dataset_by_name(monkeypatch):
-    class Rows(list):
-        column_names = ["image", "text"]
+class Rows(list):
+    """A table of the hub, as far as it is read here: pictures may be had as they lie there, unopened."""
 
-    rows = Rows({"image": Image.new("RGB", (64, 64)), "text": text} for text in ("one", " ", "three"))
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=lambda name, split: rows))
+    column_names = ["image", "text"]
+
+    def cast_column(self, name, kind):
+        assert (name, kind) == ("image", "encoded")
+        return self
+
+
+def test_a_hub_dataset_by_name(monkeypatch, tmp_path):
+    """A broken picture, a missing one and one without words cost their rows alone; transparent ones lie on white."""
+    clear = io.BytesIO()
+    Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(clear, "PNG")
+    (tmp_path / "beside.png").write_bytes(png(64, 64))
+    entries = [
+        ({"bytes": png(64, 64), "path": None}, "one"), ({"bytes": png(64, 64)[:40], "path": None}, "two"),
+        ({"bytes": png(64, 64), "path": None}, " "), (None, "four"), ({"bytes": clear.getvalue(), "path": "x"}, "five"),
+        ({"bytes": None, "path": str(tmp_path / "beside.png")}, "six"), ({"bytes": None, "path": "gone.png"}, "seven"),
+    ]  # fmt: skip
+    rows = Rows({"image": image, "text": text} for image, text in entries)
+    hub = types.SimpleNamespace(load_dataset=lambda name, split: rows, Image=lambda decode: decode or "encoded")
+    monkeypatch.setitem(sys.modules, "datasets", hub)
     missed = []
-    assert [p.caption for p in pictures.source("hf:owner/name").read(0, missed.append)] == ["one", "three"]
-    assert missed == ["row 1: no caption"]
+    found = {p.caption: p for p in pictures.source("hf:owner/name").read(0, missed.append)}
+    assert list(found) == ["one", "five", "six"] and found["five"].image.getpixel((0, 0)) == (255, 255, 255)
+    assert [line.split(":")[0] for line in missed] == ["row 1", "row 2", "row 3", "row 6"]
+    assert "not a whole picture" in missed[0] and missed[1:3] == ["row 2: no caption", "row 3: no picture"]
+    monkeypatch.setattr(Rows, "cast_column", lambda self, name, kind: 1 / 0)
+    with pytest.raises(ValueError, match="the column image of owner/name holds no pictures"):
+        pictures.source("hf:owner/name")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match="pip install datasets"):
         pictures.source("hf:owner/name")

@@ -108,13 +108,13 @@ class Maker:
         partial.write_text(json.dumps(note, indent=1) + "\n")
         os.replace(partial, path)
 
-    def make(self, unit: int, said: list[str]) -> Iterator[int]:
-        """Encode a unit and write its file; yields the pictures done so far. What was skipped is appended to `said`.
+    def make(self, unit: int, said: list[str]) -> Iterator[float]:
+        """Encode a unit and write its file; yields after each picture the share of the unit that is read. What was
+        skipped is appended to `said`.
 
         Raises ValueError when the disk is full: what was written before stays.
         """
         filled: dict[Size, _Bucket] = {}
-        done = 0
         for picture in self.source.read(unit, said.append):
             if self.encoder is not None:
                 try:
@@ -130,8 +130,7 @@ class Maker:
             bucket.waiting.append((torch.from_numpy(cut.copy()), picture))
             if len(bucket.waiting) == self.batch:
                 self._encode(bucket)
-            done += 1
-            yield done
+            yield picture.along
         tensors = {}
         for (width, height), bucket in sorted(filled.items()):
             self._encode(bucket)
@@ -184,14 +183,20 @@ def write(maker: Maker, rank: int = 0, world: int = 1) -> None:
     def finished() -> int:
         return sum(maker.path(unit).is_file() for unit in range(units))
 
-    bar = tqdm(total=units, initial=finished(), desc="encoding", unit="unit", disable=rank > 0, mininterval=2)
+    # miniters: left out, tqdm waits after the first unit for another whole one
+    bar = tqdm(
+        total=units, initial=finished(), desc="encoding", disable=rank > 0, mininterval=2, miniters=0,
+        bar_format="{l_bar}{bar}| {n:.2f} of {total} units [{elapsed}<{remaining}{postfix}]",
+    )  # fmt: skip
     for unit in mine:
         said: list[str] = []
-        for _ in maker.make(unit, said):
+        done = finished()
+        for along in maker.make(unit, said):
             pictures += 1
             rate = pictures / (time.monotonic() - since)
             bar.set_postfix_str(f"{pictures * world:,} pictures, about {rate * world:.1f}/s", refresh=False)
-            bar.update(0)
+            # the other processes are taken to be as far in theirs
+            bar.update(done + along * min(world, units - done) - bar.n)
         skipped += len(said)
         for line in said[:SHOWN]:
             tqdm.write(line)
@@ -202,7 +207,8 @@ def write(maker: Maker, rank: int = 0, world: int = 1) -> None:
         bar.update(finished() - bar.n)
     bar.close()
     print(f"{maker.out}: process {rank + 1} of {world} encoded {pictures:,} pictures, skipped {skipped:,}")
-    if world == 1 and not any(table.rows for table in FeatureCache.open(maker.out).tables.values()):
+    # Who is last sees the whole cache
+    if finished() == units and not any(table.rows for table in FeatureCache.open(maker.out).tables.values()):
         raise ValueError(f"no picture of the source could be used: {maker.out} stays empty")
 
 

@@ -8,13 +8,17 @@
 A source is a list of units (a shard, or a thousand files), and a unit read twice gives the same pictures in the same
 order. So work is shared among processes by units, and what was killed goes on at the unit that was not finished.
 What cannot be read (no caption, a broken picture, the end of a cut shard) is passed to `report` and skipped.
+
+webdataset's own pipelines shuffle and resample an endless stream; here its reader of one tar file is enough.
 """
 
 import hashlib
 import io
 import json
+import os
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +35,14 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Picture:
-    """One example: an RGB image with what it shows in words, or the number of its class."""
+    """One example: an RGB image with what it shows in words, or the number of its class. `along` is the share of its
+    unit that has been read with it."""
 
     key: str
     image: Image.Image
     caption: str | None = None
     label: int | None = None
+    along: float = 0.0
 
 
 @runtime_checkable
@@ -59,7 +65,7 @@ def source(text: str) -> Source:
     if not folder.is_dir():
         raise ValueError(f"no pictures at {text}: give a folder, shards such as 'data/{{000..099}}.tar', or hf:NAME")
     if tars := sorted(folder.glob("*.tar")):
-        return Shards([str(path) for path in tars])
+        return Shards.of([str(path) for path in tars])
     if any(path.suffix.lower() in IMAGES for path in folder.iterdir()):
         return Captioned.open(folder)
     return Classes.open(folder)
@@ -94,9 +100,11 @@ def caption_of(name: str, data: bytes, key: str) -> str:
 class Shards:
     """Tar files as webdataset writes them: files of one example are neighbours and share the name up to the first dot.
 
-    A caption is a .txt, or `key` in a .json.
+    A caption is a .txt, or `key` in a .json. A unit's name is the file's, without its folder, and its length: the
+    shards may be named another way or moved, but not exchanged for others that are called the same.
     """
 
+    paths: list[str]
     names: list[str]
     key: str = "caption"
     classes: list[str] | None = None
@@ -109,51 +117,46 @@ class Shards:
             raise ValueError(f"{len(missing)} of {len(paths)} shards are missing, first {missing[0]}")
         if not paths:
             raise ValueError(f"no shard is called {pattern}")
-        return Shards(paths)
+        return Shards.of(paths)
+
+    @staticmethod
+    def of(paths: list[str]) -> "Shards":
+        return Shards(paths, [f"{Path(path).name} of {os.path.getsize(path)} bytes" for path in paths])
 
     def read(self, unit: int, report: Report) -> Iterator[Picture]:
-        path, count = self.names[unit], 0
+        # Only here: it takes a second to load, and only shards need it
+        from webdataset.tariterators import group_by_keys, tar_file_iterator
+
+        path, count = self.paths[unit], 0
+
+        def twice(error: Exception) -> bool:
+            report(f"{path}: {error.args[0]}")
+            return True  # the first file of that name stays
+
         try:
-            # "r|": one pass over the file, as from a stream, so that a cut shard gives what it holds
-            with tarfile.open(path, "r|*") as tar:
-                for stem, files in _grouped(tar):
+            # one pass from the beginning, as from a stream, so that a cut shard gives what it holds
+            with open(path, "rb") as file:
+                length = os.fstat(file.fileno()).st_size
+                files = (entry | {"__url__": path} for entry in tar_file_iterator(file))
+                for example in group_by_keys(files, handler=twice):
                     count += 1
                     try:
-                        yield self._picture(stem, files)
+                        yield self._picture(example, file.tell() / length)
                     except ValueError as error:
-                        report(f"{path}: {stem}: {error}")
-        except (tarfile.TarError, EOFError, OSError) as error:
+                        report(f"{path}: {example['__key__']}: {error}")
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             report(f"{path} is cut or broken after {count} pictures: the rest is skipped ({error})")
 
-    def _picture(self, stem: str, files: dict[str, bytes]) -> Picture:
-        images = [suffix for suffix in files if f".{suffix.rpartition('.')[2].lower()}" in IMAGES]
+    def _picture(self, example: dict[str, Any], along: float) -> Picture:
+        """Of {"__key__": name, suffix: content}."""
+        images = [suffix for suffix in example if f".{suffix.rpartition('.')[2]}" in IMAGES]
         if not images:
             raise ValueError("no picture")
-        text = next((suffix for suffix in ("txt", "json") if suffix in files), None)
+        text = next((suffix for suffix in ("txt", "json") if suffix in example), None)
         if text is None:
             raise ValueError("no caption")
-        caption = caption_of(f"{stem}.{text}", files[text], self.key)
-        return Picture(stem, opened(files[images[0]]), caption)
-
-
-def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(stem, {suffix: content}) of each example."""
-    stem, files = None, {}
-    for member in tar:
-        if not member.isfile():
-            continue
-        folder, _, name = member.name.rpartition("/")
-        first, _, suffix = name.partition(".")
-        here = f"{folder}/{first}" if folder else first
-        if here != stem and files:
-            yield stem, files
-            files = {}
-        content = tar.extractfile(member).read()
-        if len(content) < member.size:
-            raise tarfile.ReadError(f"{member.name} has {len(content)} of {member.size} bytes")
-        stem, files[suffix.lower()] = here, content
-    if files:
-        yield stem, files
+        caption = caption_of(f"{example['__key__']}.{text}", example[text], self.key)
+        return Picture(example["__key__"], opened(example[images[0]]), caption, along=along)
 
 
 def braces(pattern: str) -> list[str]:
@@ -202,7 +205,8 @@ class Captioned:
         held = sorted(folder.rglob("*"))
         paths = [path for path in held if path.suffix.lower() in IMAGES]
         pictured = {path.with_suffix("") for path in paths}
-        alone = [path for path in held if path.suffix == ".txt" and path.with_suffix("") not in pictured]
+        texts = [path for path in held if path.suffix in (".txt", ".json")]
+        alone = [path for path in texts if path.with_suffix("") not in pictured]
         files = Files.of(paths, folder)
         return Captioned(files, files.names, alone)
 
@@ -210,12 +214,14 @@ class Captioned:
         if unit == 0:  # they belong to no unit, and are said once
             for path in self.alone:
                 report(f"{path}: no picture beside this caption")
-        for path in self.files.units[unit]:
+        paths = self.files.units[unit]
+        for number, path in enumerate(paths):
             text = next((p for p in (path.with_suffix(".txt"), path.with_suffix(".json")) if p.is_file()), None)
             try:
                 if text is None:
                     raise ValueError(f"no caption: {path.with_suffix('.txt').name} is missing")
-                yield Picture(path.stem, opened(path.read_bytes()), caption_of(text.name, text.read_bytes(), "caption"))
+                caption = caption_of(text.name, text.read_bytes(), "caption")
+                yield Picture(path.stem, opened(path.read_bytes()), caption, along=(number + 1) / len(paths))
             except (ValueError, OSError) as error:
                 report(f"{path}: {error}")
 
@@ -243,10 +249,12 @@ class Classes:
 
     def read(self, unit: int, report: Report) -> Iterator[Picture]:
         numbers = {name: number for number, name in enumerate(self.classes)}
-        for path in self.files.units[unit]:
+        paths = self.files.units[unit]
+        for place, path in enumerate(paths):
             kind = next(parent.name for parent in path.parents if parent.name in numbers)
             try:
-                yield Picture(f"{kind}/{path.stem}", opened(path.read_bytes()), label=numbers[kind])
+                image, along = opened(path.read_bytes()), (place + 1) / len(paths)
+                yield Picture(f"{kind}/{path.stem}", image, label=numbers[kind], along=along)
             except (ValueError, OSError) as error:
                 report(f"{path}: {error}")
 
@@ -262,31 +270,52 @@ class HuggingFace:
     @staticmethod
     def open(name: str) -> "HuggingFace":
         try:
-            from datasets import load_dataset  # only here: nothing else needs it, and it is not pinned
+            from datasets import Image as Encoded  # only here: nothing else needs it, and it is not pinned
+            from datasets import load_dataset
         except ImportError:
             raise ValueError("hf: needs the package datasets (pip install datasets): or give a folder") from None
         try:
             rows = load_dataset(name, split="train")
         except Exception as error:  # the package raises many kinds of its own
             raise ValueError(f"no dataset {name!r}: {(str(error).strip() or repr(error)).splitlines()[0]}") from None
-        return HuggingFace.over(rows, name)
+        return HuggingFace.over(rows, name, Encoded(decode=False))
 
     @staticmethod
-    def over(rows: Any, name: str) -> "HuggingFace":
-        """Over anything with `column_names`, `features`, a length and items {"image", "text" | "label"}."""
+    def over(rows: Any, name: str, encoded: Any) -> "HuggingFace":
+        """Over anything with `column_names`, `features`, `cast_column`, a length and items {"image", "text" | "label"}.
+
+        `encoded` is the type of a picture that nobody has opened: {"bytes", "path"}. One that is broken then costs its
+        own row alone.
+        """
         text = any(key in rows.column_names for key in CAPTION_KEYS)
         if "image" not in rows.column_names or not (text or "label" in rows.column_names):
             raise ValueError(f"{name} has columns {', '.join(rows.column_names)}; image and text (or label) are needed")
+        try:
+            rows = rows.cast_column("image", encoded)
+        except Exception as error:  # the package raises many kinds of its own
+            raise ValueError(f"the column image of {name} holds no pictures: {str(error).splitlines()[0]}") from None
         units = [f"{name}[{start}:{min(start + UNIT, len(rows))}]" for start in range(0, len(rows), UNIT)]
         return HuggingFace(rows, units, None if text else list(rows.features["label"].names))
 
     def read(self, unit: int, report: Report) -> Iterator[Picture]:
-        for number in range(unit * UNIT, min((unit + 1) * UNIT, len(self.rows))):
-            row = self.rows[number]
-            text = next((row[key] for key in CAPTION_KEYS if isinstance(row.get(key), str)), "")
-            if self.classes is not None:
-                yield Picture(str(number), row["image"].convert("RGB"), label=row["label"])
-            elif text.strip():
-                yield Picture(str(number), row["image"].convert("RGB"), " ".join(text.split()))
-            else:
-                report(f"row {number}: no caption")
+        numbers = range(unit * UNIT, min((unit + 1) * UNIT, len(self.rows)))
+        for number in numbers:
+            row, along = self.rows[number], (number + 1 - numbers.start) / len(numbers)
+            try:
+                image = opened(_content(row["image"]))
+                if self.classes is not None:
+                    yield Picture(str(number), image, label=row["label"], along=along)
+                    continue
+                text = next((row[key] for key in CAPTION_KEYS if isinstance(row.get(key), str)), "")
+                if not text.strip():
+                    raise ValueError("no caption")
+                yield Picture(str(number), image, " ".join(text.split()), along=along)
+            except (ValueError, OSError) as error:
+                report(f"row {number}: {error}")
+
+
+def _content(entry: dict[str, Any] | None) -> bytes:
+    """The file of a picture: in the table itself, or where it says."""
+    if not entry:
+        raise ValueError("no picture")
+    return entry["bytes"] if entry.get("bytes") is not None else Path(entry["path"]).read_bytes()
