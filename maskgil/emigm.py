@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from maskgil.condition import Condition
 from maskgil.diffusion_head import TIMES, DiffusionHead
 from maskgil.schedules import Curve, independent_mask
+from maskgil.transformer import sdpa
 
 Null = Literal["mask", "token"]
 
@@ -113,10 +114,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T D"], keys: Bool[Tensor, "B 1 1 T"] | None) -> Float[Tensor, "B T D"]:
         """`keys`: the slots that may be looked at; None: all."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        dropout = self.dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=keys, dropout_p=dropout)
-        return self.drop(self.proj(x.transpose(1, 2).flatten(2)))
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # (B, T, H, C) each
+        if self.training and self.dropout:
+            q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=keys, dropout_p=self.dropout).transpose(1, 2)
+        else:
+            x = sdpa(q, k, v, keys)
+        return self.drop(self.proj(x.flatten(2)))
 
 
 class MLP(nn.Module):

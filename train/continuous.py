@@ -279,7 +279,7 @@ def method_recipe(
     name: str, framework: Framework, cache: str, text_encoder: str, steps: int, batch: int, lr: float,
     muon_lr: float | None, width: int, depth: int, heads: int, head: tuple[int, int], repeats: int = 4, seed: int = 0,
     valid: str = "", codes: int = 0, layout: float = 0.0, things_first: bool = False, init: str = "",
-    compile: bool = False, **maskgil: Any,
+    **maskgil: Any,
 ) -> Recipe:  # fmt: skip
     """A text-driven generator of `framework` on a cache of its kind of tokens; the text encoder stays as it is.
 
@@ -335,7 +335,6 @@ def method_recipe(
         ),
         batch_at=data,
         seed=seed,
-        compile=compile,
         ema=0.995,
         save_every=200,
         valid_at=replace(data, folder=valid, seed=1000) if valid else None,

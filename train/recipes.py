@@ -331,18 +331,17 @@ def scenes_kl(
 def scenes_emigm(
     cache: str = "cache/latents", text_encoder: str = "weights/scenes/text_encoder", steps: int = 8000,
     batch: int = 64, lr: float = 1e-3, muon_lr: float = 0.02, repeats: int = 2, valid: str = "", init: str = "",
-    compile: bool = False,
 ) -> Recipe:  # fmt: skip
     """The bundled eMIGM on cached latents; the text encoder of scenes stays as it is.
 
-    `init`: an export or a model folder whose generator goes on. `compile`: as for scenes-generator.
+    `init`: an export or a model folder whose generator goes on.
     """
     from train.continuous import method_recipe
     from train.framework import METHODS
 
     return method_recipe(
         "scenes-emigm", METHODS["emigm"], cache, text_encoder, steps, batch, lr, muon_lr, width=176, depth=8, heads=4,
-        head=(2, 192), repeats=repeats, valid=valid, layout=0.5, things_first=True, init=init, compile=compile,
+        head=(2, 192), repeats=repeats, valid=valid, layout=0.5, things_first=True, init=init,
     )  # fmt: skip
 
 
