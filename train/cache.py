@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
@@ -42,7 +43,7 @@ def write_scenes(
 ) -> None:
     """Fill folder `out` with about `total` scenes from number `first` on, shared among the sizes as training is.
 
-    Raises ValueError when the folder was made by another tokenizer.
+    Raises ValueError when the folder was made by another tokenizer, and when the disk is full: finished shards stay.
     """
     out.mkdir(parents=True, exist_ok=True)
     note = out / "cache.json"
@@ -64,8 +65,14 @@ def write_scenes(
             with torch.autocast("cpu", torch.bfloat16):
                 tokens.append(tokenizer.encode(pixels.contiguous(memory_format=torch.channels_last)))
         partial = path.with_suffix(".partial")
-        save_file({"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)}, partial)
-        os.replace(partial, path)
+        try:
+            save_file({"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)}, partial)
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise ValueError(
+                f"could not write {path}: {error}; finished files are kept: free space and run the same command again"
+            ) from None
 
 
 def _ordered(pair: tuple[Scene, np.random.Generator], sprites: Sprites) -> tuple:
@@ -99,19 +106,25 @@ def main(arguments: list[str]) -> None:
         from train import features  # scenes need neither shards nor big text encoders
 
         return features.main(arguments[1:])
-    if not arguments or arguments[0] not in ("scenes", "crowded") or any("=" not in a for a in arguments[1:]):
+    options = dict(a.split("=", 1) for a in arguments[1:] if "=" in a)
+    stray = [a for a in arguments[1:] if a.split("=", 1)[0] not in ("tokenizer", "out", "sprites", "total")]
+    if arguments[:1] not in (["scenes"], ["crowded"]) or stray or not {"tokenizer", "out"} <= set(options):
+        named = f"{', '.join(stray)} is not known; " if stray else ""
         raise ValueError(
-            "usage: python -m train.cache scenes|crowded tokenizer=FOLDER out=FOLDER [sprites=FOLDER total=50000]; "
-            "or python -m train.cache pictures source=... tokenizer=... out=..."
+            f"{named}usage: python -m train.cache scenes|crowded tokenizer=FOLDER out=FOLDER [sprites=FOLDER "
+            "total=50000]; or python -m train.cache pictures source=... tokenizer=... out=..."
         )
-    options = dict(a.split("=", 1) for a in arguments[1:])
+    try:
+        total = int(options.get("total", 50000))
+    except ValueError:
+        raise ValueError(f"total={options['total']}: give a whole number") from None
     tokenizer = checkpoint.load(options["tokenizer"])
     tokenizer.eval().to(memory_format=torch.channels_last)
     write_scenes(
         tokenizer,
         Sprites(options.get("sprites")),
         Path(options["out"]),
-        int(options.get("total", 50000)),
+        total,
         checkpoint.fingerprint(tokenizer.identity()),
         CROWDED if arguments[0] == "crowded" else 0,
     )

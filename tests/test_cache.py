@@ -1,0 +1,47 @@
+"""The command for scenes' tokens: what is wrong is one line, and finished shards stay."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from maskgil.tokenizers.vq import VQConfig, VQModel
+from train import cache
+from train.scenes.sprites import Sprites
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["scenes"], "usage: python -m train.cache"), (["scenes", "out=x"], "usage: python -m train.cache"),
+    (["crowded", "tokenizer=x"], "usage"), (["pictured", "tokenizer=x", "out=y"], "usage"),
+    (["scenes", "tokenizer=x", "out=y", "size=64"], "size=64 is not known; usage"),
+    (["scenes", "tokenizer=x", "out=y", "total=many"], "total=many: give a whole number"),
+])  # fmt: skip
+def test_what_the_command_cannot_use_is_one_line(arguments, says):
+    with pytest.raises(ValueError, match=says) as error:
+        cache.main(arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_keeps_finished_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "SHARD", 1)
+    monkeypatch.setattr(cache, "render", lambda scene, sprites, rng: np.zeros((32, 32, 3), np.uint8))
+    save, written = cache.save_file, []
+
+    def filling(tensors: dict, path: Path) -> None:
+        if len(written) == 1:
+            path.write_bytes(b"half")
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        written.append(path)
+        save(tensors, path)
+
+    monkeypatch.setattr(cache, "save_file", filling)
+    torch.manual_seed(0)
+    config = VQConfig(codebook_size=8, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=16)
+    tokenizer, sprites = VQModel(config).eval().requires_grad_(False), object.__new__(Sprites)
+    with pytest.raises(ValueError, match="No space left .* finished files are kept: free space") as error:
+        cache.write_scenes(tokenizer, sprites, tmp_path, 2, "a tokenizer")
+    assert "\n" not in str(error.value)
+    kept = written[0].with_suffix(".safetensors").name
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["cache.json", kept])
