@@ -10,8 +10,9 @@ autoregressive twin with its KV cache for the same picture (the shipped one, or 
 and the tokenizer. Medians of `repeats` runs after a warm-up.
 
 The floor of a stage is the longer of two times: its weights (and the twin's cache) read once for each call at the
-bandwidth, and its multiplications at the rate, that this machine reached in this very run. Tables of embeddings are not
-read as a whole and do not count.
+bandwidth, and its multiplications at the rate, that this machine reached in this very run, at the precision of the
+stage: with dtype=bf16 the text encoder and the tokenizer of a folder stay in float32. Tables of embeddings are not read
+as a whole and do not count.
 """
 
 import os
@@ -21,9 +22,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -64,7 +66,7 @@ class Stage:
     run: Callable[[], object]
     bytes: float
     operations: float
-    machine: Machine | None = None  # where it runs, if not where the others do
+    machine: Machine | None = None  # what it runs on, if not what the generator does; a precision has a rate of its own
 
 
 @dataclass(frozen=True)
@@ -256,14 +258,25 @@ def weight_bytes(module: object) -> float:
     return float(sum(p.numel() * p.element_size() for p in module.parameters() if id(p) not in tables))
 
 
+def precision_of(module: object) -> torch.dtype | None:
+    """Of its weights; None for what has none."""
+    return next((p.dtype for p in module.parameters()), None) if isinstance(module, nn.Module) else None
+
+
 def cache_bytes(twin: Autoregressive, condition_length: int, tokens: int, rows: int) -> float:
     """Keys and values that the twin reads while it writes `tokens` tokens."""
     read = sum(condition_length + written for written in range(tokens))
     return 2.0 * twin.config.layers * twin.config.dim * rows * read * twin.norm.weight.element_size()
 
 
-def stages(model: TextToImage, batch: int, steps: int, size: Size, twin_name: str) -> list[Stage]:
-    """Everything between prompts and pixels, at one batch size. Each stage works on the true input of its place."""
+def stages(
+    model: TextToImage, batch: int, steps: int, size: Size, twin_name: str,
+    machines: Mapping[torch.dtype | None, Machine] = MappingProxyType({}),
+) -> list[Stage]:  # fmt: skip
+    """Everything between prompts and pixels, at one batch size. Each stage works on the true input of its place.
+
+    `machines`: what the device does at precisions other than the generator's.
+    """
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(batch)]
     if isinstance(classes := model.generator.config.classes, int):
         prompts = [str(i % classes) for i in range(batch)]
@@ -280,17 +293,26 @@ def stages(model: TextToImage, batch: int, steps: int, size: Size, twin_name: st
         return list(fill(RasterPainter(model.twin, condition), blank, one_by_one))[-1]
 
     finished = maskgil()
-    runs: list[tuple[str, Callable[[], object], float]] = [
-        ("encode text", lambda: model.condition(prompts), weight_bytes(model.text_encoder)),
-        (f"MaskGIL, {len(plan)} steps", maskgil, len(plan) * weight_bytes(model.generator)),
+    runs: list[tuple[str, Callable[[], object], float, object]] = [
+        ("encode text", lambda: model.condition(prompts), weight_bytes(model.text_encoder), model.text_encoder),
+        (f"MaskGIL, {len(plan)} steps", maskgil, len(plan) * weight_bytes(model.generator), model.generator),
         (
             f"{twin_name} with KV cache, {tokens} tokens",
             twin,
             tokens * weight_bytes(model.twin) + cache_bytes(model.twin, condition.length, tokens, 2 * batch),
+            model.twin,
         ),
-        ("decode", lambda: model.pixels(finished), weight_bytes(getattr(model.tokenizer, "decoder", None))),
+        (
+            "decode",
+            lambda: model.pixels(finished),
+            weight_bytes(getattr(model.tokenizer, "decoder", None)),
+            model.tokenizer,
+        ),
     ]
-    return [Stage(name, run, size_in_bytes, operations_of(run)) for name, run, size_in_bytes in runs]
+    return [
+        Stage(name, run, size_in_bytes, operations_of(run), machines.get(precision_of(part)))
+        for name, run, size_in_bytes, part in runs
+    ]
 
 
 def table(batch: int, found: Sequence[Timed], machine: Machine) -> str:
@@ -322,12 +344,16 @@ def report(
     print(f"measured here: {machine.bandwidth / 1e9:.1f} GB/s copied, {machine.rate / 1e12:.2f} TFLOP/s multiplied")
     count = sum(p.numel() for p in model.generator.parameters())
     print(f"generator {count:,} parameters, twin {sum(p.numel() for p in model.twin.parameters()):,}\n")
+    others = {precision_of(part) for part in (model.text_encoder, model.tokenizer)} - {dtype, None}
+    machines = {other: measure_machine(device, other) for other in others}
+    for other, found in machines.items():
+        print(f"and {found.rate / 1e12:.2f} TFLOP/s for what stays in {str(other).removeprefix('torch.')}\n")
     ears, cpu = None, torch.device("cpu")
     if (device.type, dtype) != ("cpu", torch.float32):
         ears = measure_machine(cpu, torch.float32)
     for batch in batches:
         found = [timed(said.stage(batch, ears), repeats, cpu)]
-        found += [timed(stage, repeats, device) for stage in stages(model, batch, steps, size, twin_name)]
+        found += [timed(stage, repeats, device) for stage in stages(model, batch, steps, size, twin_name, machines)]
         print(table(batch, found, machine) + "\n", flush=True)
 
 

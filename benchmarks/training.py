@@ -122,7 +122,7 @@ def measure(name: str, batch: int, size: int, steps: int, rank: int, **options: 
     watch = Stopwatch(MaskedFeatures(), device)
     recipe = Recipe(
         name, steps, (Player(model, watch, OptimConfig(lr=1e-5)),), MadeUp(config, batch, grid), workers=0,
-        precision="bf16", save_every=0, sample_every=10**9, **options,
+        precision="bf16", save_every=0, sample_every=0, **options,
     )  # fmt: skip
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -155,6 +155,8 @@ def main(arguments: list[str]) -> None:
     numbers = {key: int(values[key]) for key in ("batch", "size", "steps", "rank")}
     if numbers["steps"] < 6:
         raise ValueError("give at least 6 steps: the first three are not counted")
+    if vague := [f"{flag}={given[flag]}" for flag in flags if given.get(flag, "no") not in ("yes", "no")]:
+        raise ValueError(f"{', '.join(vague)}: choose yes or no")
     for name in values["models"].split(","):
         print(measure(name, **numbers, **{flag: given.get(flag) == "yes" for flag in flags}), flush=True)
 

@@ -1,5 +1,6 @@
 """The benchmarks on tiny models: every stage is timed, floors follow from what was counted, crowds are served."""
 
+import copy
 import math
 
 import numpy as np
@@ -42,6 +43,19 @@ def test_a_report_has_every_stage_at_every_batch(model, said, monkeypatch, capsy
     stages = ["listen", "encode text", "MaskGIL, 3 steps", "random twin with KV cache, 16 tokens", "decode"]
     assert [line.split("|")[1].strip() for line in lines] == ["batch 1", *stages, "batch 2", *stages]
     assert lines[3].split("|")[4].strip().endswith("x") and float(lines[4].split("|")[6]) > 0
+
+
+def test_floors_are_those_of_each_stages_precision(model, said, monkeypatch, capsys):
+    """A folder's tokenizer and text encoder stay in float32, whatever the generator runs in."""
+    rates = {torch.bfloat16: Machine("", 1e9, 1e12), torch.float32: Machine("", 1e9, 1e3)}
+    monkeypatch.setattr(generation, "measure_machine", lambda device, dtype: rates[dtype])
+    halved = [copy.deepcopy(part).bfloat16() for part in (model.generator, model.twin)]
+    mixed = TextToImage(halved[0], model.text_encoder, model.tokenizer, model.sizes, twin=halved[1])
+    generation.report(mixed, said, [1], steps=1, repeats=1, size=(16, 16), twin_name="twin")
+    shown = capsys.readouterr().out
+    assert "TFLOP/s for what stays in float32" in shown
+    mine = generation.stages(mixed, 1, 1, (16, 16), "twin", {torch.float32: rates[torch.float32]})
+    assert [stage.machine for stage in mine] == [rates[torch.float32], None, None, rates[torch.float32]]
 
 
 def test_listening_reads_its_model_for_each_sentence(said):

@@ -303,6 +303,11 @@ def test_captions_are_encoded_where_the_model_is_trained(whole_model, monkeypatc
     assert moves == [PartialState().device]
 
 
+def test_the_benchmark_takes_yes_or_no():
+    with pytest.raises(ValueError, match="shard=maybe: choose yes or no"):
+        training.main(["models=tiny", "shard=maybe"])
+
+
 def test_the_benchmark_prints_a_line(capsys):
     training.main(["models=tiny", "batch=1", "steps=6", "size=64"])
     shown = capsys.readouterr().out
