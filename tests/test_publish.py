@@ -16,7 +16,9 @@ import text_encoder
 from maskgil import checkpoint
 from maskgil.buckets import buckets
 from maskgil.classes import ClassNames
-from maskgil.pipeline import SAMPLERS, TextToImage
+from maskgil.emigm import EMIGM, EMIGMConfig
+from maskgil.pipeline import SAMPLERS, Settings, TextToImage
+from maskgil.tokenizers.latent import LatentConfig, LatentModel
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from train.publish import main
 
@@ -144,3 +146,19 @@ def test_a_folder_that_fails_at_the_end_does_not_appear(parts, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         publish(parts, "text")
     assert not (parts / "out").exists() and not [path for path in parts.iterdir() if path.name.startswith(".")]
+
+
+def test_a_converted_emigm_becomes_a_folder_on_its_owners_word(parts, capsys):
+    torch.manual_seed(0)
+    trunk = EMIGM(EMIGMConfig(16, 2, 1, 1, 16, channels=4, grid=(4, 4), buffer=4, classes=3))
+    latents = LatentModel(LatentConfig(channels=4, widths=(8, 8, 8), layers=1, groups=4, patch=4))
+    checkpoint.save(parts / "emigm", trunk, "emigm", trunk.config.to_dict())
+    checkpoint.save(parts / "kl", latents, "latent", latents.config.to_dict())
+    options = {"generator": str(parts / "emigm"), "tokenizer": str(parts / "kl"), "size": "64"}
+    with pytest.raises(ValueError, match="does not say which tokenizer"):
+        publish(parts, "class", **options)
+    with pytest.raises(ValueError, match="has learned 64x64 alone"):
+        publish(parts, "class", **options | {"size": "128"}, adopt="yes")
+    draws = TextToImage.load(publish(parts, "class", **options, adopt="yes"))
+    assert "on your word it is" in capsys.readouterr().err
+    assert draws.images(["crane"], [1], settings=Settings(steps=2))[0].size == (64, 64)

@@ -8,7 +8,7 @@
     python -m train.publish text generator=runs/t2i-xl-512/export tokenizer=FOLDER text_encoder=google/flan-t5-xl
         size=512,256 out=weights/t2i-xl
     python -m train.publish class generator=runs/c2i-b/export tokenizer=FOLDER size=256 out=weights/imagenet-b
-        [class_names=FILE]
+        [class_names=FILE adopt=yes]
 
 `scenes` writes tokenizer/, text_encoder/, generator/ and vocabulary.json, and opens the result once: parts that do not
 belong together are refused. `emigm` does so for continuous tokens, with a text encoder that is there. `ar` writes the
@@ -20,6 +20,8 @@ does not say what it was trained with, is taken on your word by adopt=yes when i
     shape         any: all buckets of each class;  square: only SIZE x SIZE, as class-driven models usually learn
     text_encoder  a Hugging Face name, which is recorded and not copied, or a folder, which is copied
     class_names   JSON as maskgil/classes.py reads it; left out: the names of the folders that it was trained on
+    adopt         yes: a converted generator, released eMIGM's say, which does not name its tokenizer, is taken on your
+                  word to be of the one given. `class` takes eMIGM with a latent tokenizer too, at the one size it has
 
 The model card (README.md) is written by people.
 """
@@ -43,6 +45,7 @@ from maskgil import checkpoint
 from maskgil.buckets import buckets
 from maskgil.classes import FILE as CLASS_NAMES
 from maskgil.classes import ClassNames
+from maskgil.emigm import EMIGM
 from maskgil.hybrid import check_twin, load_twin
 from maskgil.pipeline import TextToImage
 from train.evaluate import write_reference
@@ -105,29 +108,47 @@ def text(generator: str, tokenizer: str, text_encoder: str, size: str, out: str,
 
 
 def class_driven(
-    generator: str, tokenizer: str, size: str, out: str, shape: str = "square", class_names: str = ""
+    generator: str, tokenizer: str, size: str, out: str, shape: str = "square", class_names: str = "", adopt: str = "no"
 ) -> None:
-    trunk, notes = _generator(generator)
+    if adopt not in ("yes", "no"):
+        raise ValueError(f"adopt={adopt}: choose yes or no")
+    trunk, notes = _generator(generator, ("maskgil", "emigm"))
     if (classes := trunk.config.classes) is None:
         raise ValueError(f"{generator} is driven by texts: publish it with `python -m train.publish text`")
-    sizes, codes = _sizes(size, shape), _tokenizer(tokenizer, generator, notes)
+    sizes, made_by = _sizes(size, shape), _tokenizer(tokenizer, generator, notes, adopt == "yes", _kind(trunk)[1])
     trained = [[name] for name in notes.get("classes", [])]
     names = ClassNames.read(Path(class_names), classes).names if class_names else trained
     with _appearing(out) as target:
         if names:
             (target / CLASS_NAMES).write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        _finish(target, trunk, notes, codes, sizes)
+        _finish(target, trunk, notes, made_by, sizes)
 
 
-def _generator(folder: str) -> tuple[nn.Module, dict[str, Any]]:
+def _kind(generator: nn.Module) -> tuple[str, str]:
+    """The kinds of a generator and of its tokenizer (maskgil/checkpoint.py)."""
+    return ("emigm", "latent") if isinstance(generator, EMIGM) else ("maskgil", "vq")
+
+
+def _generator(folder: str, kinds: tuple[str, ...] = ("maskgil",)) -> tuple[nn.Module, dict[str, Any]]:
     """The generator of an export, in bfloat16, and what its config.json notes."""
     path = Path(folder) / "generator" if (Path(folder) / "generator").is_dir() else Path(folder)
-    notes = {key: value for key, value in checkpoint.describe(path).items() if key not in ("kind", "config")}
-    return checkpoint.load(path, "maskgil", torch.bfloat16), notes
+    about = checkpoint.describe(path)
+    notes = {key: value for key, value in about.items() if key not in ("kind", "config")}
+    return checkpoint.load(path, about["kind"] if about["kind"] in kinds else kinds[0], torch.bfloat16), notes
 
 
-def _tokenizer(name: str, generator: str, notes: dict[str, Any]) -> nn.Module:
-    model = checkpoint.load(checkpoint.resolve(name), "vq")
+def _tokenizer(
+    name: str, generator: str, notes: dict[str, Any], adopt: bool = False, kind: str = "vq"
+) -> nn.Module:
+    """The generator's tokenizer; `adopt`: one that the notes lack is written into them."""
+    model = checkpoint.load(checkpoint.resolve(name), kind)
+    if adopt and "tokenizer_hash" not in notes:
+        notes["tokenizer_hash"] = checkpoint.fingerprint(model.identity())
+        print(
+            f"warning: {generator} does not say which tokenizer it was trained with; on your word it is {name}: with "
+            f"another one it draws noise",
+            file=sys.stderr,
+        )
     _belong("tokenizer", name, model, generator, notes)
     return model
 
@@ -176,8 +197,9 @@ def _finish(
     target: Path, trunk: nn.Module, notes: dict[str, Any], tokenizer: nn.Module, sizes: dict[str, Any]
 ) -> None:
     """Write the parts that all models have, and open the whole once."""
-    checkpoint.save(target / "tokenizer", tokenizer, "vq", tokenizer.config.to_dict())
-    checkpoint.save(target / "generator", trunk, "maskgil", trunk.config.to_dict(), **notes)
+    kind, makes = _kind(trunk)
+    checkpoint.save(target / "tokenizer", tokenizer, makes, tokenizer.config.to_dict())
+    checkpoint.save(target / "generator", trunk, kind, trunk.config.to_dict(), **notes)
     (target / "vocabulary.json").write_text(json.dumps(sizes, indent=1) + "\n")
     TextToImage.load(target, dtype=torch.bfloat16)
 
