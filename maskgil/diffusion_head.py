@@ -239,12 +239,18 @@ def denoiser(
 class DDPM:
     """Ancestral sampling through diffusers' DDPMScheduler; a temperature is in the noise of k >= 1 that it is given.
 
-    Raises ValueError when `steps` is outside 2..1000.
+    clip: what the estimate of x_0 may be at most, either way; None, as the released code has it: anything. At time 999
+    alpha is 5e-5, so that an error of epsilon is 20,000 times as large in x_0; a small head does not recover from it.
+
+    Raises ValueError when `steps` is outside 2..1000, or `clip` not above 0.
     """
 
     steps: int = 100
+    clip: float | None = None
 
     def __post_init__(self):
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"DDPM clips to a number above 0; {self.clip} was given")
         if not 2 <= self.steps <= TIMES:
             raise ValueError(f"DDPM runs 2 to {TIMES} head steps; {self.steps} were asked for")
 
@@ -258,7 +264,8 @@ class DDPM:
             beta_schedule="squaredcos_cap_v2",
             prediction_type="epsilon",
             variance_type="learned",
-            clip_sample=False,
+            clip_sample=self.clip is not None,
+            clip_sample_range=self.clip or 1.0,
             timestep_spacing="linspace",
         )
         scheduler.set_timesteps(self.steps)

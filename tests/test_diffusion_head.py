@@ -282,9 +282,22 @@ def test_ddpm_draws_a_known_distribution():
     [
         (lambda: DPMSolver(0), "at least 1 head step; 0"),
         (lambda: DDPM(0), "2 to 1000 head steps; 0"),
+        (lambda: DDPM(8, clip=0.0), "clips to a number above 0; 0.0"),
         (lambda: DDPM(1001), "2 to 1000 head steps; 1001"),
     ],
 )
 def test_bad_samplers_are_refused(make, words: str):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_clipping_keeps_ddpm_from_the_errors_of_a_small_head():
+    """An epsilon that is a little wrong at time 999 is 20,000 times as wrong in x_0."""
+    pytest.importorskip("diffusers")
+
+    def drawn(sampler: DDPM) -> float:
+        draw = torch.Generator().manual_seed(0)
+        wrong = lambda x, time: torch.cat([0.9 * x if time > 900 else 0 * x, torch.zeros_like(x)], 1)  # noqa: E731
+        return sampler(wrong, lambda k: torch.randn(64, 3, generator=draw)).abs().max().item()
+
+    assert drawn(DDPM(50)) > 50 and drawn(DDPM(50, clip=5.0)) < 10
