@@ -9,7 +9,8 @@ B batch, N tokens.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -85,9 +86,28 @@ square = Curve("square", lambda t: 1 - (1 - t) ** 2, lambda t: 2 * (1 - t))
 root = Curve("root", lambda t: 1 - torch.sqrt(1 - t), lambda t: 0.5 / torch.sqrt(1 - t))
 exp = Curve("exp", lambda t: 1 - torch.exp(-5 * t), lambda t: 5 * torch.exp(-5 * t), "remain")
 log_exp = Curve("log_exp", lambda t: torch.log1p(E5 * t) / 5, lambda t: E5 / (5 * (1 + E5 * t)), "remain")
-sqrt = Curve("sqrt", torch.sqrt, lambda t: 0.5 / torch.sqrt(t), "remain")  # eMIGM's code calls it poly-0.5
+
+
+def poly(exponent: float) -> Curve:
+    """t^exponent; eMIGM's code has it at 0.5. Raises ValueError unless the exponent is above 0."""
+    if not exponent > 0:
+        raise ValueError(f"poly-{exponent:g}: give an exponent above 0")
+    return Curve(f"poly-{exponent:g}", lambda t: t**exponent, lambda t: exponent * t ** (exponent - 1), "remain")
+
+
+sqrt = replace(poly(0.5), name="sqrt")
 
 CURVES: dict[str, Curve] = {curve.name: curve for curve in (linear, cosine, arccos, square, root, exp, log_exp, sqrt)}
+
+
+def named(name: str) -> Curve:
+    """One of CURVES, or poly-<exponent>. Raises ValueError for what there is not."""
+    if name.startswith("poly-"):
+        with suppress(ValueError):
+            return poly(float(name.removeprefix("poly-")))
+    if name not in CURVES:
+        raise ValueError(f"curve={name}: choose one of {', '.join(CURVES)} or poly-EXPONENT, such as poly-0.7")
+    return CURVES[name]
 
 
 def independent_mask(ratio: Float[Tensor, " B"], uniform: Float[Tensor, "B N"]) -> Bool[Tensor, "B N"]:

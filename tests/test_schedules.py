@@ -7,7 +7,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskgil.schedules import CURVES, arccos, cosine, exact_mask, exp, independent_mask, linear, log_exp, root, square
+from maskgil.schedules import (
+    CURVES,
+    arccos,
+    cosine,
+    exact_mask,
+    exp,
+    independent_mask,
+    linear,
+    log_exp,
+    named,
+    root,
+    sqrt,
+    square,
+)
 
 
 @pytest.mark.parametrize(
@@ -84,3 +97,13 @@ def test_exact_masks_hold_exactly_their_share(ratio, tokens):
 def test_independent_masks_hold_their_share_on_average():
     mask = independent_mask(torch.tensor([0.0, 0.3, 1.0]), torch.rand(3, 10000))
     assert mask.float().mean(1).tolist() == pytest.approx([0, 0.3, 1], abs=0.03)
+
+
+def test_powers_of_time_are_curves_too():
+    t = torch.tensor([0.1, 0.5, 1.0])
+    torch.testing.assert_close(named("poly-2").gamma(t), t**2)
+    torch.testing.assert_close(named("poly-0.5").weight(t), sqrt.weight(t))
+    assert named("exp") is exp
+    for wrong in ("poly-0", "poly-x", "straight"):
+        with pytest.raises(ValueError, match=f"curve={wrong}: choose one of linear"):
+            named(wrong)

@@ -20,7 +20,7 @@ from maskgil.condition import Condition
 from maskgil.config import ModelConfig
 from maskgil.emigm import EMIGM, EMIGMConfig, training_mask
 from maskgil.generator import MaskGIL
-from maskgil.schedules import CURVES, Curve, arccos, cosine, exact_mask, exp, independent_mask, linear
+from maskgil.schedules import Curve, arccos, cosine, exact_mask, exp, independent_mask, linear, named
 from train.loop import Part
 from train.objectives import layout_loss
 
@@ -103,21 +103,22 @@ def method(name: str, **choices: str | float | None) -> Framework:
     if name not in METHODS:
         raise ValueError(f"method={name}: choose one of {', '.join(METHODS)}")
     there = {"masking": get_args(Masking), "weighting": get_args(Weighting), "conditional": get_args(Conditional)}
-    there |= {"trunk": get_args(Trunk), "null": get_args(Null), "curve": tuple(CURVES)}
+    there |= {"trunk": get_args(Trunk), "null": get_args(Null)}
     given = {choice: value for choice, value in choices.items() if value not in ("", None)}
     for choice, options in there.items():
         if choice in given and given[choice] not in options:
             raise ValueError(f"{choice}={given[choice]}: choose one of {', '.join(options)}")
     if "curve" in given:
-        given["curve"] = CURVES[given["curve"]]
+        given["curve"] = named(given["curve"])
     return replace(METHODS[name], **given)
 
 
 @dataclass(frozen=True)
 class CodeConfig:
-    """What a sampler of codes asks of a model."""
+    """What the pipeline and its sampler of codes ask of a model."""
 
     codebook_size: int
+    text_dim: int
 
     @property
     def mask_id(self) -> int:
@@ -129,7 +130,7 @@ class CodeTrunk(nn.Module):
 
     def __init__(self, trunk: EMIGMConfig, codes: int):
         super().__init__()
-        self.config = CodeConfig(codes)
+        self.config = CodeConfig(codes, trunk.text_dim)
         self.embedding = nn.Embedding(codes, trunk.channels)
         self.trunk = EMIGM(trunk)
         del self.trunk.diffloss

@@ -349,15 +349,16 @@ def scenes_method(
     method: str, cache: str, text_encoder: str = "weights/scenes/text_encoder", masking: str = "", weighting: str = "",
     curve: str = "", trunk: str = "", null: str = "", t_min: float | None = None, steps: int = 2000, batch: int = 64,
     lr: float = 1e-3, muon_lr: float = 0.02, width: int = 128, depth: int = 6, heads: int = 4, seed: int = 0,
-    valid: str = "",
+    valid: str = "", conditional: str = "",
 ) -> Recipe:  # fmt: skip
     """maskgit, mar, mdm, maskgil or emigm, small, with any of its choices changed (train/framework.py)."""
     from train import framework
     from train.continuous import method_recipe
 
     chosen = framework.method(
-        method, masking=masking, weighting=weighting, curve=curve, trunk=trunk, null=null, t_min=t_min
-    )
+        method, masking=masking, weighting=weighting, conditional=conditional, curve=curve, trunk=trunk, null=null,
+        t_min=t_min,
+    )  # fmt: skip
     return method_recipe(
         f"scenes-{method}", chosen, cache, text_encoder, steps, batch, lr, muon_lr, width, depth, heads, head=(3, 192),
         seed=seed, valid=valid,
