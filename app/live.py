@@ -14,7 +14,7 @@ words come it is already on its way, or done. If speech goes on it goes on too. 
 (maskgil/repaint.py), so that the picture grows with the words: once it is done and more words are stable, or at the
 next pause, where it ends as it is if other words were said.
 
-A socket is bounded in time: ten minutes, sound no more than ten seconds ahead of the clock, half a minute without any.
+A socket is bounded in time: ten minutes, sound no more than ten seconds ahead of the clock, a minute without any.
 And in memory: at most six utterances of 29 s of float32 (the one that is spoken, four that wait to be written down and
 one that is), which is 11 MB, and 89 MB for all eight sockets. Orders to write down what has gone on since are skipped.
 Nothing here may hold up the event loop, which serves every page: voice activity, recogniser, models and disk have
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 MAX_FRAME = 2**16  # bytes of one message
 MAX_SECONDS = 600.0  # of one socket
 MAX_AHEAD = 10.0  # seconds that sound may be ahead of the clock: what a network held back comes at once
-MAX_IDLE = 30.0  # seconds without a message: a page that listens sends one every 32 ms
+MAX_IDLE = 60.0  # seconds without a message: a page that listens sends one every 32 ms
 MAX_SOCKETS = 8
 MAX_EACH = 2  # sockets of one visitor
 MAX_ORDERS = 4  # utterances of one socket that wait to be written down

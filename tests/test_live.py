@@ -422,7 +422,7 @@ def test_a_page_that_sends_nothing_is_hung_up_on(house: House, monkeypatch: pyte
 def test_a_page_that_only_trickles_is_hung_up_on(house: House, clock: Clock):
     class Trickle(Socket):
         async def receive(self) -> dict:
-            clock.now += 29
+            clock.now += 29  # seconds
             await asyncio.sleep(0)
             return {"type": "websocket.receive", "bytes": bytes(2)}
 
