@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from app_fixtures import tiny_classes, tiny_model
+from app_fixtures import tiny_classes, tiny_latents, tiny_model
 from conftest import TINY, make_tiny
 from PIL import Image
 from safetensors.torch import save_file
@@ -296,3 +296,8 @@ def test_a_converted_gpt_is_taken_as_a_twin_on_ones_word(tmp_path: Path, capsys,
     with pytest.raises(ValueError, match="trained with another tokenizer than this model has: fingerprint another"):
         publish.main(["ar", "twin=claims", "model=model", "out=never", "adopt=yes"])
     assert not Path("never").exists()
+
+
+def test_a_model_of_vectors_has_no_twin(tmp_path: Path):
+    with pytest.raises(ValueError, match="draws vectors, and an autoregressive twin writes codes"):
+        publish.main(["ar", f"twin={tmp_path}", f"model={tiny_latents(tmp_path / 'latents')}", f"out={tmp_path / 'x'}"])
