@@ -1,8 +1,11 @@
 """The studio in a real browser, offline: type to picture, speak to picture, stop, paint over, two visitors, a reload, a
 kill."""
 
+import base64
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,14 +20,21 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+import torch
 from app_fixtures import tiny_model, tiny_twin
+from PIL import Image
 
-from app.picture import read
+import train.scenes.reader  # noqa: F401, registers the reader's kind
+from app.picture import png, read
+from app.request import Request
+from maskgil import checkpoint
+from train.scenes.sprites import things
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = "/usr/bin/chromium"
 SECONDS = 400
 SENTENCE = "two dogs on the beach"  # the bundled recogniser, young as it is, hears carrots for cats
+SINGLE = {"a red apple": "apple", "a pumpkin": "pumpkin", "an elephant": "elephant"}  # said -> what is to be seen
 
 pytestmark = [
     pytest.mark.browser,
@@ -96,28 +106,38 @@ def studio(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sentence between silences, as a microphone would hear it."""
-    folder = Path(tmp_path_factory.mktemp("speech"))
-    subprocess.run(["espeak-ng", "-v", "en-us", "-s", "140", "-w", folder / "said.wav", SENTENCE], check=True)
-    said, rate = soundfile.read(folder / "said.wav", dtype="float32")
-    said = soxr.resample(said, rate, 16000)
-    silence = np.zeros(16000, np.float32)
-    soundfile.write(folder / "microphone.wav", np.concatenate([silence, said, silence, silence]), 16000)
-    return folder / "microphone.wav"
+    return spoken(Path(tmp_path_factory.mktemp("speech")) / "microphone.wav", SENTENCE)
+
+
+def spoken(path: Path, *sentences: str) -> Path:
+    """Sentences between silences, as a microphone would hear them."""
+    silence, sound = np.zeros(16000, np.float32), []
+    for sentence in sentences:
+        command = ["espeak-ng", "-v", "en-us", "-s", "140", "--stdout", sentence]
+        said, rate = soundfile.read(io.BytesIO(subprocess.check_output(command)), dtype="float32")
+        sound += [silence, soxr.resample(said, rate, 16000), silence, silence]
+    soundfile.write(path, np.concatenate(sound), 16000)
+    return path
 
 
 @pytest.fixture(scope="module")
 def browser(request: pytest.FixtureRequest) -> Iterator:
     from playwright.sync_api import sync_playwright
 
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--use-fake-device-for-media-stream"]
-    flags.append("--use-fake-ui-for-media-stream")
-    if shutil.which("espeak-ng"):
-        flags.append(f"--use-file-for-fake-audio-capture={request.getfixturevalue('speech')}")
+    heard = request.getfixturevalue("speech") if shutil.which("espeak-ng") else None
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags)
+        browser = open_browser(playwright.chromium, heard)
         yield browser
         browser.close()
+
+
+def open_browser(chromium, heard: Path | None):
+    """A browser that hears this file as its microphone, over and over."""
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--use-fake-device-for-media-stream"]
+    flags.append("--use-fake-ui-for-media-stream")
+    if heard is not None:
+        flags.append(f"--use-file-for-fake-audio-capture={heard}")
+    return chromium.launch(executable_path=CHROMIUM, headless=True, args=flags)
 
 
 @pytest.fixture
@@ -287,14 +307,87 @@ def test_a_reload_in_the_middle_and_a_kill_lose_nothing(visit: Callable, studio:
     assert page.locator(".st-key-wall img").count() == 4
 
 
+@pytest.mark.skipif(
+    not all((ROOT / "weights" / name / "README.md").exists() for name in ("scenes", "scenes-reader")),
+    reason="needs the bundled model and its reader",
+)
 @bundled
-def test_speak_live_to_words_and_picture(visit: Callable):
+def test_speak_live_to_words_and_a_picture_that_shows_them(browser, tmp_path: Path):
+    """With everything that ships. Of three sentences, one at least is understood, and drawn so that the reader sees the
+    thing: whatever the next training brings."""
+    reader = checkpoint.load(ROOT / "weights" / "scenes-reader", "reader").eval()
+    names, verdicts = [thing.name for thing in things()], []
+    studio = Studio(ROOT / "weights", tmp_path / "gallery")
+    hearing = open_browser(browser.browser_type, spoken(tmp_path / "microphone.wav", *SINGLE))
+    try:
+        page = hearing.new_context(permissions=["microphone"]).new_page()
+        page.set_default_timeout(SECONDS * 1000)
+        page.goto(f"{studio.url}/speak")
+        page.get_by_role("button", name="Start listening").click()
+        while len(verdicts) < len(SINGLE) and not any(SINGLE.get(words) in seen for words, seen in verdicts):
+            page.locator(".past a").nth(len(verdicts)).wait_for()
+            newest = page.locator(".past a").count() - 1 - len(verdicts)  # they come in from the left
+            words, data = page.locator(".past a").nth(newest).evaluate(FETCH)
+            image, request = read(base64.b64decode(data))
+            assert request is not None and request.prompt == words and request.size == image.size, "it remembers"
+            pixels = torch.from_numpy(np.asarray(image.convert("RGB"), np.float32).copy()).permute(2, 0, 1)[None]
+            verdicts.append((words, {names[item.thing] for item in reader.read(pixels / 127.5 - 1)[0].items}))
+        page.get_by_role("button", name="Stop listening").click()
+        page.get_by_text("Press, and say what you would like to see.").wait_for()
+    finally:
+        hearing.close()
+        studio.stop()
+    assert any(SINGLE.get(words) in seen for words, seen in verdicts), verdicts
+
+
+# A picture of the talk -> its words, and its file in base 64.
+FETCH = """async (link) => {
+  const bytes = new Uint8Array(await (await fetch(link.href)).arrayBuffer());
+  return [link.innerText.trim(), btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""))];
+}"""
+
+
+@bundled
+def test_whoever_stops_in_the_middle_of_a_sentence_sees_it_drawn(visit: Callable):
     page = visit("speak")
     page.get_by_role("button", name="Start listening").click()
-    page.locator(".past a").first.wait_for()
+    page.locator(".words", has_text=re.compile("two")).wait_for()
     page.get_by_role("button", name="Stop listening").click()
-    said = page.locator(".past a").last.inner_text().lower()
-    assert {"dogs", "beach"} <= set(said.split()), said
+    page.locator(".past a").wait_for()
+    page.get_by_text("Press, and say what you would like to see.").wait_for()
+    assert page.locator(".past a").inner_text().strip().startswith("two")
+
+
+@bundled
+def test_a_sentence_is_among_the_pictures_although_the_next_one_is_drawn_already(visit: Callable):
+    """The page alone, with a studio that says in a row what usually takes its time."""
+    page, heard = visit("speak"), []
+    request = Request("a red cat", 5, size=(64, 64))
+    drawn = png(Image.new("RGB", (64, 64), "red"), request)
+
+    def answer(up) -> None:
+        def told(message: str | bytes) -> None:
+            if isinstance(message, str):
+                heard.append(json.loads(message))
+                if heard[-1]["type"] == "end":
+                    up.close()
+
+        up.on_message(told)
+        picture = {"type": "picture", "job": "first", "seed": 5, "prompt": "a red cat", "unknown": []}
+        for message in ({"type": "ready"}, picture, drawn, {"type": "step", "job": "next", "step": 1, "of": 8}, drawn,
+                        {"type": "kept", "job": "first"}, {"type": "kept", "job": "unheard of"}):  # fmt: skip
+            up.send(json.dumps(message) if isinstance(message, dict) else message)
+
+    page.route_web_socket(re.compile("/live$"), answer)
+    page.get_by_role("button", name="Start listening").click()
+    page.locator(".past a").wait_for()
+    words, data = page.locator(".past a").evaluate(FETCH)
+    assert words == "a red cat" and read(base64.b64decode(data))[1] == request
+    page.get_by_role("button", name="Stop listening").click()
+    page.get_by_text("Press, and say what you would like to see.").wait_for()
+    settings, end = heard[0], heard[-1]
+    assert end == {"type": "end"} and page.locator(".past a").count() == 1
+    assert {"negative", "interval", "temperature", "seed"} <= settings.keys() and settings["seed"] is None
 
 
 @bundled
