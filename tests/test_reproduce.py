@@ -10,7 +10,8 @@ from app_fixtures import scene_words, tiny_latents, tiny_model
 from safetensors.torch import save_file
 
 from maskgil import checkpoint
-from maskgil.pipeline import TextToImage
+from maskgil.diffusion_head import DDPM
+from maskgil.pipeline import Settings, TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from train.continuous import write_latents
 from train.reproduce import (
@@ -28,6 +29,7 @@ from train.reproduce import (
     merged,
     output_norm,
     read,
+    step_flops,
     table,
     verdict,
 )
@@ -35,7 +37,8 @@ from train.scenes.sprites import Sprites
 
 
 def rows(**arms: list[float]) -> dict:
-    return {arm: {s: {"score": v, "seconds": v} for s, v in enumerate(values)} for arm, values in arms.items()}
+    metrics = ("score", "seconds", "distance")
+    return {arm: {s: dict.fromkeys(metrics, v) for s, v in enumerate(values)} for arm, values in arms.items()}
 
 
 # --- the data ---------------------------------------------------------------------------------------------------------
@@ -54,9 +57,16 @@ def test_findings_compare_arms_that_they_have():
 
 
 def test_arms_of_equal_compute_are_of_equal_compute():
+    """As torch counts it, the head included."""
     finding = next(f for f in FINDINGS if f.name == "equal-compute")
-    costs = [arm.model.steps * arm.model.width**2 for arm in finding.arms]
-    assert max(costs) < 1.01 * min(costs)
+    costs = [arm.model.steps * step_flops(arm.model) for arm in finding.arms]
+    assert max(costs) < 1.02 * min(costs)
+
+
+def test_our_own_way_to_draw_is_what_people_get():
+    ours, default = Draw().settings(), Settings()
+    assert (ours.steps, ours.guidance, ours.curve) == (default.steps, default.guidance, default.curve)
+    assert Draw().sampler() == TextToImage.head and Draw(head=-100).sampler() == DDPM(100, clip=5.0)
 
 
 def test_findings_are_chosen_by_name_and_kind():
@@ -78,8 +88,13 @@ def test_findings_are_chosen_by_name_and_kind():
         ([50, 51], [60, 61], "score", False, "not confirmed"),
         ([60, 50], [50, 58], "score", False, "inside the noise"),
         ([50.4], [50.0], "score", False, "inside the noise"),  # under the resolution
-        ([50.4], [50.0], "score", True, "confirmed"),
+        ([50.4], [50.0], "score", True, "inside the noise"),  # the noise of 140 pictures is more than the margin
+        ([62], [50], "score", True, "confirmed"),
         ([40, 41], [60, 61], "score", True, "not confirmed"),
+        ([46, 47], [52, 51], "score", True, "inside the noise"),
+        ([1.0, 1.01], [1.0, 1.01], "distance", True, "confirmed"),
+        ([1.0, 1.2], [1.0, 1.0], "distance", True, "inside the noise"),
+        ([1.2, 1.22], [1.0, 1.01], "distance", True, "not confirmed"),
         ([1.0, 1.1], [2.0, 2.1], "seconds", False, "confirmed"),  # lower is better
         ([2.0], [1.98], "seconds", False, "inside the noise"),
         ([], [1.0], "seconds", False, ""),
@@ -91,8 +106,14 @@ def test_verdicts_follow_the_numbers(a, b, metric, no_worse, expected):
 
 def test_seeds_are_compared_in_pairs():
     """What a seed does to both arms is no noise."""
-    assert verdict(Claim("score", "a", "b"), rows(a=[20, 52, 91], b=[17, 50, 88])) == "confirmed"
-    assert verdict(Claim("score", "a", "b"), rows(a=[20, 52, 91], b=[50, 88, 17])) == "inside the noise"
+    assert verdict(Claim("distance", "a", "b"), rows(a=[17, 50, 88], b=[20, 52, 91])) == "confirmed"
+    assert verdict(Claim("distance", "a", "b"), rows(a=[17, 50, 88], b=[52, 91, 20])) == "inside the noise"
+
+
+def test_a_score_is_never_surer_than_its_pictures():
+    close = rows(a=[60, 60], b=[55, 55])
+    assert verdict(Claim("score", "a", "b"), close, pictures=140) == "inside the noise"
+    assert verdict(Claim("score", "a", "b"), close, pictures=1400) == "confirmed"
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -182,8 +203,9 @@ def test_a_run_goes_on_where_it_was_stopped_and_measures_nothing_twice(tmp_path,
     lines = list(measure([finding, again], bench(tmp_path, codes), 1, path))
     assert len(lines) == 1 and lines[0].startswith("steps, four") and len(read(path)) == 2
     assert not list(measure([finding, again], bench(tmp_path, codes), 1, path))
-    shown = table([finding, again], read(path))
-    assert "nfe: two before four: **confirmed**" in shown and len(shown.splitlines()) == 4
+    shown = table([finding, again], read(path), n=1)
+    assert "nfe: two before four: **confirmed** (62% of the evaluations saved)" in shown
+    assert len(shown.splitlines()) == 4 and len(table([finding, again], read(path)).splitlines()) == 2, "n=20"
     assert [row["metrics"]["nfe"] for row in read(path)] == [3, 8]  # the last of two steps is outside the interval
 
 
@@ -191,7 +213,8 @@ def test_small_models_of_codes_are_trained_and_judged(tmp_path, codes):
     path, small = tmp_path / "results.jsonl", Small("maskgil", width=16, depth=2, norm="post")
     arms = (Arm("all", small, Draw(2, scale=1.0)), Arm("few", replace(small, merged=8), Draw(2, scale=1.0)))
     lines = list(measure([Finding("f", "", arms, ())], bench(tmp_path, codes), 1, path))
-    assert ["norm" in line for line in lines] == [True, True], lines
+    assert ["norm" in line and "through" in line for line in lines] == [True, True], lines
+    assert [step for step, _ in read(path)[0]["norms"]] == [1]
     assert {row["metrics"]["nfe"] for row in read(path)} == {2}
     left = {f.name for f in (tmp_path / "runs").iterdir()}
     assert left == {f"cache-{json.loads((codes[1] / 'cache.json').read_text())['tokenizer']}"}
@@ -202,6 +225,45 @@ def test_small_models_of_latents_are_trained_and_judged(tmp_path, codes, latents
     bench_ = bench(tmp_path, codes, latents)
     (line,) = measure([Finding("f", "", (Arm("single", small, Draw(2, "exp", 1.0, head=2)),), ())], bench_, 1, path)
     assert "distance" in line and read(path)[0]["arm"]["model"]["choices"] == [["t_min", 0.4], ["trunk", "single"]]
+
+
+@pytest.mark.parametrize("trunk", ["mae", "single"])
+def test_codes_under_either_trunk_are_trained_and_judged(trunk, tmp_path, codes):
+    path = tmp_path / "results.jsonl"
+    choices = (("t_min", 0.2), ("trunk", trunk), ("weighting", "bound"))
+    small = Small("maskgil", choices, width=16, depth=2, qk_norm="", norm="")
+    (line,) = measure([Finding("f", "", (Arm("a", small, Draw(2, scale=1.0)),), ())], bench(tmp_path, codes), 1, path)
+    assert "distance" in line
+
+
+def test_what_fails_is_shown_and_tried_again_by_other_code_alone(tmp_path, codes, monkeypatch):
+    path, model = tmp_path / "results.jsonl", str(codes[0])
+    findings = [Finding("f", "it works", (Arm("two", model, Draw(2)), Arm("one", model, Draw(1))), ())]
+    right = Bench.scored
+
+    def wrong(self, model, draw, seed):
+        if draw.steps == 2:
+            raise torch.linalg.LinAlgError("eigh has not converged\nand more")
+        return right(self, model, draw, seed) | {"distance": float("nan")}
+
+    monkeypatch.setattr(Bench, "scored", wrong)
+    lines = list(measure(findings, bench(tmp_path, codes), 1, path))
+    assert "failed" in lines[0] and "eigh has not converged" in lines[0] and "distance is not a number" in lines[1]
+    shown = table(findings, read(path), n=1)
+    assert "two: failed with seed 0" in shown and "and more" not in shown
+    assert not list(measure(findings, bench(tmp_path, codes), 1, path))
+    monkeypatch.setattr(Bench, "scored", right)
+    monkeypatch.setattr("train.reproduce.code", lambda: "other")
+    assert len(list(measure(findings, bench(tmp_path, codes), 1, path))) == 2
+    assert "failed" not in table(findings, read(path), n=1)
+
+
+def test_a_run_that_was_asked_to_stop_is_not_judged(tmp_path, codes, monkeypatch):
+    monkeypatch.setattr("train.reproduce.read_log", lambda out: 0)
+    arm = Arm("a", Small("maskgil", width=16, depth=2), Draw(2))
+    with pytest.raises(KeyboardInterrupt):
+        list(measure([Finding("f", "", (arm,), ())], bench(tmp_path, codes), 1, tmp_path / "results.jsonl"))
+    assert not read(tmp_path / "results.jsonl")
 
 
 def test_what_is_missing_is_waited_for(tmp_path, codes):

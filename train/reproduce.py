@@ -1,21 +1,25 @@
 """Do the papers' findings hold here? python -m train.reproduce [only=NAME,...] [kind=sampling|training] [seeds=2]
         [n=20] [train=1] [batch=64] [results=benchmarks/reproduction.jsonl] [runs=runs/reproduce]
-        [codes=cache/scenes] [latents=cache/latents] [reader=scenes-reader]
+        [codes=cache/scenes] [latents=cache/latents] [reader=scenes-reader] [sprites=FOLDER]
     python -m train.reproduce table [results=...]         prints the table of what is known, and computes nothing
 
 A finding is data: what the paper says, arms, and claims that compare two arms by a number. Sampling arms draw with the
 bundled weights, training arms first train a small model on 64 cached tokens (`train=0.5`: half as long). What an arm
 gave for a seed is appended to `results`, one JSON object a line, under a key that stands for all that it depends on: so
 a run that was killed goes on, arms that findings share are computed once, and new weights are measured anew. A finding
-whose weights or cache are missing waits, and says so.
+whose weights or cache are missing waits, and says so. An arm that fails (its loss is no number any more, say) is a line
+too, and is tried again only when the code or its weights have changed. The table is of one n, train and batch.
 
     score     scene score, higher is better        distance  Frechet distance in the reader's features, lower is better
     seconds   to draw a picture                    nfe       evaluations of the generator for a picture
-    norm      of the trunk's output after training, root mean square
+    norm      of the trunk's output, root mean square; the line keeps it every 100 training steps (norms)
+    through   scene score of true pictures after the arm's tokenizer: no generator of its codes can do better
 
-A claim is confirmed when its arms differ in the claimed direction by more than the noise, which is twice the standard
-error of the differences between seeds and never under the resolution of the number (RESOLUTION); not confirmed when
-they differ so in the other direction; else inside the noise. "No worse" is confirmed unless it is worse by more.
+A claim is confirmed when its arms differ in the claimed direction by more than the noise; not confirmed when they
+differ so in the other direction; else inside the noise. The noise is twice the standard error of the differences
+between seeds, and never under the resolution of the number (RESOLUTION), nor, of a score, under twice the binomial
+error of so many pictures. "No worse" is confirmed when even with the noise it is worse by no more than MARGIN, not
+confirmed when it is worse by more than either of them, else inside the noise.
 """
 
 import hashlib
@@ -27,6 +31,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,48 +40,58 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from maskgil import checkpoint
 from maskgil.diffusion_head import DDPM, DPMSolver
+from maskgil.generator import MaskGIL
 from maskgil.guidance import Guidance
 from maskgil.hybrid import Prefix
 from maskgil.pipeline import Settings, TextToImage
 from maskgil.schedules import CURVES
 from maskgil.tokenizers.vq import VQModel
-from train.continuous import method_recipe
-from train.evaluate import asked_scenes, drawn, frechet, judge, moments, overall
-from train.framework import METHODS, method
+from train.continuous import WORDS, method_recipe
+from train.evaluate import KINDS, asked_scenes, drawn, frechet, judge, moments, overall, rendered
+from train.framework import METHODS, CodeTrunk, Method, MethodLoss, generator_for, method
 from train.loop import train
+from train.scenes.sprites import Sprites
 
 Metric = Literal["score", "distance", "seconds", "nfe", "norm"]
 HIGHER = ("score",)
 # What two runs may differ by without meaning anything: one picture of a kind of twenty is 0.7 of the score; the others
 # are relative to the larger of the two values.
 RESOLUTION: dict[str, float] = {"score": 1.0, "distance": 0.02, "seconds": 0.05, "nfe": 0.0, "norm": 0.02}
+# How much worse still counts as no worse, in the same units.
+MARGIN: dict[str, float] = {"score": 5.0, "distance": 0.05, "seconds": 0.05, "nfe": 0.0, "norm": 0.05}
 SIZE, TOKENS = (128, 128), 64
+JUDGED = len(KINDS) - 1  # kinds of pictures in the score
+HEADS, HEAD, REPEATS = 4, (2, 160), 2  # of attention; the diffusion head's (depth, width), and its times a token
 
 
 @dataclass(frozen=True)
 class Draw:
-    """How to draw. curve and order "" are the model's own; head: evaluations of DPM-Solver, or DDPM's when negative.
+    """How to draw: what is not said is as `Settings` has it, and thus as people get it.
 
-    twin: tokens that the autoregressive twin decides first.
+    scale, interval  of guidance;  head: evaluations of DPM-Solver, or DDPM's when negative
+    twin             tokens that the autoregressive twin decides first
     """
 
-    steps: int = 8
+    steps: int = Settings().steps
     curve: str = ""
-    scale: float = 3.5
-    interval: tuple[float, float] = (0.1, 1.0)
-    head: int = 8
+    scale: float = Settings().guidance.scale
+    interval: tuple[float, float] = Settings().guidance.interval
+    head: int = TextToImage.head.steps
     twin: int = 0
 
     def settings(self) -> Settings:
         curve = {"curve": CURVES[self.curve]} if self.curve else {}
         prefix = Prefix(self.twin) if self.twin else None
-        return Settings(self.steps, Guidance(self.scale, interval=self.interval), prefix=prefix, **curve)
+        guidance = replace(Settings().guidance, scale=self.scale, interval=self.interval)
+        return Settings(self.steps, guidance, prefix=prefix, **curve)
 
     def sampler(self) -> DPMSolver | DDPM:
-        return DPMSolver(self.head) if self.head > 0 else DDPM(-self.head)
+        """DDPM clips at 5 deviations of a token: the small heads here are too far off at the first times without."""
+        return DPMSolver(self.head) if self.head > 0 else DDPM(-self.head, clip=5.0)
 
 
 @dataclass(frozen=True)
@@ -90,8 +105,8 @@ class Small:
     method: str
     choices: tuple[tuple[str, str | float], ...] = ()
     width: int = 128
-    depth: int = 6
-    steps: int = 1200
+    depth: int = 4
+    steps: int = 600
     merged: int = 0
     qk_norm: str = "rms"
     norm: str = "pre"
@@ -130,6 +145,7 @@ class Finding:
     says: str
     arms: tuple[Arm, ...]
     claims: tuple[Claim, ...]
+    shows: tuple[str, ...] = ()  # metrics beside those of the claims
 
     @property
     def kind(self) -> str:
@@ -156,8 +172,9 @@ def _small(method: str, draw: Draw = SHORT, **sizes: Any) -> Callable[..., Arm]:
     return arm
 
 
+# What is learned, not what guidance makes of it.
 _emigm = _small("emigm")
-_maskgil = _small("maskgil", Draw(8, scale=2.0))
+_maskgil = _small("maskgil", Draw(8, scale=1.0))
 
 FINDINGS: tuple[Finding, ...] = (
     Finding(
@@ -184,9 +201,18 @@ FINDINGS: tuple[Finding, ...] = (
     ),
     Finding(
         "interval-codes", "eMIGM: guidance in an interval saves evaluations at the same quality (here: MaskGIL)",
-        _drawn(MAR, always=Draw(interval=(0.0, 1.0)), early=Draw(interval=(0.5, 1.0)), ours=Draw()),
-        (Claim("nfe", "early", "always"), Claim("score", "early", "always", True),
-         Claim("score", "ours", "always", True)),
+        _drawn(MAR, always=Draw(interval=(0.0, 1.0)), early=Draw(interval=(0.5, 1.0)),
+               late=Draw(interval=(0.1, 0.5)), ours=Draw()),
+        (Claim("nfe", "early", "always"), Claim("nfe", "late", "always"), Claim("score", "early", "always", True),
+         Claim("score", "late", "always", True), Claim("score", "ours", "always", True)),
+    ),
+    *(
+        Finding(
+            f"exp-codes-{steps}", f"eMIGM: exp reveals better than cosine in {steps} steps (here: MaskGIL, and arccos)",
+            tuple(Arm(curve, MAR, Draw(steps, curve)) for curve in ("exp", "cosine", "arccos")),
+            (Claim("distance", "exp", "cosine"), Claim("distance", "exp", "arccos")),
+        )
+        for steps in (8, 16)
     ),
     Finding(
         "interval-vectors", "eMIGM: guidance in a late interval saves evaluations, at no loss in quality",
@@ -217,14 +243,17 @@ FINDINGS: tuple[Finding, ...] = (
     ),
     Finding(
         "norms", "MaskGIL: QK-norm and post-norm keep the output's norm from growing",
-        (_maskgil("neither", {"qk_norm": "none"}), _maskgil("QK"), _maskgil("QK and post", {"norm": "post"})),
-        (Claim("norm", "QK", "neither"), Claim("norm", "QK and post", "neither"),
+        (_maskgil("neither", {"qk_norm": "none"}), _maskgil("QK"),
+         _maskgil("post", {"qk_norm": "none", "norm": "post"}), _maskgil("QK and post", {"norm": "post"})),
+        (Claim("norm", "QK", "neither"), Claim("norm", "post", "neither"), Claim("norm", "QK and post", "neither"),
          Claim("distance", "QK and post", "neither", True)),
     ),
     Finding(
-        "codebook", "MaskGIL: the size of the codebook matters, and the largest is not the best to generate with",
+        "codebook", "MaskGIL: the size of the codebook matters, and the largest is not the best to generate with "
+        "(here: merges of one tokenizer's codes, not tokenizers trained small)",
         tuple(_maskgil(f"{k or 4096} codes", {"merged": k}) for k in (256, 1024, 0)),
         (Claim("distance", "1024 codes", "256 codes"), Claim("distance", "1024 codes", "4096 codes", True)),
+        ("through",),
     ),
     Finding(
         "weights", "eMIGM: w = 1 before the bound's gamma'/gamma",
@@ -253,12 +282,64 @@ FINDINGS: tuple[Finding, ...] = (
     ),
     Finding(
         "equal-compute", "eMIGM: at equal training compute the larger model is better",
-        # a step's computation grows with the square of the width
-        (_emigm("80 wide", {"width": 80, "steps": 3072}), _emigm("128 wide"),
-         _emigm("192 wide", {"width": 192, "steps": 533})),
+        # by step_flops, the head's included
+        (_emigm("80 wide", {"width": 80, "steps": 907}), _emigm("128 wide"),
+         _emigm("192 wide", {"width": 192, "steps": 359})),
         _chain("distance", "192 wide", "128 wide", "80 wide"),
     ),
+    # What eMIGM found, asked of codes.
+    Finding(
+        "weights-codes", "eMIGM: w = 1 before the bound's gamma'/gamma (here: codes)",
+        (_maskgil("1"), _maskgil("bound", weighting="bound")),
+        (Claim("distance", "1", "bound"),),
+    ),
+    Finding(
+        "training-curves-codes", "eMIGM: with w = 1, exp before cosine before linear (here: codes, and arccos)",
+        (_maskgil("exp", curve="exp"), _maskgil("cosine", curve="cosine"), _maskgil("linear", curve="linear"),
+         _maskgil("arccos")),
+        (*_chain("distance", "exp", "cosine", "linear"), Claim("distance", "exp", "arccos")),
+    ),
+    Finding(
+        "trunks-codes", "eMIGM: a masked autoencoder before a single encoder (here: codes)",
+        (_maskgil("MAE", {"qk_norm": "", "norm": ""}, trunk="mae"), _maskgil("single")),
+        (Claim("distance", "MAE", "single"),),
+    ),
+    Finding(
+        "truncation-codes", "eMIGM: t_min 0.2 before 0; 0.4 no better than 0 (here: codes)",
+        (_maskgil("0"), _maskgil("0.2", t_min=0.2), _maskgil("0.4", t_min=0.4)),
+        (Claim("distance", "0.2", "0"), Claim("distance", "0", "0.4", True)),
+    ),
+    Finding(
+        "null-codes", "eMIGM: the mask token as the empty text, before a token of its own (here: codes)",
+        (_maskgil("mask", null="mask"), _maskgil("token")),
+        (Claim("distance", "mask", "token"),),
+    ),
 )  # fmt: skip
+
+
+class Mute(torch.nn.Module):
+    """Says nothing of any text: what an encoder is while operations are counted."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+
+    def forward(self, ids: Int[Tensor, "B L"], mask: Tensor) -> Float[Tensor, "B L E"]:
+        return torch.zeros(*ids.shape, self.width)
+
+
+def step_flops(small: Small, text: int = 256, rows: int = 4, draws: int = 16) -> float:
+    """Floating-point operations that a row of a training step of a small eMIGM takes, forward and backward, trunk and
+    head, as torch counts them: the mean over masks. text: width of the text states."""
+    framework = method(small.method, **dict(small.choices))
+    generator = generator_for(framework, small.width, small.depth, HEADS, (8, 8), (text, WORDS), head=HEAD)
+    model, loss = Method(generator, Mute(text), repeats=REPEATS), MethodLoss(framework)
+    ids = torch.ones(rows, WORDS, dtype=torch.long)
+    batch = {"tokens": torch.randn(rows, TOKENS, 16), "grid": (8, 8), "ids": ids, "mask": ids > 0}
+    with FlopCounterMode(display=False) as counter, torch.autocast("cpu", torch.bfloat16):
+        for seed in range(draws):
+            loss([model], batch, torch.Generator().manual_seed(seed), 0)[0].total.backward()
+    return counter.get_total_flops() / (rows * draws)
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -290,10 +371,10 @@ def append(path: Path, row: Row) -> None:
         os.fsync(file.fileno())
 
 
-def verdict(claim: Claim, rows: dict[str, dict[int, dict[str, float]]]) -> str:
+def verdict(claim: Claim, rows: dict[str, dict[int, dict[str, float]]], pictures: int = 20 * JUDGED) -> str:
     """confirmed, not confirmed or inside the noise; "" when the arms have no seed in common.
 
-    rows: the metrics of each arm's name and seed.
+    rows: the metrics of each arm's name and seed, each of so many judged pictures.
     """
     one, other = rows.get(claim.better, {}), rows.get(claim.worse, {})
     pairs = [(one[s][claim.metric], other[s][claim.metric]) for s in one if s in other]
@@ -307,34 +388,60 @@ def verdict(claim: Claim, rows: dict[str, dict[int, dict[str, float]]]) -> str:
     if len(gains) > 1:
         variance = sum((gain - mean) ** 2 for gain in gains) / (len(gains) - 1)
         noise = max(noise, 2 * math.sqrt(variance / len(gains)))
+    if claim.metric == "score":
+        right = sum(value for pair in pairs for value in pair) / (200 * len(pairs))
+        noise = max(noise, 200 * math.sqrt(2 * right * (1 - right) / (pictures * len(pairs))))
     if claim.no_worse:
-        return "confirmed" if mean >= -noise else "not confirmed"
+        margin = MARGIN[claim.metric] * (1 if claim.metric in HIGHER else largest)
+        if mean - noise >= -margin:
+            return "confirmed"
+        return "not confirmed" if mean < -max(noise, margin) else "inside the noise"
     if abs(mean) <= noise:
         return "inside the noise"
     return "confirmed" if mean > 0 else "not confirmed"
 
 
-def table(findings: Iterable[Finding], rows: list[Row]) -> str:
-    """Markdown. The rows say which arm, model and seed they are of; those of arms as they were before are passed over.
+def table(findings: Iterable[Finding], rows: list[Row], n: int = 20, train: float = 1.0, batch: int = 64) -> str:
+    """Markdown. The rows say which arm, model and seed they are of; those of arms as they were before are passed over,
+    and those of another n, train or batch: a quick look never stands for the real thing.
 
     Of several measurements of an arm with a seed (new weights) the last counts.
     """
     lines = ["| finding | arms, mean ± spread over the seeds | claims |", "|---|---|---|"]
     for finding in findings:
         known: dict[str, dict[int, dict[str, float]]] = {}
+        failed: dict[str, dict[int, str]] = {}
         for arm in finding.arms:
+            made = {"n": n} | ({} if isinstance(arm.model, str) else {"train": train, "batch": batch})
             for row in rows:
-                if row["arm"] == _plain(arm):
-                    known.setdefault(arm.name, {})[row["seed"]] = row["metrics"]
-        if not known:
+                if row["arm"] == _plain(arm) and made == {name: row[name] for name in made}:
+                    of, seed = (failed, known) if "failed" in row else (known, failed), row["seed"]
+                    of[0].setdefault(arm.name, {})[seed] = row.get("failed") or row["metrics"]
+                    of[1].get(arm.name, {}).pop(seed, None)
+        if not known and not failed:
             continue
-        metrics = list(dict.fromkeys(["score", "distance", *(claim.metric for claim in finding.claims)]))
-        arms = "; ".join(
-            f"{arm.name}: {_numbers(known[arm.name], metrics)}" for arm in finding.arms if arm.name in known
-        )
-        said = [f"{claim}: **{found}**" for claim in finding.claims if (found := verdict(claim, known))]
+        metrics = list(dict.fromkeys(["score", "distance", *(c.metric for c in finding.claims), *finding.shows]))
+        arms = []
+        for arm in finding.arms:
+            told = [_numbers(known[arm.name], metrics)] if known.get(arm.name) else []
+            told += [f"failed with seed {seed} ({why})" for seed, why in failed.get(arm.name, {}).items()]
+            arms += [f"{arm.name}: {', '.join(told)}"] if told else []
+        said = [
+            f"{claim}: **{found}**{_saved(claim, known)}"
+            for claim in finding.claims
+            if (found := verdict(claim, known, n * JUDGED))
+        ]
+        arms = "; ".join(arms)
         lines.append(f"| {finding.says} | {arms} | {'; '.join(said)} |")
     return "\n".join(lines)
+
+
+def _saved(claim: Claim, known: dict[str, dict[int, dict[str, float]]]) -> str:
+    """Which share of the evaluations is saved, where a claim is about them."""
+    if claim.metric != "nfe":
+        return ""
+    few, many = (sum(m["nfe"] for m in known[arm].values()) / len(known[arm]) for arm in (claim.better, claim.worse))
+    return f" ({1 - few / many:.0%} of the evaluations saved)"
 
 
 def _numbers(seeds: dict[int, dict[str, float]], metrics: list[str]) -> str:
@@ -373,10 +480,12 @@ class Bench:
     codes: str = "cache/scenes"
     latents: str = "cache/latents"
     reader: str = "scenes-reader"
+    sprites: str = ""
     batch: int = 64
     homes: tuple[str, str] = (MAR, EMIGM)
     _opened: dict[str, TextToImage] = field(default_factory=dict)
     _judge: tuple[Any, dict[str, Tensor]] | None = None
+    _through: dict[str, float] = field(default_factory=dict)
 
     def bundled(self, name: str) -> TextToImage:
         if name not in self._opened:
@@ -400,11 +509,14 @@ class Bench:
 
     def key(self, arm: Arm, seed: int) -> str:
         """Stands for everything that the numbers of an arm depend on."""
+        reader, reference = self.judged()
         parts: list[Any] = [_plain(arm), seed, self.n]
+        parts += [checkpoint.fingerprint(reader.state_dict()), checkpoint.fingerprint(reference)]
         if isinstance(arm.model, str):
             model = self.bundled(arm.model)
             parts.append(checkpoint.fingerprint(model.generator.state_dict()))
             parts.append(checkpoint.fingerprint(model.tokenizer.state_dict()))
+            parts.append(checkpoint.fingerprint(model.text_encoder.identity()))
             if arm.draw.twin:
                 parts.append(checkpoint.fingerprint(self.twin(model).state_dict()))
         else:
@@ -439,7 +551,19 @@ class Bench:
         distance = frechet(moments(features), (reference["mean"], reference["covariance"]))
         return {"score": overall(scores), "distance": distance, "seconds": seconds, "nfe": nfe}
 
-    def run(self, arm: Arm, seed: int) -> dict[str, float]:
+    @torch.no_grad()
+    def through(self, tokenizer: Any, key: str) -> float:
+        """The scene score of true pictures that have gone through a tokenizer of codes."""
+        if key not in self._through:
+            reader, _ = self.judged()
+            asked = asked_scenes(self.n, held_out=False)
+            pixels = rendered([scene for _, scene, _ in asked], Sprites(self.sprites or None))
+            grid = (SIZE[1] // tokenizer.config.downsample, SIZE[0] // tokenizer.config.downsample)
+            again = torch.cat([tokenizer.decode(tokenizer.encode(part), grid) for part in pixels.split(32)])
+            self._through[key] = overall(judge(reader, asked, again)[0])
+        return self._through[key]
+
+    def run(self, arm: Arm, seed: int) -> dict[str, Any]:
         """The numbers of an arm. Raises Missing for weights or caches that are not there."""
         if isinstance(arm.model, str):
             model = self.bundled(arm.model)
@@ -448,8 +572,12 @@ class Bench:
             return self.scored(model, arm.draw, seed)
         return self.trained(arm.model, arm.draw, seed, self.runs / self.key(arm, seed))
 
-    def trained(self, small: Small, draw: Draw, seed: int, out: Path) -> dict[str, float]:
-        """Train a small model, then judge what it draws with the tokenizer and text encoder of the bundled one."""
+    def trained(self, small: Small, draw: Draw, seed: int, out: Path) -> dict[str, Any]:
+        """Train a small model, then judge what it draws with the tokenizer and text encoder of the bundled one.
+
+        "norms" are (step, norm of the output) as it trained. All learn layout too, or none would draw anything in so
+        few steps. Raises KeyboardInterrupt when it was asked to stop while training.
+        """
         home, folder, made_by = self.home(small)
         one_size = self.runs / f"cache-{made_by}"
         _one_size(folder, one_size)
@@ -465,17 +593,36 @@ class Bench:
             muon_lr=0.02,
             width=small.width,
             depth=small.depth,
-            heads=4,
-            head=(3, 192),
-            repeats=2,
+            heads=HEADS,
+            head=HEAD,
+            repeats=REPEATS,
             seed=seed,
             codes=0 if small.latents else tokenizer.config.codebook_size,
-            **{} if small.latents else {"qk_norm": small.qk_norm, "norm": small.norm},
+            layout=0.5,
+            **{name: value for name in ("qk_norm", "norm") if not small.latents and (value := getattr(small, name))},
         )
         batch_at = recipe.batch_at if group is None else Grouped(recipe.batch_at, group)
-        learned = train(replace(recipe, batch_at=batch_at, export=None, save_every=100), out)
-        model = TextToImage(learned.generator, learned.text_encoder, tokenizer, [SIZE])
-        return self.scored(model, draw, seed) | {"norm": output_norm(model)}
+        every, norms = max(1, round(100 * self.train)), out / "norms.jsonl"
+
+        def model_of(module: Method) -> TextToImage:
+            return TextToImage(module.generator, module.text_encoder, tokenizer, [SIZE])
+
+        def watch(module: Method, batch: dict, generator: torch.Generator, step: int) -> None:
+            if (step + 1) % every == 0:
+                append(norms, {"key": step + 1, "norm": output_norm(model_of(module))})
+
+        learned = train(replace(recipe, batch_at=batch_at, export=None, save_every=100, after_step=watch), out)
+        if read_log(out) < recipe.steps:
+            raise KeyboardInterrupt
+        model = model_of(learned)
+        numbers: dict[str, Any] = self.scored(model, draw, seed) | {"norm": output_norm(model)}
+        numbers["norms"] = sorted({row["key"]: row["norm"] for row in read(norms)}.items())
+        return numbers if small.latents else numbers | {"through": self.through(tokenizer, f"{made_by} {small.merged}")}
+
+
+def read_log(out: Path) -> int:
+    """The last step that a run has logged; it logs its very last one, unless it was asked to stop before."""
+    return max((json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()), default=0)
 
 
 def _one_size(cache: Path, out: Path) -> None:
@@ -538,7 +685,8 @@ def merged(tokenizer: VQModel, size: int, rounds: int = 20) -> tuple[MergedToken
 def output_norm(model: TextToImage, prompts: int = 16) -> float:
     """Root mean square of what reaches the trunk's last norm when nothing is known but the text."""
     generator, seen = model.generator, []
-    last = generator.decoder_norm if model.continuous else generator.norm
+    trunk = generator.trunk if isinstance(generator, CodeTrunk) else generator
+    last = trunk.norm if isinstance(trunk, MaskGIL) else trunk.decoder_norm
     watch = last.register_forward_pre_hook(lambda module, given: seen.append(given[0].float()))
     try:
         texts = [text for _, _, text in asked_scenes(max(1, prompts // 8), held_out=False)][:prompts]
@@ -548,28 +696,54 @@ def output_norm(model: TextToImage, prompts: int = 16) -> float:
     return seen[0].square().mean().sqrt().item()
 
 
+@cache
+def code() -> str:
+    """Stands for the sources that train and draw."""
+    root = Path(__file__).resolve().parent.parent
+    sources = sorted(path for folder in ("maskgil", "train") for path in (root / folder).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
 def measure(findings: Iterable[Finding], bench: Bench, seeds: int, results: Path) -> Iterator[str]:
-    """Run what is not known yet, one arm and seed after the other; yields a line about each."""
-    done = {row["key"] for row in read(results)}
+    """Run what is not known yet, one arm and seed after the other; yields a line about each.
+
+    What fails is a row too, so that one arm does not cost the night; the same code does not try it again.
+    """
+    done = {row["key"] for row in read(results) if row.get("code", code()) == code()}
     for finding in findings:
         for seed in range(seeds):
             for arm in finding.arms:
                 try:
                     key = bench.key(arm, seed)
-                    if key in done:
-                        continue
-                    since = time.perf_counter()
-                    metrics = bench.run(arm, seed)
+                except ValueError as missing:
+                    yield f"{finding.name}, {arm.name}: waits, since {missing}"
+                    continue
+                if key in done:
+                    continue
+                since = time.perf_counter()
+                try:
+                    metrics, told = bench.run(arm, seed), {}
+                    if "norms" in metrics:
+                        told["norms"] = metrics.pop("norms")
+                    if strange := [name for name, value in metrics.items() if not math.isfinite(value)]:
+                        raise ArithmeticError(f"{', '.join(strange)} is not a number")
                 except Missing as missing:
                     yield f"{finding.name}, {arm.name}: waits, since {missing}"
                     continue
+                except (ArithmeticError, RuntimeError, ValueError) as error:
+                    why = (str(error).splitlines() or [""])[0][:200]
+                    metrics, told = {}, {"failed": f"{type(error).__name__}: {why}", "code": code()}
                 took = time.perf_counter() - since
                 append(results, {
                     "key": key, "finding": finding.name, "name": arm.name, "seed": seed, "n": bench.n,
-                    "metrics": metrics, "took": round(took, 1), "arm": _plain(arm),
+                    "train": bench.train, "batch": bench.batch, "metrics": metrics, "took": round(took, 1),
+                    "arm": _plain(arm), **told,
                 })  # fmt: skip
                 shutil.rmtree(bench.runs / key, ignore_errors=True)  # what was trained for it
                 done.add(key)
+                if "failed" in told:
+                    yield f"{finding.name}, {arm.name}, seed {seed}: failed, {told['failed']} ({took:.0f} s)"
+                    continue
                 shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
                 yield f"{finding.name}, {arm.name}, seed {seed}: {shown} ({took:.0f} s)"
 
@@ -594,7 +768,7 @@ def main(arguments: list[str]) -> None:
         return
     only_table = arguments[:1] == ["table"]
     given: dict[str, Any] = dict(a.partition("=")[::2] for a in arguments[only_table:])
-    places = ("runs", "codes", "latents", "reader")
+    places = ("runs", "codes", "latents", "reader", "sprites")
     if strange := sorted(set(given) - {"only", "kind", "results", *NUMBERS, *places}):
         raise ValueError(f"{', '.join(strange)} is not known: see the top of train/reproduce.py")
     for name, convert in NUMBERS.items():
@@ -610,7 +784,7 @@ def main(arguments: list[str]) -> None:
     if not only_table:
         for line in measure(findings, Bench(Path(given.pop("runs", "runs/reproduce")), **given), seeds, results):
             print(line, flush=True)
-    print(table(findings, read(results)))
+    print(table(findings, read(results), **{name: given[name] for name in ("n", "train", "batch") if name in given}))
 
 
 if __name__ == "__main__":
