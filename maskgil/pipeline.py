@@ -86,7 +86,8 @@ class Settings:
     (maskgil/hybrid.py); the rest is explained in maskgil/decoding.py.
 
     Continuous tokens have no confidence: order confidence means random for them, and the curve arccos, which goes with
-    confidence, means exp (2503.07197, section 3.3). choice, top_k and top_p say nothing about them."""
+    confidence, means exp (2503.07197, section 3.3); any curve is then read as in that paper, as what remains
+    (maskgil/schedules.py). choice, top_k and top_p say nothing about them."""
 
     steps: int = 8
     guidance: Guidance = Guidance(2.0, interval=(0.1, 1.0))
@@ -386,7 +387,8 @@ class TextToImage:
         if not self.continuous:
             return settings
         order = Order.RANDOM if settings.order == Order.CONFIDENCE else settings.order
-        return replace(settings, order=order, curve=exp if settings.curve is arccos else settings.curve)
+        curve = exp if settings.curve is arccos else replace(settings.curve, reveal="remain")
+        return replace(settings, order=order, curve=curve)
 
     @torch.no_grad()
     def pixels(self, canvas: Canvas) -> Float[Tensor, "B 3 H W"]:

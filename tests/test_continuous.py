@@ -21,7 +21,7 @@ from maskgil.diffusion_head import DPMSolver
 from maskgil.emigm import EMIGM
 from maskgil.guidance import Guidance
 from maskgil.pipeline import Settings, TextToImage
-from maskgil.schedules import cosine, exp
+from maskgil.schedules import cosine, exp, linear
 from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_given, check_scale
 from train import publish
 from train.continuous import (
@@ -98,7 +98,14 @@ def test_vectors_go_by_chance_and_exp_unless_another_curve_is_asked_for(draws):
     fitted = draws.fitted(Settings())
     assert (fitted.order, fitted.curve) == ("random", exp)
     asked = draws.fitted(Settings(order="halton", curve=cosine))
-    assert (asked.order, asked.curve) == ("halton", cosine)
+    assert (asked.order, asked.curve) == ("halton", replace(cosine, reveal="remain"))
+
+
+def test_a_linear_curve_decides_as_many_vectors_at_each_step(draws):
+    """gamma(t) = t is what remains (2503.07197, section 3.3)."""
+    assert draws.fitted(Settings(curve=linear)).curve.counts(8, 64) == [8] * 8
+    plan = draws.plan(Canvas.blank(1, (4, 4), channels=4), [1], Settings(steps=4, curve=linear))
+    assert [int(step.reveal) for step in plan] == [4] * 4
 
 
 def test_evaluations_outside_the_interval_are_saved(draws):
@@ -163,8 +170,7 @@ def test_the_engine_draws_it_for_several_at_once(draws):
         jobs = [engine.submit(Request("a cat", seed=s, steps=s, negative=n)) for s, n in ((2, ""), (3, ""), (3, "dog"))]
         assert all(job.wait(60) for job in jobs)
         assert [job.error for job in jobs] == ["", "", ""]
-        settings = Settings(steps=2, guidance=Guidance(3.5, interval=(0.1, 1.0)))
-        alone = draws.images(["a cat"], [2], settings=settings)[0]
+        alone = draws.images(["a cat"], [2], settings=Settings(steps=2))[0]
         assert alike(jobs[0].pictures()[0], alone)
         assert not torch.allclose(jobs[1].frames[-1].canvas.tokens, jobs[2].frames[-1].canvas.tokens)
         grown = engine.submit(Request("a cat at night", seed=2, steps=2), after=jobs[0])  # drawn anew
