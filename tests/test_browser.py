@@ -109,13 +109,13 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return spoken(Path(tmp_path_factory.mktemp("speech")) / "microphone.wav", SENTENCE)
 
 
-def spoken(path: Path, *sentences: str) -> Path:
-    """Sentences between silences, as a microphone would hear them."""
-    silence, sound = np.zeros(16000, np.float32), []
+def spoken(path: Path, *sentences: str, after: int = 2) -> Path:
+    """Sentences, as a microphone would hear them, with so many seconds of silence after each."""
+    sound = []
     for sentence in sentences:
         command = ["espeak-ng", "-v", "en-us", "-s", "140", "--stdout", sentence]
         said, rate = soundfile.read(io.BytesIO(subprocess.check_output(command)), dtype="float32")
-        sound += [silence, soxr.resample(said, rate, 16000), silence, silence]
+        sound.append(np.pad(soxr.resample(said, rate, 16000), (16000, 16000 * after)))
     soundfile.write(path, np.concatenate(sound), 16000)
     return path
 
@@ -318,7 +318,8 @@ def test_speak_live_to_words_and_a_picture_that_shows_them(browser, tmp_path: Pa
     reader = checkpoint.load(ROOT / "weights" / "scenes-reader", "reader").eval()
     names, verdicts = [thing.name for thing in things()], []
     studio = Studio(ROOT / "weights", tmp_path / "gallery")
-    hearing = open_browser(browser.browser_type, spoken(tmp_path / "microphone.wav", *SINGLE))
+    # On a busy machine there must be time for the picture: sentences that come faster than it can draw hold it up.
+    hearing = open_browser(browser.browser_type, spoken(tmp_path / "microphone.wav", *SINGLE, after=30))
     try:
         page = hearing.new_context(permissions=["microphone"]).new_page()
         page.set_default_timeout(SECONDS * 1000)
