@@ -1,6 +1,7 @@
 """The loop: a killed run goes on to the same losses, checkpoints are whole, tiny models learn."""
 
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -65,6 +66,17 @@ def test_a_run_in_two_parts_equals_one_run(tmp_path):
     assert losses(tmp_path / "whole")[60] == losses(tmp_path / "parts")[60]
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_failed_run_leaves_no_worker_behind(tmp_path):
+    def fails(modules, batch, generator, step):
+        raise ArithmeticError("a loss of the test")
+
+    failing = replace(recipe(), players=(Player(Tiny(), fails),), workers=1)
+    with pytest.raises(ArithmeticError) as failure:
+        train(failing, tmp_path)
+    assert failure.traceback  # and with it the frame of the loop
+    assert not multiprocessing.active_children()
 
 
 def started(folder: Path) -> subprocess.Popen:

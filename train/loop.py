@@ -394,47 +394,52 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
     bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, disable=quiet, mininterval=5)
     rows, since, shown, valid = 0, time.monotonic(), {}, None
     asked_to_stop, stopping = _stop_signal(), False
-    while step < stop and not stopping:
-        micro = [_move(next(loader), device) for _ in range(accumulate)]
-        generator = _generator(recipe.seed, step, rank, device)
-        for player, own, group in zip(recipe.players, modules, optimizers, strict=True):
-            factor = (recipe.schedule or player.optim.factor)(step, recipe.steps)
-            for optimizer in group:
-                for g in optimizer.param_groups:
-                    g["lr"] = g["full_lr"] * factor
-            shown.update(backward(recipe, player, own, modules, micro, generator, step, world))
-            if player.optim.clip:
-                norm = nn.utils.clip_grad_norm_(own.parameters(), player.optim.clip)
-                shown["grad"] = float(norm.full_tensor() if recipe.shard else norm)
-            for optimizer in group:
-                optimizer.step()
-            for module in modules:
-                module.zero_grad(set_to_none=True)
-        if recipe.after_step:
-            recipe.after_step(raw[0], micro[-1], generator, step)
-        average.update(raw[0], step)
-        step += 1
-        rows += sum(len(next(iter(b.values()))) for b in micro) * world
-        bar.update()
-        if recipe.valid_at and recipe.valid_every and (step % recipe.valid_every == 0 or step == stop):
-            valid = validate(recipe, average.model, accelerator)
-        if writer and (step % 20 == 0 or step == stop):
-            rate = rows / (time.monotonic() - since)
-            rows, since = 0, time.monotonic()
-            values = {k: float(v) for k, v in shown.items()} | {"rows/s": rate}
-            bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()})
-            if valid is not None:
-                values, valid = values | {"valid": valid}, None
-            with writing(out):
-                with (out / "log.jsonl").open("a") as log:
-                    log.write(json.dumps({"step": step, **values}) + "\n")
-                for key, value in values.items():
-                    writer.add_scalar(key, value, step)
-        stopping = _agreed(asked_to_stop, device)
-        if stopping or (recipe.save_every and (step % recipe.save_every == 0 or step == stop)):
-            save()
-        if recipe.sample_every and (step % recipe.sample_every == 0 or step == stop):
-            show()
+    try:
+        while step < stop and not stopping:
+            micro = [_move(next(loader), device) for _ in range(accumulate)]
+            generator = _generator(recipe.seed, step, rank, device)
+            for player, own, group in zip(recipe.players, modules, optimizers, strict=True):
+                factor = (recipe.schedule or player.optim.factor)(step, recipe.steps)
+                for optimizer in group:
+                    for g in optimizer.param_groups:
+                        g["lr"] = g["full_lr"] * factor
+                shown.update(backward(recipe, player, own, modules, micro, generator, step, world))
+                if player.optim.clip:
+                    norm = nn.utils.clip_grad_norm_(own.parameters(), player.optim.clip)
+                    shown["grad"] = float(norm.full_tensor() if recipe.shard else norm)
+                for optimizer in group:
+                    optimizer.step()
+                for module in modules:
+                    module.zero_grad(set_to_none=True)
+            if recipe.after_step:
+                recipe.after_step(raw[0], micro[-1], generator, step)
+            average.update(raw[0], step)
+            step += 1
+            rows += sum(len(next(iter(b.values()))) for b in micro) * world
+            bar.update()
+            if recipe.valid_at and recipe.valid_every and (step % recipe.valid_every == 0 or step == stop):
+                valid = validate(recipe, average.model, accelerator)
+            if writer and (step % 20 == 0 or step == stop):
+                rate = rows / (time.monotonic() - since)
+                rows, since = 0, time.monotonic()
+                values = {k: float(v) for k, v in shown.items()} | {"rows/s": rate}
+                bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()})
+                if valid is not None:
+                    values, valid = values | {"valid": valid}, None
+                with writing(out):
+                    with (out / "log.jsonl").open("a") as log:
+                        log.write(json.dumps({"step": step, **values}) + "\n")
+                    for key, value in values.items():
+                        writer.add_scalar(key, value, step)
+            stopping = _agreed(asked_to_stop, device)
+            if stopping or (recipe.save_every and (step % recipe.save_every == 0 or step == stop)):
+                save()
+            if recipe.sample_every and (step % recipe.sample_every == 0 or step == stop):
+                show()
+    finally:
+        # Its workers end with it. They take no SIGTERM (_quiet), and those that a failure's traceback keeps would be
+        # waited for at exit, for ever.
+        del loader
     bar.close()
     if recipe.export and step >= recipe.steps:
         result = finished()
