@@ -304,7 +304,8 @@ class Engine:
                 chosen = self._precision.get(name)
                 loaded = Loaded(self._find(name) if chosen is None else self._find(name, chosen))
                 with self._shelf:
-                    self._models[name] = loaded
+                    if self._precision.get(name) == chosen:  # else somebody chose another one meanwhile, and waits
+                        self._models[name] = loaded
                     while len(self._models) > MAX_MODELS:
                         self._models.popitem(last=False)
                 return loaded
