@@ -54,8 +54,9 @@ class _Drawing:
     guidance_interval: Annotated[tuple[float, float] | None, arg(metavar="FLOAT FLOAT")] = None
     """Guide only while the plan's time, which runs from 1 down to 0, is in this interval; the rest costs half. Left
     out: the sampler's, 0.1 to 1 for ours, 0 to 1 for released."""
-    temperature: float = Request.temperature
-    """How daring each choice is: 0 always takes the likeliest."""
+    temperature: Annotated[float | None, arg(metavar="FLOAT")] = None
+    """How daring each choice is: 0 always takes the likeliest, 1 is as the model has learned. Left out: the sampler's,
+    0.6 for ours, 1 for released."""
     mode: Annotated[str, arg(metavar="{" + ",".join(MODES) + "}")] = Request.mode
     """Who draws. mar: MaskGIL, many tokens a step. ar: its autoregressive twin, one token a step, line by line. hybrid:
     the twin begins, MaskGIL draws the rest around what stands. ar and hybrid need a model with a twin."""
@@ -171,20 +172,20 @@ def draw(command: _Drawing, prompt: str) -> None:
     """Draw and write: every file or none."""
     from app import catalogue, picture
 
-    guided = SAMPLERS.get(command.sampler, {})
-    if command.guidance is not None:
-        guided = guided | {"guidance": command.guidance}
-    if command.guidance_interval is not None:
-        guided = guided | {"interval": command.guidance_interval}
+    asked = {
+        "guidance": command.guidance,
+        "interval": command.guidance_interval,
+        "temperature": command.temperature,
+    }
+    sampled = SAMPLERS.get(command.sampler, {}) | {name: value for name, value in asked.items() if value is not None}
     request = Request(
         prompt=prompt,
         seed=any_seed() if command.seed is None else command.seed,
         model=command.model,
         size=parse_size(command.size) if command.size else None,
         steps=command.steps,
-        **guided,
+        **sampled,
         sampler=command.sampler,
-        temperature=command.temperature,
         order=command.order,
         negative=command.negative,
         n=command.n,
@@ -231,7 +232,8 @@ def draw(command: _Drawing, prompt: str) -> None:
             files[command.out.with_name(f"{command.out.stem}-{i}.png")] = picture.png(image, note)
     picture.write(files)
     seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
-    print(f"wrote {', '.join(str(path) for path in files)} ({seeds}, {job.seconds:.1f} s)", file=sys.stderr)
+    cost = f"{job.frames[-1].nfe} evaluations a picture, {job.seconds:.1f} s"
+    print(f"wrote {', '.join(str(path) for path in files)} ({seeds}, {cost})", file=sys.stderr)
 
 
 def listen(command: Listen) -> str:

@@ -15,10 +15,10 @@ MAX_SEED = 2**31 - 1
 MAX_SIDE = 99_999  # pixels: what `parse_size` reads
 ORDERS = ("confidence", "random", "halton", "raster")
 MODES = ("mar", "ar", "hybrid")
-# What the samplers of maskgil/pipeline.py guide with when nobody says otherwise (here without its imports).
+# What the samplers of maskgil/pipeline.py do when nobody says otherwise (here without its imports).
 SAMPLERS: dict[str, dict[str, Any]] = {
-    "ours": {"guidance": 2.0, "interval": (0.1, 1.0)},
-    "released": {"guidance": 4.0, "interval": (0.0, 1.0)},
+    "ours": {"guidance": 2.0, "interval": (0.1, 1.0), "temperature": 0.6},
+    "released": {"guidance": 4.0, "interval": (0.0, 1.0), "temperature": 1.0},
 }
 PRESETS = {"fast": 4, "standard": 8, "fine": 16}
 
@@ -39,9 +39,9 @@ class Request:
     model: str = "scenes"
     size: tuple[int, int] | None = None
     steps: int = 8
-    guidance: float = 2.0
-    interval: tuple[float, float] = (0.1, 1.0)
-    temperature: float = 1.0
+    guidance: float = SAMPLERS["ours"]["guidance"]
+    interval: tuple[float, float] = SAMPLERS["ours"]["interval"]
+    temperature: float = SAMPLERS["ours"]["temperature"]
     order: str = "confidence"
     negative: str = ""
     n: int = 1
@@ -64,7 +64,7 @@ class Request:
         _within("steps", self.steps, 1, MAX_STEPS)
         _within("number of pictures", self.n, 1, MAX_PICTURES)
         _within("guidance", self.guidance, 0.0, 30.0, "1 is off and 2 is usual")
-        _within("temperature", self.temperature, 0.0, 10.0, "0 is greedy and 1 is usual")
+        _within("temperature", self.temperature, 0.0, 10.0, "0 is greedy and 1 is as the model has learned")
         low, high = self.interval
         if not (0.0 <= low <= high <= 1.0):
             raise ValueError(f"the guidance interval is {low:g} to {high:g}: give two numbers, 0 <= low <= high <= 1")

@@ -8,6 +8,7 @@ import torch
 
 import train.scenes.reader  # noqa: F401, registers the reader's kind
 from maskgil import checkpoint
+from maskgil.hybrid import Prefix
 from maskgil.pipeline import Settings, TextToImage
 from train.evaluate import asked_scenes, drawn, judge, rendered
 from train.scenes.captions import vocabulary
@@ -31,7 +32,8 @@ def test_sizes_on_disk():
         return sum(f.stat().st_size for f in (WEIGHTS / name).rglob("*") if f.is_file()) / 1e6
 
     assert megabytes("scenes") <= 60 and megabytes("scenes-reader") <= 10 and megabytes("whisper-scenes") <= 30
-    for name in ("scenes", "scenes-reader", "whisper-scenes"):
+    assert megabytes("scenes-ar") <= 25
+    for name in ("scenes", "scenes-ar", "scenes-reader", "whisper-scenes"):
         assert (WEIGHTS / name / "README.md").stat().st_size > 300, f"{name} has no model card"
 
 
@@ -57,6 +59,24 @@ def test_it_draws_what_is_said(scenes, reader):
     seen = reader.read(pixels)
     right = [one.background == scene.background for (_, scene, _), one in zip(asked, seen, strict=True)]
     assert np.mean(right) >= 0.7
+
+
+@torch.no_grad()
+def test_it_knows_left_from_right_and_above_from_below(scenes, reader):
+    """Half of them come out right by chance when both things are drawn and one knows the axis alone."""
+    asked = [a for a in asked_scenes(16, False) if a[0] == "relation"]
+    pixels, _, _ = drawn(scenes, asked, Settings())
+    scores, _ = judge(reader, asked, pixels)
+    assert scores["relation"] >= 65, scores
+
+
+@torch.no_grad()
+def test_its_twin_draws_too_alone_and_as_a_beginning(scenes, reader):
+    asked = [a for a in asked_scenes(16, False) if a[0] == "single"]
+    for prefix in (64, 32):
+        pixels, _, nfe = drawn(scenes, asked, Settings(prefix=Prefix(prefix)))
+        scores, _ = judge(reader, asked, pixels)
+        assert scores["single"] >= 60 and nfe > 2 * prefix - 1, (prefix, scores)
 
 
 @torch.no_grad()

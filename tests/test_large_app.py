@@ -117,7 +117,8 @@ def test_the_samplers_are_the_pipelines_and_a_picture_remembers_its_own():
     for name, wish in (("ours", drawn("a cat")[1]), ("released", drawn("a cat", "--sampler", "released")[1])):
         meant = settings(wish, 64)
         assert wish.sampler == name and meant == replace(SAMPLERS[name], steps=2)
-        assert request.SAMPLERS[name] == {"guidance": meant.guidance.scale, "interval": meant.guidance.interval}
+        told = {"guidance": meant.guidance.scale, "interval": meant.guidance.interval, "temperature": meant.temperature}
+        assert request.SAMPLERS[name] == told
     assert Settings() == SAMPLERS["ours"]
     wish = drawn("a cat", "--sampler", "released", "--guidance", "2")[1]
     assert (wish.guidance, wish.interval, settings(wish, 64).guidance.shape) == (2.0, (0.0, 1.0), "ramp")

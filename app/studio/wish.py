@@ -43,7 +43,8 @@ HELP = {
     "line. The twin can also begin a picture that MaskGIL completes.",
     "ar_tokens": "How many of the picture's tokens the twin writes, from the top left, before MaskGIL goes on.",
     "order": "Which parts are decided first: the surest, any, spread evenly, or line by line.",
-    "sampler": "Whether guidance is as strong at every step (ours), or grows from none (as in the released code).",
+    "sampler": "Whether guidance is as strong at every step (ours), or grows from none (as in the released code). Each "
+    "brings its own guidance and temperature.",
 }
 
 
@@ -154,7 +155,15 @@ def _widgets(loaded: Loaded, tokens: int, several: bool) -> None:
         "Temperature", 0.0, max(2.0, now["temperature"]), step=0.05, key=key("temperature"), help=HELP["temperature"]
     )
     st.selectbox("Order", ORDERS, key=key("order"), help=HELP["order"], disabled=alone)
-    st.selectbox("Sampler", list(SAMPLERS), key=key("sampler"), help=HELP["sampler"], disabled=alone)
+    st.selectbox(
+        "Sampler", list(SAMPLERS), key=key("sampler"), help=HELP["sampler"], disabled=alone, on_change=_take_sampler
+    )
+
+
+def _take_sampler() -> None:
+    """A sampler brings what it does when nobody says otherwise."""
+    for name, value in SAMPLERS[st.session_state[key("sampler")]].items():
+        st.session_state[key(name)] = value
 
 
 def _size_name(size: tuple[int, int]) -> str:
