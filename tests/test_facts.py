@@ -78,6 +78,21 @@ def test_an_encoder_learns_to_read():
     assert torch.allclose(logits, reader(longer, longer != 0), atol=1e-5)  # padding tells nothing
 
 
+def test_a_pair_is_told_by_its_halves():
+    """What was never told together is read all the same, and a half alone tells nothing."""
+    encoder = Words()
+    encoder.width = 12
+    reader = FactReader(encoder)
+    with torch.no_grad():
+        reader.head.weight.zero_()
+        reader.head.weight[7, 0] = reader.head.weight[len(things()) + 2, 1] = 1.0  # thing 7; attribute 2
+        encoder.table.weight.zero_()
+        encoder.table.weight[1, :2] = encoder.table.weight[2, 0] = encoder.table.weight[3, 1] = 20.0
+        told = reader(torch.tensor([[1, 1], [2, 3]]), torch.ones(2, 2, dtype=torch.bool)) > 0
+    assert told[0].nonzero().flatten().tolist() == [7 * len(OF_A_THING) + 2]
+    assert not told[1].any()  # two tokens, each of which tells a half
+
+
 def test_an_encoder_learns_who_stands_left(tmp_path):
     """With queries and keys under Muon it does not: see is_matrix."""
     torch.manual_seed(0)

@@ -51,17 +51,29 @@ def parts(scene: Scene) -> tuple[Int[np.ndarray, "h w"], Int[np.ndarray, "h w"]]
 
 
 class FactReader(nn.Module):
-    """A text encoder and, while it learns to read, a head over its states: a fact holds if some token tells it."""
+    """A text encoder and, while it learns to read, a head over its states: a fact holds if some token tells it.
+
+    That a thing has a number, size or place is told by a token that tells the thing and tells the number: two answers,
+    not one for each pair. With one for each pair the encoder learned pairs by heart, and of numbers of things that
+    training never showed (one in ten) 38% were drawn right, all others 100%.
+    """
 
     def __init__(self, text_encoder: nn.Module):
         super().__init__()
         self.text_encoder = text_encoder
-        self.head = nn.Linear(text_encoder.width, FACTS)
-        nn.init.constant_(self.head.bias, -7.0)  # about the share of facts that hold, over a caption's tokens
+        self.kinds = (len(things()), len(OF_A_THING), len(BACKGROUNDS) + len(STYLES))
+        self.head = nn.Linear(text_encoder.width, sum(self.kinds))
+        # about the share of facts that hold, over a caption's tokens; a pair needs both halves
+        nn.init.constant_(self.head.bias, -7.0)
+        nn.init.constant_(self.head.bias[: sum(self.kinds[:2])], -3.0)
 
     def forward(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B F"]:
         """Logits."""
-        told = self.head(self.text_encoder(ids, mask)).float()
+        thing, what, scene = self.head(self.text_encoder(ids, mask)).float().split(self.kinds, dim=-1)
+        thing, what = -thing[..., :, None], -what[..., None, :]
+        # sigmoid(t) sigmoid(w) as a logit: -log(e^-t + e^-w + e^-(t + w))
+        pairs = -torch.logaddexp(torch.logaddexp(thing, what), thing + what)
+        told = torch.cat([pairs.flatten(2), scene], dim=-1)
         return told.masked_fill(~mask[..., None], float("-inf")).logsumexp(1)
 
 
