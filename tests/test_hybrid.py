@@ -150,7 +150,7 @@ def test_a_prefix_of_everything_is_the_twin_alone(draws):
     *_, alone = fill(
         RasterPainter(draws.twin, draws.condition(["cat", "a dog"])),
         draws.blank(2, (24, 16)),
-        raster(24, guidance=GUIDED, seeds=[1, 2]),
+        raster(24, Prefix.temperature, guidance=GUIDED, seeds=[1, 2]),
     )
     told = drawn(draws, 24)
     assert len(told) == 24 and torch.equal(told[-1].canvas.tokens, alone.tokens) and not told[-1].canvas.hole.any()
