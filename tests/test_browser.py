@@ -274,6 +274,26 @@ def test_two_visitors_do_not_see_each_other(visit: Callable):
         assert page.get_by_text(own).count() == 1 and page.get_by_text(foreign).count() == 0
 
 
+def test_two_gigabytes_are_refused_by_page_and_server_and_all_goes_on(visit: Callable, studio: Studio, tmp_path: Path):
+    huge, small = tmp_path / "huge.png", tmp_path / "small.png"
+    with huge.open("wb") as file:
+        file.truncate(2 * 2**30)  # takes no room on the disk
+    small.write_bytes(png(Image.new("RGB", (64, 64), "red")))
+    page = visit("edit")
+    bring = page.locator("input[type=file]").first
+    bring.set_input_files(huge)
+    page.get_by_text(re.compile(r"must be 32(\.0)?\s?MB or smaller")).first.wait_for()
+    with page.expect_request(lambda request: "upload_file" in request.url and request.method == "PUT") as upload:
+        bring.set_input_files(small)
+    place, sent = upload.value.url.removeprefix(studio.url), upload.value.all_headers()
+    own = "".join(f"{name}: {sent[name]}\r\n" for name in ("cookie", "x-xsrftoken", "origin") if name in sent)
+    with socket.create_connection(("127.0.0.1", studio.port), timeout=60) as program:
+        head = f"PUT {place} HTTP/1.1\r\nHost: {studio.url[7:]}\r\n{own}Content-Length: {2 * 2**30}\r\n"
+        program.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode())
+        assert b" 413 " in program.recv(4096).splitlines()[0]
+    assert studio.healthy()
+
+
 def test_a_picture_is_drawn_again_from_the_gallery(visit: Callable):
     page = visit()
     draw(page, "two dogs on grass")
