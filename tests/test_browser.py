@@ -187,6 +187,7 @@ def download(page) -> tuple:
 
 def draw_long(page, prompt: str, pictures: int) -> None:
     """Draw what takes seconds on any machine, and wait until its first step is seen."""
+    page.locator("[data-test-script-state=notRunning]").wait_for()  # a click while the page is laid out may be lost
     page.get_by_text("64 × 64, 8 steps, 1 picture").click()
     for label, option in (("Size", "192 × 192 square"), ("Pictures", str(pictures))):
         page.get_by_label(label).click()
