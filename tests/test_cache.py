@@ -29,12 +29,12 @@ def test_a_full_disk_keeps_finished_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "render", lambda scene, sprites, rng: np.zeros((32, 32, 3), np.uint8))
     save, written = cache.save_file, []
 
-    def filling(tensors: dict, path: Path) -> None:
+    def filling(tensors: dict, path: Path, metadata: dict | None = None) -> None:
         if len(written) == 1:
             path.write_bytes(b"half")
             raise SafetensorError("I/O error: No space left on device (os error 28)")
         written.append(path)
-        save(tensors, path)
+        save(tensors, path, metadata)
 
     monkeypatch.setattr(cache, "save_file", filling)
     torch.manual_seed(0)

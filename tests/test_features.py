@@ -201,7 +201,7 @@ def test_a_full_disk_keeps_what_is_finished(shards, tmp_path, monkeypatch):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features, "save_file", full)
+    monkeypatch.setattr("train.cache.save_file", full)
     with pytest.raises(ValueError, match="finished files are kept: free space"):
         write(maker(source, tmp_path / "out"), rank=1, world=2)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([kept[0].name, "cache.json"])

@@ -64,15 +64,20 @@ def write_scenes(
             pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
             with torch.autocast("cpu", torch.bfloat16):
                 tokens.append(tokenizer.encode(pixels.contiguous(memory_format=torch.channels_last)))
-        partial = path.with_suffix(".partial")
-        try:
-            save_file({"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)}, partial)
-            os.replace(partial, path)
-        except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
-            raise ValueError(
-                f"could not write {path}: {error}; finished files are kept: free space and run the same command again"
-            ) from None
+        write_shard({"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)}, path)
+
+
+def write_shard(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """A file of a cache, whole or not at all. ValueError when the disk is full; what is finished stays."""
+    partial = path.with_suffix(".partial")
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise ValueError(
+            f"could not write {path}: {error}; finished files are kept: free space and run the same command again"
+        ) from None
 
 
 def _ordered(pair: tuple[Scene, np.random.Generator], sprites: Sprites) -> tuple:

@@ -12,7 +12,6 @@ Axes: B batch, n pictures, N tokens, C channels, h w cells.
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -33,7 +32,7 @@ from maskgil import checkpoint
 from maskgil.emigm import EMIGM
 from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_scale, to_tokens
 from maskgil.tokenizers.vq import VQ_PRESETS
-from train.cache import SHARD, scene_number
+from train.cache import SHARD, scene_number, write_shard
 from train.data import ScenePixels, SceneTokens, _padded, _pieces
 from train.framework import CodeTrunk, Framework, Method, MethodLoss, generator_for
 from train.likeness import Likeness
@@ -186,10 +185,7 @@ def write_latents(tokenizer: LatentModel, sprites: Sprites, out: Path, total: in
         mean, deviation = torch.cat(means), torch.cat(deviations)
         noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(number))
         check_scale(mean + deviation * noise, tokenizer.config)
-        tensors = {"mean": mean.half(), "std": deviation.half(), "numbers": torch.tensor(numbers)}
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial)
-        os.replace(partial, path)
+        write_shard({"mean": mean.half(), "std": deviation.half(), "numbers": torch.tensor(numbers)}, path)
 
 
 @dataclass(frozen=True)

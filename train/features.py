@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,6 +34,7 @@ import text_encoder
 from maskgil import checkpoint
 from maskgil.buckets import Size, buckets, fit, nearest
 from maskgil.pipeline import Tokenizer
+from train.cache import write_shard
 from train.pictures import Picture, Source, source
 
 NOTE = "cache.json"
@@ -135,7 +135,7 @@ class Maker:
         for (width, height), bucket in sorted(filled.items()):
             self._encode(bucket)
             tensors |= {f"{width}x{height}/{name}": tensor for name, tensor in self._tensors(bucket).items()}
-        self._write(self.path(unit), tensors, said)
+        write_shard(tensors, self.path(unit), {"skipped": json.dumps(said)})
 
     @torch.no_grad()
     def _encode(self, bucket: _Bucket) -> None:
@@ -160,17 +160,6 @@ class Maker:
             return {"tokens": tokens, "labels": torch.tensor(bucket.labels)}
         ends = torch.tensor(bucket.lengths).cumsum(0)
         return {"tokens": tokens, "states": torch.cat(bucket.states), "ends": ends}
-
-    def _write(self, path: Path, tensors: dict[str, Tensor], said: list[str]) -> None:
-        partial = path.with_suffix(".partial")
-        try:
-            save_file(tensors, partial, metadata={"skipped": json.dumps(said)})
-            os.replace(partial, path)
-        except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
-            raise ValueError(
-                f"could not write {path}: {error}; finished files are kept: free space and run the same command again"
-            ) from None
 
 
 def write(maker: Maker, rank: int = 0, world: int = 1) -> None:
