@@ -17,7 +17,7 @@ if __name__ == "__main__":  # run by torchrun, not by pytest
 
 from maskgil.config import ModelConfig
 from maskgil.generator import MaskGIL
-from train.loop import Player, Recipe, train
+from train.loop import Player, Recipe, leave, train
 from train.masked import Driven, MaskedFeatures
 from train.optim import OptimConfig
 
@@ -74,7 +74,7 @@ def main(folder: str, how: str, die: bool) -> None:
         weight = model.generator.layers[0].attention.wqkv.weight
         piece = tuple(weight.to_local().shape) if how == "shard" else tuple(weight.shape)
         print(f"process {rank} of {torch.distributed.get_world_size()}: {name} holds {piece} of {tuple(weight.shape)}")
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from train.continuous import (
     LatentCache,
     NamedLatents,
     SceneLatents,
+    folded,
     kl_recipe,
     main,
     measured_scale,
@@ -207,6 +208,22 @@ def test_a_measured_scale_gives_tokens_of_deviation_one(tokenizer):
     noise = torch.randn(len(pixels), 36, 4)
     assert 0.6 < model.encode(pixels, noise).std() < 1.6
     check_scale(model.encode(pixels, noise), replace(model.config, scale=0.2))
+
+
+@torch.no_grad()
+def test_going_on_begins_at_a_deviation_of_one_and_paints_the_same(tokenizer, tmp_path):
+    old, new = checkpoint.load(tokenizer, "latent"), folded(checkpoint.load(tokenizer, "latent"))
+    pixels, scale = torch.randn(2, 3, 96, 96), old.config.scale
+    assert scale != 1 and new.config.scale == 1
+    for ours, theirs in zip(new.posterior(pixels), old.posterior(pixels), strict=True):
+        assert torch.allclose(ours, scale * theirs, atol=1e-5)
+    grid, noise = (6, 6), torch.randn(2, 36, 4)
+    assert torch.allclose(new.encode(pixels, noise), old.encode(pixels, noise), atol=1e-5)
+    assert torch.allclose(new.decode(new.encode(pixels), grid), old.decode(old.encode(pixels), grid), atol=1e-4)
+    begun = kl_recipe(None, 2, 2, 1e-3, picture, init=str(tokenizer), divergence=0.5).players[0]
+    assert begun.module.model.config.scale == 1 and begun.loss.divergence == 0.5
+    kept = kl_recipe(None, 2, 2, 1e-3, picture, init=str(tokenizer), frozen=True).players[0].module.model
+    assert kept.config.scale == scale, "what a cache was made with stays"
 
 
 def test_the_cache_goes_on_and_holds_what_the_tokenizer_says(cached, tokenizer):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from train import recipes
 from train.large import Options
-from train.loop import Recipe, train
+from train.loop import Recipe, leave, train
 
 
 def available() -> dict:
@@ -97,6 +97,7 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
+        leave()
     except ValueError as error:
         print(f"train: {error}", file=sys.stderr)
         sys.exit(2)

@@ -12,6 +12,7 @@ Axes: B batch, n pictures, N tokens, C channels, h w cells.
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -71,11 +72,12 @@ class KLLoss:
     """Likeness of what is painted from a sample of the posterior, its divergence from N(0, 1) in nats a number, and
     names.
 
-    A small weight: the diffusion head needs latents of a bounded size, not a prior that one could sample.
+    The weight decides how much there is to draw. At 1e-3 a number keeps 15 nats, a posterior of 1/200 of the latents'
+    spread: more than a small diffusion head can learn, whose pictures were mottled.
     """
 
     likeness: Likeness = field(default_factory=Likeness)
-    divergence: float = 1e-3
+    divergence: float = 2e-2
     naming: float = 0.1
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
@@ -106,9 +108,22 @@ def measured_scale(model: LatentModel, batch_at: Callable[[int], dict], batches:
     return round(float((mean.var() + deviation.square().mean()).rsqrt()), 4)
 
 
+@torch.no_grad()
+def folded(model: LatentModel) -> LatentModel:
+    """The same model, its scale moved into the weights: it begins where the divergence wants it, deviation 1."""
+    scale, channels = model.config.scale, model.config.channels
+    for part in model.net.quant_conv.parameters():
+        part[:channels] *= scale
+    model.net.quant_conv.bias[channels:] += 2 * math.log(scale)  # of the log variances
+    model.net.post_quant_conv.weight /= scale
+    model.config = replace(model.config, scale=1.0)
+    return model
+
+
 def kl_recipe(
     sprites: str | None, steps: int, batch: int, lr: float, picture: Callable, config: LatentConfig = SCENES_KL,
     likeness: Likeness | None = None, judge: tuple[Player, ...] = (), init: str | None = None, frozen: bool = False,
+    divergence: float = 2e-2,
 ) -> Recipe:  # fmt: skip
     """See `scenes_kl` in train/recipes.py. judge: the PatchGAN's player, where `likeness` has a game."""
     torch.manual_seed(0)
@@ -116,6 +131,8 @@ def kl_recipe(
         raise ValueError("frozen=yes keeps the encoder of init=FOLDER; which one?")
     model = checkpoint.load(init, "latent").train() if init else LatentModel(config)
     config = model.config
+    if init and not frozen:
+        config = folded(model).config
     if frozen:
         for part in (model.net.encoder, model.net.quant_conv):
             part.requires_grad_(False)
@@ -133,13 +150,11 @@ def kl_recipe(
         scaled = config if frozen else replace(config, scale=measured_scale(average.model, shown))
         checkpoint.save(folder, average.model, "latent", scaled.to_dict())
 
+    objective = KLLoss(likeness or Likeness(), divergence)
     return Recipe(
         name="scenes-kl",
         steps=steps,
-        players=(
-            Player(named, KLLoss(likeness or Likeness()), OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6)),
-            *judge,
-        ),
+        players=(Player(named, objective, OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6)), *judge),
         batch_at=data,
         ema=0.995,
         save_every=250,

@@ -136,6 +136,14 @@ def _agreed(asked: threading.Event, device: torch.device) -> bool:
     return bool(flag)
 
 
+def leave() -> None:
+    """End the group of processes, all of them, while Python still runs: what a gloo thread holds of the last exchange
+    needs the interpreter to be freed, and a process that is already closing down is aborted (SIGABRT) for it."""
+    if dist.is_initialized():
+        dist.barrier()  # nobody closes a connection that another one still reads
+        dist.destroy_process_group()
+
+
 def save_whole(payload: Any, path: Path) -> None:
     """torch.save that leaves the old file or the new one, never half of one."""
     partial = path.with_name(path.name + ".partial")

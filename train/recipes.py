@@ -313,19 +313,21 @@ def scenes_observer(sprites: str | None = None, steps: int = 3000, batch: int = 
 def scenes_kl(
     sprites: str | None = None, steps: int = 6000, batch: int = 16, lr: float = 1e-3, init: str | None = None,
     frozen: bool = False, observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None,
-    adversarial: float = 0.5,
+    adversarial: float = 0.5, channels: int = 8, divergence: float = 2e-2,
 ) -> Recipe:  # fmt: skip
-    """The bundled continuous tokenizer: 16 px a token, 16 channels (train/continuous.py). `init`: one to go on from.
+    """The bundled continuous tokenizer: 16 px a token (train/continuous.py). `init`: one to go on from, whose channels
+    stay. `divergence`: weight of the posterior's, in nats a number.
 
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     `frozen`: the encoder stays, and with it all cached latents: only the decoder learns.
     """
-    from train.continuous import kl_recipe  # diffusers takes seconds to load
+    from train.continuous import SCENES_KL, kl_recipe  # diffusers takes seconds to load
 
     likeness = Likeness(load_observer(observer) if observer else None, perceptual, adversarial_from, adversarial)
     return kl_recipe(
-        sprites, steps, batch, lr, picture, likeness=likeness, judge=_judge(adversarial_from), init=init, frozen=frozen
-    )
+        sprites, steps, batch, lr, picture, replace(SCENES_KL, channels=channels), likeness=likeness,
+        judge=_judge(adversarial_from), init=init, frozen=frozen, divergence=divergence,
+    )  # fmt: skip
 
 
 def scenes_emigm(
