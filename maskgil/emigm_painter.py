@@ -30,7 +30,8 @@ class LatentPainter:
 
     condition  one text or label for each row
     negative   takes the place of the null condition where guided
-    sampler    of the head. A step's temperature scales the noise of DDPM; DPMSolver adds none
+    sampler    of the head. A step's temperature scales the noise that DDPM adds, and that which DPMSolver, which adds
+               none, begins with: below 1 a token is more like the others that could stand there
     drawn      the head's starting noise (n, C) of each step in turn, in place of the seeds' (for parity)
     nfe        evaluations of the trunk that each row has cost
 
@@ -82,7 +83,8 @@ class LatentPainter:
             # A number of its own for each of the head's noises, at most 1000, within the step's.
             index = step.index[row] * (TIMES + 1) + k
             uniform = noise.uniform_at(step.seeds[row], noise.Stream.DIFFUSION, index, place, canvas.tokens.shape[2])
-            return noise.normal(uniform) * (step.temperature[row, None] if k else 1.0)
+            scaled = k > 0 or isinstance(self.sampler, DPMSolver)
+            return noise.normal(uniform) * (step.temperature[row, None] if scaled else 1.0)
 
         tokens = canvas.tokens.clone()
         tokens[row, place] = self.sampler(denoise, draw).to(tokens.dtype)

@@ -24,6 +24,7 @@ from maskgil.pipeline import Settings, TextToImage
 from maskgil.schedules import cosine, exp, linear
 from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_given, check_scale
 from train import publish
+from train.cache import scene_number
 from train.continuous import (
     KLLoss,
     LatentCache,
@@ -40,6 +41,8 @@ from train.data import ScenePixels
 from train.framework import METHODS, method
 from train.loop import train
 from train.recipes import picture
+from train.scenes.facts import parts
+from train.scenes.layout import BACKGROUNDS, STYLES
 from train.scenes.sprites import Sprites
 
 KL = LatentConfig(channels=4, widths=(8, 8, 8), layers=1, groups=4, patch=4, scale=1.0)
@@ -263,6 +266,10 @@ def test_batches_are_functions_of_their_number(cached, folder):
     assert torch.equal(one["tokens"], two["tokens"]) and torch.equal(one["ids"], two["ids"])
     assert not torch.equal(one["tokens"], other["tokens"]) and one["tokens"].shape == (6, 64, 4)
     assert one["grid"] == (8, 8) and one["ids"].shape == one["mask"].shape
+    scenes = [scene_number(n, 128, 128)[0] for n in range(64)]
+    known = {tuple(parts(s)[0].flat): (BACKGROUNDS.index(s.background), STYLES.index(s.style)) for s in scenes}
+    for row, grounds, styles in zip(one["things"], one["grounds"], one["styles"], strict=True):
+        assert set(zip(grounds.tolist(), styles.tolist(), strict=True)) == {known[tuple(row.tolist())]}
     assert one["things"].shape == one["parts"].shape == (6, 64) and ((one["things"] > 0) == (one["parts"] > 0)).all()
     with pytest.raises(ValueError, match="pieces; there are 3 slots"):
         replace(data, words=3)(0)

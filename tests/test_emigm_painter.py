@@ -87,14 +87,15 @@ def test_a_scale_of_1_is_off_and_0_is_the_null_condition():
     assert not torch.allclose(picture(texts, 1.0), picture(texts, 4.0))
 
 
-def test_temperature_scales_the_noise_of_ddpm_alone():
+def test_temperature_scales_what_ddpm_adds_and_what_the_solver_begins_with():
     model = make()
 
     def picture(sampler: DDPM | DPMSolver, temperature: float) -> Tensor:
         plan = parallel(6, 1, exp, "random", temperature=temperature, seeds=[3])
         return draw(LatentPainter(model, classes(1), sampler), plan)
 
-    assert torch.equal(picture(SOLVER, 0.0), picture(SOLVER, 1.0))
+    assert not torch.allclose(picture(SOLVER, 0.5), picture(SOLVER, 1.0))
+    assert torch.equal(picture(SOLVER, 0.5), picture(SOLVER, 0.5))
     assert not torch.allclose(picture(DDPM(3), 0.0), picture(DDPM(3), 1.0))
     assert torch.equal(picture(DDPM(3), 0.5), picture(DDPM(3), 0.5))
 

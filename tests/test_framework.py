@@ -203,3 +203,28 @@ def test_a_known_code_is_seen_from_everywhere():
     tokens[0, 5] = 3
     known = model(tokens, GRID, condition)
     assert ((known - unknown).abs().amax(-1) > 1e-3).all()
+
+
+def test_a_guess_adds_its_squared_error_and_teaches_the_trunk():
+    """The loss of noise says next to nothing of a vector that only the trunk knows; a guess says it at once."""
+    framework = METHODS["emigm"]
+    plain, guesses = tiny(framework), tiny(framework)
+    guesses = Method(guesses.generator, guesses.text_encoder, repeats=8, guess=True)
+    torch.nn.init.zeros_(guesses.guess.weight)
+    torch.nn.init.zeros_(guesses.guess.bias)
+    batch = a_batch(framework)
+    results = [MethodLoss(framework)([m], batch, torch.Generator().manual_seed(5), 0)[0] for m in (plain, guesses)]
+    host = torch.Generator().manual_seed(5)
+    hidden, _ = framework.masks(4, 12, host)
+    error = batch["tokens"][hidden].square().mean()
+    assert results[0].count == results[1].count == hidden.sum()
+    assert torch.allclose((results[1].total - results[0].total) / hidden.sum(), error, atol=1e-4)
+    optimizer = torch.optim.AdamW(guesses.parameters(), 3e-3)
+    seen, objective = [], MethodLoss(framework, caption_dropout=0.0)
+    for step in range(60):
+        part, _ = objective([guesses], batch, torch.Generator().manual_seed(step), step)
+        optimizer.zero_grad()
+        (part.total / part.count).backward()
+        optimizer.step()
+        seen.append(float(part.total.detach() / part.count))
+    assert sum(seen[-10:]) < 0.7 * sum(seen[:10])

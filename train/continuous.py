@@ -31,7 +31,7 @@ from tqdm import tqdm
 import text_encoder as encoders
 from maskgil import checkpoint
 from maskgil.emigm import EMIGM
-from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_scale, to_tokens
+from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_scale
 from maskgil.tokenizers.vq import VQ_PRESETS
 from train.cache import SHARD, scene_number, write_shard
 from train.data import ScenePixels, SceneTokens, _padded, _pieces
@@ -41,7 +41,7 @@ from train.loop import Player, Recipe
 from train.optim import OptimConfig
 from train.scenes.captions import caption
 from train.scenes.facts import PARTS, parts
-from train.scenes.layout import Scene
+from train.scenes.layout import BACKGROUNDS, STYLES, Scene
 from train.scenes.render import render
 from train.scenes.sprites import Sprites, things
 
@@ -193,13 +193,11 @@ def write_latents(tokenizer: LatentModel, sprites: Sprites, out: Path, total: in
             pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
-                posterior = tokenizer.posterior(pixels)
-            mean, deviation = (tokenizer.config.scale * to_tokens(part).float() for part in posterior)
+                mean, deviation = tokenizer.moments(pixels)
             means.append(mean)
             deviations.append(deviation)
         mean, deviation = torch.cat(means), torch.cat(deviations)
-        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(number))
-        check_scale(mean + deviation * noise, tokenizer.config)
+        check_scale(mean, tokenizer.config, deviation)
         write_shard({"mean": mean.half(), "std": deviation.half(), "numbers": torch.tensor(numbers)}, path)
 
 
@@ -221,9 +219,7 @@ class LatentCache:
         note = json.loads((Path(folder) / "cache.json").read_text())
         mean, std, numbers = (torch.cat([part[name] for part in parts]) for name in ("mean", "std", "numbers"))
         try:
-            part, deviation = mean[:1024].float(), std[:1024].float()
-            noise = torch.randn(part.shape, generator=torch.Generator().manual_seed(0))
-            check_scale(part + deviation * noise, LatentConfig.from_dict(note["latent"]))
+            check_scale(mean[:1024], LatentConfig.from_dict(note["latent"]), std[:1024])
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from None
         return LatentCache(mean, std, numbers, note["tokenizer"])
@@ -237,7 +233,8 @@ def _latents(folder: str) -> LatentCache:
 @dataclass(frozen=True)
 class SceneLatents:
     """Cached latents, sampled anew, with fresh captions: {"tokens": (B, N, C), "grid", "ids", "mask": (B, L)}, and what
-    each cell shows: {"things", "parts": (B, N)} (train/scenes/facts.py). No caption has more than `words` pieces."""
+    each cell shows: {"things", "parts", "grounds", "styles": (B, N)} (train/scenes/facts.py), of which the last two
+    are the same for all cells of a picture. No caption has more than `words` pieces."""
 
     folder: str
     vocabulary: bytes
@@ -254,12 +251,18 @@ class SceneLatents:
         noise = torch.from_numpy(rng.standard_normal((self.batch, *table.mean.shape[1:]), np.float32))
         chosen = torch.from_numpy(chosen)
         side = int(table.mean.shape[1] ** 0.5)
+
+        def everywhere(numbers: list[int]) -> Int[Tensor, "B N"]:
+            return torch.tensor(numbers)[:, None].expand(-1, side * side)
+
         return {
             "tokens": table.mean[chosen].float() + table.std[chosen].float() * noise,
             "ids": ids,
             "mask": mask,
             "things": torch.from_numpy(np.stack(thing)).flatten(1),
             "parts": torch.from_numpy(np.stack(part)).flatten(1),
+            "grounds": everywhere([BACKGROUNDS.index(scene.background) for scene in scenes]),
+            "styles": everywhere([STYLES.index(scene.style) for scene in scenes]),
             "grid": (side, side),
         }
 
@@ -290,13 +293,13 @@ def method_recipe(
     name: str, framework: Framework, cache: str, text_encoder: str, steps: int, batch: int, lr: float,
     muon_lr: float | None, width: int, depth: int, heads: int, head: tuple[int, int], repeats: int = 4, seed: int = 0,
     valid: str = "", codes: int = 0, layout: float = 0.0, things_first: bool = False, init: str = "",
-    **maskgil: Any,
+    guess: bool = False, **maskgil: Any,
 ) -> Recipe:  # fmt: skip
     """A text-driven generator of `framework` on a cache of its kind of tokens; the text encoder stays as it is.
 
     Exports generator/ alone. `valid`: a cache of other scenes, for the validation loss; `codes`: how many, when it is
-    not the tokenizer of scenes that made them; `layout`, `things_first`: as in MethodLoss; `init`: a folder with
-    generator/ to go on from, whatever its sizes; `maskgil`: as in generator_for.
+    not the tokenizer of scenes that made them; `layout`, `things_first`: as in MethodLoss; `guess`: as in Method;
+    `init`: a folder with generator/ to go on from, whatever its sizes; `maskgil`: as in generator_for.
     """
     torch.manual_seed(seed)
     encoder = encoders.load(text_encoder)
@@ -330,6 +333,10 @@ def method_recipe(
     if init:
         generator = _begun(Path(init) / "generator", generator, hashes)
 
+    kinds = (len(things()) + 1, PARTS)
+    if continuous:
+        kinds += (len(BACKGROUNDS), len(STYLES))
+
     def export(average: Method, folder: Path) -> None:
         kind = "emigm" if continuous else "maskgil"
         checkpoint.save(folder / "generator", average.generator, kind, generator.config.to_dict(), **hashes)
@@ -339,7 +346,7 @@ def method_recipe(
         steps=steps,
         players=(
             Player(
-                Method(generator, encoder, repeats=repeats, kinds=(len(things()) + 1, PARTS) if layout else ()),
+                Method(generator, encoder, repeats=repeats, kinds=kinds if layout else (), guess=guess),
                 MethodLoss(framework, layout=layout, things_first=things_first),
                 OptimConfig(lr=lr, muon_lr=muon_lr, betas=(0.9, 0.95), warmup=50, decay=0.5),
             ),

@@ -1,16 +1,24 @@
 """Tokens and text states of pictures, computed once: python -m train.cache pictures source=... tokenizer=... out=...
 
     source        shards, a folder or hf:NAME (train/pictures.py)
-    tokenizer     a model folder;  text_encoder  a folder or a Hugging Face name (not for pictures that have classes)
+    tokenizer     a model folder, of codes or of latents
+    text_encoder  a folder or a Hugging Face name (not for pictures that have classes)
     size          class of sizes, 256;  shape=square: only SIZE x SIZE, for class-driven models
+    crop          centre: what is cut off a picture is the same on both sides, as ADM and whoever compares with it do;
+                  any: where it is cut depends on its name
+    flip          yes: every picture twice, the second one mirrored
     device        cuda where there is one;  batch=32  pictures encoded at once
 
 Many processes share the work: torchrun --nproc_per_node 8 -m train.cache pictures ...
 
-Axes: n pictures, N tokens, T text tokens of all n one after the other, E width of a text state.
+Axes: n pictures, N tokens, C channels, T text tokens of all n one after the other, E width of a text state.
 A cache is `cache.json` (what made it) and a file for each unit of the source, written whole: for each bucket
-`WxH/tokens` (n, N) uint16, then `WxH/states` (T, E) bfloat16 with `WxH/ends` (n,), or `WxH/labels` (n,). A file that is
-there is done: started again, the same command makes only what is missing. Training reads the files where they lie.
+`WxH/tokens` (n, N) uint16, then `WxH/states` (T, E) bfloat16 with `WxH/ends` (n,), or `WxH/labels` (n,). Latents are
+(n, N, C) float16, scaled to a deviation of about 1: the posterior's means as `tokens`, with its deviations as `std`
+where there is one (KL, not DC-AE). Batches are drawn from the posterior anew each time.
+
+A file that is there is done: started again, the same command makes only what is missing. Training reads the files where
+they lie.
 """
 
 import hashlib
@@ -25,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
@@ -34,10 +42,12 @@ import text_encoder
 from maskgil import checkpoint
 from maskgil.buckets import Size, buckets, fit, nearest
 from maskgil.pipeline import Tokenizer
+from maskgil.tokenizers.latent import SURE, LatentModel, check_scale
 from train.cache import write_shard
 from train.pictures import Picture, Source, source
 
 NOTE = "cache.json"
+CUT = ("crop", "flip")  # of a cache's note: how its pictures were cut, which caches of one model may differ in
 SHOWN = 5  # faults of a unit that are named one by one
 
 
@@ -46,7 +56,7 @@ class _Bucket:
     """What was encoded of one bucket, and what waits for a full batch."""
 
     waiting: list[tuple[Tensor, Picture]] = field(default_factory=list)
-    tokens: list[Tensor] = field(default_factory=list)
+    encoded: list[dict[str, Tensor]] = field(default_factory=list)
     states: list[Tensor] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
@@ -54,7 +64,11 @@ class _Bucket:
 
 @dataclass(frozen=True)
 class Maker:
-    """Turns units of a source into files of a cache. Without a text encoder the pictures' classes are kept."""
+    """Turns units of a source into files of a cache. Without a text encoder the pictures' classes are kept.
+
+    batch   pictures encoded at once
+    centre  whether pictures are cut in the middle;  flip: whether each is there a second time, mirrored
+    """
 
     source: Source
     tokenizer: Tokenizer
@@ -62,18 +76,23 @@ class Maker:
     out: Path
     shapes: list[Size]
     batch: int = 32
+    centre: bool = False
+    flip: bool = False
 
     def note(self) -> dict[str, Any]:
         """What a cache must have in common with what is added to it."""
-        side = self.tokenizer.config.downsample
+        config = self.tokenizer.config
+        side, continuous = config.downsample, isinstance(self.tokenizer, LatentModel)
         if any(width % side or height % side for width, height in self.shapes):
             raise ValueError(f"this tokenizer has tokens of {side} px, which do not divide all buckets: {self.shapes}")
         note = {
             "tokenizer": checkpoint.fingerprint(self.tokenizer.identity()),
-            "codes": self.tokenizer.config.codebook_size,
+            **({"latent": config.to_dict()} if continuous else {"codes": config.codebook_size}),
             "downsample": side,
             "shapes": [list(shape) for shape in self.shapes],
         }
+        note |= {"crop": "centre"} if self.centre else {}
+        note |= {"flip": True} if self.flip else {}
         if self.encoder is None:
             return note | {"classes": self.source.classes}
         return note | {"text_encoder": checkpoint.fingerprint(self.encoder.identity()), "width": self.encoder.width}
@@ -94,7 +113,7 @@ class Maker:
         note, path = json.loads(json.dumps(self.note())), self.out / NOTE
         if path.is_file():
             held = json.loads(path.read_text())
-            if other := [key.replace("_", " ") for key in note if held.get(key) != note[key]]:
+            if other := [key.replace("_", " ") for key in note | held if held.get(key) != note.get(key)]:
                 raise ValueError(
                     f"{self.out} was made with another {' and '.join(other)}: give another folder, or delete it"
                 )
@@ -112,7 +131,7 @@ class Maker:
         """Encode a unit and write its file; yields after each picture the share of the unit that is read. What was
         skipped is appended to `said`.
 
-        Raises ValueError when the disk is full: what was written before stays.
+        Raises ValueError when the disk is full, and for latents of the wrong scale: what was written before stays.
         """
         filled: dict[Size, _Bucket] = {}
         for picture in self.source.read(unit, said.append):
@@ -125,16 +144,20 @@ class Maker:
             shape = nearest(picture.image.size, self.shapes)
             # where a picture is cut depends on its name alone: made again, the cache is the same
             x, y = np.random.default_rng(list(hashlib.sha256(picture.key.encode()).digest())).random(2)
-            cut = np.asarray(fit(picture.image, shape, x, y))
+            cut = np.asarray(fit(picture.image, shape, *((0.5, 0.5) if self.centre else (x, y))))
             bucket = filled.setdefault(shape, _Bucket())
-            bucket.waiting.append((torch.from_numpy(cut.copy()), picture))
-            if len(bucket.waiting) == self.batch:
-                self._encode(bucket)
+            for seen in (cut, cut[:, ::-1]) if self.flip else (cut,):
+                bucket.waiting.append((torch.from_numpy(seen.copy()), picture))
+                if len(bucket.waiting) == self.batch:
+                    self._encode(bucket)
             yield picture.along
         tensors = {}
         for (width, height), bucket in sorted(filled.items()):
             self._encode(bucket)
-            tensors |= {f"{width}x{height}/{name}": tensor for name, tensor in self._tensors(bucket).items()}
+            made = self._tensors(bucket)
+            if isinstance(self.tokenizer, LatentModel) and len(made["tokens"]) >= SURE:
+                check_scale(made["tokens"], self.tokenizer.config, made.get("std"))
+            tensors |= {f"{width}x{height}/{name}": tensor for name, tensor in made.items()}
         write_shard(tensors, self.path(unit), {"skipped": json.dumps(said)})
 
     @torch.no_grad()
@@ -144,8 +167,7 @@ class Maker:
         pixels = torch.stack([pixels for pixels, _ in bucket.waiting]).permute(0, 3, 1, 2)
         pictures = [picture for _, picture in bucket.waiting]
         device = next(iter(self.tokenizer.identity().values())).device
-        tokens = self.tokenizer.encode(pixels.to(device).float().div(127.5).sub(1))
-        bucket.tokens.append(tokens.to("cpu", torch.uint16))
+        bucket.encoded.append(self._encoded(pixels.to(device).float().div(127.5).sub(1)))
         if self.encoder is None:
             bucket.labels += [picture.label for picture in pictures]
         else:
@@ -154,12 +176,19 @@ class Maker:
             bucket.lengths += condition.mask.sum(1).tolist()
         bucket.waiting.clear()
 
+    def _encoded(self, pixels: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
+        """What a cache keeps of pixels in [-1, 1]."""
+        if not isinstance(self.tokenizer, LatentModel):
+            return {"tokens": self.tokenizer.encode(pixels).to("cpu", torch.uint16)}
+        mean, deviation = (part.to("cpu", torch.float16) for part in self.tokenizer.moments(pixels))
+        return {"tokens": mean, "std": deviation} if self.tokenizer.config.family == "kl" else {"tokens": mean}
+
     def _tensors(self, bucket: _Bucket) -> dict[str, Tensor]:
-        tokens = torch.cat(bucket.tokens)
+        tensors = {name: torch.cat([part[name] for part in bucket.encoded]) for name in bucket.encoded[0]}
         if self.encoder is None:
-            return {"tokens": tokens, "labels": torch.tensor(bucket.labels)}
+            return tensors | {"labels": torch.tensor(bucket.labels)}
         ends = torch.tensor(bucket.lengths).cumsum(0)
-        return {"tokens": tokens, "states": torch.cat(bucket.states), "ends": ends}
+        return tensors | {"states": torch.cat(bucket.states), "ends": ends}
 
 
 def write(maker: Maker, rank: int = 0, world: int = 1) -> None:
@@ -246,21 +275,29 @@ class FeatureCache:
         return FeatureCache(folder, json.loads((folder / NOTE).read_text()), tables)
 
     def read(self, size: Size, rows: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """{"tokens" (B, N) int64, "grid", and "states" (B, L, E) with "mask" (B, L), or "labels" (B,)}."""
+        """{"tokens" (B, N) int64, "grid", and "states" (B, L, E) with "mask" (B, L), or "labels" (B,)}.
+
+        Latents: "tokens" (B, N, C) float32, their means where there is a "std" of the same shape.
+        """
         table, side = self.tables[size], self.note["downsample"]
         parts = np.searchsorted(table.starts, rows, side="right") - 1
         prefix = f"{size[0]}x{size[1]}"
-        tokens, states, labels = [], [], []
+        kept = ["tokens", "std"] if self.note.get("latent", {}).get("family") == "kl" else ["tokens"]
+        encoded: dict[str, list[Tensor]] = {name: [] for name in kept}
+        states, labels = [], []
         for part, row in zip(parts.tolist(), rows.tolist(), strict=True):
             file, row = _mapped(table.files[part]), row - int(table.starts[part])
-            tokens.append(file.get_slice(f"{prefix}/tokens")[row : row + 1])
+            for name, rows_of in encoded.items():
+                rows_of.append(file.get_slice(f"{prefix}/{name}")[row : row + 1])
             if "width" in self.note:
                 first = int(file.get_slice(f"{prefix}/ends")[row - 1 : row]) if row else 0
                 last = int(file.get_slice(f"{prefix}/ends")[row : row + 1])
                 states.append(file.get_slice(f"{prefix}/states")[first:last].float())
             else:
                 labels.append(file.get_slice(f"{prefix}/labels")[row : row + 1])
-        batch: dict[str, Any] = {"tokens": torch.cat(tokens).long(), "grid": (size[1] // side, size[0] // side)}
+        kind = torch.float32 if "latent" in self.note else torch.int64
+        batch: dict[str, Any] = {name: torch.cat(rows_of).to(kind) for name, rows_of in encoded.items()}
+        batch["grid"] = (size[1] // side, size[0] // side)
         if labels:
             return batch | {"labels": torch.cat(labels)}
         lengths = torch.tensor([len(state) for state in states])
@@ -296,6 +333,7 @@ class Features:
 
     An epoch is every picture once, in an order drawn by (seed, epoch); the last batch of a bucket is filled up with
     pictures from its beginning. Batch i is a function of (seed, i), so a run that is resumed reads on where it stopped.
+    Latents are samples of the posterior, another one each time a picture comes.
     """
 
     folder: str
@@ -314,7 +352,11 @@ class Features:
         total = features.tables[sizes[which]].rows
         rows = shuffled((start + np.arange(self.batch)) % total, total, key + 1 + which)
         numbers = torch.arange(index * self.batch, (index + 1) * self.batch)
-        return features.read(sizes[which], rows) | {"numbers": numbers}
+        batch = features.read(sizes[which], rows) | {"numbers": numbers}
+        if "std" in batch:
+            noise = np.random.default_rng([self.seed, index]).standard_normal(batch["tokens"].shape, np.float32)
+            batch["tokens"] += batch.pop("std") * torch.from_numpy(noise)
+        return batch
 
 
 @cache
@@ -327,7 +369,7 @@ def _opened(folder: str) -> FeatureCache:
 
 def main(arguments: list[str]) -> None:
     """The command; see the top of this file."""
-    takes = ("source", "tokenizer", "text_encoder", "out", "size", "shape", "device", "batch")
+    takes = ("source", "tokenizer", "text_encoder", "out", "size", "shape", "crop", "flip", "device", "batch")
     options = dict(a.split("=", 1) for a in arguments if "=" in a)
     stray = [a for a in arguments if "=" not in a] + [k for k in options if k not in takes]
     if stray or not {"source", "tokenizer", "out"} <= set(options):
@@ -342,9 +384,13 @@ def main(arguments: list[str]) -> None:
         size, batch = int(options.get("size", 256)), int(options.get("batch", 32))
     except ValueError:
         raise ValueError(f"size={options.get('size')} batch={options.get('batch')}: give whole numbers") from None
-    if options.get("shape", "any") not in ("any", "square"):
-        raise ValueError(f"shape={options['shape']}: choose any or square")
-    shapes = [(size, size)] if options.get("shape") == "square" else buckets(size)
-    tokenizer = checkpoint.load(checkpoint.resolve(options["tokenizer"]), "vq").requires_grad_(False).to(device)
+    for name, choices in {"shape": ("any", "square"), "crop": ("any", "centre"), "flip": ("no", "yes")}.items():
+        if options.setdefault(name, choices[0]) not in choices:
+            raise ValueError(f"{name}={options[name]}: choose {' or '.join(choices)}")
+    shapes = [(size, size)] if options["shape"] == "square" else buckets(size)
+    folder = checkpoint.resolve(options["tokenizer"])
+    kind = "latent" if checkpoint.describe(folder)["kind"] == "latent" else "vq"
+    tokenizer = checkpoint.load(folder, kind).requires_grad_(False).to(device)
     encoder = text_encoder.load(options["text_encoder"]).to(device) if "text_encoder" in options else None
-    write(Maker(pictures, tokenizer, encoder, Path(options["out"]), shapes, batch), rank, world)
+    cut = {"centre": options["crop"] == "centre", "flip": options["flip"] == "yes"}
+    write(Maker(pictures, tokenizer, encoder, Path(options["out"]), shapes, batch, **cut), rank, world)

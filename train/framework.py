@@ -8,6 +8,7 @@ As in the released code the sum is divided by the number of masked tokens of the
 Axes: B batch, N tokens, C channels of a continuous token, K codes, L text tokens, D width.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -161,17 +162,23 @@ def late_blocks(generator: nn.Module) -> tuple[nn.ModuleList, int]:
 class Method(nn.Module):
     """A generator, the text encoder in front of it, and the loss of `conditional`, as one module to train.
 
+    text_encoder  None for a generator that classes drive
+
     smoothing  of labels, for codes;  repeats: times and noises that the diffusion head sees of each hidden token
     kinds      answers of heads that must say, halfway up the last blocks, what each cell will show (LaidOut)
+    guess      a linear head guesses each hidden vector from the trunk's output alone; its squared error is added. An
+               error of the noise, which the diffusion loss counts, weighs one of the vector by (alpha / sigma)^2: next
+               to nothing where only the trunk knows anything
     """
 
     def __init__(
         self,
         generator: MaskGIL | CodeTrunk | EMIGM,
-        text_encoder: nn.Module,
+        text_encoder: nn.Module | None,
         smoothing: float = 0.0,
         repeats: int = 4,
         kinds: tuple[int, ...] = (),
+        guess: bool = False,
     ):
         super().__init__()
         self.generator, self.text_encoder = generator, text_encoder
@@ -179,6 +186,7 @@ class Method(nn.Module):
         blocks, width = late_blocks(generator)
         self.watched = len(blocks) // 2
         self.heads = nn.ModuleList(nn.Linear(width, kind) for kind in kinds)
+        self.guess = nn.Linear(width, generator.config.channels) if guess else None
 
     def forward(
         self,
@@ -186,26 +194,30 @@ class Method(nn.Module):
         grid: tuple[int, int],
         hidden: Bool[Tensor, "B N"],
         weight: Float[Tensor, " B"] | None,
-        ids: Int[Tensor, "B L"],
-        mask: Bool[Tensor, "B L"],
+        ids: Int[Tensor, "B L"] | None,
+        mask: Bool[Tensor, "B L"] | None,
         drop: Bool[Tensor, " B"],
         generator: torch.Generator,
+        labels: Int[Tensor, " B"] | None = None,
     ) -> tuple[Float[Tensor, ""], list[Tensor]]:
         """Mean over hidden tokens of w * -log p, or of the diffusion loss that bounds it; then the heads' logits."""
-        condition = Condition(self.text_encoder(ids, mask), mask)
+        condition = Condition(self.text_encoder(ids, mask), mask) if labels is None else Condition.classes(labels)
         continuous, seen = isinstance(self.generator, EMIGM), []
         given = (tokens, hidden) if continuous else (tokens.masked_fill(hidden, self.generator.config.mask_id), grid)
-        watch = late_blocks(self.generator)[0][self.watched].register_forward_hook(
-            lambda block, given, out: seen.append(out[:, -hidden.shape[1] :])
-        )
-        try:
+        with contextlib.ExitStack() as watching:
+            if self.heads:  # a hook that nobody needs would be compiled anew at each step
+                watch = late_blocks(self.generator)[0][self.watched].register_forward_hook(
+                    lambda block, given, out: seen.append(out[:, -hidden.shape[1] :])
+                )
+                watching.callback(watch.remove)
             out = self.generator(*given, condition, drop)
-        finally:
-            watch.remove()
-        cells = F.rms_norm(seen[0], seen[0].shape[-1:])
-        answers = [head(cells) for head in self.heads]
+        cells = [F.rms_norm(part, part.shape[-1:]) for part in seen]
+        answers = [head(part) for part in cells for head in self.heads]
         if continuous:
-            return self.generator.loss(out, tokens, hidden, generator, self.repeats, weight), answers
+            loss = self.generator.loss(out, tokens, hidden, generator, self.repeats, weight)
+            if self.guess is not None and hidden.any():
+                loss = loss + F.mse_loss(self.guess(out[hidden]).float(), tokens[hidden].float())
+            return loss, answers
         wrong = F.cross_entropy(
             out[hidden].float(), tokens[hidden], label_smoothing=self.smoothing, reduction="none"
         )
@@ -222,15 +234,20 @@ class MethodLoss:
     layout           weight of what the heads of the module say of the hidden cells
     things_first     hide the cells of things before those of the background, in each row to another degree, as many
                      cells as ever (MaskedTokens)
+    seed             of batches whose pictures are numbered (train/features.py): what is drawn for one, dropout aside,
+                     is then a function of its first picture's number, however many processes share the work
     """
 
     framework: Framework
     caption_dropout: float = 0.1
     layout: float = 0.0
     things_first: bool = False
+    seed: int = 0
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Part, dict]:
         tokens, device = batch["tokens"], batch["tokens"].device
+        if "numbers" in batch:
+            generator = torch.Generator(device).manual_seed(self.seed * 1_000_003 + int(batch["numbers"][0]))
         host = torch.Generator().manual_seed(generator.initial_seed())  # masks are drawn on the CPU
         hidden, u = self.framework.masks(len(tokens), tokens.shape[1], host)
         if self.things_first:
@@ -243,10 +260,11 @@ class MethodLoss:
             tuple(batch["grid"]),
             hidden.to(device),
             None if weight is None else weight.to(device),
-            batch["ids"],
-            batch["mask"],
+            batch.get("ids"),
+            batch.get("mask"),
             drop.to(device),
             generator,
+            batch.get("labels"),
         )
         count = hidden.sum().clamp_min(1).to(device)
         report = {"masked": hidden.float().mean(), "tokens": mean.detach()}

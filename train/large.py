@@ -1,6 +1,7 @@
 """The recipes for people with GPUs: text- and class-driven models on cached features, in stages of growing pictures.
 
-`large_recipe` makes them, of MaskGIL (`MASKED`) or of its twin (train/causal.py); train/recipes.py names them.
+`large_recipe` makes them, of MaskGIL (`MASKED`), of its twin (train/causal.py) or of eMIGM (train/latents.py);
+train/recipes.py names them.
 `Options` are what the command line may change, for adapters (train/lora.py) too.
 """
 
@@ -11,22 +12,25 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskgil import checkpoint
 from maskgil.autoregressive import Autoregressive
 from maskgil.condition import Condition
 from maskgil.config import ModelConfig, NormPlace, QKNorm
 from maskgil.decoding import Canvas, fill, parallel
+from maskgil.emigm import EMIGM, EMIGMConfig
 from maskgil.generator import MaskGIL
 from maskgil.guidance import Guidance
 from maskgil.painters import TokenPainter
-from train.features import FeatureCache, Features
+from train.features import CUT, FeatureCache, Features
 from train.loop import Player, Recipe
 from train.masked import Driven, MaskedFeatures
 from train.optim import OptimConfig
 
 SHOWN = 8  # pictures of a sample sheet
+
+Generator = MaskGIL | Autoregressive | EMIGM
 
 
 @dataclass(frozen=True)
@@ -100,22 +104,40 @@ class Cosine:
         return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
 
 
+def _of_codes(note: dict[str, Any]) -> dict[str, Any]:
+    condition = {"text_dim": note["width"]} if "width" in note else {"classes": len(note["classes"])}
+    return {"codebook_size": note["codes"]} | condition
+
+
+def _blank_codes(config: ModelConfig, rows: int, grid: tuple[int, int], device: torch.device) -> Canvas:
+    return Canvas.blank(rows, grid, config.mask_id, device)
+
+
 @dataclass(frozen=True)
 class Trunk:
-    """What the recipes train: MaskGIL, or its autoregressive twin.
+    """What the recipes train: MaskGIL, its autoregressive twin, or eMIGM.
 
     kinds      of the folders that it may go on from, as their config.json says
     build      (config, the model to go on from or None) -> a new model; the weights come afterwards
     objective  its loss, with the options' dropouts
     draw       (model, condition, blank canvas, guidance) -> the canvas filled, for sample sheets
     folder     where it lies in an export
+    tokenizer  the kind of its tokenizer, and so of its caches: vq or latent
+    decided    the cache's note -> what of a config the cache decides;  chosen: what the options decide
+    module     the model as what is trained
+    blank      (config, rows, grid, device) -> a blank canvas
     """
 
     kinds: tuple[str, ...]
-    build: Callable[[ModelConfig, Any], MaskGIL | Autoregressive]
+    build: Callable[[Any, Any], Generator]
     objective: Callable[[Options], Callable]
     draw: Callable[[Any, Condition, Canvas, Guidance | None], Canvas]
     folder: str
+    tokenizer: str = "vq"
+    decided: Callable[[dict[str, Any]], dict[str, Any]] = _of_codes
+    chosen: tuple[str, ...] = ("token_dropout",)
+    module: Callable[[Any], nn.Module] = Driven
+    blank: Callable[[Any, int, tuple[int, int], torch.device], Canvas] = _blank_codes
 
 
 def _in_eight_steps(model: MaskGIL, condition: Condition, canvas: Canvas, guidance: Guidance | None) -> Canvas:
@@ -135,33 +157,42 @@ MASKED = Trunk(
 
 
 def large_recipe(
-    name: str, config: ModelConfig, data: str, init: str, valid: str, options: Options, show: Callable,
-    trunk: Trunk = MASKED,
+    name: str, config: ModelConfig | EMIGMConfig | None, data: str, init: str, valid: str, options: Options,
+    show: Callable, trunk: Trunk = MASKED,
 ) -> Recipe:  # fmt: skip
     """A recipe over the cache `data`; `valid` is a cache for the validation loss, `init` a model to go on from.
+    `config` is that of a new model, None where there can only be `init`'s.
 
     `show(rows of pixels, path)` draws a sheet. Raises ValueError when cache, model and options do not fit together.
     """
     options.check()
-    note = noted(data, valid)
+    note = noted(data, valid, trunk)
     model = _started(config, note, data, init, options, trunk)
 
-    def export(average: Driven, folder: Path) -> None:
+    def export(average: nn.Module, folder: Path) -> None:
         save_generator(average.generator, note, folder / trunk.folder)
 
     return over_cache(name, model, data, note, valid, options, show, export, trunk)
 
 
-def noted(data: str, valid: str) -> dict[str, Any]:
-    """What made the cache `data`. ValueError when the one for validation was made otherwise."""
+def noted(data: str, valid: str, trunk: Trunk = MASKED) -> dict[str, Any]:
+    """What made the cache `data`. ValueError when it holds tokens of another kind than `trunk` learns from, and when
+    the one for validation was made otherwise."""
     note = FeatureCache.open(data).note
-    if valid and (other := FeatureCache.open(valid).note) != note:
-        raise ValueError(f"{valid} and {data} differ in {', '.join(k for k in note if other.get(k) != note[k])}")
+    if ("latent" in note) != (trunk.tokenizer == "latent"):
+        raise ValueError(
+            f"{data} holds latents, which eMIGM learns from: use an emigm recipe"
+            if "latent" in note
+            else f"{data} holds codes, which MaskGIL learns from: use a t2i or c2i recipe, or a tokenizer of latents"
+        )
+    other = FeatureCache.open(valid).note if valid else note
+    if differ := [key for key in note | other if other.get(key) != note.get(key) and key not in CUT]:
+        raise ValueError(f"{valid} and {data} differ in {', '.join(differ)}")
     return note
 
 
 def over_cache(
-    name: str, model: MaskGIL | Autoregressive, data: str, note: dict[str, Any], valid: str, options: Options,
+    name: str, model: Generator, data: str, note: dict[str, Any], valid: str, options: Options,
     show: Callable, export: Callable, trunk: Trunk = MASKED,
 ) -> Recipe:  # fmt: skip
     """What these recipes share: what moves of `model` learns the tokens of the cache `data`, made by `note`."""
@@ -171,7 +202,7 @@ def over_cache(
     return Recipe(
         name=name,
         steps=options.steps,
-        players=(Player(Driven(model), trunk.objective(options), rates),),
+        players=(Player(trunk.module(model), trunk.objective(options), rates),),
         batch_at=Features(data, options.micro, options.seed),
         seed=options.seed,
         batches=options.batch // options.micro,
@@ -192,30 +223,29 @@ def over_cache(
     )
 
 
-def save_generator(model: MaskGIL | Autoregressive, note: dict[str, Any], folder: Path) -> None:
+def save_generator(model: Generator, note: dict[str, Any], folder: Path) -> None:
     """Write a generator, or a twin, with the fingerprints of what made its tokens and text states."""
     notes = {"tokenizer_hash": note["tokenizer"]}
     if "text_encoder" in note:
         notes["text_encoder_hash"] = note["text_encoder"]
     if note.get("classes"):
         notes["classes"] = note["classes"]
-    kind = model.kind if isinstance(model, Autoregressive) else "maskgil"
+    kind = model.kind if isinstance(model, Autoregressive) else "emigm" if isinstance(model, EMIGM) else "maskgil"
     checkpoint.save(folder, model, kind, model.config.to_dict(), **notes)
 
 
 def _started(
-    config: ModelConfig, note: dict[str, Any], data: str, init: str, options: Options, trunk: Trunk
-) -> MaskGIL | Autoregressive:
-    """The model of `init`, or a new one of the config with the codes and the condition of the cache."""
-    if (config.classes is None) != ("width" in note):
+    config: ModelConfig | EMIGMConfig | None, note: dict[str, Any], data: str, init: str, options: Options, trunk: Trunk
+) -> Generator:
+    """The model of `init`, or a new one of the config with the tokens and the condition of the cache."""
+    if config is not None and (config.classes is None) != ("width" in note):
         has = "captions" if "width" in note else "classes"
         raise ValueError(f"{data} holds pictures with {has}: use a {'t2i' if has == 'captions' else 'c2i'} recipe")
-    wanted = {"codebook_size": note["codes"], "token_dropout": options.token_dropout}
-    wanted |= {"text_dim": note["width"]} if "width" in note else {"classes": len(note["classes"])}
+    wanted, chosen = trunk.decided(note), {name: getattr(options, name) for name in trunk.chosen}
     torch.manual_seed(options.seed)
     if not init:
         norms = {key: getattr(options, key) for key in ("qk_norm", "norm") if getattr(options, key)}
-        return trunk.build(replace(config, **wanted, **norms), None)
+        return trunk.build(replace(config, **wanted, **chosen, **norms), None)
     folder = Path(init) / "generator" if (Path(init) / "generator").is_dir() else Path(init)
     held = checkpoint.describe(folder)
     if held["kind"] not in trunk.kinds:
@@ -227,16 +257,16 @@ def _started(
                 f"{note.get(part)}: make the cache with the model's own"
             )
     model = checkpoint.load(folder)
-    for key in ("codebook_size", "text_dim", "classes"):
-        if key in wanted and getattr(model.config, key) != wanted[key]:
-            raise ValueError(f"{init} has {key} {getattr(model.config, key)}, {data} needs {wanted[key]}")
+    for key, value in wanted.items():
+        if getattr(model.config, key) != value:
+            raise ValueError(f"{init} has {key} {getattr(model.config, key)}, {data} needs {value}")
     check_norms(model.config, init, options)
-    fresh = trunk.build(replace(model.config, token_dropout=options.token_dropout), model)
+    fresh = trunk.build(replace(model.config, **chosen), model)
     fresh.load_state_dict(model.state_dict())
     return fresh
 
 
-def check_norms(config: ModelConfig, init: str, options: Options) -> None:
+def check_norms(config: ModelConfig | EMIGMConfig, init: str, options: Options) -> None:
     """ValueError when norms were asked for that the model to go on from does not have."""
     for key in ("qk_norm", "norm"):
         if (asked := getattr(options, key)) and asked != getattr(config, key):
@@ -249,26 +279,27 @@ def condition_of(batch: dict[str, Tensor]) -> Condition:
 
 def sampler(
     data: str, tokenizer: str, note: dict[str, Any], precision: str, show: Callable, trunk: Trunk = MASKED
-) -> Callable[[Driven, Path], None]:
+) -> Callable[[nn.Module, Path], None]:
     """Draws what the cache's captions ask for, above the cached pictures themselves.
 
     Raises ValueError when the tokenizer is not the one of the cache.
     """
-    vq = checkpoint.load(checkpoint.resolve(tokenizer), "vq").requires_grad_(False)
-    if checkpoint.fingerprint(vq.identity()) != note["tokenizer"]:
+    model = checkpoint.load(checkpoint.resolve(tokenizer), trunk.tokenizer).requires_grad_(False)
+    if checkpoint.fingerprint(model.identity()) != note["tokenizer"]:
         raise ValueError(f"{data} was made with another tokenizer than {tokenizer}")
 
     @torch.no_grad()
-    def sample(average: Driven, path: Path) -> None:
-        device = average.generator.norm.weight.device
+    def sample(average: nn.Module, path: Path) -> None:
+        weight = next(average.generator.parameters())
+        device = weight.device
         batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in Features(data, SHOWN, seed=99)(0).items()}
         grid, config = batch["grid"], average.generator.config
-        canvas = Canvas.blank(SHOWN, grid, config.mask_id, device)
+        canvas = trunk.blank(config, SHOWN, grid, device)
         guidance = Guidance(3.5) if config.null != "none" else None
-        condition = condition_of(batch).to(device, average.generator.norm.weight.dtype)
+        condition = condition_of(batch).to(device, weight.dtype)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             last = trunk.draw(average.generator, condition, canvas, guidance)
-        vq.to(device)
-        show([vq.decode(last.tokens, grid), vq.decode(batch["tokens"], grid)], path)
+        model.to(device)
+        show([model.decode(last.tokens, grid), model.decode(batch["tokens"], grid)], path)
 
     return sample

@@ -1,6 +1,6 @@
 """What a step costs in memory, and what trades time for it: recomputed activations, compiled blocks.
 
-Both change transformer blocks in place, and neither their parameters' names nor what they compute.
+Both change blocks in place, and neither their parameters' names nor what they compute.
 """
 
 from functools import partial
@@ -8,21 +8,27 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from maskgil.transformer import Block
+from maskgil import diffusion_head, emigm, transformer
+
+# What a large model has many of, all alike. eMIGM's head sees each hidden token several times over, and keeps a quarter
+# of what a step keeps.
+BLOCKS = (transformer.Block, emigm.Block, diffusion_head.ResidualBlock)
+
+
+def blocks(module: nn.Module) -> list[nn.Module]:
+    return [part for part in module.modules() if isinstance(part, BLOCKS)]
 
 
 def recomputed(module: nn.Module) -> None:
-    """Keep only the inputs of each transformer block for the backward pass (Chen et al. 2016)."""
-    for block in module.modules():
-        if isinstance(block, Block):
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    """Keep only the inputs of each block for the backward pass (Chen et al. 2016)."""
+    for block in blocks(module):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def compiled(module: nn.Module) -> None:
     """torch.compile of each block alone: all are alike, so that one compilation serves them all."""
-    for block in module.modules():
-        if isinstance(block, Block):
-            block.compile()
+    for block in blocks(module):
+        block.compile()
 
 
 def bytes_needed(modules: list[nn.Module], pieces: int = 1) -> int:

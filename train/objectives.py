@@ -319,11 +319,15 @@ def token_loss(
     return -(shares * logits.log_softmax(1).gather(1, codes)).sum(1).mean()
 
 
+# What heads of a model in training may be asked of each cell, in this order (train/scenes/facts.py).
+LAYOUT = ("things", "parts", "grounds", "styles")
+
+
 def layout_loss(answers: list[Tensor], batch: dict, scored: Bool[Tensor, "B N"]) -> tuple[Tensor | float, dict]:
     """Cross-entropy of what the heads of a LaidOut model say of the scored cells, summed over heads, and each."""
     wrong = {
         name: F.cross_entropy(answer[scored].float(), batch[name][scored])
-        for name, answer in zip(("things", "parts"), answers, strict=False)
+        for name, answer in zip(LAYOUT, answers, strict=False)
     }
     return sum(wrong.values()), {name: loss.item() for name, loss in wrong.items()}
 

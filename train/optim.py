@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from maskgil.diffusion_head import DiffusionHead
 from maskgil.transformer import HeadNorm
 
 
@@ -99,9 +100,11 @@ def build(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
     muon = [p for n, p in named if config.muon_lr and is_matrix(n, p) and id(p) not in gains]
     taken = {id(p) for p in muon}
     rest = [p for _, p in named if id(p) not in taken]
+    # Nor does eMIGM's diffusion head decay, by its released recipe.
+    heads = {id(p) for module in model.modules() if isinstance(module, DiffusionHead) for p in module.parameters()}
     # A checkpoint knows parameters by their place in the groups. Where nothing decays the groups are alike, and gains
     # stay where runs that were begun before have them.
-    apart = gains if config.weight_decay else set()
+    apart = gains | heads if config.weight_decay else set()
     decayed = {id(p) for p in rest if p.ndim >= 2 and id(p) not in apart}
     groups = [
         {"params": [p for p in rest if id(p) in decayed], "weight_decay": config.weight_decay},

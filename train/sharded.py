@@ -25,7 +25,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from maskgil.transformer import Block
+from train.memory import blocks
 
 ABOUT = "about.json"
 
@@ -52,7 +52,7 @@ def shard(module: nn.Module, device: torch.device, precision: str) -> None:
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     if precision == "bf16":
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-    for block in [m for m in module.modules() if isinstance(m, Block)]:
+    for block in blocks(module):
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 

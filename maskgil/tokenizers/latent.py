@@ -155,12 +155,17 @@ class LatentModel(nn.Module):
         return F.pixel_shuffle(self.net.decode(latent).sample, self.config.patch)
 
     @torch.no_grad()
+    def moments(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B N C"], Float[Tensor, "B N C"]]:
+        """Mean and standard deviation of the tokens of pixels in [-1, 1], which is what a cache keeps; float32."""
+        mean, deviation = (self.config.scale * to_tokens(part).float() for part in self.posterior(pixels))
+        return mean, deviation
+
     def encode(
         self, pixels: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B N C"] | None = None
     ) -> Float[Tensor, "B N C"]:
         """Tokens of pixels in [-1, 1]: the posterior's mean, or with N(0, 1) `noise` a sample, as the papers train."""
-        mean, deviation = (to_tokens(part) for part in self.posterior(pixels))
-        return self.config.scale * (mean if noise is None else mean + deviation * noise)
+        mean, deviation = self.moments(pixels)
+        return mean if noise is None else mean + deviation * noise
 
     @torch.no_grad()
     def decode(self, tokens: Float[Tensor, "B N C"], grid: tuple[int, int]) -> Float[Tensor, "B 3 H W"]:
@@ -179,13 +184,19 @@ def to_tokens(latent: Float[Tensor, "B C h w"]) -> Float[Tensor, "B N C"]:
     return latent.flatten(2).transpose(1, 2)
 
 
-def check_scale(tokens: Float[Tensor, "B N C"], config: LatentConfig) -> None:
+SURE = 16  # different pictures whose spread says how their latents were scaled; one alone may be flat
+
+
+def check_scale(
+    tokens: Float[Tensor, "B N C"], config: LatentConfig, spread: Float[Tensor, "B N C"] | None = None
+) -> None:
     """Refuses tokens that were not scaled, or scaled twice: their standard deviation is then 1/scale or scale, not 1.
 
-    For the first batches of a cache: at least some 16 different pictures. One picture alone may be flat. Raises
-    ValueError with the number and the likely remedy.
+    For the first batches of a cache: at least SURE different pictures. `spread`: the posterior's deviation, where
+    `tokens` are its means. Raises ValueError with the number and the likely remedy.
     """
-    deviation = tokens.float().std().item()
+    variance = tokens.float().var()
+    deviation = (variance if spread is None else variance + spread.float().square().mean()).sqrt().item()
     if not math.isfinite(deviation):
         raise ValueError(f"latents with a standard deviation of {deviation}: the pictures or the file are broken")
     expected = {"scaled": 1.0, "not scaled": 1 / config.scale, "scaled twice": config.scale}
