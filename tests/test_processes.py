@@ -120,6 +120,14 @@ def test_a_sharded_model_is_drawn_where_it_is_trained(tmp_path, monkeypatch):
     assert moves == [Accelerator().device] and (tmp_path / "samples" / "0000001.png").is_file()
 
 
+def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch):
+    """What torchrun makes of a CPU that nobody named: each would train alone and write over the other."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="2 processes were started.*ACCELERATE_USE_CPU"):
+        train(recipe(), tmp_path, stop_at=1)
+    assert not (tmp_path / "state.pt").exists()
+
+
 def test_batches_that_cannot_be_shared_are_refused():
     with pytest.raises(ValueError, match="4 batches a step cannot be shared by 3 processes"):
         share(recipe(), 3)

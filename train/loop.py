@@ -297,6 +297,11 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
         out.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator()
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
+    if (started := int(os.environ.get("WORLD_SIZE", 1))) > world:
+        raise ValueError(
+            f"{started} processes were started and none would know of the others: without GPUs, set "
+            "ACCELERATE_USE_CPU=true"
+        )
     accumulate = share(recipe, world)
     raw = [player.module.to(device) for player in recipe.players]
     if device.type == "cuda":
