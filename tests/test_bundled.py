@@ -62,6 +62,14 @@ def test_it_draws_what_is_said(scenes, reader):
 
 
 @torch.no_grad()
+def test_it_draws_numbers_of_things_that_training_never_showed(scenes, reader):
+    """An encoder that knows pairs by heart has them come out as other things, in six of ten pictures."""
+    asked = [a for a in asked_scenes(16, True) if a[0] == "counting"]
+    scores, _ = judge(reader, asked, drawn(scenes, asked, Settings())[0])
+    assert scores["counting"] >= 60, scores
+
+
+@torch.no_grad()
 def test_it_knows_left_from_right_and_above_from_below(scenes, reader):
     """Half of them come out right by chance when both things are drawn and one knows the axis alone."""
     asked = [a for a in asked_scenes(16, False) if a[0] == "relation"]

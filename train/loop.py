@@ -317,10 +317,10 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
         sharded.join(device)
         shape = sharded.skeleton(average.model)
     for module in raw:
-        if recipe.recompute:
-            recomputed(module)
         if recipe.compile:
             compiled(module)
+        if recipe.recompute:
+            recomputed(module)
     if recipe.shard:
         for module in (raw[0], average.model):
             sharded.shard(module, device, recipe.precision)

@@ -5,6 +5,7 @@ Both change blocks in place, and neither their parameters' names nor what they c
 
 from functools import partial
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -26,9 +27,12 @@ def recomputed(module: nn.Module) -> None:
 
 
 def compiled(module: nn.Module) -> None:
-    """torch.compile of each block alone: all are alike, so that one compilation serves them all."""
+    """torch.compile of each block alone: all are alike, so that one compilation serves them all.
+
+    Before `recomputed`: a block that is recomputed is not compiled, without a word, but a compiled one is recomputed.
+    """
     for block in blocks(module):
-        block.compile()
+        block.forward = torch.compile(block.forward)
 
 
 def bytes_needed(modules: list[nn.Module], pieces: int = 1) -> int:

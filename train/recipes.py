@@ -314,10 +314,10 @@ def scenes_observer(sprites: str | None = None, steps: int = 3000, batch: int = 
 def scenes_kl(
     sprites: str | None = None, steps: int = 6000, batch: int = 16, lr: float = 1e-3, init: str | None = None,
     frozen: bool = False, observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None,
-    adversarial: float = 0.5, channels: int = 8, divergence: float = 2e-2,
+    adversarial: float = 0.5, channels: int = 16, divergence: float = 1e-3,
 ) -> Recipe:  # fmt: skip
     """The bundled continuous tokenizer: 16 px a token (train/continuous.py). `init`: one to go on from, whose channels
-    stay. `divergence`: weight of the posterior's, in nats a number.
+    stay. `divergence`: weight of the posterior's, in nats a number (KLLoss says what it decides).
 
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     `frozen`: the encoder stays, and with it all cached latents: only the decoder learns.
