@@ -405,7 +405,8 @@ def verdict(claim: Claim, rows: dict[str, dict[int, dict[str, float]]], pictures
 
 def table(findings: Iterable[Finding], rows: list[Row], n: int = 20, train: float = 1.0, batch: int = 64) -> str:
     """Markdown. The rows say which arm, model and seed they are of; those of arms as they were before are passed over,
-    and those of another n, train or batch: a quick look never stands for the real thing.
+    and those of another n, train or batch: a quick look never stands for the real thing. A finding of which no two arms
+    can be compared yet is left out.
 
     Of several measurements of an arm with a seed (new weights) the last counts.
     """
@@ -433,6 +434,8 @@ def table(findings: Iterable[Finding], rows: list[Row], n: int = 20, train: floa
             for claim in finding.claims
             if (found := verdict(claim, known, n * JUDGED))
         ]
+        if finding.claims and not said and not failed:
+            continue
         arms = "; ".join(arms)
         lines.append(f"| {finding.says} | {arms} | {'; '.join(said)} |")
     return "\n".join(lines)
