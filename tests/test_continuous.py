@@ -223,7 +223,7 @@ def test_going_on_begins_at_a_deviation_of_one_and_paints_the_same(tokenizer, tm
     grid, noise = (6, 6), torch.randn(2, 36, 4)
     assert torch.allclose(new.encode(pixels, noise), old.encode(pixels, noise), atol=1e-5)
     assert torch.allclose(new.decode(new.encode(pixels), grid), old.decode(old.encode(pixels), grid), atol=1e-4)
-    begun = kl_recipe(None, 2, 2, 1e-3, picture, init=str(tokenizer), divergence=0.5).players[0]
+    begun = kl_recipe(None, 2, 2, 1e-3, picture, loss=KLLoss(divergence=0.5), init=str(tokenizer)).players[0]
     assert begun.module.model.config.scale == 1 and begun.loss.divergence == 0.5
     kept = kl_recipe(None, 2, 2, 1e-3, picture, init=str(tokenizer), frozen=True).players[0].module.model
     assert kept.config.scale == scale, "what a cache was made with stays"

@@ -40,7 +40,7 @@ from train.likeness import Likeness
 from train.loop import Player, Recipe
 from train.optim import OptimConfig
 from train.scenes.captions import caption
-from train.scenes.facts import PARTS, parts
+from train.scenes.facts import PARTS, cells
 from train.scenes.layout import BACKGROUNDS, STYLES, Scene
 from train.scenes.render import render
 from train.scenes.sprites import Sprites, things
@@ -124,10 +124,9 @@ def folded(model: LatentModel) -> LatentModel:
 
 def kl_recipe(
     sprites: str | None, steps: int, batch: int, lr: float, picture: Callable, config: LatentConfig = SCENES_KL,
-    likeness: Likeness | None = None, judge: tuple[Player, ...] = (), init: str | None = None, frozen: bool = False,
-    divergence: float = 1e-3,
+    loss: KLLoss | None = None, judge: tuple[Player, ...] = (), init: str | None = None, frozen: bool = False,
 ) -> Recipe:  # fmt: skip
-    """See `scenes_kl` in train/recipes.py. judge: the PatchGAN's player, where `likeness` has a game."""
+    """See `scenes_kl` in train/recipes.py. judge: the PatchGAN's player, where the likeness has a game."""
     torch.manual_seed(0)
     if frozen and not init:
         raise ValueError("frozen=yes keeps the encoder of init=FOLDER; which one?")
@@ -152,11 +151,10 @@ def kl_recipe(
         scaled = config if frozen else replace(config, scale=measured_scale(average.model, shown))
         checkpoint.save(folder, average.model, "latent", scaled.to_dict())
 
-    objective = KLLoss(likeness or Likeness(), divergence)
     return Recipe(
         name="scenes-kl",
         steps=steps,
-        players=(Player(named, objective, OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6)), *judge),
+        players=(Player(named, loss or KLLoss(), OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6)), *judge),
         batch_at=data,
         ema=0.995,
         save_every=250,
@@ -235,8 +233,8 @@ def _latents(folder: str) -> LatentCache:
 @dataclass(frozen=True)
 class SceneLatents:
     """Cached latents, sampled anew, with fresh captions: {"tokens": (B, N, C), "grid", "ids", "mask": (B, L)}, and what
-    each cell shows: {"things", "parts", "grounds", "styles": (B, N)} (train/scenes/facts.py), of which the last two
-    are the same for all cells of a picture. No caption has more than `words` pieces."""
+    each cell shows: {"things", "parts", "grounds", "styles": (B, N)} (`cells` in train/scenes/facts.py). No caption has
+    more than `words` pieces."""
 
     folder: str
     vocabulary: bytes
@@ -249,24 +247,15 @@ class SceneLatents:
         chosen = rng.choice(len(table.numbers), self.batch, replace=len(table.numbers) < self.batch)
         scenes = [scene_number(int(table.numbers[i]), SIDE, SIDE)[0] for i in chosen]
         ids, mask = _padded([self._said(scene, rng) for scene in scenes])
-        thing, part = zip(*(parts(scene) for scene in scenes), strict=True)
         noise = torch.from_numpy(rng.standard_normal((self.batch, *table.mean.shape[1:]), np.float32))
         chosen = torch.from_numpy(chosen)
         side = int(table.mean.shape[1] ** 0.5)
-
-        def everywhere(numbers: list[int]) -> Int[Tensor, "B N"]:
-            return torch.tensor(numbers)[:, None].expand(-1, side * side)
-
         return {
             "tokens": table.mean[chosen].float() + table.std[chosen].float() * noise,
             "ids": ids,
             "mask": mask,
-            "things": torch.from_numpy(np.stack(thing)).flatten(1),
-            "parts": torch.from_numpy(np.stack(part)).flatten(1),
-            "grounds": everywhere([BACKGROUNDS.index(scene.background) for scene in scenes]),
-            "styles": everywhere([STYLES.index(scene.style) for scene in scenes]),
             "grid": (side, side),
-        }
+        } | cells(scenes)
 
     def _said(self, scene: Scene, rng: np.random.Generator) -> list[int]:
         """Pieces of a caption that fits, END not among them."""

@@ -9,7 +9,7 @@ import torch
 
 from train.cache import SceneCache, scene_number
 from train.scenes.captions import caption
-from train.scenes.facts import FACTS, facts, parts
+from train.scenes.facts import FACTS, cells, facts
 from train.scenes.layout import BACKGROUNDS, STYLES, crowded, sample, sample_size
 from train.scenes.reader import covers, targets
 from train.scenes.render import render
@@ -122,7 +122,7 @@ class SceneFacts:
 @dataclass(frozen=True)
 class SceneTokens:
     """Cached tokens and fresh captions: {"tokens": (B, N), "grid": (rows, columns), "ids": (B, L), "mask": (B, L)},
-    and what each cell shows: {"things": (B, N), "parts": (B, N)}, see train/scenes/facts.py.
+    and what each cell shows (`cells` in train/scenes/facts.py).
 
     A batch has one size. `vocabulary` is the bytes of the encoder's sentencepiece model; PAD is 0 and END 1, as in T5.
     """
@@ -146,15 +146,12 @@ class SceneTokens:
         start = int(rng.integers(4)) * self.batch
         alike = np.argsort([len(p) for p in pieces], kind="stable")[start : start + self.batch]
         ids, mask = _padded([pieces[i] for i in alike])
-        thing, part = zip(*(parts(scenes[i]) for i in alike), strict=True)
         return {
             "tokens": tokens[torch.from_numpy(pool[alike])].long(),
             "ids": ids,
             "mask": mask,
-            "things": torch.from_numpy(np.stack(thing)).flatten(1),
-            "parts": torch.from_numpy(np.stack(part)).flatten(1),
             "grid": (height // self.cell, width // self.cell),
-        }
+        } | cells([scenes[i] for i in alike])
 
 
 @dataclass(frozen=True)

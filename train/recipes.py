@@ -322,12 +322,12 @@ def scenes_kl(
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     `frozen`: the encoder stays, and with it all cached latents: only the decoder learns.
     """
-    from train.continuous import SCENES_KL, kl_recipe  # diffusers takes seconds to load
+    from train.continuous import SCENES_KL, KLLoss, kl_recipe  # diffusers takes seconds to load
 
     likeness = Likeness(load_observer(observer) if observer else None, perceptual, adversarial_from, adversarial)
     return kl_recipe(
-        sprites, steps, batch, lr, picture, replace(SCENES_KL, channels=channels), likeness=likeness,
-        judge=_judge(adversarial_from), init=init, frozen=frozen, divergence=divergence,
+        sprites, steps, batch, lr, picture, replace(SCENES_KL, channels=channels), KLLoss(likeness, divergence),
+        judge=_judge(adversarial_from), init=init, frozen=frozen,
     )  # fmt: skip
 
 

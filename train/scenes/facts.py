@@ -6,6 +6,8 @@ each cell of a picture shows: they teach a generator where things go and which p
 Axes: B batch, L text tokens, E width of a text state, h w cells, F facts.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -48,6 +50,23 @@ def parts(scene: Scene) -> tuple[Int[np.ndarray, "h w"], Int[np.ndarray, "h w"]]
         thing[area] = item.thing.index + 1
         part[area] = FIRST_PART[side] + np.arange(side * side).reshape(side, side)
     return thing, part
+
+
+def cells(scenes: Sequence[Scene]) -> dict[str, Int[Tensor, "B N"]]:
+    """What each cell of scenes of one size shows: "things" and "parts"; and what all cells of a scene share: "grounds",
+    the number of its background, and "styles"."""
+    thing, part = zip(*(parts(scene) for scene in scenes), strict=True)
+    things = torch.from_numpy(np.stack(thing)).flatten(1)
+
+    def everywhere(numbers: list[int]) -> Int[Tensor, "B N"]:
+        return torch.tensor(numbers)[:, None].expand_as(things)
+
+    return {
+        "things": things,
+        "parts": torch.from_numpy(np.stack(part)).flatten(1),
+        "grounds": everywhere([BACKGROUNDS.index(scene.background) for scene in scenes]),
+        "styles": everywhere([STYLES.index(scene.style) for scene in scenes]),
+    }
 
 
 class FactReader(nn.Module):
