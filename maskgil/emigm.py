@@ -17,18 +17,21 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from maskgil.condition import Condition
+from maskgil.config import ModelConfig
 from maskgil.diffusion_head import TIMES, DiffusionHead
 from maskgil.schedules import Curve, independent_mask
-from maskgil.transformer import sdpa
+from maskgil.transformer import Block as LlamaBlock
+from maskgil.transformer import RMSNorm, identity_rotation, rotation_2d, sdpa
 
 Null = Literal["mask", "token"]
+Blocks = Literal["vit", "llama"]
 
 
 @dataclass(frozen=True)
 class EMIGMConfig:
     """What to build.
 
-    depth     blocks of the encoder, and again of the decoder
+    depth     blocks of the encoder;  decoder_depth: of the decoder, None: as many
     channels  of a token: 16 for KL-16, 32 for DC-AE
     grid      (rows, columns); positions are learned, so a model draws one shape
     buffer    slots in front of the image: a class fills them all, a text's words one each
@@ -36,6 +39,8 @@ class EMIGMConfig:
     null      what the slots hold without a condition: the mask token (CFG with mask), or a token of their own
     mae       False: a single encoder of the same depth, which sees mask tokens too
     dropout   on attention weights, projections and the MLP
+    blocks    vit: the released model's;  llama: MaskGIL's (rotary positions, RMS and QK-norm, SwiGLU of width `ffn`,
+              nothing between encoder and decoder), so that a trained MaskGIL may be what it begins as
     """
 
     width: int
@@ -51,11 +56,14 @@ class EMIGMConfig:
     null: Null = "mask"
     mae: bool = True
     dropout: float = 0.1
+    blocks: Blocks = "vit"
+    ffn: int | None = None
+    decoder_depth: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("width", "heads", "depth", "head_depth", "head_width", "channels", "buffer"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("width", "heads", "depth", "head_depth", "head_width", "channels", "buffer", "decoder_depth"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
         if len(self.grid) != 2 or min(self.grid) < 1:
             raise ValueError(f"a grid is (rows, columns), both at least 1; {self.grid} was given")
         if self.width % self.heads:
@@ -64,6 +72,10 @@ class EMIGMConfig:
             raise ValueError(f"null is {self.null!r}; choose one of {', '.join(get_args(Null))}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1)")
+        if self.blocks not in get_args(Blocks):
+            raise ValueError(f"blocks is {self.blocks!r}; choose one of {', '.join(get_args(Blocks))}")
+        if self.ffn is not None and self.blocks == "vit":
+            raise ValueError("ffn is the width of a llama block's SwiGLU; a vit block's MLP has four times its own width")
         if (self.classes is None) == (self.text_dim is None):
             raise ValueError(
                 f"a model is driven by classes or by text: give exactly one of classes ({self.classes}) "
@@ -73,6 +85,14 @@ class EMIGMConfig:
     @property
     def tokens(self) -> int:
         return self.grid[0] * self.grid[1]
+
+    @property
+    def llama(self) -> ModelConfig:
+        """Of one llama block. ValueError when the width is not one of such a block."""
+        return ModelConfig(
+            codebook_size=1, dim=self.width, layers=1, heads=self.heads, ffn=self.ffn, text_dim=1, qk_norm="rms",
+            dropout=self.dropout,
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -147,6 +167,17 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+def _blocks(config: EMIGMConfig, depth: int) -> nn.ModuleList:
+    return nn.ModuleList(Block(config) if config.blocks == "vit" else LlamaBlock(config.llama) for _ in range(depth))
+
+
+def _perceptron(inputs: int, hidden: int, outputs: int, bias: bool) -> nn.Sequential:
+    """As MaskGIL reads text states (CaptionEmbedding); and tokens, where it has a table of codes."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden, bias=bias), nn.GELU("tanh"), nn.Linear(hidden, outputs, bias=False)
+    )
+
+
 class EMIGM(nn.Module):
     """The trunk, and the diffusion head as `diffloss`."""
 
@@ -154,23 +185,24 @@ class EMIGM(nn.Module):
         super().__init__()
         self.config = config
         width, slots = config.width, config.buffer + config.tokens
+        vit = config.blocks == "vit"
         if config.classes is not None:
             self.class_emb = nn.Embedding(config.classes, width)
         else:
-            self.text_proj = nn.Linear(config.text_dim, width)
+            self.text_proj = nn.Linear(config.text_dim, width) if vit else _perceptron(config.text_dim, width, width, False)
         # The mask token is also what an empty slot of the buffer holds, unless a null token of its own is asked for.
         self.mask_token = nn.Parameter(torch.empty(1, width))
         if config.null == "token":
             self.fake_latent = nn.Parameter(torch.empty(1, width))
-        self.z_proj = nn.Linear(config.channels, width)
-        self.z_proj_ln = nn.LayerNorm(width, eps=1e-6)
+        self.z_proj = nn.Linear(config.channels, width) if vit else _perceptron(config.channels, 2 * width, width, True)
+        self.z_proj_ln = nn.LayerNorm(width, eps=1e-6) if vit else nn.Identity()
         self.encoder_pos_embed_learned = nn.Parameter(torch.empty(1, slots, width))
-        self.encoder_blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.encoder_norm = nn.LayerNorm(width, eps=1e-6)
-        self.decoder_embed = nn.Linear(width, width)
+        self.encoder_blocks = _blocks(config, config.depth)
+        self.encoder_norm = nn.LayerNorm(width, eps=1e-6) if vit else nn.Identity()
+        self.decoder_embed = nn.Linear(width, width) if vit else nn.Identity()
         self.decoder_pos_embed_learned = nn.Parameter(torch.empty(1, slots, width))
-        self.decoder_blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.decoder_norm = nn.LayerNorm(width, eps=1e-6)
+        self.decoder_blocks = _blocks(config, config.decoder_depth or config.depth)
+        self.decoder_norm = nn.LayerNorm(width, eps=1e-6) if vit else RMSNorm(width, config.llama.norm_eps)
         self.diffusion_pos_embed_learned = nn.Parameter(torch.empty(1, config.tokens, width))
         self._initialise()
         self.diffloss = DiffusionHead(config.channels, config.head_width, config.head_depth, width)
@@ -179,7 +211,8 @@ class EMIGM(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
         for parameter in self.parameters(recurse=False):
@@ -210,7 +243,7 @@ class EMIGM(nn.Module):
             # Real words first, so that a row's slots do not depend on which side its batch was padded, or how far.
             order = (~condition.mask).to(torch.uint8).argsort(dim=1, stable=True)[:, : config.buffer]
             states = condition.states.gather(1, order[..., None].expand(-1, -1, expected))
-            words = self.text_proj(states.to(self.text_proj.weight.dtype))
+            words = self.text_proj(states.to(self.mask_token.dtype))
             slots = torch.where(condition.mask.gather(1, order)[..., None], words, self.null_token)
         return slots if drop is None else torch.where(drop[:, None, None], self.null_token, slots)
 
@@ -247,16 +280,31 @@ class EMIGM(nn.Module):
         x = torch.cat([slots, self.z_proj(tokens)], dim=1)
         x = self.z_proj_ln(x + self.encoder_pos_embed_learned)
         hole = torch.cat([hole.new_zeros(len(hole), config.buffer), hole], dim=1)[..., None]
+        rotation = self._rotation(x.device)
         if not config.mae:
-            x = self._blocks(self.encoder_blocks, torch.where(hole, self.mask_token.to(x.dtype), x), None)
+            x = torch.where(hole, self.mask_token.to(x.dtype), x)
+            x = self._through(self.encoder_blocks, x, rotation, None)
             x = self.decoder_embed(self.encoder_norm(x))
         else:
-            x = self._known(x, hole, visible)
-        x = self._blocks(self.decoder_blocks, x + self.decoder_pos_embed_learned, None)
+            x = self._known(x, hole, rotation, visible)
+        x = self._through(self.decoder_blocks, x + self.decoder_pos_embed_learned, rotation, None)
         return self.decoder_norm(x)[:, config.buffer :] + self.diffusion_pos_embed_learned
 
+    def _rotation(self, device: torch.device) -> Float[Tensor, "T R 2"] | None:
+        """Of every slot: the buffer has no place in the picture. None for blocks that do not turn anything."""
+        config = self.config
+        if config.blocks == "vit":
+            return None
+        of_one = config.llama
+        image = rotation_2d(*config.grid, of_one.head_dim, of_one.rope_base, device)
+        return torch.cat([identity_rotation(config.buffer, of_one.head_dim, device), image])
+
     def _known(
-        self, x: Float[Tensor, "B T D"], hole: Bool[Tensor, "B T 1"], visible: int | None
+        self,
+        x: Float[Tensor, "B T D"],
+        hole: Bool[Tensor, "B T 1"],
+        rotation: Float[Tensor, "T R 2"] | None,
+        visible: int | None,
     ) -> Float[Tensor, "B T D"]:
         """The encoder over each row's known slots, spread again over all slots, with mask tokens in the holes."""
         count = (~hole).sum(1)  # (B, 1)
@@ -269,17 +317,21 @@ class EMIGM(nn.Module):
         order = hole.to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
         known = x.gather(1, order.expand(-1, -1, x.shape[2]))
         keys = (torch.arange(length, device=x.device) < count)[:, None, None] if ragged else None
-        known = self.decoder_embed(self.encoder_norm(self._blocks(self.encoder_blocks, known, keys)))
+        turned = None if rotation is None else rotation[order[..., 0]]
+        known = self.decoder_embed(self.encoder_norm(self._through(self.encoder_blocks, known, turned, keys)))
         rank = ((~hole).cumsum(1) - 1).clamp(0, length - 1)
         back = known.gather(1, rank.expand(-1, -1, known.shape[2]))
         return torch.where(hole, self.mask_token.to(back.dtype), back)
 
     @staticmethod
-    def _blocks(
-        blocks: nn.ModuleList, x: Float[Tensor, "B T D"], keys: Bool[Tensor, "B 1 1 T"] | None
+    def _through(
+        blocks: nn.ModuleList,
+        x: Float[Tensor, "B T D"],
+        rotation: Float[Tensor, "*_ T R 2"] | None,
+        keys: Bool[Tensor, "B 1 1 T"] | None,
     ) -> Float[Tensor, "B T D"]:
         for block in blocks:
-            x = block(x, keys)
+            x = block(x, keys) if rotation is None else block(x, rotation, keys)
         return x
 
     def loss(

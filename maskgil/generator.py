@@ -56,6 +56,16 @@ class MaskGIL(nn.Module):
 
         grid is (rows, columns) with rows * columns = N. Raises ValueError for a condition of the wrong kind or length.
         """
+        return self.output(self.features(tokens, grid, condition, drop))
+
+    def features(
+        self,
+        tokens: Int[Tensor, "B N"],
+        grid: tuple[int, int],
+        condition: Condition,
+        drop: Bool[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B N D"]:
+        """What the logits are linear in: all that the model believes of every position. Arguments as `forward`."""
         rows, columns = grid
         if rows * columns != tokens.shape[1]:
             raise ValueError(f"{tokens.shape[1]} tokens do not fill a grid of {rows} rows and {columns} columns")
@@ -69,7 +79,7 @@ class MaskGIL(nn.Module):
         for layer in self.layers:
             x = layer(x, rotation, mask)
         image = x[:, : tokens.shape[1]] if last else x[:, prefix.shape[1] :]
-        return self.output(self.norm(image))
+        return self.norm(image)
 
     def _prefix(
         self, condition: Condition, drop: Bool[Tensor, " B"] | None

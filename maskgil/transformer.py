@@ -49,10 +49,11 @@ def _cos_sin(angles: Float[Tensor, "S R"]) -> Float[Tensor, "S R 2"]:
     return torch.stack([angles.cos(), angles.sin()], dim=-1)
 
 
-def rotate(x: Float[Tensor, "B S H C"], rotation: Float[Tensor, "S R 2"]) -> Float[Tensor, "B S H C"]:
-    """Turns the pairs (2r, 2r + 1) of every head by the angles of its position, in float32."""
+def rotate(x: Float[Tensor, "B S H C"], rotation: Float[Tensor, "*B S R 2"]) -> Float[Tensor, "B S H C"]:
+    """Turns the pairs (2r, 2r + 1) of every head by the angles of its position, in float32. Rows may have positions of
+    their own."""
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = rotation[:, None].unbind(-1)
+    cos, sin = rotation.unsqueeze(-3).unbind(-1)
     return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2).to(x.dtype)
 
 
@@ -121,7 +122,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B S D"],
-        rotation: Float[Tensor, "S R 2"],
+        rotation: Float[Tensor, "*_ S R 2"],
         mask: Bool[Tensor, "#B 1 #S T"] | None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B S D"]:
@@ -205,7 +206,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B S D"],
-        rotation: Float[Tensor, "S R 2"],
+        rotation: Float[Tensor, "*_ S R 2"],
         mask: Bool[Tensor, "#B 1 #S T"] | None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B S D"]:

@@ -16,13 +16,17 @@ from app.edit import start
 from app.engine import Engine
 from app.request import Request
 from maskgil import checkpoint
+from maskgil.condition import Condition
+from maskgil.config import ModelConfig
 from maskgil.decoding import Canvas
 from maskgil.diffusion_head import DPMSolver
 from maskgil.emigm import EMIGM
+from maskgil.generator import MaskGIL
 from maskgil.guidance import Guidance
 from maskgil.pipeline import Settings, TextToImage
 from maskgil.schedules import cosine, exp, linear
 from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_given, check_scale
+from maskgil.tokenizers.vq import VQConfig, VQModel
 from train import publish
 from train.cache import scene_number
 from train.continuous import (
@@ -30,15 +34,17 @@ from train.continuous import (
     LatentCache,
     NamedLatents,
     SceneLatents,
+    begun_as,
     folded,
     kl_recipe,
     main,
     measured_scale,
     method_recipe,
+    unit_latents,
     write_latents,
 )
 from train.data import ScenePixels
-from train.framework import METHODS, method
+from train.framework import METHODS, generator_for, method
 from train.loop import train
 from train.recipes import picture
 from train.scenes.facts import parts
@@ -204,6 +210,30 @@ def test_the_tokenizer_learns_pixels_and_names():
     assert shown["l1"] < 0.6 * first["l1"] and shown["named"] > 0.9 and shown["kl"] >= 0
 
 
+def codes_model() -> VQModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return VQModel(VQConfig(codebook_size=32, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=8, patch=16))
+
+
+def test_means_come_to_resemble_a_teachers_latents():
+    torch.manual_seed(0)
+    named, teacher = NamedLatents(LatentModel(KL), things=3), codes_model().eval().requires_grad_(False)
+    pixels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    target = unit_latents(teacher, pixels.float().div(127.5).sub(1))
+    assert target.shape == (4, 4, 2, 2) and torch.allclose(target.square().mean(1), torch.ones(4, 2, 2), atol=1e-4)
+    batch = {"pixels": pixels, "covers": torch.zeros(4, 2, 2, dtype=torch.long)}
+    objective, far = KLLoss(teacher=teacher, anchor=5.0), []
+    optimizer = torch.optim.AdamW(named.parameters(), 3e-3)
+    for step in range(60):
+        loss, shown = objective([named], batch, torch.Generator().manual_seed(step), step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        far.append(shown["taught"])
+    assert far[-1] < 0.3 * far[0]
+
+
 def test_a_measured_scale_gives_tokens_of_deviation_one(tokenizer):
     model = checkpoint.load(tokenizer, "latent")
     pixels = torch.cat([ScenePixels(None, batch=8, crowd=0.0, seed=s)(0)["pixels"][..., :96, :96] for s in range(3)])
@@ -241,6 +271,28 @@ def test_the_cache_goes_on_and_holds_what_the_tokenizer_says(cached, tokenizer):
     assert all(torch.equal(tensor, again[name]) for name, tensor in load_file(other).items())
     with pytest.raises(ValueError, match="another tokenizer"):
         write_latents(LatentModel(KL).eval(), Sprites(), cached, total=64)
+
+
+def test_a_cache_may_hold_the_codes_that_a_teacher_reads(tokenizer, folder, tmp_path):
+    vq = codes_model().eval()
+    write_latents(checkpoint.load(tokenizer, "latent"), Sprites(), tmp_path, total=8, shard=8, codes=vq)
+    table = LatentCache.open(tmp_path)
+    assert table.codes.shape == (8, 64) and len(table.codes.unique()) > 1
+    words = (folder / "text_encoder" / "spiece.model").read_bytes()
+    batch = SceneLatents(str(tmp_path), words, batch=4, words=200)(0)
+    at = [(batch["tokens"][row] - table.mean.float()).abs().mean((1, 2)).argmin() for row in range(4)]
+    assert torch.equal(batch["codes"], table.codes[torch.stack(at)].long())
+
+    def taught_by_scenes(encoder: str | Path) -> None:
+        method_recipe(
+            "tiny", METHODS["emigm"], str(tmp_path), str(encoder), 1, 1, 1e-3, None, 16, 2, 2, (1, 16),
+            teacher="weights/scenes",
+        )  # fmt: skip
+
+    with pytest.raises(ValueError, match="does not hold: make it with codes="):
+        taught_by_scenes("weights/scenes/text_encoder")
+    with pytest.raises(ValueError, match="teacher=weights/scenes reads text encoder"):
+        taught_by_scenes(folder / "text_encoder")
 
 
 def test_a_cache_of_the_wrong_scale_is_refused(cached, tmp_path):
@@ -311,6 +363,31 @@ def test_a_text_driven_emigm_trains_and_is_published(trunk, cached, tokenizer, t
             "emigm", f"tokenizer={tokenizer}", f"generator={tmp_path / 'run' / 'export'}",
             f"text_encoder={tiny_latents(tmp_path / 'other') / 'text_encoder'}", f"out={tmp_path / 'no'}",
         ])  # fmt: skip
+
+
+def test_a_trunk_begins_as_a_maskgil():
+    """With as many blocks, and nothing known but the text, it says what that model's logits are made of."""
+    torch.manual_seed(0)
+    known = MaskGIL(ModelConfig(32, 16, 3, 2, 48, text_dim=8, text_length=5, qk_norm="rms", dropout=0.0)).eval()
+    for parameter in known.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    vq, framework = codes_model(), method("emigm", trunk="single")
+    sizes = (16, (1, 2), 2, (2, 3), (8, 5))
+    ours = generator_for(framework, *sizes, channels=4, head=(1, 16), blocks="llama").eval()
+    begun_as(ours, known, vq)
+    condition = Condition(torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool))
+    blank = torch.full((2, 6), known.config.mask_id)
+    z = ours(torch.zeros(2, 6, 4), torch.ones(2, 6, dtype=torch.bool), condition)
+    assert torch.allclose(z, known.features(blank, (2, 3), condition), atol=1e-5)
+    codes = vq.quantize.codebook().detach() * 2
+    table = known.tok_embeddings.weight[:32].detach()
+    error = (ours.z_proj(codes) - table).square().mean()
+    assert error < 0.7 * table.square().mean(), "vectors are read as their codes were"
+    shallow = generator_for(framework, 16, (1, 1), *sizes[2:], channels=4, head=(1, 16), blocks="llama")
+    begun_as(shallow, known, vq, steps=1)
+    assert torch.equal(shallow.decoder_blocks[0].attention.wo.weight, known.layers[2].attention.wo.weight)
+    with pytest.raises(ValueError, match="of its own width, heads, text and channels alone"):
+        begun_as(generator_for(framework, *sizes, channels=4, head=(1, 16)), known, vq)
 
 
 def test_a_cache_of_the_other_kind_is_refused(cached, folder):

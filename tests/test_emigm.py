@@ -12,11 +12,13 @@ from maskgil.diffusion_head import DPMSolver
 from maskgil.emigm import EMIGM, EMIGM_PRESETS, EMIGMConfig, training_mask
 from maskgil.emigm_painter import LatentPainter
 from maskgil.schedules import exp
+from maskgil.transformer import identity_rotation, rotation_2d
 
 TINY = EMIGMConfig(
     width=16, heads=2, depth=1, head_depth=1, head_width=16, channels=3, grid=(2, 3), buffer=4, classes=5, dropout=0.0
 )
 TEXT = replace(TINY, classes=None, text_dim=7)
+LLAMA = replace(TINY, blocks="llama", ffn=24, decoder_depth=2)
 
 
 def make(config: EMIGMConfig = TINY, seed: int = 0) -> EMIGM:
@@ -101,6 +103,8 @@ def test_configs_survive_json_and_refuse_nonsense():
         ({"text_dim": 7}, r"exactly one of classes \(5\) and text_dim \(7\)"),
         ({"buffer": 0}, "buffer is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"ffn": 64}, "ffn is the width of a llama block's SwiGLU"),
+        ({"decoder_depth": 0}, "decoder_depth is 0"),
     ):
         with pytest.raises(ValueError, match=words):
             replace(TINY, **change)
@@ -151,10 +155,11 @@ def test_trunk_equals_its_plain_reading(mae: bool):
         assert torch.allclose(model.trunk(tokens, HOLE, slots, visible=visible), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("config", [TINY, LLAMA], ids=["vit", "llama"])
 @pytest.mark.parametrize("mae", [True, False])
 @pytest.mark.parametrize("rubbish", [7.0, float("nan")])
-def test_what_lies_under_a_hole_cannot_matter(mae: bool, rubbish: float):
-    model, tokens = make(replace(TINY, mae=mae)), some_tokens()
+def test_what_lies_under_a_hole_cannot_matter(config: EMIGMConfig, mae: bool, rubbish: float):
+    model, tokens = make(replace(config, mae=mae)), some_tokens()
     z = model(tokens, HOLE, classes(1, 4))
     assert torch.equal(model(tokens.masked_fill(HOLE[..., None], rubbish), HOLE, classes(1, 4)), z)
     changed = tokens.clone()
@@ -162,8 +167,30 @@ def test_what_lies_under_a_hole_cannot_matter(mae: bool, rubbish: float):
     assert not torch.allclose(model(changed, HOLE, classes(1, 4)), z)
 
 
-def test_a_row_does_not_depend_on_its_batch():
-    model, tokens = make(), some_tokens()
+def test_llama_blocks_turn_every_token_by_its_own_place():
+    """The second row's encoder sees more tokens than the first's, and the first's are not side by side."""
+    model, tokens, condition = make(LLAMA), some_tokens(), classes(1, 4)
+    turned = torch.cat([identity_rotation(4, 8, tokens.device), rotation_2d(2, 3, 8, 10000.0, tokens.device)])
+    slots = model.slots(condition)
+    for row in range(2):
+        known = torch.cat([torch.ones(4, dtype=torch.bool), ~HOLE[row]])
+        x = torch.cat([slots[row], model.z_proj(tokens[row])]) + model.encoder_pos_embed_learned[0]
+        seen = x[known][None]
+        for block in model.encoder_blocks:
+            seen = block(seen, turned[known], None)
+        x = model.mask_token.repeat(10, 1)
+        x[known] = seen[0]
+        x = (x + model.decoder_pos_embed_learned[0])[None]
+        assert len(model.decoder_blocks) == 2
+        for block in model.decoder_blocks:
+            x = block(x, turned, None)
+        expected = model.decoder_norm(x)[0, 4:] + model.diffusion_pos_embed_learned[0]
+        assert torch.allclose(model(tokens, HOLE, condition)[row], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [TINY, LLAMA], ids=["vit", "llama"])
+def test_a_row_does_not_depend_on_its_batch(config: EMIGMConfig):
+    model, tokens = make(config), some_tokens()
     z = model(tokens, HOLE, classes(1, 4))
     for row in range(2):
         alone = model(tokens[row : row + 1], HOLE[row : row + 1], classes([1, 4][row]))

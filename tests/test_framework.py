@@ -228,3 +228,28 @@ def test_a_guess_adds_its_squared_error_and_teaches_the_trunk():
         optimizer.step()
         seen.append(float(part.total.detach() / part.count))
     assert sum(seen[-10:]) < 0.7 * sum(seen[:10])
+
+
+def test_a_teacher_says_what_it_believes_of_the_same_cells():
+    framework = METHODS["emigm"]
+    pupil, teacher = tiny(framework), tiny(METHODS["maskgil"], width=24).generator
+    plain = MethodLoss(framework)
+    taught = Method(pupil.generator, pupil.text_encoder, repeats=8, teacher=teacher)
+    torch.nn.init.zeros_(taught.taught.weight)
+    torch.nn.init.zeros_(taught.taught.bias)
+    batch = a_batch(framework) | {"codes": torch.randint(CODES, (4, 12), generator=torch.Generator().manual_seed(3))}
+    parts = [plain([m], batch, torch.Generator().manual_seed(5), 0)[0] for m in (pupil, taught)]
+    # The error is in units of the belief's own size: who says nothing is off by 1.
+    assert torch.allclose((parts[1].total - parts[0].total) / parts[0].count, torch.ones(()), atol=1e-4)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    optimizer = torch.optim.AdamW([p for p in taught.parameters() if p.requires_grad], 3e-3)
+    objective, seen = MethodLoss(framework, caption_dropout=0.0), []
+    for step in range(60):
+        part, _ = objective([taught], batch, torch.Generator().manual_seed(step), step)
+        optimizer.zero_grad()
+        (part.total / part.count).backward()
+        optimizer.step()
+        seen.append(float(part.total.detach() / part.count))
+    assert sum(seen[-10:]) < 0.7 * sum(seen[:10])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    assert not teacher.training and all(p.grad is None for p in teacher.parameters())

@@ -37,6 +37,24 @@ def test_cells_of_pixels_may_enter_whole():
         replace(TINY, patch=0)
 
 
+def test_a_decoder_may_have_a_shape_of_its_own():
+    config = replace(TINY, decoder_widths=(96,), decoder_patch=4)
+    model, mirror = make(config), make()
+    assert model.encode(pixels()).shape == (2, 6, 4) and model.reconstruct(model.posterior(pixels())[0]).shape == (
+        pixels().shape
+    )
+    assert model.identity().keys() == mirror.identity().keys()
+    wide = {p.shape[0] for name, p in model.net.decoder.named_parameters() if name.endswith("conv1.weight")}
+    assert wide == {96}
+    assert LatentConfig.from_dict({k: list(v) if isinstance(v, tuple) else v for k, v in config.to_dict().items()}) == (
+        config
+    )
+    with pytest.raises(ValueError, match="come together"):
+        replace(TINY, decoder_widths=(96,))
+    with pytest.raises(ValueError, match="makes tokens of 4 px; a decoder of 2 levels and patches of 4 px reads others"):
+        replace(TINY, decoder_widths=(32, 32), decoder_patch=4)
+
+
 @pytest.mark.parametrize(
     "name, parameters, tensors, downsample, scale",
     [("kl16", 66_456_019, 312, 16, 0.2325), ("dc-ae-f32c32", 323_356_460, None, 32, 0.3189)],

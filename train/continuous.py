@@ -2,10 +2,12 @@
 
     python -m train scenes-kl sprites=FOLDER
     python -m train.continuous tokenizer=runs/scenes-kl/export out=cache/latents [sprites=FOLDER total=50000]
+        [codes=weights/scenes/tokenizer]
     python -m train scenes-emigm cache=cache/latents
 
 A cache is a folder with `cache.json` (what made it) and `128x128-<shard>.safetensors`, each written whole: {"mean",
-"std": (n, N, C) float16, scaled, "numbers": (n,) int64}. Tokens are drawn from the posterior each time they are read.
+"std": (n, N, C) float16, scaled, "numbers": (n,) int64}, and with `codes` {"codes": (n, N) int16}, those of a VQ
+tokenizer that a teacher reads (train/framework.py). Tokens are drawn from the posterior each time they are read.
 Only one size: eMIGM's positions are learned.
 
 Axes: B batch, n pictures, N tokens, C channels, h w cells.
@@ -30,9 +32,10 @@ from tqdm import tqdm
 
 import text_encoder as encoders
 from maskgil import checkpoint
-from maskgil.emigm import EMIGM
+from maskgil.emigm import EMIGM, Blocks
+from maskgil.generator import MaskGIL
 from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_scale
-from maskgil.tokenizers.vq import VQ_PRESETS
+from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from train.cache import SHARD, scene_number, write_shard
 from train.data import ScenePixels, SceneTokens, _padded, _pieces
 from train.framework import CodeTrunk, Framework, Method, MethodLoss, generator_for
@@ -50,9 +53,11 @@ SIDE = 128  # pixels
 # What is longer, once in a million, is said anew in training and refused when one draws.
 WORDS = 28
 
-# 16 px a token like the VQ, so that both generators draw 64 tokens. Cells of 4 x 4 pixels enter: at full resolution the
-# same number of parameters costs four times as much.
-SCENES_KL = LatentConfig(channels=16, widths=(64, 96, 128), layers=1, groups=16, patch=4, scale=1.0)
+# 16 px a token like the VQ, so that both generators draw 64 tokens, and as there the decoder works at the tokens'
+# resolution: its weights cost least there, and it has drawings to remember.
+SCENES_KL = LatentConfig(
+    channels=8, widths=(64, 128), layers=1, groups=16, patch=8, decoder_widths=(192,), decoder_patch=16, scale=1.0
+)
 
 
 # --- the tokenizer ----------------------------------------------------------------------------------------------------
@@ -76,11 +81,17 @@ class KLLoss:
     spread: more than a small diffusion head can learn, whose pictures were mottled. At 1e-2 it keeps 4 and at 4e-2 1.7,
     and what can be read off the pictures is the same. But only who has learned the names goes on with so much: begun
     with 2e-2, nothing was named after 500 steps.
+
+    teacher  a vector-quantised tokenizer whose latents, before they are quantised, the means must resemble, at a
+             deviation of 1: what 12 bits a token say of a drawing, an encoder left to itself does not find in as many
+    anchor   weight of their squared distance
     """
 
     likeness: Likeness = field(default_factory=Likeness)
     divergence: float = 1e-3
     naming: float = 0.1
+    teacher: VQModel | None = None
+    anchor: float = 0.5
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         model = modules[0].model
@@ -92,11 +103,21 @@ class KLLoss:
         result = model.reconstruct(z).float()
         loss, report = self.likeness(result, batch, pixels, modules, model.net.decoder.conv_out.weight, step)
         loss = loss + self.divergence * kl + self.naming * F.cross_entropy(names, batch["covers"])
+        if self.teacher is not None:
+            far = F.mse_loss(mean, unit_latents(self.teacher, pixels))
+            loss, report["taught"] = loss + self.anchor * far, far.item()
         with torch.no_grad():
             l1 = (result - pixels).abs().mean()
             there = batch["covers"] > 0
             named = (names.argmax(1) == batch["covers"])[there].float().mean()
         return loss, report | {"l1": l1, "kl": kl.detach(), "named": named}
+
+
+@torch.no_grad()
+def unit_latents(teacher: VQModel, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+    """Latents of a VQ tokenizer with codes on the unit sphere, before quantisation, stretched to a deviation of 1."""
+    latents = teacher.latents(pixels)
+    return latents.permute(0, 3, 1, 2) * latents.shape[-1] ** 0.5
 
 
 @torch.no_grad()
@@ -168,7 +189,9 @@ def kl_recipe(
 
 
 @torch.no_grad()
-def write_latents(tokenizer: LatentModel, sprites: Sprites, out: Path, total: int, shard: int = SHARD) -> None:
+def write_latents(
+    tokenizer: LatentModel, sprites: Sprites, out: Path, total: int, shard: int = SHARD, codes: VQModel | None = None
+) -> None:
     """Fill folder `out` with about `total` scenes of 128 x 128; a run that was killed goes on.
 
     Raises ValueError when the folder was made by another tokenizer, or its latents are not scaled to about 1.
@@ -177,14 +200,16 @@ def write_latents(tokenizer: LatentModel, sprites: Sprites, out: Path, total: in
     note, made_by = out / "cache.json", checkpoint.fingerprint(tokenizer.identity())
     if note.is_file() and json.loads(note.read_text())["tokenizer"] != made_by:
         raise ValueError(f"{out} was made with another tokenizer: give another folder, or delete it")
-    config = tokenizer.config.to_dict()
-    note.write_text(json.dumps({"tokenizer": made_by, "total": total, "shard": shard, "latent": config}))
+    told = {"tokenizer": made_by, "total": total, "shard": shard, "latent": tokenizer.config.to_dict()}
+    if codes is not None:
+        told["codes"] = checkpoint.fingerprint(codes.identity())
+    note.write_text(json.dumps(told))
     for number in tqdm(range(max(1, round(total / shard))), desc="encoding scenes", unit_scale=shard, unit="scene"):
         path = out / f"{SIDE}x{SIDE}-{number:04d}.safetensors"
         if path.is_file():
             continue
         numbers = list(range(number * shard, (number + 1) * shard))
-        means, deviations = [], []
+        means, deviations, indices = [], [], []
         for start in range(0, shard, 32):
             drawn = []
             for n in numbers[start : start + 32]:
@@ -194,11 +219,14 @@ def write_latents(tokenizer: LatentModel, sprites: Sprites, out: Path, total: in
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
                 mean, deviation = tokenizer.moments(pixels)
+                if codes is not None:
+                    indices.append(codes.encode(pixels).short())
             means.append(mean)
             deviations.append(deviation)
         mean, deviation = torch.cat(means), torch.cat(deviations)
         check_scale(mean, tokenizer.config, deviation)
-        write_shard({"mean": mean.half(), "std": deviation.half(), "numbers": torch.tensor(numbers)}, path)
+        tensors = {"mean": mean.half(), "std": deviation.half(), "numbers": torch.tensor(numbers)}
+        write_shard(tensors | ({"codes": torch.cat(indices)} if indices else {}), path)
 
 
 @dataclass(frozen=True)
@@ -209,6 +237,7 @@ class LatentCache:
     std: Float[Tensor, "n N C"]
     numbers: Int[Tensor, " n"]
     tokenizer: str  # fingerprint
+    codes: Int[Tensor, "n N"] | None = None  # of a VQ tokenizer, where the cache has them
 
     @staticmethod
     def open(folder: str | Path) -> "LatentCache":
@@ -222,7 +251,8 @@ class LatentCache:
             check_scale(mean[:1024], LatentConfig.from_dict(note["latent"]), std[:1024])
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from None
-        return LatentCache(mean, std, numbers, note["tokenizer"])
+        codes = torch.cat([part["codes"] for part in parts]) if "codes" in note else None
+        return LatentCache(mean, std, numbers, note["tokenizer"], codes)
 
 
 @cache
@@ -233,8 +263,8 @@ def _latents(folder: str) -> LatentCache:
 @dataclass(frozen=True)
 class SceneLatents:
     """Cached latents, sampled anew, with fresh captions: {"tokens": (B, N, C), "grid", "ids", "mask": (B, L)}, and what
-    each cell shows: {"things", "parts", "grounds", "styles": (B, N)} (`cells` in train/scenes/facts.py). No caption has
-    more than `words` pieces."""
+    each cell shows: {"things", "parts", "grounds", "styles": (B, N)} (`cells` in train/scenes/facts.py), with its code
+    where the cache has them: {"codes": (B, N)}. No caption has more than `words` pieces."""
 
     folder: str
     vocabulary: bytes
@@ -255,7 +285,7 @@ class SceneLatents:
             "ids": ids,
             "mask": mask,
             "grid": (side, side),
-        } | cells(scenes)
+        } | ({} if table.codes is None else {"codes": table.codes[chosen].long()}) | cells(scenes)
 
     def _said(self, scene: Scene, rng: np.random.Generator) -> list[int]:
         """Pieces of a caption that fits, END not among them."""
@@ -270,11 +300,14 @@ class SceneLatents:
 
 def main(arguments: list[str]) -> None:
     options = dict(a.partition("=")[::2] for a in arguments)
-    if not {"tokenizer", "out"} <= set(options) <= {"tokenizer", "out", "sprites", "total"}:
-        raise ValueError("usage: python -m train.continuous tokenizer=FOLDER out=FOLDER [sprites=FOLDER total=50000]")
+    if not {"tokenizer", "out"} <= set(options) <= {"tokenizer", "out", "sprites", "total", "codes"}:
+        raise ValueError(
+            "usage: python -m train.continuous tokenizer=FOLDER out=FOLDER [sprites=FOLDER total=50000 codes=FOLDER]"
+        )
     tokenizer = checkpoint.load(options["tokenizer"], "latent").to(memory_format=torch.channels_last)
     sprites = Sprites(options.get("sprites"))
-    write_latents(tokenizer, sprites, Path(options["out"]), int(options.get("total", 50_000)))
+    codes = checkpoint.load(options["codes"], "vq").to(memory_format=torch.channels_last) if "codes" in options else None
+    write_latents(tokenizer, sprites, Path(options["out"]), int(options.get("total", 50_000)), codes=codes)
 
 
 # --- the generators ---------------------------------------------------------------------------------------------------
@@ -282,15 +315,18 @@ def main(arguments: list[str]) -> None:
 
 def method_recipe(
     name: str, framework: Framework, cache: str, text_encoder: str, steps: int, batch: int, lr: float,
-    muon_lr: float | None, width: int, depth: int, heads: int, head: tuple[int, int], repeats: int = 4, seed: int = 0,
+    muon_lr: float | None, width: int, depth: int | tuple[int, int], heads: int, head: tuple[int, int], repeats: int = 4, seed: int = 0,
     valid: str = "", codes: int = 0, layout: float = 0.0, things_first: bool = False, init: str = "",
-    guess: bool = False, **maskgil: Any,
+    guess: bool = False, teacher: str = "", begin: str = "", compile: bool = False, blocks: Blocks = "vit",
+    **maskgil: Any,
 ) -> Recipe:  # fmt: skip
     """A text-driven generator of `framework` on a cache of its kind of tokens; the text encoder stays as it is.
 
     Exports generator/ alone. `valid`: a cache of other scenes, for the validation loss; `codes`: how many, when it is
     not the tokenizer of scenes that made them; `layout`, `things_first`: as in MethodLoss; `guess`: as in Method;
-    `init`: a folder with generator/ to go on from, whatever its sizes; `maskgil`: as in generator_for.
+    `init`: a folder with generator/ to go on from, whatever its sizes; `teacher`: a model folder whose generator of
+    codes teaches one of latents (Method), the cache holding both; `begin`: one whose generator a trunk of llama blocks
+    begins as (begun_as); `blocks`, `maskgil`: as in generator_for.
     """
     torch.manual_seed(seed)
     encoder = encoders.load(text_encoder)
@@ -309,8 +345,9 @@ def method_recipe(
     if continuous:
         side = int(_latents(cache).mean.shape[1] ** 0.5)
         generator = generator_for(
-            framework, width, depth, heads, (side, side), text, channels=_latents(cache).mean.shape[2], head=head
-        )
+            framework, width, depth, heads, (side, side), text, channels=_latents(cache).mean.shape[2], head=head,
+            blocks=blocks,
+        )  # fmt: skip
         data = SceneLatents(cache, encoder.vocabulary, batch, seed=2 + seed, words=text[1])
     else:
         data = SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed)
@@ -323,7 +360,17 @@ def method_recipe(
 
     if init:
         generator = _begun(Path(init) / "generator", generator, hashes)
+    elif begin:
+        known = _of_codes("begin", begin, hashes["text_encoder_hash"])[0]
+        begun_as(generator, known, checkpoint.load(checkpoint.resolve(begin) / "tokenizer", "vq"))
 
+    knowing = None
+    if teacher:
+        knowing, codes_of = _of_codes("teacher", teacher, hashes["text_encoder_hash"])
+        if codes_of != note.get("codes"):
+            raise ValueError(
+                f"teacher={teacher} reads codes of its tokenizer, which {cache} does not hold: make it with codes="
+            )
     kinds = (len(things()) + 1, PARTS)
     if continuous:
         kinds += (len(BACKGROUNDS), len(STYLES))
@@ -337,19 +384,67 @@ def method_recipe(
         steps=steps,
         players=(
             Player(
-                Method(generator, encoder, repeats=repeats, kinds=kinds if layout else (), guess=guess),
+                Method(generator, encoder, repeats=repeats, kinds=kinds if layout else (), guess=guess, teacher=knowing),
                 MethodLoss(framework, layout=layout, things_first=things_first),
                 OptimConfig(lr=lr, muon_lr=muon_lr, betas=(0.9, 0.95), warmup=50, decay=0.5),
             ),
         ),
         batch_at=data,
         seed=seed,
+        compile=compile,
         ema=0.995,
         save_every=200,
         valid_at=replace(data, folder=valid, seed=1000) if valid else None,
         valid_every=steps,
         export=None if isinstance(generator, CodeTrunk) else export,  # an experiment's model, which nothing opens
     )
+
+
+def _of_codes(word: str, model: str, text_encoder: str) -> tuple[MaskGIL, str]:
+    """The generator of a model folder and its tokenizer's fingerprint. ValueError unless it reads that text encoder."""
+    folder = checkpoint.resolve(model) / "generator"
+    about = checkpoint.describe(folder)
+    if about.get("text_encoder_hash") != text_encoder:
+        raise ValueError(f"{word}={model} reads text encoder {about.get('text_encoder_hash')}, this run {text_encoder}")
+    return checkpoint.load(folder, "maskgil"), about["tokenizer_hash"]
+
+
+def begun_as(generator: EMIGM, known: MaskGIL, tokenizer: VQModel, steps: int = 200) -> None:
+    """Give a trunk of llama blocks the weights of a MaskGIL: what that knows of texts and of pictures is not learned
+    twice. A shallower trunk takes blocks at even distances, the first and the last among them.
+
+    What a table knew of a code, a perceptron is fitted to say of its vector, for latents like `unit_latents` of
+    `tokenizer`. Raises ValueError when the two trunks differ in width, heads or blocks.
+    """
+    ours, theirs = generator.config, known.config
+    same = (ours.width, ours.heads, ours.llama.hidden, ours.text_dim, ours.channels)
+    if ours.blocks != "llama" or theirs.qk_norm != "rms" or theirs.norm != "pre" or theirs.rope != "2d" or same != (
+        theirs.dim, theirs.heads, theirs.hidden, theirs.text_dim, tokenizer.config.codebook_dim,
+    ):  # fmt: skip
+        raise ValueError("a trunk begins as a MaskGIL of llama blocks of its own width, heads, text and channels alone")
+    blocks = [*generator.encoder_blocks, *generator.decoder_blocks]
+    for at, block in zip(torch.linspace(0, len(known.layers) - 1, len(blocks)).round().int(), blocks, strict=True):
+        block.load_state_dict(known.layers[at].state_dict())
+    caption = known.cls_embedding.cap_proj
+    table = known.tok_embeddings.weight.detach()
+    with torch.no_grad():
+        generator.text_proj[0].weight.copy_(caption["fc1"].weight)
+        generator.text_proj[2].weight.copy_(caption["fc2"].weight)
+        generator.decoder_norm.weight.copy_(known.norm.weight)
+        generator.mask_token.copy_(table[theirs.mask_id])
+        for name in ("encoder_pos_embed_learned", "decoder_pos_embed_learned", "diffusion_pos_embed_learned"):
+            getattr(generator, name).zero_()
+    codes = tokenizer.quantize.codebook().detach() * ours.channels**0.5
+    optimizer = torch.optim.AdamW(generator.z_proj.parameters(), 3e-3)
+    draw = torch.Generator().manual_seed(0)
+    with torch.enable_grad():
+        for _ in range(steps):
+            picked = torch.randint(len(codes), (1024,), generator=draw)
+            near = codes[picked] + 0.2 * torch.randn(1024, ours.channels, generator=draw)
+            loss = F.mse_loss(generator.z_proj(near), table[picked])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
 
 def _begun(folder: Path, like: nn.Module, hashes: dict[str, str]) -> nn.Module:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from maskgil.condition import Condition
 from maskgil.config import ModelConfig
-from maskgil.emigm import EMIGM, EMIGMConfig, training_mask
+from maskgil.emigm import EMIGM, Blocks, EMIGMConfig, training_mask
 from maskgil.generator import MaskGIL
 from maskgil.schedules import Curve, arccos, cosine, exact_mask, exp, independent_mask, linear, named
 from train.loop import Part
@@ -166,6 +166,8 @@ class Method(nn.Module):
 
     smoothing  of labels, for codes;  repeats: times and noises that the diffusion head sees of each hidden token
     kinds      answers of heads that must say, halfway up the last blocks, what each cell will show (LaidOut)
+    teacher    a trained generator of codes, which sees the same cells hidden, in codes. From the output at a hidden cell
+               a linear head must tell what the teacher's logits are made of: its whole belief, where data show one case
     guess      a linear head guesses each hidden vector from the trunk's output alone; its squared error is added. An
                error of the noise, which the diffusion loss counts, weighs one of the vector by (alpha / sigma)^2: next
                to nothing where only the trunk knows anything
@@ -179,6 +181,7 @@ class Method(nn.Module):
         repeats: int = 4,
         kinds: tuple[int, ...] = (),
         guess: bool = False,
+        teacher: MaskGIL | None = None,
     ):
         super().__init__()
         self.generator, self.text_encoder = generator, text_encoder
@@ -187,6 +190,11 @@ class Method(nn.Module):
         self.watched = len(blocks) // 2
         self.heads = nn.ModuleList(nn.Linear(width, kind) for kind in kinds)
         self.guess = nn.Linear(width, generator.config.channels) if guess else None
+        self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
+        self.taught = None if teacher is None else nn.Linear(width, teacher.config.dim)
+        if self.taught is not None:
+            nn.init.eye_(self.taught.weight)  # a trunk that began as the teacher has nothing to learn here at first
+            nn.init.zeros_(self.taught.bias)
 
     def forward(
         self,
@@ -199,6 +207,7 @@ class Method(nn.Module):
         drop: Bool[Tensor, " B"],
         generator: torch.Generator,
         labels: Int[Tensor, " B"] | None = None,
+        codes: Int[Tensor, "B N"] | None = None,
     ) -> tuple[Float[Tensor, ""], list[Tensor]]:
         """Mean over hidden tokens of w * -log p, or of the diffusion loss that bounds it; then the heads' logits."""
         condition = Condition(self.text_encoder(ids, mask), mask) if labels is None else Condition.classes(labels)
@@ -217,6 +226,12 @@ class Method(nn.Module):
             loss = self.generator.loss(out, tokens, hidden, generator, self.repeats, weight)
             if self.guess is not None and hidden.any():
                 loss = loss + F.mse_loss(self.guess(out[hidden]).float(), tokens[hidden].float())
+            if self.teacher is not None and hidden.any():
+                with torch.no_grad():
+                    seen = codes.masked_fill(hidden, self.teacher.config.mask_id)
+                    belief = self.teacher.features(seen, grid, condition, drop)[hidden].float()
+                far = (self.taught(out[hidden]).float() - belief).square().mean()
+                loss = loss + far / belief.square().mean()
             return loss, answers
         wrong = F.cross_entropy(
             out[hidden].float(), tokens[hidden], label_smoothing=self.smoothing, reduction="none"
@@ -265,6 +280,7 @@ class MethodLoss:
             drop.to(device),
             generator,
             batch.get("labels"),
+            batch.get("codes"),
         )
         count = hidden.sum().clamp_min(1).to(device)
         report = {"masked": hidden.float().mean(), "tokens": mean.detach()}
@@ -277,22 +293,25 @@ class MethodLoss:
 def generator_for(
     framework: Framework,
     width: int,
-    depth: int,
+    depth: int | tuple[int, int],
     heads: int,
     grid: tuple[int, int],
     text: tuple[int, int],
     codes: int | None = None,
     channels: int = 16,
     head: tuple[int, int] = (3, 256),
+    blocks: Blocks = "vit",
     **maskgil: Any,
 ) -> MaskGIL | CodeTrunk | EMIGM:
     """A text-driven generator of a framework, sized so that all trunks have about as many blocks.
 
-    depth  blocks in all, half of them the decoder's where there is one
+    depth  blocks in all, half of them the decoder's where there is one; or how many (encoder, decoder) have
     text   (width of the states, most tokens);  codes: for a categorical framework;  channels, head: for a diffusion one
+    blocks   of eMIGM's trunk
     maskgil  more of MaskGIL's ModelConfig, where that is the trunk (qk_norm, norm)
     """
     if framework.conditional == "categorical" and framework.trunk == "single":
+        assert isinstance(depth, int), "this trunk is one"
         assert codes is not None, "a categorical framework needs the number of codes"
         config = ModelConfig(
             codebook_size=codes, dim=width, layers=depth, heads=heads, ffn=3 * width, text_dim=text[0],
@@ -302,10 +321,11 @@ def generator_for(
         return MaskGIL(config)
     if maskgil:
         raise ValueError(f"{', '.join(maskgil)} belong to MaskGIL's trunk, which is categorical and single")
+    encoder, decoder = (max(1, depth // 2),) * 2 if isinstance(depth, int) else depth
     trunk = EMIGMConfig(
-        width=width, heads=heads, depth=max(1, depth // 2), head_depth=head[0], head_width=head[1], channels=channels,
+        width=width, heads=heads, depth=encoder, decoder_depth=decoder, head_depth=head[0], head_width=head[1], channels=channels,
         grid=grid, buffer=text[1], classes=None, text_dim=text[0], null=framework.null, mae=framework.trunk == "mae",
-        dropout=0.0,
+        dropout=0.0, blocks=blocks, ffn=3 * width if blocks == "llama" else None,
     )  # fmt: skip
     if framework.conditional == "diffusion":
         return EMIGM(trunk)

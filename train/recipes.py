@@ -314,10 +314,11 @@ def scenes_observer(sprites: str | None = None, steps: int = 3000, batch: int = 
 def scenes_kl(
     sprites: str | None = None, steps: int = 6000, batch: int = 16, lr: float = 1e-3, init: str | None = None,
     frozen: bool = False, observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None,
-    adversarial: float = 0.5, channels: int = 16, divergence: float = 1e-3,
+    adversarial: float = 0.5, channels: int = 8, divergence: float = 1e-3, teacher: str = "",
 ) -> Recipe:  # fmt: skip
     """The bundled continuous tokenizer: 16 px a token (train/continuous.py). `init`: one to go on from, whose channels
-    stay. `divergence`: weight of the posterior's, in nats a number (KLLoss says what it decides).
+    stay. `divergence`: weight of the posterior's, in nats a number (KLLoss says what it decides). `teacher`: a VQ
+    tokenizer whose latents this one's begin to resemble, weights/scenes/tokenizer say.
 
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     `frozen`: the encoder stays, and with it all cached latents: only the decoder learns.
@@ -325,29 +326,36 @@ def scenes_kl(
     from train.continuous import SCENES_KL, KLLoss, kl_recipe  # diffusers takes seconds to load
 
     likeness = Likeness(load_observer(observer) if observer else None, perceptual, adversarial_from, adversarial)
+    known = checkpoint.load(teacher, "vq").requires_grad_(False) if teacher else None
+    if known is not None and known.config.codebook_dim != channels:
+        raise ValueError(f"{teacher} has latents of {known.config.codebook_dim} numbers: give channels= as many")
     return kl_recipe(
-        sprites, steps, batch, lr, picture, replace(SCENES_KL, channels=channels), KLLoss(likeness, divergence),
-        judge=_judge(adversarial_from), init=init, frozen=frozen,
+        sprites, steps, batch, lr, picture, replace(SCENES_KL, channels=channels),
+        KLLoss(likeness, divergence, 0.0 if known else 0.1, known), judge=_judge(adversarial_from), init=init, frozen=frozen,
     )  # fmt: skip
 
 
 def scenes_emigm(
     cache: str = "cache/latents", text_encoder: str = "weights/scenes/text_encoder", steps: int = 8000,
-    batch: int = 64, lr: float = 1e-3, muon_lr: float = 0.02, repeats: int = 2, valid: str = "", init: str = "",
-    curve: str = "cosine", t_min: float = 0.0,
+    batch: int = 64, lr: float = 1e-3, muon_lr: float = 0.01, repeats: int = 2, valid: str = "", init: str = "",
+    curve: str = "cosine", t_min: float = 0.0, begin: str = "weights/scenes", teacher: str = "", compile: bool = False,
 ) -> Recipe:  # fmt: skip
     """The bundled eMIGM on cached latents; the text encoder of scenes stays as it is.
 
     `init`: an export or a model folder whose generator goes on. The paper trains by exp from t_min 0.2 on, where 63%
     and more are hidden; that pays after hundreds of epochs (its table 9), and a short run must see fuller pictures too.
+    `begin`: the MaskGIL whose blocks it begins as (begun_as), all but one, for which 25 MB have no room; `teacher`: one
+    whose beliefs it learns (Method). Empty for none. The trunk is a single encoder: a masked autoencoder, whose hidden
+    cells enter halfway, forgot most of what those blocks knew.
     """
     from train.continuous import method_recipe
     from train.framework import method
 
     return method_recipe(
-        "scenes-emigm", method("emigm", curve=curve, t_min=t_min), cache, text_encoder, steps, batch, lr, muon_lr,
-        width=176, depth=8, heads=4, head=(2, 192), repeats=repeats, valid=valid, layout=0.5, things_first=True,
-        init=init, guess=True,
+        "scenes-emigm", method("emigm", curve=curve, t_min=t_min, trunk="single"), cache, text_encoder, steps, batch, lr,
+        muon_lr,
+        width=256, depth=(3, 4), heads=4, head=(2, 192), repeats=repeats, valid=valid, layout=0.5, things_first=True,
+        init=init, guess=True, teacher=teacher, begin=begin, compile=compile, blocks="llama",
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ class LatentConfig:
     layers    blocks in a level of a KL encoder (its decoder has one more); DC-AE's are in `encoder` and `decoder`
     groups    of the group norms (KL)
     patch     pixels a side that enter and leave as one cell of channels (KL): the finest levels cost the most
+    decoder_widths, decoder_patch  of a KL decoder that is not its encoder's mirror; left out: those of the encoder
     scale     latents times scale = tokens
     """
 
@@ -35,6 +36,8 @@ class LatentConfig:
     layers: int = 2
     groups: int = 32
     patch: int = 1
+    decoder_widths: tuple[int, ...] = ()
+    decoder_patch: int = 0
     encoder: tuple[int, ...] = ()
     decoder: tuple[int, ...] = ()
     scale: float = 0.2325
@@ -46,8 +49,16 @@ class LatentConfig:
             raise ValueError(f"a latent scale is positive; {self.scale} was given")
         if self.patch < 1 or (self.family == "dc" and self.patch > 1):
             raise ValueError(f"patch is {self.patch}; it is 1 or more, and 1 for DC-AE")
-        if self.family == "kl" and any(width % self.groups for width in self.widths):
-            raise ValueError(f"widths {self.widths} must be multiples of the {self.groups} norm groups")
+        widths = self.widths + self.decoder_widths
+        if self.family == "kl" and any(width % self.groups for width in widths):
+            raise ValueError(f"widths {widths} must be multiples of the {self.groups} norm groups")
+        if bool(self.decoder_widths) != bool(self.decoder_patch) or (self.family == "dc" and self.decoder_patch):
+            raise ValueError("decoder_widths and decoder_patch come together, and for KL alone")
+        if self.decoder_patch and self.decoder_patch * 2 ** (len(self.decoder_widths) - 1) != self.downsample:
+            raise ValueError(
+                f"the encoder makes tokens of {self.downsample} px; a decoder of {len(self.decoder_widths)} levels and "
+                f"patches of {self.decoder_patch} px reads others"
+            )
         if self.family == "dc" and not len(self.encoder) == len(self.decoder) == len(self.widths) == 6:
             raise ValueError(
                 f"DC-AE has 6 levels, three of them with attention; got {len(self.widths)} widths, "
@@ -88,11 +99,12 @@ def _build(config: LatentConfig) -> nn.Module:
     """The diffusers model. diffusers is imported here: discrete models run without it."""
     try:
         from diffusers import AutoencoderDC, AutoencoderKL
+        from diffusers.models.autoencoders.vae import Decoder
     except ImportError as missing:
         raise ValueError("continuous tokenizers need the package diffusers: pip install diffusers") from missing
     levels = len(config.widths)
     if config.family == "kl":
-        return AutoencoderKL(
+        model = AutoencoderKL(
             in_channels=3 * config.patch**2,
             out_channels=3 * config.patch**2,
             down_block_types=("DownEncoderBlock2D",) * (levels - 1) + ("AttnDownEncoderBlock2D",),
@@ -102,6 +114,17 @@ def _build(config: LatentConfig) -> nn.Module:
             latent_channels=config.channels,
             norm_num_groups=config.groups,
         )
+        if config.decoder_widths:
+            levels = len(config.decoder_widths)
+            model.decoder = Decoder(
+                in_channels=config.channels,
+                out_channels=3 * config.decoder_patch**2,
+                up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * (levels - 1),
+                block_out_channels=config.decoder_widths,
+                layers_per_block=config.layers,
+                norm_num_groups=config.groups,
+            )
+        return model
     blocks = ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3
     return AutoencoderDC(
         latent_channels=config.channels,
@@ -152,7 +175,7 @@ class LatentModel(nn.Module):
 
     def reconstruct(self, latent: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         """Pixels from unscaled latents, with gradient; not clamped."""
-        return F.pixel_shuffle(self.net.decode(latent).sample, self.config.patch)
+        return F.pixel_shuffle(self.net.decode(latent).sample, self.config.decoder_patch or self.config.patch)
 
     @torch.no_grad()
     def moments(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B N C"], Float[Tensor, "B N C"]]:
