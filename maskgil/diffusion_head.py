@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -241,12 +241,14 @@ class DDPM:
 
     clip: what the estimate of x_0 may be at most, either way; None, as the released code has it: anything. At time 999
     alpha is 5e-5, so that an error of epsilon is 20,000 times as large in x_0; a small head does not recover from it.
+    tempers_start: whether a temperature is in the noise of k = 0 too.
 
     Raises ValueError when `steps` is outside 2..1000, or `clip` not above 0.
     """
 
     steps: int = 100
     clip: float | None = None
+    tempers_start: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.clip is not None and not self.clip > 0:
@@ -333,10 +335,12 @@ def node(log_snr: float) -> Node:
 class DPMSolver:
     """DPM-Solver++, singlestep, order 3, equal steps of log-SNR, data prediction (2211.01095); deterministic.
 
-    `steps` is the number of network evaluations; ValueError below 1.
+    `steps` is the number of network evaluations; ValueError below 1. It adds no noise: a temperature is in what it
+    begins with.
     """
 
     steps: int = 14
+    tempers_start: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.steps < 1:

@@ -75,7 +75,7 @@ class EMIGMConfig:
         if self.blocks not in get_args(Blocks):
             raise ValueError(f"blocks is {self.blocks!r}; choose one of {', '.join(get_args(Blocks))}")
         if self.ffn is not None and self.blocks == "vit":
-            raise ValueError("ffn is the width of a llama block's SwiGLU; a vit block's MLP has four times its own width")
+            raise ValueError("ffn is the width of a llama block's SwiGLU; a vit block has an MLP of 4 times its width")
         if (self.classes is None) == (self.text_dim is None):
             raise ValueError(
                 f"a model is driven by classes or by text: give exactly one of classes ({self.classes}) "
@@ -189,7 +189,8 @@ class EMIGM(nn.Module):
         if config.classes is not None:
             self.class_emb = nn.Embedding(config.classes, width)
         else:
-            self.text_proj = nn.Linear(config.text_dim, width) if vit else _perceptron(config.text_dim, width, width, False)
+            states = config.text_dim
+            self.text_proj = nn.Linear(states, width) if vit else _perceptron(states, width, width, False)
         # The mask token is also what an empty slot of the buffer holds, unless a null token of its own is asked for.
         self.mask_token = nn.Parameter(torch.empty(1, width))
         if config.null == "token":

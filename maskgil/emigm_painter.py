@@ -83,8 +83,8 @@ class LatentPainter:
             # A number of its own for each of the head's noises, at most 1000, within the step's.
             index = step.index[row] * (TIMES + 1) + k
             uniform = noise.uniform_at(step.seeds[row], noise.Stream.DIFFUSION, index, place, canvas.tokens.shape[2])
-            scaled = k > 0 or isinstance(self.sampler, DPMSolver)
-            return noise.normal(uniform) * (step.temperature[row, None] if scaled else 1.0)
+            tempered = k > 0 or self.sampler.tempers_start
+            return noise.normal(uniform) * (step.temperature[row, None] if tempered else 1.0)
 
         tokens = canvas.tokens.clone()
         tokens[row, place] = self.sampler(denoise, draw).to(tokens.dtype)

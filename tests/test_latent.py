@@ -51,7 +51,7 @@ def test_a_decoder_may_have_a_shape_of_its_own():
     )
     with pytest.raises(ValueError, match="come together"):
         replace(TINY, decoder_widths=(96,))
-    with pytest.raises(ValueError, match="makes tokens of 4 px; a decoder of 2 levels and patches of 4 px reads others"):
+    with pytest.raises(ValueError, match="tokens of 4 px; a decoder of 2 levels and patches of 4 px reads others"):
         replace(TINY, decoder_widths=(32, 32), decoder_patch=4)
 
 

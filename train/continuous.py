@@ -306,7 +306,7 @@ def main(arguments: list[str]) -> None:
         )
     tokenizer = checkpoint.load(options["tokenizer"], "latent").to(memory_format=torch.channels_last)
     sprites = Sprites(options.get("sprites"))
-    codes = checkpoint.load(options["codes"], "vq").to(memory_format=torch.channels_last) if "codes" in options else None
+    codes = checkpoint.load(options["codes"], "vq") if "codes" in options else None
     write_latents(tokenizer, sprites, Path(options["out"]), int(options.get("total", 50_000)), codes=codes)
 
 
@@ -315,10 +315,10 @@ def main(arguments: list[str]) -> None:
 
 def method_recipe(
     name: str, framework: Framework, cache: str, text_encoder: str, steps: int, batch: int, lr: float,
-    muon_lr: float | None, width: int, depth: int | tuple[int, int], heads: int, head: tuple[int, int], repeats: int = 4, seed: int = 0,
-    valid: str = "", codes: int = 0, layout: float = 0.0, things_first: bool = False, init: str = "",
-    guess: bool = False, teacher: str = "", begin: str = "", compile: bool = False, blocks: Blocks = "vit",
-    **maskgil: Any,
+    muon_lr: float | None, width: int, depth: int | tuple[int, int], heads: int, head: tuple[int, int],
+    repeats: int = 4, seed: int = 0, valid: str = "", codes: int = 0, layout: float = 0.0,
+    things_first: bool = False, init: str = "", guess: bool = False, teacher: str = "", begin: str = "",
+    compile: bool = False, blocks: Blocks = "vit", **maskgil: Any,
 ) -> Recipe:  # fmt: skip
     """A text-driven generator of `framework` on a cache of its kind of tokens; the text encoder stays as it is.
 
@@ -364,9 +364,9 @@ def method_recipe(
         known = _of_codes("begin", begin, hashes["text_encoder_hash"])[0]
         begun_as(generator, known, checkpoint.load(checkpoint.resolve(begin) / "tokenizer", "vq"))
 
-    knowing = None
+    teaches = None
     if teacher:
-        knowing, codes_of = _of_codes("teacher", teacher, hashes["text_encoder_hash"])
+        teaches, codes_of = _of_codes("teacher", teacher, hashes["text_encoder_hash"])
         if codes_of != note.get("codes"):
             raise ValueError(
                 f"teacher={teacher} reads codes of its tokenizer, which {cache} does not hold: make it with codes="
@@ -384,7 +384,7 @@ def method_recipe(
         steps=steps,
         players=(
             Player(
-                Method(generator, encoder, repeats=repeats, kinds=kinds if layout else (), guess=guess, teacher=knowing),
+                Method(generator, encoder, 0.0, repeats, kinds if layout else (), guess, teaches),
                 MethodLoss(framework, layout=layout, things_first=things_first),
                 OptimConfig(lr=lr, muon_lr=muon_lr, betas=(0.9, 0.95), warmup=50, decay=0.5),
             ),

@@ -1,6 +1,6 @@
-"""Scores: python -m train.evaluate scenes [model=scenes] [reader=scenes-reader] [n=40] [steps=4,8,16] [sprites=FOLDER]
-            [splits="training,held out"] [sampler=ours|released] [guidance=..] [shape=constant|ramp|..] [interval=0.1,1]
-            [temperature=..] [choice=..] [order=confidence|random|halton|raster] [curve=arccos|cosine|..]
+"""Scores: python -m train.evaluate scenes [model=scenes[,scenes-emigm,..]] [reader=scenes-reader] [n=40] [steps=4,8,16]
+            [sprites=FOLDER] [splits="training,held out"] [sampler=ours|released] [guidance=..] [shape=constant|ramp|..]
+            [interval=0.1,1] [temperature=..] [choice=..] [order=confidence|random|halton|raster] [curve=arccos|..]
         python -m train.evaluate speech [model=whisper-scenes] [real=FOLDER]
         python -m train.evaluate hybrid [model=scenes] [out=hybrid.svg]          (train/hybrid_scores.py)
         python -m train.evaluate repaint [model=scenes] [n=20]                   (train/repaint_scores.py)
@@ -168,14 +168,14 @@ def scenes(
     splits: str = ",".join(SPLITS),
     **sampler: str,
 ) -> None:
-    """Print the scene score of a model folder."""
+    """Print the scene score of a model folder, or of several (`model=scenes,scenes-emigm`), one beside the other."""
     if wrong := [split for split in splits.split(",") if split not in SPLITS]:
         raise ValueError(f"no combinations are called {', '.join(wrong)}; there are {', '.join(SPLITS)}")
     if n < 1:
         raise ValueError(f"n is {n}: give the number of pictures of each kind, 20 is usual")
     plans = [settings_of(steps=count, **sampler) for count in steps.split(",")]
     judge_model = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
-    draws = TextToImage.load(model)
+    models = {name: TextToImage.load(name) for name in model.split(",")}
     reference_file = checkpoint.resolve(reader) / "reference.safetensors"
     reference = load_file(reference_file) if reference_file.is_file() else None
     said = "".join(f", {name} {value}" for name, value in sampler.items())
@@ -188,18 +188,24 @@ def scenes(
             pixels = rendered([scene for _, scene, _ in asked], Sprites(sprites))
             scores, _ = judge(judge_model, asked, pixels)
             print(row(f"{split}, rendered", scores, "", "", ""), flush=True)
-            again = _reconstructed(draws, pixels)
-            l1 = (again - pixels).abs().mean()
-            psnr = -10 * ((again - pixels) / 2).square().mean((1, 2, 3)).log10().mean()
-            scores, _ = judge(judge_model, asked, again)
-            print(row(f"{split}, through the tokenizer (L1 {l1:.3f}, PSNR {psnr:.1f})", scores, "", "", ""), flush=True)
-        for settings in plans:
-            pixels, seconds, nfe = drawn(draws, asked, settings)
-            scores, features = judge(judge_model, asked, pixels)
-            distance = (
-                f"{frechet(moments(features), (reference['mean'], reference['covariance'])):.1f}" if reference else ""
-            )
-            print(row(f"{split}, {settings.steps} steps", scores, distance, f"{seconds:.2f}", str(nfe)), flush=True)
+        for name, draws in models.items():
+            of = f"{name}, {split}" if len(models) > 1 else split
+            if sprites:
+                again = _reconstructed(draws, pixels)
+                l1 = (again - pixels).abs().mean()
+                psnr = -10 * ((again - pixels) / 2).square().mean((1, 2, 3)).log10().mean()
+                scores, _ = judge(judge_model, asked, again)
+                label = f"{of}, through the tokenizer (L1 {l1:.3f}, PSNR {psnr:.1f})"
+                print(row(label, scores, "", "", ""), flush=True)
+            for settings in plans:
+                result, seconds, nfe = drawn(draws, asked, settings)
+                scores, features = judge(judge_model, asked, result)
+                distance = (
+                    f"{frechet(moments(features), (reference['mean'], reference['covariance'])):.1f}"
+                    if reference
+                    else ""
+                )
+                print(row(f"{of}, {settings.steps} steps", scores, distance, f"{seconds:.2f}", str(nfe)), flush=True)
 
 
 def _reconstructed(model: TextToImage, pixels: Tensor) -> Tensor:

@@ -166,8 +166,9 @@ class Method(nn.Module):
 
     smoothing  of labels, for codes;  repeats: times and noises that the diffusion head sees of each hidden token
     kinds      answers of heads that must say, halfway up the last blocks, what each cell will show (LaidOut)
-    teacher    a trained generator of codes, which sees the same cells hidden, in codes. From the output at a hidden cell
-               a linear head must tell what the teacher's logits are made of: its whole belief, where data show one case
+    teacher    a trained generator of codes, which sees the same cells hidden, in codes. From the output at each hidden
+               one a linear head must tell what the teacher's logits are made of: its whole belief, of which data show
+               one case
     guess      a linear head guesses each hidden vector from the trunk's output alone; its squared error is added. An
                error of the noise, which the diffusion loss counts, weighs one of the vector by (alpha / sigma)^2: next
                to nothing where only the trunk knows anything
@@ -323,9 +324,9 @@ def generator_for(
         raise ValueError(f"{', '.join(maskgil)} belong to MaskGIL's trunk, which is categorical and single")
     encoder, decoder = (max(1, depth // 2),) * 2 if isinstance(depth, int) else depth
     trunk = EMIGMConfig(
-        width=width, heads=heads, depth=encoder, decoder_depth=decoder, head_depth=head[0], head_width=head[1], channels=channels,
-        grid=grid, buffer=text[1], classes=None, text_dim=text[0], null=framework.null, mae=framework.trunk == "mae",
-        dropout=0.0, blocks=blocks, ffn=3 * width if blocks == "llama" else None,
+        width=width, heads=heads, depth=encoder, decoder_depth=decoder, head_depth=head[0], head_width=head[1],
+        channels=channels, grid=grid, buffer=text[1], classes=None, text_dim=text[0], null=framework.null,
+        mae=framework.trunk == "mae", dropout=0.0, blocks=blocks, ffn=3 * width if blocks == "llama" else None,
     )  # fmt: skip
     if framework.conditional == "diffusion":
         return EMIGM(trunk)

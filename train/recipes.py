@@ -331,7 +331,8 @@ def scenes_kl(
         raise ValueError(f"{teacher} has latents of {known.config.codebook_dim} numbers: give channels= as many")
     return kl_recipe(
         sprites, steps, batch, lr, picture, replace(SCENES_KL, channels=channels),
-        KLLoss(likeness, divergence, 0.0 if known else 0.1, known), judge=_judge(adversarial_from), init=init, frozen=frozen,
+        KLLoss(likeness, divergence, 0.0 if known else 0.1, known), judge=_judge(adversarial_from), init=init,
+        frozen=frozen,
     )  # fmt: skip
 
 
@@ -352,10 +353,9 @@ def scenes_emigm(
     from train.framework import method
 
     return method_recipe(
-        "scenes-emigm", method("emigm", curve=curve, t_min=t_min, trunk="single"), cache, text_encoder, steps, batch, lr,
-        muon_lr,
-        width=256, depth=(3, 4), heads=4, head=(2, 192), repeats=repeats, valid=valid, layout=0.5, things_first=True,
-        init=init, guess=True, teacher=teacher, begin=begin, compile=compile, blocks="llama",
+        "scenes-emigm", method("emigm", curve=curve, t_min=t_min, trunk="single"), cache, text_encoder, steps, batch,
+        lr, muon_lr, width=256, depth=(3, 4), heads=4, head=(2, 192), repeats=repeats, valid=valid, layout=0.5,
+        things_first=True, init=init, guess=True, teacher=teacher, begin=begin, compile=compile, blocks="llama",
     )  # fmt: skip
 
 
