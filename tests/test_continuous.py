@@ -358,6 +358,13 @@ def test_a_text_driven_emigm_trains_and_is_published(trunk, cached, tokenizer, t
     model = TextToImage.load(out)
     assert model.sizes == [(128, 128)]
     assert model.images(["a cat"], [1], settings=Settings(steps=2))[0].size == (128, 128)
+    again = model.images(["a cat"], [1], settings=Settings(steps=2))[0]
+    publish.main([
+        "emigm", f"tokenizer={tokenizer}", f"generator={tmp_path / 'run' / 'export'}", f"text_encoder={words}",
+        "borrow=published", f"out={tmp_path / 'lent'}",
+    ])  # fmt: skip
+    assert not list((tmp_path / "lent" / "text_encoder").glob("*.safetensors"))
+    assert alike(TextToImage.load(tmp_path / "lent").images(["a cat"], [1], settings=Settings(steps=2))[0], again)
     with pytest.raises(ValueError, match="another text encoder"):
         publish.main([
             "emigm", f"tokenizer={tokenizer}", f"generator={tmp_path / 'run' / 'export'}",

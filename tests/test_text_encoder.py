@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, GemmaConfig, GemmaModel, PreTrainedTokenizerFast, T5EncoderModel
 
 import text_encoder
-from text_encoder import BundledEncoder, EncoderConfig, HuggingFaceEncoder, TextEncoder, train_vocabulary
+from maskgil import checkpoint
+from text_encoder import BundledEncoder, EncoderConfig, HuggingFaceEncoder, TextEncoder, borrow, load, train_vocabulary
 from text_encoder.huggingface import left, right
 
 NOUNS, PLACES = ["cat", "dog", "red apple", "blue car"], ["on the beach", "at night", "in the snow"]
@@ -133,6 +134,20 @@ def test_damaged_folders_are_named(encoder, tmp_path):
         text_encoder.load(tmp_path)
     with pytest.raises(ValueError, match="config.json is missing"):
         text_encoder.load(tmp_path.parent)
+
+
+def test_two_models_may_share_an_encoder(encoder, tmp_path):
+    encoder.save(tmp_path / "lender" / "text_encoder")
+    borrow("lender", tmp_path / "other" / "text_encoder")
+    found = load(tmp_path / "other" / "text_encoder")
+    assert checkpoint.fingerprint(found.identity()) == checkpoint.fingerprint(encoder.identity())
+    assert sum(f.stat().st_size for f in (tmp_path / "other").rglob("*") if f.is_file()) < 200
+    borrow("other", tmp_path / "third" / "text_encoder")
+    with pytest.raises(ValueError, match="borrows the text encoder of other; .* holds none of its own"):
+        load(tmp_path / "third" / "text_encoder")
+    borrow("nobody", tmp_path / "third" / "text_encoder")
+    with pytest.raises(ValueError, match="no model 'nobody'"):
+        load(tmp_path / "third" / "text_encoder")
 
 
 def test_identity_tells_vocabularies_apart(encoder, vocabulary):

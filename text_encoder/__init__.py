@@ -10,16 +10,19 @@ Axes: B prompts, L text tokens, E width of a text state.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from maskgil import checkpoint
 from maskgil.condition import Condition
 from text_encoder.bundled import BundledEncoder, EncoderConfig, train_vocabulary
 from text_encoder.huggingface import HuggingFaceEncoder
 
-__all__ = ["BundledEncoder", "EncoderConfig", "HuggingFaceEncoder", "TextEncoder", "load", "train_vocabulary"]
+__all__ = ["BundledEncoder", "EncoderConfig", "HuggingFaceEncoder", "TextEncoder", "borrow", "load", "train_vocabulary"]
+
+CONFIG, BORROWED = "config.json", "borrowed"
 
 
 @runtime_checkable
@@ -46,24 +49,51 @@ class TextEncoder(Protocol):
         ...
 
 
+def borrow(model: str, folder: str | Path) -> None:
+    """Make `folder`, a model's text_encoder/, stand for that of another model: two generators, one encoder.
+
+    `model`: the name of a folder beside this one, or else what checkpoint.resolve takes.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / CONFIG).write_text(json.dumps({"kind": BORROWED, "model": model}, indent=2) + "\n")
+
+
 def load(name: str | Path) -> TextEncoder:
     """An encoder by folder (as `save` wrote it, or of Hugging Face's layout) or by Hugging Face name.
 
-    Raises ValueError for a folder without an encoder, and for a name that is neither cached nor to be downloaded.
+    A folder may hold nothing but the name of the model whose encoder it borrows (`borrow`).
+
+    Raises ValueError for a folder without an encoder, for a lender that is not there, and for a name that is neither
+    cached nor to be downloaded.
     """
-    config = Path(name) / "config.json"
-    if Path(name).is_dir() and not config.is_file():
-        raise ValueError(f"{name} holds no text encoder: config.json is missing")
-    if not config.is_file():
+    if not (Path(name) / CONFIG).is_file():
+        if Path(name).is_dir():
+            raise ValueError(f"{name} holds no text encoder: {CONFIG} is missing")
         return HuggingFaceEncoder(str(name))
-    try:
-        kind = json.loads(config.read_text(encoding="utf-8")).get("kind")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{config} is not a JSON object: {error}") from None
+    about = _about(name)
+    kind = about.get("kind")
     if kind == BundledEncoder.kind:
         return BundledEncoder.load(name)
     if kind == HuggingFaceEncoder.kind:
         return HuggingFaceEncoder.load(name)
+    if kind == BORROWED:
+        beside = Path(name).resolve().parent.parent / str(about.get("model"))
+        lender = (beside if beside.is_dir() else checkpoint.resolve(str(about.get("model")))) / "text_encoder"
+        if not (lender / CONFIG).is_file() or _about(lender).get("kind") == BORROWED:
+            raise ValueError(f"{name} borrows the text encoder of {about.get('model')}; {lender} holds none of its own")
+        return load(lender)
     if kind is None:
         return HuggingFaceEncoder(str(name))
     raise ValueError(f"{name} is a model of kind {kind!r}, not a text encoder")
+
+
+def _about(folder: str | Path) -> dict[str, Any]:
+    config = Path(folder) / CONFIG
+    try:
+        about = json.loads(config.read_text(encoding="utf-8"))
+        if isinstance(about, dict):
+            return about
+        error = f"it holds a {type(about).__name__}"
+    except ValueError as broken:
+        error = broken
+    raise ValueError(f"{config} is not a JSON object: {error}")

@@ -2,7 +2,7 @@
 
     python -m train.publish scenes tokenizer=runs/decoder/export generator=runs/generator/export out=weights/scenes
     python -m train.publish emigm tokenizer=runs/scenes-kl/export generator=runs/scenes-emigm/export
-        text_encoder=weights/scenes/text_encoder out=weights/scenes-emigm
+        text_encoder=weights/scenes/text_encoder [borrow=scenes] out=weights/scenes-emigm
     python -m train.publish ar twin=runs/ar/export model=weights/scenes out=weights/scenes-ar [adopt=yes]
     python -m train.publish reader reader=runs/reader/export sprites=FOLDER out=weights/scenes-reader
     python -m train.publish text generator=runs/t2i-xl-512/export tokenizer=FOLDER text_encoder=google/flan-t5-xl
@@ -11,10 +11,11 @@
         [class_names=FILE adopt=yes]
 
 `scenes` writes tokenizer/, text_encoder/, generator/ and vocabulary.json, and opens the result once: parts that do not
-belong together are refused. `emigm` does so for continuous tokens, with a text encoder that is there. `ar` writes the
-autoregressive twin of such a model, of the same tokenizer and text encoder or refused; a converted LlamaGen GPT, which
-does not say what it was trained with, is taken on your word by adopt=yes when its shapes fit. `text` and `class` do as
-`scenes` does for the large recipes (train/large.py), as a new folder that appears whole or not at all:
+belong together are refused. `emigm` does so for continuous tokens, with a text encoder that is there: a copy or, with
+borrow=, the name of the model whose encoder it is. `ar` writes the autoregressive twin of such a model, of the same
+tokenizer and text encoder or refused; a converted LlamaGen GPT, which does not say what it was trained with, is taken
+on your word by adopt=yes when its shapes fit. `text` and `class` do as `scenes` does for the large recipes
+(train/large.py), as a new folder that appears whole or not at all:
 
     size          the classes of sizes that the generator was trained on, the usual one first (maskgil/buckets.py)
     shape         any: all buckets of each class;  square: only SIZE x SIZE, as class-driven models usually learn
@@ -73,7 +74,7 @@ def scenes(tokenizer: str, generator: str, out: str) -> None:
     print(f"{target}: {_megabytes(target):.1f} MB")
 
 
-def emigm(tokenizer: str, generator: str, text_encoder: str, out: str) -> None:
+def emigm(tokenizer: str, generator: str, text_encoder: str, out: str, borrow: str = "") -> None:
     path = Path(generator) / "generator"
     trunk, notes = checkpoint.load(path, "emigm"), checkpoint.describe(path)
     model, encoder = checkpoint.load(tokenizer, "latent"), encoders.load(text_encoder)
@@ -84,7 +85,10 @@ def emigm(tokenizer: str, generator: str, text_encoder: str, out: str) -> None:
     with _appearing(out) as target:
         checkpoint.save(target / "tokenizer", model, "latent", model.config.to_dict())
         checkpoint.save(target / "generator", trunk, "emigm", trunk.config.to_dict(), **hashes)
-        encoder.save(target / "text_encoder")
+        if borrow:
+            encoders.borrow(borrow, target / "text_encoder")
+        else:
+            encoder.save(target / "text_encoder")
         words = vocabulary() | {"sizes": [[columns * side, rows * side]]}
         (target / "vocabulary.json").write_text(json.dumps(words, indent=1) + "\n")
         TextToImage.load(target)
