@@ -52,10 +52,16 @@ class TextEncoder(Protocol):
 def borrow(model: str, folder: str | Path) -> None:
     """Make `folder`, a model's text_encoder/, stand for that of another model: two generators, one encoder.
 
-    `model`: the name of a folder beside this one, or else what checkpoint.resolve takes.
+    `model`: see `lender_of`.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / CONFIG).write_text(json.dumps({"kind": BORROWED, "model": model}, indent=2) + "\n")
+
+
+def lender_of(folder: Path, model: str) -> Path:
+    """Where the model folder `folder` finds the text encoder of another: beside itself, or as checkpoint.resolve does."""
+    beside = folder.parent / model
+    return (beside if beside.is_dir() else checkpoint.resolve(model)) / "text_encoder"
 
 
 def load(name: str | Path) -> TextEncoder:
@@ -77,8 +83,7 @@ def load(name: str | Path) -> TextEncoder:
     if kind == HuggingFaceEncoder.kind:
         return HuggingFaceEncoder.load(name)
     if kind == BORROWED:
-        beside = Path(name).resolve().parent.parent / str(about.get("model"))
-        lender = (beside if beside.is_dir() else checkpoint.resolve(str(about.get("model")))) / "text_encoder"
+        lender = lender_of(Path(name).resolve().parent, str(about.get("model")))
         if not (lender / CONFIG).is_file() or _about(lender).get("kind") == BORROWED:
             raise ValueError(f"{name} borrows the text encoder of {about.get('model')}; {lender} holds none of its own")
         return load(lender)

@@ -80,18 +80,21 @@ def emigm(tokenizer: str, generator: str, text_encoder: str, out: str, borrow: s
     model, encoder = checkpoint.load(tokenizer, "latent"), encoders.load(text_encoder)
     _belong("tokenizer", tokenizer, model, generator, notes)
     _belong("text encoder", text_encoder, encoder, generator, notes)
+    if borrow:
+        lender = encoders.lender_of(Path(out), borrow)
+        _belong("text encoder", borrow, encoders.load(lender), generator, notes)
     side, (rows, columns) = model.config.downsample, trunk.config.grid
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
     with _appearing(out) as target:
         checkpoint.save(target / "tokenizer", model, "latent", model.config.to_dict())
         checkpoint.save(target / "generator", trunk, "emigm", trunk.config.to_dict(), **hashes)
-        if borrow:
-            encoders.borrow(borrow, target / "text_encoder")
-        else:
-            encoder.save(target / "text_encoder")
+        encoder.save(target / "text_encoder")
         words = vocabulary() | {"sizes": [[columns * side, rows * side]]}
         (target / "vocabulary.json").write_text(json.dumps(words, indent=1) + "\n")
         TextToImage.load(target)
+        if borrow:
+            shutil.rmtree(target / "text_encoder")
+            encoders.borrow(borrow, target / "text_encoder")
 
 
 def text(generator: str, tokenizer: str, text_encoder: str, size: str, out: str, shape: str = "any") -> None:
