@@ -59,7 +59,7 @@ def borrow(model: str, folder: str | Path) -> None:
 
 
 def lender_of(folder: Path, model: str) -> Path:
-    """Where the model folder `folder` finds the text encoder of another: beside itself, or as checkpoint.resolve does."""
+    """Where a model folder finds the text encoder of another model: beside itself, or as checkpoint.resolve does."""
     beside = folder.parent / model
     return (beside if beside.is_dir() else checkpoint.resolve(model)) / "text_encoder"
 

@@ -312,13 +312,13 @@ def scenes_observer(sprites: str | None = None, steps: int = 3000, batch: int = 
 
 
 def scenes_kl(
-    sprites: str | None = None, steps: int = 6000, batch: int = 16, lr: float = 1e-3, init: str | None = None,
+    sprites: str | None = None, steps: int = 4500, batch: int = 16, lr: float = 1e-3, init: str | None = None,
     frozen: bool = False, observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None,
-    adversarial: float = 0.5, channels: int = 8, divergence: float = 1e-3, teacher: str = "",
+    adversarial: float = 0.2, channels: int = 8, divergence: float = 5e-2, teacher: str = "weights/scenes/tokenizer",
 ) -> Recipe:  # fmt: skip
     """The bundled continuous tokenizer: 16 px a token (train/continuous.py). `init`: one to go on from, whose channels
     stay. `divergence`: weight of the posterior's, in nats a number (KLLoss says what it decides). `teacher`: a VQ
-    tokenizer whose latents this one's begin to resemble, weights/scenes/tokenizer say.
+    tokenizer whose latents this one's are to resemble; empty: a head must name things from them instead.
 
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     `frozen`: the encoder stays, and with it all cached latents: only the decoder learns.
