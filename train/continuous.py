@@ -64,12 +64,15 @@ SCENES_KL = LatentConfig(
 
 
 class NamedLatents(nn.Module):
-    """A KL tokenizer in training: a head must name, from a cell's latent alone, what covers it (as NamedTokenizer)."""
+    """A KL tokenizer in training: a head must name, from a cell's latent alone, what covers it (as NamedTokenizer).
+
+    `things`: how many there are to name; 0: there is no head.
+    """
 
     def __init__(self, model: LatentModel, things: int):
         super().__init__()
         self.model = model
-        self.head = nn.Conv2d(model.config.channels, things + 1, 1)
+        self.head = nn.Conv2d(model.config.channels, things + 1, 1) if things else None
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,8 @@ def kl_recipe(
     if frozen:
         for part in (model.net.encoder, model.net.quant_conv):
             part.requires_grad_(False)
-    named = NamedLatents(model, len(things())).to(memory_format=torch.channels_last)
+    loss = loss or KLLoss()
+    named = NamedLatents(model, len(things()) if loss.naming else 0).to(memory_format=torch.channels_last)
     data = ScenePixels(sprites, batch, seed=1000 * bool(init))
     shown = replace(data, seed=99, batch=8)
 
@@ -177,7 +181,7 @@ def kl_recipe(
     return Recipe(
         name="scenes-kl",
         steps=steps,
-        players=(Player(named, loss or KLLoss(), OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6)), *judge),
+        players=(Player(named, loss, OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6)), *judge),
         batch_at=data,
         ema=0.995,
         save_every=250,
