@@ -178,6 +178,10 @@ def _perceptron(inputs: int, hidden: int, outputs: int, bias: bool) -> nn.Sequen
     )
 
 
+def _placed(x: Float[Tensor, "B T D"], places: Float[Tensor, "1 T D"] | None) -> Float[Tensor, "B T D"]:
+    return x if places is None else x + places
+
+
 class EMIGM(nn.Module):
     """The trunk, and the diffusion head as `diffloss`."""
 
@@ -197,14 +201,15 @@ class EMIGM(nn.Module):
             self.fake_latent = nn.Parameter(torch.empty(1, width))
         self.z_proj = nn.Linear(config.channels, width) if vit else _perceptron(config.channels, 2 * width, width, True)
         self.z_proj_ln = nn.LayerNorm(width, eps=1e-6) if vit else nn.Identity()
-        self.encoder_pos_embed_learned = nn.Parameter(torch.empty(1, slots, width))
+        # Blocks that turn queries and keys by their places need no learned ones.
+        self.encoder_pos_embed_learned = nn.Parameter(torch.empty(1, slots, width)) if vit else None
         self.encoder_blocks = _blocks(config, config.depth)
         self.encoder_norm = nn.LayerNorm(width, eps=1e-6) if vit else nn.Identity()
         self.decoder_embed = nn.Linear(width, width) if vit else nn.Identity()
-        self.decoder_pos_embed_learned = nn.Parameter(torch.empty(1, slots, width))
+        self.decoder_pos_embed_learned = nn.Parameter(torch.empty(1, slots, width)) if vit else None
         self.decoder_blocks = _blocks(config, config.decoder_depth or config.depth)
         self.decoder_norm = nn.LayerNorm(width, eps=1e-6) if vit else RMSNorm(width, config.llama.norm_eps)
-        self.diffusion_pos_embed_learned = nn.Parameter(torch.empty(1, config.tokens, width))
+        self.diffusion_pos_embed_learned = nn.Parameter(torch.empty(1, config.tokens, width)) if vit else None
         self._initialise()
         self.diffloss = DiffusionHead(config.channels, config.head_width, config.head_depth, width)
 
@@ -279,7 +284,7 @@ class EMIGM(nn.Module):
             )
         tokens = tokens.masked_fill(hole[..., None], 0).to(slots.dtype)
         x = torch.cat([slots, self.z_proj(tokens)], dim=1)
-        x = self.z_proj_ln(x + self.encoder_pos_embed_learned)
+        x = self.z_proj_ln(_placed(x, self.encoder_pos_embed_learned))
         hole = torch.cat([hole.new_zeros(len(hole), config.buffer), hole], dim=1)[..., None]
         rotation = self._rotation(x.device)
         if not config.mae:
@@ -288,8 +293,8 @@ class EMIGM(nn.Module):
             x = self.decoder_embed(self.encoder_norm(x))
         else:
             x = self._known(x, hole, rotation, visible)
-        x = self._through(self.decoder_blocks, x + self.decoder_pos_embed_learned, rotation, None)
-        return self.decoder_norm(x)[:, config.buffer :] + self.diffusion_pos_embed_learned
+        x = self._through(self.decoder_blocks, _placed(x, self.decoder_pos_embed_learned), rotation, None)
+        return _placed(self.decoder_norm(x)[:, config.buffer :], self.diffusion_pos_embed_learned)
 
     def _rotation(self, device: torch.device) -> Float[Tensor, "T R 2"] | None:
         """Of every slot: the buffer has no place in the picture. None for blocks that do not turn anything."""

@@ -438,8 +438,6 @@ def begun_as(generator: EMIGM, known: MaskGIL, tokenizer: VQModel, steps: int = 
         generator.text_proj[2].weight.copy_(caption["fc2"].weight)
         generator.decoder_norm.weight.copy_(known.norm.weight)
         generator.mask_token.copy_(table[theirs.mask_id])
-        for name in ("encoder_pos_embed_learned", "decoder_pos_embed_learned", "diffusion_pos_embed_learned"):
-            getattr(generator, name).zero_()
     codes = tokenizer.quantize.codebook().detach() * ours.channels**0.5
     optimizer = torch.optim.AdamW(generator.z_proj.parameters(), 3e-3)
     draw = torch.Generator().manual_seed(0)

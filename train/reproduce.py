@@ -334,10 +334,10 @@ def step_flops(small: Small, text: int = 256, rows: int = 4, draws: int = 16) ->
     """Floating-point operations that a row of a training step of a small eMIGM takes, forward and backward, trunk and
     head, as torch counts them: the mean over masks. text: width of the text states."""
     framework = method(small.method, **dict(small.choices))
-    generator = generator_for(framework, small.width, small.depth, HEADS, (8, 8), (text, WORDS), head=HEAD)
+    generator = generator_for(framework, small.width, small.depth, HEADS, (8, 8), (text, WORDS), channels=8, head=HEAD)
     model, loss = Method(generator, Mute(text), repeats=REPEATS), MethodLoss(framework)
     ids = torch.ones(rows, WORDS, dtype=torch.long)
-    batch = {"tokens": torch.randn(rows, TOKENS, 16), "grid": (8, 8), "ids": ids, "mask": ids > 0}
+    batch = {"tokens": torch.randn(rows, TOKENS, 8), "grid": (8, 8), "ids": ids, "mask": ids > 0}
     with FlopCounterMode(display=False) as counter, torch.autocast("cpu", torch.bfloat16):
         for seed in range(draws):
             loss([model], batch, torch.Generator().manual_seed(seed), 0)[0].total.backward()
