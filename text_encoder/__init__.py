@@ -15,7 +15,6 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from maskgil import checkpoint
 from maskgil.condition import Condition
 from text_encoder.bundled import BundledEncoder, EncoderConfig, train_vocabulary
 from text_encoder.huggingface import HuggingFaceEncoder
@@ -50,18 +49,10 @@ class TextEncoder(Protocol):
 
 
 def borrow(model: str, folder: str | Path) -> None:
-    """Make `folder`, a model's text_encoder/, stand for that of another model: two generators, one encoder.
-
-    `model`: see `lender_of`.
-    """
+    """Make `folder`, a model's text_encoder/, stand for that of `model`, a model folder beside its own: two generators,
+    one encoder."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / CONFIG).write_text(json.dumps({"kind": BORROWED, "model": model}, indent=2) + "\n")
-
-
-def lender_of(folder: Path, model: str) -> Path:
-    """Where a model folder finds the text encoder of another model: beside itself, or as checkpoint.resolve does."""
-    beside = folder.parent / model
-    return (beside if beside.is_dir() else checkpoint.resolve(model)) / "text_encoder"
 
 
 def load(name: str | Path) -> TextEncoder:
@@ -83,9 +74,9 @@ def load(name: str | Path) -> TextEncoder:
     if kind == HuggingFaceEncoder.kind:
         return HuggingFaceEncoder.load(name)
     if kind == BORROWED:
-        lender = lender_of(Path(name).resolve().parent, str(about.get("model")))
+        lender = Path(name).resolve().parent.parent / str(about.get("model")) / "text_encoder"
         if not (lender / CONFIG).is_file() or _about(lender).get("kind") == BORROWED:
-            raise ValueError(f"{name} borrows the text encoder of {about.get('model')}; {lender} holds none of its own")
+            raise ValueError(f"{name} borrows the text encoder of {about.get('model')}, but {lender} holds none")
         return load(lender)
     if kind is None:
         return HuggingFaceEncoder(str(name))

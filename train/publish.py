@@ -12,7 +12,7 @@
 
 `scenes` writes tokenizer/, text_encoder/, generator/ and vocabulary.json, and opens the result once: parts that do not
 belong together are refused. `emigm` does so for continuous tokens, with a text encoder that is there: a copy or, with
-borrow=, the name of the model whose encoder it is. `ar` writes the autoregressive twin of such a model, of the same
+borrow=, the name of a model beside it, whose it is. `ar` writes the autoregressive twin of such a model, of the same
 tokenizer and text encoder or refused; a converted LlamaGen GPT, which does not say what it was trained with, is taken
 on your word by adopt=yes when its shapes fit. `text` and `class` do as `scenes` does for the large recipes
 (train/large.py), as a new folder that appears whole or not at all:
@@ -81,8 +81,8 @@ def emigm(tokenizer: str, generator: str, text_encoder: str, out: str, borrow: s
     _belong("tokenizer", tokenizer, model, generator, notes)
     _belong("text encoder", text_encoder, encoder, generator, notes)
     if borrow:
-        lender = encoders.lender_of(Path(out), borrow)
-        _belong("text encoder", borrow, encoders.load(lender), generator, notes)
+        lender = Path(out).parent / borrow / "text_encoder"
+        _belong("text encoder", str(lender), encoders.load(lender), generator, notes)
     side, (rows, columns) = model.config.downsample, trunk.config.grid
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
     with _appearing(out) as target:
