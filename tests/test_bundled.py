@@ -32,8 +32,8 @@ def test_sizes_on_disk():
         return sum(f.stat().st_size for f in (WEIGHTS / name).rglob("*") if f.is_file()) / 1e6
 
     assert megabytes("scenes") <= 60 and megabytes("scenes-reader") <= 10 and megabytes("whisper-scenes") <= 30
-    assert megabytes("scenes-ar") <= 25
-    for name in ("scenes", "scenes-ar", "scenes-reader", "whisper-scenes"):
+    assert megabytes("scenes-ar") <= 25 and megabytes("scenes-emigm") <= 25
+    for name in ("scenes", "scenes-ar", "scenes-emigm", "scenes-reader", "whisper-scenes"):
         assert (WEIGHTS / name / "README.md").stat().st_size > 300, f"{name} has no model card"
 
 
@@ -85,6 +85,34 @@ def test_its_twin_draws_too_alone_and_as_a_beginning(scenes, reader):
         pixels, _, nfe = drawn(scenes, asked, Settings(prefix=Prefix(prefix)))
         scores, _ = judge(reader, asked, pixels)
         assert scores["single"] >= 60 and nfe > 2 * prefix - 1, (prefix, scores)
+
+
+@pytest.fixture(scope="module")
+def vectors() -> TextToImage:
+    return TextToImage.load("scenes-emigm")
+
+
+@torch.no_grad()
+def test_emigm_draws_what_is_said_and_reads_as_scenes_does(vectors, scenes, reader):
+    ours, theirs = (checkpoint.fingerprint(m.text_encoder.identity()) for m in (vectors, scenes))
+    assert vectors.continuous and ours == theirs and vectors.sizes == [(128, 128)]
+    asked = [a for a in asked_scenes(16, False) if a[0] in ("single", "counting", "relation", "background")]
+    pixels, _, nfe = drawn(vectors, asked, Settings())
+    scores, _ = judge(reader, asked, pixels)
+    assert nfe == 15, "the last step lies outside the guidance interval"
+    assert scores["single"] >= 70 and scores["counting"] >= 65 and scores["relation"] >= 65, scores
+    assert scores["background"] >= 50, scores
+
+
+@torch.no_grad()
+def test_its_latents_keep_what_is_to_be_seen(vectors, reader):
+    """And the noise of the posterior, as it is drawn in training, takes nothing away."""
+    asked = [a for a in asked_scenes(12, True) if a[0] in ("single", "two", "counting")]
+    pixels = rendered([scene for _, scene, _ in asked], Sprites())
+    noise = torch.randn(len(asked), 64, 8, generator=torch.Generator().manual_seed(0))
+    again = vectors.tokenizer.decode(vectors.tokenizer.encode(pixels, noise), (8, 8))
+    scores, _ = judge(reader, asked, again)
+    assert np.mean(list(scores.values())) > 80, scores
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ def load(name: str | Path) -> TextEncoder:
     if kind == HuggingFaceEncoder.kind:
         return HuggingFaceEncoder.load(name)
     if kind == BORROWED:
-        lender = Path(name).resolve().parent.parent / str(about.get("model")) / "text_encoder"
+        lender = Path(name).resolve().parent.parent / Path(str(about.get("model"))).name / "text_encoder"
         if not (lender / CONFIG).is_file() or _about(lender).get("kind") == BORROWED:
             raise ValueError(f"{name} borrows the text encoder of {about.get('model')}, but {lender} holds none")
         return load(lender)
