@@ -283,6 +283,9 @@ def test_a_cache_may_hold_the_codes_that_a_teacher_reads(tokenizer, folder, tmp_
     at = [(batch["tokens"][row] - table.mean.float()).abs().mean((1, 2)).argmin() for row in range(4)]
     assert torch.equal(batch["codes"], table.codes[torch.stack(at)].long())
 
+    with pytest.raises(ValueError, match="made with other codes, or with none"):
+        write_latents(checkpoint.load(tokenizer, "latent"), Sprites(), tmp_path, total=16, shard=8)
+
     def taught_by_scenes(encoder: str | Path) -> None:
         method_recipe(
             "tiny", METHODS["emigm"], str(tmp_path), str(encoder), 1, 1, 1e-3, None, 16, 2, 2, (1, 16),

@@ -200,15 +200,19 @@ def write_latents(
 ) -> None:
     """Fill folder `out` with about `total` scenes of 128 x 128; a run that was killed goes on.
 
-    Raises ValueError when the folder was made by another tokenizer, or its latents are not scaled to about 1.
+    Raises ValueError when the folder was made by another tokenizer or with other codes, or its latents are not scaled
+    to about 1.
     """
     out.mkdir(parents=True, exist_ok=True)
     note, made_by = out / "cache.json", checkpoint.fingerprint(tokenizer.identity())
-    if note.is_file() and json.loads(note.read_text())["tokenizer"] != made_by:
-        raise ValueError(f"{out} was made with another tokenizer: give another folder, or delete it")
     told = {"tokenizer": made_by, "total": total, "shard": shard, "latent": tokenizer.config.to_dict()}
     if codes is not None:
         told["codes"] = checkpoint.fingerprint(codes.identity())
+    before = json.loads(note.read_text()) if note.is_file() else told
+    for part in ("tokenizer", "codes"):
+        if before.get(part) != told.get(part):
+            what = "another tokenizer" if part == "tokenizer" else "other codes, or with none"
+            raise ValueError(f"{out} was made with {what}: give another folder, or delete it")
     note.write_text(json.dumps(told))
     for number in tqdm(range(max(1, round(total / shard))), desc="encoding scenes", unit_scale=shard, unit="scene"):
         path = out / f"{SIDE}x{SIDE}-{number:04d}.safetensors"
