@@ -205,6 +205,19 @@ def test_a_known_code_is_seen_from_everywhere():
     assert ((known - unknown).abs().amax(-1) > 1e-3).all()
 
 
+def learning(model: Method, framework: Framework, batch: dict) -> list[float]:
+    """Losses of 60 steps on one batch."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 3e-3)
+    seen, objective = [], MethodLoss(framework, caption_dropout=0.0)
+    for step in range(60):
+        part, _ = objective([model], batch, torch.Generator().manual_seed(step), step)
+        optimizer.zero_grad()
+        (part.total / part.count).backward()
+        optimizer.step()
+        seen.append(float(part.total.detach() / part.count))
+    return seen
+
+
 def test_a_guess_adds_its_squared_error_and_teaches_the_trunk():
     """The loss of noise says next to nothing of a vector that only the trunk knows; a guess says it at once."""
     framework = METHODS["emigm"]
@@ -219,14 +232,7 @@ def test_a_guess_adds_its_squared_error_and_teaches_the_trunk():
     error = batch["tokens"][hidden].square().mean()
     assert results[0].count == results[1].count == hidden.sum()
     assert torch.allclose((results[1].total - results[0].total) / hidden.sum(), error, atol=1e-4)
-    optimizer = torch.optim.AdamW(guesses.parameters(), 3e-3)
-    seen, objective = [], MethodLoss(framework, caption_dropout=0.0)
-    for step in range(60):
-        part, _ = objective([guesses], batch, torch.Generator().manual_seed(step), step)
-        optimizer.zero_grad()
-        (part.total / part.count).backward()
-        optimizer.step()
-        seen.append(float(part.total.detach() / part.count))
+    seen = learning(guesses, framework, batch)
     assert sum(seen[-10:]) < 0.7 * sum(seen[:10])
 
 
@@ -242,14 +248,7 @@ def test_a_teacher_says_what_it_believes_of_the_same_cells():
     # The error is in units of the belief's own size: who says nothing is off by 1.
     assert torch.allclose((parts[1].total - parts[0].total) / parts[0].count, torch.ones(()), atol=1e-4)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    optimizer = torch.optim.AdamW([p for p in taught.parameters() if p.requires_grad], 3e-3)
-    objective, seen = MethodLoss(framework, caption_dropout=0.0), []
-    for step in range(60):
-        part, _ = objective([taught], batch, torch.Generator().manual_seed(step), step)
-        optimizer.zero_grad()
-        (part.total / part.count).backward()
-        optimizer.step()
-        seen.append(float(part.total.detach() / part.count))
+    seen = learning(taught, framework, batch)
     assert sum(seen[-10:]) < 0.7 * sum(seen[:10])
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
     assert not teacher.training and all(p.grad is None for p in teacher.parameters())
