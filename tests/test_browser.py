@@ -23,6 +23,7 @@ import soxr
 import torch
 from app_fixtures import tiny_model, tiny_twin
 from PIL import Image
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 import train.scenes.reader  # noqa: F401, registers the reader's kind
 from app.picture import png, read
@@ -217,6 +218,53 @@ def test_the_twin_begins_a_picture(visit: Callable):
     picture(page, "a blue dog")
     request = download(page)[1]
     assert request is not None and (request.mode, request.ar_tokens) == ("hybrid", 32)
+
+
+def test_a_choice_outlives_an_older_answer_and_the_room(browser, studio: Studio):
+    """The page hears late what its first choice led to, when the second is made already: it must not undo it."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page, sockets, held, late = context.new_page(), [], [], False
+    page.set_default_timeout(SECONDS * 1000)
+
+    def connect(down) -> None:
+        sockets.append(down)
+        down.connect_to_server().on_message(lambda message: held.append(message) if late else down.send(message))
+
+    def let_through(number: int) -> None:
+        for _ in range(number):
+            sockets[0].send(held.pop(0))
+
+    def answered(runs: int) -> int:
+        """How many messages are held when so many runs have come to their end."""
+        ends = 0
+        while ends < runs:
+            page.wait_for_timeout(100)
+            ends = sum(ForwardMsg.FromString(message).WhichOneof("type") == "script_finished" for message in held)
+        return len(held)
+
+    page.route_web_socket(re.compile("/_stcore/stream"), connect)
+    page.goto(studio.url)
+    page.locator("[data-test-script-state=notRunning]").wait_for()
+    page.get_by_text("64 × 64, 8 steps, 1 picture").click()
+    page.get_by_label("Size").click()
+    late = True
+    page.get_by_role("option", name="192 × 192 square", exact=True).click()
+    first = answered(1)
+    page.get_by_label("Pictures").click()
+    page.get_by_role("option", name="4", exact=True).click()
+    answered(2)
+    let_through(first)
+    page.get_by_text("192 × 192, 8 steps, 1 picture").wait_for()
+    page.get_by_role("slider", name="Steps").focus()
+    page.keyboard.press("End")
+    answered(2)
+    late = False
+    let_through(len(held))
+    page.get_by_text("192 × 192, 64 steps, 4 pictures").wait_for()
+    page.get_by_role("link", name="Edit").click()
+    page.get_by_text("192 × 192, 64 steps, 4 pictures").click()
+    page.get_by_role("slider", name="Steps").and_(page.locator("[aria-valuetext='64']")).wait_for()
+    context.close()
 
 
 def test_stop_in_the_middle(visit: Callable):

@@ -13,7 +13,7 @@ from app.catalogue import Model
 from app.edit import Start
 from app.engine import Loaded, Status
 from app.request import MAX_PROMPT, Request
-from app.studio import easel, session, wish
+from app.studio import easel, memory, session, wish
 from app.studio.component import component
 from app.studio.draw import said, sentence
 from maskgil import repaint
@@ -44,9 +44,10 @@ Begin = Callable[[Loaded, Image.Image, Request], tuple[Start, str]]
 def page() -> None:
     model = session.model()
     state = st.session_state
-    for key, value in ((WORDS, ""), (SHARE, 0.4)):
-        state[key] = state.get(key, value)
-    state[WORDS] = state.pop(BROUGHT_WORDS, state[WORDS])
+    memory.keep(WORDS, "")
+    memory.keep(SHARE, 0.4)
+    if BROUGHT_WORDS in state:
+        state[WORDS] = state.pop(BROUGHT_WORDS)
     st.title("Paint over it.", anchor=False)
     left, right = st.columns(2, gap="large")
     with left:
@@ -83,7 +84,7 @@ def brush(model: Model) -> None:
     component("brush")(key=_brush(rows, columns), data=data, on_cells_change=lambda: None)
     with st.form("edit", border=False, enter_to_submit=True), st.container(horizontal=True):
         st.text_input(
-            "What should be there", key=WORDS, max_chars=MAX_PROMPT, label_visibility="collapsed",
+            "What should be there", key=memory.widget(WORDS), max_chars=MAX_PROMPT, label_visibility="collapsed",
             placeholder="what the whole picture shows then",
         )  # fmt: skip
         paint = {"on_click": _begin, "args": (model, _brushed)}
@@ -97,7 +98,7 @@ def brush(model: Model) -> None:
         )
     extend(model, image)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.slider("or change this share of all", 0.1, 0.9, step=0.1, key=SHARE, width=220)
+        st.slider("or change this share of all", 0.1, 0.9, step=0.1, key=memory.widget(SHARE), width=220)
         st.button("Vary", icon=":material/shuffle:", on_click=_begin, args=(model, _varied))
 
 

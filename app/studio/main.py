@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image, ImageColor
 
-from app.studio import draw, edit, gallery, models, session, speak, wish
+from app.studio import draw, edit, gallery, memory, models, session, speak, wish
 
 
 def icon() -> Image.Image:
@@ -29,7 +29,6 @@ try:
 except ValueError as error:
     st.error(f"**The studio cannot be opened.** {draw.sentence(error)}", icon=":material/error:")
     st.stop()
-wish.keep()
 rooms = [
     st.Page(draw.page, title="Draw", icon=":material/brush:", url_path="draw", default=True),
     st.Page(speak.page, title="Speak", icon=":material/mic:", url_path="speak"),
@@ -38,4 +37,8 @@ rooms = [
     st.Page(models.page, title="Models", icon=":material/deployed_code:", url_path="models"),
 ]
 st.session_state[session.ROOMS] = {room.url_path or "draw": room for room in rooms}
-st.navigation(rooms, position="top").run()
+room = st.navigation(rooms, position="top")
+memory.begin(room.url_path)
+wish.keep()
+room.run()
+memory.end()

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app.catalogue import Model
-from app.studio import session, wish
+from app.studio import memory, session, wish
 from app.studio.component import component
 
 PAUSES = {0.3: "0.3 s · quick", 0.5: "0.5 s", 0.7: "0.7 s · patient", 1.0: "1 s"}
@@ -12,7 +12,7 @@ PAUSES = {0.3: "0.3 s · quick", 0.5: "0.5 s", 0.7: "0.7 s · patient", 1.0: "1 
 def show(model: Model) -> None:
     """The microphone, the words, the pictures, and what of the settings matters while one speaks."""
     state = st.session_state
-    state.setdefault("pause", 0.3)
+    memory.keep("pause", 0.3)
     loaded = session.loaded(model)
     width, height = state[wish.key("size")] if state.get(wish.key("size")) in loaded.sizes else loaded.sizes[0]
     mode = state[wish.key("mode")] if loaded.model.has_twin else "mar"
@@ -33,4 +33,6 @@ def show(model: Model) -> None:
     }
     component("microphone")(key="microphone", data=settings)
     wish.settings(loaded, several=False)  # what is said is one picture, which goes on
-    st.select_slider("A sentence ends after", list(PAUSES), key="pause", format_func=PAUSES.get, width=280)
+    st.select_slider(
+        "A sentence ends after", list(PAUSES), key=memory.widget("pause"), format_func=PAUSES.get, width=280
+    )

@@ -4,7 +4,7 @@ import streamlit as st
 
 from app.catalogue import Model
 from app.request import MAX_PROMPT
-from app.studio import easel, microphone, session, wish
+from app.studio import easel, memory, microphone, session, wish
 from app.studio.draw import said
 
 EASEL = "speak"
@@ -46,11 +46,11 @@ def record(model: Model) -> None:
 
 def mend(model: Model) -> None:
     """The words that were heard, to correct them."""
-    if TRANSCRIPT not in st.session_state:
+    memory.keep(TRANSCRIPT, None)
+    if st.session_state[TRANSCRIPT] is None:
         return
-    st.session_state[TRANSCRIPT] = st.session_state[TRANSCRIPT]
     with st.form("mend", border=False, enter_to_submit=True):
-        st.text_input("I heard", key=TRANSCRIPT, max_chars=MAX_PROMPT)
+        st.text_input("I heard", key=memory.widget(TRANSCRIPT), max_chars=MAX_PROMPT)
         st.form_submit_button("Draw again", icon=":material/brush:", on_click=_draw, args=(model.name,))
 
 

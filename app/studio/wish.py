@@ -9,7 +9,7 @@ import streamlit as st
 
 from app.engine import Loaded
 from app.request import MAX_PROMPT, MAX_SEED, ORDERS, SAMPLERS, Request, any_seed
-from app.studio import session
+from app.studio import memory, session
 
 STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}
 PICTURES = (1, 2, 4, 6, 9)
@@ -52,14 +52,16 @@ def key(name: str) -> str:
     return f"wish {name}"
 
 
+def shown(name: str, *shape: Any) -> str:
+    """The key of a setting, for the widget that shows it with these choices."""
+    return memory.widget(key(name), *shape)
+
+
 def keep() -> None:
     """Give every setting its default, and keep those whose widget is in another room: call it in each run."""
-    state = st.session_state
-    for name, value in {**DEFAULTS, "seed": any_seed()}.items():
-        state[key(name)] = state.get(key(name), value)
-    state[NEW_SEED] = state.get(NEW_SEED, True)
-    if key("size") in state:
-        state[key("size")] = state[key("size")]
+    for name, value in {**DEFAULTS, "size": None, "seed": any_seed()}.items():
+        memory.keep(key(name), value)
+    memory.keep(NEW_SEED, True)
 
 
 def fill(request: Request) -> None:
@@ -126,37 +128,38 @@ def _widgets(loaded: Loaded, tokens: int, several: bool) -> None:
     sizes = loaded.sizes
     now = {name: st.session_state[key(name)] for name in DEFAULTS}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.selectbox("Size", sizes, key=key("size"), format_func=_size_name, width=170)
+        st.selectbox("Size", sizes, key=shown("size", sizes), format_func=_size_name, width=170)
         if several:
-            st.selectbox("Pictures", sorted({*PICTURES, now["n"]}), key=key("n"), width=100)
+            numbers = sorted({*PICTURES, now["n"]})
+            st.selectbox("Pictures", numbers, key=shown("n", numbers), width=100)
     if loaded.model.has_twin:
         st.segmented_control(
-            "Drawn by", list(MODES), key=key("mode"), format_func=MODES.get, required=True, help=HELP["mode"]
+            "Drawn by", list(MODES), key=shown("mode"), format_func=MODES.get, required=True, help=HELP["mode"]
         )
     else:
         st.caption("Drawn by MaskGIL: this model has no autoregressive twin, which could begin the picture.")
     alone = now["mode"] == "ar"  # the twin, which takes a step for each token, in their order
     if now["mode"] == "hybrid":
-        st.slider("Tokens by the twin", 0, tokens, key=key("ar_tokens"), help=HELP["ar_tokens"])
+        st.slider("Tokens by the twin", 0, tokens, key=shown("ar_tokens", tokens), help=HELP["ar_tokens"])
     steps = sorted({*STEPS, now["steps"]})
     st.select_slider(
-        "Steps", steps, key=key("steps"), format_func=lambda n: STEPS.get(n, str(n)), help=HELP["steps"], disabled=alone
-    )
+        "Steps", steps, key=shown("steps", steps), format_func=lambda n: STEPS.get(n, str(n)), help=HELP["steps"],
+        disabled=alone,
+    )  # fmt: skip
     low, high = min(1.0, now["guidance"]), max(10.0, now["guidance"])
-    st.slider("Guidance", low, high, step=0.5, key=key("guidance"), help=HELP["guidance"])
+    st.slider("Guidance", low, high, step=0.5, key=shown("guidance", low, high), help=HELP["guidance"])
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.number_input("Seed", 0, MAX_SEED, step=1, key=key("seed"), help=HELP["seed"], width=190)
-        st.toggle("a new one each time", key=NEW_SEED)
-    st.text_input("Without", key=key("negative"), max_chars=MAX_PROMPT, help=HELP["negative"])
+        st.number_input("Seed", 0, MAX_SEED, step=1, key=shown("seed"), help=HELP["seed"], width=190)
+        st.toggle("a new one each time", key=memory.widget(NEW_SEED))
+    st.text_input("Without", key=shown("negative"), max_chars=MAX_PROMPT, help=HELP["negative"])
     st.slider(
-        "Guide from ... to ...", 0.0, 1.0, step=0.05, key=key("interval"), help=HELP["interval"], disabled=alone
+        "Guide from ... to ...", 0.0, 1.0, step=0.05, key=shown("interval"), help=HELP["interval"], disabled=alone
     )
-    st.slider(
-        "Temperature", 0.0, max(2.0, now["temperature"]), step=0.05, key=key("temperature"), help=HELP["temperature"]
-    )
-    st.selectbox("Order", ORDERS, key=key("order"), help=HELP["order"], disabled=alone)
+    hottest = max(2.0, now["temperature"])
+    st.slider("Temperature", 0.0, hottest, step=0.05, key=shown("temperature", hottest), help=HELP["temperature"])
+    st.selectbox("Order", ORDERS, key=shown("order"), help=HELP["order"], disabled=alone)
     st.selectbox(
-        "Sampler", list(SAMPLERS), key=key("sampler"), help=HELP["sampler"], disabled=alone, on_change=_take_sampler
+        "Sampler", list(SAMPLERS), key=shown("sampler"), help=HELP["sampler"], disabled=alone, on_change=_take_sampler
     )
 
 
