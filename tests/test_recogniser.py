@@ -139,6 +139,18 @@ def test_the_recipe_is_whole_and_small(folder):
     assert whole.batch_at(0)["mel"].shape[1] == PAIR
 
 
+def test_training_goes_on_from_an_exported_recogniser(folder, tmp_path):
+    begun = recipe(folder, steps=3)
+    begun.export(begun.players[0].module, tmp_path / "begun")
+    further = recipe(folder, steps=3, init=tmp_path / "begun")
+    whole, half = (one.players[0].module.whisper.state_dict() for one in (begun, further))
+    assert all(torch.allclose(value, half[name], atol=1e-2) for name, value in whole.items())
+    assert further.batch_at.tokens == begun.batch_at.tokens
+    assert 0 <= begun.batch_at.pieces - further.batch_at.pieces <= 1  # the last piece may happen to be a word
+    with pytest.raises(ValueError, match="no recogniser"):
+        recipe(folder, steps=3, init=tmp_path / "absent")
+
+
 class Fixed:
     """A scribe of one sentence."""
 

@@ -43,8 +43,8 @@ from train.likeness import Likeness
 from train.loop import Player, Recipe
 from train.optim import OptimConfig
 from train.scenes.captions import caption
-from train.scenes.facts import PARTS, cells
-from train.scenes.layout import BACKGROUNDS, STYLES, Scene
+from train.scenes.facts import cells, kinds
+from train.scenes.layout import Scene
 from train.scenes.render import render
 from train.scenes.sprites import Sprites, things
 
@@ -381,9 +381,7 @@ def method_recipe(
             raise ValueError(
                 f"teacher={teacher} reads codes of its tokenizer, which {cache} does not hold: make it with codes="
             )
-    kinds = (len(things()) + 1, PARTS)
-    if continuous:
-        kinds += (len(BACKGROUNDS), len(STYLES))
+    asked = kinds() if continuous else kinds()[:2]  # of codes as the measurements of train.reproduce were made
 
     def export(average: Method, folder: Path) -> None:
         kind = "emigm" if continuous else "maskgil"
@@ -394,7 +392,7 @@ def method_recipe(
         steps=steps,
         players=(
             Player(
-                Method(generator, encoder, 0.0, repeats, kinds if layout else (), guess, teaches),
+                Method(generator, encoder, 0.0, repeats, asked if layout else (), guess, teaches),
                 MethodLoss(framework, layout=layout, things_first=things_first),
                 OptimConfig(lr=lr, muon_lr=muon_lr, betas=(0.9, 0.95), warmup=50, decay=0.5),
             ),

@@ -40,7 +40,7 @@ from train.objectives import (
 from train.optim import OptimConfig
 from train.perceptual import Observer, load_observer, observer_loss, save_observer
 from train.scenes.captions import sentences
-from train.scenes.facts import PARTS, FactReader, facts_loss
+from train.scenes.facts import FactReader, facts_loss, kinds
 from train.scenes.reader import Reader, reader_loss, save_reader
 from train.scenes.sprites import things
 
@@ -209,7 +209,7 @@ def scenes_generator(
         encoder = BundledEncoder.load(text_encoder or "runs/scenes-text/export").train()
         generator = MaskGIL(PRESETS["scenes"])
     encoder.requires_grad_(not frozen)
-    model = LaidOut(TextDriven(generator, encoder), (len(things()) + 1, PARTS))
+    model = LaidOut(TextDriven(generator, encoder), kinds())
 
     def export(average: LaidOut, folder: Path) -> None:
         text, maskgil = average.driven.text_encoder, average.driven.generator
@@ -270,7 +270,7 @@ def scenes_ar(
         checkpoint.save(folder, twin, twin.kind, twin.config.to_dict(), **hashes)
 
     objective = NextToken(layout=0.5, near=near_codes(codes.quantize.codebook().detach()))
-    model = LaidOut(TextDriven(twin, encoder), (len(things()) + 1, PARTS))
+    model = LaidOut(TextDriven(twin, encoder), kinds())
     return Recipe(
         name="scenes-ar",
         steps=steps,
@@ -379,11 +379,15 @@ def scenes_method(
     )  # fmt: skip
 
 
-def whisper_scenes(corpus: str = "runs/spoken/corpus", steps: int = 2000, seconds: float = 180.0) -> Recipe:
-    """The bundled recogniser, on what python -m train.spoken.corpus prepared; `seconds` of speech a batch."""
+def whisper_scenes(
+    corpus: str = "runs/spoken/corpus", steps: int = 2000, seconds: float = 180.0, init: str = "",
+    real: int = 2,
+) -> Recipe:  # fmt: skip
+    """The bundled recogniser, on what python -m train.spoken.corpus prepared; `seconds` of speech a batch. init= goes
+    on from another, whose vocabulary stays; an epoch hears each recording of a person `real` times."""
     from train.spoken import recogniser  # Whisper takes a second to import, which no other recipe needs
 
-    return recogniser.recipe(Path(corpus), steps, seconds)
+    return recogniser.recipe(Path(corpus), steps, seconds, Path(init) if init else None, real)
 
 
 def _large(name: str, preset: str, data: str, init: str, valid: str, options: Options) -> Recipe:

@@ -44,6 +44,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from maskgil import checkpoint
 from maskgil.diffusion_head import DDPM, DPMSolver
+from maskgil.emigm import Blocks
 from maskgil.generator import MaskGIL
 from maskgil.guidance import Guidance
 from maskgil.hybrid import Prefix
@@ -101,6 +102,7 @@ class Small:
 
     merged  codes of the tokenizer that are left when similar ones count as one (0: all)
     qk_norm, norm  of MaskGIL's trunk (maskgil/config.py)
+    blocks  of eMIGM's trunk (maskgil/emigm.py)
     """
 
     method: str
@@ -111,6 +113,7 @@ class Small:
     merged: int = 0
     qk_norm: str = "rms"
     norm: str = "pre"
+    blocks: Blocks = "vit"
 
     @property
     def latents(self) -> bool:
@@ -303,8 +306,11 @@ FINDINGS: tuple[Finding, ...] = (
     ),
     Finding(
         "trunks-codes", "eMIGM: a masked autoencoder before a single encoder (here: codes)",
-        (_maskgil("MAE", {"qk_norm": "", "norm": ""}, trunk="mae"), _maskgil("single")),
-        (Claim("distance", "MAE", "single"),),
+        # The paper's blocks, and MaskGIL's own, of which "single" is made.
+        (_maskgil("MAE", {"qk_norm": "", "norm": ""}, trunk="mae"),
+         _maskgil("MAE of llama blocks", {"qk_norm": "", "norm": "", "blocks": "llama"}, trunk="mae"),
+         _maskgil("single")),
+        (Claim("distance", "MAE", "single"), Claim("distance", "MAE of llama blocks", "single")),
     ),
     Finding(
         "truncation-codes", "eMIGM: t_min 0.2 before 0; 0.4 no better than 0 (here: codes)",
@@ -461,8 +467,10 @@ def _numbers(seeds: dict[int, dict[str, float]], metrics: list[str]) -> str:
 
 def _plain(arm: Arm) -> Any:
     """What the arm computes, without its name, as JSON gives it back."""
-    return json.loads(json.dumps({"model": arm.model if isinstance(arm.model, str) else asdict(arm.model),
-                                  "draw": asdict(arm.draw)}))  # fmt: skip
+    model = arm.model if isinstance(arm.model, str) else asdict(arm.model)
+    if isinstance(model, dict) and model["blocks"] == "vit":
+        del model["blocks"]  # most arms were measured before there were others
+    return json.loads(json.dumps({"model": model, "draw": asdict(arm.draw)}))
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -604,6 +612,7 @@ class Bench:
             seed=seed,
             codes=0 if small.latents else tokenizer.config.codebook_size,
             layout=0.5,
+            blocks=small.blocks,
             **{name: value for name in ("qk_norm", "norm") if not small.latents and (value := getattr(small, name))},
         )
         batch_at = recipe.batch_at if group is None else Grouped(recipe.batch_at, group)

@@ -69,6 +69,11 @@ def cells(scenes: Sequence[Scene]) -> dict[str, Int[Tensor, "B N"]]:
     }
 
 
+def kinds() -> tuple[int, int, int, int]:
+    """How many answers each of `cells` has, in their order; no thing is one, too."""
+    return len(things()) + 1, PARTS, len(BACKGROUNDS), len(STYLES)
+
+
 class FactReader(nn.Module):
     """A text encoder and, while it learns to read, a head over its states: a fact holds if some token tells it.
 

@@ -33,6 +33,15 @@ def learn(texts: Iterable[str], words: Iterable[str], merges: int = 300) -> tupl
     return Vocabulary(tokens + whole), pieces
 
 
+def pieces_of(vocabulary: Vocabulary, words: Iterable[str]) -> int:
+    """How many of a learned vocabulary's tokens are pieces: those before the whole words that it ends with."""
+    whole = {" " + word for word in words}
+    count = len(vocabulary.tokens)
+    while vocabulary.tokens[count - 1] in whole:
+        count -= 1
+    return count
+
+
 def _merged(parts: list[str], left: str, right: str) -> list[str]:
     result: list[str] = []
     for part in parts:

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from whisper.model import ModelDimensions, Whisper, disable_sdpa
 
 from speech.encoder import PAIR, encode
+from speech.transcriber import OwnScribe, Transcriber
 from speech.vocabulary import END, LETTERS, Vocabulary
 from train.loop import Player, Recipe, save_whole
 from train.optim import OptimConfig
 from train.scenes.captions import known_words
 from train.spoken.batches import IGNORED, SpokenBatches
 from train.spoken.corpus import Corpus, spoken
-from train.spoken.pieces import learn
+from train.spoken.pieces import learn, pieces_of
 
 SMALL = ModelDimensions(
     n_mels=PAIR,
@@ -107,15 +108,32 @@ def export(model: Recogniser, vocabulary: Vocabulary, folder: Path) -> None:
 
 def vocabulary_of(corpus: Corpus) -> tuple[Vocabulary, int]:
     """The grammar's words whole, and pieces of all that the corpus says."""
-    words = {part for word in known_words() for part in spoken(word).split()}
-    return learn((clip.text for clip in corpus.clips), words)
+    return learn((clip.text for clip in corpus.clips), grammar_words())
 
 
-def recipe(corpus: Path, steps: int, seconds: float = 180.0) -> Recipe:
-    """The bundled recogniser, from a corpus that `python -m train.spoken.corpus` prepared."""
-    vocabulary, pieces = vocabulary_of(Corpus(corpus))
+def grammar_words() -> set[str]:
+    """Every word that a caption may have, as it is said."""
+    return {part for word in known_words() for part in spoken(word).split()}
+
+
+def recipe(corpus: Path, steps: int, seconds: float = 180.0, init: Path | None = None, real: int = 2) -> Recipe:
+    """The bundled recogniser, from a corpus that `python -m train.spoken.corpus` prepared.
+
+    `real`: how often an epoch hears each recording of a person. `init`: a folder that `export` wrote, to go on from;
+    its vocabulary stays, and the speller begins anew. Raises ValueError when it is none.
+    """
     torch.manual_seed(0)
-    model = Recogniser(replace(SMALL, n_vocab=len(vocabulary)))
+    if init is None:
+        vocabulary, pieces = vocabulary_of(Corpus(corpus))
+        model = Recogniser(replace(SMALL, n_vocab=len(vocabulary)))
+    else:
+        begun = Transcriber.load(init).scribe
+        if not isinstance(begun, OwnScribe):
+            raise ValueError(f"init={init} is a released Whisper: go on from a folder with a tokens.json, as ours has")
+        vocabulary = begun.vocabulary
+        pieces = pieces_of(vocabulary, grammar_words())
+        model = Recogniser(begun.model.dims)
+        model.whisper.load_state_dict(begun.model.state_dict())
     return Recipe(
         name="whisper-scenes",
         steps=steps,
@@ -126,7 +144,7 @@ def recipe(corpus: Path, steps: int, seconds: float = 180.0) -> Recipe:
                 OptimConfig(lr=2e-3, muon_lr=0.02, warmup=150, decay=0.5, weight_decay=0.01),
             ),
         ),
-        batch_at=SpokenBatches(str(corpus), vocabulary.tokens, pieces, seconds),
+        batch_at=SpokenBatches(str(corpus), vocabulary.tokens, pieces, seconds, real=real),
         ema=0.997,
         save_every=250,
         sample_every=10**9,
