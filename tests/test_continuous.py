@@ -340,6 +340,16 @@ def test_the_tokenizer_recipe_exports_a_scaled_tokenizer(tmp_path):
     assert model.config.scale != 1 and (tmp_path / "samples" / "0000002.png").is_file()
 
 
+@pytest.mark.parametrize("blocks", ["vit", "llama"])
+def test_a_masked_autoencoder_of_codes_is_made_of_the_blocks_that_are_asked_for(blocks, tmp_path):
+    scene_words(tmp_path / "words")
+    (tmp_path / "cache.json").write_text(json.dumps({"tokenizer": "any"}))
+    sizes = 1, 1, 1e-3, None, 16, 2, 2, (1, 16)
+    asked = method("maskgil", trunk="mae")
+    recipe = method_recipe("tiny", asked, str(tmp_path), str(tmp_path / "words"), *sizes, blocks=blocks)
+    assert recipe.players[0].module.generator.trunk.config.blocks == blocks
+
+
 @pytest.mark.parametrize("trunk", ["mae", "single"])
 def test_a_text_driven_emigm_trains_and_is_published(trunk, cached, tokenizer, tmp_path, monkeypatch):
     words = tmp_path / "words"

@@ -2,6 +2,7 @@
 exported. Tiny models and six spoken sentences.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from speech.encoder import PAIR
 from speech.transcriber import Draft, OwnScribe, Transcriber
 from speech.vocabulary import END, NO_SPEECH, START
 from train.spoken.batches import IGNORED, SILENCE, SpokenBatches, _epoch
-from train.spoken.corpus import Corpus, Plan, prepare, spoken, unseen
+from train.spoken.corpus import FITS, Corpus, Plan, prepare, spoken, unseen
 from train.spoken.noise import KINDS, clip
 from train.spoken.recogniser import SMALL, Recogniser, RecogniserLoss, export, recipe, vocabulary_of
 from train.spoken.scores import Score, rate, table
@@ -73,6 +74,17 @@ def test_a_batch_is_a_function_of_its_number(batches):
     _, band, frames = first["mel"].shape
     assert band == PAIR and frames * len(first["mel"]) / 50 < 1.6 * batches.seconds
     assert (first["tokens"][:, 0] == START).all() and first["mel"].abs().max() <= 1
+
+
+def test_what_nearly_fills_the_recogniser_is_not_slowed_beyond_it(batches, tmp_path):
+    stop = round(FITS * RATE)
+    clip_ = {"text": "a cat", "voice": "real:1", "start": 0, "stop": stop}
+    (tmp_path / "index.json").write_text(json.dumps({"wanted": {}, "clips": [clip_]}))
+    np.save(tmp_path / "sound.npy", np.ones(stop, np.int16))
+    long = replace(batches, folder=str(tmp_path))
+    assert max(long(index)["mel"].shape[2] for index in range(24)) == 2 * SMALL.n_audio_ctx
+    with pytest.raises(ValueError, match="no more"):
+        prepare(tmp_path / "longer", replace(PLAN, longest=FITS + 1))
 
 
 def test_an_epoch_hears_every_clip_once_and_some_silence(batches):

@@ -362,7 +362,7 @@ def method_recipe(
     else:
         data = SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed)
         codes = codes or VQ_PRESETS["scenes"].codebook_size
-        generator = generator_for(framework, width, depth, heads, (8, 8), text, codes=codes, **maskgil)
+        generator = generator_for(framework, width, depth, heads, (8, 8), text, codes=codes, blocks=blocks, **maskgil)
     hashes = {
         "tokenizer_hash": note["tokenizer"],
         "text_encoder_hash": checkpoint.fingerprint(encoder.identity()),

@@ -15,7 +15,7 @@ from speech.audio import RATE
 from speech.encoder import log_mel
 from speech.vocabulary import END, LETTERS, NO_SPEECH, START, Vocabulary
 from train.spoken.augment import cut, disturb, fit, mask, speed, warp
-from train.spoken.corpus import NOISE, REAL, Corpus
+from train.spoken.corpus import FITS, NOISE, REAL, Corpus
 from train.spoken.noise import KINDS, bank, heard
 
 IGNORED = -100  # where a target is padding
@@ -58,7 +58,9 @@ class SpokenBatches:
                 said.append(("", np.zeros(0, np.float32), draw))
             else:
                 sound = corpus.samples(corpus.clips[number])
-                said.append((corpus.clips[number].text, speed(sound, draw) if draw.random() < 0.7 else sound, draw))
+                other = speed(sound, draw) if draw.random() < 0.7 else sound
+                # Slowed down, what nearly fills the recogniser's reach would not fit.
+                said.append((corpus.clips[number].text, other if len(other) <= FITS * RATE else sound, draw))
         length = -(-(max(len(sound) for _, sound, _ in said) + round(MARGIN * RATE)) // STRIDE) * STRIDE
         sounds, tokens, letters = [], [], []
         for text, sound, draw in said:

@@ -25,6 +25,7 @@ from train.scenes.captions import sentences
 from train.spoken.voices import ESPEAK, FLITE, SPEAKABLE, TRAINING, Line, Voice, speak_all
 
 REAL, NOISE = "real", "noise"
+FITS = 9.75  # seconds of speech that a recogniser of 10 s takes, with a little silence around
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def prepare(folder: Path, plan: Plan, real: Path | None = None, noise: Path | No
 
     `real`: a folder of <speaker>-<chapter>-<number>.mp3 and transcripts.tsv (LibriSpeech's naming); `noise`: of wavs.
     """
+    if plan.longest > FITS:
+        raise ValueError(f"longest={plan.longest:g} s: the recogniser hears {FITS:g} s at once, choose no more")
     wanted = {"plan": asdict(plan), "real": real is not None, "noise": noise is not None}
     if (folder / "index.json").is_file():
         if json.loads((folder / "index.json").read_text())["wanted"] != wanted:
