@@ -34,7 +34,7 @@ from train.scenes.sprites import things
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = "/usr/bin/chromium"
 SECONDS = 400
-SENTENCE = "two dogs on the beach"  # the bundled recogniser, young as it is, hears carrots for cats
+SENTENCE = "two cats on the beach"
 SINGLE = {"a red apple": "apple", "a pumpkin": "pumpkin", "an elephant": "elephant"}  # said -> what is to be seen
 
 pytestmark = [
