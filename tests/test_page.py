@@ -334,6 +334,23 @@ def test_a_gallery_that_cannot_be_opened_is_said(house: houses.House, monkeypatc
     assert not page.exception and "cannot be used" in page.error[0].value
 
 
+def test_a_press_knows_what_was_set_in_a_room_that_is_left(house):
+    """Streamlit forgets it with the room, and a press comes before the page could bring it back."""
+    page = AppTest.from_string(
+        "import streamlit as st\n"
+        "from app.studio import wish\n"
+        "def press():\n"
+        "    st.session_state['asked'] = wish.read('scenes', 'a cat')\n"
+        "wish.keep()\n"
+        "st.button('Draw', on_click=press)\n"
+    ).run()
+    page.session_state["wish n"] = 4
+    page.run()
+    del page.session_state["wish n"]
+    assert button(page, "Draw").click().run().session_state["asked"].n == 4
+    assert not page.exception
+
+
 def restore(request: Request) -> AppTest:
     """The Draw page after this request was taken out of a picture."""
     page = AppTest.from_string(

@@ -37,6 +37,15 @@ def keep(key: str, default: Any) -> None:
         state[key] = kept[key]
 
 
+def value(key: str) -> Any:
+    """What a kept key is set to; also in a callback, which comes before its run keeps anything.
+
+    By then Streamlit has forgotten what was set in the room before.
+    """
+    state = st.session_state
+    return state[key] if key in state else state[KEPT][key]
+
+
 def widget(key: str, *shape: Any) -> str:
     """The key, for the widget that shows it. `shape`: its choices or range; with others it is another widget."""
     state = st.session_state

@@ -86,13 +86,13 @@ def read(model: str, prompt: str) -> Request:
     To be called in a callback: a seed cannot change once its widget is drawn.
     """
     state = st.session_state
-    values = {name: state[key(name)] for name in DEFAULTS} | {"prompt": prompt.strip(), "model": model}
-    if state[NEW_SEED]:
+    values = {name: memory.value(key(name)) for name in DEFAULTS} | {"prompt": prompt.strip(), "model": model}
+    if memory.value(NEW_SEED):
         state[key("seed")] = any_seed()
     values["negative"] = values["negative"].strip()
     if values["mode"] != "hybrid":
         values["ar_tokens"] = None
-    return Request(**values, seed=state[key("seed")], size=state.get(key("size")))
+    return Request(**values, seed=memory.value(key("seed")), size=memory.value(key("size")))
 
 
 def settings(loaded: Loaded, several: bool = True) -> None:
