@@ -93,6 +93,9 @@ def serve(address: str, port: int) -> int:
             "client.toolbarMode": "minimal",
             "client.showErrorDetails": "none",
             "logger.hideWelcomeMessage": True,
+            # Streamlit would walk every object in memory after each run of a page, in every one of its looks at a job:
+            # 0.3 s with the models loaded, in which nothing else runs. Python collects by itself when it must.
+            "runner.postScriptGC": False,
         }
     )
     return 0

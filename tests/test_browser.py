@@ -48,10 +48,20 @@ bundled = pytest.mark.skipif(
 )
 
 
+# `python -m app`, which notes each walk of Python's collector over all objects in a file
+COUNTED = """
+import gc, runpy, sys
+log = open(sys.argv.pop(1), "a", buffering=1)
+gc.callbacks.append(lambda phase, about: phase == "stop" and about["generation"] == 2 and log.write("walk\\n"))
+runpy.run_module("app", run_name="__main__", alter_sys=True)
+"""
+
+
 class Studio:
     """A server of its own, on a free port."""
 
     def __init__(self, weights: Path, gallery: Path):
+        self.walks = gallery.with_suffix(".walks")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -60,7 +70,7 @@ class Studio:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "app", "ui", *self.arguments]
+        command = [sys.executable, "-c", COUNTED, str(self.walks), "ui", *self.arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         until(self.healthy)
@@ -309,6 +319,23 @@ def test_brush_over_a_part_and_the_rest_stays(visit: Callable):
     page.get_by_text("nothing is brushed").wait_for()
     page.get_by_role("button", name="Paint").click()
     page.get_by_text("Nothing is brushed: paint over what should change.").wait_for()
+
+
+def test_looking_at_a_drawing_does_not_hold_it_up(visit: Callable, studio: Studio):
+    """Streamlit can have Python walk over every object in memory after each run of a page, 0.3 s in which nothing is
+    drawn; a page that looks at a job runs five times a second."""
+    page = visit()
+    runs: list[bytes] = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda sent: runs.append(sent)))
+    page.reload()
+    before = studio.walks.read_text().count("walk")
+    draw_long(page, "a red cat", 4)
+    watched = len(runs)
+    page.wait_for_timeout(2000)
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Nothing was kept").wait_for()
+    assert len(runs) - watched >= 4  # it was looked at
+    assert studio.walks.read_text().count("walk") - before <= len(runs) // 4
 
 
 def test_two_visitors_do_not_see_each_other(visit: Callable):

@@ -191,6 +191,8 @@ def scenes_generator(
     `init`: a model folder to go on from. `text_encoder`: the encoder to begin with, if not that of `init`; the
     generator is first fitted to it (fit_to_encoder). `frozen`: the encoder stays as it is, so that a twin can be
     trained on it at the same time. `compile`: a fifth faster where there is a C++ compiler.
+
+    What goes on from `init` meets other pictures, captions and masks than what `init` came from.
     """
     torch.manual_seed(0)
     tokenizer_hash = json.loads((Path(cache) / "cache.json").read_text())["tokenizer"]
@@ -203,11 +205,12 @@ def scenes_generator(
             raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_hash}, {init} was trained on {wanted}")
         encoder = BundledEncoder.load(text_encoder or folder / "text_encoder").train()
         generator = checkpoint.load(folder / "generator", "maskgil").train()
+        seed = int(checkpoint.fingerprint(generator.state_dict()), 16) % 2**31
         if text_encoder:
             fit_to_encoder(generator, BundledEncoder.load(folder / "text_encoder"), encoder, sentences(2000, seed=5))
     else:
         encoder = BundledEncoder.load(text_encoder or "runs/scenes-text/export").train()
-        generator = MaskGIL(PRESETS["scenes"])
+        generator, seed = MaskGIL(PRESETS["scenes"]), 0
     encoder.requires_grad_(not frozen)
     model = LaidOut(TextDriven(generator, encoder), kinds())
 
@@ -229,7 +232,8 @@ def scenes_generator(
         name="scenes-generator",
         steps=steps,
         players=(Player(model, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),),
-        batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=3 if init else 2),
+        batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed),
+        seed=seed,
         compile=compile,
         ema=0.995,
         save_every=200,
