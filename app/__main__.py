@@ -202,6 +202,8 @@ def draw(command: _Drawing, prompt: str) -> None:
         for text in (prompt, command.negative):
             if text.strip():
                 names.number(text)
+    if (read := model.vocabulary.written(prompt)) != prompt:
+        print(f"read as: {read}", file=sys.stderr)
     print(f"loading {model.name} ...", file=sys.stderr)
     from tqdm import tqdm  # after all that can be refused in no time
 

@@ -8,6 +8,7 @@ import difflib
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ class Thing(NamedTuple):
     name: str
     synonyms: tuple[str, ...] = ()
     say: tuple[str, ...] = ()
+    plural: str = ""
 
 
 class Piece(NamedTuple):
@@ -37,6 +39,9 @@ class Piece(NamedTuple):
 class Vocabulary:
     """`words` is every word that the model saw, in lower case. Empty means: a model for free text, all words known.
 
+    `aliases` are words that it reads as others, where they are no part of a longer name: "tree" as "pine tree", "bird"
+    as "parrot". `parts` are words that it saw only within a longer name: "pine".
+
     `sizes` are the pictures that it draws, (width, height), the usual one first: a list, or the buckets of `classes`.
     """
 
@@ -49,6 +54,8 @@ class Vocabulary:
     sizes: tuple[tuple[int, int], ...] = ()
     classes: tuple[int, ...] = ()
     words: frozenset[str] = field(default=frozenset(), repr=False)
+    aliases: dict[str, str] = field(default_factory=dict, repr=False, hash=False)
+    parts: frozenset[str] = field(default=frozenset(), repr=False)
 
     @classmethod
     def load(cls, folder: Path) -> "Vocabulary":
@@ -68,8 +75,10 @@ class Vocabulary:
         words = frozenset(str(word).lower() for word in values.get("words", ()))
         classes = bucket_classes(values)
         sizes = every_bucket(classes) if classes else [(int(w), int(h)) for w, h in values.get("sizes", ())]
-        examples = tuple(values.get("examples", ()))
-        return cls(**things, **names, examples=examples, sizes=tuple(sizes), classes=classes, words=words)
+        shown = {"examples": tuple(values.get("examples", ())), "sizes": tuple(sizes), "classes": classes}
+        aliases = {str(word).lower(): str(name) for word, name in values.get("aliases", {}).items()}
+        parts = frozenset(str(word).lower() for word in values.get("parts", ()))
+        return cls(**things, **names, **shown, words=words, aliases=aliases, parts=parts)
 
     @property
     def drawn(self) -> str:
@@ -81,22 +90,51 @@ class Vocabulary:
 
     def pieces(self, prompt: str) -> list[Piece]:
         """The prompt cut into words and what lies between them; the texts join to the prompt again."""
-        pieces, at = [], 0
+        pieces, at, whole = [], 0, self._whole(prompt)
         for match in PIECE.finditer(prompt):
             if match.start() > at:
                 pieces.append(Piece(prompt[at : match.start()], True))
-            pieces.append(Piece(match[0], all(self.knows(word) for word in WORD.findall(self.written(match[0])))))
+            words = WORD.findall(self._digits(match[0]))
+            lone = match.start() not in whole and match[0].lower() in self.parts
+            pieces.append(Piece(match[0], not lone and all(self.knows(word) for word in words)))
             at = match.end()
         if at < len(prompt):
             pieces.append(Piece(prompt[at:], True))
         return pieces
 
+    def _whole(self, prompt: str) -> set[int]:
+        """Where the words of longer names and of places begin."""
+        found = set()
+        for name in self._longer:
+            for match in name.finditer(prompt):
+                found.update(match.start() + word.start() for word in WORD.finditer(match[0]))
+        return found
+
+    @cached_property
+    def _longer(self) -> list[re.Pattern]:
+        names = [name for thing in self.objects for name in (thing.name, thing.plural, *thing.synonyms)]
+        names += [phrase for place in self.backgrounds for phrase in place.say]
+        split = [WORD.findall(name) for name in names]
+        between = r"s?[\W_]+"  # fire trucks, slices of pizza
+        return [re.compile(rf"\b{between.join(words)}s?\b", re.IGNORECASE) for words in split if len(words) > 1]
+
     def knows(self, word: str) -> bool:
         word = word.lower().replace("’", "'")
-        return not self.words or word in self.words or word.removesuffix("'s") in self.words
+        known = self.words | self.aliases.keys()
+        return not self.words or word in known or word.removesuffix("'s") in known
 
     def written(self, prompt: str) -> str:
-        """The prompt as the model learned to read it: "three d", where it knows the word, is "3d"."""
+        """The prompt as the model learned to read it: "three d", where it knows the word, is "3d", a "tree" a pine."""
+        if self.aliases:
+            whole = self._whole(prompt)
+
+            def meant(word: re.Match) -> str:
+                return word[0] if word.start() in whole else self.aliases.get(word[0].lower(), word[0])
+
+            prompt = WORD.sub(meant, prompt)
+        return self._digits(prompt)
+
+    def _digits(self, prompt: str) -> str:
         return SPOKEN_3D.sub("3d", prompt) if self.knows("3d") else prompt
 
     def unknown(self, prompt: str) -> list[str]:
@@ -104,11 +142,17 @@ class Vocabulary:
         return list(dict.fromkeys(piece.text for piece in self.pieces(prompt) if not piece.known))
 
     def nearest(self, word: str, n: int = 3) -> list[str]:
-        """Known words that are spelled like this one; names of what can be drawn before little words."""
-        things = (*self.objects, *self.backgrounds, *self.styles)
+        """Known words that are spelled like this one; names of what can be drawn before little words.
+
+        Of a word that says nothing alone, the names that it is a part of.
+        """
+        word, things = word.lower(), (*self.objects, *self.backgrounds, *self.styles)
+        if word in self.parts:
+            names = (name for thing in self.objects for name in (thing.name, *thing.synonyms))
+            return [name for name in names if word in name.split()][:n]
         names = {word for thing in things for name in (thing.name, *thing.synonyms) for word in name.lower().split()}
-        close = difflib.get_close_matches(word.lower(), sorted(names & self.words), n=n, cutoff=0.6)
-        return close or difflib.get_close_matches(word.lower(), sorted(self.words), n=n, cutoff=0.7)
+        close = difflib.get_close_matches(word, sorted(names & self.words), n=n, cutoff=0.6)
+        return close or difflib.get_close_matches(word, sorted(self.words), n=n, cutoff=0.7)
 
     def complaint(self, prompt: str) -> str:
         """One line on the words that the model does not know; empty when it knows all."""
@@ -123,5 +167,5 @@ class Vocabulary:
 def _thing(value: str | int | dict[str, Any]) -> Thing:
     if isinstance(value, dict):
         synonyms, say = (tuple(str(word) for word in value.get(key, ())) for key in ("synonyms", "say"))
-        return Thing(str(value["name"]), synonyms, say)
+        return Thing(str(value["name"]), synonyms, say, str(value.get("plural", "")))
     return Thing(str(value))

@@ -17,6 +17,7 @@ from app.ear import Ear
 from app.request import Request, parse_size
 from app.vocabulary import Vocabulary
 from speech.transcriber import Transcript
+from train.scenes.captions import sentences, vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -225,6 +226,26 @@ def test_three_d_is_known_where_3d_is():
     others = Vocabulary.from_dict({"words": ["a", "cat", "three"]})
     assert others.written("a three d cat") == "a three d cat" and others.unknown("a three d cat") == ["three d"]
     assert "".join(piece.text for piece in words.pieces("in three d!")) == "in three d!"
+
+
+def test_words_outside_the_grammar_are_read_as_names_and_parts_of_names_are_unknown():
+    words = Vocabulary.from_dict(vocabulary())
+    for said, read in (
+        ("a tree", "a pine tree"),
+        ("two Trees, among trees", "two pine trees, among trees"),
+        ("a pine tree and a truck", "a pine tree and a fire truck"),
+        ("a jack-o-lantern", "a jack-o-lantern"),
+        ("bunches of grapes", "bunches of grapes"),
+        ("a three d tree", "a 3d pine tree"),
+        ("two puppies and a bird", "two dogs and a parrot"),
+    ):
+        assert words.written(said) == read and words.written(read) == read and not words.unknown(said), said
+    for said, wrong in (("a hot dog in a hot desert", "hot"), ("a slice", "slice"), ("FIRE on a fire truck", "FIRE")):
+        assert wrong in words.unknown(said) and not words.complaint(f"a {words.nearest(wrong)[0]}"), said
+        assert len([piece for piece in words.pieces(said) if piece.text == wrong and not piece.known]) == 1, said
+    assert words.complaint("a slice") == "the model does not know 'slice' (did you mean slice of pizza?)"
+    for text in sentences(500, 3):  # what the grammar says stays as it is
+        assert words.written(text) == text.replace("three d ", "3d ") and not words.unknown(text)
 
 
 def test_sizes_are_read():

@@ -62,6 +62,8 @@ def said(model: Model, prompt: str) -> None:
         html.escape(text) if known else f"<mark>{html.escape(text)}</mark>" for text, known in words.pieces(prompt)
     )
     st.html(f'<div class="said">“{marked}”</div>')
+    if (read := words.written(prompt)) != prompt:
+        st.html(f'<div class="facts">read as “{html.escape(read)}”</div>')
     if complaint := words.complaint(prompt):
         st.caption(f":material/help: {sentence(complaint)} It draws the rest.")
 

@@ -3,7 +3,7 @@
 `caption` says one scene; `sentences` gives many, for vocabularies and for speech; `WORDS` are all words it can use.
 """
 
-import re
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -49,6 +49,10 @@ RELATION_PHRASES = {
 }
 MIRROR = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 JOIN = ("and", "with", "next to", "beside")
+KINDS = {
+    "bird": "parrot", "bug": "ladybug", "flower": "tulip", "fruit": "apple", "insect": "ladybug", "ship": "sailboat",
+    "toy": "teddy bear", "vegetable": "carrot", "vehicle": "car",
+}  # fmt: skip
 
 
 def _pick(options, rng: np.random.Generator) -> str:
@@ -67,12 +71,15 @@ def _noun(thing: Thing, plural: bool, rng: np.random.Generator) -> str:
         synonym = _pick(thing.synonyms, rng)
         if not plural:
             return synonym
-        if re.fullmatch(r"[a-z]+ of [a-z]+", synonym):
-            head, tail = synonym.split(" of ")
-            return f"{head}s of {tail}"
-        if not synonym.endswith(("s", "x", "sh", "ch", "y")):
-            return synonym + "s"
+        if several := _several(synonym):
+            return several
     return thing.plural if plural else thing.name
+
+
+def _several(synonym: str) -> str:
+    """Its plural; nothing where that is not an s more."""
+    head, of, tail = synonym.partition(" of ")
+    return "" if not of and head.endswith(("s", "x", "sh", "ch", "y")) else f"{head}s{of}{tail}"
 
 
 def group_phrase(thing: Thing, count: int, word: str, rng: np.random.Generator) -> str:
@@ -138,20 +145,60 @@ def sentences(n: int, seed: int) -> list[str]:
 
 
 @cache
-def known_words() -> frozenset[str]:
-    """Every word that the grammar can say."""
+def _frame_words() -> frozenset[str]:
+    """The words of the grammar around the names of things."""
     phrases: list[str] = [*OPENINGS, *JOIN, *COLOURS, "background", "an", "the", "left", "right"]
     for table in (NUMBERS, SIZE_WORDS, PLACE_PHRASES, STYLE_BEFORE, STYLE_AFTER, RELATION_PHRASES):
         phrases += [p for options in table.values() for p in options]
     phrases += [p.format(c="red") for p in COLOUR_PHRASES]
     phrases += ["on the left", "on the right"]
-    for thing in things():
-        phrases += [thing.name, thing.plural, *thing.synonyms, *(s + "s" for s in thing.synonyms)]
     return frozenset(word for phrase in phrases for word in phrase.split())
+
+
+def _names(thing: Thing) -> tuple[str, ...]:
+    return thing.name, thing.plural, *thing.synonyms, *filter(None, map(_several, thing.synonyms))
+
+
+@cache
+def known_words() -> frozenset[str]:
+    """Every word that the grammar can say."""
+    return _frame_words() | {word for thing in things() for name in _names(thing) for word in name.split()}
+
+
+def _lone_words() -> dict[str, str]:
+    """Words that the grammar says only within a longer name, as "tree" and "pine", to what one means by them alone.
+
+    That is a name which ends so, "pine tree" (of several one of the thing with most such names), or nothing.
+    """
+    names = [(thing, name.split()) for thing in things() for name in _names(thing)]
+    longer = {words[-1] for _, words in names if len(words) > 1}  # also "trees", which forests are among
+    alone = _frame_words() - longer | {words[0] for _, words in names if len(words) == 1}
+    ending = {word: [] for _, words in names for word in words if word not in alone}
+    for thing, words in names:
+        if words[-1] in ending and "of" not in words:
+            ending[words[-1]].append((thing, " ".join(words)))
+    meant = {word: Counter(thing for thing, _ in found).most_common(1) for word, found in ending.items()}
+    return {
+        word: next(name for thing, name in found if thing == meant[word][0][0]) if found else ""
+        for word, found in ending.items()
+    }
+
+
+def _others() -> dict[str, str]:
+    """What people say and the grammar does not, to a name: kinds of things, and puppies, of which it says no plural."""
+    plurals = {thing.name: thing.plural for thing in things()}
+    found = dict(KINDS) | {f"{kind}s": plurals[name] for kind, name in KINDS.items()}
+    for thing in things():
+        for synonym in thing.synonyms:
+            if not (" " in synonym or synonym.endswith("s") or _several(synonym)):
+                several = synonym[:-1] + "ies" if synonym.endswith("y") else synonym + "es"
+                found[several] = thing.plural
+    return {word: name for word, name in found.items() if word not in known_words()}
 
 
 def vocabulary() -> dict:
     """What the app tells people that the model can draw (`vocabulary.json` of a model folder)."""
+    lone = _lone_words()
     return {
         "objects": [
             {"name": t.name, "plural": t.plural, "synonyms": list(t.synonyms)} for t in things()
@@ -163,6 +210,8 @@ def vocabulary() -> dict:
         "relations": [p for options in RELATION_PHRASES.values() for p in options],
         "sizes": [list(s) for s in SIZES],
         "words": sorted(known_words()),
+        "aliases": dict(sorted(({word: name for word, name in lone.items() if name} | _others()).items())),
+        "parts": sorted(word for word, name in lone.items() if not name),
         "examples": [
             "two cats on the beach",
             "a red apple",
