@@ -22,7 +22,7 @@ from app.request import MODES, ORDERS, SAMPLERS, Request, any_seed, parse_size
 EXAMPLES = """\
 examples:
   python -m app generate "two cats on the beach" --out cats.png
-  python -m app generate "a red car at night" --n 4 --seed 7 --steps 16 --size 160x96
+  python -m app generate "a sailboat at night" --n 4 --seed 7 --steps 16 --size 160x96
   python -m app generate "a fox left of a castle" --mode hybrid --ar-tokens 32
   python -m app generate --model weights/imagenet-b --class "golden retriever" --sampler released
   python -m app listen speech.wav --out spoken.png
@@ -204,6 +204,8 @@ def draw(command: _Drawing, prompt: str) -> None:
                 names.number(text)
     if (read := model.vocabulary.written(prompt)) != prompt:
         print(f"read as: {read}", file=sys.stderr)
+    if note := model.vocabulary.note(prompt):
+        print(f"note: {note}", file=sys.stderr)
     print(f"loading {model.name} ...", file=sys.stderr)
     from tqdm import tqdm  # after all that can be refused in no time
 

@@ -163,6 +163,17 @@ class Vocabulary:
         close = list(dict.fromkeys(near for word in missing[:8] for near in self.nearest(word, 1)))
         return f"the model does not know {said}" + (f" (did you mean {', '.join(close)}?)" if close else "")
 
+    def note(self, prompt: str) -> str:
+        """One line on what the model takes otherwise than it is said, a colour before a thing; empty when nothing."""
+        colours = [place.name for place in self.backgrounds if f"on a {place.name} background" in place.say]
+        names = [name for thing in self.objects for name in (thing.name, thing.plural, *thing.synonyms) if name]
+        first = {WORD.findall(name.lower())[0] for name in (*names, *self.aliases)}
+        words, whole = list(WORD.finditer(prompt.lower())), self._whole(prompt)
+        for colour, thing in zip(words, words[1:], strict=False):
+            if colour[0] in colours and thing[0] in first and colour.start() not in whole:
+                return f"things have colours of their own: '{colour[0]}' is taken for the background"
+        return ""
+
 
 def _thing(value: str | int | dict[str, Any]) -> Thing:
     if isinstance(value, dict):

@@ -26,7 +26,7 @@ WIDE, PHONE = (1280, 860), (390, 844)  # CSS pixels, one to each of the file's
 SETTINGS = re.compile(r"^\d+ × \d+, .*, 1 picture$")  # the line that opens them
 PATIENCE = 120  # seconds for anything that must come
 MOST = 300_000  # bytes of a file
-PROMPTS = ("a bee on pink", "a pumpkin in the forest", "a red car at night", "three balloons in the sky",
+PROMPTS = ("a bee on pink", "a pumpkin in the forest", "a sailboat at night", "three balloons in the sky",
            "a penguin in the snow", "two cats on the beach")  # fmt: skip
 SAID = "two dogs on the beach"
 EDITED = "a penguin in the snow"  # what the brush goes over, ...

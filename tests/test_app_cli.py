@@ -248,5 +248,15 @@ def test_words_outside_the_grammar_are_read_as_names_and_parts_of_names_are_unkn
         assert words.written(text) == text.replace("three d ", "3d ") and not words.unknown(text)
 
 
+def test_a_colour_before_a_thing_is_noted():
+    words = Vocabulary.from_dict(vocabulary())
+    assert "'blue' is taken for the background" in words.note("a Blue car at night")
+    assert words.note("two green birds") and words.note("an orange pine tree")
+    for fine in ("a red apple", "a red heart on blue", "a car on a blue background", "an orange", "a white wall"):
+        assert not words.note(fine), fine
+    assert not [text for text in sentences(500, 4) if words.note(text)]
+    assert not Vocabulary().note("a blue car")
+
+
 def test_sizes_are_read():
     assert parse_size("160x96") == parse_size(" 160 × 96 ") == (160, 96)

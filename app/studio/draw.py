@@ -66,6 +66,8 @@ def said(model: Model, prompt: str) -> None:
         st.html(f'<div class="facts">read as “{html.escape(read)}”</div>')
     if complaint := words.complaint(prompt):
         st.caption(f":material/help: {sentence(complaint)} It draws the rest.")
+    if note := words.note(prompt):
+        st.caption(f":material/help: {sentence(note)}")
 
 
 def abilities(model: Model) -> None:
