@@ -68,7 +68,8 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Frame:
-    """The pictures of a job after one step. `nfe`: evaluations of the models that one picture has cost so far.
+    """The pictures of a job after one step. `nfe`: evaluations of the models that one picture has cost so far. The last
+    `revisions` of its steps revise what the others drew.
 
     `shown`: a picture of it is worth its decoding. Of the twin's steps, which decide one token each, that is the last
     and as many of the others as there are lines in a picture.
@@ -78,13 +79,14 @@ class Frame:
     of: int
     nfe: int
     canvas: Canvas
+    revisions: int = 0
     shown: bool = True
 
     @staticmethod
     def after(sketch: Sketch) -> "Frame":
         line, canvas = sketch.canvas.grid[1], sketch.canvas
         shown = sketch.done >= sketch.written or sketch.done % line == 0
-        return Frame(sketch.done, len(sketch.plan), sketch.nfe, canvas, shown)
+        return Frame(sketch.done, len(sketch.plan), sketch.nfe, canvas, sketch.revisions, shown)
 
 
 class Job:
@@ -349,6 +351,8 @@ class Engine:
         if asked is not None:
             request = replace(request, size=loaded.model.rounded(asked))
         request = request.fit(loaded.sizes, loaded.model.tokenizer.config.downsample)
+        if loaded.model.continuous or request.mode == "ar":
+            request = replace(request, revisions=0)  # it makes none, and its picture should not say otherwise
         if request.mode != "mar":
             loaded.pair()  # here, where it holds nobody up and a complaint reaches who asked
         if request.n > self._max_rows:

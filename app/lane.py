@@ -83,8 +83,13 @@ class Sketch:
     def over(self) -> bool:
         return self.done == len(self.plan)
 
+    @property
+    def revisions(self) -> int:
+        """How many steps of its plan are revisions: the last ones."""
+        return sum(len(step.doubted) > 0 for step in self.plan)
+
     def go_on(self, canvas: Canvas) -> None:
-        self.nfe += 1 + bool(len(self.plan[self.done].guided))
+        self.nfe += self.plan[self.done].each
         self.canvas, self.done = canvas, self.done + 1
         if self.done == self.written:
             self.twin = None  # and with it the cache of all that it wrote
@@ -105,6 +110,7 @@ def settings(request: Request, tokens: int) -> Settings:
         guidance=replace(sampler.guidance, scale=request.guidance, interval=request.interval),
         temperature=request.temperature,
         order=request.order,
+        revisions=request.revisions,
         prefix=prefix,
     )
 

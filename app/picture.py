@@ -51,6 +51,8 @@ def parameters(request: Request) -> str:
         "Model": request.model,
         "Temperature": f"{request.temperature:g}",
     }
+    if request.revisions:
+        settings["Revisions"] = request.revisions
     if request.size is not None:
         settings["Size"] = f"{request.size[0]}x{request.size[1]}"
     if request.interval != (0.0, 1.0):

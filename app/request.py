@@ -11,14 +11,15 @@ from typing import Any
 MAX_PROMPT = 1000
 MAX_PICTURES = 16
 MAX_STEPS = 256
+MAX_REVISIONS = 16
 MAX_SEED = 2**31 - 1
 MAX_SIDE = 99_999  # pixels: what `parse_size` reads
 ORDERS = ("confidence", "random", "halton", "raster")
 MODES = ("mar", "ar", "hybrid")
 # What the samplers of maskgil/pipeline.py do when nobody says otherwise (here without its imports).
 SAMPLERS: dict[str, dict[str, Any]] = {
-    "ours": {"guidance": 2.0, "interval": (0.1, 1.0), "temperature": 0.6},
-    "released": {"guidance": 4.0, "interval": (0.0, 1.0), "temperature": 1.0},
+    "ours": {"guidance": 2.0, "interval": (0.1, 1.0), "temperature": 0.6, "revisions": 1},
+    "released": {"guidance": 4.0, "interval": (0.0, 1.0), "temperature": 1.0, "revisions": 0},
 }
 PRESETS = {"fast": 4, "standard": 8, "fine": 16}
 
@@ -28,7 +29,8 @@ class Request:
     """One wish for `n` pictures of one prompt; picture i has the seed `seed + i`. `edit` says of a picture that was
     painted over how much of which. `mode` says who draws: MaskGIL (mar), its autoregressive twin (ar), or the twin the
     first `ar_tokens` tokens and MaskGIL the others (hybrid; None: half of them). `sampler` says how guidance grows over
-    the steps: not at all (ours), or from none to all of it (released).
+    the steps: not at all (ours), or from none to all of it (released). After the steps, each of the `revisions` decides
+    a quarter of MaskGIL's tokens anew, those that fit the others least (maskgil/decoding.py); vectors take none.
 
     Raises ValueError with what is wrong and what to do. What depends on the model (its sizes, its tokens) is
     checked by `fit`, once the model is known.
@@ -49,6 +51,7 @@ class Request:
     mode: str = "mar"
     ar_tokens: int | None = None
     sampler: str = "ours"
+    revisions: int = SAMPLERS["ours"]["revisions"]
 
     def __post_init__(self):
         for name, text in (("prompt", self.prompt), ("negative prompt", self.negative)):
@@ -62,6 +65,7 @@ class Request:
             raise ValueError("the prompt holds control characters, which no model reads: type it again as plain text")
         _within("seed", self.seed, 0, MAX_SEED)
         _within("steps", self.steps, 1, MAX_STEPS)
+        _within("revisions", self.revisions, 0, MAX_REVISIONS)
         _within("number of pictures", self.n, 1, MAX_PICTURES)
         _within("guidance", self.guidance, 0.0, 30.0, "1 is off and 2 is usual")
         _within("temperature", self.temperature, 0.0, 10.0, "0 is greedy and 1 is as the model has learned")
@@ -120,7 +124,7 @@ class Request:
         if not isinstance(values, dict):
             raise ValueError(f"settings are names with values, not a {type(values).__name__}")
         names = {f.name for f in fields(cls)}
-        known = {k: v for k, v in values.items() if k in names}
+        known = {"revisions": 0} | {k: v for k, v in values.items() if k in names}  # pictures from before had none
         if missing := {"prompt", "seed"} - known.keys():
             raise ValueError(f"{' and '.join(sorted(missing))} missing among the settings")
         try:
@@ -135,8 +139,8 @@ class Request:
             raise ValueError(
                 "size and interval must be pairs of numbers, guidance and temperature numbers, none of them endless"
             ) from None
-        if not all(isinstance(known.get(name, 0), int) for name in ("seed", "steps", "n")):
-            raise ValueError("seed, steps and number of pictures must be whole numbers")
+        if not all(isinstance(known.get(name, 0), int) for name in ("seed", "steps", "n", "revisions")):
+            raise ValueError("seed, steps, revisions and number of pictures must be whole numbers")
         if not isinstance(known.get("ar_tokens"), int | None):
             raise ValueError("the number of autoregressive tokens must be a whole number")
         texts = ("prompt", "model", "order", "negative", "edit", "mode", "sampler")

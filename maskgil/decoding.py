@@ -7,10 +7,15 @@ continuous tokens, inpainting and hybrid mode are all this loop:
     fill(paint, Canvas.blank(1, (16, 16), mask_id), parallel(256, steps=8))
     *_, prefix = fill(paint_twin, blank, raster(64)); fill(paint, prefix, parallel(192, steps=8))
 
+A revision is a step that first makes holes of the tokens that are least likely given the others. What was decided early
+was decided with little in view, and nothing else looks at it again: one stray piece makes its neighbours fit it. The
+model itself is the critic: it scores half of the tokens from the other half, and the other way round, as a masked
+language model scores a sentence (Salazar et al. 2020, 1910.14659); 2209.04439 trains a critic for the same end.
+
 Every quantity of a step belongs to a row, so that rows of different requests, at different steps, can share one call of
 the model (`Step.cat`). A step never asks the device anything.
 
-B rows, N tokens, C channels of a continuous token, G guided rows.
+B rows, N tokens, C channels of a continuous token, G guided rows, D doubted rows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -88,6 +93,9 @@ class Canvas:
         return Canvas(grid=canvases[0].grid, **joined)
 
 
+HALVES = 2  # evaluations that it takes to score every token
+
+
 @dataclass(frozen=True)
 class Step:
     """What one step does to each of its rows.
@@ -98,6 +106,8 @@ class Step:
     choice       size of the Gumbel noise on the confidences
     scale        guidance scale;  guided: the rows that have a null half. Their number is known to the host.
     seeds, index what the noise depends on: the row's seed, the step's number in the row's whole plan
+    doubted      the rows in which tokens are decided anew, known to the host;  doubt: how many of those that the row's
+                 plan has decided, whose first step was number since
     top_k        only the k likeliest codes (0 = all);  top_p: only the likeliest that make up p (1 = all); None = off
     priority     for Order.LISTED: the highest first
     """
@@ -111,6 +121,9 @@ class Step:
     guided: Int[Tensor, " G"]
     seeds: Int[Tensor, " B"]
     index: Int[Tensor, " B"]
+    doubted: Int[Tensor, " D"]
+    doubt: Int[Tensor, " D"]
+    since: Int[Tensor, " D"]
     top_k: Int[Tensor, " B"] | None = None
     top_p: Float[Tensor, " B"] | None = None
     priority: Float[Tensor, "B N"] | None = None
@@ -120,8 +133,15 @@ class Step:
 
     @property
     def evaluations(self) -> Int[Tensor, " B"]:
-        """Evaluations of the model that each row costs: 1, and 1 more where guided."""
-        return torch.ones_like(self.reveal).index_add_(0, self.guided, torch.ones_like(self.guided))
+        """Evaluations of the model that each row costs: 1, 1 more where guided, and those of doubt."""
+        once = torch.ones_like(self.reveal).index_add_(0, self.guided, torch.ones_like(self.guided))
+        return once.index_add_(0, self.doubted, torch.full_like(self.doubted, HALVES))
+
+    @property
+    def each(self) -> int:
+        """The same of a plan whose rows all cost as much, without asking the device."""
+        assert {len(self.guided), len(self.doubted)} <= {0, len(self)}, "pictures of one plan cost the same"
+        return 1 + bool(len(self.guided)) + HALVES * bool(len(self.doubted))
 
     @staticmethod
     def cat(steps: Sequence["Step"]) -> "Step":
@@ -129,8 +149,9 @@ class Step:
         first = [sum(len(step) for step in steps[:i]) for i in range(len(steps))]
         joined = {
             "orders": frozenset[Order]().union(*(step.orders for step in steps)),
-            "guided": torch.cat([step.guided + start for step, start in zip(steps, first, strict=True)]),
         }
+        for name in ("guided", "doubted"):
+            joined[name] = torch.cat([getattr(step, name) + start for step, start in zip(steps, first, strict=True)])
         for name, off in (("top_k", 0), ("top_p", 1.0), ("priority", 0.0)):
             joined[name] = _cat_optional([(len(step), getattr(step, name)) for step in steps], off)
         for field in fields(Step):
@@ -163,6 +184,8 @@ def advance(paint: Paint, canvas: Canvas, step: Step) -> Canvas:
     """One step: decides `step.reveal` holes of each row (all, if fewer are left) and touches no other token."""
     if len(step) != len(canvas):
         raise ValueError(f"the plan is for {len(step)} pictures, the canvas holds {len(canvas)}: give a seed for each")
+    if len(step.doubted):
+        canvas = _reopened(paint, canvas, step)
     early = _early(canvas, step)
     where = canvas.hole
     if step.orders != {Order.CONFIDENCE}:
@@ -181,6 +204,19 @@ def advance(paint: Paint, canvas: Canvas, step: Step) -> Canvas:
         grid=canvas.grid,
         revealed=torch.where(take, step.index[:, None], canvas.revealed),
         confidence=torch.where(take, confidence.float(), canvas.confidence),
+    )
+
+
+def _reopened(paint: Paint, canvas: Canvas, step: Step) -> Canvas:
+    """The canvas with holes in place of the least likely of what each doubted row's plan has decided."""
+    decided = canvas.revealed[step.doubted] >= step.since[:, None]
+    falls = highest(-paint.likelihood(canvas, step.doubted), decided, step.doubt)
+    fallen = torch.zeros_like(canvas.hole).index_copy_(0, step.doubted, falls)
+    return replace(
+        canvas,
+        hole=canvas.hole | fallen,
+        revealed=canvas.revealed.masked_fill(fallen, -1),
+        confidence=canvas.confidence.masked_fill(fallen, 0.0),
     )
 
 
@@ -209,12 +245,15 @@ def parallel(
     seeds: Sequence[int] | Int[Tensor, " B"] = (0,),
     top_k: int | None = None,
     top_p: float | None = None,
+    revisions: int = 0,
+    doubt: float = 0.25,
     first: int = 0,
     device: torch.device | str = "cpu",
 ) -> list[Step]:
     """A plan that fills `holes` (one number for all rows, or one a row) in `steps` steps; one row for each seed.
 
     choice is the Gumbel noise on confidences at the first step; it falls linearly to 0 (released: 4.5, `r_temp`).
+    After them come `revisions` further steps, each of which decides a share of `doubt` of the tokens anew.
     first numbers the first step: in a second plan over the same canvas, the steps already done.
     Raises ValueError for impossible numbers, such as more steps than holes.
     """
@@ -224,25 +263,25 @@ def parallel(
     if len(each) != rows:
         raise ValueError(f"{len(each)} numbers of holes for {rows} seeds: give one of each for every picture")
     _check_numbers(temperature, choice, top_k, top_p)
+    if isinstance(revisions, bool) or not isinstance(revisions, int) or not 0 <= revisions <= 100:
+        raise ValueError(f"{revisions!r} revisions; give a whole number from 0, 1 is usual")
+    if not 0 < doubt <= 1:
+        raise ValueError(f"doubt is {doubt}; give a share in (0, 1]")
     counts = [curve.counts(steps, n) for n in each]
-    scales = [(guidance or Guidance(scale=1.0)).scales(_decided(row)) for row in counts]
+    guidance = guidance or Guidance(scale=1.0)
+    scales = [guidance.scales(_decided(row)) for row in counts]
+    common = {"order": Order(order), "temperature": temperature, "seeds": seeds, "top_k": top_k, "top_p": top_p}
     plan = []
     for i in range(steps):
-        scale = [row[i] for row in scales]
-        plan.append(
-            _step(
-                reveal=[row[i] for row in counts],
-                order=Order(order),
-                temperature=temperature,
-                choice=choice * (1 - i / max(1, steps - 1)),
-                scale=scale,
-                seeds=seeds,
-                index=first + i,
-                top_k=top_k,
-                top_p=top_p,
-                device=device,
-            )
-        )
+        reveal, scale = [row[i] for row in counts], [row[i] for row in scales]
+        falling = choice * (1 - i / max(1, steps - 1))
+        plan.append(_step(reveal, choice=falling, scale=scale, index=first + i, device=device, **common))
+    doubts = [round(doubt * n) for n in each]
+    alone = guidance.scales([1.0]) * rows  # as the only step of a plan
+    for i in range(steps, steps + revisions * any(doubts)):
+        step = _step(doubts, choice=0.0, scale=alone, index=first + i, device=device, **common)
+        all_rows = torch.arange(rows, device=device)
+        plan.append(replace(step, doubted=all_rows, doubt=step.reveal, since=torch.full_like(all_rows, first)))
     return plan
 
 
@@ -263,15 +302,15 @@ def raster(
     return [
         _step(
             [1] * len(seeds),
-            Order.RASTER,
-            temperature,
-            0.0,
-            [scale] * len(seeds),
-            seeds,
-            first + i,
-            top_k,
-            top_p,
-            device,
+            order=Order.RASTER,
+            temperature=temperature,
+            choice=0.0,
+            scale=[scale] * len(seeds),
+            seeds=seeds,
+            index=first + i,
+            top_k=top_k,
+            top_p=top_p,
+            device=device,
         )
         for i, scale in enumerate(scales)
     ]
@@ -311,6 +350,7 @@ def _check_numbers(temperature: float, choice: float, top_k: int | None, top_p: 
 
 def _step(
     reveal: list[int],
+    *,
     order: Order,
     temperature: float,
     choice: float,
@@ -324,6 +364,7 @@ def _step(
     def each(value: float) -> Tensor:
         return torch.full((len(reveal),), value, device=device)
 
+    nobody = torch.zeros(0, dtype=torch.long, device=device)
     return Step(
         reveal=torch.tensor(reveal, device=device),
         order=each(list(Order).index(order)),
@@ -334,6 +375,9 @@ def _step(
         guided=torch.tensor([row for row, s in enumerate(scale) if s != 1], dtype=torch.long, device=device),
         seeds=seeds.to(device),
         index=each(index),
+        doubted=nobody,
+        doubt=nobody,
+        since=nobody,
         top_k=None if top_k is None else each(top_k),
         top_p=None if top_p is None else each(float(top_p)),
     )

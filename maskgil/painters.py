@@ -12,7 +12,7 @@ from torch import Tensor
 from maskgil import noise
 from maskgil.condition import Condition
 from maskgil.config import ModelConfig
-from maskgil.decoding import Canvas, Step
+from maskgil.decoding import HALVES, Canvas, Step
 from maskgil.guidance import guide
 
 
@@ -64,6 +64,21 @@ class TokenPainter:
         ).float()
         conditional, null = logits[:rows], logits[rows:]
         return conditional.index_copy(0, guided, guide(null, conditional[guided], step.scale[guided]))
+
+    def likelihood(self, canvas: Canvas, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]:
+        """Log-probability of each token of these rows, given the text and those in the other half of a chequerboard.
+
+        Two evaluations of each row (HALVES), in one call; unguided. What a hole gets means nothing.
+        """
+        height, width = canvas.grid
+        place = torch.arange(height * width, device=rows.device)
+        hidden = ((place // width + place % width) % 2 == 0).expand(len(rows), -1)
+        tokens, hole = canvas.tokens[rows], canvas.hole[rows]
+        halves = torch.cat([tokens.masked_fill(hole | half, self.model.config.mask_id) for half in (hidden, ~hidden)])
+        logits = self.model(halves, canvas.grid, Condition.cat([self.condition.rows(rows)] * HALVES)).float()
+        codes = tokens.masked_fill(hole, 0).repeat(2, 1)[..., None]
+        first, second = (logits.gather(-1, codes)[..., 0] - logits.logsumexp(-1)).chunk(2)
+        return torch.where(hidden, first, second)
 
 
 def sample(logits: Float[Tensor, "B N K"], step: Step) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]:

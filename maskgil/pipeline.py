@@ -86,7 +86,7 @@ class Settings:
 
     Continuous tokens have no confidence: order confidence means random for them, and the curve arccos, which goes with
     confidence, means exp (2503.07197, section 3.3); any curve is then read as in that paper, as what remains
-    (maskgil/schedules.py). choice, top_k and top_p say nothing about them."""
+    (maskgil/schedules.py). choice, top_k, top_p and revisions say nothing about them."""
 
     steps: int = 8
     guidance: Guidance = Guidance(2.0, interval=(0.1, 1.0))
@@ -96,6 +96,8 @@ class Settings:
     curve: Curve = arccos
     top_k: int | None = None
     top_p: float | None = None
+    revisions: int = 1
+    doubt: float = 0.25
     prefix: Prefix | None = None
 
 
@@ -103,7 +105,7 @@ class Settings:
 # Ours was chosen on scenes that no score is printed for, 14 of each kind, 8 steps: score 85 at temperature 0.6 and at
 # 0.7, 79 at 0.5, 74 at 0.4, 82 at 1 (the standard error is about 4; the model two thirds through its training: 86 at
 # 0.6, 81 at 0.8, 69 at 1); guidance 3 and choice 1 or 4 made no difference that could be told from chance.
-RELEASED = Settings(guidance=Guidance(4.0, shape="ramp"), temperature=1.0, choice=4.5)
+RELEASED = Settings(guidance=Guidance(4.0, shape="ramp"), temperature=1.0, choice=4.5, revisions=0)
 SAMPLERS = {"ours": Settings(), "released": RELEASED}
 
 
@@ -379,6 +381,8 @@ class TextToImage:
             seeds=seeds,
             top_k=settings.top_k,
             top_p=settings.top_p,
+            revisions=settings.revisions,
+            doubt=settings.doubt,
             first=first,
             device=canvas.hole.device,
         )
@@ -389,7 +393,7 @@ class TextToImage:
             return settings
         order = Order.RANDOM if settings.order == Order.CONFIDENCE else settings.order
         curve = exp if settings.curve is arccos else replace(settings.curve, reveal="remain")
-        return replace(settings, order=order, curve=curve)
+        return replace(settings, order=order, curve=curve, revisions=0)  # vectors have no likelihood
 
     @torch.no_grad()
     def pixels(self, canvas: Canvas) -> Float[Tensor, "B 3 H W"]:
@@ -442,8 +446,7 @@ def _progress(phases: Sequence[Phase], canvas: Canvas) -> Iterator[Progress]:
     for phase in phases:
         filled = fill(phase.paint, canvas, phase.plan)
         for step, canvas in zip(phase.plan, filled, strict=True):
-            assert len(step.guided) in (0, len(step)), "pictures of one plan cost the same"
-            done, nfe = done + 1, nfe + (2 if len(step.guided) else 1)
+            done, nfe = done + 1, nfe + step.each
             yield Progress(done, of, nfe, canvas)
 
 

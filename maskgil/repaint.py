@@ -117,7 +117,8 @@ def plan(draws: TextToImage, changed: Repaint, seeds: Sequence[int], settings: S
     steps = steps_left(max(holes), settings.curve.counts(settings.steps, canvas.hole.shape[1]))
     # A picture without holes goes along as if it had only holes: a step decides holes, and it finds none there.
     company = replace(canvas, hole=canvas.hole | ~canvas.hole.any(1, keepdim=True))
-    return draws.plan(company, seeds, replace(settings, steps=steps), first=changed.first)
+    revisions = settings.revisions if all(holes) else 0  # which would find tokens there to doubt
+    return draws.plan(company, seeds, replace(settings, steps=steps, revisions=revisions), first=changed.first)
 
 
 def steps_left(holes: int, counts: Sequence[int]) -> int:

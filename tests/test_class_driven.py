@@ -57,7 +57,8 @@ def test_a_folder_draws_a_class_by_number_and_by_name(saved):
 
 
 def test_the_label_reaches_the_model(draws):
-    *_, last = draws.draw(["6"], [4], settings=Settings(steps=1, temperature=0.0, guidance=replace_scale(1.0)))
+    settings = Settings(steps=1, temperature=0.0, guidance=replace_scale(1.0), revisions=0)
+    *_, last = draws.draw(["6"], [4], settings=settings)
     logits = draws.generator(draws.blank(1).tokens, (4, 4), Condition.classes(torch.tensor([6])))
     assert torch.equal(last.canvas.tokens, logits.argmax(-1))
 

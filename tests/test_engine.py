@@ -58,7 +58,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
 
 
 def request(prompt: str = "a red cat", **settings) -> Request:
-    return Request(**{"prompt": prompt, "seed": 7, "steps": 4} | settings)
+    return Request(**{"prompt": prompt, "seed": 7, "steps": 4, "revisions": 0} | settings)
 
 
 def until(condition) -> None:
@@ -72,7 +72,7 @@ def until(condition) -> None:
 
 
 def test_defaults_are_those_of_the_pipeline():
-    wish, usual = settings(request(steps=Request.steps), 64), Settings()
+    wish, usual = settings(request(steps=Request.steps, revisions=Request.revisions), 64), Settings()
     assert wish == usual
     assert settings(request(mode="hybrid", ar_tokens=9), 64).prefix == prefix_of("hybrid", 9, 64)
 

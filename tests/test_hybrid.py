@@ -118,7 +118,7 @@ def test_a_twin_begins_as_a_generator(tmp_path: Path, monkeypatch):
         assert torch.allclose(tensor, kept[name][: len(tensor)], atol=0.1 if name in fitted else 0), name
 
 
-PLAIN = Settings(steps=3, guidance=Guidance(3.0, interval=(0.1, 1.0)))
+PLAIN = Settings(steps=3, guidance=Guidance(3.0, interval=(0.1, 1.0)), revisions=0)
 GUIDED = Guidance(2.0)
 
 

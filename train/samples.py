@@ -126,6 +126,8 @@ def settings_of(
     choice: str = "",
     order: str = "",
     curve: str = "",
+    revisions: str = "",
+    doubt: str = "",
     ar_tokens: str = "0",
 ) -> Settings:
     """Settings from words of a command line: a sampler by name, and what differs from it. ValueError for bad ones.
@@ -159,6 +161,10 @@ def settings_of(
             changes["order"] = order
         if curve:
             changes["curve"] = CURVES[curve]
+        if revisions:
+            changes["revisions"] = int(revisions)
+        if doubt:
+            changes["doubt"] = float(doubt)
         if int(ar_tokens):
             changes["prefix"] = Prefix(int(ar_tokens))
     except ValueError as error:

@@ -38,10 +38,13 @@ def _working(id: str) -> None:
         place = job.position
         st.progress(0.0, f"Waiting: {place - 1} before you" if place > 1 else "Waiting: you are next")
     else:
-        steps = job.frames[-1].of if frames else job.request.steps
+        last = job.frames[-1] if frames else None
+        steps = last.of if last else job.request.steps
         left = job.remaining
         rest = f", about {left:.0f} s left" if left is not None and left > 1.5 else ""
-        st.progress(frames / steps, f"Step {frames} of {steps}{rest}")
+        drawn = steps - last.revisions if last else steps
+        doing = f"Step {frames} of {drawn}" if frames <= drawn else f"Revision {frames - drawn} of {steps - drawn}"
+        st.progress(frames / steps, doing + rest)
     if shown := job.shown:
         sheet(job.preview(shown[-1]), job.request)
     else:
@@ -64,7 +67,8 @@ def _finished(job: Job) -> None:
         sheet(pictures, request)
     seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
     twin = {"mar": "", "hybrid": f" · {request.ar_tokens} tokens by the twin", "ar": " · by the twin"}[request.mode]
-    cost = f"{last.of} steps{twin} · {last.nfe} looks a picture · {job.seconds:.1f} s"
+    revised = f" and {last.revisions} revision{'s' * (last.revisions > 1)}" if last.revisions else ""
+    cost = f"{last.of - last.revisions} steps{revised}{twin} · {last.nfe} looks a picture · {job.seconds:.1f} s"
     st.html(f'<div class="facts">{seeds} · {cost}</div>')
     if job.rounded:
         st.caption(f"{job.rounded[:1].upper()}{job.rounded[1:]}.")

@@ -27,6 +27,7 @@ def show(model: Model) -> None:
         "seed": None if state[wish.NEW_SEED] else state[wish.key("seed")],
         "order": state[wish.key("order")],
         "sampler": state[wish.key("sampler")],
+        "revisions": state[wish.key("revisions")],
         "mode": mode,
         "ar_tokens": state[wish.key("ar_tokens")] if mode == "hybrid" else None,
         "pause": state["pause"],

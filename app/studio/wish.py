@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "temperature": Request.temperature,
     "order": Request.order,
     "sampler": Request.sampler,
+    "revisions": Request.revisions,
     "n": Request.n,
     "mode": Request.mode,
     "ar_tokens": Request.ar_tokens,
@@ -35,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
 HELP = {
     "steps": "How often the model looks at the picture. Fewer is faster, more is finer.",
     "guidance": "How closely to follow the words. 1 leaves the model free; more is stricter and less varied.",
+    "revisions": "How often, after the steps, a quarter of the picture is decided anew: what fits the rest least.",
     "seed": "The same seed and settings draw the same picture.",
     "negative": "What to steer away from.",
     "interval": "Guide only during this part of the drawing, which runs from 1 down to 0. The rest costs half.",
@@ -44,7 +46,7 @@ HELP = {
     "ar_tokens": "How many of the picture's tokens the twin writes, from the top left, before MaskGIL goes on.",
     "order": "Which parts are decided first: the surest, any, spread evenly, or line by line.",
     "sampler": "Whether guidance is as strong at every step (ours), or grows from none (as in the released code). Each "
-    "brings its own guidance and temperature.",
+    "brings its own guidance, temperature and revisions.",
 }
 
 
@@ -146,6 +148,9 @@ def _widgets(loaded: Loaded, tokens: int, several: bool) -> None:
         "Steps", steps, key=shown("steps", steps), format_func=lambda n: STEPS.get(n, str(n)), help=HELP["steps"],
         disabled=alone,
     )  # fmt: skip
+    most = max(4, now["revisions"])
+    never = alone or loaded.model.continuous
+    st.slider("Revisions", 0, most, key=shown("revisions", most), help=HELP["revisions"], disabled=never)
     low, high = min(1.0, now["guidance"]), max(10.0, now["guidance"])
     st.slider("Guidance", low, high, step=0.5, key=shown("guidance", low, high), help=HELP["guidance"])
     with st.container(horizontal=True, vertical_alignment="bottom"):
