@@ -93,7 +93,8 @@ def lone_picture(model: TextToImage, wish: Request, size: Size) -> Stage:
         return model.pixels(list(fill(model.painter(condition), blank, plan))[-1])
 
     decoder = weight_bytes(getattr(model.tokenizer, "decoder", None))
-    return Stage("a picture", draw, len(plan) * weight_bytes(model.generator) + decoder, operations_of(draw))
+    calls = sum(1 + (len(step.doubted) > 0) for step in plan)  # a revision looks for doubts, then decides
+    return Stage("a picture", draw, calls * weight_bytes(model.generator) + decoder, operations_of(draw))
 
 
 def floor(picture: Stage, machine: Machine, rows: int) -> float:

@@ -281,7 +281,7 @@ def stages(
     if isinstance(classes := model.generator.config.classes, int):
         prompts = [str(i % classes) for i in range(batch)]
     seeds, blank = list(range(batch)), model.blank(batch, size)
-    settings, tokens = Settings(steps=steps), blank.hole.shape[1]
+    settings, tokens = Settings(steps=steps, revisions=0), blank.hole.shape[1]
     condition = model.condition(prompts)
     plan = model.plan(blank, seeds, settings)
     one_by_one = raster(tokens, guidance=Prefix(tokens).guidance, seeds=seeds, device=model.device)

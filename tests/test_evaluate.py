@@ -89,7 +89,7 @@ def test_hybrid_prints_what_every_share_of_the_twin_scores(folder: Path, capsys,
     assert {head.count("|"), line.count("|")} | {row.count("|") for row in rows} == {14}
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert [row[0] for row in cells] == ["none (0)", "1/8 (8)", "1/4 (16)", "1/2 (32)", "all (64)"]
-    assert [row[-1] for row in cells] == ["3", "11", "19", "35", "64"], "one evaluation a token, then 3 steps"
+    assert [row[-1] for row in cells] == ["6", "14", "22", "38", "64"], "one a token, then 3 steps and a revision"
     assert all(0 <= float(row[9].strip("*")) <= 100 for row in cells)
     twin = Prefix(0, Guidance(1.0), 0.9, 5, 0.95)
     assert used[1:] == [

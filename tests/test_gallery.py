@@ -244,7 +244,8 @@ def test_what_is_no_whole_png_is_refused(data: bytes, complaint: str):
 @pytest.mark.parametrize("note", ["", "{", "[]", '{"prompt": 3}', '{"prompt": "a", "seed": "x"}', '{"size": 3}'])
 def test_notes_that_cannot_be_read_are_no_notes(note: str):
     assert picture.remembered({picture.NOTE: note}) is None
-    assert picture.remembered({picture.NOTE: '{"prompt": "a cat", "seed": 1, "later": true}'}) == Request("a cat", 1)
+    known = picture.remembered({picture.NOTE: '{"prompt": "a cat", "seed": 1, "later": true}'})
+    assert known == Request("a cat", 1, revisions=0), "there were none when notes did not speak of them"
 
 
 def test_a_sheet_holds_every_picture():

@@ -132,7 +132,7 @@ def test_the_twin_is_offered_where_there_is_one(house: houses.House, monkeypatch
     assert not page.exception and not page.error and shown(page) == 1
     (entry,) = house.gallery.entries(page.session_state["owner"])
     assert (entry.request.mode, entry.request.ar_tokens) == ("hybrid", 20)
-    assert any("28 steps · 20 tokens by the twin" in html.proto.body for html in page.get("html"))
+    assert any("28 steps and 1 revision · 20 tokens by the twin" in html.proto.body for html in page.get("html"))
     page.get("button_group")[0].set_value("ar").run()
     assert page.select_slider(key="wish steps").disabled
     button(page, "a red apple").click().run()
@@ -197,7 +197,7 @@ def test_a_reload_shows_the_drawing_to_its_end_where_it_was_begun(house: houses.
         other.session_state["owner"] = page.session_state["owner"]
         other.run()
     assert button(again, "Stop") and "canvas is empty" in elsewhere.get("html")[-1].proto.body
-    gate.release(8)
+    gate.release(9)
     again, elsewhere = drawn(again, house), drawn(elsewhere, house)
     assert not again.exception and shown(again) == 1 and shown(elsewhere) == 0
     assert [item.proto.label for item in again.get("download_button")] == ["Download"]
@@ -573,10 +573,10 @@ def test_every_step_is_decoded_once_for_the_player(house: houses.House, monkeypa
     monkeypatch.setattr(Job, "preview", lambda job, frame: decoded.append(frame) or job.pictures())
     page.toggle(key="player on").set_value(True).run()
     page.run()
-    assert not page.exception and decoded == list(range(8)) and told[0] == told[1]
+    assert not page.exception and decoded == list(range(8 + 1)) and told[0] == told[1]
     (data,) = told[:1]
-    assert data["steps"] == list(range(1, 9)) and len(data["frames"]) == 8
-    assert (data["rows"], data["columns"]) == (8, 8) and set(data["revealed"]) == set(range(8))
+    assert data["steps"] == list(range(1, 10)) and len(data["frames"]) == 9
+    assert (data["rows"], data["columns"]) == (8, 8) and {7, 8} <= set(data["revealed"]) <= set(range(9))
     assert max(data["confidence"]) <= 0
 
 
