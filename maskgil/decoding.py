@@ -106,8 +106,8 @@ class Step:
     choice       size of the Gumbel noise on the confidences
     scale        guidance scale;  guided: the rows that have a null half. Their number is known to the host.
     seeds, index what the noise depends on: the row's seed, the step's number in the row's whole plan
-    doubted      the rows in which tokens are decided anew, known to the host;  doubt: how many of those that the row's
-                 plan has decided, whose first step was number since
+    doubted      the rows in which tokens are decided anew, known to the host;  doubt: how many of those that were
+                 decided in step `since` or later
     top_k        only the k likeliest codes (0 = all);  top_p: only the likeliest that make up p (1 = all); None = off
     priority     for Order.LISTED: the highest first
     """
@@ -247,13 +247,15 @@ def parallel(
     top_p: float | None = None,
     revisions: int = 0,
     doubt: float = 0.25,
+    since: int | None = None,
     first: int = 0,
     device: torch.device | str = "cpu",
 ) -> list[Step]:
     """A plan that fills `holes` (one number for all rows, or one a row) in `steps` steps; one row for each seed.
 
     choice is the Gumbel noise on confidences at the first step; it falls linearly to 0 (released: 4.5, `r_temp`).
-    After them come `revisions` further steps, each of which decides a share of `doubt` of the tokens anew.
+    After them come `revisions` further steps. Each decides as many tokens anew as a share of `doubt` of the holes: the
+    least likely of those that were decided in step `since` (left out: first) or later.
     first numbers the first step: in a second plan over the same canvas, the steps already done.
     Raises ValueError for impossible numbers, such as more steps than holes.
     """
@@ -278,10 +280,11 @@ def parallel(
         plan.append(_step(reveal, choice=falling, scale=scale, index=first + i, device=device, **common))
     doubts = [round(doubt * n) for n in each]
     alone = guidance.scales([1.0]) * rows  # as the only step of a plan
+    begun = first if since is None else since
     for i in range(steps, steps + revisions * any(doubts)):
         step = _step(doubts, choice=0.0, scale=alone, index=first + i, device=device, **common)
         all_rows = torch.arange(rows, device=device)
-        plan.append(replace(step, doubted=all_rows, doubt=step.reveal, since=torch.full_like(all_rows, first)))
+        plan.append(replace(step, doubted=all_rows, doubt=step.reveal, since=torch.full_like(all_rows, begun)))
     return plan
 
 

@@ -353,15 +353,18 @@ class TextToImage:
         phases = [Phase(RasterPainter(self.twin, condition, negative), written)]
         left = Canvas(canvas.tokens, beyond(canvas.hole, len(written)), canvas.grid)
         if any(left.holes()):
-            plan = self.plan(left, seeds, settings, first=len(written))
+            plan = self.plan(left, seeds, settings, first=len(written), since=0)  # the twin's tokens can be doubted
             phases.append(Phase(self.painter(condition, negative), plan))
         return phases
 
-    def plan(self, canvas: Canvas, seeds: Sequence[int], settings: Settings, first: int = 0) -> list[Step]:
+    def plan(
+        self, canvas: Canvas, seeds: Sequence[int], settings: Settings, first: int = 0, since: int | None = None
+    ) -> list[Step]:
         """Steps that fill the canvas's holes; a seed for each of its rows.
 
         A part of a picture with fewer holes than steps takes fewer steps. first numbers the first step, where others
-        came before. Raises ValueError for an impossible seed or setting.
+        came before; since is the step from which on a revision may doubt what was decided (left out: first). Raises
+        ValueError for an impossible seed or setting.
         """
         seeds, settings = _checked_seeds(seeds), self.fitted(settings)
         if isinstance(settings.steps, bool) or not isinstance(settings.steps, int):
@@ -383,6 +386,7 @@ class TextToImage:
             top_p=settings.top_p,
             revisions=settings.revisions,
             doubt=settings.doubt,
+            since=since,
             first=first,
             device=canvas.hole.device,
         )

@@ -169,6 +169,18 @@ def test_the_prefix_stays_to_the_bit_and_the_rest_is_maskgils(draws, tokens):
     assert (last.revealed[:, tokens:] >= tokens).all(), "steps go on counting, so that no noise is drawn twice"
 
 
+def test_a_revision_may_put_right_what_the_twin_wrote(draws):
+    """But not what was given."""
+    hole = torch.ones(1, 24, dtype=torch.bool)
+    hole[0, [0, 9]] = False
+    given = Canvas(torch.arange(24)[None] % 32, hole, (4, 6))
+    settings = replace(PLAIN, prefix=Prefix(10, GUIDED), revisions=1, doubt=1.0)
+    *_, last = draws.draw(["cat", "a dog"], [1, 2], (24, 16), settings, canvas=given)
+    revised = last.canvas.revealed == last.of - 1
+    assert revised.sum(1).tolist() == [12, 12] and revised[:, :12].any() and not revised[:, [0, 9]].any()
+    assert torch.equal(last.canvas.tokens[:, [0, 9]], given.tokens[:, [0, 9]].expand(2, -1))
+
+
 def test_evaluations_of_both_phases_are_counted(draws):
     assert [p.nfe for p in drawn(draws, 3)] == [2, 4, 6, 8, 10, 11]  # MaskGIL's last step lies outside the interval
 
