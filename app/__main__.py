@@ -64,8 +64,8 @@ class _Drawing:
     """With --mode hybrid: how many tokens the twin decides, from the top left. 0 is mode mar, all of them mode ar; a
     picture has one for each cell of its grid. Left out: half of them."""
     revisions: Annotated[int | None, arg(metavar="INT")] = None
-    """How often, after the steps, a quarter of the picture is decided anew: what fits the rest least. Each costs two or
-    three looks. Left out: the sampler's, 1 for ours, 0 for released."""
+    """How often, after the steps, a quarter of the picture is decided anew: what fits the rest least. Each costs three
+    looks, four where it is guided. Left out: the sampler's, 1 for ours, 0 for released."""
     order: Annotated[str, arg(metavar="{" + ",".join(ORDERS) + "}")] = Request.order
     """Which parts of the picture are decided first."""
     negative: str = ""

@@ -79,6 +79,19 @@ def test_notes_can_be_left_out():
     assert picture.read(Path("d.png").read_bytes())[1] is None and not Image.open("d.png").info
 
 
+def test_revisions_are_made_paid_for_and_remembered(capsys: pytest.CaptureFixture):
+    """Two steps of 64 tokens, both guided; a revision's three looks are not."""
+    for given, made, looks in (([], 1, 3 + 3), (["--revisions", "0"], 0, 3), (["--revisions", "2"], 2, 3 + 6)):
+        told = ["generate", "a dog", "--steps", "2", "--seed", "3", "--out", f"{made}.png", *given]
+        assert main(told) == 0 and f"{looks} evaluations a picture" in capsys.readouterr().err
+        request = picture.read(Path(f"{made}.png").read_bytes())[1]
+        assert request is not None and request.revisions == made
+        assert (f"Revisions: {made}" in Image.open(f"{made}.png").info["parameters"]) == (made > 0)
+    released = ["generate", "a dog", "--steps", "2", "--out", "r.png", "--sampler", "released"]
+    assert main(released) == 0 and "Revisions" not in Image.open("r.png").info["parameters"]
+    assert "revisions" in refused(["generate", "a dog", "--revisions", "99"], capsys)
+
+
 @pytest.mark.parametrize(("mode", "tokens"), [("hybrid", 12), ("ar", None)])
 def test_the_twin_draws_and_the_picture_remembers_it(mode: str, tokens: int | None):
     number = [] if tokens is None else ["--ar-tokens", str(tokens)]

@@ -99,6 +99,13 @@ def test_every_step_is_an_event(engine: Engine):
     assert (alpha < 255).sum() == holes[0] * 64, "a hole is a transparent cell of 8 x 8 pixels"
 
 
+def test_revisions_are_told_apart_and_who_makes_none_says_so(engine: Engine):
+    job = engine.submit(request(revisions=2))
+    assert job.wait(SECONDS) and [frame.of for frame in job.frames] == [6] * 6 and job.frames[-1].revisions == 2
+    assert job.frames[-1].nfe == 7 + 3 + 3, "the last step lies outside the interval, and so does a revision"
+    assert not job.frames[3].canvas.hole.any() and (job.frames[-1].canvas.revealed >= 4).any()
+
+
 def test_an_unguided_job_costs_half(engine: Engine):
     job = engine.submit(request(guidance=1.0))
     assert job.wait(SECONDS) and job.frames[-1].nfe == 4
@@ -347,8 +354,9 @@ def duet(paired: TextToImage):
         request(mode="hybrid", ar_tokens=64),
         request(mode="hybrid", ar_tokens=0),
         request(mode="hybrid", ar_tokens=5, negative="a dog"),
+        request(mode="hybrid", ar_tokens=20, n=2, revisions=1),
     ],
-    ids=["all", "some", "all of them", "none", "against a text"],
+    ids=["all", "some", "all of them", "none", "against a text", "revised"],
 )
 def test_with_the_twin_a_job_draws_what_the_pipeline_draws(duet: Engine, paired: TextToImage, wish: Request):
     job = duet.submit(wish)
@@ -361,6 +369,7 @@ def test_with_the_twin_a_job_draws_what_the_pipeline_draws(duet: Engine, paired:
 
 
 def test_half_of_the_tokens_are_the_twins_when_nothing_else_is_said(duet: Engine):
+    assert duet.submit(request(mode="ar", revisions=1)).request.revisions == 0, "the twin alone makes none"
     job = duet.submit(request(mode="hybrid"))
     assert job.request.ar_tokens == 32 and job.wait(SECONDS) and job.frames[-1].of == 32 + 4
 
