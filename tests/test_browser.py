@@ -329,12 +329,12 @@ def test_looking_at_a_drawing_does_not_hold_it_up(visit: Callable, studio: Studi
     page.on("websocket", lambda socket: socket.on("framesent", lambda sent: runs.append(sent)))
     page.reload()
     before = studio.walks.read_text().count("walk")
-    draw_long(page, "a red cat", 4)
+    draw_long(page, "a red cat", 9)
     watched = len(runs)
-    page.wait_for_timeout(2000)
+    page.wait_for_timeout(1000)
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Nothing was kept").wait_for()
-    assert len(runs) - watched >= 4  # it was looked at
+    assert len(runs) - watched >= 2  # it was looked at
     assert studio.walks.read_text().count("walk") - before <= len(runs) // 4
 
 

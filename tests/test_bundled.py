@@ -1,5 +1,6 @@
 """The weights that ship: they open, they draw what is said, and the judge that is shipped with them agrees."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import train.scenes.reader  # noqa: F401, registers the reader's kind
 from maskgil import checkpoint
 from maskgil.hybrid import Prefix
 from maskgil.pipeline import Settings, TextToImage
+from train.cache import write_shard
 from train.evaluate import asked_scenes, drawn, judge, rendered
+from train.recipes import scenes_generator
 from train.scenes.captions import vocabulary
 from train.scenes.sprites import Sprites
 
@@ -120,3 +123,25 @@ def test_every_size_and_the_same_seed_twice(scenes):
     for width, height in scenes.sizes:
         one, two = (scenes.images(["a red apple"], [3], (width, height), Settings(steps=4))[0] for _ in range(2))
         assert one.size == (width, height) and one.tobytes() == two.tobytes()
+
+
+def test_what_goes_on_meets_other_pictures_than_what_it_came_from(scenes, tmp_path: Path):
+    """Else it would learn the same captions and masks by heart a second time."""
+    made_by = checkpoint.fingerprint(scenes.tokenizer.identity())
+    (tmp_path / "cache.json").write_text(json.dumps({"tokenizer": made_by}))
+    shard = {"tokens": torch.randint(0, 4096, (64, 64)).to(torch.uint16), "numbers": torch.arange(64)}
+    write_shard(shard, tmp_path / "128x128-0000.safetensors")
+    later = tmp_path / "later"
+    notes = checkpoint.describe(WEIGHTS / "scenes" / "generator")
+    hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
+    other = checkpoint.load(WEIGHTS / "scenes" / "generator", "maskgil")
+    with torch.no_grad():
+        next(other.parameters()).add_(0.1)
+    checkpoint.save(later / "generator", other, "maskgil", other.config.to_dict(), **hashes)
+    (later / "text_encoder").symlink_to(WEIGHTS / "scenes" / "text_encoder")
+    first, again, on = (
+        scenes_generator(cache=str(tmp_path), init=str(init), batch=8) for init in (WEIGHTS / "scenes",) * 2 + (later,)
+    )
+    assert first.seed == again.seed != on.seed
+    assert torch.equal(first.batch_at(0)["tokens"], again.batch_at(0)["tokens"])
+    assert not torch.equal(first.batch_at(0)["tokens"], on.batch_at(0)["tokens"])
