@@ -118,7 +118,7 @@ def test_the_samplers_are_the_pipelines_and_a_picture_remembers_its_own():
         meant = settings(wish, 64)
         assert wish.sampler == name and meant == replace(SAMPLERS[name], steps=2)
         told = {"guidance": meant.guidance.scale, "interval": meant.guidance.interval, "temperature": meant.temperature}
-        assert request.SAMPLERS[name] == told
+        assert request.SAMPLERS[name] == told | {"revisions": meant.revisions}
     assert Settings() == SAMPLERS["ours"]
     wish = drawn("a cat", "--sampler", "released", "--guidance", "2")[1]
     assert (wish.guidance, wish.interval, settings(wish, 64).guidance.shape) == (2.0, (0.0, 1.0), "ramp")

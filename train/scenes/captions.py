@@ -191,8 +191,8 @@ def _others() -> dict[str, str]:
     for thing in things():
         for synonym in thing.synonyms:
             if not (" " in synonym or synonym.endswith("s") or _several(synonym)):
-                several = synonym[:-1] + "ies" if synonym.endswith("y") else synonym + "es"
-                found[several] = thing.plural
+                plain = synonym[:-1] + "ies" if synonym.endswith("y") else synonym + "es"
+                found |= {plain: thing.plural, synonym + "s": thing.plural}  # the bundled recogniser writes puppys
     return {word: name for word, name in found.items() if word not in known_words()}
 
 
