@@ -120,8 +120,7 @@ class Vocabulary:
 
     def knows(self, word: str) -> bool:
         word = word.lower().replace("’", "'")
-        known = self.words | self.aliases.keys()
-        return not self.words or word in known or word.removesuffix("'s") in known
+        return not self.words or any(w in self.words or w in self.aliases for w in (word, word.removesuffix("'s")))
 
     def written(self, prompt: str) -> str:
         """The prompt as the model learned to read it: "three d", where it knows the word, is "3d", a "tree" a pine."""

@@ -208,7 +208,7 @@ def advance(paint: Paint, canvas: Canvas, step: Step) -> Canvas:
 
 
 def _reopened(paint: Paint, canvas: Canvas, step: Step) -> Canvas:
-    """The canvas with holes in place of the least likely of what each doubted row's plan has decided."""
+    """The canvas with holes in place of the least likely of what was decided since `step.since` in each doubted row."""
     decided = canvas.revealed[step.doubted] >= step.since[:, None]
     falls = highest(-paint.likelihood(canvas, step.doubted), decided, step.doubt)
     fallen = torch.zeros_like(canvas.hole).index_copy_(0, step.doubted, falls)
@@ -280,10 +280,9 @@ def parallel(
         plan.append(_step(reveal, choice=falling, scale=scale, index=first + i, device=device, **common))
     doubts = [round(doubt * n) for n in each]
     alone = guidance.scales([1.0]) * rows  # as the only step of a plan
-    begun = first if since is None else since
+    begun, all_rows = first if since is None else since, torch.arange(rows, device=device)
     for i in range(steps, steps + revisions * any(doubts)):
         step = _step(doubts, choice=0.0, scale=alone, index=first + i, device=device, **common)
-        all_rows = torch.arange(rows, device=device)
         plan.append(replace(step, doubted=all_rows, doubt=step.reveal, since=torch.full_like(all_rows, begun)))
     return plan
 

@@ -76,9 +76,14 @@ class TokenPainter:
         tokens, hole = canvas.tokens[rows], canvas.hole[rows]
         halves = torch.cat([tokens.masked_fill(hole | half, self.model.config.mask_id) for half in (hidden, ~hidden)])
         logits = self.model(halves, canvas.grid, Condition.cat([self.condition.rows(rows)] * HALVES)).float()
-        codes = tokens.masked_fill(hole, 0).repeat(2, 1)[..., None]
-        first, second = (logits.gather(-1, codes)[..., 0] - logits.logsumexp(-1)).chunk(2)
+        codes = tokens.masked_fill(hole, 0).repeat(2, 1)
+        first, second = log_probability(logits, codes).chunk(2)
         return torch.where(hidden, first, second)
+
+
+def log_probability(logits: Float[Tensor, "B N K"], codes: Int[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """Of each code under its logits."""
+    return logits.gather(-1, codes[..., None])[..., 0] - logits.logsumexp(-1)
 
 
 def sample(logits: Float[Tensor, "B N K"], step: Step) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]:
@@ -93,8 +98,7 @@ def sample(logits: Float[Tensor, "B N K"], step: Step) -> tuple[Int[Tensor, "B N
     draws = noise.uniform(step.seeds, noise.Stream.TOKEN, step.index, logits.shape[1], logits.shape[2])
     tokens = (logits + temperature * noise.gumbel(draws)).argmax(-1)
     scaled = logits / torch.where(temperature > 0, temperature, 1.0)
-    confidence = scaled.gather(-1, tokens[..., None])[..., 0] - scaled.logsumexp(-1)
-    return tokens, confidence
+    return tokens, log_probability(scaled, tokens)
 
 
 def _truncate(logits: Float[Tensor, "B N K"], step: Step) -> Float[Tensor, "B N K"]:

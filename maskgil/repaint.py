@@ -20,7 +20,7 @@ from torch import Tensor
 from maskgil import noise
 from maskgil.condition import Condition
 from maskgil.decoding import Canvas, Step
-from maskgil.painters import Model
+from maskgil.painters import Model, log_probability
 from maskgil.pipeline import Settings, TextToImage
 
 # One mask hides the whole picture, and a token is judged by the words alone. With more, its neighbours, which the old
@@ -77,8 +77,8 @@ def reconsider(
         hidden = group == number
         tokens = canvas.tokens.masked_fill(canvas.hole | hidden, mask_id)
         logits = model(tokens.repeat(2, 1), canvas.grid, texts).float()
-        codes = canvas.tokens.masked_fill(canvas.hole, 0).repeat(2, 1)[..., None]
-        before, now = (logits.gather(-1, codes)[..., 0] - logits.logsumexp(-1)).chunk(2)
+        codes = canvas.tokens.masked_fill(canvas.hole, 0).repeat(2, 1)
+        before, now = log_probability(logits, codes).chunk(2)
         change = torch.where(hidden, now - before, change)
     keep = decided & (change >= -margin)
     kept = torch.where(decided.any(1), keep.sum(1) / decided.sum(1).clamp_min(1), 1.0)

@@ -38,13 +38,11 @@ def _working(id: str) -> None:
         place = job.position
         st.progress(0.0, f"Waiting: {place - 1} before you" if place > 1 else "Waiting: you are next")
     else:
-        last = job.frames[-1] if frames else None
-        steps = last.of if last else job.request.steps
-        left = job.remaining
+        of, revisions = (job.frames[-1].of, job.frames[-1].revisions) if frames else (job.request.steps, 0)
+        steps, left = of - revisions, job.remaining
         rest = f", about {left:.0f} s left" if left is not None and left > 1.5 else ""
-        drawn = steps - last.revisions if last else steps
-        doing = f"Step {frames} of {drawn}" if frames <= drawn else f"Revision {frames - drawn} of {steps - drawn}"
-        st.progress(frames / steps, doing + rest)
+        doing = f"Step {frames} of {steps}" if frames <= steps else f"Revision {frames - steps} of {revisions}"
+        st.progress(frames / of, doing + rest)
     if shown := job.shown:
         sheet(job.preview(shown[-1]), job.request)
     else:
