@@ -113,7 +113,8 @@ def describe(model: Model) -> str:
         if things:
             more = ((t.name, ", ".join(t.synonyms + t.say)) for t in things)
             parts.append(f"{title}: {'; '.join(f'{name} ({words})' if words else name for name, words in more)}")
-    for title, names in (("counts", words.counts), ("relations", words.relations)):
+    named = (("counts", words.counts), ("relations", words.relations), ("colours of things", words.colours))
+    for title, names in named:
         if names:
             parts.append(f"{title}: {', '.join(names)}")
     if model.classes:

@@ -16,16 +16,19 @@ from maskgil.buckets import bucket_classes, every_bucket
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 SPOKEN_3D = re.compile(r"\bthree[ -]d\b", re.IGNORECASE)  # how the bundled recogniser, which has no digits, writes "3d"
+NAMED = ("counts", "relations", "colours")  # lists of plain words
 PIECE = re.compile(f"{SPOKEN_3D.pattern}|{WORD.pattern}", re.IGNORECASE)
 
 
 class Thing(NamedTuple):
-    """Something that the model can draw: its name, other words for it, and for places and styles how to say them."""
+    """Something that the model can draw: its name, other words for it, and for places and styles how to say them. In a
+    colourless style nothing has the colours that it is given."""
 
     name: str
     synonyms: tuple[str, ...] = ()
     say: tuple[str, ...] = ()
     plural: str = ""
+    colourless: bool = False
 
 
 class Piece(NamedTuple):
@@ -42,6 +45,8 @@ class Vocabulary:
     `aliases` are words that it reads as others, where they are no part of a longer name: "tree" as "pine tree", "bird"
     as "parrot". `parts` are words that it saw only within a longer name: "pine".
 
+    `colours` are those that it can give to things; empty: things have colours of their own.
+
     `sizes` are the pictures that it draws, (width, height), the usual one first: a list, or the buckets of `classes`.
     """
 
@@ -50,6 +55,7 @@ class Vocabulary:
     styles: tuple[Thing, ...] = ()
     counts: tuple[str, ...] = ()
     relations: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
     classes: tuple[int, ...] = ()
@@ -71,7 +77,7 @@ class Vocabulary:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Vocabulary":
         things = {name: tuple(_thing(v) for v in values.get(name, ())) for name in ("objects", "backgrounds", "styles")}
-        names = {name: tuple(_thing(v).name for v in values.get(name, ())) for name in ("counts", "relations")}
+        names = {name: tuple(_thing(v).name for v in values.get(name, ())) for name in NAMED}
         words = frozenset(str(word).lower() for word in values.get("words", ()))
         classes = bucket_classes(values)
         sizes = every_bucket(classes) if classes else [(int(w), int(h)) for w, h in values.get("sizes", ())]
@@ -163,19 +169,33 @@ class Vocabulary:
         return f"the model does not know {said}" + (f" (did you mean {', '.join(close)}?)" if close else "")
 
     def note(self, prompt: str) -> str:
-        """One line on what the model takes otherwise than it is said, a colour before a thing; empty when nothing."""
-        colours = [place.name for place in self.backgrounds if f"on a {place.name} background" in place.say]
+        """One line on a colour before a thing that the model takes otherwise than it is said; empty when there is none:
+        it can give things no colours, or not in the style that is asked for."""
+        if not (colour := self._given(prompt)):
+            return ""
+        if colour not in self.colours:
+            return f"things have colours of their own: '{colour}' is taken for the background"
+        said = " ".join(WORD.findall(prompt.lower()))
+        for style in self.styles:
+            if style.colourless and any(re.search(rf"\b{phrase}\b", said) for phrase in style.say):
+                return f"in the style '{style.name}' things have no colours: '{colour}' is left out"
+        return ""
+
+    def _given(self, prompt: str) -> str:
+        """The first colour that stands right before a thing, and is no part of its name."""
+        walls = (place.name for place in self.backgrounds if f"on a {place.name} background" in place.say)
+        colours = {*self.colours, *walls}
         names = [name for thing in self.objects for name in (thing.name, thing.plural, *thing.synonyms) if name]
         first = {WORD.findall(name.lower())[0] for name in (*names, *self.aliases)}
         words, whole = list(WORD.finditer(prompt.lower())), self._whole(prompt)
         for colour, thing in zip(words, words[1:], strict=False):
             if colour[0] in colours and thing[0] in first and colour.start() not in whole:
-                return f"things have colours of their own: '{colour[0]}' is taken for the background"
+                return colour[0]
         return ""
 
 
 def _thing(value: str | int | dict[str, Any]) -> Thing:
     if isinstance(value, dict):
         synonyms, say = (tuple(str(word) for word in value.get(key, ())) for key in ("synonyms", "say"))
-        return Thing(str(value["name"]), synonyms, say, str(value.get("plural", "")))
+        return Thing(str(value["name"]), synonyms, say, str(value.get("plural", "")), bool(value.get("colourless")))
     return Thing(str(value))

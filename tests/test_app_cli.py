@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -261,13 +262,19 @@ def test_words_outside_the_grammar_are_read_as_names_and_parts_of_names_are_unkn
         assert words.written(text) == text.replace("three d ", "3d ") and not words.unknown(text)
 
 
-def test_a_colour_before_a_thing_is_noted():
-    words = Vocabulary.from_dict(vocabulary())
+def test_a_colour_before_a_thing_is_noted_where_the_model_can_give_none():
+    able = Vocabulary.from_dict(vocabulary())
+    assert "blue" in able.colours and not able.note("a blue car at night") and not able.unknown("a blue car at night")
+    assert able.note("a pencil sketch of a blue car") == (
+        "in the style 'sketch' things have no colours: 'blue' is left out"
+    )
+    assert able.note("two red birds as a silhouette") and not able.note("a sketch of a red apple")
+    assert not [text for text in sentences(500, 4) if able.note(text)]
+    words = replace(able, colours=())
     assert "'blue' is taken for the background" in words.note("a Blue car at night")
     assert words.note("two green birds") and words.note("an orange pine tree")
     for fine in ("a red apple", "a red heart on blue", "a car on a blue background", "an orange", "a white wall"):
         assert not words.note(fine), fine
-    assert not [text for text in sentences(500, 4) if words.note(text)]
     assert not Vocabulary().note("a blue car")
 
 

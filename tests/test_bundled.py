@@ -11,7 +11,7 @@ import train.scenes.reader  # noqa: F401, registers the reader's kind
 from maskgil import checkpoint
 from maskgil.hybrid import Prefix
 from maskgil.pipeline import Settings, TextToImage
-from train.cache import write_shard
+from train.cache import corpus, write_shard
 from train.evaluate import asked_scenes, drawn, judge, rendered
 from train.recipes import scenes_generator
 from train.scenes.captions import vocabulary
@@ -128,7 +128,7 @@ def test_every_size_and_the_same_seed_twice(scenes):
 def test_what_goes_on_meets_other_pictures_than_what_it_came_from(scenes, tmp_path: Path):
     """Else it would learn the same captions and masks by heart a second time."""
     made_by = checkpoint.fingerprint(scenes.tokenizer.identity())
-    (tmp_path / "cache.json").write_text(json.dumps({"tokenizer": made_by}))
+    (tmp_path / "cache.json").write_text(json.dumps({"tokenizer": made_by, "corpus": corpus()}))
     shard = {"tokens": torch.randint(0, 4096, (64, 64)).to(torch.uint16), "numbers": torch.arange(64)}
     write_shard(shard, tmp_path / "128x128-0000.safetensors")
     later = tmp_path / "later"

@@ -45,3 +45,21 @@ def test_a_full_disk_keeps_finished_shards(tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
     kept = written[0].with_suffix(".safetensors").name
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["cache.json", kept])
+
+
+def test_scenes_of_another_corpus_are_refused(tmp_path):
+    """Their captions would be said of tokens that show something else."""
+    (tmp_path / "cache.json").write_text('{"tokenizer": "a tokenizer", "corpus": "of last year"}')
+    config = VQConfig(codebook_size=8, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=16)
+    save = {"tokens": torch.zeros(2, 64, dtype=torch.uint16), "numbers": torch.arange(2)}
+    cache.write_shard(save, tmp_path / "128x128-0000.safetensors")
+    for use in (cache.SceneCache.open, cache.note_of):
+        with pytest.raises(ValueError, match="another corpus .* make it anew"):
+            use(tmp_path)
+    with pytest.raises(ValueError, match="another corpus"):
+        cache.write_scenes(VQModel(config), object.__new__(Sprites), tmp_path, 2, "a tokenizer")
+    (tmp_path / "cache.json").write_text(f'{{"tokenizer": "a tokenizer", "corpus": "{cache.corpus()}"}}')
+    assert len(cache.SceneCache.open(tmp_path).tables[128, 128][1]) == 2
+    (tmp_path / "cache.json").unlink()
+    with pytest.raises(ValueError, match="is no cache of scenes"):
+        cache.note_of(tmp_path)

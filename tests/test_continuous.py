@@ -12,6 +12,7 @@ from app_fixtures import scene_words, tiny_latents, tiny_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import text_encoder as encoders
 from app.edit import start
 from app.engine import Engine
 from app.request import Request
@@ -28,7 +29,7 @@ from maskgil.schedules import cosine, exp, linear
 from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_given, check_scale
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from train import publish
-from train.cache import scene_number
+from train.cache import corpus, scene_number
 from train.continuous import (
     KLLoss,
     LatentCache,
@@ -280,7 +281,8 @@ def test_a_cache_may_hold_the_codes_that_a_teacher_reads(tokenizer, folder, tmp_
     assert table.codes.shape == (8, 64) and len(table.codes.unique()) > 1
     words = (folder / "text_encoder" / "spiece.model").read_bytes()
     batch = SceneLatents(str(tmp_path), words, batch=4, words=200)(0)
-    at = [(batch["tokens"][row] - table.mean.float()).abs().mean((1, 2)).argmin() for row in range(4)]
+    mean, std = table.mean.float(), table.std.float()
+    at = [torch.distributions.Normal(mean, std).log_prob(row).sum((1, 2)).argmax() for row in batch["tokens"]]
     assert torch.equal(batch["codes"], table.codes[torch.stack(at)].long())
 
     with pytest.raises(ValueError, match="made with other codes, or with none"):
@@ -343,7 +345,7 @@ def test_the_tokenizer_recipe_exports_a_scaled_tokenizer(tmp_path):
 @pytest.mark.parametrize("blocks", ["vit", "llama"])
 def test_a_masked_autoencoder_of_codes_is_made_of_the_blocks_that_are_asked_for(blocks, tmp_path):
     scene_words(tmp_path / "words")
-    (tmp_path / "cache.json").write_text(json.dumps({"tokenizer": "any"}))
+    (tmp_path / "cache.json").write_text(json.dumps({"tokenizer": "any", "corpus": corpus()}))
     sizes = 1, 1, 1e-3, None, 16, 2, 2, (1, 16)
     asked = method("maskgil", trunk="mae")
     recipe = method_recipe("tiny", asked, str(tmp_path), str(tmp_path / "words"), *sizes, blocks=blocks)
@@ -415,3 +417,29 @@ def test_a_cache_of_the_other_kind_is_refused(cached, folder):
         method_recipe(
             "tiny", METHODS["maskgit"], str(cached), str(folder / "text_encoder"), 1, 1, 1e-3, None, 16, 2, 2, (1, 16)
         )
+
+
+@pytest.mark.parametrize("blocks", ["vit", "llama"])
+@torch.no_grad()
+def test_what_goes_on_with_another_encoder_reads_as_before_and_meets_other_pictures(blocks, cached, tmp_path):
+    known, other = tmp_path / "known", tmp_path / "other"
+    encoder = scene_words(known)
+    encoder.t5.encoder.final_layer_norm.weight.mul_(torch.rand(16) + 0.5)  # the same, told otherwise
+    scene_words(other)
+    encoder.save(other, torch.float32)
+    sizes, asked = (1, 1, 1e-3, None, 16, (1, 1), 2, (1, 16)), method("emigm", trunk="single")
+    first = method_recipe("tiny", asked, str(cached), str(known), *sizes, blocks=blocks)
+    for parameter in first.players[0].module.generator.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    first.export(first.players[0].module, tmp_path / "run")
+    goes = {"init": str(tmp_path / "run"), "blocks": blocks}
+    with pytest.raises(ValueError, match="was trained with text encoder"):
+        method_recipe("tiny", asked, str(cached), str(other), *sizes, **goes)
+    on = method_recipe("tiny", asked, str(cached), str(other), *sizes, **goes, read=str(known))
+    hidden, texts = torch.ones(2, 64, dtype=torch.bool), ["two cats on the beach", "a red car at night"]
+    seen = [
+        recipe.players[0].module.generator.eval()(torch.zeros(2, 64, 4), hidden, encoders.load(words).encode(texts))
+        for recipe, words in ((first, known), (on, other))
+    ]
+    assert torch.allclose(*seen, atol=0.05 * float(seen[0].std())), (seen[0] - seen[1]).abs().max()
+    assert on.seed != first.seed and on.batch_at.seed != first.batch_at.seed

@@ -14,21 +14,22 @@ from text_encoder.bundled import BundledEncoder, train_vocabulary
 from train.data import SceneFacts
 from train.objectives import LaidOut, MaskedTokens, TextDriven, fit_to_encoder, near_codes, token_loss
 from train.optim import OptimConfig, build, is_matrix
+from train.recipes import scenes_text
 from train.scenes.captions import sentences
 from train.scenes.facts import FACTS, OF_A_THING, PARTS, FactReader, facts, facts_loss, parts
-from train.scenes.layout import BACKGROUNDS, STYLES, Item, Scene, sample
+from train.scenes.layout import BACKGROUNDS, COLOUR_CLASSES, STYLES, Item, Scene, sample
 from train.scenes.sprites import things
 
 CAT, DOG = things()[0], things()[1]
 
 
 def test_facts_of_a_scene_and_of_its_mirror():
-    items = (Item(CAT, 0, 32, 48, "small"), Item(DOG, 64, 32, 48))
+    items = (Item(CAT, 0, 32, 48, "small"), Item(DOG, 64, 32, 48, colour="blue"))
     told = set(facts(Scene(128, 128, items, "beach", "sketch", "left of")))
     behind = len(things()) * len(OF_A_THING)
     assert told == {
         *(OF_A_THING.index(s) for s in ("1", "small", "left of")),
-        *(len(OF_A_THING) + OF_A_THING.index(s) for s in ("1", "right of")),
+        *(len(OF_A_THING) + OF_A_THING.index(s) for s in ("1", "right of", "blue")),
         behind + BACKGROUNDS.index("beach"),
         behind + len(BACKGROUNDS) + STYLES.index("sketch"),
     }
@@ -40,8 +41,11 @@ def test_parts_tile_every_object_of_a_scene():
     rng = np.random.default_rng(0)
     for _ in range(200):
         scene = sample(rng, 160, 96)
-        thing, part = parts(scene)
+        thing, part, colour = parts(scene)
         assert thing.shape == part.shape == (6, 10) and ((thing > 0) == (part > 0)).all() and part.max() < PARTS
+        for index, name in enumerate(COLOUR_CLASSES):
+            cells = sum((i.size // 16) ** 2 for i in scene.items if name and i.colour == name)
+            assert not index or (colour == index).sum() == cells
         for item in scene.items:
             side, top, left = item.size // 16, item.y // 16, item.x // 16
             area = part[top : top + side, left : left + side]
@@ -76,6 +80,15 @@ def test_an_encoder_learns_to_read():
     logits = reader(ids, ids != 0)
     longer = torch.nn.functional.pad(ids, (0, 2))
     assert torch.allclose(logits, reader(longer, longer != 0), atol=1e-5)  # padding tells nothing
+
+
+def test_the_recipe_goes_on_from_an_encoder(tmp_path):
+    train_vocabulary(sentences(500, seed=1), tmp_path, 800)
+    known = BundledEncoder.fresh(tmp_path, d_model=32, d_ff=64, num_layers=1, num_heads=2)
+    known.save(tmp_path / "known", torch.float32)
+    reader = scenes_text(init=str(tmp_path / "known"), steps=1).players[0].module
+    assert reader.training and reader.text_encoder.vocabulary == known.vocabulary
+    assert all(torch.equal(t, known.state_dict()[n]) for n, t in reader.text_encoder.state_dict().items())
 
 
 def test_a_pair_is_told_by_its_halves():

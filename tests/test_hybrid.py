@@ -25,6 +25,7 @@ from maskgil.pipeline import Progress, Settings, TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder import BundledEncoder, train_vocabulary
 from train import publish, recipes
+from train.cache import corpus
 from train.loop import train
 from train.objectives import NextToken, TextDriven
 
@@ -72,7 +73,7 @@ def test_the_recipe_trains_the_twin_alone_and_exports_what_it_belongs_to(tmp_pat
     tokenizer = checkpoint.fingerprint(checkpoint.load(tmp_path / "tokenizer", "vq").identity())
     cache = tmp_path / "cache"
     cache.mkdir()
-    (cache / "cache.json").write_text(json.dumps({"tokenizer": tokenizer}))
+    (cache / "cache.json").write_text(json.dumps({"tokenizer": tokenizer, "corpus": corpus()}))
     tokens = torch.randint(0, 32, (16, 64)).to(torch.uint16)
     save_file({"tokens": tokens, "numbers": torch.arange(16)}, cache / "128x128-0000.safetensors")
     train_vocabulary(["two cats on the beach", "a red car at night"] * 20, tmp_path, 80)
@@ -92,7 +93,7 @@ def test_the_recipe_trains_the_twin_alone_and_exports_what_it_belongs_to(tmp_pat
     assert notes["text_encoder_hash"] == checkpoint.fingerprint(kept.identity())
     assert checkpoint.load(tmp_path / "run" / "export").config == replace(TINY, text_length=120, causal=True)
 
-    (cache / "cache.json").write_text(json.dumps({"tokenizer": "another"}))
+    (cache / "cache.json").write_text(json.dumps({"tokenizer": "another", "corpus": corpus()}))
     with pytest.raises(ValueError, match="holds tokens of tokenizer another"):
         recipes.scenes_ar(**folders, cache=str(cache))
 
@@ -100,7 +101,8 @@ def test_the_recipe_trains_the_twin_alone_and_exports_what_it_belongs_to(tmp_pat
 def test_a_twin_begins_as_a_generator(tmp_path: Path, monkeypatch):
     codes = VQModel(VQConfig(codebook_size=32, channels=(32,), res_blocks=1, z_channels=8, patch=4))
     checkpoint.save(tmp_path / "tokenizer", codes, "vq", codes.config.to_dict())
-    (tmp_path / "cache.json").write_text(json.dumps({"tokenizer": checkpoint.fingerprint(codes.identity())}))
+    made_by = checkpoint.fingerprint(codes.identity())
+    (tmp_path / "cache.json").write_text(json.dumps({"tokenizer": made_by, "corpus": corpus()}))
     save_file({"tokens": torch.zeros(4, 64, dtype=torch.uint16), "numbers": torch.arange(4)},
               tmp_path / "128x128-0000.safetensors")  # fmt: skip
     train_vocabulary(["two cats on the beach", "a red car at night"] * 20, tmp_path, 80)
@@ -116,6 +118,15 @@ def test_a_twin_begins_as_a_generator(tmp_path: Path, monkeypatch):
     fitted = [name for name in kept if "fc1" in name or "uncond" in name]  # to its own encoder: all but the same
     for name, tensor in twin.state_dict().items():
         assert torch.allclose(tensor, kept[name][: len(tensor)], atol=0.1 if name in fitted else 0), name
+
+    recipe.export(recipe.players[0].module, tmp_path / "twin")  # and goes on, with pictures of its own
+    folders = str(tmp_path / "text_encoder"), str(tmp_path), str(tmp_path / "tokenizer")
+    on = recipes.scenes_ar(*folders, init=str(tmp_path), twin=str(tmp_path / "twin"))
+    for name, tensor in on.players[0].module.driven.generator.state_dict().items():
+        assert torch.allclose(tensor, twin.state_dict()[name], atol=0.1 if name in fitted else 0), name
+    assert on.batch_at.seed != recipe.batch_at.seed
+    with pytest.raises(ValueError, match="give its model folder, too"):
+        recipes.scenes_ar(*folders, twin=str(tmp_path / "twin"))
 
 
 PLAIN = Settings(steps=3, guidance=Guidance(3.0, interval=(0.1, 1.0)), revisions=0)

@@ -16,7 +16,7 @@ from speech.encoder import PAIR
 from speech.transcriber import Draft, OwnScribe, Transcriber
 from speech.vocabulary import END, NO_SPEECH, START
 from train.spoken.batches import IGNORED, SILENCE, SpokenBatches, _epoch
-from train.spoken.corpus import FITS, Corpus, Plan, prepare, spoken, unseen
+from train.spoken.corpus import FITS, Corpus, Plan, otherwise, prepare, spoken, unseen
 from train.spoken.noise import KINDS, clip
 from train.spoken.recogniser import SMALL, Recogniser, RecogniserLoss, export, recipe, vocabulary_of
 from train.spoken.scores import Score, rate, table
@@ -60,6 +60,16 @@ def test_a_corpus_is_spoken_once_and_whole(folder):
     with pytest.raises(ValueError, match="no spoken corpus"):
         Corpus(folder / "absent")
     assert not list(folder.parent.glob("*.partial"))
+
+
+def test_some_sentences_say_what_people_say_and_the_grammar_does_not():
+    draw = np.random.default_rng(0)
+    said = {otherwise("a parrot and two pine trees", draw) for _ in range(20)}
+    assert said == {"a bird and two pine trees", "a parrot and two trees"} or said == {"a parrot and two trees"}
+    assert {otherwise("an apple", draw), otherwise("a red ladybug", draw)} <= {"a fruit", "a red insect", "a red bug"}
+    for kept in ("two hot dogs", "a cat on the beach", "three panda bears"):
+        assert otherwise(kept, draw) == kept
+    assert {otherwise("two dogs", draw) for _ in range(30)} == {"two puppies", "two doggies"}
 
 
 def test_no_corpus_holds_a_sentence_of_the_tests(folder):

@@ -13,6 +13,7 @@ from maskgil import checkpoint
 from maskgil.diffusion_head import DDPM
 from maskgil.pipeline import Settings, TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
+from train.cache import corpus
 from train.continuous import write_latents
 from train.reproduce import (
     FINDINGS,
@@ -157,7 +158,7 @@ def codes(tmp_path_factory) -> tuple[Path, Path]:
     hashes = {"text_encoder_hash": words, "tokenizer_hash": made_by}
     checkpoint.save(folder / "generator", generator, "maskgil", config["config"], **hashes)
     cache = tmp_path_factory.mktemp("cache")
-    (cache / "cache.json").write_text(json.dumps({"tokenizer": made_by, "total": 8}))
+    (cache / "cache.json").write_text(json.dumps({"tokenizer": made_by, "corpus": corpus(), "total": 8}))
     for size, count in (("128x128", 64), ("96x96", 36)):
         tokens = torch.randint(64, (8, count)).to(torch.uint16)
         save_file({"tokens": tokens, "numbers": torch.arange(8)}, cache / f"{size}-0000.safetensors")

@@ -53,6 +53,7 @@ def test_training_never_shows_a_held_out_combination():
     for _ in range(60):
         scene = crowded(rng, 128, 128)
         assert not any(layout.held_out_background(i.thing, scene.background) for i in scene.items)
+        assert not any(layout.held_out_colour(i.thing, i.colour) for i in scene.items)
 
 
 def test_some_of_everything_is_held_out_and_mirrors_agree():
@@ -62,6 +63,49 @@ def test_some_of_everything_is_held_out_and_mirrors_agree():
         assert layout.held_out_relation(a, relation, b) == layout.held_out_relation(b, mirror, a)
     share = np.mean([layout.held_out_count(t, n) for t in things() for n in (2, 3, 4)])
     assert 0.05 < share < 0.16
+    share = np.mean([layout.held_out_colour(t, c) for t in things() for c in layout.COLOURS])
+    assert 0.05 < share < 0.16 and not any(layout.held_out_colour(t, "") for t in things())
+
+
+def test_things_of_many_scenes_are_given_colours_and_their_captions_say_so():
+    rng, drawn = np.random.default_rng(7), scenes(600)
+    painted = [scene for scene in drawn if any(scene.colours.values())]
+    assert 0.25 < len(painted) / len(drawn) < 0.5
+    for scene in painted:
+        assert scene.style in layout.PAINTED_STYLES
+        said = captions.caption(scene, rng).split()
+        for thing, colour in scene.colours.items():
+            if not colour:
+                continue
+            assert colour != scene.background and said.count(colour) >= 1
+            names = {n.split()[0] for n in (thing.name, thing.plural, *captions._names(thing))}
+            assert any(a == colour and b in names for a, b in zip(said, said[1:], strict=False)), (said, thing)
+    apple = next(thing for thing in things() if thing.name == "apple")
+    assert "red" not in layout.paints(apple, PLAIN), "the grammar says red apple of any"
+    assert "black" not in layout.paints(apple, "night") and "blue" not in layout.paints(apple, "blue")
+
+
+def test_a_thing_is_painted_in_shades_of_its_colour(sprites):
+    rng = np.random.default_rng(0)
+    for thing in things()[::12]:
+        own = sprites.draw(thing, "flat", 64)
+        for name, paint in layout.PAINTS.items():
+            pixels = sprites.draw(thing, "flat", 64, paint)
+            assert np.array_equal(pixels[..., 3], own[..., 3]) and not np.array_equal(pixels, own)
+            inside = pixels[..., 3] > 200
+            mean = pixels[inside][:, :3].mean(0)
+            if name not in ("black", "white"):
+                assert (np.argsort(mean) == np.argsort(paint)).all(), (thing.name, name, mean)
+            assert np.abs(mean - paint).max() < 100, (thing.name, name, mean)
+        assert sprites.draw(thing, "flat", 64) is own, "its own colours stay"
+    cat, dog = things()[:2]
+    scene = arrange([(cat, 1, ""), (dog, 1, "")], 128, 128, PLAIN, "flat", "", rng)
+    blue = layout.painted(scene, {cat: "blue"})
+    assert [item.colour for item in blue.items] == ["blue", ""] and layout.painted(blue, {}) == blue
+    before, after = (render(s, sprites, np.random.default_rng(0)) for s in (scene, blue))
+    box = blue.items[1]
+    same = np.s_[box.y : box.y + box.size, box.x : box.x + box.size]
+    assert np.array_equal(before[same], after[same]) and not np.array_equal(before, after)
 
 
 def test_captions_say_the_truth():
@@ -121,11 +165,9 @@ def test_five_objects_are_refused():
 
 def reading_of(scene: Scene) -> Reading:
     """What a perfect reader would say."""
-    return Reading(
-        tuple(Seen(i.thing.index, *i.centre, min(SIDES, key=lambda s: abs(s - i.size)), 1.0) for i in scene.items),
-        scene.background,
-        scene.style,
-    )
+    sizes = [min(SIDES, key=lambda s: abs(s - i.size)) for i in scene.items]
+    seen = (Seen(i.thing.index, *i.centre, s, 1.0, i.colour) for i, s in zip(scene.items, sizes, strict=True))
+    return Reading(tuple(seen), scene.background, scene.style)
 
 
 def test_a_perfect_reading_keeps_everything_and_faults_are_seen():
@@ -140,12 +182,22 @@ def test_a_perfect_reading_keeps_everything_and_faults_are_seen():
     assert not verdict(scene, Reading((*seen.items, seen.items[0]), "red", "3d"))["objects"]
     assert not verdict(scene, Reading(seen.items, "blue", "3d"))["background"]
     assert not verdict(scene, Reading(seen.items, "red", "sketch"))["style"]
+    green = layout.painted(scene, {dog: "green"})
+    assert not verdict(green, seen)["colour"] and verdict(green, reading_of(green))["colour"]
+    both = reading_of(layout.painted(green, {cat: "green"}))
+    assert not verdict(green, both)["colour"], "the cat was to keep its own"
+    assert verdict(scene, both)["colour"], "nobody asked for colours"
 
 
 def test_targets_mark_each_centre_and_covers_each_box():
     for scene in scenes(100):
-        thing, size, *_ = targets(scene)
-        assert (thing > 0).sum() == len(scene.items) == (size >= 0).sum()
+        wanted = targets(scene)
+        assert (wanted["thing"] > 0).sum() == len(scene.items) == (wanted["size"] >= 0).sum()
+        seen = wanted["colour"][wanted["thing"] > 0]
+        if scene.style in layout.PAINTED_STYLES:
+            assert sorted(seen) == sorted(layout.COLOUR_CLASSES.index(i.colour) for i in scene.items)
+        else:
+            assert (seen == -1).all()
         assert (covers(scene) > 0).sum() == sum((i.size // 16) ** 2 for i in scene.items)
 
 

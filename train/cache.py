@@ -9,11 +9,14 @@ written whole: {"tokens": (n, N) uint16, "numbers": (n,) int64}. A scene is a fu
 are said anew each time they are read. A run that was killed goes on with the shards that are missing.
 """
 
+import hashlib
 import json
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +30,7 @@ from train.scenes.layout import SIZES, Scene, crowded, sample
 from train.scenes.render import render
 from train.scenes.sprites import Sprites
 
+NOTE = "cache.json"
 SHARD = 1024
 CROWDED = 10_000_000
 
@@ -38,18 +42,41 @@ def scene_number(number: int, width: int, height: int, snap: int = 16) -> tuple[
     return scene, rng
 
 
+@cache
+def corpus() -> str:
+    """What the numbers of scenes stand for: another word as soon as layout.py or objects.tsv give other scenes, since
+    the captions of tokens that were cached before would then tell of something else."""
+    first = [scene_number(n, *size)[0] for size in SIZES for n in (*range(16), CROWDED)]
+    return hashlib.sha256(repr(first).encode()).hexdigest()[:12]
+
+
+def note_of(folder: str | Path) -> dict[str, Any]:
+    """cache.json of a folder of scenes. ValueError when there is none, and when its scenes are of another corpus."""
+    path = Path(folder) / NOTE
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} is no cache of scenes: see train/cache.py for codes, train/continuous.py for latents"
+        )
+    note = json.loads(path.read_text())
+    if note.get("corpus") != corpus():
+        raise ValueError(
+            f"{folder} holds scenes of another corpus than this one, and captions would not fit them: make it anew"
+        )
+    return note
+
+
 def write_scenes(
     tokenizer: VQModel, sprites: Sprites, out: Path, total: int, made_by: str, first: int = 0
 ) -> None:
     """Fill folder `out` with about `total` scenes from number `first` on, shared among the sizes as training is.
 
-    Raises ValueError when the folder was made by another tokenizer, and when the disk is full: finished shards stay.
+    Raises ValueError when the folder was made by another tokenizer or of another corpus, and when the disk is full:
+    finished shards stay.
     """
     out.mkdir(parents=True, exist_ok=True)
-    note = out / "cache.json"
-    if note.is_file() and json.loads(note.read_text())["tokenizer"] != made_by:
+    if (out / NOTE).is_file() and note_of(out)["tokenizer"] != made_by:
         raise ValueError(f"{out} was made with another tokenizer: give another folder, or delete it")
-    note.write_text(json.dumps({"tokenizer": made_by, "total": total}))
+    (out / NOTE).write_text(json.dumps({"tokenizer": made_by, "corpus": corpus(), "total": total}))
     counts = {size: max(1, round(total * share / SHARD)) for size, share in SIZES.items()}
     # in the order of their share, so that an unfinished cache has every size and can already be trained on
     shards = sorted(((k / n, size, k) for size, n in counts.items() for k in range(n)), key=lambda s: (s[0], s[1]))
@@ -98,6 +125,7 @@ class SceneCache:
             tables.setdefault((width, height), []).append(load_file(path))
         if not tables:
             raise ValueError(f"{folder} holds no cached scenes: run python -m train.cache scenes out={folder}")
+        note_of(folder)
         return cls(
             {
                 size: (torch.cat([p["tokens"] for p in parts]), torch.cat([p["numbers"] for p in parts]))

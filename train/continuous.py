@@ -36,13 +36,14 @@ from maskgil.emigm import EMIGM, Blocks
 from maskgil.generator import MaskGIL
 from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_scale
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
-from train.cache import SHARD, scene_number, write_shard
+from train.cache import NOTE, SHARD, corpus, note_of, scene_number, write_shard
 from train.data import ScenePixels, SceneTokens, _padded, _pieces
 from train.framework import CodeTrunk, Framework, Method, MethodLoss, generator_for
 from train.likeness import Likeness
 from train.loop import Player, Recipe
+from train.objectives import fit_to_encoder, goes_on
 from train.optim import OptimConfig
-from train.scenes.captions import caption
+from train.scenes.captions import caption, sentences
 from train.scenes.facts import cells, kinds
 from train.scenes.layout import Scene
 from train.scenes.render import render
@@ -200,15 +201,16 @@ def write_latents(
 ) -> None:
     """Fill folder `out` with about `total` scenes of 128 x 128; a run that was killed goes on.
 
-    Raises ValueError when the folder was made by another tokenizer or with other codes, or its latents are not scaled
-    to about 1.
+    Raises ValueError when the folder was made by another tokenizer, with other codes or of another corpus, or its
+    latents are not scaled to about 1.
     """
     out.mkdir(parents=True, exist_ok=True)
-    note, made_by = out / "cache.json", checkpoint.fingerprint(tokenizer.identity())
-    told = {"tokenizer": made_by, "total": total, "shard": shard, "latent": tokenizer.config.to_dict()}
+    note, made_by = out / NOTE, checkpoint.fingerprint(tokenizer.identity())
+    told = {"tokenizer": made_by, "corpus": corpus(), "total": total, "shard": shard}
+    told["latent"] = tokenizer.config.to_dict()
     if codes is not None:
         told["codes"] = checkpoint.fingerprint(codes.identity())
-    before = json.loads(note.read_text()) if note.is_file() else told
+    before = note_of(out) if note.is_file() else told
     for part in ("tokenizer", "codes"):
         if before.get(part) != told.get(part):
             what = "another tokenizer" if part == "tokenizer" else "other codes, or with none"
@@ -255,7 +257,7 @@ class LatentCache:
         parts = [load_file(path) for path in sorted(Path(folder).glob(f"{SIDE}x{SIDE}-*.safetensors"))]
         if not parts or "mean" not in parts[0]:
             raise ValueError(f"{folder} holds no cached latents: run python -m train.continuous out={folder}")
-        note = json.loads((Path(folder) / "cache.json").read_text())
+        note = note_of(folder)
         mean, std, numbers = (torch.cat([part[name] for part in parts]) for name in ("mean", "std", "numbers"))
         try:
             check_scale(mean[:1024], LatentConfig.from_dict(note["latent"]), std[:1024])
@@ -273,8 +275,8 @@ def _latents(folder: str) -> LatentCache:
 @dataclass(frozen=True)
 class SceneLatents:
     """Cached latents, sampled anew, with fresh captions: {"tokens": (B, N, C), "grid", "ids", "mask": (B, L)}, and what
-    each cell shows: {"things", "parts", "grounds", "styles": (B, N)} (`cells` in train/scenes/facts.py), with its code
-    where the cache has them: {"codes": (B, N)}. No caption has more than `words` pieces."""
+    each cell shows: {"things", "parts", "grounds", "styles", "colours": (B, N)} (`cells` in train/scenes/facts.py),
+    with its code where the cache has them: {"codes": (B, N)}. No caption has more than `words` pieces."""
 
     folder: str
     vocabulary: bytes
@@ -328,26 +330,22 @@ def method_recipe(
     muon_lr: float | None, width: int, depth: int | tuple[int, int], heads: int, head: tuple[int, int],
     repeats: int = 4, seed: int = 0, valid: str = "", codes: int = 0, layout: float = 0.0,
     things_first: bool = False, init: str = "", guess: bool = False, teacher: str = "", begin: str = "",
-    compile: bool = False, blocks: Blocks = "vit", **maskgil: Any,
+    compile: bool = False, blocks: Blocks = "vit", read: str = "", **maskgil: Any,
 ) -> Recipe:  # fmt: skip
     """A text-driven generator of `framework` on a cache of its kind of tokens; the text encoder stays as it is.
 
     Exports generator/ alone. `valid`: a cache of other scenes, for the validation loss; `codes`: how many, when it is
     not the tokenizer of scenes that made them; `layout`, `things_first`: as in MethodLoss; `guess`: as in Method;
-    `init`: a folder with generator/ to go on from, whatever its sizes; `teacher`: a model folder whose generator of
-    codes teaches one of latents (Method), the cache holding both; `begin`: one whose generator a trunk of llama blocks
-    begins as (begun_as); `blocks`, `maskgil`: as in generator_for.
+    `init`: a folder with generator/ to go on from, whatever its sizes, with data of its own unless a seed is given
+    (goes_on); `read`: the text encoder that it read, if that was another (fit_to_encoder); `teacher`: a model folder
+    whose generator of codes teaches one of latents (Method), the cache holding both; `begin`: one whose generator a
+    trunk of llama blocks begins as (begun_as); `blocks`, `maskgil`: as in generator_for.
     """
     torch.manual_seed(seed)
     encoder = encoders.load(text_encoder)
     encoder.requires_grad_(False)
     text = (encoder.width, min(encoder.length, WORDS))
-    note_file = Path(cache) / "cache.json"
-    if not note_file.is_file():
-        raise ValueError(
-            f"{cache} is no cache of scenes: see train/cache.py for codes, train/continuous.py for latents"
-        )
-    note = json.loads(note_file.read_text())
+    note = note_of(cache)
     continuous = framework.conditional == "diffusion"
     if continuous != ("latent" in note):
         wants, has = ("latents", "codes") if continuous else ("codes", "latents")
@@ -369,7 +367,13 @@ def method_recipe(
     }
 
     if init:
-        generator = _begun(Path(init) / "generator", generator, hashes)
+        known = encoders.load(read) if read else encoder
+        was = {"text_encoder_hash": checkpoint.fingerprint(known.identity())}
+        generator = _begun(Path(init) / "generator", generator, hashes | was)
+        seed = seed or goes_on(generator)
+        if read:
+            fit_to_encoder(generator, known, encoder, sentences(2000, seed=5))
+        data = replace(data, seed=2 + seed)
     elif begin:
         known = _of_codes("begin", begin, hashes["text_encoder_hash"])[0]
         begun_as(generator, known, checkpoint.load(checkpoint.resolve(begin) / "tokenizer", "vq"))

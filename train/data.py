@@ -75,13 +75,8 @@ class SceneTruth:
             )
             pixels.append(render(scene, sprites(self.sprites), rng))
             truth.append(targets(scene))
-        thing, size, background, style = (torch.from_numpy(np.stack(column)) for column in zip(*truth, strict=True))
-        return {
-            "pixels": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
-            "thing": thing,
-            "size": size,
-            "background": background,
-            "style": style,
+        return {"pixels": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)} | {
+            answer: torch.from_numpy(np.stack([scene[answer] for scene in truth])) for answer in truth[0]
         }
 
 

@@ -10,9 +10,9 @@
 An option is name=value, --name value or --name=value. What `sampler` names (maskgil/pipeline.py) the options after it
 change.
 
-`scenes` asks the model for seven kinds of scenes, with combinations that training showed and with those that it never
+`scenes` asks the model for eight kinds of scenes, with combinations that training showed and with those that it never
 did, and lets the reader judge: a picture counts when it shows exactly the things and counts asked for and keeps the
-background, relation, size or style that its kind is about. `overall` is the mean of the seven, as in GenEval;
+background, relation, size, style or colours that its kind is about. `overall` is the mean of the eight, as in GenEval;
 silhouettes stand apart. `rendered` is the reader's verdict on true pictures: the ceiling. Nothing is tuned on these.
 """
 
@@ -34,7 +34,18 @@ from maskgil import checkpoint
 from maskgil.pipeline import Settings, TextToImage
 from train.samples import settings_of
 from train.scenes.captions import caption
-from train.scenes.layout import BACKGROUNDS, PLAIN, RELATIONS, Scene, arrange, is_held_out, sample
+from train.scenes.layout import (
+    BACKGROUNDS,
+    PLAIN,
+    RELATIONS,
+    Scene,
+    arrange,
+    held_out_colour,
+    is_held_out,
+    painted,
+    paints,
+    sample,
+)
 from train.scenes.reader import Reader, verdict
 from train.scenes.render import render
 from train.scenes.sprites import Sprites, things
@@ -48,6 +59,7 @@ KINDS = {
     "size": ("objects", "size"),
     "style": ("objects", "style"),
     "silhouette": ("objects", "style"),  # apart: not in the overall score
+    "colour": ("objects", "colour"),  # last: a kind's scenes depend on its place here
 }
 SPLITS = ("training", "held out")
 BATCH = 20
@@ -76,7 +88,16 @@ def asked_scene(kind: str, held_out: bool, rng: np.random.Generator, side: int =
         elif kind == "silhouette":
             style = kind
             background = str(rng.choice([p for p in places if p not in ("black", "night", "space")]))
+        elif kind == "colour":
+            colours = {a: str(rng.choice(paints(a, PLAIN)))}
+            if rng.random() < 0.5:
+                wanted.append((b, 1, ""))
+                colours[b] = str(rng.choice(["", *paints(b, PLAIN)]))
         scene = arrange(wanted, side, side, background, style, relation, rng)
+        if kind == "colour":
+            scene = painted(scene, colours)
+            if held_out and not any(held_out_colour(thing, colour) for thing, colour in colours.items()):
+                continue  # held out for another reason
         no_combination = kind == "single" or style == "sketch"
         if no_combination or is_held_out(scene) == held_out:
             return scene

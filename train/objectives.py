@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from maskgil import checkpoint
 from maskgil.condition import Condition
 from maskgil.tokenizers.vq import VQModel
 from train.likeness import Likeness
@@ -217,6 +218,12 @@ class LaidOut(nn.Module):
         return logits, *(head(cells) for head in self.heads)
 
 
+def goes_on(model: nn.Module) -> int:
+    """A seed from the weights that a run begins with: so it meets other pictures, captions and masks than the run that
+    made them, and the same ones when it is resumed."""
+    return int(checkpoint.fingerprint(model.state_dict()), 16) % 2**31
+
+
 @torch.no_grad()
 def fit_to_encoder(
     generator: nn.Module, known: nn.Module, other: nn.Module, captions: Iterable[str], ridge: float = 1e-3
@@ -224,8 +231,8 @@ def fit_to_encoder(
     """Let a generator that read the states of `known` read those of `other`, which has the same pieces.
 
     The linear map from other states to known ones (ridge regression over all tokens of the captions) goes into the
-    first layer of its caption embedding, and the null caption the way back. Returns the share of the known states'
-    variance that the map explains. Raises ValueError where the two cut texts into other pieces.
+    first layer of its caption embedding, and the null caption, where it has one, the way back. Returns the share of the
+    known states' variance that the map explains. Raises ValueError where the two cut texts into other pieces.
     """
     captions = list(captions)
     if not torch.equal(known.tokenize(captions)[0], other.tokenize(captions)[0]):
@@ -236,9 +243,11 @@ def fit_to_encoder(
     given = torch.cat([b.states[b.mask] for _, b in pairs])
     square = given.T @ given
     weight = torch.linalg.solve(square + ridge * square.diagonal().mean() * torch.eye(len(square)), given.T @ wanted)
-    embedding = generator.cls_embedding
-    embedding.cap_proj["fc1"].weight.copy_(embedding.cap_proj["fc1"].weight @ weight.T)
-    if embedding.uncond_embedding is not None:
+    embedding = getattr(generator, "cls_embedding", None)
+    first = generator.text_proj if embedding is None else embedding.cap_proj["fc1"]  # eMIGM's, MaskGIL's
+    first = first[0] if isinstance(first, nn.Sequential) else first
+    first.weight.copy_(first.weight @ weight.T)
+    if embedding is not None and embedding.uncond_embedding is not None:
         # Cut off where states of captions hardly go, or the null caption would be far longer than any of them.
         embedding.uncond_embedding.copy_(embedding.uncond_embedding @ torch.linalg.pinv(weight, rtol=0.02))
     return 1 - float((given @ weight - wanted).var() / wanted.var())
@@ -320,7 +329,7 @@ def token_loss(
 
 
 # What heads of a model in training may be asked of each cell, in this order (train/scenes/facts.py).
-LAYOUT = ("things", "parts", "grounds", "styles")
+LAYOUT = ("things", "parts", "grounds", "styles", "colours")
 
 
 def layout_loss(answers: list[Tensor], batch: dict, scored: Bool[Tensor, "B N"]) -> tuple[Tensor | float, dict]:

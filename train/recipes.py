@@ -3,7 +3,6 @@
 `scenes_*` are the bundled models, sized for hours on two CPU cores.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from maskgil.config import PRESETS
 from maskgil.generator import MaskGIL
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from text_encoder.bundled import BundledEncoder, train_vocabulary
+from train.cache import note_of
 from train.causal import CAUSAL
 from train.data import SceneFacts, ScenePixels, SceneTokens, SceneTruth, TokensAndPixels
 from train.large import Options, large_recipe
@@ -35,6 +35,7 @@ from train.objectives import (
     TextDriven,
     TokenizerLoss,
     fit_to_encoder,
+    goes_on,
     near_codes,
 )
 from train.optim import OptimConfig
@@ -164,13 +165,21 @@ def scenes_decoder(
 
 
 def scenes_text(
-    vocabulary: str = "runs/vocabulary", steps: int = 1500, batch: int = 256, lr: float = 2e-3, muon_lr: float = 0.02
-) -> Recipe:
-    """The bundled text encoder alone: it learns to tell what captions say, in minutes, before any picture."""
+    vocabulary: str = "runs/vocabulary", steps: int = 1500, batch: int = 256, lr: float = 2e-3, muon_lr: float = 0.02,
+    init: str = "",
+) -> Recipe:  # fmt: skip
+    """The bundled text encoder alone: it learns to tell what captions say, in minutes, before any picture.
+
+    `init`: a text encoder to go on from, with its vocabulary, when captions say something new. Its states change far
+    less than those of another one, so that generators soon read them again (scenes-generator text_encoder=).
+    """
     torch.manual_seed(0)
-    if not (Path(vocabulary) / "spiece.model").is_file():
-        train_vocabulary(sentences(20000, seed=1), vocabulary, 1200)
-    encoder = BundledEncoder.fresh(vocabulary, dropout_rate=0.0)
+    if init:
+        encoder = BundledEncoder.load(init).train()
+    else:
+        if not (Path(vocabulary) / "spiece.model").is_file():
+            train_vocabulary(sentences(20000, seed=1), vocabulary, 1200)
+        encoder = BundledEncoder.fresh(vocabulary, dropout_rate=0.0)
     return Recipe(
         name="scenes-text",
         steps=steps,
@@ -195,7 +204,7 @@ def scenes_generator(
     What goes on from `init` meets other pictures, captions and masks than what `init` came from.
     """
     torch.manual_seed(0)
-    tokenizer_hash = json.loads((Path(cache) / "cache.json").read_text())["tokenizer"]
+    tokenizer_hash = note_of(cache)["tokenizer"]
     codes = checkpoint.load(tokenizer, "vq")
     if (other := checkpoint.fingerprint(codes.identity())) != tokenizer_hash:
         raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_hash}, {tokenizer} is {other}")
@@ -205,7 +214,7 @@ def scenes_generator(
             raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_hash}, {init} was trained on {wanted}")
         encoder = BundledEncoder.load(text_encoder or folder / "text_encoder").train()
         generator = checkpoint.load(folder / "generator", "maskgil").train()
-        seed = int(checkpoint.fingerprint(generator.state_dict()), 16) % 2**31
+        seed = goes_on(generator)
         if text_encoder:
             fit_to_encoder(generator, BundledEncoder.load(folder / "text_encoder"), encoder, sentences(2000, seed=5))
     else:
@@ -244,26 +253,29 @@ def scenes_generator(
 def scenes_ar(
     text_encoder: str = "weights/scenes/text_encoder", cache: str = "cache/scenes",
     tokenizer: str = "weights/scenes/tokenizer", steps: int = 2400, batch: int = 64, lr: float = 2e-3,
-    muon_lr: float = 0.02, init: str = "", compile: bool = False,
+    muon_lr: float = 0.02, init: str = "", twin: str = "", compile: bool = False,
 ) -> Recipe:  # fmt: skip
     """The bundled generator's autoregressive twin, on the same tokens; the generator's text encoder stays as it is.
 
     `init`: a model folder whose generator it begins as. The blocks are the same, and so is what they know of codes.
-    `compile`: as for scenes-generator.
+    `twin`: the twin of `init`, to go on from in its place. `compile`: as for scenes-generator.
     """
+    if twin and not init:
+        raise ValueError(f"twin={twin}: give its model folder, too (init=), whose text encoder it read")
     torch.manual_seed(0)
     encoder = encoders.load(text_encoder)
     encoder.requires_grad_(False)
-    twin = Autoregressive(replace(PRESETS["scenes"], causal=True))
+    model, seed = Autoregressive(replace(PRESETS["scenes"], causal=True)), 0
     if init:
         folder = checkpoint.resolve(init)
-        generator = checkpoint.load(folder / "generator", "maskgil")
-        fit_to_encoder(generator, BundledEncoder.load(folder / "text_encoder"), encoder, sentences(2000, seed=5))
-        own = twin.state_dict()
-        twin.load_state_dict({name: t[: len(own[name])] for name, t in generator.state_dict().items()})  # no mask row
+        known = checkpoint.load(twin, "autoregressive") if twin else checkpoint.load(folder / "generator", "maskgil")
+        seed = goes_on(known) if twin else 0
+        fit_to_encoder(known, BundledEncoder.load(folder / "text_encoder"), encoder, sentences(2000, seed=5))
+        own = model.state_dict()
+        model.load_state_dict({name: t[: len(own[name])] for name, t in known.state_dict().items()})  # no mask row
     codes = checkpoint.load(tokenizer, "vq")
     hashes = {
-        "tokenizer_hash": json.loads((Path(cache) / "cache.json").read_text())["tokenizer"],
+        "tokenizer_hash": note_of(cache)["tokenizer"],
         "text_encoder_hash": checkpoint.fingerprint(encoder.identity()),
     }
     if (other := checkpoint.fingerprint(codes.identity())) != hashes["tokenizer_hash"]:
@@ -274,12 +286,13 @@ def scenes_ar(
         checkpoint.save(folder, twin, twin.kind, twin.config.to_dict(), **hashes)
 
     objective = NextToken(layout=0.5, near=near_codes(codes.quantize.codebook().detach()))
-    model = LaidOut(TextDriven(twin, encoder), kinds())
+    taught = LaidOut(TextDriven(model, encoder), kinds())
     return Recipe(
         name="scenes-ar",
         steps=steps,
-        players=(Player(model, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.5)),),
-        batch_at=SceneTokens(cache, encoder.vocabulary, batch),
+        players=(Player(taught, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.5)),),
+        batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed),
+        seed=seed,
         compile=compile,
         ema=0.995,
         save_every=200,
@@ -287,15 +300,19 @@ def scenes_ar(
     )
 
 
-def scenes_reader(sprites: str | None = None, steps: int = 2500, batch: int = 24) -> Recipe:
-    """The judge of the scene score: reads objects, sizes, background and style off a picture."""
+def scenes_reader(sprites: str | None = None, steps: int = 2500, batch: int = 24, init: str = "") -> Recipe:
+    """The judge of the scene score: reads objects, sizes, colours, background and style off a picture. `init`: a reader
+    to go on from."""
     torch.manual_seed(0)
-    model = Reader().to(memory_format=torch.channels_last)
+    model = checkpoint.load(init, "reader").train() if init else Reader()
+    seed = goes_on(model) if init else 0
+    model = model.to(memory_format=torch.channels_last)
     return Recipe(
         name="scenes-reader",
         steps=steps,
         players=(Player(model, reader_loss, OptimConfig(lr=1e-3, muon_lr=0.02, warmup=50, decay=0.6)),),
-        batch_at=SceneTruth(sprites, batch),
+        batch_at=SceneTruth(sprites, batch, seed=1 + seed),
+        seed=seed,
         ema=0.99,
         export=save_reader,
     )
@@ -343,11 +360,13 @@ def scenes_kl(
 def scenes_emigm(
     cache: str = "cache/latents", text_encoder: str = "weights/scenes/text_encoder", steps: int = 8000,
     batch: int = 64, lr: float = 1e-3, muon_lr: float = 0.01, repeats: int = 2, valid: str = "", init: str = "",
-    curve: str = "cosine", t_min: float = 0.0, begin: str = "weights/scenes", teacher: str = "", compile: bool = False,
+    read: str = "", curve: str = "cosine", t_min: float = 0.0, begin: str = "weights/scenes", teacher: str = "",
+    compile: bool = False,
 ) -> Recipe:  # fmt: skip
     """The bundled eMIGM on cached latents; the text encoder of scenes stays as it is.
 
-    `init`: an export or a model folder whose generator goes on. The paper trains by exp from t_min 0.2 on, where 63%
+    `init`: an export or a model folder whose generator goes on; `read`: the text encoder that it read, if that was
+    another than `text_encoder`. The paper trains by exp from t_min 0.2 on, where 63%
     and more are hidden; that pays after hundreds of epochs (its table 9), and a short run must see fuller pictures too.
     `begin`: the MaskGIL whose blocks it begins as (begun_as), all but one, for which 25 MB have no room; `teacher`: one
     whose beliefs it learns (Method). Empty for none. The trunk is a single encoder: a masked autoencoder, whose hidden
@@ -359,7 +378,8 @@ def scenes_emigm(
     return method_recipe(
         "scenes-emigm", method("emigm", curve=curve, t_min=t_min, trunk="single"), cache, text_encoder, steps, batch,
         lr, muon_lr, width=256, depth=(3, 4), heads=4, head=(2, 192), repeats=repeats, valid=valid, layout=0.5,
-        things_first=True, init=init, guess=True, teacher=teacher, begin=begin, compile=compile, blocks="llama",
+        things_first=True, init=init, read=read, guess=True, teacher=teacher, begin=begin, compile=compile,
+        blocks="llama",
     )  # fmt: skip
 
 

@@ -51,6 +51,7 @@ from maskgil.hybrid import Prefix
 from maskgil.pipeline import Settings, TextToImage
 from maskgil.schedules import CURVES
 from maskgil.tokenizers.vq import VQModel
+from train.cache import note_of
 from train.continuous import WORDS, method_recipe
 from train.evaluate import KINDS, asked_scenes, drawn, frechet, judge, moments, overall, rendered
 from train.framework import METHODS, CodeTrunk, Method, MethodLoss, generator_for, method
@@ -559,9 +560,11 @@ class Bench:
     def home(self, small: Small) -> tuple[TextToImage, Path, str]:
         """The bundled model that lends its parts, the cache to learn from, and the fingerprint of its tokenizer."""
         folder = Path(self.latents if small.latents else self.codes)
-        if not (folder / "cache.json").is_file():
-            raise Missing(f"there is no cache {folder}")
-        home, made_by = self.bundled(self.homes[small.latents]), json.loads((folder / "cache.json").read_text())
+        home = self.bundled(self.homes[small.latents])
+        try:
+            made_by = note_of(folder)
+        except ValueError as error:
+            raise Missing(str(error)) from None
         if checkpoint.fingerprint(home.tokenizer.identity()) != made_by["tokenizer"]:
             raise Missing(f"{folder} is not of the tokenizer of {self.homes[small.latents]}: make it anew")
         return home, folder, made_by["tokenizer"]

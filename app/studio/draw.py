@@ -81,6 +81,7 @@ def abilities(model: Model) -> None:
         for title, things in (("Places", words.backgrounds), ("Styles", words.styles)):
             _chips(title, [((*thing.say, thing.name)[0], ", ".join(thing.say[1:])) for thing in things])
         _chips("How many", [(name, "") for name in words.counts])
+        _chips("Colours of things", [(name, "") for name in words.colours])
         _chips("Where", [(name, "") for name in words.relations])
 
 

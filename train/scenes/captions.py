@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from train.scenes.layout import COLOURS, PLACES, PLAIN, SIZES, Scene, sample
+from train.scenes.layout import COLOURS, PAINTED_STYLES, PLACES, PLAIN, SIZES, Scene, sample
 from train.scenes.sprites import Thing, things
 
 NUMBERS = {1: ("a", "one"), 2: ("two", "a pair of", "a couple of"), 3: ("three",), 4: ("four",)}
@@ -65,15 +65,18 @@ def article(noun: str) -> str:
     return ("an " if vowel else "a ") + noun
 
 
-def _noun(thing: Thing, plural: bool, rng: np.random.Generator) -> str:
-    """Its name two times in three, else a synonym; a synonym's plural ends in s."""
-    if thing.synonyms and rng.random() < 0.33:
-        synonym = _pick(thing.synonyms, rng)
+def _noun(thing: Thing, plural: bool, colour: str, rng: np.random.Generator) -> str:
+    """Its name two times in three, else a synonym; a synonym's plural ends in s. With its colour, if it was given one:
+    then no synonym that says another."""
+    before = colour + " " if colour else ""
+    synonyms = [s for s in thing.synonyms if not colour or s.split()[0] not in COLOURS]
+    if synonyms and rng.random() < 0.33:
+        synonym = _pick(synonyms, rng)
         if not plural:
-            return synonym
+            return before + synonym
         if several := _several(synonym):
-            return several
-    return thing.plural if plural else thing.name
+            return before + several
+    return before + (thing.plural if plural else thing.name)
 
 
 def _several(synonym: str) -> str:
@@ -82,10 +85,10 @@ def _several(synonym: str) -> str:
     return "" if not of and head.endswith(("s", "x", "sh", "ch", "y")) else f"{head}s{of}{tail}"
 
 
-def group_phrase(thing: Thing, count: int, word: str, rng: np.random.Generator) -> str:
-    """"two small cats", "an apple"."""
+def group_phrase(thing: Thing, count: int, word: str, rng: np.random.Generator, colour: str = "") -> str:
+    """"two small blue cats", "an apple"."""
     size = _pick(SIZE_WORDS[word], rng) + " " if word else ""
-    noun = size + _noun(thing, count > 1, rng)
+    noun = size + _noun(thing, count > 1, colour, rng)
     number = _pick(NUMBERS[count], rng) if count > 1 or rng.random() < 0.15 else "a"
     return article(noun) if number == "a" else f"{number} {noun}"
 
@@ -93,7 +96,7 @@ def group_phrase(thing: Thing, count: int, word: str, rng: np.random.Generator) 
 def _what(scene: Scene, rng: np.random.Generator) -> str:
     groups = list(scene.groups)
     words: dict[Thing, str] = {item.thing: item.word for item in scene.items}
-    phrases = [group_phrase(t, n, words[t], rng) for t, n in groups]
+    phrases = [group_phrase(t, n, words[t], rng, scene.colours[t]) for t, n in groups]
     if len(phrases) == 1:
         return phrases[0]
     first, second = phrases
@@ -205,9 +208,13 @@ def vocabulary() -> dict:
         ],
         "backgrounds": [*({"name": c, "say": [f"on a {c} background"]} for c in COLOURS),
                         *({"name": p, "say": list(PLACE_PHRASES[p])} for p in PLACES)],
-        "styles": [{"name": s, "say": [*STYLE_BEFORE[s], *STYLE_AFTER[s]]} for s in STYLE_BEFORE],
+        "styles": [
+            {"name": s, "say": [*STYLE_BEFORE[s], *STYLE_AFTER[s]], "colourless": s not in PAINTED_STYLES}
+            for s in STYLE_BEFORE
+        ],
         "counts": [1, 2, 3, 4],
         "relations": [p for options in RELATION_PHRASES.values() for p in options],
+        "colours": list(COLOURS),  # that things may be given
         "sizes": [list(s) for s in SIZES],
         "words": sorted(known_words()),
         "aliases": dict(sorted(({word: name for word, name in lone.items() if name} | _others()).items())),
@@ -218,6 +225,7 @@ def vocabulary() -> dict:
             "an owl at night",
             "a penguin in the snow",
             "a fox to the left of a castle",
+            "a blue cat and a red dog",
             "three balloons in the sky",
             "a pencil sketch of a dog",
             "pixel art of a robot on a blue background",

@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from train.scenes.captions import MIRROR
-from train.scenes.layout import BACKGROUNDS, RELATIONS, STYLES, Scene
+from train.scenes.layout import BACKGROUNDS, COLOUR_CLASSES, COLOURS, RELATIONS, STYLES, Scene
 from train.scenes.sprites import things
 
 CELL = 16
-OF_A_THING = ("1", "2", "3", "4", "small", "large", *RELATIONS)
+OF_A_THING = ("1", "2", "3", "4", "small", "large", *RELATIONS, *COLOURS)
 FACTS = len(things()) * len(OF_A_THING) + len(BACKGROUNDS) + len(STYLES)
 SIDES = (2, 3, 4, 5)  # cells along an object
 FIRST_PART = {side: 1 + sum(s * s for s in SIDES if s < side) for side in SIDES}
@@ -27,35 +27,37 @@ PARTS = 1 + sum(side * side for side in SIDES)  # 0: nothing is there
 
 
 def facts(scene: Scene) -> list[int]:
-    """Indices of what the scene's captions say: of each thing its count, its size word and where it stands to the
-    other; the background; the style."""
+    """Indices of what the scene's captions say: of each thing its count, its size word, its colour and where it stands
+    to the other; the background; the style."""
     found = []
     for place, (thing, count) in enumerate(scene.groups):
         word = next(item.word for item in scene.items if item.thing is thing)
         relation = scene.relation if place == 0 or not scene.relation else MIRROR[scene.relation]
-        said = [str(count), *(s for s in (word, relation) if s)]
+        said = [str(count), *(s for s in (word, relation, scene.colours[thing]) if s)]
         found += [thing.index * len(OF_A_THING) + OF_A_THING.index(s) for s in said]
     behind = len(things()) * len(OF_A_THING)
     return [*found, behind + BACKGROUNDS.index(scene.background), behind + len(BACKGROUNDS) + STYLES.index(scene.style)]
 
 
-def parts(scene: Scene) -> tuple[Int[np.ndarray, "h w"], Int[np.ndarray, "h w"]]:
-    """(thing class, part) of each cell of a scene on the lattice: thing i is class i + 1, and a part says how large its
-    object is and which row and column of it the cell holds. 0 and 0 where nothing is."""
+def parts(scene: Scene) -> tuple[Int[np.ndarray, "h w"], Int[np.ndarray, "h w"], Int[np.ndarray, "h w"]]:
+    """(thing class, part, colour) of each cell of a scene on the lattice: thing i is class i + 1, a part says how large
+    its object is and which row and column of it the cell holds, colour i that it was given is i + 1. 0 where there is
+    none of it."""
     thing = np.zeros((scene.height // CELL, scene.width // CELL), np.int64)
-    part = np.zeros_like(thing)
+    part, colour = np.zeros_like(thing), np.zeros_like(thing)
     for item in scene.items:
         side, top, left = item.size // CELL, item.y // CELL, item.x // CELL
         area = np.s_[top : top + side, left : left + side]
         thing[area] = item.thing.index + 1
         part[area] = FIRST_PART[side] + np.arange(side * side).reshape(side, side)
-    return thing, part
+        colour[area] = COLOUR_CLASSES.index(item.colour)
+    return thing, part, colour
 
 
 def cells(scenes: Sequence[Scene]) -> dict[str, Int[Tensor, "B N"]]:
-    """What each cell of scenes of one size shows: "things" and "parts"; and what all cells of a scene share: "grounds",
-    the number of its background, and "styles"."""
-    thing, part = zip(*(parts(scene) for scene in scenes), strict=True)
+    """What each cell of scenes of one size shows: "things", "parts" and "colours"; and what all cells of a scene share:
+    "grounds", the number of its background, and "styles"."""
+    thing, part, colour = zip(*(parts(scene) for scene in scenes), strict=True)
     things = torch.from_numpy(np.stack(thing)).flatten(1)
 
     def everywhere(numbers: list[int]) -> Int[Tensor, "B N"]:
@@ -66,12 +68,13 @@ def cells(scenes: Sequence[Scene]) -> dict[str, Int[Tensor, "B N"]]:
         "parts": torch.from_numpy(np.stack(part)).flatten(1),
         "grounds": everywhere([BACKGROUNDS.index(scene.background) for scene in scenes]),
         "styles": everywhere([STYLES.index(scene.style) for scene in scenes]),
+        "colours": torch.from_numpy(np.stack(colour)).flatten(1),
     }
 
 
-def kinds() -> tuple[int, int, int, int]:
+def kinds() -> tuple[int, int, int, int, int]:
     """How many answers each of `cells` has, in their order; no thing is one, too."""
-    return len(things()) + 1, PARTS, len(BACKGROUNDS), len(STYLES)
+    return len(things()) + 1, PARTS, len(BACKGROUNDS), len(STYLES), len(COLOUR_CLASSES)
 
 
 class FactReader(nn.Module):

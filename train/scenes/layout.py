@@ -6,7 +6,7 @@ Sizes are sides of a square in pixels. Boxes never overlap and never leave the p
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,10 +25,13 @@ COLOURS = {
     "black": (34, 34, 38),
     "white": (252, 252, 252),
 }
+COLOUR_CLASSES = ("", *COLOURS)  # of a thing; "": its own
 PLACES = ("beach", "meadow", "snow", "night", "sunset", "underwater", "desert", "sky", "space", "forest")
 PLAIN = "plain"  # no background was asked for
 BACKGROUNDS = (PLAIN, *COLOURS, *PLACES)
+PAINTS = COLOURS | {"white": (208, 214, 228)}  # of things; that of the wall would vanish where nothing is behind it
 STYLES = ("3d", "flat", "pixel art", "sketch", "silhouette")
+PAINTED_STYLES = ("3d", "flat", "pixel art")  # in which things may have a colour that they do not have by nature
 RELATIONS = ("left of", "right of", "above", "below")
 HELD_OUT_SHARE = 0.1
 
@@ -40,6 +43,7 @@ class Item:
     y: int  # top edge
     size: int
     word: str = ""  # "", "small" or "large": what the caption says of it
+    colour: str = ""  # one of COLOURS, or "": its own colours
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -63,6 +67,11 @@ class Scene:
             counts[item.thing] = counts.get(item.thing, 0) + 1
         return tuple(counts.items())
 
+    @property
+    def colours(self) -> dict[Thing, str]:
+        """Of each thing the colour that it was given, or ""."""
+        return {item.thing: item.colour for item in self.items}
+
 
 def _held(*parts: object) -> bool:
     digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
@@ -84,11 +93,17 @@ def held_out_count(thing: Thing, count: int) -> bool:
     return count > 1 and _held("count", thing.name, count)
 
 
+def held_out_colour(thing: Thing, colour: str) -> bool:
+    return colour != "" and _held("colour", thing.name, colour)
+
+
 def is_held_out(scene: Scene) -> bool:
     """True when training must never show this scene."""
     if any(held_out_background(t, scene.background) for t, _ in scene.groups):
         return True
     if any(held_out_count(t, n) for t, n in scene.groups):
+        return True
+    if any(held_out_colour(t, c) for t, c in scene.colours.items()):
         return True
     if len(scene.items) == 2 and len(scene.groups) == 2:
         a, b = scene.items
@@ -164,7 +179,22 @@ def arrange(
     return Scene(width, height, tuple(items), background, style, relation)
 
 
+def paints(thing: Thing, background: str) -> list[str]:
+    """The colours that a thing may be given: none that its name says already ("red apple"), none that it would be lost
+    in."""
+    lost = {"night": "black", "space": "black", "snow": "white"}.get(background, background)
+    said = {synonym.removesuffix(f" {thing.name}") for synonym in thing.synonyms}
+    return [colour for colour in COLOURS if colour != lost and colour not in said]
+
+
+def painted(scene: Scene, colours: dict[Thing, str]) -> Scene:
+    """The scene with some of its things in other colours."""
+    items = tuple(replace(item, colour=colours.get(item.thing, item.colour)) for item in scene.items)
+    return replace(scene, items=items)
+
+
 STYLE_SHARES = {"3d": 0.62, "flat": 0.12, "pixel art": 0.1, "sketch": 0.09, "silhouette": 0.07}
+PAINTED_SHARE = 0.45  # of scenes in a style that allows it: in most of them everything has a colour
 SIZES = {(128, 128): 0.7, (96, 96): 0.1, (160, 96): 0.1, (96, 160): 0.1}  # (width, height): share
 
 
@@ -182,6 +212,18 @@ def _background(style: str, rng: np.random.Generator) -> str:
     if style == "silhouette":
         choices = [c for c in choices if c not in ("black", "night", "space")]
     return choices[rng.integers(len(choices))]
+
+
+def _paint(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Give colours to the things of some scenes."""
+    if scene.style not in PAINTED_STYLES or rng.random() >= PAINTED_SHARE:
+        return scene
+    colours = {}
+    for thing, _ in scene.groups:
+        choices = paints(thing, scene.background)
+        if rng.random() < 0.8:
+            colours[thing] = choices[rng.integers(len(choices))]
+    return painted(scene, colours)
 
 
 def sample(
@@ -209,7 +251,7 @@ def sample(
                 wanted = [(a, int(rng.integers(1, 4)), ""), (b, 1, "")]
         if sum(n for _, n, _ in wanted) > 3 and min(width, height) < 96:
             continue
-        scene = arrange(wanted, width, height, background, style, relation, rng, snap)
+        scene = _paint(arrange(wanted, width, height, background, style, relation, rng, snap), rng)
         if held_out is None or is_held_out(scene) == held_out:
             return scene
 
@@ -231,5 +273,9 @@ def crowded(rng: np.random.Generator, width: int, height: int, snap: int = 16) -
         cells = np.s_[y // 16 : -(-(y + size) // 16), x // 16 : -(-(x + size) // 16)]
         if not taken[cells].any():
             taken[cells] = True
-            items.append(Item(allowed[rng.integers(len(allowed))], x, y, size))
+            thing, colour = allowed[rng.integers(len(allowed))], ""
+            if style in PAINTED_STYLES and rng.random() < PAINTED_SHARE:
+                choices = [c for c in paints(thing, background) if not held_out_colour(thing, c)]
+                colour = choices[rng.integers(len(choices))]
+            items.append(Item(thing, x, y, size, colour=colour))
     return Scene(width, height, tuple(items), background, style)

@@ -2,9 +2,9 @@
 
 Axes: B batch, H W pixels, h w cells of 16 px, T things.
 
-Every cell says which thing has its centre there (or none) and how large it is; the whole picture says its background
-and style. The reader is trained on renders alone, all combinations included; it never trains or chooses a picture that
-is scored.
+Every cell says which thing has its centre there (or none), how large it is and which colour it was given, if any; the
+whole picture says its background and style. The reader is trained on renders alone, all combinations included; it
+never trains or chooses a picture that is scored.
 """
 
 from collections import Counter
@@ -18,7 +18,17 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from maskgil import checkpoint
-from train.scenes.layout import BACKGROUNDS, HUGE, LARGE, MEDIUM, SMALL, STYLES, Scene
+from train.scenes.layout import (
+    BACKGROUNDS,
+    COLOUR_CLASSES,
+    HUGE,
+    LARGE,
+    MEDIUM,
+    PAINTED_STYLES,
+    SMALL,
+    STYLES,
+    Scene,
+)
 from train.scenes.sprites import things
 
 CELL = 16
@@ -33,6 +43,7 @@ class Seen:
     y: float
     size: int  # one of SIDES
     confidence: float
+    colour: str = ""  # "": its own
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,7 @@ class Reader(nn.Module):
         self.trunk = nn.Sequential(*layers, nn.GroupNorm(8, last), nn.SiLU())
         self.thing_head = nn.Conv2d(last, config.things + 1, 3, padding=1)
         self.size_head = nn.Conv2d(last, len(SIDES), 3, padding=1)
+        self.colour_head = nn.Conv2d(last, len(COLOUR_CLASSES), 3, padding=1)
         self.background_head = nn.Linear(2 * last, len(BACKGROUNDS))
         self.style_head = nn.Linear(2 * last, len(STYLES))
 
@@ -91,12 +103,13 @@ class Reader(nn.Module):
         return torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
-        """Logits: thing (B T+1 h w), size (B 4 h w), background (B K), style (B S)."""
+        """Logits: thing (B T+1 h w), size (B 4 h w), colour (B C h w), background (B K), style (B S)."""
         x = self.trunk(pixels)
         pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
         return {
             "thing": self.thing_head(x),
             "size": self.size_head(x),
+            "colour": self.colour_head(x),
             "background": self.background_head(pooled),
             "style": self.style_head(pooled),
         }
@@ -109,12 +122,12 @@ class Reader(nn.Module):
         present = 1 - chances[:, NOTHING]
         peak = (present > 0.5) & (present >= F.max_pool2d(present[:, None], 3, 1, 1)[:, 0])
         best = chances[:, 1:].argmax(1)
-        sizes = out["size"].argmax(1)
+        sizes, colours = out["size"].argmax(1), out["colour"].argmax(1)
         readings = []
         for b in range(len(pixels)):
             items = tuple(
                 Seen(int(best[b, i, j]), (j + 0.5) * CELL, (i + 0.5) * CELL, SIDES[int(sizes[b, i, j])],
-                     float(present[b, i, j]))
+                     float(present[b, i, j]), COLOUR_CLASSES[int(colours[b, i, j])])
                 for i, j in peak[b].nonzero().tolist()
             )  # fmt: skip
             background = BACKGROUNDS[int(out["background"][b].argmax())]
@@ -122,16 +135,20 @@ class Reader(nn.Module):
         return readings
 
 
-def targets(scene: Scene) -> tuple[Int[np.ndarray, "h w"], Int[np.ndarray, "h w"], int, int]:
-    """(thing class a cell, size index a cell or -1, background, style) of a scene."""
+def targets(scene: Scene) -> dict[str, np.ndarray | int]:
+    """What the reader should answer: a cell's "thing" class, its "size" and "colour" or -1 where no centre is; the
+    "background" and the "style"."""
     h, w = scene.height // CELL, scene.width // CELL
-    thing, size = np.zeros((h, w), np.int64), np.full((h, w), -1, np.int64)
+    thing, size, colour = np.zeros((h, w), np.int64), np.full((h, w), -1, np.int64), np.full((h, w), -1, np.int64)
     for item in scene.items:
         x, y = item.centre
         cell = min(int(y // CELL), h - 1), min(int(x // CELL), w - 1)
         thing[cell] = item.thing.index + 1
         size[cell] = min(range(len(SIDES)), key=lambda i: abs(SIDES[i] - item.size))
-    return thing, size, BACKGROUNDS.index(scene.background), STYLES.index(scene.style)
+        if scene.style in PAINTED_STYLES:  # a sketch has no colours, not even its own
+            colour[cell] = COLOUR_CLASSES.index(item.colour)
+    background, style = BACKGROUNDS.index(scene.background), STYLES.index(scene.style)
+    return {"thing": thing, "size": size, "colour": colour, "background": background, "style": style}
 
 
 def covers(scene: Scene) -> Int[np.ndarray, "h w"]:
@@ -168,12 +185,16 @@ def reader_loss(modules: list, batch: dict, generator: torch.Generator, step: in
     weight[NOTHING] = 0.05
     thing = F.cross_entropy(out["thing"].float(), batch["thing"], weight=weight)
     size = F.cross_entropy(out["size"].float(), batch["size"], ignore_index=-1)
+    colour = F.cross_entropy(out["colour"].float(), batch["colour"], ignore_index=-1)
     background = F.cross_entropy(out["background"].float(), batch["background"])
     style = F.cross_entropy(out["style"].float(), batch["style"])
     there = batch["thing"] > 0
     right = (out["thing"].argmax(1) == batch["thing"])[there].float().mean()
-    loss = thing + 0.3 * size + 0.2 * background + 0.3 * style
-    return loss, {"loss": loss.item(), "right": right.item(), "background": background.item(), "style": style.item()}
+    loss = thing + 0.3 * (size + colour + style) + 0.2 * background
+    return loss, {
+        "loss": loss.item(), "right": right.item(), "colour": colour.item(), "background": background.item(),
+        "style": style.item(),
+    }  # fmt: skip
 
 
 checkpoint.KINDS["reader"] = lambda config: Reader(ReaderConfig.from_dict(config))
@@ -183,11 +204,12 @@ def save_reader(reader: Reader, folder: Path) -> None:
     checkpoint.save(folder, reader, "reader", reader.config.to_dict())
 
 
-CHECKS = ("objects", "background", "relation", "size", "style")
+CHECKS = ("objects", "background", "relation", "size", "style", "colour")
 
 
 def verdict(asked: Scene, seen: Reading) -> dict[str, bool]:
-    """Which parts of a prompt the picture keeps. `objects`: exactly the things and counts asked for, nothing else."""
+    """Which parts of a prompt the picture keeps. `objects`: exactly the things and counts asked for, nothing else.
+    `colour`: where one was asked for, of all things, those included that were to keep their own."""
     wanted = Counter({t.index: n for t, n in asked.groups})
     kept = {
         "objects": Counter(i.thing for i in seen.items) == wanted,
@@ -204,4 +226,6 @@ def verdict(asked: Scene, seen: Reading) -> dict[str, bool]:
         kept["relation"] = not asked.relation
     sizes = {item.thing.index: item.size for item in asked.items if item.word}
     kept["size"] = all(i.size == sizes[i.thing] for i in seen.items if i.thing in sizes)
+    colours = {thing.index: colour for thing, colour in asked.colours.items()}
+    kept["colour"] = not any(colours.values()) or all(i.colour == colours.get(i.thing, "") for i in seen.items)
     return kept

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from train.scenes.layout import COLOURS, PLAIN, Scene
+from train.scenes.layout import COLOURS, PAINTS, PLAIN, Scene
 from train.scenes.sprites import Sprites
 
 VARIANTS = 4  # drawings of each background
@@ -133,7 +133,7 @@ def render(scene: Scene, sprites: Sprites, rng: np.random.Generator) -> np.ndarr
         picture = background(scene.background, scene.width, scene.height, int(rng.integers(VARIANTS))).copy()
     drawing = {"pixel art": "3d"}.get(scene.style, scene.style)
     for item in scene.items:
-        sprite = sprites.draw(item.thing, drawing, item.size)
+        sprite = sprites.draw(item.thing, drawing, item.size, PAINTS.get(item.colour))
         area = picture[item.y : item.y + item.size, item.x : item.x + item.size]
         alpha = sprite[..., 3:].astype(np.uint16)
         area[:] = ((area * (255 - alpha) + sprite[..., :3] * alpha + 127) // 255).astype(np.uint8)

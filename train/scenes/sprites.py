@@ -22,6 +22,7 @@ FONT_PLACES = (
 )
 GLYPH_SIZE = 109  # the one bitmap size that the font holds, in pixels an em
 WORKING_SIZE = 192  # sprites are kept at this size and scaled down from it
+Paint = tuple[int, int, int]  # red, green, blue: 0 to 255
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,10 @@ class Sprites:
                 return _fit(image.convert("RGBA"), WORKING_SIZE)
         return _fit(self._glyph(thing), WORKING_SIZE)
 
-    def draw(self, thing: Thing, drawing: str, size: int) -> np.ndarray:
+    def draw(self, thing: Thing, drawing: str, size: int, paint: Paint | None = None) -> np.ndarray:
         """(size, size, 4) uint8 with one transparent pixel around it; `drawing` is "3d", "flat", "sketch" or
-        "silhouette"."""
-        key = (thing.index, drawing, size)
+        "silhouette". `paint` (red, green, blue): all of it in shades of that, in place of its own colours."""
+        key = (thing.index, drawing, size, paint)
         if key not in self._drawn:
             source = "3d" if drawing in ("sketch", "silhouette") else drawing
             base = (thing.index, source)
@@ -114,8 +115,25 @@ class Sprites:
             inner = _fit(Image.fromarray(self._drawn[base]), size - 2)
             pixels = np.zeros((size, size, 4), np.uint8)
             pixels[1:-1, 1:-1] = np.asarray(inner)
-            self._drawn[key] = _STYLED.get(drawing, lambda p: p)(pixels)
+            self._drawn[key] = _STYLED.get(drawing, lambda p: p)(pixels if paint is None else _painted(pixels, paint))
         return self._drawn[key]
+
+
+def _painted(pixels: np.ndarray, paint: Paint) -> np.ndarray:
+    """In one colour: what was as light as half of the drawing is becomes the paint itself, darker and lighter parts
+    its shades, so that eyes, stripes and gloss stay. The drawing's full range of light is used, or a black cat painted
+    white would stay grey."""
+    light = pixels[..., :3].astype(np.float32) @ np.float32([0.299, 0.587, 0.114])
+    darkest, middle, lightest = np.quantile(light[pixels[..., 3] > 127], [0.02, 0.5, 0.98])
+    span = max(lightest - darkest, 20)
+    turn = np.clip((middle - darkest) / span, 0.25, 0.75)
+    position = np.clip((light - darkest) / span, 0, 1)
+    colour = np.float32(paint)
+    stops = np.stack([0.28 * colour, colour, colour + 0.78 * (255 - colour)])
+    out = pixels.copy()
+    for channel in range(3):
+        out[..., channel] = np.interp(position, [0, turn, 1], stops[:, channel]) + 0.5
+    return out
 
 
 def _sketch(pixels: np.ndarray) -> np.ndarray:

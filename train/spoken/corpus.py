@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from tqdm import tqdm
 from speech import audio
 from speech.audio import RATE
 from speech.vocabulary import plain
-from train.scenes.captions import sentences
+from train.scenes.captions import article, sentences, vocabulary
+from train.scenes.sprites import things
 from train.spoken.voices import ESPEAK, FLITE, SPEAKABLE, TRAINING, Line, Voice, speak_all
 
 REAL, NOISE = "real", "noise"
@@ -44,6 +46,7 @@ class Plan:
 
     sentences: int = 11_000
     general: int = 2_000  # snatches of other English, so that unknown words are spelled and not guessed
+    otherwise: float = 0.7  # share of the sentences in which another word may stand for a name
     flite: float = 0.33  # share of flite; its voices are few but closer to people than espeak's
     longest: float = 8.5  # seconds
     seed: int = 0
@@ -120,10 +123,40 @@ def speak_corpus(plan: Plan, readings: Sequence[str]) -> Iterator[tuple[str, str
     draw = np.random.default_rng((plan.seed, 31))
     avoid = set(unseen(plan.tests))
     texts = [text for text in map(spoken, sentences(plan.sentences, plan.seed)) if text not in avoid]
+    texts = [otherwise(text, draw) if draw.random() < plan.otherwise else text for text in texts]
     texts += [snatch(readings, draw) for _ in range(plan.general if readings else 0)]
     lines = [Line(text, _voice(plan, draw), int(draw.integers(1 << 31))) for text in texts]
     for line, samples in zip(lines, speak_all(tqdm(lines, desc="speaking", mininterval=5)), strict=True):
         yield line.text, str(line.voice), samples
+
+
+def otherwise(text: str, draw: np.random.Generator) -> str:
+    """The sentence with a word that people say and the grammar does not, where it holds a name that one stands for: "a
+    bird" for "a parrot". Whoever draws it reads it as the grammar's (`aliases` in vocabulary.json)."""
+    for name, words in _aliases().items():
+        found = re.search(rf"\b(?:an? )?{name}\b", text)
+        if found and not any(longer in text for longer in _longer(name)):
+            word = words[int(draw.integers(len(words)))]
+            return text.replace(found[0], word if found[0] == name else article(word), 1)
+    return text
+
+
+@cache
+def _aliases() -> dict[str, list[str]]:
+    """The other words for each name, longer names first; without misspellings such as puppys."""
+    aliases, meant = vocabulary()["aliases"], {}
+    for word, name in aliases.items():
+        if f"{word[:-2]}ies" not in aliases or not word.endswith("ys"):
+            meant.setdefault(name, []).append(word)
+    return dict(sorted(meant.items(), key=lambda entry: -len(entry[0])))
+
+
+@cache
+def _longer(name: str) -> list[str]:
+    """Names that end with this one: hot dogs are no puppies."""
+    known = [said for thing in things() for said in (thing.name, thing.plural, *thing.synonyms)]
+    known += [f"{said}s" for said in known]
+    return [said for said in known if said.endswith(f" {name}")]
 
 
 def snatch(readings: Sequence[str], draw: np.random.Generator) -> str:
