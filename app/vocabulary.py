@@ -174,7 +174,7 @@ class Vocabulary:
         if not (colour := self._given(prompt)):
             return ""
         if colour not in self.colours:
-            return f"things have colours of their own: '{colour}' is taken for the background"
+            return f"things have colours of their own: '{colour}' may colour the background at most"
         said = " ".join(WORD.findall(prompt.lower()))
         for style in self.styles:
             if style.colourless and any(re.search(rf"\b{phrase}\b", said) for phrase in style.say):

@@ -271,7 +271,7 @@ def test_a_colour_before_a_thing_is_noted_where_the_model_can_give_none():
     assert able.note("two red birds as a silhouette") and not able.note("a sketch of a red apple")
     assert not [text for text in sentences(500, 4) if able.note(text)]
     words = replace(able, colours=())
-    assert "'blue' is taken for the background" in words.note("a Blue car at night")
+    assert "'blue' may colour the background at most" in words.note("a Blue car at night")
     assert words.note("two green birds") and words.note("an orange pine tree")
     for fine in ("a red apple", "a red heart on blue", "a car on a blue background", "an orange", "a white wall"):
         assert not words.note(fine), fine

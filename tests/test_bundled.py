@@ -82,6 +82,19 @@ def test_it_knows_left_from_right_and_above_from_below(scenes, reader):
 
 
 @torch.no_grad()
+def test_it_gives_things_the_colours_that_are_said(scenes, reader):
+    """Chance is one in ten, and of two things each must have its own. The score is in the model's card."""
+    asked = [a for a in asked_scenes(20, False) if a[0] == "colour"]
+    seen = reader.read(drawn(scenes, asked, Settings())[0])
+    right = [
+        {item.colour for item in one.items} == set(scene.colours.values())
+        for (_, scene, _), one in zip(asked, seen, strict=True)
+    ]
+    assert np.mean(right) >= 0.4, right
+    assert scenes.vocabulary["colours"]
+
+
+@torch.no_grad()
 def test_its_twin_draws_too_alone_and_as_a_beginning(scenes, reader):
     asked = [a for a in asked_scenes(16, False) if a[0] == "single"]
     for prefix in (64, 32):

@@ -86,7 +86,7 @@ def test_hybrid_prints_what_every_share_of_the_twin_scores(folder: Path, capsys,
     evaluate.main([*common, "steps=3", "guidance=1", *twins, f"--out={chart}"])
     title, head, line, *rows, last = capsys.readouterr().out.splitlines()
     assert "3 steps, guidance 1, twin's guidance 1" in title and last == f"chart: {chart}"
-    assert {head.count("|"), line.count("|")} | {row.count("|") for row in rows} == {14}
+    assert {head.count("|"), line.count("|")} | {row.count("|") for row in rows} == {len(evaluate.KINDS) + 6}
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert [row[0] for row in cells] == ["none (0)", "1/8 (8)", "1/4 (16)", "1/2 (32)", "all (64)"]
     assert [row[-1] for row in cells] == ["6", "14", "22", "38", "64"], "one a token, then 3 steps and a revision"
