@@ -46,7 +46,7 @@ class Plan:
 
     sentences: int = 11_000
     general: int = 2_000  # snatches of other English, so that unknown words are spelled and not guessed
-    otherwise: float = 0.3  # share of the sentences in which another word may stand for a name; with 0.7 "cats" was lost
+    otherwise: float = 0.3  # share of the sentences where another word may stand for a name; 0.7 lost "cats"
     flite: float = 0.33  # share of flite; its voices are few but closer to people than espeak's
     longest: float = 8.5  # seconds
     seed: int = 0
