@@ -366,8 +366,8 @@ def scenes_emigm(
     """The bundled eMIGM on cached latents; the text encoder of scenes stays as it is.
 
     `init`: an export or a model folder whose generator goes on; `read`: the text encoder that it read, if that was
-    another than `text_encoder`. The paper trains by exp from t_min 0.2 on, where 63%
-    and more are hidden; that pays after hundreds of epochs (its table 9), and a short run must see fuller pictures too.
+    another than `text_encoder`. The paper trains by exp from t_min 0.2 on, where 63% and more are hidden; that pays
+    after hundreds of epochs (its table 9), and a short run must see fuller pictures too.
     `begin`: the MaskGIL whose blocks it begins as (begun_as), all but one, for which 25 MB have no room; `teacher`: one
     whose beliefs it learns (Method). Empty for none. The trunk is a single encoder: a masked autoencoder, whose hidden
     cells enter halfway, forgot most of what those blocks knew.
