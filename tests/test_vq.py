@@ -1,9 +1,13 @@
 """The VQ family: LlamaGen's modules to the last parameter, and the laws of tokens."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQ_PRESETS, VQConfig, VQModel
+from train.recipes import scenes_decoder
 
 SMALL = VQConfig(codebook_size=64, codebook_dim=4, channels=(32, 64), res_blocks=1, z_channels=32, patch=2)
 
@@ -82,3 +86,41 @@ def test_bad_tokens_are_refused():
 def test_channels_must_fit_the_norm():
     with pytest.raises(ValueError, match="multiples of 32"):
         VQConfig(channels=(48, 64))
+
+
+COARSE = replace(SMALL, patch=4, channels=(32, 32), decoder_channels=(32,), decoder_patch=8)
+
+
+def test_a_decoder_that_goes_on_gets_a_refiner_that_corrects_nothing_yet(tmp_path):
+    torch.manual_seed(0)
+    plain = VQModel(COARSE).eval()
+    checkpoint.save(tmp_path, plain, "vq", plain.config.to_dict())
+    plain = checkpoint.load(tmp_path, "vq").eval()  # what halves of the bits leave of it
+    recipe = scenes_decoder(str(tmp_path))
+    painter = recipe.players[0].module.eval()
+    tokens = torch.randint(64, (2, 6))
+    with torch.no_grad():
+        assert torch.equal(painter(tokens, (2, 3)).clamp(-1, 1), plain.decode(tokens, (2, 3)))
+    assert painter.decoder.last_layer is painter.decoder.refiner.conv_out.weight
+    torch.nn.init.normal_(painter.decoder.last_layer, std=0.1)
+    recipe.export(painter, tmp_path / "export")
+    refined = checkpoint.load(tmp_path / "export", "vq").eval()
+    assert not torch.allclose(refined.decode(tokens, (2, 3)), plain.decode(tokens, (2, 3)), atol=0.01)
+    assert refined.identity().keys() == plain.identity().keys()
+    again = scenes_decoder(str(tmp_path / "export")).players[0].module
+    assert torch.equal(again.decoder.last_layer, refined.decoder.last_layer)
+
+
+def test_a_refiner_sees_across_the_seams_of_patches():
+    """The pixels of one patch reach those of its neighbour, which the linear layer before it never lets them."""
+    torch.manual_seed(0)
+    refiner = VQModel(replace(COARSE, refiner_channels=32, refiner_blocks=1)).decoder.refiner
+    torch.nn.init.normal_(refiner.conv_out.weight, std=0.1)
+    pixels = torch.rand(1, 3, 8, 16, requires_grad=True)
+    refiner(pixels, torch.zeros(1, 32, 1, 2))[..., :8].sum().backward()
+    assert pixels.grad[..., 8:].abs().max() > 1e-4
+
+
+def test_a_refiner_wants_patches_that_it_divides():
+    with pytest.raises(ValueError, match="a refiner works on 4 px"):
+        replace(SMALL, refiner_channels=32)

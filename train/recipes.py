@@ -117,15 +117,20 @@ def scenes_decoder(
     observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None, adversarial: float = 0.5,
     muddle: float = 0.3,
 ) -> Recipe:  # fmt: skip
-    """A better decoder for a tokenizer whose tokens stay; `fresh=yes` starts it anew in the preset's shape.
+    """A better decoder for a tokenizer whose tokens stay; `fresh=yes` starts it anew in the preset's shape, otherwise
+    it goes on, with the preset's refiner if it had none.
 
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     """
     torch.manual_seed(0)
-    model = checkpoint.load(tokenizer, "vq")
+    model, preset = checkpoint.load(tokenizer, "vq"), VQ_PRESETS["scenes"]
     if fresh:
-        encoder, model = model, VQModel(VQ_PRESETS["scenes"])
+        encoder, model = model, VQModel(preset)
         model.load_state_dict(encoder.identity(), strict=False)
+    elif not model.config.refiner_channels:
+        plain, refiner = model, {name: getattr(preset, name) for name in ("refiner_channels", "refiner_blocks")}
+        model = VQModel(replace(plain.config, **refiner))
+        model.load_state_dict(plain.state_dict(), strict=False)  # the refiner is what is missing
     painter = Painter(model.to(memory_format=torch.channels_last))
     data = TokensAndPixels((cache, crowd), sprites, batch)
 

@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+REFINED = 4  # pixels a side that a refiner folds into channels
+CONTEXT = 32  # channels in which it hears of the decoder's features
+
 
 @dataclass(frozen=True)
 class VQConfig:
@@ -28,6 +31,8 @@ class VQConfig:
     patch: int = 1  # pixels a side that the stem folds into channels; 1 = LlamaGen
     decoder_channels: tuple[int, ...] | None = None  # None: those of the encoder
     decoder_patch: int | None = None
+    refiner_channels: int = 0  # width of a Refiner behind the decoder; 0: none, as LlamaGen
+    refiner_blocks: int = 0
     l2_norm: bool = True  # latents and codes on the unit sphere
     level_attention: bool = True  # attention in the lowest level besides the one in the middle
 
@@ -35,12 +40,14 @@ class VQConfig:
         object.__setattr__(self, "channels", tuple(self.channels))
         if self.decoder_channels is not None:
             object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
-        widths = (*self.channels, *(self.decoder_channels or ()))
+        widths = (*self.channels, *(self.decoder_channels or ()), self.refiner_channels)
         if any(c % 32 for c in widths):
             raise ValueError(f"channels must be multiples of 32 (group norm has 32 groups), got {widths}")
         other = (self.decoder_patch or self.patch) * 2 ** (len(self.decoder_channels or self.channels) - 1)
         if other != self.downsample:
             raise ValueError(f"the encoder makes tokens of {self.downsample} px, the decoder reads {other} px")
+        if self.refiner_channels and (self.decoder_patch or self.patch) % REFINED:
+            raise ValueError(f"a refiner works on {REFINED} px, which do not divide the decoder's patch")
 
     @property
     def downsample(self) -> int:
@@ -60,7 +67,8 @@ VQ_PRESETS = {
     "llamagen-vq16": VQConfig(),
     "llamagen-vq8": VQConfig(channels=(128, 256, 256, 512)),
     "chameleon-vq": VQConfig(codebook_size=8192, codebook_dim=256, l2_norm=False, level_attention=False),
-    # all of the decoder works at the tokens' resolution: there its weights cost least, and it has drawings to remember
+    # nearly all of the decoder works at the tokens' resolution: there its weights cost least, and it has drawings to
+    # remember; what whole patches cannot do, smooth walls and clean edges, is the refiner's
     "scenes": VQConfig(
         codebook_size=4096,
         channels=(128, 256),
@@ -69,6 +77,8 @@ VQ_PRESETS = {
         patch=8,
         decoder_channels=(320,),
         decoder_patch=16,
+        refiner_channels=96,
+        refiner_blocks=4,
     ),
 }
 
@@ -171,6 +181,34 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
+class Refiner(nn.Module):
+    """A correction of decoded pixels, REFINED px at a time: convolutions there see over the seams of larger patches.
+
+    It reads the pixels and the decoder's last features. A new one corrects nothing, so that it may be put behind a
+    decoder that is trained already.
+    """
+
+    def __init__(self, features: int, patch: int, channels: int, blocks: int):
+        super().__init__()
+        self.spread = patch // REFINED
+        self.context = nn.Conv2d(features, CONTEXT * self.spread**2, 1)
+        self.conv_in = nn.Conv2d(3 * REFINED**2 + CONTEXT, channels, 3, padding=1)
+        self.res = nn.ModuleList(ResnetBlock(channels, channels) for _ in range(blocks))
+        self.norm_out = _norm(channels)
+        self.conv_out = nn.Conv2d(channels, 3 * REFINED**2, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(
+        self, pixels: Float[Tensor, "B 3 H W"], features: Float[Tensor, "B C h w"]
+    ) -> Float[Tensor, "B 3 H W"]:
+        context = F.pixel_shuffle(self.context(features), self.spread)
+        x = self.conv_in(torch.cat([F.pixel_unshuffle(pixels, REFINED), context], dim=1))
+        for block in self.res:
+            x = block(x)
+        return pixels + F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), REFINED)
+
+
 class Decoder(nn.Module):
     def __init__(self, config: VQConfig):
         super().__init__()
@@ -186,11 +224,13 @@ class Decoder(nn.Module):
             self.conv_blocks.append(level)
         self.norm_out = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 3 * self.patch**2, 3, padding=1)
+        if config.refiner_channels:
+            self.refiner = Refiner(widths[-1], self.patch, config.refiner_channels, config.refiner_blocks)
 
     @property
     def last_layer(self) -> nn.Parameter:
         """Where the adversarial weight of VQGAN (Esser et al. 2021, eq. 7) compares gradients."""
-        return self.conv_out.weight
+        return self.refiner.conv_out.weight if hasattr(self, "refiner") else self.conv_out.weight
 
     def understand(self, z: Float[Tensor, "B Z h w"]) -> Float[Tensor, "B C h w"]:
         """The part at the tokens' resolution: every cell hears of all the others."""
@@ -203,8 +243,10 @@ class Decoder(nn.Module):
         """What `understand` gives, up to pixels."""
         for block in self.conv_blocks:
             x = block(x)
-        x = self.conv_out(F.silu(self.norm_out(x)))
-        return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+        features = F.silu(self.norm_out(x))
+        x = self.conv_out(features)
+        pixels = F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+        return self.refiner(pixels, features) if hasattr(self, "refiner") else pixels
 
     def forward(self, z: Float[Tensor, "B Z h w"]) -> Float[Tensor, "B 3 H W"]:
         return self.paint(self.understand(z))
