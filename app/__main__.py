@@ -126,9 +126,10 @@ class Models:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 interrupted, 2 asked for something impossible."""
-    logging.disable(logging.ERROR)  # what goes wrong is said once, below
     try:
         command = _parse(arguments)
+        if not isinstance(command, Ui):  # a server's log is for whoever runs it
+            logging.disable(logging.ERROR)  # what goes wrong is said once, below
         match command:
             case Generate():
                 _check_out(command.out)
@@ -199,13 +200,7 @@ def draw(command: _Drawing, prompt: str) -> None:
     model = catalogue.find(request.model)
     if (complaint := model.vocabulary.complaint(f"{prompt} {command.negative}")) and not command.anyway:
         raise ValueError(f"{complaint}: say it in its words (`python -m app models {command.model}`), or add --anyway")
-    if model.classes is not None:
-        from maskgil.classes import ClassNames
-
-        names = ClassNames.open(model.folder, model.classes)
-        for text in (prompt, command.negative):
-            if text.strip():
-                names.number(text)
+    model.check_classes(prompt, command.negative)
     if (read := model.vocabulary.written(prompt)) != prompt:
         print(f"read as: {read}", file=sys.stderr)
     if note := model.vocabulary.note(prompt):

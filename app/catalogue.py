@@ -49,6 +49,17 @@ class Model:
             return f"{self.classes} classes"
         return f"{len(self.vocabulary.objects)} objects" if self.vocabulary.words else "free text"
 
+    def check_classes(self, *texts: str) -> None:
+        """ValueError for a text that names none of a class-driven model's classes; an empty one names nothing."""
+        if self.classes is None:
+            return
+        from maskgil.classes import ClassNames  # torch takes seconds to import
+
+        names = ClassNames.open(self.folder, self.classes)
+        for text in texts:
+            if text.strip():
+                names.number(text)
+
     @property
     def card(self) -> str:
         """The model card, or an empty text."""

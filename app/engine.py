@@ -49,6 +49,10 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+class Busy(ValueError):
+    """There is no room for another job now; later there is."""
+
+
 class Loaded:
     """A model in memory, with the texts that it has read lately."""
 
@@ -345,7 +349,7 @@ class Engine:
         over or not, from whose canvas this one goes on where it can (maskgil/repaint.py).
 
         It takes as long as the model takes to load, where it is not in memory: no event loop may wait for it. Raises
-        ValueError for what the model cannot draw, and when the queue is full.
+        ValueError for what the model cannot draw, and Busy, which is one, when the queue is full.
         """
         loaded, asked = self.load(request.model), request.size
         if asked is not None:
@@ -367,9 +371,9 @@ class Engine:
             if self._closed:
                 raise ValueError("the engine is shut down: start the program again")
             if len(self._queue) >= self._max_waiting:
-                raise ValueError(f"{len(self._queue)} jobs are waiting, which is all there is room for: try again soon")
+                raise Busy(f"{len(self._queue)} jobs are waiting, which is all there is room for: try again soon")
             if owner and sum(waiting.owner == owner for waiting in self._queue) >= MAX_EACH:
-                raise ValueError(f"{MAX_EACH} jobs of yours are waiting: let one of them be drawn first")
+                raise Busy(f"{MAX_EACH} jobs of yours are waiting: let one of them be drawn first")
             self._queue.append(job)
             self._jobs[job.id] = job
             self._forget_old()

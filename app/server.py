@@ -1,4 +1,4 @@
-"""The page and the microphone's socket on one port."""
+"""The page, the microphone's socket and what programs ask for, on one port."""
 
 import asyncio
 import importlib
@@ -10,7 +10,9 @@ from pathlib import Path
 import streamlit as st
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
-from starlette.routing import WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -20,6 +22,7 @@ from app.gallery import OWNER, new_owner
 PAGE = Path(__file__).parent / "studio" / "main.py"
 COOKIE = "studio"
 YEAR = 365 * 24 * 3600  # seconds
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")  # of programs; the answer says which of them are taken
 # MB that a browser may send over any socket at once, where 200 are usual; files come another way. It binds the page
 # too, whose largest message is the token player's: all steps of a picture of 1024 pixels a side, about 3 MB each.
 MAX_MESSAGE = 64
@@ -66,7 +69,12 @@ def build() -> st.App:
         live = await asyncio.to_thread(importlib.import_module, "app.live")
         await live.serve(socket, known(socket.scope))
 
-    return st.App(PAGE, routes=[WebSocketRoute("/live", microphone)], middleware=[Middleware(Visitor)])
+    async def programs(call: Request) -> Response:
+        api = await asyncio.to_thread(importlib.import_module, "app.api")
+        return await api.answer(call)
+
+    routes = [WebSocketRoute("/live", microphone), Route("/v1/{path:path}", programs, methods=list(METHODS))]
+    return st.App(PAGE, routes=routes, middleware=[Middleware(Visitor)])
 
 
 def serve(address: str, port: int) -> int:

@@ -1,0 +1,343 @@
+"""Pictures and transcripts over HTTP, for programs; the fields and the answers are those of OpenAI's API.
+
+    GET  /v1/models                  {"data": [{"id", "draws", "sizes", "words"}]}
+    POST /v1/images/generations      JSON in; {"created", "data": [{"b64_json", "seed"}], "size", ...} out, or, with
+                                     "stream": true server-sent events, partial pictures first
+    POST /v1/audio/transcriptions    a form with `file`; {"text"} out, or the bare text with response_format=text
+
+A field is obeyed or refused: nothing is left aside in silence. What cannot be done is {"error": {"message", "type",
+"code"}} with 400 (wrong), 404 (not here), 413 (too large), 429 (too busy) or 500 (our fault). A caller that hangs up
+takes its drawing along. Pictures are in nobody's gallery. A browser may ask from this very page, from no other.
+"""
+
+import asyncio
+import base64
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as Call
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+
+from app import catalogue, picture, places
+from app.engine import Busy, Job, Status
+from app.house import house
+from app.request import SAMPLERS, Request, any_seed, parse_size
+
+log = logging.getLogger(__name__)
+
+MAX_JSON = 2**16  # bytes
+MAX_SOUND = 25 * 2**20  # bytes of a form with a recording
+MAX_WAIT = 60.0  # seconds for a caller to send all of it
+MAX_PARTIAL = 8  # partial pictures of a stream
+MAX_HEARING = 16  # recordings that wait to be written down ...
+MAX_EACH = 4  # ... and of one caller
+# Fields that are a setting of ours by another name, or by the same one.
+SETTINGS = {
+    "negative_prompt": "negative",
+    "num_inference_steps": "steps",
+    "guidance_scale": "guidance",
+    "guidance_interval": "interval",
+    **{name: name for name in ("prompt", "model", "n", "seed", "sampler", "temperature", "order")},
+    **{name: name for name in ("mode", "ar_tokens", "revisions")},
+}
+# Fields about the answer, with the values that they may have; None: any of the type.
+ANSWER: dict[str, tuple[type, tuple[Any, ...] | None]] = {
+    "size": (str, None),
+    "stream": (bool, None),
+    "partial_images": (int, tuple(range(MAX_PARTIAL + 1))),
+    "response_format": (str, ("b64_json",)),
+    "output_format": (str, ("png",)),
+    "metadata": (bool, None),
+    "anyway": (bool, None),
+}
+
+NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # or a proxy keeps the events until the end
+
+_decoder = ThreadPoolExecutor(1, thread_name_prefix="ear of programs")
+_hearing: Counter[str] = Counter()  # recordings of each caller that are here
+
+
+class Problem(Exception):
+    """What a caller is told, with its HTTP status."""
+
+    def __init__(self, status: int, message: str, code: str = "invalid_request"):
+        super().__init__(message)
+        self.status, self.message, self.code = status, message, code
+
+    def body(self) -> dict[str, Any]:
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": self.message, "type": kind, "code": self.code}}
+
+    def response(self) -> Response:
+        headers = {"Retry-After": "2"} if self.status == 429 else None
+        return JSONResponse(self.body(), self.status, headers)
+
+
+async def answer(call: Call) -> Response:
+    """The answer to any call below /v1."""
+    try:
+        origin = call.headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != call.headers.get("host"):
+            raise Problem(403, "another site's page may not ask here", "cross_origin")
+        methods = ENDPOINTS.get(call.url.path)
+        if methods is None:
+            raise Problem(404, f"there is no {call.url.path}: there are {', '.join(ENDPOINTS)}", "not_found")
+        if call.method not in methods:
+            raise Problem(405, f"{call.url.path} takes {' or '.join(methods)}, not {call.method}", "wrong_method")
+        return await methods[call.method](call)
+    except Problem as problem:
+        return problem.response()
+    except Busy as error:
+        return Problem(429, str(error), "busy").response()
+    except ValueError as error:
+        return Problem(400, " ".join(str(error).split())).response()
+    except ClientDisconnect:
+        return Response(status_code=499)  # nobody reads it
+    except Exception as error:
+        log.exception("%s failed", call.url.path)
+        return Problem(500, f"it failed ({type(error).__name__}): the server's log says why", "failed").response()
+
+
+async def models(call: Call) -> Response:
+    """What there is to draw with."""
+
+    def listed() -> list[dict[str, Any]]:
+        return [
+            {
+                "id": model.name,
+                "object": "model",
+                "owned_by": "this server",
+                "draws": model.reads,
+                "sizes": [f"{width}x{height}" for width, height in model.vocabulary.sizes],
+                "words": sorted(model.vocabulary.words),
+            }
+            for model in catalogue.bundled()
+        ]
+
+    return JSONResponse({"object": "list", "data": await asyncio.to_thread(listed)})
+
+
+def read(body: bytes) -> tuple[Request, dict[str, Any]]:
+    """(what to draw, how to answer) from a JSON object. Raises ValueError for what is unknown or wrong."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):  # bytes that are no text, too
+        raise ValueError("the body is no JSON: send an object such as {\"prompt\": \"two cats\"}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"the body is a {type(fields).__name__}: send an object such as {{\"prompt\": \"two cats\"}}")
+    if unknown := sorted(set(fields) - set(SETTINGS) - set(ANSWER)):
+        raise ValueError(f"unknown field {unknown[0][:40]!r}: there are {', '.join(sorted({*SETTINGS, *ANSWER}))}")
+    fields = {name: value for name, value in fields.items() if value is not None}
+    if "prompt" not in fields:
+        raise ValueError("prompt is missing: say what to draw, for example 'two cats on the beach'")
+    for name, (kind, values) in ANSWER.items():
+        value = fields.get(name)
+        if value is not None and (type(value) is not kind or (values is not None and value not in values)):
+            may = f"{values[0]} to {values[-1]}" if kind is int else " or ".join(values or ())
+            raise ValueError(f"{name} is {_brief(value)}: give {may or {str: 'a text', bool: 'true or false'}[kind]}")
+    if wrong := next((name for name in SETTINGS if isinstance(fields.get(name), bool)), None):
+        raise ValueError(f"{wrong} is {_brief(fields[wrong])}: give a text or a number")
+    asked = {ours: fields[name] for name, ours in SETTINGS.items() if name in fields}
+    sampled = SAMPLERS.get(str(asked.get("sampler", Request.sampler)), {})
+    size = fields.get("size", "auto")
+    known = {"model": places.model(), "seed": any_seed(), "size": None if size == "auto" else parse_size(size)}
+    return Request.from_dict(known | sampled | asked), fields
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+async def images(call: Call) -> Response:
+    """Draw, and answer with all pictures, or stream them."""
+    if call.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Problem(415, "send JSON, with Content-Type: application/json", "wrong_type")
+    request, how = read(await _body(call, MAX_JSON))
+    if how.get("partial_images") and not how.get("stream"):
+        raise ValueError("partial_images come in a stream: add \"stream\": true")
+    rooms = await asyncio.to_thread(house)
+
+    def begin() -> tuple[Job, list[str]]:
+        """Off the event loop: a model may have to be loaded."""
+        there = {model.name: model for model in catalogue.bundled()}
+        if request.model not in there and request.model != places.model():  # no caller opens other folders of this disk
+            raise Problem(404, f"no model {request.model[:80]!r}: there is {', '.join(there)}", "model_not_found")
+        model = catalogue.here(request.model)
+        complaint = model.vocabulary.complaint(f"{request.prompt} {request.negative}")
+        if complaint and not how.get("anyway"):
+            raise Problem(400, f"{complaint}: say it in its words, or add \"anyway\": true", "unknown_words")
+        model.check_classes(request.prompt, request.negative)
+        job = rooms.engine.submit(request, owner=f"program at {_caller(call)}")
+        written, note = model.vocabulary.written(request.prompt), model.vocabulary.note(request.prompt)
+        read_as = f"read as: {written}" if written != request.prompt else ""
+        return job, [said for said in (read_as, note, complaint, job.rounded) if said]
+
+    job, notes = await asyncio.to_thread(begin)
+    if how.get("stream"):
+        return StreamingResponse(_events(job, how, notes), media_type="text/event-stream", headers=NO_BUFFER)
+    drawing, leaving = asyncio.ensure_future(_over(job)), asyncio.ensure_future(_left(call))
+    try:
+        await asyncio.wait({drawing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not drawing.done():
+            raise ClientDisconnect
+        return JSONResponse(await asyncio.to_thread(_result, job, how, notes))
+    finally:
+        leaving.cancel()
+        drawing.cancel()
+        job.cancel()  # one that is over stays as it is
+
+
+async def _changes(job: Job) -> AsyncIterator[None]:
+    """After each change of a job, and at once; ends when it is over."""
+    changed, loop = asyncio.Event(), asyncio.get_running_loop()
+    job.on_change(lambda: None if loop.is_closed() else loop.call_soon_threadsafe(changed.set))
+    while True:
+        await changed.wait()
+        changed.clear()
+        yield
+        if job.over:
+            return
+
+
+async def _over(job: Job) -> None:
+    async for _ in _changes(job):
+        pass
+
+
+async def _left(call: Call) -> None:
+    """Returns when the caller hangs up."""
+    while (await call.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _result(job: Job, how: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """The finished job as an answer. Raises Problem for one that failed."""
+    if job.status is not Status.DONE:
+        # a person's mistakes are found before a job begins; what is left is ours, or a shutdown
+        raise Problem(500, job.error or "the drawing was cancelled: the server is shutting down", "failed")
+    request = job.request
+    shown = [request.picture(i) if how.get("metadata", True) else None for i in range(request.n)]
+    data = [
+        {"b64_json": base64.b64encode(picture.png(image, note)).decode(), "seed": seed}
+        for image, note, seed in zip(job.pictures(), shown, request.seeds, strict=True)
+    ]
+    return {"created": int(time.time()), "data": data} | _about(job) | ({"notes": notes} if notes else {})
+
+
+def _about(job: Job) -> dict[str, Any]:
+    """What every answer tells of a drawing."""
+    width, height = job.request.size
+    nfe = job.frames[-1].nfe if job.frames else 0
+    return {"model": job.request.model, "size": f"{width}x{height}", "output_format": "png", "nfe": nfe}
+
+
+async def _events(job: Job, how: dict[str, Any], notes: list[str]) -> AsyncIterator[str]:
+    """Server-sent events: partial pictures, evenly over the steps, then each finished one; or one error."""
+
+    def event(type: str, **values: Any) -> str:
+        return f"event: {type}\ndata: {json.dumps({'type': type, 'created_at': int(time.time())} | values)}\n\n"
+
+    try:
+        partial, sent = how.get("partial_images", 0), 0
+        async for _ in _changes(job):
+            last = (job.shown or [-1])[-1]
+            if job.over or last < 0:
+                continue
+            frame = job.frames[last]
+            due = min(frame.step * (partial + 1) // frame.of, partial)
+            if due <= sent:
+                continue
+            sent = due
+            for i, image in enumerate(await asyncio.to_thread(job.preview, last)):
+                shown = base64.b64encode(await asyncio.to_thread(picture.png, image)).decode()
+                about = _about(job) | {"index": i, "step": frame.step, "of": frame.of}
+                yield event("image_generation.partial_image", b64_json=shown, partial_image_index=sent - 1, **about)
+        try:
+            result = await asyncio.to_thread(_result, job, how, notes)
+        except Problem as problem:
+            yield event("error", **problem.body())
+            return
+        data = result.pop("data")
+        for i, done in enumerate(data):
+            yield event("image_generation.completed", index=i, **done, **result)
+    finally:
+        job.cancel()  # the caller has hung up, or it is over and stays as it is
+
+
+async def transcriptions(call: Call) -> Response:
+    """Write down a recording. What holds no speech is an empty text, and `reason` says why."""
+    caller = _caller(call)
+    if _hearing[caller] >= MAX_EACH or _hearing.total() >= MAX_HEARING:
+        raise Problem(429, f"{_hearing.total()} recordings are waiting: try again soon", "busy")
+    _hearing[caller] += 1
+    try:
+        kind = call.headers.get("content-type", "")
+        if not kind.lower().startswith("multipart/form-data"):
+            raise Problem(415, "send a form with the field file: curl -F file=@speech.wav", "wrong_type")
+        body = await _body(call, MAX_SOUND)
+
+        async def again() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        rooms = await asyncio.to_thread(house)
+        try:
+            async with Call(call.scope, again).form(max_files=1, max_fields=8) as form:
+                sound, shape = await _recording(form, rooms.ear.name)
+        except HTTPException as error:
+            raise ValueError(f"the form cannot be read: {error.detail}") from None
+        heard = await asyncio.get_running_loop().run_in_executor(_decoder, rooms.ear.transcribe, sound)
+    finally:
+        _hearing[caller] -= 1
+        if not _hearing[caller]:
+            del _hearing[caller]
+    if shape == "text":
+        return PlainTextResponse(heard.text + "\n")
+    return JSONResponse({"text": heard.text} | ({"reason": heard.reason} if heard.no_speech else {}))
+
+
+async def _recording(form: FormData, ear: str) -> tuple[bytes, str]:
+    """(sound, response_format) of a form. Raises ValueError, or Problem for a recogniser that is not here."""
+    if unknown := sorted(set(form) - {"file", "model", "response_format"}):
+        raise ValueError(f"unknown field {unknown[0][:40]!r}: there are file, model, response_format")
+    if form.get("model", ear) != ear:
+        raise Problem(404, f"this server listens with {ear}", "model_not_found")
+    if (shape := form.get("response_format", "json")) not in ("json", "text"):
+        raise ValueError(f"response_format is {_brief(shape)}: give json or text")
+    recording = form.get("file")
+    if not isinstance(recording, UploadFile):
+        raise ValueError("file is missing: send a recording of someone speaking (wav, flac, mp3, ogg)")
+    return await recording.read(), shape
+
+
+async def _body(call: Call, most: int) -> bytes:
+    """All that a caller sends. Raises Problem for more than `most` bytes, and for what takes too long."""
+    held = bytearray()
+    try:
+        async with asyncio.timeout(MAX_WAIT):
+            async for chunk in call.stream():
+                held += chunk
+                if len(held) > most:
+                    raise Problem(413, f"more than {most:,} bytes: send less", "too_large")
+    except TimeoutError:
+        raise Problem(408, f"the body did not come within {MAX_WAIT:.0f} s", "too_slow") from None
+    return bytes(held)
+
+
+def _caller(call: Call) -> str:
+    return call.client.host if call.client else "somewhere"
+
+
+ENDPOINTS: dict[str, dict[str, Callable[[Call], Awaitable[Response]]]] = {
+    "/v1/models": {"GET": models},
+    "/v1/images/generations": {"POST": images},
+    "/v1/audio/transcriptions": {"POST": transcriptions},
+}
