@@ -47,6 +47,33 @@ def test_a_full_disk_keeps_finished_shards(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["cache.json", kept])
 
 
+def cached(folder: Path, tokenizer: str, numbers: list[int]) -> Path:
+    folder.mkdir()
+    (folder / "cache.json").write_text(f'{{"tokenizer": "{tokenizer}", "corpus": "{cache.corpus()}"}}')
+    tensors = {"tokens": torch.zeros(len(numbers), 64, dtype=torch.uint16), "numbers": torch.tensor(numbers)}
+    cache.write_shard(tensors, folder / "128x128-0000.safetensors")
+    return folder
+
+
+def test_folders_of_one_tokenizer_are_mixed(tmp_path):
+    first, second = cached(tmp_path / "a", "this", [1, 2]), cached(tmp_path / "b", "this", [cache.PAIRED])
+    tables = cache.SceneCache.open(f"{first},{second}").tables
+    assert tables[128, 128][1].tolist() == [1, 2, cache.PAIRED]
+    assert cache.tokenizer_of(f"{first},{second}") == "this"
+    other = cached(tmp_path / "c", "that", [3])
+    with pytest.raises(ValueError, match="different tokenizers cannot be mixed: .*a by this, .*c by that"):
+        cache.SceneCache.open(f"{first},{other}")
+    with pytest.raises(ValueError, match="nowhere holds no cached scenes"):
+        cache.SceneCache.open(f"{first},{tmp_path / 'nowhere'}")
+
+
+def test_a_number_says_which_kind_of_scene():
+    assert cache.scene_number(5, 128, 128)[0] == cache.scene_number(5, 128, 128)[0]
+    assert any(len(cache.scene_number(cache.CROWDED + n, 128, 128)[0].items) > 4 for n in range(8))
+    kinds = [cache.scene_number(cache.PAIRED + n, 128, 128)[0] for n in range(8)]
+    assert all(len(scene.groups) == 2 and any(scene.colours.values()) for scene in kinds)
+
+
 def test_scenes_of_another_corpus_are_refused(tmp_path):
     """Their captions would be said of tokens that show something else."""
     (tmp_path / "cache.json").write_text('{"tokenizer": "a tokenizer", "corpus": "of last year"}')

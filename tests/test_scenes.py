@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from train.scenes import captions, layout
-from train.scenes.layout import PLAIN, Item, Scene, arrange, crowded, is_held_out, sample
+from train.scenes.layout import PLAIN, Item, Scene, arrange, crowded, is_held_out, paired, sample
 from train.scenes.reader import SIDES, Reader, Reading, Seen, covers, spoil, targets, verdict
 from train.scenes.render import background, render
 from train.scenes.sprites import Sprites, things
@@ -54,6 +54,13 @@ def test_training_never_shows_a_held_out_combination():
         scene = crowded(rng, 128, 128)
         assert not any(layout.held_out_background(i.thing, scene.background) for i in scene.items)
         assert not any(layout.held_out_colour(i.thing, i.colour) for i in scene.items)
+
+
+def test_paired_scenes_are_training_scenes_of_two_kinds_in_colour():
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        scene = paired(rng, 160, 96)
+        assert len(scene.groups) == 2 and any(scene.colours.values()) and not is_held_out(scene)
 
 
 def test_some_of_everything_is_held_out_and_mirrors_agree():

@@ -2,7 +2,9 @@
 
 Other people's pictures are cached by `python -m train.cache pictures ...`: see train/features.py.
 
-`scenes` are what the generator learns from; `crowded` ones, with captions that nobody would say, serve the decoder.
+`scenes` are what the generator learns from, and `paired` ones are two kinds of things of which one at least was given a
+colour: mixed in (cache=cache/scenes,cache/paired), they teach whose colour is whose. `crowded` ones, with captions that
+nobody would say, serve the decoder.
 
 Axes: n pictures, N tokens. A cache is a folder with `cache.json` (what made it) and `<W>x<H>-<shard>.safetensors`, each
 written whole: {"tokens": (n, N) uint16, "numbers": (n,) int64}. A scene is a function of its number, so that captions
@@ -26,20 +28,22 @@ from tqdm import tqdm
 
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQModel
-from train.scenes.layout import SIZES, Scene, crowded, sample
+from train.scenes.layout import SIZES, Scene, crowded, paired, sample
 from train.scenes.render import render
 from train.scenes.sprites import Sprites
 
 NOTE = "cache.json"
 SHARD = 1024
-CROWDED = 10_000_000
+CROWDED, PAIRED = 10_000_000, 20_000_000
+KINDS = {"scenes": 0, "crowded": CROWDED, "paired": PAIRED}  # the first number of each
 
 
 def scene_number(number: int, width: int, height: int, snap: int = 16) -> tuple[Scene, np.random.Generator]:
-    """Training scene `number` of a size, and the generator that draws it; from CROWDED on, scenes are crowded."""
+    """Training scene `number` of a size, and the generator that draws it; from CROWDED on, scenes are crowded, from
+    PAIRED on paired."""
     rng = np.random.default_rng([31, number, width, height])
-    scene = sample(rng, width, height, snap=snap) if number < CROWDED else crowded(rng, width, height, snap)
-    return scene, rng
+    make = sample if number < CROWDED else crowded if number < PAIRED else paired
+    return make(rng, width, height, snap=snap), rng
 
 
 @cache
@@ -63,6 +67,16 @@ def note_of(folder: str | Path) -> dict[str, Any]:
             f"{folder} holds scenes of another corpus than this one, and captions would not fit them: make it anew"
         )
     return note
+
+
+def tokenizer_of(folders: str | Path) -> str:
+    """The hash of the tokenizer that made all these folders (with commas between). Raises ValueError when two differ,
+    and as note_of."""
+    made_by = {folder: note_of(folder)["tokenizer"] for folder in str(folders).split(",")}
+    if len(set(made_by.values())) > 1:
+        each = ", ".join(f"{folder} by {tokenizer}" for folder, tokenizer in made_by.items())
+        raise ValueError(f"caches of different tokenizers cannot be mixed: {each}")
+    return next(iter(made_by.values()))
 
 
 def write_scenes(
@@ -113,19 +127,22 @@ def _ordered(pair: tuple[Scene, np.random.Generator], sprites: Sprites) -> tuple
 
 @dataclass(frozen=True)
 class SceneCache:
-    """Everything in a cache folder, in memory: {(width, height): (tokens (n, N), numbers (n,))}."""
+    """Everything in cache folders, in memory: {(width, height): (tokens (n, N), numbers (n,))}."""
 
     tables: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]
 
     @classmethod
-    def open(cls, folder: str | Path) -> "SceneCache":
+    def open(cls, folders: str | Path) -> "SceneCache":
+        """`folders`: one, or several with commas between, all of one tokenizer."""
         tables: dict[tuple[int, int], list[dict]] = {}
-        for path in sorted(Path(folder).glob("*x*-*.safetensors")):
-            width, height = map(int, path.name.split("-")[0].split("x"))
-            tables.setdefault((width, height), []).append(load_file(path))
-        if not tables:
-            raise ValueError(f"{folder} holds no cached scenes: run python -m train.cache scenes out={folder}")
-        note_of(folder)
+        for folder in str(folders).split(","):
+            paths = sorted(Path(folder).glob("*x*-*.safetensors"))
+            if not paths:
+                raise ValueError(f"{folder} holds no cached scenes: run python -m train.cache scenes out={folder}")
+            for path in paths:
+                width, height = map(int, path.name.split("-")[0].split("x"))
+                tables.setdefault((width, height), []).append(load_file(path))
+        tokenizer_of(folders)
         return cls(
             {
                 size: (torch.cat([p["tokens"] for p in parts]), torch.cat([p["numbers"] for p in parts]))
@@ -141,10 +158,10 @@ def main(arguments: list[str]) -> None:
         return features.main(arguments[1:])
     options = dict(a.split("=", 1) for a in arguments[1:] if "=" in a)
     stray = [a for a in arguments[1:] if a.split("=", 1)[0] not in ("tokenizer", "out", "sprites", "total")]
-    if arguments[:1] not in (["scenes"], ["crowded"]) or stray or not {"tokenizer", "out"} <= set(options):
+    if not set(arguments[:1]) & set(KINDS) or stray or not {"tokenizer", "out"} <= set(options):
         named = f"{', '.join(stray)} is not known; " if stray else ""
         raise ValueError(
-            f"{named}usage: python -m train.cache scenes|crowded tokenizer=FOLDER out=FOLDER [sprites=FOLDER "
+            f"{named}usage: python -m train.cache {'|'.join(KINDS)} tokenizer=FOLDER out=FOLDER [sprites=FOLDER "
             "total=50000]; or python -m train.cache pictures source=... tokenizer=... out=..."
         )
     try:
@@ -159,7 +176,7 @@ def main(arguments: list[str]) -> None:
         Path(options["out"]),
         total,
         checkpoint.fingerprint(tokenizer.identity()),
-        CROWDED if arguments[0] == "crowded" else 0,
+        KINDS[arguments[0]],
     )
 
 

@@ -17,7 +17,7 @@ from maskgil.config import PRESETS
 from maskgil.generator import MaskGIL
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from text_encoder.bundled import BundledEncoder, train_vocabulary
-from train.cache import note_of
+from train.cache import tokenizer_of
 from train.causal import CAUSAL
 from train.data import SceneFacts, ScenePixels, SceneTokens, SceneTruth, TokensAndPixels
 from train.large import Options, large_recipe
@@ -202,6 +202,7 @@ def scenes_generator(
 ) -> Recipe:  # fmt: skip
     """The bundled generator on cached tokens, with a text encoder that can read and goes on learning (scenes-text).
 
+    `cache`: a folder, or several with commas between; scenes of all of them are mixed as they come.
     `init`: a model folder to go on from. `text_encoder`: the encoder to begin with, if not that of `init`; the
     generator is first fitted to it (fit_to_encoder). `frozen`: the encoder stays as it is, so that a twin can be
     trained on it at the same time. `compile`: a fifth faster where there is a C++ compiler.
@@ -209,7 +210,7 @@ def scenes_generator(
     What goes on from `init` meets other pictures, captions and masks than what `init` came from.
     """
     torch.manual_seed(0)
-    tokenizer_hash = note_of(cache)["tokenizer"]
+    tokenizer_hash = tokenizer_of(cache)
     codes = checkpoint.load(tokenizer, "vq")
     if (other := checkpoint.fingerprint(codes.identity())) != tokenizer_hash:
         raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_hash}, {tokenizer} is {other}")
@@ -280,7 +281,7 @@ def scenes_ar(
         model.load_state_dict({name: t[: len(own[name])] for name, t in known.state_dict().items()})  # no mask row
     codes = checkpoint.load(tokenizer, "vq")
     hashes = {
-        "tokenizer_hash": note_of(cache)["tokenizer"],
+        "tokenizer_hash": tokenizer_of(cache),
         "text_encoder_hash": checkpoint.fingerprint(encoder.identity()),
     }
     if (other := checkpoint.fingerprint(codes.identity())) != hashes["tokenizer_hash"]:

@@ -256,6 +256,17 @@ def sample(
             return scene
 
 
+def paired(rng: np.random.Generator, width: int, height: int, snap: int = 16) -> Scene:
+    """A training scene of two kinds of things, one of them at least in a colour that it was given.
+
+    Whose colour is whose is what a generator is slowest to learn, and one scene in nine is such a one.
+    """
+    while True:
+        scene = sample(rng, width, height, snap=snap)
+        if len(scene.groups) == 2 and any(scene.colours.values()):
+            return scene
+
+
 def crowded(rng: np.random.Generator, width: int, height: int, snap: int = 16) -> Scene:
     """As many objects as fit, of all sizes: what the tokenizer and the reader learn most from in a picture."""
     table = things()
