@@ -9,9 +9,10 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional, arg
@@ -19,12 +20,17 @@ from tyro.conf import Positional, arg
 from app import places
 from app.request import MODES, ORDERS, SAMPLERS, Request, any_seed, parse_size
 
+if TYPE_CHECKING:  # they import torch, which takes seconds
+    from app.edit import Start
+    from app.engine import Loaded
+
 EXAMPLES = """\
 examples:
   python -m app generate "two cats on the beach" --out cats.png
   python -m app generate "a sailboat at night" --n 4 --seed 7 --steps 16 --size 160x96
   python -m app generate "a fox left of a castle" --mode hybrid --ar-tokens 32
   python -m app generate --model weights/imagenet-b --class "golden retriever" --sampler released
+  python -m app edit cats.png "two dogs on the beach" --out dogs.png
   python -m app listen speech.wav --out spoken.png
   python -m app models
   python -m app ui
@@ -89,6 +95,21 @@ class Generate(_Drawing):
 
 
 @dataclass
+class Edit(_Drawing):
+    """Draw a part of a picture anew, and leave the rest as it is to the last pixel."""
+
+    picture: Positional[Annotated[Path, arg(metavar="PNG")]] = field(kw_only=True)
+    """The picture. One of another shape than the model draws is cut to the nearest."""
+    prompt: Positional[Annotated[str, arg(metavar="PROMPT")]] = field(kw_only=True)
+    """What the whole picture shows then."""
+    mask: Path | None = None
+    """A PNG of the picture's size: what is transparent in it is drawn anew or, where nothing is, what is white. Left
+    out: what the new words contradict."""
+    was: str | None = None
+    """Without --mask: the words that the picture was drawn after. Left out: those that it remembers."""
+
+
+@dataclass
 class Listen(_Drawing):
     """Write down a recording, print its words, and draw them."""
 
@@ -134,6 +155,9 @@ def main(arguments: list[str] | None = None) -> int:
             case Generate():
                 _check_out(command.out)
                 draw(command, wanted(command))
+            case Edit():
+                _check_out(command.out)
+                edited(command)
             case Listen():
                 _check_out(command.out)
                 draw(command, listen(command))
@@ -172,8 +196,29 @@ def wanted(command: Generate) -> str:
     return command.prompt if command.class_ is None else command.class_
 
 
-def draw(command: _Drawing, prompt: str) -> None:
-    """Draw and write: every file or none."""
+def edited(command: Edit) -> None:
+    """Read the picture, and its mask, and draw on it."""
+    from app import edit, picture
+
+    if command.size is not None:
+        raise ValueError("--size goes with a picture that is drawn from nothing: an edit keeps the picture's own")
+    for path in (command.picture, command.mask):
+        if path is not None and not path.is_file():
+            raise ValueError(f"{path} is no file: give the path of a PNG")
+    image, before = picture.read(command.picture.read_bytes())
+    mask = None if command.mask is None else picture.read(command.mask.read_bytes())[0]
+    was = (before.prompt if before else "") if command.was is None else command.was
+
+    def begin(loaded: "Loaded", request: Request) -> "tuple[Start, Request]":
+        return edit.asked(loaded.model, loaded.encode, image, request, mask, was)
+
+    draw(command, command.prompt, begin)
+
+
+def draw(
+    command: _Drawing, prompt: str, begin: "Callable[[Loaded, Request], tuple[Start, Request]] | None" = None
+) -> None:
+    """Draw and write: every file or none. `begin` says what is drawn on, where that is no blank canvas."""
     from app import catalogue, picture
 
     asked = {
@@ -212,7 +257,10 @@ def draw(command: _Drawing, prompt: str) -> None:
 
     engine = Engine()
     try:
-        job = engine.submit(request)
+        start = None
+        if begin is not None:
+            start, request = begin(engine.load(request.model), request)
+        job = engine.submit(request, start=start)
         if job.rounded:
             print(job.rounded, file=sys.stderr)
         with tqdm(total=request.steps, unit="step", file=sys.stderr, leave=False) as bar:
@@ -288,13 +336,13 @@ def _check_out(path: Path) -> None:
         raise ValueError(f"{path.parent} cannot be written to: give another --out")
 
 
-def _parse(arguments: list[str] | None) -> Generate | Listen | Ui | Models:
+def _parse(arguments: list[str] | None) -> Generate | Edit | Listen | Ui | Models:
     """The command, or ValueError with the parser's complaint on one line."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
-                Generate | Listen | Ui | Models,
+                Generate | Edit | Listen | Ui | Models,
                 prog="python -m app",
                 description="Type or speak, get a picture.\n\n" + EXAMPLES,
                 args=arguments,

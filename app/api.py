@@ -3,6 +3,8 @@
     GET  /v1/models                  {"data": [{"id", "draws", "sizes", "words"}]}
     POST /v1/images/generations      JSON in; {"created", "data": [{"b64_json", "seed"}], "size", ...} out, or, with
                                      "stream": true server-sent events, partial pictures first
+    POST /v1/images/edits            the same of a form with the picture `image`, and `mask`: what is transparent in it
+                                     is drawn anew; without one, what the prompt contradicts (in `was`, the old words)
     POST /v1/audio/transcriptions    a form with `file`; {"text"} out, or the bare text with response_format=text
 
 A field is obeyed or refused: nothing is left aside in silence. What cannot be done is {"error": {"message", "type",
@@ -16,8 +18,9 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
@@ -26,19 +29,20 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as Call
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from app import catalogue, picture, places
-from app.engine import Busy, Job, Status
+from app import catalogue, edit, picture, places
+from app.edit import Start
+from app.engine import Busy, Job, Loaded, Status
 from app.house import house
 from app.request import SAMPLERS, Request, any_seed, parse_size
 
 log = logging.getLogger(__name__)
 
 MAX_JSON = 2**16  # bytes
-MAX_SOUND = 25 * 2**20  # bytes of a form with a recording
+MAX_FORM = 16 * 2**20  # bytes of a form with a recording or with pictures
 MAX_WAIT = 60.0  # seconds for a caller to send all of it
 MAX_PARTIAL = 8  # partial pictures of a stream
-MAX_HEARING = 16  # recordings that wait to be written down ...
-MAX_EACH = 4  # ... and of one caller
+MAX_BRINGING = 16  # calls with files at once ...
+MAX_EACH = 4  # ... and of one address
 # Fields that are a setting of ours by another name, or by the same one.
 SETTINGS = {
     "negative_prompt": "negative",
@@ -58,11 +62,14 @@ ANSWER: dict[str, tuple[type, tuple[Any, ...] | None]] = {
     "metadata": (bool, None),
     "anyway": (bool, None),
 }
+TEXTS = {"prompt", "model", "negative_prompt", "sampler", "order", "mode"}
+
+Begin = Callable[[Loaded, Request], tuple[Start, Request]]  # what is drawn on
 
 NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # or a proxy keeps the events until the end
 
 _decoder = ThreadPoolExecutor(1, thread_name_prefix="ear of programs")
-_hearing: Counter[str] = Counter()  # recordings of each caller that are here
+_bringing: Counter[str] = Counter()  # calls with files that are here, by address
 
 
 class Problem(Exception):
@@ -125,14 +132,33 @@ async def models(call: Call) -> Response:
     return JSONResponse({"object": "list", "data": await asyncio.to_thread(listed)})
 
 
-def read(body: bytes) -> tuple[Request, dict[str, Any]]:
-    """(what to draw, how to answer) from a JSON object. Raises ValueError for what is unknown or wrong."""
+def of_json(body: bytes) -> dict[str, Any]:
+    """The fields of a JSON object. Raises ValueError for any other body."""
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):  # bytes that are no text, too
         raise ValueError("the body is no JSON: send an object such as {\"prompt\": \"two cats\"}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"the body is a {type(fields).__name__}: send an object such as {{\"prompt\": \"two cats\"}}")
+    return fields
+
+
+def of_form(texts: dict[str, str]) -> dict[str, Any]:
+    """The fields of a form, whose numbers, pairs and truths are written as in JSON. Raises ValueError for others."""
+    fields: dict[str, Any] = {}
+    for name, text in texts.items():
+        if name in TEXTS or ANSWER.get(name, (None,))[0] is str:
+            fields[name] = text
+            continue
+        try:
+            fields[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{name[:40]} is {_brief(text)}: write it as in JSON, 8 or true or [0.1, 1]") from None
+    return fields
+
+
+def read(fields: dict[str, Any]) -> tuple[Request, dict[str, Any]]:
+    """(what to draw, how to answer). Raises ValueError for what is unknown or wrong."""
     if unknown := sorted(set(fields) - set(SETTINGS) - set(ANSWER)):
         raise ValueError(f"unknown field {unknown[0][:40]!r}: there are {', '.join(sorted({*SETTINGS, *ANSWER}))}")
     fields = {name: value for name, value in fields.items() if value is not None}
@@ -161,7 +187,45 @@ async def images(call: Call) -> Response:
     """Draw, and answer with all pictures, or stream them."""
     if call.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Problem(415, "send JSON, with Content-Type: application/json", "wrong_type")
-    request, how = read(await _body(call, MAX_JSON))
+    request, how = read(of_json(await _body(call, MAX_JSON)))
+    return await _drawn(call, request, how)
+
+
+async def edits(call: Call) -> Response:
+    """Draw on a picture, and answer as `images` does."""
+    with _place(call):
+        request, how, begin = await _edit(call)
+        return await _drawn(call, request, how, begin)
+
+
+async def _edit(call: Call) -> tuple[Request, dict[str, Any], Begin]:
+    """(what to draw, how to answer, on what) of a form. Raises ValueError or Problem."""
+    async with await _form(call) as form:
+        files = {name: form.get(name) for name in ("image", "mask")}
+        texts = {name: value for name, value in form.items() if name not in files}
+        if stray := next((name for name, value in texts.items() if not isinstance(value, str)), None):
+            raise ValueError(f"{stray[:40]} is a file: image and mask are the only ones")
+        if not isinstance(files["image"], UploadFile):
+            raise ValueError("image is missing: send a PNG to draw on")
+        if files["mask"] is not None and not isinstance(files["mask"], UploadFile):
+            raise ValueError("mask is no file: send a PNG that is transparent where the picture should change")
+        data = {name: await file.read() for name, file in files.items() if file is not None}
+    was = texts.pop("was", None)
+    if "size" in texts:
+        raise ValueError("size goes with a picture that is drawn from nothing: an edit keeps the picture's own")
+    request, how = read(of_form(texts))
+
+    def begin(loaded: Loaded, request: Request) -> tuple[Start, Request]:
+        image, before = picture.read(data["image"])
+        mask = picture.read(data["mask"])[0] if "mask" in data else None
+        old = (before.prompt if before else "") if was is None else was
+        return edit.asked(loaded.model, loaded.encode, image, request, mask, old)
+
+    return request, how, begin
+
+
+async def _drawn(call: Call, request: Request, how: dict[str, Any], on: Begin | None = None) -> Response:
+    """All pictures of a request, or a stream of them. `on` says what is drawn on, where that is no blank canvas."""
     if how.get("partial_images") and not how.get("stream"):
         raise ValueError("partial_images come in a stream: add \"stream\": true")
     rooms = await asyncio.to_thread(house)
@@ -176,7 +240,8 @@ async def images(call: Call) -> Response:
         if complaint and not how.get("anyway"):
             raise Problem(400, f"{complaint}: say it in its words, or add \"anyway\": true", "unknown_words")
         model.check_classes(request.prompt, request.negative)
-        job = rooms.engine.submit(request, owner=f"program at {_caller(call)}")
+        start, wish = (None, request) if on is None else on(rooms.engine.load(request.model), request)
+        job = rooms.engine.submit(wish, f"program at {_caller(call)}", start)
         written, note = model.vocabulary.written(request.prompt), model.vocabulary.note(request.prompt)
         read_as = f"read as: {written}" if written != request.prompt else ""
         return job, [said for said in (read_as, note, complaint, job.rounded) if said]
@@ -275,33 +340,29 @@ async def _events(job: Job, how: dict[str, Any], notes: list[str]) -> AsyncItera
 
 async def transcriptions(call: Call) -> Response:
     """Write down a recording. What holds no speech is an empty text, and `reason` says why."""
-    caller = _caller(call)
-    if _hearing[caller] >= MAX_EACH or _hearing.total() >= MAX_HEARING:
-        raise Problem(429, f"{_hearing.total()} recordings are waiting: try again soon", "busy")
-    _hearing[caller] += 1
-    try:
-        kind = call.headers.get("content-type", "")
-        if not kind.lower().startswith("multipart/form-data"):
-            raise Problem(415, "send a form with the field file: curl -F file=@speech.wav", "wrong_type")
-        body = await _body(call, MAX_SOUND)
-
-        async def again() -> dict[str, Any]:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        rooms = await asyncio.to_thread(house)
-        try:
-            async with Call(call.scope, again).form(max_files=1, max_fields=8) as form:
-                sound, shape = await _recording(form, rooms.ear.name)
-        except HTTPException as error:
-            raise ValueError(f"the form cannot be read: {error.detail}") from None
+    rooms = await asyncio.to_thread(house)
+    with _place(call):
+        async with await _form(call) as form:
+            sound, shape = await _recording(form, rooms.ear.name)
         heard = await asyncio.get_running_loop().run_in_executor(_decoder, rooms.ear.transcribe, sound)
-    finally:
-        _hearing[caller] -= 1
-        if not _hearing[caller]:
-            del _hearing[caller]
     if shape == "text":
         return PlainTextResponse(heard.text + "\n")
     return JSONResponse({"text": heard.text} | ({"reason": heard.reason} if heard.no_speech else {}))
+
+
+@contextmanager
+def _place(call: Call) -> Iterator[None]:
+    """One of the places for calls that bring files. Raises Problem when there is none left."""
+    caller = _caller(call)
+    if _bringing[caller] >= MAX_EACH or _bringing.total() >= MAX_BRINGING:
+        raise Problem(429, f"{_bringing.total()} calls with files are here: try again soon", "busy")
+    _bringing[caller] += 1
+    try:
+        yield
+    finally:
+        _bringing[caller] -= 1
+        if not _bringing[caller]:
+            del _bringing[caller]
 
 
 async def _recording(form: FormData, ear: str) -> tuple[bytes, str]:
@@ -316,6 +377,27 @@ async def _recording(form: FormData, ear: str) -> tuple[bytes, str]:
     if not isinstance(recording, UploadFile):
         raise ValueError("file is missing: send a recording of someone speaking (wav, flac, mp3, ogg)")
     return await recording.read(), shape
+
+
+async def _form(call: Call) -> AbstractAsyncContextManager[FormData]:
+    """The fields and files of a form, once all of it is here. Raises ValueError or Problem."""
+    if not call.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise Problem(415, "send a form, with Content-Type: multipart/form-data (curl -F)", "wrong_type")
+    body = await _body(call, MAX_FORM)
+
+    async def again() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return _parsed(Call(call.scope, again))
+
+
+@asynccontextmanager
+async def _parsed(call: Call) -> AsyncIterator[FormData]:
+    try:
+        async with call.form(max_files=2, max_fields=len(SETTINGS) + len(ANSWER) + 1) as form:
+            yield form
+    except HTTPException as error:
+        raise ValueError(f"the form cannot be read: {error.detail}") from None
 
 
 async def _body(call: Call, most: int) -> bytes:
@@ -339,5 +421,6 @@ def _caller(call: Call) -> str:
 ENDPOINTS: dict[str, dict[str, Callable[[Call], Awaitable[Response]]]] = {
     "/v1/models": {"GET": models},
     "/v1/images/generations": {"POST": images},
+    "/v1/images/edits": {"POST": edits},
     "/v1/audio/transcriptions": {"POST": transcriptions},
 }

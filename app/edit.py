@@ -7,8 +7,9 @@ the original pixels are put back there afterwards, to the last bit.
 N tokens, C channels of a continuous one, H W pixels. Sizes are (width, height) in pixels.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from app.request import Request
 from maskgil import noise, repaint
 from maskgil.condition import Condition
 from maskgil.decoding import Canvas
@@ -92,6 +94,60 @@ def start(model: TextToImage, image: Image.Image, cells: Iterable[int]) -> Start
     hole = torch.zeros(count, dtype=torch.bool, device=model.device)
     hole[brushed] = True
     return Start(_tokens(model, image), hole, grid, image.convert("RGB"))
+
+
+def cells(mask: Image.Image, image: Image.Image, grid: tuple[int, int], sizes: Iterable[tuple[int, int]]) -> list[int]:
+    """The cells of a picture (`fitted` to `sizes`, of this grid) that a mask wants to be filled: those with a pixel
+    that is transparent in it or, where nothing is, white.
+
+    Raises ValueError for a mask of another size than the picture's, and for one that marks nothing.
+    """
+    if mask.size != image.size:
+        raise ValueError(
+            f"the mask is {mask.width}x{mask.height} and the picture {image.width}x{image.height}: make them alike"
+        )
+    alpha = mask.convert("RGBA").getchannel("A")
+    wanted = ImageOps.invert(alpha) if alpha.getextrema()[0] < 128 else mask.convert("L")
+    marked = np.asarray(fitted(wanted, sizes).convert("L")) > 127
+    if not marked.any():
+        raise ValueError("the mask marks nothing: make what should change transparent in it, or white")
+    rows, columns = grid
+    return np.flatnonzero(marked.reshape(rows, marked.shape[0] // rows, columns, -1).any((1, 3))).tolist()
+
+
+def asked(
+    model: TextToImage,
+    encode: Callable[[str], Condition],
+    image: Image.Image,
+    request: Request,
+    mask: Image.Image | None = None,
+    was: str = "",
+) -> tuple[Start, Request]:
+    """What a request makes of a picture of any size: the cells of a mask or, without one, those that its words
+    contradict, the picture having been drawn after the words `was`. The request comes back with the size and with what
+    is said of the edit in the picture that it draws.
+
+    Raises ValueError when there is nothing to fill, and without a mask when nobody knows the old words.
+    """
+    shown = fitted(image, model.sizes)
+    if mask is not None:
+        begun, how = start(model, shown, cells(mask, image, model.grid(shown.size), model.sizes)), "masked"
+    elif was.strip():
+        begun = reword(model, shown, encode(was), encode(request.prompt), request.seed, repaint.MARGIN)
+        how = f"new words for “{was}”, margin {repaint.MARGIN:g}"
+    else:
+        raise ValueError("it is not known after which words the picture was drawn: say so, or mask what should change")
+    return begun, replace(request, size=shown.size, edit=described(begun, name_of(image.tobytes()), how))
+
+
+def described(begun: Start, name: str, how: str = "") -> str:
+    """What a picture tells of the edit that made it; `name` is that of the picture before."""
+    return f"{int(begun.hole.sum())} of {len(begun.hole)} cells of {name}: {begun.cells}{how and '; '}{how}"
+
+
+def name_of(data: bytes) -> str:
+    """A short name of a picture, which its edits carry."""
+    return hashlib.sha256(data).hexdigest()[:12]
 
 
 def extensions(size: tuple[int, int], sizes: Iterable[tuple[int, int]], cell: int) -> list[Extension]:

@@ -280,3 +280,61 @@ def test_a_colour_before_a_thing_is_noted_where_the_model_can_give_none():
 
 def test_sizes_are_read():
     assert parse_size("160x96") == parse_size(" 160 × 96 ") == (160, 96)
+
+
+def photo(path: str, size: tuple[int, int] = (64, 64)) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels, "RGB").save(path)
+    return Image.open(path)
+
+
+def test_edit_draws_what_the_mask_marks(capsys: pytest.CaptureFixture):
+    image = photo("in.png")
+    mask = Image.new("L", image.size)
+    mask.paste(255, (0, 0, 64, 9))
+    mask.save("mask.png")
+    assert main("edit in.png cat --mask mask.png --seed 3 --n 2 --out out.png".split()) == 0
+    drawn, request = picture.read(Path("out-2.png").read_bytes())
+    changed = (np.asarray(drawn) != np.asarray(image)).any(2)
+    assert changed[:16].mean() > 0.9 and not changed[16:].any()
+    assert request.seed == 4 and request.edit.startswith("16 of 64 cells of ") and request.edit.endswith("; masked")
+
+
+def test_edit_cuts_a_picture_of_another_shape(capsys: pytest.CaptureFixture):
+    photo("in.png", (200, 200))
+    mask = Image.new("L", (200, 200))
+    mask.paste(255, (0, 100, 200, 200))
+    mask.save("mask.png")
+    assert main("edit in.png cat --mask mask.png --out out.png".split()) == 0
+    drawn, request = picture.read(Path("out.png").read_bytes())
+    assert drawn.size == request.size == (64, 64) and request.edit.startswith("32 of 64 cells")
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    ("edit in.png cat", "not known after which words"),
+    ("edit in.png cat --was dog", "contradict nothing"),
+    ("edit in.png cat --mask black.png", "the mask marks nothing"),
+    ("edit in.png cat --mask small.png", "the mask is 8x8 and the picture 64x64"),
+    ("edit in.png cat --mask nowhere.png", "nowhere.png is no file"),
+    ("edit nowhere.png cat", "nowhere.png is no file"),
+    ("edit text.png cat", "not a PNG"),
+    ("edit in.png cat --size 64x64", "keeps the picture's own"),
+    ("edit in.png zebra --mask in.png", "does not know 'zebra'"),
+])  # fmt: skip
+def test_edits_that_cannot_be(arguments: str, says: str, capsys: pytest.CaptureFixture):
+    photo("in.png")
+    Image.new("L", (64, 64)).save("black.png")
+    Image.new("L", (8, 8), 255).save("small.png")
+    Path("text.png").write_text("no picture")
+    assert says in refused(arguments.split(), capsys)
+
+
+@pytest.mark.skipif(not (ROOT / "weights" / "scenes").is_dir(), reason="needs the bundled weights")
+def test_new_words_change_what_they_contradict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """The wall behind stays, to the last pixel of most of its cells."""
+    monkeypatch.setenv("MASKGIL_WEIGHTS", str(ROOT / "weights"))
+    assert main(["generate", "a penguin on a blue background", "--seed", "7", "--out", "before.png"]) == 0
+    assert main(["edit", "before.png", "an owl on a blue background", "--seed", "7", "--out", "after.png"]) == 0
+    before, after = (np.asarray(picture.read(Path(name).read_bytes())[0]) for name in ("before.png", "after.png"))
+    kept = (before == after).all(2).reshape(8, 16, 8, 16).all((1, 3))
+    assert 10 <= kept.sum() <= 60

@@ -1,6 +1,5 @@
 """Edit: brush over a part of a picture, let new words change what they speak of, go on beyond its edge, or vary it."""
 
-import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import replace
@@ -153,8 +152,7 @@ def _begin(model: Model, begin: Begin) -> None:
         image = _image(loaded)
         request = wish.read(model.name, state[WORDS])
         start, how = begin(loaded, image, request)
-        done = f"{int(start.hole.sum())} of {len(start.hole)} cells of {_id()}: {start.cells}{how and '; '}{how}"
-        request = replace(request, size=start.image.size, edit=done)
+        request = replace(request, size=start.image.size, edit=edit.described(start, _id(), how))
         session.put(EASEL, session.studio().draw(request, session.owner(), start))
     except ValueError as error:
         state[COMPLAINT] = sentence(error)
@@ -225,5 +223,5 @@ def _brush(rows: int, columns: int) -> str:
 
 
 def _id() -> str:
-    """A short name of the picture under the brush, which its edits carry."""
-    return hashlib.sha256(st.session_state[PICTURE]).hexdigest()[:12]
+    """The name of the picture under the brush."""
+    return edit.name_of(st.session_state[PICTURE])
