@@ -119,7 +119,7 @@ def edit(visitor: Visitor) -> None:
     stage.evaluate("image => image.decode()")
     visitor.rest()
     box = stage.bounding_box()
-    path = [(x, y) for y in np.linspace(0.2, 0.8, 7) for x in (0.3, 0.95)]
+    path = [(x, y) for y in np.linspace(0.05, 0.7, 7) for x in (0.05, 0.7)]
     for i, (x, y) in enumerate(path):
         page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y, steps=8)
         if i == 0:
