@@ -34,6 +34,7 @@ from app.edit import Start
 from app.engine import Busy, Job, Loaded, Status
 from app.house import house
 from app.request import SAMPLERS, Request, any_seed, parse_size
+from app.server import same_origin
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +92,7 @@ class Problem(Exception):
 async def answer(call: Call) -> Response:
     """The answer to any call below /v1."""
     try:
-        origin = call.headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != call.headers.get("host"):
+        if "origin" in call.headers and not same_origin(call.headers):
             raise Problem(403, "another site's page may not ask here", "cross_origin")
         methods = ENDPOINTS.get(call.url.path)
         if methods is None:

@@ -37,6 +37,7 @@ from app import catalogue, picture, places
 from app.engine import Job, Status
 from app.house import House, house
 from app.request import Request, any_seed, parse_size
+from app.server import same_origin
 from speech.activity import CHUNK
 from speech.audio import RATE
 from speech.listener import Event, Final, Hear, Listener, Partial, Pause, Resume, Start, Timing
@@ -73,12 +74,6 @@ class WebSocket(Protocol):
     async def send_text(self, data: str) -> None: ...
     async def send_bytes(self, data: bytes) -> None: ...
     async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
-
-
-def same_origin(headers: Any) -> bool:
-    """Whether the page that opened the socket came from this very host: another site may not use a visitor's cookie."""
-    origin = headers.get("origin")
-    return origin is not None and origin.partition("://")[2] == headers.get("host")
 
 
 async def serve(socket: WebSocket, owner: str | None) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import socket
 import threading
+from collections.abc import Mapping
 from http.cookies import SimpleCookie
 from pathlib import Path
 
@@ -59,6 +60,12 @@ def known(scope: Scope) -> str | None:
             if cookie and OWNER.fullmatch(cookie.value):
                 return cookie.value
     return None
+
+
+def same_origin(headers: Mapping[str, str]) -> bool:
+    """Whether the page that calls came from this very host: another site may not use a visitor's cookie."""
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] == headers.get("host")
 
 
 def build() -> st.App:
