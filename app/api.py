@@ -261,20 +261,8 @@ async def _drawn(call: Call, request: Request, how: dict[str, Any], on: Begin | 
         job.cancel()  # one that is over stays as it is
 
 
-async def _changes(job: Job) -> AsyncIterator[None]:
-    """After each change of a job, and at once; ends when it is over."""
-    changed, loop = asyncio.Event(), asyncio.get_running_loop()
-    job.on_change(lambda: None if loop.is_closed() else loop.call_soon_threadsafe(changed.set))
-    while True:
-        await changed.wait()
-        changed.clear()
-        yield
-        if job.over:
-            return
-
-
 async def _over(job: Job) -> None:
-    async for _ in _changes(job):
+    async for _ in job.changes():
         pass
 
 
@@ -313,7 +301,7 @@ async def _events(job: Job, how: dict[str, Any], notes: list[str]) -> AsyncItera
 
     try:
         partial, sent = how.get("partial_images", 0), 0
-        async for _ in _changes(job):
+        async for _ in job.changes():
             last = (job.shown or [-1])[-1]
             if job.over or last < 0:
                 continue

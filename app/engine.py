@@ -7,13 +7,14 @@ before the next step, and a job that fails takes nobody along. A job that the au
 its own until MaskGIL goes on with it; lanes take turns by the step, so that a long one holds nobody up.
 """
 
+import asyncio
 import functools
 import logging
 import secrets
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -193,6 +194,18 @@ class Job:
         with self._changed:
             self._listeners.append(listener)
         listener()
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Once now and after each change, on the caller's event loop, until it is over. What changes while the caller
+        is busy comes as one."""
+        changed, loop = asyncio.Event(), asyncio.get_running_loop()
+        self.on_change(lambda: None if loop.is_closed() else loop.call_soon_threadsafe(changed.set))
+        while True:
+            await changed.wait()
+            changed.clear()
+            yield
+            if self.over:
+                return
 
     def pictures(self) -> list[Image.Image]:
         """The finished pictures, in the order of their seeds."""

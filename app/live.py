@@ -318,13 +318,8 @@ class Session:
 
     async def show(self, job: Job) -> None:
         """Send a drawing's steps and its picture as they come; a step that nobody could see in time is left out."""
-        changed = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        job.on_change(lambda: None if loop.is_closed() else loop.call_soon_threadsafe(changed.set))
         shown = 0
-        while not job.over:
-            await changed.wait()
-            changed.clear()
+        async for _ in job.changes():
             last = (job.shown or [-1])[-1]
             if last >= shown and not job.over:
                 shown, frame = last + 1, job.frames[last]
