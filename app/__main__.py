@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,9 +19,8 @@ from tyro.conf import Positional, arg
 from app import places
 from app.request import MODES, ORDERS, SAMPLERS, Request, any_seed, parse_size
 
-if TYPE_CHECKING:  # they import torch, which takes seconds
-    from app.edit import Start
-    from app.engine import Loaded
+if TYPE_CHECKING:  # it imports torch, which takes seconds
+    from app.edit import Change
 
 EXAMPLES = """\
 examples:
@@ -198,27 +196,19 @@ def wanted(command: Generate) -> str:
 
 def edited(command: Edit) -> None:
     """Read the picture, and its mask, and draw on it."""
-    from app import edit, picture
+    from app import edit
 
     if command.size is not None:
         raise ValueError("--size goes with a picture that is drawn from nothing: an edit keeps the picture's own")
     for path in (command.picture, command.mask):
         if path is not None and not path.is_file():
             raise ValueError(f"{path} is no file: give the path of a PNG")
-    image, before = picture.read(command.picture.read_bytes())
-    mask = None if command.mask is None else picture.read(command.mask.read_bytes())[0]
-    was = (before.prompt if before else "") if command.was is None else command.was
-
-    def begin(loaded: "Loaded", request: Request) -> "tuple[Start, Request]":
-        return edit.asked(loaded.model, loaded.encode, image, request, mask, was)
-
-    draw(command, command.prompt, begin)
+    mask = None if command.mask is None else command.mask.read_bytes()
+    draw(command, command.prompt, edit.Change.read(command.picture.read_bytes(), mask, command.was))
 
 
-def draw(
-    command: _Drawing, prompt: str, begin: "Callable[[Loaded, Request], tuple[Start, Request]] | None" = None
-) -> None:
-    """Draw and write: every file or none. `begin` says what is drawn on, where that is no blank canvas."""
+def draw(command: _Drawing, prompt: str, change: "Change | None" = None) -> None:
+    """Draw and write: every file or none. `change` says what is drawn on, where that is no blank canvas."""
     from app import catalogue, picture
 
     asked = {
@@ -258,8 +248,9 @@ def draw(
     engine = Engine()
     try:
         start = None
-        if begin is not None:
-            start, request = begin(engine.load(request.model), request)
+        if change is not None:
+            loaded = engine.load(request.model)
+            start, request = change.begin(loaded.model, loaded.encode, request)
         job = engine.submit(request, start=start)
         if job.rounded:
             print(job.rounded, file=sys.stderr)

@@ -29,9 +29,9 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as Call
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from app import catalogue, edit, picture, places
-from app.edit import Start
-from app.engine import Busy, Job, Loaded, Status
+from app import catalogue, picture, places
+from app.edit import Change
+from app.engine import Busy, Job, Status
 from app.house import house
 from app.request import SAMPLERS, Request, any_seed, parse_size
 from app.server import same_origin
@@ -64,8 +64,6 @@ ANSWER: dict[str, tuple[type, tuple[Any, ...] | None]] = {
     "anyway": (bool, None),
 }
 TEXTS = {"prompt", "model", "negative_prompt", "sampler", "order", "mode"}
-
-Begin = Callable[[Loaded, Request], tuple[Start, Request]]  # what is drawn on
 
 NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # or a proxy keeps the events until the end
 
@@ -194,11 +192,10 @@ async def images(call: Call) -> Response:
 async def edits(call: Call) -> Response:
     """Draw on a picture, and answer as `images` does."""
     with _place(call):
-        request, how, begin = await _edit(call)
-        return await _drawn(call, request, how, begin)
+        return await _drawn(call, *await _edit(call))
 
 
-async def _edit(call: Call) -> tuple[Request, dict[str, Any], Begin]:
+async def _edit(call: Call) -> tuple[Request, dict[str, Any], Change]:
     """(what to draw, how to answer, on what) of a form. Raises ValueError or Problem."""
     async with await _form(call) as form:
         files = {name: form.get(name) for name in ("image", "mask")}
@@ -215,17 +212,11 @@ async def _edit(call: Call) -> tuple[Request, dict[str, Any], Begin]:
         raise ValueError("size goes with a picture that is drawn from nothing: an edit keeps the picture's own")
     request, how = read(of_form(texts))
 
-    def begin(loaded: Loaded, request: Request) -> tuple[Start, Request]:
-        image, before = picture.read(data["image"])
-        mask = picture.read(data["mask"])[0] if "mask" in data else None
-        old = (before.prompt if before else "") if was is None else was
-        return edit.asked(loaded.model, loaded.encode, image, request, mask, old)
-
-    return request, how, begin
+    return request, how, await asyncio.to_thread(Change.read, data["image"], data.get("mask"), was)
 
 
-async def _drawn(call: Call, request: Request, how: dict[str, Any], on: Begin | None = None) -> Response:
-    """All pictures of a request, or a stream of them. `on` says what is drawn on, where that is no blank canvas."""
+async def _drawn(call: Call, request: Request, how: dict[str, Any], change: Change | None = None) -> Response:
+    """All pictures of a request, or a stream of them. `change` says what is drawn on, where that is no blank canvas."""
     if how.get("partial_images") and not how.get("stream"):
         raise ValueError("partial_images come in a stream: add \"stream\": true")
     rooms = await asyncio.to_thread(house)
@@ -240,7 +231,10 @@ async def _drawn(call: Call, request: Request, how: dict[str, Any], on: Begin | 
         if complaint and not how.get("anyway"):
             raise Problem(400, f"{complaint}: say it in its words, or add \"anyway\": true", "unknown_words")
         model.check_classes(request.prompt, request.negative)
-        start, wish = (None, request) if on is None else on(rooms.engine.load(request.model), request)
+        start, wish = None, request
+        if change is not None:
+            loaded = rooms.engine.load(request.model)
+            start, wish = change.begin(loaded.model, loaded.encode, request)
         job = rooms.engine.submit(wish, f"program at {_caller(call)}", start)
         written, note = model.vocabulary.written(request.prompt), model.vocabulary.note(request.prompt)
         read_as = f"read as: {written}" if written != request.prompt else ""

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from app import picture
 from app.request import Request
 from maskgil import noise, repaint
 from maskgil.condition import Condition
@@ -115,29 +116,41 @@ def cells(mask: Image.Image, image: Image.Image, grid: tuple[int, int], sizes: I
     return np.flatnonzero(marked.reshape(rows, marked.shape[0] // rows, columns, -1).any((1, 3))).tolist()
 
 
-def asked(
-    model: TextToImage,
-    encode: Callable[[str], Condition],
-    image: Image.Image,
-    request: Request,
-    mask: Image.Image | None = None,
-    was: str = "",
-) -> tuple[Start, Request]:
-    """What a request makes of a picture of any size: the cells of a mask or, without one, those that its words
-    contradict, the picture having been drawn after the words `was`. The request comes back with the size and with what
-    is said of the edit in the picture that it draws.
+@dataclass(frozen=True)
+class Change:
+    """A picture of any size that somebody brings, and what is to change in it: what a mask marks or, without one, what
+    new words contradict, the picture having been drawn after the words `was`."""
 
-    Raises ValueError when there is nothing to fill, and without a mask when nobody knows the old words.
-    """
-    shown = fitted(image, model.sizes)
-    if mask is not None:
-        begun, how = start(model, shown, cells(mask, image, model.grid(shown.size), model.sizes)), "masked"
-    elif was.strip():
-        begun = reword(model, shown, encode(was), encode(request.prompt), request.seed, repaint.MARGIN)
-        how = f"new words for “{was}”, margin {repaint.MARGIN:g}"
-    else:
-        raise ValueError("it is not known after which words the picture was drawn: say so, or mask what should change")
-    return begun, replace(request, size=shown.size, edit=described(begun, name_of(image.tobytes()), how))
+    image: Image.Image
+    mask: Image.Image | None
+    was: str
+
+    @staticmethod
+    def read(image: bytes, mask: bytes | None = None, was: str | None = None) -> "Change":
+        """From PNGs; `was` left out: the words that the picture remembers. Raises ValueError for what is no PNG."""
+        shown, before = picture.read(image)
+        marked = None if mask is None else picture.read(mask)[0]
+        return Change(shown, marked, (before.prompt if before else "") if was is None else was)
+
+    def begin(
+        self, model: TextToImage, encode: Callable[[str], Condition], request: Request
+    ) -> tuple[Start, Request]:
+        """What is drawn on, and the request with its size and with what the picture then tells of the edit.
+
+        Raises ValueError when there is nothing to fill, and without a mask when nobody knows the old words.
+        """
+        shown = fitted(self.image, model.sizes)
+        if self.mask is not None:
+            marked = cells(self.mask, self.image, model.grid(shown.size), model.sizes)
+            begun, how = start(model, shown, marked), "masked"
+        elif self.was.strip():
+            begun = reword(model, shown, encode(self.was), encode(request.prompt), request.seed, repaint.MARGIN)
+            how = f"new words for “{self.was}”, margin {repaint.MARGIN:g}"
+        else:
+            raise ValueError(
+                "it is not known after which words the picture was drawn: say so, or mask what should change"
+            )
+        return begun, replace(request, size=shown.size, edit=described(begun, name_of(self.image.tobytes()), how))
 
 
 def described(begun: Start, name: str, how: str = "") -> str:
