@@ -10,7 +10,7 @@ from torch import nn
 
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQConfig, VQModel
-from train.likeness import Likeness, PatchGAN, patchgan_loss, reconstruction
+from train.likeness import Likeness, PatchGAN, patchgan_loss, reconstruction, shifted
 from train.loop import Player, Recipe, train
 from train.objectives import Painter, PainterLoss, near_codes
 from train.optim import OptimConfig
@@ -55,6 +55,23 @@ def test_observer_learns_what_covers_a_cell_and_is_kept_whole(tmp_path):
     assert again.distance(picture, picture.flip(0)) > 0.1  # bf16 in the file: the same eyes
     assert torch.allclose(again(picture)[0].argmax(1), observer(picture)[0].argmax(1))
     assert checkpoint.describe(tmp_path)["kind"] == "observer"
+
+
+def test_a_judge_sees_every_pixel_in_every_place_of_its_lattice():
+    pixels = torch.arange(12.0 * 16).view(1, 1, 12, 16).expand(1, 3, 12, 16)
+    corners = [shifted(pixels, step)[0, 0, 0, 0].item() for step in range(16)]
+    assert sorted(corners) == [16.0 * y + x for y in range(4) for x in range(4)]
+    assert all(shifted(pixels, step).shape == (1, 3, 8, 12) for step in range(16))
+
+
+def test_finer_pictures_are_looked_at_in_the_size_of_scenes():
+    observer, picture = tiny_observer(), torch.rand(2, 3, 32, 32) * 2 - 1
+    other = picture.flip(3)
+    larger = [p.repeat_interleave(2, 2).repeat_interleave(2, 3) for p in (picture, other)]
+    known, finer = (Likeness(observer, finer=k) for k in (1, 2))
+    _, told = known(other, {}, picture, [], nn.Parameter(), 0)
+    _, same = finer(larger[1], {}, larger[0], [], nn.Parameter(), 0)
+    assert told["looks"] == pytest.approx(same["looks"], rel=1e-4) and told["looks"] > 0
 
 
 @pytest.mark.skipif(find_spec("torchvision") is not None, reason="it is there")

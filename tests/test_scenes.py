@@ -153,9 +153,27 @@ def test_rendering_is_seeded_and_draws_every_style(sprites):
     assert all(not np.array_equal(pictures[1], other) for other in pictures[2:])
 
 
+def test_a_finer_rendering_shows_the_same(sprites):
+    """Things, colours, pencil and pixels at the same places: its means over 2 x 2 pixels are the coarse rendering."""
+    rng = np.random.default_rng(4)
+    shown = set()
+    while len(shown) < 8:
+        scene = sample(rng, 160, 96)
+        key = scene.style, any(scene.colours.values())
+        if key in shown:
+            continue
+        shown.add(key)
+        coarse, fine = (render(scene, sprites, np.random.default_rng(1), scale).astype(float) for scale in (1, 2))
+        assert fine.shape == (192, 320, 3)
+        means = fine.reshape(96, 2, 160, 2, 3).mean((1, 3))
+        assert np.abs(means - coarse).mean() < 3 and np.corrcoef(means.ravel(), coarse.ravel())[0, 1] > 0.95, key
+
+
 @pytest.mark.parametrize("name", [b for b in layout.BACKGROUNDS])
 def test_every_background_draws_at_any_size(name):
-    assert background(name, 160, 96, 1).shape == (96, 160, 3)
+    one, two = (background(name, 160, 96, 1, scale) for scale in (1, 2))
+    assert one.shape == (96, 160, 3) and two.shape == (192, 320, 3)
+    assert np.abs(two.reshape(96, 2, 160, 2, 3).mean((1, 3)) - one).mean() < 2
 
 
 def test_missing_font_and_folder_say_what_to_do(tmp_path):

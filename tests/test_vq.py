@@ -4,10 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQ_PRESETS, VQConfig, VQModel
+from train.cache import write_scenes
+from train.data import TokensAndPixels
 from train.recipes import scenes_decoder
+from train.scenes.sprites import Sprites
 
 SMALL = VQConfig(codebook_size=64, codebook_dim=4, channels=(32, 64), res_blocks=1, z_channels=32, patch=2)
 
@@ -91,7 +95,8 @@ def test_channels_must_fit_the_norm():
 COARSE = replace(SMALL, patch=4, channels=(32, 32), decoder_channels=(32,), decoder_patch=8)
 
 
-def test_a_decoder_that_goes_on_gets_a_refiner_that_corrects_nothing_yet(tmp_path):
+def test_a_decoder_that_goes_on_paints_twice_as_large_and_at_first_interpolates(tmp_path):
+    """Refiner and upscaler are put behind it, neither of which corrects anything yet; tokens stay what they were."""
     torch.manual_seed(0)
     plain = VQModel(COARSE).eval()
     checkpoint.save(tmp_path, plain, "vq", plain.config.to_dict())
@@ -100,15 +105,38 @@ def test_a_decoder_that_goes_on_gets_a_refiner_that_corrects_nothing_yet(tmp_pat
     painter = recipe.players[0].module.eval()
     tokens = torch.randint(64, (2, 6))
     with torch.no_grad():
-        assert torch.equal(painter(tokens, (2, 3)).clamp(-1, 1), plain.decode(tokens, (2, 3)))
-    assert painter.decoder.last_layer is painter.decoder.refiner.conv_out.weight
+        coarse = plain.decoder(plain.post_quant_conv(plain.quantize.codebook()[tokens].mT.unflatten(2, (2, 3))))
+        wanted = F.interpolate(coarse, scale_factor=2, mode="bilinear")
+        assert torch.allclose(painter(tokens, (2, 3)), wanted, atol=1e-6)
+    assert painter.decoder.last_layer is painter.decoder.upscaler.conv_out.weight
     torch.nn.init.normal_(painter.decoder.last_layer, std=0.1)
     recipe.export(painter, tmp_path / "export")
-    refined = checkpoint.load(tmp_path / "export", "vq").eval()
-    assert not torch.allclose(refined.decode(tokens, (2, 3)), plain.decode(tokens, (2, 3)), atol=0.01)
-    assert refined.identity().keys() == plain.identity().keys()
+    finer = checkpoint.load(tmp_path / "export", "vq").eval()
+    assert not torch.allclose(finer.decode(tokens, (2, 3)), wanted.clamp(-1, 1), atol=0.01)
+    assert finer.identity().keys() == plain.identity().keys()
     again = scenes_decoder(str(tmp_path / "export")).players[0].module
-    assert torch.equal(again.decoder.last_layer, refined.decoder.last_layer)
+    assert torch.equal(again.decoder.last_layer, finer.decoder.last_layer)
+
+    assert (plain.config.downsample, finer.config.downsample, finer.config.encoded) == (8, 16, 8)
+    pixels = torch.rand(1, 3, 16, 24) * 2 - 1
+    large = pixels.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.equal(finer.encode(large), plain.encode(pixels)) and finer.grid(32, 48) == (2, 3)
+    with pytest.raises(ValueError, match="24x16 px does not divide into tokens of 16x16 px"):
+        finer.encode(pixels)
+
+
+@pytest.mark.parametrize("recipe_batch", [0, 1])
+def test_scenes_are_painted_in_the_size_of_the_tokenizers_pictures(tmp_path, recipe_batch):
+    finer = VQModel(replace(COARSE, patch=8, decoder_patch=16, refiner_channels=32, refiner_blocks=1,
+                            upscaler_channels=32, upscaler_blocks=1))  # fmt: skip
+    write_scenes(finer, Sprites(), tmp_path, 1024, checkpoint.fingerprint(finer.identity()))
+    data = TokensAndPixels((str(tmp_path),), None, batch=4, scale=finer.config.upscale)
+    batch = data(recipe_batch)
+    rows, columns = batch["grid"]
+    assert batch["pixels"].shape == (4, 3, 32 * rows, 32 * columns)
+    tokens = finer.encode(batch["pixels"].float().div(127.5).sub(1))
+    same, others = ((tokens == theirs).float().mean() for theirs in (batch["tokens"], batch["tokens"].roll(1, 0)))
+    assert same > 0.5 and same > others + 0.2, "the finer picture shows the encoder what the scene shows"
 
 
 def test_a_refiner_sees_across_the_seams_of_patches():
@@ -117,10 +145,12 @@ def test_a_refiner_sees_across_the_seams_of_patches():
     refiner = VQModel(replace(COARSE, refiner_channels=32, refiner_blocks=1)).decoder.refiner
     torch.nn.init.normal_(refiner.conv_out.weight, std=0.1)
     pixels = torch.rand(1, 3, 8, 16, requires_grad=True)
-    refiner(pixels, torch.zeros(1, 32, 1, 2))[..., :8].sum().backward()
+    refiner(pixels, torch.zeros(1, 32, 1, 2))[0][..., :8].sum().backward()
     assert pixels.grad[..., 8:].abs().max() > 1e-4
 
 
 def test_a_refiner_wants_patches_that_it_divides():
     with pytest.raises(ValueError, match="a refiner works on 4 px"):
         replace(SMALL, refiner_channels=32)
+    with pytest.raises(ValueError, match="an upscaler reads the features of a refiner"):
+        replace(COARSE, upscaler_channels=32)

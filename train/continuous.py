@@ -232,7 +232,7 @@ def write_latents(
             with torch.autocast("cpu", torch.bfloat16):
                 mean, deviation = tokenizer.moments(pixels)
                 if codes is not None:
-                    indices.append(codes.encode(pixels).short())
+                    indices.append(codes.quantize.nearest(codes.latents(pixels)).flatten(1).short())
             means.append(mean)
             deviations.append(deviation)
         mean, deviation = torch.cat(means), torch.cat(deviations)

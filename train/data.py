@@ -26,13 +26,15 @@ class ScenePixels:
     """Pictures for the tokenizer: {"pixels": (B, 3, H, W) uint8, "covers": (B, h, w) thing classes}, and the index of
     each one's "background" and "style".
 
-    Most are crowded with objects. A batch has one size; sizes other than 128 x 128 are rarer."""
+    Most are crowded with objects. A batch has one size; sizes other than 128 x 128 are rarer. `scale`: the pictures'
+    size in that of the scenes."""
 
     sprites: str | None
     batch: int = 16
     seed: int = 0
     crowd: float = 0.6
     snap: int = 16
+    scale: int = 1
 
     def __call__(self, index: int) -> dict:
         rng = np.random.default_rng([self.seed, index])
@@ -45,7 +47,7 @@ class ScenePixels:
                 else sample(rng, width, height, snap=self.snap)
             )
             scenes.append(scene)
-            drawn.append(render(scene, sprites(self.sprites), rng))
+            drawn.append(render(scene, sprites(self.sprites), rng, self.scale))
         return {
             "pixels": torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2),
             "covers": torch.from_numpy(np.stack([covers(scene) for scene in scenes])),
@@ -153,7 +155,8 @@ class SceneTokens:
 class TokensAndPixels:
     """Cached tokens beside the pictures they came from, for the decoder: {"tokens", "grid", "pixels", "covers"}.
 
-    `folders` are caches; each batch comes from one of them and has one size.
+    `folders` are caches; each batch comes from one of them and has one size. `scale`: the pictures' size in that of the
+    scenes.
     """
 
     folders: tuple[str, ...]
@@ -161,6 +164,7 @@ class TokensAndPixels:
     batch: int = 16
     seed: int = 3
     cell: int = 16
+    scale: int = 1
 
     def __call__(self, index: int) -> dict:
         rng = np.random.default_rng([self.seed, index])
@@ -172,7 +176,7 @@ class TokensAndPixels:
         pixels, covered = [], []
         for i in chosen:
             scene, drawing = scene_number(int(numbers[i]), width, height)
-            pixels.append(render(scene, sprites(self.sprites), drawing))
+            pixels.append(render(scene, sprites(self.sprites), drawing, self.scale))
             covered.append(covers(scene))
         return {
             "tokens": tokens[torch.from_numpy(chosen)].long(),

@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from maskgil import checkpoint
-from maskgil.pipeline import Settings, TextToImage
+from maskgil.pipeline import Settings, TextToImage, Tokenizer
 from train.samples import settings_of
 from train.scenes.captions import caption
 from train.scenes.layout import (
@@ -46,7 +46,7 @@ from train.scenes.layout import (
     paints,
     sample,
 )
-from train.scenes.reader import Reader, verdict
+from train.scenes.reader import Reader, in_scene_size, verdict
 from train.scenes.render import render
 from train.scenes.sprites import Sprites, things
 
@@ -63,9 +63,10 @@ KINDS = {
 }
 SPLITS = ("training", "held out")
 BATCH = 20
+SIDE = 128  # pixels of the scenes that are asked for
 
 
-def asked_scene(kind: str, held_out: bool, rng: np.random.Generator, side: int = 128) -> Scene:
+def asked_scene(kind: str, held_out: bool, rng: np.random.Generator) -> Scene:
     """A random scene of one kind. Single objects on a plain background are no combination: they are never held out."""
     table = things()
     places = [b for b in BACKGROUNDS if b != PLAIN]
@@ -93,7 +94,7 @@ def asked_scene(kind: str, held_out: bool, rng: np.random.Generator, side: int =
             if rng.random() < 0.5:
                 wanted.append((b, 1, ""))
                 colours[b] = str(rng.choice(["", *paints(b, PLAIN)]))
-        scene = arrange(wanted, side, side, background, style, relation, rng)
+        scene = arrange(wanted, SIDE, SIDE, background, style, relation, rng)
         if kind == "colour":
             scene = painted(scene, colours)
             if held_out and not any(held_out_colour(thing, colour) for thing, colour in colours.items()):
@@ -131,11 +132,11 @@ def moments(features: Float[Tensor, "n C"]) -> tuple[Float[Tensor, " C"], Float[
 
 
 def judge(reader: Reader, asked: list, pixels: Float[Tensor, "n 3 H W"]) -> tuple[dict[str, float], Tensor]:
-    """(share right of each kind, features)."""
+    """(share right of each kind, features), of pictures in the size of their scenes or a multiple of it."""
     right: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     features = []
     for start in range(0, len(asked), 64):
-        part = pixels[start : start + 64]
+        part = in_scene_size(pixels[start : start + 64], SIDE)
         features.append(reader.features(part))
         for (kind, scene, _), seen in zip(asked[start : start + 64], reader.read(part), strict=True):
             kept = verdict(scene, seen)
@@ -143,13 +144,21 @@ def judge(reader: Reader, asked: list, pixels: Float[Tensor, "n 3 H W"]) -> tupl
     return {kind: 100 * sum(v) / len(v) for kind, v in right.items() if v}, torch.cat(features)
 
 
+def scene_size(model: TextToImage) -> tuple[int, int]:
+    """In pixels, as the model draws a scene of SIDE x SIDE: its first size. ValueError for no multiple of that."""
+    width, height = model.sizes[0]
+    if width != height or width % SIDE:
+        raise ValueError(f"its first size is {width}x{height}: scenes are judged in multiples of {SIDE}x{SIDE}")
+    return width, height
+
+
 def drawn(model: TextToImage, asked: list, settings: Settings, seed: int = 0) -> tuple[Tensor, float, float]:
-    """(pixels, seconds a picture, evaluations a picture) of every caption."""
+    """(pixels, seconds a picture, evaluations a picture) of every caption, in the model's first size."""
     pixels, nfe, since = [], 0, time.perf_counter()
     for start in range(0, len(asked), BATCH):
         part = asked[start : start + BATCH]
         seeds = [seed + start + i for i in range(len(part))]
-        *_, last = model.draw([c for _, _, c in part], seeds, (128, 128), settings)
+        *_, last = model.draw([c for _, _, c in part], seeds, scene_size(model), settings)
         pixels.append(model.pixels(last.canvas))
         nfe = last.nfe
     return torch.cat(pixels), (time.perf_counter() - since) / len(asked), nfe
@@ -165,16 +174,16 @@ def row(label: str, scores: dict[str, float], *extra: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def rendered(scenes: list[Scene], sprites: Sprites) -> Float[Tensor, "n 3 H W"]:
+def rendered(scenes: list[Scene], sprites: Sprites, scale: int = 1) -> Float[Tensor, "n 3 H W"]:
     rng = np.random.default_rng(5)
-    pixels = np.stack([render(scene, sprites, rng) for scene in scenes])
+    pixels = np.stack([render(scene, sprites, rng, scale) for scene in scenes])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def write_reference(reader: Reader, sprites: Sprites, path: Path, n: int = 3000) -> None:
     """Moments of the reader's features on renders of the corpus, kept beside it: a clone has no sprites."""
     rng = np.random.default_rng(6)
-    scenes = [sample(rng, 128, 128, held_out=None) for _ in range(n)]
+    scenes = [sample(rng, SIDE, SIDE, held_out=None) for _ in range(n)]
     features = torch.cat([reader.features(rendered(scenes[i : i + 64], sprites)) for i in range(0, n, 64)])
     mean, covariance = moments(features)
     save_file({"mean": mean, "covariance": covariance}, path)
@@ -201,19 +210,21 @@ def scenes(
     reference_file = checkpoint.resolve(reader) / "reference.safetensors"
     reference = load_file(reference_file) if reference_file.is_file() else None
     said = "".join(f", {name} {value}" for name, value in sampler.items())
-    print(f"{model}, {n} pictures of each kind, 128x128, {torch.get_num_threads()} threads{said}")
+    sizes = ",".join("{}x{}".format(*scene_size(draws)) for draws in models.values())
+    print(f"{model}, {n} pictures of each kind, {sizes}, {torch.get_num_threads()} threads{said}")
     print("| combinations, steps | " + " | ".join(KINDS) + " | overall | Fréchet | s/picture | NFE |")
     print("|" + "---|" * (len(KINDS) + 5))
     for split in splits.split(","):
         asked = asked_scenes(n, split == "held out")
         if sprites:
-            pixels = rendered([scene for _, scene, _ in asked], Sprites(sprites))
-            scores, _ = judge(judge_model, asked, pixels)
+            scores, _ = judge(judge_model, asked, rendered([scene for _, scene, _ in asked], Sprites(sprites)))
             print(row(f"{split}, rendered", scores, "", "", ""), flush=True)
         for name, draws in models.items():
             of = f"{name}, {split}" if len(models) > 1 else split
             if sprites:
-                again = _reconstructed(draws, pixels)
+                scale = scene_size(draws)[0] // SIDE
+                pixels = rendered([scene for _, scene, _ in asked], Sprites(sprites), scale)
+                again = reconstructed(draws.tokenizer, pixels)
                 l1 = (again - pixels).abs().mean()
                 psnr = -10 * ((again - pixels) / 2).square().mean((1, 2, 3)).log10().mean()
                 scores, _ = judge(judge_model, asked, again)
@@ -230,10 +241,10 @@ def scenes(
                 print(row(f"{of}, {settings.steps} steps", scores, distance, f"{seconds:.2f}", str(nfe)), flush=True)
 
 
-def _reconstructed(model: TextToImage, pixels: Tensor) -> Tensor:
-    grid = pixels.shape[2] // 16, pixels.shape[3] // 16
-    parts = pixels.split(32)
-    return torch.cat([model.tokenizer.decode(model.tokenizer.encode(part), grid) for part in parts])
+def reconstructed(tokenizer: Tokenizer, pixels: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 H W"]:
+    """The same pictures through a tokenizer."""
+    grid = tuple(side // tokenizer.config.downsample for side in pixels.shape[2:])
+    return torch.cat([tokenizer.decode(tokenizer.encode(part), grid) for part in pixels.split(32)])
 
 
 # measure -> where it is; imported when asked for

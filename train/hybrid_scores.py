@@ -21,12 +21,11 @@ from maskgil import checkpoint
 from maskgil.guidance import Guidance
 from maskgil.hybrid import Prefix
 from maskgil.pipeline import Settings, TextToImage
-from train.evaluate import KINDS, SPLITS, asked_scenes, drawn, frechet, judge, moments, overall, row
+from train.evaluate import KINDS, SPLITS, asked_scenes, drawn, frechet, judge, moments, overall, row, scene_size
 from train.samples import settings_of
 from train.scenes.reader import Reader
 
 SHARES = ((0, "none"), (1 / 8, "1/8"), (1 / 4, "1/4"), (1 / 2, "1/2"), (1, "all"))
-SIZE = (128, 128)
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def measure(
     reference: dict | None = None,
 ) -> list[Measured]:
     """Every share of SHARES on the same captions and seeds. `prefix`: how the twin writes, however much it does."""
-    rows, columns = model.grid(SIZE)
+    rows, columns = model.grid(scene_size(model))
     drawn(model, asked[:1], Settings(steps=1, prefix=Prefix(1)))  # loads the twin and warms up
     out = []
     for share, label in SHARES:
@@ -137,7 +136,8 @@ def hybrid(
     reference = load_file(file) if file.is_file() else None
     found = measure(draws, judging, asked_scenes(n, split == "held out"), settings, prefix, reference)
     words = "".join(f", {name} {value}" for name, value in sampler.items() if name != "steps")
-    title = f"{model}: {n} pictures of each kind, {SIZE[0]}x{SIZE[1]}, {settings.steps} steps{words}"
+    width, height = scene_size(draws)
+    title = f"{model}: {n} pictures of each kind, {width}x{height}, {settings.steps} steps{words}"
     title += f", twin's guidance {ar_guidance:g}, {torch.get_num_threads()} threads"
     print(f"{title}\n{table(found)}")
     panels = [("scene score (higher is better)", [overall(m.scores) for m in found])]

@@ -1,7 +1,8 @@
 """How like a picture its reconstruction is: what a tokenizer and its decoder are trained by.
 
-L1 on pixels and on their differences; a perceptual distance (train/perceptual.py); and, from a step on, a PatchGAN
-that must not be able to tell the two apart (VQGAN, Esser et al. 2021, with its adaptive weight, eq. 7; hinge loss).
+L1 on pixels and on their differences; a perceptual distance (train/perceptual.py), of finer pictures at the size that
+the observer knows; and, from a step on, a PatchGAN that must not be able to tell the two apart (VQGAN, Esser et al.
+2021, with its adaptive weight, eq. 7; hinge loss).
 
 Axes: B batch, H W pixels.
 """
@@ -52,6 +53,13 @@ class PatchGAN(nn.Module):
         return self.conv_out(F.leaky_relu(self.again(x), 0.2))
 
 
+def shifted(pixels: Float[Tensor, "B 3 H W"], step: int) -> Float[Tensor, "B 3 _ _"]:
+    """Cut to begin at another pixel of 4 x 4 with each step: a judge that folds 4 x 4 pixels sees each in a place of
+    its own and, where the painter has the same lattice, is pleased by a screen of 4 pixels on smooth walls."""
+    y, x = step % 4, step // 4 % 4
+    return pixels[..., y : pixels.shape[2] - 4 + y, x : pixels.shape[3] - 4 + x]
+
+
 def patchgan_loss(modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
     """The hinge loss of the second player, on what the first has left in the batch: (reconstructions, originals).
 
@@ -61,7 +69,7 @@ def patchgan_loss(modules: list, batch: dict, generator: torch.Generator, step: 
     if "painted" not in batch:
         return sum(p.sum() * 0 for p in judge.parameters()), {}
     painted, pixels = batch["painted"]
-    real, fake = judge(pixels).float(), judge(painted).float()
+    real, fake = judge(shifted(pixels, step)).float(), judge(shifted(painted, step)).float()
     loss = 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
     told = 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())
     return loss, {"judge": loss.item(), "told apart": told.item()}
@@ -74,6 +82,7 @@ class Likeness:
     perceptual        weight of that distance
     adversarial_from  step at which the game with modules[1], a PatchGAN, begins; None: never
     adversarial       weight of the game, times the ratio of both losses' gradients at the last layer
+    finer             pixels a side for each of a scene as the observer knows it
     """
 
     def __init__(
@@ -82,8 +91,9 @@ class Likeness:
         perceptual: float = 1.0,
         adversarial_from: int | None = None,
         adversarial: float = 0.5,
+        finer: int = 1,
     ):
-        self.observer, self.perceptual = observer, perceptual
+        self.observer, self.perceptual, self.finer = observer, perceptual, finer
         self.adversarial_from, self.adversarial = adversarial_from, adversarial
 
     def __call__(
@@ -99,10 +109,10 @@ class Likeness:
         """(loss, what to log). Leaves ("painted") in the batch what the PatchGAN is to learn from."""
         loss, report = reconstruction(result, pixels, weight), {}
         if self.observer is not None:
-            distance = self.observer.distance(result, pixels)
+            distance = self.observer.distance(*(F.avg_pool2d(p, self.finer) for p in (result, pixels)))
             loss, report["looks"] = loss + self.perceptual * distance, distance.item()
         if self.adversarial_from is not None and step >= self.adversarial_from:
-            fooling = -modules[1](result).float().mean()
+            fooling = -modules[1](shifted(result, step)).float().mean()
             ours, theirs = (
                 torch.autograd.grad(part, last_layer, retain_graph=True)[0].norm() for part in (loss, fooling)
             )

@@ -48,7 +48,7 @@ class TokenizerLoss:
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         model = modules[0].model
         pixels = batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
-        z = model.latents(pixels)
+        z = model.latents(model.shrink(pixels))
         extra = z.new_zeros(())
         if step >= self.quantise_from:
             z, _, extra = quantise_with_gradient(model, z)
@@ -139,7 +139,8 @@ class CodebookCare:
         for i in range(batches):
             pixels = self.more_batches(10_000_000 + step * 64 + i)["pixels"].float().div(127.5).sub(1)
             with torch.no_grad(), torch.autocast(pixels.device.type, torch.bfloat16):
-                found.append(model.latents(pixels.contiguous(memory_format=torch.channels_last)).flatten(0, 2).float())
+                small = model.shrink(pixels).contiguous(memory_format=torch.channels_last)
+                found.append(model.latents(small).flatten(0, 2).float())
         return torch.cat(found)
 
     def __call__(self, named: NamedTokenizer, batch: dict, generator: torch.Generator, step: int) -> None:

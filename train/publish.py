@@ -68,7 +68,7 @@ def scenes(tokenizer: str, generator: str, out: str) -> None:
     checkpoint.save(target / "generator", trunk, "maskgil", trunk.config.to_dict(), **hashes)
     encoders.load(Path(generator) / "text_encoder").save(target / "text_encoder")
     partial = target / "vocabulary.json.partial"
-    partial.write_text(json.dumps(vocabulary(), indent=1) + "\n")
+    partial.write_text(json.dumps(vocabulary(model.config.upscale), indent=1) + "\n")
     os.replace(partial, target / "vocabulary.json")
     TextToImage.load(target)
     print(f"{target}: {_megabytes(target):.1f} MB")

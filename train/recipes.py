@@ -74,7 +74,7 @@ def scenes_tokenizer(
     if init:
         model = checkpoint.load(init, "vq")
     model = model.to(memory_format=torch.channels_last)
-    data = ScenePixels(sprites, batch, seed=int(bool(init)) * 1000)
+    data = ScenePixels(sprites, batch, seed=int(bool(init)) * 1000, scale=model.config.upscale)
     quantise_from = 0 if init else min(600, steps // 8)
     shown = replace(data, seed=99, batch=8)
 
@@ -94,7 +94,8 @@ def scenes_tokenizer(
                 TokenizerLoss(
                     quantise_from,
                     likeness=Likeness(
-                        load_observer(observer) if observer else None, perceptual, adversarial_from, adversarial
+                        load_observer(observer) if observer else None, perceptual, adversarial_from, adversarial,
+                        model.config.upscale,
                     ),
                 ),
                 OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6),
@@ -118,7 +119,7 @@ def scenes_decoder(
     muddle: float = 0.3,
 ) -> Recipe:  # fmt: skip
     """A better decoder for a tokenizer whose tokens stay; `fresh=yes` starts it anew in the preset's shape, otherwise
-    it goes on, with the preset's refiner if it had none.
+    it goes on, with the preset's refiner and upscaler if it had none.
 
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     """
@@ -127,12 +128,12 @@ def scenes_decoder(
     if fresh:
         encoder, model = model, VQModel(preset)
         model.load_state_dict(encoder.identity(), strict=False)
-    elif not model.config.refiner_channels:
-        plain, refiner = model, {name: getattr(preset, name) for name in ("refiner_channels", "refiner_blocks")}
-        model = VQModel(replace(plain.config, **refiner))
-        model.load_state_dict(plain.state_dict(), strict=False)  # the refiner is what is missing
+    elif missing := [part for part in ("refiner", "upscaler") if not getattr(model.config, f"{part}_channels")]:
+        names = [f"{part}_{measure}" for part in missing for measure in ("channels", "blocks")]
+        plain, model = model, VQModel(replace(model.config, **{name: getattr(preset, name) for name in names}))
+        model.load_state_dict(plain.state_dict(), strict=False)
     painter = Painter(model.to(memory_format=torch.channels_last))
-    data = TokensAndPixels((cache, crowd), sprites, batch)
+    data = TokensAndPixels((cache, crowd), sprites, batch, scale=model.config.upscale)
 
     def sample(average: Painter, path: Path) -> None:
         batch = replace(data, folders=(cache,), seed=99, batch=10)(0)
@@ -152,7 +153,10 @@ def scenes_decoder(
             Player(
                 painter,
                 PainterLoss(
-                    Likeness(load_observer(observer) if observer else None, perceptual, adversarial_from, adversarial),
+                    Likeness(
+                        load_observer(observer) if observer else None, perceptual, adversarial_from, adversarial,
+                        model.config.upscale,
+                    ),
                     near_codes(model.quantize.codebook().detach()),
                     muddle,
                 ),

@@ -18,12 +18,12 @@ from maskgil import checkpoint
 from maskgil.decoding import Canvas, fill
 from maskgil.pipeline import Settings, TextToImage
 from maskgil.repaint import MARGIN, MASKS, plan, reconsider
+from train.evaluate import SIDE, scene_size
 from train.scenes.captions import PLACE_PHRASES, STYLE_AFTER, article
 from train.scenes.layout import PLACES, PLAIN, Scene, arrange, is_held_out
-from train.scenes.reader import Reader, verdict
+from train.scenes.reader import Reader, in_scene_size, verdict
 from train.scenes.sprites import things
 
-SIDE = 128  # pixels
 # What each sentence adds, and what the reader must then find.
 GROWTHS = {
     "a thing": ("objects",),
@@ -78,7 +78,7 @@ def chains(n: int) -> list[list[tuple[Scene, str]]]:
 
 def afresh(model: TextToImage, text: str, seed: int, settings: Settings) -> Drawn:
     since = time.perf_counter()
-    *_, last = model.draw([text], [seed], (SIDE, SIDE), settings)
+    *_, last = model.draw([text], [seed], scene_size(model), settings)
     return Drawn(last.canvas, last.nfe, time.perf_counter() - since)
 
 
@@ -120,7 +120,7 @@ def _grown(
     model: TextToImage, reader: Reader, now: Sequence[Drawn], before: Sequence[Drawn], scenes: Sequence[Scene],
     checks: Sequence[str],
 ) -> Grown:
-    seen = reader.read(torch.cat([model.pixels(drawn.canvas) for drawn in now]))
+    seen = reader.read(in_scene_size(torch.cat([model.pixels(drawn.canvas) for drawn in now]), SIDE))
     right = [all(verdict(scene, found)[check] for check in checks) for scene, found in zip(scenes, seen, strict=True)]
     same = [float((a.canvas.tokens == b.canvas.tokens).float().mean()) for a, b in zip(now, before, strict=False)]
     return Grown(
@@ -158,7 +158,8 @@ def repaint(
     judging = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
     asked = chains(n)
     afresh(draws, asked[0][0][1], 0, Settings(steps=1))  # warms up
-    print(f"{model}: {n} sentences that grow, {SIDE}x{SIDE}, {steps} steps, {masks} masks, margin {margin}, ", end="")
-    print(f"{torch.get_num_threads()} threads\n{HEAD}\n|" + "---|" * (HEAD.count("|") - 1))
+    width, height = scene_size(draws)
+    print(f"{model}: {n} sentences that grow, {width}x{height}, {steps} steps, {masks} masks, ", end="")
+    print(f"margin {margin}, {torch.get_num_threads()} threads\n{HEAD}\n|" + "---|" * (HEAD.count("|") - 1))
     for found in measure(draws, judging, asked, Settings(steps=steps), masks, margin):
         print(row(*found), flush=True)

@@ -53,7 +53,7 @@ from maskgil.schedules import CURVES
 from maskgil.tokenizers.vq import VQModel
 from train.cache import note_of
 from train.continuous import WORDS, method_recipe
-from train.evaluate import KINDS, asked_scenes, drawn, frechet, judge, moments, overall, rendered
+from train.evaluate import KINDS, asked_scenes, drawn, frechet, judge, moments, overall, reconstructed, rendered
 from train.framework import METHODS, CodeTrunk, Method, MethodLoss, generator_for, method
 from train.loop import train
 from train.scenes.sprites import Sprites
@@ -65,7 +65,7 @@ HIGHER = ("score",)
 RESOLUTION: dict[str, float] = {"score": 1.0, "distance": 0.02, "seconds": 0.05, "nfe": 0.0, "norm": 0.02}
 # How much worse still counts as no worse, in the same units.
 MARGIN: dict[str, float] = {"score": 5.0, "distance": 0.05, "seconds": 0.05, "nfe": 0.0, "norm": 0.05}
-SIZE, TOKENS = (128, 128), 64
+GRID = 8  # rows and columns of tokens of a scene of 128 x 128
 JUDGED = len(KINDS) - 1  # kinds of pictures in the score
 HEADS, HEAD, REPEATS = 4, (2, 160), 2  # of attention; the diffusion head's (depth, width), and its times a token
 
@@ -186,7 +186,7 @@ _maskgil = _small("maskgil", Draw(8, scale=1.0), steps=250)  # 192 wide 5 minute
 FINDINGS: tuple[Finding, ...] = (
     Finding(
         "mar-against-ar", "MaskGIL: 8 masked steps are as good as a step for each token, and faster",
-        (Arm("8 steps", MAR), Arm("AR", MAR, Draw(twin=TOKENS))),
+        (Arm("8 steps", MAR), Arm("AR", MAR, Draw(twin=GRID**2))),
         (Claim("score", "8 steps", "AR", True), Claim("distance", "8 steps", "AR", True),
          Claim("seconds", "8 steps", "AR")),
     ),
@@ -354,7 +354,7 @@ def step_flops(small: Small, text: int = 256, rows: int = 4, draws: int = 16) ->
     generator = generator_for(framework, small.width, small.depth, HEADS, (8, 8), (text, WORDS), channels=8, head=HEAD)
     model, loss = Method(generator, Mute(text), repeats=REPEATS), MethodLoss(framework)
     ids = torch.ones(rows, WORDS, dtype=torch.long)
-    batch = {"tokens": torch.randn(rows, TOKENS, 8), "grid": (8, 8), "ids": ids, "mask": ids > 0}
+    batch = {"tokens": torch.randn(rows, GRID**2, 8), "grid": (GRID, GRID), "ids": ids, "mask": ids > 0}
     with FlopCounterMode(display=False) as counter, torch.autocast("cpu", torch.bfloat16):
         for seed in range(draws):
             loss([model], batch, torch.Generator().manual_seed(seed), 0)[0].total.backward()
@@ -586,10 +586,9 @@ class Bench:
         if key not in self._through:
             reader, _ = self.judged()
             asked = asked_scenes(self.n, held_out=False)
-            pixels = rendered([scene for _, scene, _ in asked], Sprites(self.sprites or None))
-            grid = (SIZE[1] // tokenizer.config.downsample, SIZE[0] // tokenizer.config.downsample)
-            again = torch.cat([tokenizer.decode(tokenizer.encode(part), grid) for part in pixels.split(32)])
-            self._through[key] = overall(judge(reader, asked, again)[0])
+            scenes, sprites = [scene for _, scene, _ in asked], Sprites(self.sprites or None)
+            pixels = rendered(scenes, sprites, tokenizer.config.upscale)
+            self._through[key] = overall(judge(reader, asked, reconstructed(tokenizer, pixels))[0])
         return self._through[key]
 
     def run(self, arm: Arm, seed: int) -> dict[str, Any]:
@@ -635,7 +634,8 @@ class Bench:
         every, norms = max(1, round(100 * self.train)), out / "norms.jsonl"
 
         def model_of(module: Method) -> TextToImage:
-            return TextToImage(module.generator, module.text_encoder, tokenizer, [SIZE])
+            side = GRID * tokenizer.config.downsample
+            return TextToImage(module.generator, module.text_encoder, tokenizer, [(side, side)])
 
         def watch(module: Method, batch: dict, generator: torch.Generator, step: int) -> None:
             if (step + 1) % every == 0:
@@ -720,7 +720,7 @@ def output_norm(model: TextToImage, prompts: int = 16) -> float:
     watch = last.register_forward_pre_hook(lambda module, given: seen.append(given[0].float()))
     try:
         texts = [text for _, _, text in asked_scenes(max(1, prompts // 8), held_out=False)][:prompts]
-        model.images(texts, list(range(len(texts))), SIZE, Settings(steps=1, guidance=Guidance(1.0)))
+        model.images(texts, list(range(len(texts))), model.sizes[0], Settings(steps=1, guidance=Guidance(1.0)))
     finally:
         watch.remove()
     return seen[0].square().mean().sqrt().item()

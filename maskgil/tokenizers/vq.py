@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-REFINED = 4  # pixels a side that a refiner folds into channels
-CONTEXT = 32  # channels in which it hears of the decoder's features
+REFINED = 4  # pixels a side that refiner and upscaler fold into channels
+CONTEXT = 32  # channels in which they hear of the features before them
+UPSCALE = 2  # pixels a side that an upscaler makes of each
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class VQConfig:
     decoder_patch: int | None = None
     refiner_channels: int = 0  # width of a Refiner behind the decoder; 0: none, as LlamaGen
     refiner_blocks: int = 0
+    upscaler_channels: int = 0  # width of an Upscaler behind the refiner; 0: none, as LlamaGen
+    upscaler_blocks: int = 0
     l2_norm: bool = True  # latents and codes on the unit sphere
     level_attention: bool = True  # attention in the lowest level besides the one in the middle
 
@@ -40,19 +43,31 @@ class VQConfig:
         object.__setattr__(self, "channels", tuple(self.channels))
         if self.decoder_channels is not None:
             object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
-        widths = (*self.channels, *(self.decoder_channels or ()), self.refiner_channels)
+        widths = (*self.channels, *(self.decoder_channels or ()), self.refiner_channels, self.upscaler_channels)
         if any(c % 32 for c in widths):
             raise ValueError(f"channels must be multiples of 32 (group norm has 32 groups), got {widths}")
         other = (self.decoder_patch or self.patch) * 2 ** (len(self.decoder_channels or self.channels) - 1)
-        if other != self.downsample:
-            raise ValueError(f"the encoder makes tokens of {self.downsample} px, the decoder reads {other} px")
+        if other != self.encoded:
+            raise ValueError(f"the encoder makes tokens of {self.encoded} px, the decoder reads {other} px")
         if self.refiner_channels and (self.decoder_patch or self.patch) % REFINED:
             raise ValueError(f"a refiner works on {REFINED} px, which do not divide the decoder's patch")
+        if self.upscaler_channels and not self.refiner_channels:
+            raise ValueError("an upscaler reads the features of a refiner: give the model one")
+
+    @property
+    def upscale(self) -> int:
+        """Pixels a side of a picture for each that the encoder reads."""
+        return UPSCALE if self.upscaler_channels else 1
+
+    @property
+    def encoded(self) -> int:
+        """Pixels a token side as the encoder reads them."""
+        return self.patch * 2 ** (len(self.channels) - 1)
 
     @property
     def downsample(self) -> int:
-        """Pixels a token side."""
-        return self.patch * 2 ** (len(self.channels) - 1)
+        """Pixels a token side of a picture."""
+        return self.encoded * self.upscale
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -68,7 +83,8 @@ VQ_PRESETS = {
     "llamagen-vq8": VQConfig(channels=(128, 256, 256, 512)),
     "chameleon-vq": VQConfig(codebook_size=8192, codebook_dim=256, l2_norm=False, level_attention=False),
     # nearly all of the decoder works at the tokens' resolution: there its weights cost least, and it has drawings to
-    # remember; what whole patches cannot do, smooth walls and clean edges, is the refiner's
+    # remember; what whole patches cannot do, smooth walls and clean edges, is the refiner's. Tokens are of pictures of
+    # half the size: the drawings are known, and an upscaler remembers their finer half
     "scenes": VQConfig(
         codebook_size=4096,
         channels=(128, 256),
@@ -79,6 +95,8 @@ VQ_PRESETS = {
         decoder_patch=16,
         refiner_channels=96,
         refiner_blocks=4,
+        upscaler_channels=64,
+        upscaler_blocks=2,
     ),
 }
 
@@ -201,12 +219,42 @@ class Refiner(nn.Module):
 
     def forward(
         self, pixels: Float[Tensor, "B 3 H W"], features: Float[Tensor, "B C h w"]
-    ) -> Float[Tensor, "B 3 H W"]:
+    ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B D _ _"]]:
+        """(corrected pixels, the features that the correction was read off)."""
         context = F.pixel_shuffle(self.context(features), self.spread)
         x = self.conv_in(torch.cat([F.pixel_unshuffle(pixels, REFINED), context], dim=1))
         for block in self.res:
             x = block(x)
-        return pixels + F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), REFINED)
+        x = F.silu(self.norm_out(x))
+        return pixels + F.pixel_shuffle(self.conv_out(x), REFINED), x
+
+
+class Upscaler(nn.Module):
+    """Pictures of UPSCALE times the size: an interpolation, corrected REFINED px at a time by sub-pixel convolution
+    (ESPCN, Shi et al. 2016).
+
+    It reads the pixels and the refiner's features. A new one interpolates.
+    """
+
+    def __init__(self, features: int, channels: int, blocks: int):
+        super().__init__()
+        self.context = nn.Conv2d(features, CONTEXT * UPSCALE**2, 1)
+        self.conv_in = nn.Conv2d(3 * (REFINED // UPSCALE) ** 2 + CONTEXT, channels, 3, padding=1)
+        self.res = nn.ModuleList(ResnetBlock(channels, channels) for _ in range(blocks))
+        self.norm_out = _norm(channels)
+        self.conv_out = nn.Conv2d(channels, 3 * REFINED**2, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(
+        self, pixels: Float[Tensor, "B 3 H W"], features: Float[Tensor, "B D _ _"]
+    ) -> Float[Tensor, "B 3 _ _"]:
+        context = F.pixel_shuffle(self.context(features), UPSCALE)
+        x = self.conv_in(torch.cat([F.pixel_unshuffle(pixels, REFINED // UPSCALE), context], dim=1))
+        for block in self.res:
+            x = block(x)
+        coarse = F.interpolate(pixels, scale_factor=UPSCALE, mode="bilinear", align_corners=False)
+        return coarse + F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), REFINED)
 
 
 class Decoder(nn.Module):
@@ -226,11 +274,14 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 3 * self.patch**2, 3, padding=1)
         if config.refiner_channels:
             self.refiner = Refiner(widths[-1], self.patch, config.refiner_channels, config.refiner_blocks)
+        if config.upscaler_channels:
+            self.upscaler = Upscaler(config.refiner_channels, config.upscaler_channels, config.upscaler_blocks)
 
     @property
     def last_layer(self) -> nn.Parameter:
         """Where the adversarial weight of VQGAN (Esser et al. 2021, eq. 7) compares gradients."""
-        return self.refiner.conv_out.weight if hasattr(self, "refiner") else self.conv_out.weight
+        last = next((getattr(self, name) for name in ("upscaler", "refiner") if hasattr(self, name)), self)
+        return last.conv_out.weight
 
     def understand(self, z: Float[Tensor, "B Z h w"]) -> Float[Tensor, "B C h w"]:
         """The part at the tokens' resolution: every cell hears of all the others."""
@@ -246,7 +297,9 @@ class Decoder(nn.Module):
         features = F.silu(self.norm_out(x))
         x = self.conv_out(features)
         pixels = F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
-        return self.refiner(pixels, features) if hasattr(self, "refiner") else pixels
+        if hasattr(self, "refiner"):
+            pixels, features = self.refiner(pixels, features)
+        return self.upscaler(pixels, features) if hasattr(self, "upscaler") else pixels
 
     def forward(self, z: Float[Tensor, "B Z h w"]) -> Float[Tensor, "B 3 H W"]:
         return self.paint(self.understand(z))
@@ -304,8 +357,12 @@ class VQModel(nn.Module):
             raise ValueError(f"a picture of {width}x{height} px does not divide into tokens of {f}x{f} px")
         return height // f, width // f
 
+    def shrink(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 _ _"]:
+        """Pictures in the size that the encoder reads: the mean of `upscale` x `upscale` pixels."""
+        return F.avg_pool2d(pixels, self.config.upscale) if self.config.upscale > 1 else pixels
+
     def latents(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B h w C"]:
-        """Latents before quantisation, normalised when the codebook is."""
+        """Latents before quantisation, normalised when the codebook is; of what the encoder reads (`shrink`)."""
         return self.quantize.latents(self.quant_conv(self.encoder(pixels)))
 
     def reconstruct(self, z: Float[Tensor, "B h w C"]) -> Float[Tensor, "B 3 H W"]:
@@ -316,7 +373,7 @@ class VQModel(nn.Module):
     def encode(self, pixels: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B N"]:
         """Tokens of pixels in [-1, 1]; sides are multiples of `config.downsample`."""
         self.grid(*pixels.shape[2:])
-        return self.quantize.nearest(self.latents(pixels)).flatten(1)
+        return self.quantize.nearest(self.latents(self.shrink(pixels))).flatten(1)
 
     @torch.no_grad()
     def decode(self, tokens: Int[Tensor, "B N"], grid: tuple[int, int]) -> Float[Tensor, "B 3 H W"]:

@@ -199,8 +199,9 @@ def _others() -> dict[str, str]:
     return {word: name for word, name in found.items() if word not in known_words()}
 
 
-def vocabulary() -> dict:
-    """What the app tells people that the model can draw (`vocabulary.json` of a model folder)."""
+def vocabulary(scale: int = 1) -> dict:
+    """What the app tells people that the model can draw (`vocabulary.json` of a model folder), in pictures of `scale`
+    times the size of scenes."""
     lone = _lone_words()
     return {
         "objects": [
@@ -215,7 +216,7 @@ def vocabulary() -> dict:
         "counts": [1, 2, 3, 4],
         "relations": [p for options in RELATION_PHRASES.values() for p in options],
         "colours": list(COLOURS),  # that things may be given
-        "sizes": [list(s) for s in SIZES],
+        "sizes": [[width * scale, height * scale] for width, height in SIZES],
         "words": sorted(known_words()),
         "aliases": dict(sorted(({word: name for word, name in lone.items() if name} | _others()).items())),
         "parts": sorted(word for word, name in lone.items() if not name),

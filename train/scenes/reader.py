@@ -135,6 +135,11 @@ class Reader(nn.Module):
         return readings
 
 
+def in_scene_size(pixels: Float[Tensor, "B 3 H W"], width: int) -> Float[Tensor, "B 3 _ _"]:
+    """Pictures that may be k times as large as their scenes, which are `width` px wide: as a reader knows them."""
+    return F.avg_pool2d(pixels, pixels.shape[3] // width)
+
+
 def targets(scene: Scene) -> dict[str, np.ndarray | int]:
     """What the reader should answer: a cell's "thing" class, its "size" and "colour" or -1 where no centre is; the
     "background" and the "style"."""

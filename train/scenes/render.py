@@ -1,6 +1,7 @@
 """Scenes to pixels: a background, the sprites on it, the style.
 
-A picture is (H, W, 3) uint8. Everything random comes from the scene and the generator passed in; backgrounds are drawn
+A picture is (H, W, 3) uint8, of the scene's size or `scale` times that, with the same things at the same places, only
+finer. Everything random comes from the scene and the generator passed in; backgrounds are drawn
 once a size and variant, so that a scene costs a fraction of a millisecond.
 """
 
@@ -40,19 +41,19 @@ def _ground(canvas: np.ndarray, level: np.ndarray, top: tuple, bottom: tuple) ->
     canvas += np.clip(yy + 0.5, 0, 1)[..., None] * (colour - canvas)
 
 
-def _paint_place(name: str, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    canvas = np.zeros((height, width, 3)) + _ramp(height, (0, (255, 255, 255)), (1, (255, 255, 255)))
-    x = np.linspace(0, 1, width)
+def _paint_place(name: str, width: int, height: int, rng: np.random.Generator, scale: int) -> np.ndarray:
+    canvas = np.zeros((height * scale, width * scale, 3)) + 255
+    x = np.linspace(0, 1, width * scale)
 
     def put(*stops):
-        canvas[:] = _ramp(height, *stops)
+        canvas[:] = _ramp(height * scale, *stops)
 
     def hills(base, swing):
         return base + swing * np.sin(2 * np.pi * (x * width / 128 * 0.8 + rng.random()))
 
     if name == "beach":
         put((0, (120, 200, 245)), (0.4, (196, 232, 250)), (1, (196, 232, 250)))
-        _ground(canvas, np.full(width, 0.42), (62, 160, 205), (96, 196, 214))
+        _ground(canvas, np.full_like(x, 0.42), (62, 160, 205), (96, 196, 214))
         _ground(canvas, hills(0.6, 0.015), (244, 220, 160), (232, 200, 132))
         _blob(canvas, 0.12 + 0.1 * rng.random(), 0.14, 0.08, 0.08, (255, 236, 130))
     elif name == "meadow":
@@ -72,7 +73,7 @@ def _paint_place(name: str, width: int, height: int, rng: np.random.Generator) -
     elif name == "sunset":
         put((0, (88, 60, 128)), (0.35, (226, 98, 104)), (0.62, (252, 178, 92)), (1, (252, 178, 92)))
         _blob(canvas, 0.3 + 0.4 * rng.random(), 0.6, 0.13, 0.13, (255, 226, 120))
-        _ground(canvas, np.full(width, 0.64), (150, 82, 106), (82, 46, 84))
+        _ground(canvas, np.full_like(x, 0.64), (150, 82, 106), (82, 46, 84))
     elif name == "underwater":
         put((0, (72, 190, 222)), (1, (14, 74, 140)))
         _ground(canvas, hills(0.86, 0.02), (196, 186, 130), (160, 150, 108))
@@ -106,16 +107,18 @@ def _paint_place(name: str, width: int, height: int, rng: np.random.Generator) -
 
 
 @lru_cache(maxsize=1024)
-def background(name: str, width: int, height: int, variant: int) -> np.ndarray:
+def background(name: str, width: int, height: int, variant: int, scale: int = 1) -> np.ndarray:
     """(H, W, 3) uint8 of a named background; the variant moves its hills, clouds and stars."""
     rng = np.random.default_rng([variant, width, height])
-    if name == PLAIN:
-        canvas = np.zeros((height, width, 3)) + _ramp(height, (0, (246, 246, 248)), (1, (228, 229, 234)))
-    elif name in COLOURS:
-        base = np.array(COLOURS[name], float)
-        canvas = np.zeros((height, width, 3)) + _ramp(height, (0, tuple(base * 0.985 + 4)), (1, tuple(base * 0.94)))
+    if name in (PLAIN, *COLOURS):
+        base = np.array(COLOURS.get(name, (0, 0, 0)), float)
+        top, bottom = base * 0.985 + 4, base * 0.94
+        if name == PLAIN:
+            top, bottom = (246, 246, 248), (228, 229, 234)
+        ramp = _ramp(height * scale, (0, tuple(top)), (1, tuple(bottom)))
+        canvas = np.zeros((height * scale, width * scale, 3)) + ramp
     else:
-        canvas = _paint_place(name, width, height, rng)
+        canvas = _paint_place(name, width, height, rng, scale)
     canvas = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
     canvas.setflags(write=False)
     return canvas
@@ -124,22 +127,23 @@ def background(name: str, width: int, height: int, variant: int) -> np.ndarray:
 PAPER = (247, 244, 236)
 
 
-def render(scene: Scene, sprites: Sprites, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) uint8."""
+def render(scene: Scene, sprites: Sprites, rng: np.random.Generator, scale: int = 1) -> np.ndarray:
+    """(scale * H, scale * W, 3) uint8."""
     if scene.style == "sketch":
-        picture = np.empty((scene.height, scene.width, 3), np.uint8)
+        picture = np.empty((scene.height * scale, scene.width * scale, 3), np.uint8)
         picture[:] = PAPER
     else:
-        picture = background(scene.background, scene.width, scene.height, int(rng.integers(VARIANTS))).copy()
+        picture = background(scene.background, scene.width, scene.height, int(rng.integers(VARIANTS)), scale).copy()
     drawing = {"pixel art": "3d"}.get(scene.style, scene.style)
     for item in scene.items:
-        sprite = sprites.draw(item.thing, drawing, item.size, PAINTS.get(item.colour))
-        area = picture[item.y : item.y + item.size, item.x : item.x + item.size]
+        sprite = sprites.draw(item.thing, drawing, item.size, PAINTS.get(item.colour), scale)
+        x, y, side = item.x * scale, item.y * scale, item.size * scale
+        area = picture[y : y + side, x : x + side]
         alpha = sprite[..., 3:].astype(np.uint16)
         area[:] = ((area * (255 - alpha) + sprite[..., :3] * alpha + 127) // 255).astype(np.uint8)
     if scene.style == "pixel art":
-        h, w = scene.height // PIXEL, scene.width // PIXEL
-        blocks = picture.reshape(h, PIXEL, w, PIXEL, 3).astype(np.float32).mean((1, 3))
+        h, w, pixel = scene.height // PIXEL, scene.width // PIXEL, PIXEL * scale
+        blocks = picture.reshape(h, pixel, w, pixel, 3).astype(np.float32).mean((1, 3))
         blocks = np.clip(np.round(blocks / 24) * 24, 0, 255).astype(np.uint8)  # few colours, as the style has
-        picture = blocks.repeat(PIXEL, 0).repeat(PIXEL, 1)
+        picture = blocks.repeat(pixel, 0).repeat(pixel, 1)
     return picture

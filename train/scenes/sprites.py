@@ -23,6 +23,7 @@ FONT_PLACES = (
 GLYPH_SIZE = 109  # the one bitmap size that the font holds, in pixels an em
 WORKING_SIZE = 192  # sprites are kept at this size and scaled down from it
 Paint = tuple[int, int, int]  # red, green, blue: 0 to 255
+LIGHT = np.float32([0.299, 0.587, 0.114])  # of red, green, blue: how light one sees them
 
 
 @dataclass(frozen=True)
@@ -103,28 +104,36 @@ class Sprites:
                 return _fit(image.convert("RGBA"), WORKING_SIZE)
         return _fit(self._glyph(thing), WORKING_SIZE)
 
-    def draw(self, thing: Thing, drawing: str, size: int, paint: Paint | None = None) -> np.ndarray:
-        """(size, size, 4) uint8 with one transparent pixel around it; `drawing` is "3d", "flat", "sketch" or
-        "silhouette". `paint` (red, green, blue): all of it in shades of that, in place of its own colours."""
-        key = (thing.index, drawing, size, paint)
+    def draw(self, thing: Thing, drawing: str, size: int, paint: Paint | None = None, scale: int = 1) -> np.ndarray:
+        """(S, S, 4) uint8, S = scale * size, with `scale` transparent pixels around it; `drawing` is "3d", "flat",
+        "sketch" or "silhouette". `paint` (red, green, blue): all of it in shades of that, in place of its own colours.
+        Pencil lines are as thick as the scale."""
+        key = (thing.index, drawing, size, paint, scale)
         if key not in self._drawn:
             source = "3d" if drawing in ("sketch", "silhouette") else drawing
             base = (thing.index, source)
             if base not in self._drawn:
                 self._drawn[base] = np.asarray(self.original(thing, source))
-            inner = _fit(Image.fromarray(self._drawn[base]), size - 2)
-            pixels = np.zeros((size, size, 4), np.uint8)
-            pixels[1:-1, 1:-1] = np.asarray(inner)
-            self._drawn[key] = _STYLED.get(drawing, lambda p: p)(pixels if paint is None else _painted(pixels, paint))
+            inner = _fit(Image.fromarray(self._drawn[base]), (size - 2) * scale)
+            pixels = np.zeros((size * scale, size * scale, 4), np.uint8)
+            pixels[scale:-scale, scale:-scale] = np.asarray(inner)
+            if paint is not None:
+                plain = pixels if scale == 1 else self.draw(thing, source, size)
+                pixels = _painted(pixels, paint, plain)
+            if drawing == "sketch":
+                pixels = _sketch(pixels, reach=2 * scale)
+            elif drawing == "silhouette":
+                pixels = _silhouette(pixels)
+            self._drawn[key] = pixels
         return self._drawn[key]
 
 
-def _painted(pixels: np.ndarray, paint: Paint) -> np.ndarray:
+def _painted(pixels: np.ndarray, paint: Paint, plain: np.ndarray) -> np.ndarray:
     """In one colour: what was as light as half of the drawing is becomes the paint itself, darker and lighter parts
     its shades, so that eyes, stripes and gloss stay. The drawing's full range of light is used, or a black cat painted
-    white would stay grey."""
-    light = pixels[..., :3].astype(np.float32) @ np.float32([0.299, 0.587, 0.114])
-    darkest, middle, lightest = np.quantile(light[pixels[..., 3] > 127], [0.02, 0.5, 0.98])
+    white would stay grey. `plain`: the same in the size of the scene, whose lights are measured at every scale."""
+    light = pixels[..., :3].astype(np.float32) @ LIGHT
+    darkest, middle, lightest = np.quantile((plain[..., :3] @ LIGHT)[plain[..., 3] > 127], [0.02, 0.5, 0.98])
     span = max(lightest - darkest, 20)
     turn = np.clip((middle - darkest) / span, 0.25, 0.75)
     position = np.clip((light - darkest) / span, 0, 1)
@@ -136,13 +145,15 @@ def _painted(pixels: np.ndarray, paint: Paint) -> np.ndarray:
     return out
 
 
-def _sketch(pixels: np.ndarray) -> np.ndarray:
-    """Pencil: grey from a "colour dodge" of the picture by its blurred negative, plus the outline."""
+def _sketch(pixels: np.ndarray, reach: int) -> np.ndarray:
+    """Pencil: grey from a "colour dodge" of the picture by its negative, blurred over `reach` pixels to each side, plus
+    the outline."""
     alpha = pixels[..., 3:].astype(np.float32) / 255
-    grey = (pixels[..., :3] @ np.float32([0.299, 0.587, 0.114]))[..., None] * alpha + 255 * (1 - alpha)
-    padded = np.pad(grey, ((2, 2), (2, 2), (0, 0)), mode="edge")
+    grey = (pixels[..., :3] @ LIGHT)[..., None] * alpha + 255 * (1 - alpha)
+    padded = np.pad(grey, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
     h, w = grey.shape[:2]
-    blurred = sum(padded[y : y + h, x : x + w] for y in range(5) for x in range(5)) / 25
+    window = range(2 * reach + 1)
+    blurred = sum(padded[y : y + h, x : x + w] for y in window for x in window) / len(window) ** 2
     lines = np.clip(grey / np.maximum(blurred, 1) * 255, 0, 255)
     shade = 0.78 * lines + 0.22 * grey
     ink = np.clip(255 - shade, 0, 255) / 255
@@ -156,6 +167,3 @@ def _silhouette(pixels: np.ndarray) -> np.ndarray:
     out = pixels.copy()
     out[..., :3] = (22, 20, 30)
     return out
-
-
-_STYLED = {"sketch": _sketch, "silhouette": _silhouette}
