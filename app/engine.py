@@ -355,8 +355,8 @@ class Engine:
         finished: Callable[[Job], object] | None = None,
         after: Job | None = None,
     ) -> Job:
-        """Queue a request, for a blank canvas or for the holes of a start. A model of size buckets draws the nearest to
-        the size asked for, and the job says so.
+        """Queue a request, for a blank canvas or for the holes of a start. A size that the model lacks is drawn as the
+        nearest where it rounds (TextToImage.rounded), and the job says so.
 
         `finished` is called with the job, on the engine's thread, between its pictures and its end. `after`: a job,
         over or not, from whose canvas this one goes on where it can (maskgil/repaint.py).

@@ -302,11 +302,16 @@ class TextToImage:
         )
 
     def rounded(self, size: Size) -> Size:
-        """The nearest size to draw, for a model of buckets; one with a fixed list takes a size as it is or refuses it.
+        """The nearest size to draw, for a model of buckets. One with a fixed list has the first of the same shape, so
+        that what asked for 128x128 is drawn by a model of 256x256; a shape that it lacks stays as it is.
 
         `draw` does not round: who asked should be told. Raises ValueError for no size at all.
         """
-        return rounded(tuple(size), self.bucket_classes) if self.bucket_classes else tuple(size)
+        width, height = size
+        if self.bucket_classes:
+            return rounded((width, height), self.bucket_classes)
+        alike = [own for own in self.sizes if own[0] * height == own[1] * width and min(width, height) > 0]
+        return (width, height) if (width, height) in alike or not alike else alike[0]
 
     def grid(self, size: Size) -> tuple[int, int]:
         """(rows, columns) of the tokens of a picture of (width, height)."""

@@ -161,6 +161,8 @@ def test_a_model_of_buckets_names_the_nearest_and_draws_only_what_it_was_trained
         draws.draw(["cat"], [1], (130, 34))
     fixed = TextToImage(make_tiny(), Letters(), Shades(), SIZES)
     assert fixed.rounded((130, 34)) == (130, 34) and not fixed.bucket_classes
+    assert fixed.rounded((128, 128)) == (16, 16) and fixed.rounded((12, 8)) == (24, 16), "the same shape"
+    assert all(fixed.rounded(size) == size for size in (*SIZES, (0, 0), (-16, -16)))
 
 
 def test_parts_that_do_not_fit_are_refused():

@@ -101,8 +101,8 @@ def settings(loaded: Loaded, several: bool = True) -> None:
     """The widgets of everything but the prompt, folded under a line that sums them up. `several`: their number too."""
     state = st.session_state
     if (size := state.get(key("size"))) not in loaded.sizes:
-        rounds = size is not None and loaded.model.bucket_classes
-        state[key("size")] = loaded.model.rounded(size) if rounds else loaded.sizes[0]
+        nearest = loaded.model.rounded(size) if size else loaded.sizes[0]
+        state[key("size")] = nearest if nearest in loaded.sizes else loaded.sizes[0]
     rows, columns = loaded.model.grid(state[key("size")])
     if not loaded.model.has_twin:
         state[key("mode")] = "mar"
