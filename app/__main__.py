@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # it imports torch, which takes seconds
 EXAMPLES = """\
 examples:
   python -m app generate "two cats on the beach" --out cats.png
-  python -m app generate "a sailboat at night" --n 4 --seed 7 --steps 16 --size 160x96
+  python -m app generate "a sailboat at night" --n 4 --seed 7 --steps 16 --size 320x192
   python -m app generate "a fox left of a castle" --mode hybrid --ar-tokens 32
   python -m app generate --model weights/imagenet-b --class "golden retriever" --sampler released
   python -m app edit cats.png "two dogs on the beach" --out dogs.png
@@ -44,8 +44,8 @@ class _Drawing:
     model: str = "scenes"
     """A bundled model by name (`python -m app models` lists them) or a model folder."""
     size: Annotated[str | None, arg(metavar="WxH")] = None
-    """Width x height in pixels, for example 128x128. Left out: the model's first size. A model of size buckets draws
-    the nearest that it has, and says so."""
+    """Width x height in pixels, for example 256x256. Left out: the model's first size. A model of size buckets draws
+    the nearest that it has, another the nearest of the very shape, and says so."""
     sampler: Annotated[str, arg(metavar="{" + ",".join(SAMPLERS) + "}")] = Request.sampler
     """ours: constant guidance. released: what the released code does, guidance that grows from none to 4."""
     steps: int = Request.steps
@@ -97,7 +97,7 @@ class Edit(_Drawing):
     """Draw a part of a picture anew, and leave the rest as it is to the last pixel."""
 
     picture: Positional[Annotated[Path, arg(metavar="PNG")]] = field(kw_only=True)
-    """The picture. One of another shape than the model draws is cut to the nearest."""
+    """The picture. One of another size than the model draws is scaled to the nearest, and cut to its shape."""
     prompt: Positional[Annotated[str, arg(metavar="PROMPT")]] = field(kw_only=True)
     """What the whole picture shows then."""
     mask: Path | None = None

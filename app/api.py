@@ -68,6 +68,7 @@ TEXTS = {"prompt", "model", "negative_prompt", "sampler", "order", "mode"}
 NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # or a proxy keeps the events until the end
 
 _decoder = ThreadPoolExecutor(1, thread_name_prefix="ear of programs")
+_painter = ThreadPoolExecutor(2, thread_name_prefix="eye of programs")  # so many pictures that are brought in memory
 _bringing: Counter[str] = Counter()  # calls with files that are here, by address
 
 
@@ -195,8 +196,9 @@ async def edits(call: Call) -> Response:
         return await _drawn(call, *await _edit(call))
 
 
-async def _edit(call: Call) -> tuple[Request, dict[str, Any], Change]:
-    """(what to draw, how to answer, on what) of a form. Raises ValueError or Problem."""
+async def _edit(call: Call) -> tuple[Request, dict[str, Any], Callable[[], Change]]:
+    """(what to draw, how to answer, on what) of a form. The last is read when it is called, which takes time and, for
+    as long as it is kept, memory: a PNG of few bytes may have 4096 pixels a side. Raises ValueError or Problem."""
     async with await _form(call) as form:
         files = {name: form.get(name) for name in ("image", "mask")}
         texts = {name: value for name, value in form.items() if name not in files}
@@ -211,12 +213,13 @@ async def _edit(call: Call) -> tuple[Request, dict[str, Any], Change]:
     if "size" in texts:
         raise ValueError("size goes with a picture that is drawn from nothing: an edit keeps the picture's own")
     request, how = read(of_form(texts))
+    return request, how, lambda: Change.read(data["image"], data.get("mask"), was)
 
-    return request, how, await asyncio.to_thread(Change.read, data["image"], data.get("mask"), was)
 
-
-async def _drawn(call: Call, request: Request, how: dict[str, Any], change: Change | None = None) -> Response:
-    """All pictures of a request, or a stream of them. `change` says what is drawn on, where that is no blank canvas."""
+async def _drawn(
+    call: Call, request: Request, how: dict[str, Any], change: Callable[[], Change] | None = None
+) -> Response:
+    """All pictures of a request, or a stream of them. `change` reads what is drawn on, if that is no blank canvas."""
     if how.get("partial_images") and not how.get("stream"):
         raise ValueError("partial_images come in a stream: add \"stream\": true")
     rooms = await asyncio.to_thread(house)
@@ -234,15 +237,16 @@ async def _drawn(call: Call, request: Request, how: dict[str, Any], change: Chan
         start, wish = None, request
         if change is not None:
             loaded = rooms.engine.load(request.model)
-            start, wish = change.begin(loaded.model, loaded.encode, request)
+            start, wish = change().begin(loaded.model, loaded.encode, request)
         job = rooms.engine.submit(wish, f"program at {_caller(call)}", start)
         written, note = model.vocabulary.written(request.prompt), model.vocabulary.note(request.prompt)
         read_as = f"read as: {written}" if written != request.prompt else ""
         return job, [said for said in (read_as, note, complaint, job.rounded) if said]
 
-    job, notes = await asyncio.to_thread(begin)
+    job, notes = await asyncio.get_running_loop().run_in_executor(_painter if change else None, begin)
     if how.get("stream"):
-        return StreamingResponse(_events(job, how, notes), media_type="text/event-stream", headers=NO_BUFFER)
+        kind = "image_edit" if change else "image_generation"
+        return StreamingResponse(_events(job, how, notes, kind), media_type="text/event-stream", headers=NO_BUFFER)
     drawing, leaving = asyncio.ensure_future(_over(job)), asyncio.ensure_future(_left(call))
     try:
         await asyncio.wait({drawing, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -287,7 +291,7 @@ def _about(job: Job) -> dict[str, Any]:
     return {"model": job.request.model, "size": f"{width}x{height}", "output_format": "png", "nfe": nfe}
 
 
-async def _events(job: Job, how: dict[str, Any], notes: list[str]) -> AsyncIterator[str]:
+async def _events(job: Job, how: dict[str, Any], notes: list[str], kind: str) -> AsyncIterator[str]:
     """Server-sent events: partial pictures, evenly over the steps, then each finished one; or one error."""
 
     def event(type: str, **values: Any) -> str:
@@ -307,7 +311,7 @@ async def _events(job: Job, how: dict[str, Any], notes: list[str]) -> AsyncItera
             for i, image in enumerate(await asyncio.to_thread(job.preview, last)):
                 shown = base64.b64encode(await asyncio.to_thread(picture.png, image)).decode()
                 about = _about(job) | {"index": i, "step": frame.step, "of": frame.of}
-                yield event("image_generation.partial_image", b64_json=shown, partial_image_index=sent - 1, **about)
+                yield event(f"{kind}.partial_image", b64_json=shown, partial_image_index=sent - 1, **about)
         try:
             result = await asyncio.to_thread(_result, job, how, notes)
         except Problem as problem:
@@ -315,7 +319,7 @@ async def _events(job: Job, how: dict[str, Any], notes: list[str]) -> AsyncItera
             return
         data = result.pop("data")
         for i, done in enumerate(data):
-            yield event("image_generation.completed", index=i, **done, **result)
+            yield event(f"{kind}.completed", index=i, **done, **result)
     finally:
         job.cancel()  # the caller has hung up, or it is over and stays as it is
 

@@ -2,7 +2,8 @@
 
 A picture is cut into the cells of its tokens. Some of them become holes that the model fills under new words: those
 that are brushed, any, those that the new words contradict, or new ones beyond the edge. The others are given to it, and
-the original pixels are put back there afterwards, to the last bit.
+the original pixels are put back there afterwards, to the last bit. A picture of a size that the model does not draw is
+scaled first, and that is said.
 
 N tokens, C channels of a continuous one, H W pixels. Sizes are (width, height) in pixels.
 """
@@ -20,6 +21,7 @@ from torch import Tensor
 from app import picture
 from app.request import Request
 from maskgil import noise, repaint
+from maskgil.buckets import nearest
 from maskgil.condition import Condition
 from maskgil.decoding import Canvas
 from maskgil.pipeline import TextToImage
@@ -27,12 +29,23 @@ from maskgil.pipeline import TextToImage
 
 @dataclass(frozen=True)
 class Start:
-    """A picture that is drawn on: its tokens, the holes to fill, and its pixels."""
+    """A picture that is drawn on: its tokens, the holes to fill, and its pixels. `brought`: the size that it had, where
+    it was scaled to be drawn on."""
 
     tokens: Int[Tensor, " N"] | Float[Tensor, "N C"]
     hole: Bool[Tensor, " N"]
     grid: tuple[int, int]
     image: Image.Image
+    brought: tuple[int, int] | None = None
+
+    @property
+    def scaled(self) -> str:
+        """What became of a picture of another size; empty where it is as it was brought."""
+        if self.brought in (None, self.image.size):
+            return ""
+        return "the picture was scaled from {}x{} to {}x{}, which the model draws".format(
+            *self.brought, *self.image.size
+        )
 
     @property
     def cells(self) -> str:
@@ -68,16 +81,14 @@ class Extension:
 
 
 def fitted(image: Image.Image, sizes: Iterable[tuple[int, int]]) -> Image.Image:
-    """The picture in the size (width, height) of the nearest shape, cut at the longer side; RGB on white."""
+    """The picture in the nearest size (width, height), cut at the longer side; RGB on white."""
     rgba = image.convert("RGBA")
     flat = Image.new("RGB", image.size, "white")
     flat.paste(rgba, mask=rgba.getchannel("A"))
     sizes = list(sizes)
     if flat.size in sizes:
         return flat
-    shape = image.width / image.height
-    size = min(sizes, key=lambda s: (abs(np.log(s[0] / s[1] / shape)), -s[0] * s[1]))
-    return ImageOps.fit(flat, size, Image.Resampling.LANCZOS)
+    return ImageOps.fit(flat, nearest(image.size, sizes), Image.Resampling.LANCZOS)
 
 
 @torch.no_grad()
@@ -97,9 +108,9 @@ def start(model: TextToImage, image: Image.Image, cells: Iterable[int]) -> Start
     return Start(_tokens(model, image), hole, grid, image.convert("RGB"))
 
 
-def cells(mask: Image.Image, image: Image.Image, grid: tuple[int, int], sizes: Iterable[tuple[int, int]]) -> list[int]:
-    """The cells of a picture (`fitted` to `sizes`, of this grid) that a mask wants to be filled: those with a pixel
-    that is transparent in it or, where nothing is, white.
+def cells(mask: Image.Image, image: Image.Image, grid: tuple[int, int], fit: tuple[int, int]) -> list[int]:
+    """The cells of a picture, `fitted` to the size `fit` of this grid, that a mask wants to be filled: those with a
+    pixel that is transparent in it or, where nothing is, white. A line however thin marks the cells that it crosses.
 
     Raises ValueError for a mask of another size than the picture's, and for one that marks nothing.
     """
@@ -109,11 +120,27 @@ def cells(mask: Image.Image, image: Image.Image, grid: tuple[int, int], sizes: I
         )
     alpha = mask.convert("RGBA").getchannel("A")
     wanted = ImageOps.invert(alpha) if alpha.getextrema()[0] < 128 else mask.convert("L")
-    marked = np.asarray(fitted(wanted, sizes).convert("L")) > 127
-    if not marked.any():
+    marked = np.asarray(wanted) > 127
+    scale = min(image.width / fit[0], image.height / fit[1])  # what is beyond the edges of `fit` was cut off
+    lines, across = (
+        [_range((side - scale * kept) / 2, scale * kept / count, i, side) for i in range(count)]
+        for side, kept, count in zip(marked.shape, fit[::-1], grid, strict=True)
+    )
+    found = [
+        row * grid[1] + column
+        for row, line in enumerate(lines)
+        for column, part in enumerate(across)
+        if marked[line, part].any()
+    ]
+    if not found:
         raise ValueError("the mask marks nothing: make what should change transparent in it, or white")
-    rows, columns = grid
-    return np.flatnonzero(marked.reshape(rows, marked.shape[0] // rows, columns, -1).any((1, 3))).tolist()
+    return found
+
+
+def _range(start: float, step: float, number: int, side: int) -> slice:
+    """The pixels, one at least, of a cell: number `number` of those that are `step` wide, from `start` on."""
+    first = min(int(start + number * step + 1e-6), side - 1)
+    return slice(first, max(first + 1, int(np.ceil(start + (number + 1) * step - 1e-6))))
 
 
 @dataclass(frozen=True)
@@ -141,7 +168,7 @@ class Change:
         """
         shown = fitted(self.image, model.sizes)
         if self.mask is not None:
-            marked = cells(self.mask, self.image, model.grid(shown.size), model.sizes)
+            marked = cells(self.mask, self.image, model.grid(shown.size), shown.size)
             begun, how = start(model, shown, marked), "masked"
         elif self.was.strip():
             begun = reword(model, shown, encode(self.was), encode(request.prompt), request.seed, repaint.MARGIN)
@@ -150,6 +177,7 @@ class Change:
             raise ValueError(
                 "it is not known after which words the picture was drawn: say so, or mask what should change"
             )
+        begun = replace(begun, brought=self.image.size)
         return begun, replace(request, size=shown.size, edit=described(begun, name_of(self.image.tobytes()), how))
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from app import catalogue
+from app import catalogue, picture
 from app.edit import Start
 from app.lane import Earlier, Lane, Sketch
 from app.request import Request
@@ -114,7 +114,7 @@ class Job:
         self.error = ""
         self.note = ""
         self.easel = ""  # of the page that shows it
-        self.rounded = ""  # what became of a size that the model does not draw
+        self.rounded = ""  # what became of a size that the model does not draw, asked for or brought
         self.kept = False
         self.keeping = threading.Lock()  # whoever comes second waits until it is kept
         self.asked, self.began, self.ended = time.monotonic(), 0.0, 0.0
@@ -126,6 +126,7 @@ class Job:
         self._listeners: list[Callable[[], object]] = []
         self._pictures: list[Image.Image] | None = None
         self._seen: tuple[int, list[Image.Image]] | None = None  # the last preview, and of which frame
+        self._sent: tuple[int, list[str]] | None = None  # the last addresses, and of which frame
 
     @property
     def over(self) -> bool:
@@ -133,13 +134,13 @@ class Job:
 
     @property
     def held(self) -> int:
-        """Bytes of memory that its steps and pictures take, and a preview as large as they are."""
+        """Bytes of memory that its steps and pictures take, and a preview and addresses as large as they are."""
         stores = {}  # a row of a batch keeps the whole batch
         for frame in self.frames:
             for values in (frame.canvas.tokens, frame.canvas.hole, frame.canvas.revealed, frame.canvas.confidence):
                 store = values.untyped_storage()
                 stores[store.data_ptr()] = store.nbytes()
-        return sum(stores.values()) + sum(2 * 4 * image.width * image.height for image in self._pictures or [])
+        return sum(stores.values()) + sum(3 * 4 * image.width * image.height for image in self._pictures or [])
 
     @property
     def position(self) -> int:
@@ -219,6 +220,22 @@ class Job:
             seen = frame, self._engine.sketch(self._loaded.model, self.frames[frame].canvas, self.start)
             self._seen = seen
         return seen[1]
+
+    def looked_at(self, frame: int, row: int) -> Image.Image:
+        """One of the pictures after a step, which is remembered by whoever looks."""
+        canvas = self.frames[frame].canvas.rows(slice(row, row + 1))
+        return self._engine.sketch(self._loaded.model, canvas, self.start)[0]
+
+    def addresses(self) -> list[str]:
+        """The pictures for a page, which looks many times: those of the last frame to show, or the finished ones. They
+        are encoded once."""
+        frame = len(self.frames) if self._pictures is not None else self.shown[-1]
+        sent = self._sent
+        if sent is None or sent[0] != frame:
+            images = self._pictures if self._pictures is not None else self.preview(frame)
+            sent = frame, [picture.uri(image) for image in images]
+            self._sent = sent
+        return sent[1]
 
     def change(self, **values: object) -> None:
         """For the engine: set attributes and tell whoever waits."""
@@ -305,26 +322,24 @@ class Engine:
 
     def load(self, name: str, dtype: torch.dtype | None = None) -> Loaded:
         """A model, loaded once and kept while it is among the last used. One that is in memory is had at once, whatever
-        else is being loaded. `dtype`: its precision from now on; jobs that run in another one finish in it. Raises
-        ValueError when it cannot be had."""
+        else is being loaded. `dtype`: its precision from now on, once it is there; jobs that run in another one finish
+        in it. Raises ValueError when it cannot be had, and all is as before."""
         with self._shelf:
-            if dtype is not None:
-                self._precision[name] = dtype
-                if name in self._models and self._models[name].model.dtype != dtype:
-                    del self._models[name]
-            if (there := self._take(name)) is not None:
+            if (there := self._take(name, dtype)) is not None:
                 return there
             loading = self._loading.setdefault(name, threading.Lock())
         with loading:
             try:
                 with self._shelf:
-                    if (there := self._take(name)) is not None:  # somebody else was loading it
+                    if (there := self._take(name, dtype)) is not None:  # somebody else was loading it
                         return there
-                chosen = self._precision.get(name)
+                chosen = dtype or self._precision.get(name)
                 loaded = Loaded(self._find(name) if chosen is None else self._find(name, chosen))
                 with self._shelf:
-                    if self._precision.get(name) == chosen:  # else somebody chose another one meanwhile, and waits
-                        self._models[name] = loaded
+                    if dtype is not None:
+                        self._precision[name] = dtype
+                    self._models[name] = loaded
+                    self._models.move_to_end(name)
                     while len(self._models) > MAX_MODELS:
                         self._models.popitem(last=False)
                 return loaded
@@ -332,11 +347,16 @@ class Engine:
                 with self._shelf:
                     self._loading.pop(name, None)
 
-    def _take(self, name: str) -> Loaded | None:
-        """With the shelf locked: a model in memory, which is now the last used."""
-        if name in self._models:
-            self._models.move_to_end(name)
-        return self._models.get(name)
+    def _take(self, name: str, dtype: torch.dtype | None) -> Loaded | None:
+        """With the shelf locked: a model in memory, which is now the last used; none where another precision is wanted
+        than it has."""
+        there = self._models.get(name)
+        if there is None or dtype not in (None, there.model.dtype):
+            return None
+        self._models.move_to_end(name)
+        if dtype is not None:
+            self._precision[name] = dtype
+        return there
 
     def loaded(self) -> list[str]:
         with self._shelf:
@@ -377,8 +397,13 @@ class Engine:
         earlier = None if after is None else after.leads_to(request)
         if earlier is not None:
             request = replace(request, edit=f"grown out of “{earlier.prompt}”")
+        for text in (request.prompt, request.negative):
+            if text.strip():
+                loaded.encode(text)  # here, for the same reason: one may be too long to be read
         job = Job(self, loaded, request, owner, start, finished, earlier)
-        if asked not in (None, request.size):
+        if start is not None:
+            job.rounded = start.scaled
+        elif asked not in (None, request.size):
             job.rounded = "{}x{} is drawn as {}x{}, the nearest size of this model".format(*asked, *request.size)
         with self._lock:
             if self._closed:

@@ -16,7 +16,8 @@ next pause, where it ends as it is if other words were said.
 
 A socket is bounded in time: ten minutes, sound no more than ten seconds ahead of the clock, a minute without any.
 And in memory: at most six utterances of 29 s of float32 (the one that is spoken, four that wait to be written down and
-one that is), which is 11 MB, and 89 MB for all eight sockets. Orders to write down what has gone on since are skipped.
+one that is), which is 11 MB, and 178 MB for eight who speak and eight who have said all. Orders to write down what has
+gone on since are skipped.
 Nothing here may hold up the event loop, which serves every page: voice activity, recogniser, models and disk have
 threads.
 """
@@ -49,6 +50,7 @@ MAX_SECONDS = 600.0  # of one socket
 MAX_AHEAD = 10.0  # seconds that sound may be ahead of the clock: what a network held back comes at once
 MAX_IDLE = 60.0  # seconds without a message: a page that listens sends one every 32 ms
 MAX_SOCKETS = 8
+MAX_ENDING = 8  # more, whose visitors have said all: what they said is still written down and drawn
 MAX_EACH = 2  # sockets of one visitor
 MAX_ORDERS = 4  # utterances of one socket that wait to be written down
 STABLE_WORDS = 3
@@ -87,7 +89,7 @@ async def serve(socket: WebSocket, owner: str | None) -> None:
     if sum(session.owner == owner for session in speaking) >= MAX_EACH:
         await _refuse(socket, f"{MAX_EACH} of your pages are listening already: stop one of them first")
         return
-    if len(speaking) >= MAX_SOCKETS:
+    if len(speaking) >= MAX_SOCKETS or len(_open) >= MAX_SOCKETS + MAX_ENDING:
         await _refuse(socket, f"{MAX_SOCKETS} people are speaking already: try again in a minute")
         return
     session = Session(socket, owner, rooms)

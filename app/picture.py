@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from app.request import Request
@@ -87,7 +88,10 @@ def read(data: bytes) -> tuple[Image.Image, Request | None]:
         raise ValueError(f"the PNG is damaged or cut short ({reason}): choose another") from None
     if max(image.size) > MAX_SIDE:
         raise ValueError(f"the picture is {image.width}x{image.height} and at most {MAX_SIDE} a side are read")
-    return image, remembered(image.info)
+    request = remembered(image.info)
+    if image.mode.startswith("I"):  # 16 bits of grey, of which Pillow would make white
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    return image, request
 
 
 def remembered(info: dict[str, Any]) -> Request | None:

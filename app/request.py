@@ -150,10 +150,10 @@ class Request:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """'160x96' -> (160, 96): width, then height."""
+    """'320x192' -> (320, 192): width, then height."""
     found = re.fullmatch(r"\s*(\d{1,5})\s*[x×X*]\s*(\d{1,5})\s*", text)
     if not found:
-        raise ValueError(f"cannot read the size {text!r}: write width x height, for example 128x128")
+        raise ValueError(f"cannot read the size {text!r}: write width x height, for example 256x256")
     return int(found[1]), int(found[2])
 
 

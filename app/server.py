@@ -5,13 +5,12 @@ import importlib
 import socket
 import threading
 from collections.abc import Mapping
-from http.cookies import SimpleCookie
 from pathlib import Path
 
 import streamlit as st
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import Request, cookie_parser
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -53,12 +52,13 @@ class Visitor:
 
 
 def known(scope: Scope) -> str | None:
-    """The id that this connection's cookie carries."""
+    """The id that this connection's cookie carries, whatever other cookies of this host stand beside it: every port of
+    localhost has the same ones, and Python's own parser gives up all of them for one that it does not like."""
     for name, value in scope["headers"]:
         if name == b"cookie":
-            cookie = SimpleCookie(value.decode("latin-1")).get(COOKIE)
-            if cookie and OWNER.fullmatch(cookie.value):
-                return cookie.value
+            owner = cookie_parser(value.decode("latin-1")).get(COOKIE, "")
+            if OWNER.fullmatch(owner):
+                return owner
     return None
 
 

@@ -44,7 +44,8 @@ def buckets(size: int, unit: int = UNIT, max_ratio: float = MAX_RATIO) -> list[S
 
 
 def nearest(size: Size, among: list[Size]) -> Size:
-    """The bucket of the most similar shape; of equal shapes the one nearest in area. ValueError for no size at all.
+    """The size of the most similar shape; of several of the very shape a whole multiple or part, else the nearest in
+    area. ValueError for no size at all.
 
     When a picture is scaled to cover a bucket, exp(-difference of the log aspect ratios) of it stays in sight.
     """
@@ -52,9 +53,10 @@ def nearest(size: Size, among: list[Size]) -> Size:
     if width < 1 or height < 1:
         raise ValueError(f"size {width}x{height}: give a width and a height in pixels")
 
-    def differs(other: Size) -> tuple[float, float]:
-        shape = abs(math.log(width / height / (other[0] / other[1])))
-        return round(shape, 9), abs(math.log(width * height / (other[0] * other[1])))
+    def differs(other: Size) -> tuple[float, bool, float]:
+        shape = round(abs(math.log(width / height / (other[0] / other[1]))), 9)
+        whole = not shape and 0 in (other[0] % width, width % other[0])
+        return shape, not whole, abs(math.log(width * height / (other[0] * other[1])))
 
     return min(among, key=differs)
 

@@ -2,7 +2,7 @@
 
     draws = TextToImage.load("scenes")
     draws.images(["two cats on the beach"], seeds=[7])[0].save("cats.png")
-    for progress in draws.draw(["a red apple"], seeds=[1], size=(160, 96)):
+    for progress in draws.draw(["a red apple"], seeds=[1], size=(320, 192)):
         show(draws.images_of(progress.canvas))     # every step, holes grey
 
 A class-driven model is drawn from in the same way, with class numbers or names as prompts (maskgil/classes.py):
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from maskgil import checkpoint
 from maskgil.autoregressive import Autoregressive, RasterPainter
-from maskgil.buckets import bucket_classes, rounded, sizes_of
+from maskgil.buckets import bucket_classes, nearest, rounded, sizes_of
 from maskgil.classes import ClassNames
 from maskgil.condition import Condition
 from maskgil.decoding import Canvas, Step, fill, parallel
@@ -302,7 +302,7 @@ class TextToImage:
         )
 
     def rounded(self, size: Size) -> Size:
-        """The nearest size to draw, for a model of buckets. One with a fixed list has the first of the same shape, so
+        """The nearest size to draw, for a model of buckets. One with a fixed list has the nearest of the very shape, so
         that what asked for 128x128 is drawn by a model of 256x256; a shape that it lacks stays as it is.
 
         `draw` does not round: who asked should be told. Raises ValueError for no size at all.
@@ -311,7 +311,7 @@ class TextToImage:
         if self.bucket_classes:
             return rounded((width, height), self.bucket_classes)
         alike = [own for own in self.sizes if own[0] * height == own[1] * width and min(width, height) > 0]
-        return (width, height) if (width, height) in alike or not alike else alike[0]
+        return nearest((width, height), alike) if alike else (width, height)
 
     def grid(self, size: Size) -> tuple[int, int]:
         """(rows, columns) of the tokens of a picture of (width, height)."""

@@ -13,6 +13,7 @@ import soxr
 from jaxtyping import Float
 
 RATE = 16_000  # Hz
+BLOCK = 16_384  # frames that are read at a time
 LONGEST = 30.0  # seconds: a spoken prompt, with room to hesitate
 SHORTEST = 0.05  # seconds: less holds no syllable
 QUIET = -55.0  # dBFS of the loudest 32 ms: below it nobody spoke into this microphone
@@ -67,8 +68,11 @@ def _from_file(source: str | Path | bytes, longest: float | int) -> tuple[np.nda
             rate, seconds = sound.samplerate, sound.frames / sound.samplerate
             if seconds > longest:
                 raise ValueError(_too_long(name, seconds, longest))
-            # The header may promise fewer frames than the file holds, never more than we are ready to read.
-            return sound.read(frames=round(longest * rate) + 1, dtype="float32"), rate, name
+            # The header may promise fewer frames than the file holds, never more than we are ready to read. Channels
+            # are mixed as they are read: a small file may have many of them.
+            blocks = sound.blocks(BLOCK, frames=round(longest * rate) + 1, dtype="float32", always_2d=True)
+            mixed = [block.mean(axis=1, dtype=np.float32) for block in blocks]
+            return np.concatenate([np.zeros(0, np.float32), *mixed]), rate, name
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{name} is not audio that can be read (wav, flac, mp3, ogg): {error.error_string}") from None
 

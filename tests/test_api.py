@@ -127,7 +127,8 @@ def test_a_stream_without_partial_pictures_has_only_the_finished_ones(studio: St
     ({"prompt": "a cat", "n": True}, 400, "invalid_request", "n is true"),
     ({"prompt": "a cat", "n": 1.5}, 400, "invalid_request", "whole numbers"),
     ({"prompt": "a cat", "guidance_scale": "much"}, 400, "invalid_request", "must be pairs of numbers"),
-    ({"prompt": "a cat", "size": "100x100"}, 400, "invalid_request", "choose one of 64x64"),
+    ({"prompt": "a cat", "size": "100x30"}, 400, "invalid_request", "choose one of 64x64"),
+    ({"prompt": "a cat " * 12}, 400, "invalid_request", "tokens, this text encoder reads 24"),
     ({"prompt": "a cat", "size": "large"}, 400, "invalid_request", "cannot read the size"),
     ({"prompt": "a cat", "response_format": "url"}, 400, "invalid_request", "give b64_json"),
     ({"prompt": "a cat", "stream": 1}, 400, "invalid_request", "stream is 1: give true or false"),
@@ -299,7 +300,12 @@ def test_what_a_mask_leaves_is_drawn_anew_and_nothing_else(studio: Studio, photo
     white = Image.new("L", photo.size)
     white.paste(255, (16, 8, 40, 33))
     again = draw_on(studio, as_png(photo), as_png(white), prompt="a cat", seed="4", num_inference_steps="4")
-    assert opened(again.json()["data"][0]["b64_json"])[0].tobytes() == drawn.tobytes()
+    assert opened(again.json()["data"][0]["b64_json"])[0].tobytes() == drawn.tobytes() and "notes" not in again.json()
+    large = [as_png(image.resize((256, 256))) for image in (photo, white)]
+    told = draw_on(studio, *large, prompt="a cat", seed="4", stream="true", partial_images="1", num_inference_steps="4")
+    found = [json.loads(line[6:]) for line in told.text.splitlines() if line.startswith("data: ")]
+    assert [one["type"] for one in found] == ["image_edit.partial_image", "image_edit.completed"]
+    assert found[-1]["notes"] == ["the picture was scaled from 256x256 to 64x64, which the model draws"]
 
 
 def test_without_a_mask_the_words_decide(studio: Studio, photo: Image.Image):

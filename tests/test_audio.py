@@ -1,6 +1,7 @@
 """speech.audio: any rate, channels, format and number type become 16 kHz mono floats; the rest is refused clearly."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -44,6 +45,19 @@ def test_stereo_is_averaged_and_integers_are_scaled():
     assert np.allclose(load(np.full(RATE, 192, dtype=np.uint8)), 0.5)
     assert np.allclose(load(half, rate=8000)[1000:-1000], 0.5, atol=1e-3)
     assert len(load(half, rate=8000)) == 2 * RATE
+
+
+def test_many_channels_are_mixed_as_they_are_read(tmp_path):
+    """A FLAC of silence in 8 channels is tiny, and would be hundreds of megabytes if it were held as it is."""
+    sound = np.zeros((40 * RATE, 8), dtype=np.int16)
+    sound[:, 3] = 1 << 14
+    soundfile.write(tmp_path / "eight.flac", sound[: 20 * RATE], 2 * RATE)
+    tracemalloc.start()
+    mono = load(tmp_path / "eight.flac")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.allclose(mono[1000:-1000], 1 / 16, atol=1e-4) and len(mono) == 10 * RATE
+    assert most < 4 * 20 * RATE * 4, "less than half of the channels"
 
 
 def test_loudness_in_decibels():

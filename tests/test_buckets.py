@@ -59,6 +59,10 @@ def test_what_is_asked_for_becomes_the_nearest_bucket_of_the_class_of_its_area()
     assert rounded((512, 288), (512, 256)) == (672, 384)  # 16 : 9 with about 512 x 512 pixels
     assert rounded((300, 170), (512, 256)) in buckets(256) and rounded((300, 170), (512,)) in buckets(512)
     assert rounded((5000, 100), (256,)) == (512, 128), "4 to 1 is the limit"
+    sizes = [(256, 256), (192, 192), (320, 192)]
+    twice = {(128, 128): (256, 256), (96, 96): (192, 192), (160, 96): (320, 192), (1024, 1024): (256, 256)}
+    assert {size: nearest(size, sizes) for size in twice} == twice, "cell for cell"
+    assert nearest((200, 200), sizes) == (192, 192) and nearest((240, 240), sizes) == (256, 256)
     for shape in every_bucket((512, 256)):
         assert rounded(shape, (512, 256)) == shape
     for size in ((0, 0), (-1, 5), (512, 0)):

@@ -158,6 +158,33 @@ def test_a_variation_scatters_the_share_it_was_asked_for():
     assert len(edit.scattered(0.001, 1, (8, 12))) == 1
 
 
+def test_the_thinnest_line_of_a_mask_marks_the_cells_that_it_crosses():
+    """In a mask of the picture's own size, whatever becomes of that: 1,024 pixels a side here, 64 there."""
+    mask = Image.new("L", (1024, 1024))
+    mask.paste(255, (0, 515, 1024, 516))
+    assert edit.cells(mask, mask, (8, 8), (64, 64)) == list(range(32, 40))
+    wide = Image.new("L", (1200, 600))  # 96 x 64 shows 900 of it, from 150 on
+    wide.paste(255, (0, 0, 149, 600))
+    with pytest.raises(ValueError, match="marks nothing"):
+        edit.cells(wide, wide, (8, 12), (96, 64))
+    wide.putpixel((150, 599), 255)
+    assert edit.cells(wide, wide, (8, 12), (96, 64)) == [84]
+    tiny = Image.new("L", (3, 3), 255)
+    assert edit.cells(tiny, tiny, (8, 8), (64, 64)) == list(range(64)), "cells finer than the mask's pixels"
+
+
+def test_a_picture_that_had_to_be_scaled_is_said_to_be(engine: Engine, model: TextToImage, photo: Image.Image):
+    large, mask = photo.resize((192, 128)), Image.new("L", (192, 128), 255)
+    for image, marked, said in (
+        (large, mask, "the picture was scaled from 192x128 to 96x64, which the model draws"),
+        (photo, mask.resize(photo.size), ""),
+    ):
+        change = edit.Change(image, marked, "")
+        begun, wish = change.begin(model, lambda text: model.condition([text]), Request("a cat", 3, steps=2))
+        job = engine.submit(wish, start=begun)
+        assert job.wait(SECONDS) and job.rounded == said and job.pictures()[0].size == (96, 64)
+
+
 @pytest.mark.parametrize(
     ("size", "becomes"), [((64, 64), (64, 64)), ((300, 200), (96, 64)), ((50, 400), (64, 64)), ((10, 9), (64, 64))]
 )

@@ -740,6 +740,25 @@ def test_a_crowd_is_told_to_wait(house: House, monkeypatch: pytest.MonkeyPatch):
     assert socket.code == 1008 and "try again" in socket.of("error")[0]["message"]
 
 
+def test_who_has_said_all_takes_a_place_until_all_is_written_down(house: House, monkeypatch: pytest.MonkeyPatch):
+    """Or one could speak for ten seconds, end, and come again, without end."""
+    monkeypatch.setattr(live, "MAX_SOCKETS", 1)
+    monkeypatch.setattr(live, "MAX_ENDING", 1)
+
+    async def come(ending: int) -> Socket:
+        sessions = [live.Session(Socket(), f"somebody-{i}", house) for i in range(ending)]
+        for session in sessions:
+            session.ending = True
+        monkeypatch.setattr(live, "_open", set(sessions))
+        socket = Socket()
+        socket.leave()
+        await live.serve(socket, ME)
+        return socket
+
+    assert asyncio.run(come(1)).of("ready")
+    assert "try again" in asyncio.run(come(2)).of("error")[0]["message"]
+
+
 def test_a_recogniser_that_is_missing_says_so(house: House, monkeypatch: pytest.MonkeyPatch):
     def missing(self) -> None:
         raise ValueError("no recogniser 'nobody': take another")

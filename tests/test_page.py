@@ -306,6 +306,21 @@ def test_one_switch_shares_all_pictures_and_nobody_can_delete_them(house: houses
     assert "me-1234567" not in str(yours._tree), "whose it is stays with them"
 
 
+def test_words_of_others_are_shown_as_they_are_and_fetch_nothing(house: houses.House):
+    """As Markdown they would send everybody who looks to any address."""
+    prompt = "a cat ![](https://example.org/spy.png) <img src=x>"
+    kept(house, "me-1234567", prompt)
+    page = room("gallery")
+    page.session_state["owner"] = "me-1234567"
+    page.run()
+    assert not page.exception and all("spy" not in each.value for each in (*page.caption, *page.markdown))
+    (said,) = [each.proto.body for each in page.get("html") if "spy" in each.proto.body]
+    assert "&lt;img src=x&gt;" in said and "<img" not in said
+    edited = editing(prompt)
+    helps = button(edited, "Change only what the words change").help
+    assert r"\!\[\]\(https\:" in helps and not edited.exception
+
+
 def test_what_is_not_shared_cannot_be_seen_taken_or_restored(house: houses.House):
     """Not even by a page that was opened while it was."""
     page = room("gallery")
@@ -526,6 +541,14 @@ def test_a_picture_is_extended_to_the_sides_for_which_there_is_a_size(house: hou
     assert any("nothing that 96 × 64 pixels fit into" in caption.value for caption in page.caption)
 
 
+def test_a_picture_of_another_size_is_scaled_and_the_page_says_so(house: houses.House):
+    page = editing("a dog", (384, 256))
+    assert any(each.value.startswith("Scaled from 384 × 256 to 96 × 64") for each in page.caption)
+    assert all(each.label != "Size" for each in page.selectbox), "a picture's size is its own"
+    same = editing("a dog")
+    assert not any("Scaled" in each.value for each in same.caption)
+
+
 def test_a_picture_that_is_too_large_to_extend_can_be_made_smaller(
     house: houses.House, monkeypatch: pytest.MonkeyPatch
 ):
@@ -570,7 +593,7 @@ def test_every_step_is_decoded_once_for_the_player(house: houses.House, monkeypa
     button(page, "a red apple").click().run()
     page = drawn(page, house)
     decoded = []
-    monkeypatch.setattr(Job, "preview", lambda job, frame: decoded.append(frame) or job.pictures())
+    monkeypatch.setattr(Job, "looked_at", lambda job, frame, row: decoded.append(frame) or job.pictures()[row])
     page.toggle(key="player on").set_value(True).run()
     page.run()
     assert not page.exception and decoded == list(range(8 + 1)) and told[0] == told[1]

@@ -5,6 +5,7 @@ import json
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +42,13 @@ def with_settings(**settings: object) -> str:
 def test_a_picture_remembers_its_request():
     image, request = picture.read(picture.png(Image.new("RGB", (64, 64)), WISH))
     assert image.size == (64, 64) and request == WISH
+
+
+def test_sixteen_bits_of_grey_stay_grey():
+    out = io.BytesIO()
+    Image.fromarray(np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)).save(out, "PNG")
+    grey = np.asarray(picture.read(out.getvalue())[0].convert("RGB"), float)
+    assert np.abs(grey[..., 0] - np.linspace(0, 255, 64 * 64).reshape(64, 64)).max() < 2
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import io
 import zipfile
 
 import streamlit as st
-from PIL import Image
 
 from app import picture
 from app.engine import Job, Status
@@ -43,8 +42,8 @@ def _working(id: str) -> None:
         rest = f", about {left:.0f} s left" if left is not None and left > 1.5 else ""
         doing = f"Step {frames} of {steps}" if frames <= steps else f"Revision {frames - steps} of {revisions}"
         st.progress(frames / of, doing + rest)
-    if shown := job.shown:
-        sheet(job.preview(shown[-1]), job.request)
+    if job.shown:
+        sheet(job.addresses(), job.request)
     else:
         st.html(f'<div class="blank"><b>{"Waiting" if job.status is Status.QUEUED else "Looking"} ...</b></div>')
     if st.button("Stop", icon=":material/stop_circle:", key=f"stop {id}"):
@@ -58,11 +57,11 @@ def _finished(job: Job) -> None:
     if job.status is Status.CANCELLED:
         st.info("Stopped. Nothing was kept.", icon=":material/stop_circle:")
         return
-    pictures, request, last = job.pictures(), job.request, job.frames[-1]
+    request, last = job.request, job.frames[-1]
     if player.wanted():
         player.show(job)
     else:
-        sheet(pictures, request)
+        sheet(job.addresses(), request)
     seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
     twin = {"mar": "", "hybrid": f" · {request.ar_tokens} tokens by the twin", "ar": " · by the twin"}[request.mode]
     revised = f" and {last.revisions} revision{'s' * (last.revisions > 1)}" if last.revisions else ""
@@ -75,37 +74,42 @@ def _finished(job: Job) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         notes = st.session_state.get("notes", True)
         if request.n == 1:
-            data = picture.png(pictures[0], request if notes else None)
+            data = _file(job.id, notes, job)
             st.download_button("Download", data, f"{slug(request.prompt)}.png", "image/png", icon=":material/download:")
         else:
-            data = _zip(pictures, job, notes)
+            data = _file(job.id, notes, job)
             name = f"{slug(request.prompt)}.zip"
             st.download_button("Download all", data, name, "application/zip", icon=":material/download:")
         st.toggle("with its settings inside", value=True, key="notes", help="Prompt, seed and settings, in the PNG.")
         player.switch()
 
 
-def sheet(images: list[Image.Image], request: Request) -> None:
+def sheet(addresses: list[str], request: Request) -> None:
     """Pictures side by side, as wide as the screen allows.
 
     They are part of the page itself, not files beside it: a step is seen even when the next one is already there.
     """
-    width, height = request.size or images[0].size
+    width, height = request.size
     single = SHOWN if width >= height else SHOWN * width // height
-    limit = f"max-width:{single}px" if len(images) == 1 else ""
+    limit = f"max-width:{single}px" if len(addresses) == 1 else ""
     shown = "".join(
-        f'<img src="{picture.uri(image)}" alt="{html.escape(request.prompt)}" '
+        f'<img src="{address}" alt="{html.escape(request.prompt)}" '
         f'style="aspect-ratio:{width}/{height};{limit}">'
-        for image in images
+        for address in addresses
     )
-    st.html(f'<div class="sheet{" many" if len(images) > 1 else ""}">{shown}</div>')
+    st.html(f'<div class="sheet{" many" if len(addresses) > 1 else ""}">{shown}</div>')
 
 
-def _zip(pictures: list[Image.Image], job: Job, notes: bool) -> bytes:
+@st.cache_data(max_entries=8, show_spinner=False)
+def _file(id: str, notes: bool, _job: Job) -> bytes:
+    """What is downloaded of a finished job: a PNG, or a ZIP of several. Encoded once, not at each run of the page."""
+    pictures = _job.pictures()
+    if len(pictures) == 1:
+        return picture.png(pictures[0], _job.request if notes else None)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as bundle:
         for i, image in enumerate(pictures):
-            request = job.request.picture(i)
+            request = _job.request.picture(i)
             data = picture.png(image, request if notes else None)
             bundle.writestr(f"{slug(request.prompt)}-{request.seed}.png", data)
     return out.getvalue()

@@ -1,6 +1,7 @@
 """Edit: brush over a part of a picture, let new words change what they speak of, go on beyond its edge, or vary it."""
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ SHARE = "share of the variation"
 SIDE = "side to extend to"
 ROOM = "size to extend to"
 BRUSH = "brush"
+LARGEST = 2048  # pixels a side of what is kept of a picture that is brought: no model draws more
 BROUGHT_WORDS = "words of the picture that was brought"
 BROUGHT = "picture that was brought"
 COMPLAINT = "complaint of edit"
@@ -53,7 +55,8 @@ def page() -> None:
         if PICTURE in state:
             brush(model)
         bring()
-        wish.settings(session.loaded(model))
+        loaded = session.loaded(model)
+        wish.settings(loaded, size=_image(loaded).size if PICTURE in state else None)
     with right:
         job = session.job(EASEL)
         if complaint := state.get(COMPLAINT):
@@ -81,6 +84,8 @@ def brush(model: Model) -> None:
     rows, columns = loaded.model.grid(image.size)
     data = {"image": picture.uri(image), "rows": rows, "columns": columns}
     component("brush")(key=_brush(rows, columns), data=data, on_cells_change=lambda: None)
+    if (brought := _brought().size) != image.size:
+        st.caption(f"Scaled from {_measures(brought)} to {_measures(image.size)}, which this model draws.")
     with st.form("edit", border=False, enter_to_submit=True), st.container(horizontal=True):
         st.text_input(
             "What should be there", key=memory.widget(WORDS), max_chars=MAX_PROMPT, label_visibility="collapsed",
@@ -92,7 +97,7 @@ def brush(model: Model) -> None:
         st.form_submit_button(
             "Change only what the words change",
             icon=":material/edit_note:",
-            help=_wordless(loaded) or f"Nothing needs to be brushed. It was drawn as “{_drawn_after()}”.",
+            help=_wordless(loaded) or f"Nothing needs to be brushed. It was drawn as “{_plain(_drawn_after())}”.",
             **reword,
         )
     extend(model, image)
@@ -139,6 +144,7 @@ def bring() -> None:
         st.error(sentence(error), icon=":material/error:")
         return
     st.session_state[BROUGHT_WORDS] = st.session_state[DRAWN_AFTER] = request.prompt if request else ""
+    image.thumbnail((LARGEST, LARGEST))
     st.session_state[PICTURE] = picture.png(image)
     st.rerun()
 
@@ -213,8 +219,18 @@ def _measures(size: tuple[int, int]) -> str:
     return f"{size[0]} × {size[1]}"
 
 
+def _plain(text: str) -> str:
+    """A text as it is where Markdown is read: the words in a picture that somebody made may hold addresses."""
+    return re.sub(r"([^\w\s])", r"\\\1", text)
+
+
+def _brought() -> Image.Image:
+    """The picture under the brush, as it came; its pixels are read when they are needed."""
+    return Image.open(io.BytesIO(st.session_state[PICTURE]))
+
+
 def _image(loaded: Loaded) -> Image.Image:
-    return edit.fitted(Image.open(io.BytesIO(st.session_state[PICTURE])), loaded.sizes)
+    return edit.fitted(_brought(), loaded.sizes)
 
 
 def _brush(rows: int, columns: int) -> str:

@@ -79,7 +79,8 @@ def wall(entries: list[Entry]) -> None:
         for entry in entries:
             with st.container(width=SHOWN, gap="xsmall", key=f"card-{entry.id}"):
                 _image(entry, SHOWN)
-                st.caption(entry.prompt or "without a prompt")
+                # not as Markdown: another visitor's words may hold the address of a picture elsewhere
+                st.html(f'<div class="facts">{html.escape(entry.prompt or "without a prompt")}</div>')
                 with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
                     st.session_state[PICKED + entry.id] = entry.id in _picks()
                     st.checkbox(

@@ -35,7 +35,8 @@ class Talk {
     this.find = (name) => root.querySelector(name);
     this.settings = {};
     this.finished = new Map(); // job -> its picture, which may turn out to be kept
-    this.find(".mic").onclick = () => (this.stream ? this.end() : this.start());
+    this.starting = false; // from the press until all is open, or refused: a second press would open it twice
+    this.find(".mic").onclick = () => (this.stream ? this.end() : this.starting || this.start());
   }
 
   say(text) { this.find(".state").textContent = text; }
@@ -43,6 +44,11 @@ class Talk {
   complain(text) { this.find(".complaint").textContent = text; }
 
   async start() {
+    this.starting = true;
+    try { await this.open(); } finally { this.starting = false; }
+  }
+
+  async open() {
     this.complain("");
     this.say("Opening the microphone ...");
     try {

@@ -14,8 +14,8 @@ def show(model: Model) -> None:
     state = st.session_state
     memory.keep("pause", 0.3)
     loaded = session.loaded(model)
-    width, height = state[wish.key("size")] if state.get(wish.key("size")) in loaded.sizes else loaded.sizes[0]
-    mode = state[wish.key("mode")] if loaded.model.has_twin else "mar"
+    wish.correct(loaded)
+    (width, height), mode = state[wish.key("size")], state[wish.key("mode")]
     settings = {
         "model": model.name,
         "size": f"{width}x{height}",

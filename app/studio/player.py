@@ -7,7 +7,7 @@ from app.engine import Job
 from app.studio.component import component
 
 ON = "player on"
-REMEMBERED = 4  # jobs; each step of each of their pictures is a PNG
+REMEMBERED = 8  # pictures, each step of which is a PNG
 
 
 def wanted() -> bool:
@@ -31,7 +31,7 @@ def show(job: Job) -> None:
     last = job.frames[-1].canvas
     rows, columns = last.grid
     data = {
-        "frames": [pictures[row] for pictures in _frames(job.id, job)],
+        "frames": _frames(job.id, row, job),
         "steps": [job.frames[frame].step for frame in job.shown],
         "rows": rows,
         "columns": columns,
@@ -42,6 +42,6 @@ def show(job: Job) -> None:
 
 
 @st.cache_data(max_entries=REMEMBERED, show_spinner=False)
-def _frames(id: str, _job: Job) -> list[list[str]]:
-    """The pictures of every step of a job that is over: decoded once, not at each run of the page."""
-    return [[picture.uri(image) for image in _job.preview(frame)] for frame in _job.shown]
+def _frames(id: str, row: int, _job: Job) -> list[str]:
+    """One picture after every step of a job that is over: decoded once, not at each run of the page."""
+    return [picture.uri(_job.looked_at(frame, row)) for frame in _job.shown]

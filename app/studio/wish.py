@@ -97,25 +97,41 @@ def read(model: str, prompt: str) -> Request:
     return Request(**values, seed=memory.value(key("seed")), size=memory.value(key("size")))
 
 
-def settings(loaded: Loaded, several: bool = True) -> None:
-    """The widgets of everything but the prompt, folded under a line that sums them up. `several`: their number too."""
+def correct(loaded: Loaded, size: tuple[int, int] | None = None) -> int:
+    """Make the settings such as this model can draw, and return the number of tokens of a picture. `size`: that of a
+    picture that is drawn on."""
     state = st.session_state
-    if (size := state.get(key("size"))) not in loaded.sizes:
-        nearest = loaded.model.rounded(size) if size else loaded.sizes[0]
-        state[key("size")] = nearest if nearest in loaded.sizes else loaded.sizes[0]
-    rows, columns = loaded.model.grid(state[key("size")])
+    if (chosen := state.get(key("size"))) not in loaded.sizes:
+        state[key("size")] = _nearest(loaded, chosen)
+    rows, columns = loaded.model.grid(size or state[key("size")])
     if not loaded.model.has_twin:
         state[key("mode")] = "mar"
     if state[key("ar_tokens")] is None or state[key("ar_tokens")] > rows * columns:
         state[key("ar_tokens")] = rows * columns // 2
+    return rows * columns
+
+
+def _nearest(loaded: Loaded, size: tuple[int, int] | None) -> tuple[int, int]:
+    """What the model draws in place of a size, of another model or from a picture that somebody made."""
+    try:
+        nearest = loaded.model.rounded(size) if size else None
+    except ValueError:
+        nearest = None
+    return nearest if nearest in loaded.sizes else loaded.sizes[0]
+
+
+def settings(loaded: Loaded, several: bool = True, size: tuple[int, int] | None = None) -> None:
+    """The widgets of everything but the prompt, folded under a line that sums them up. `several`: their number too;
+    `size`: that of a picture that is drawn on, which is not to be chosen."""
+    tokens = correct(loaded, size)
     # The key keeps it open while the line changes.
-    with st.expander(_summary(rows * columns, several), icon=":material/tune:", key="settings"):
-        _widgets(loaded, rows * columns, several)
+    with st.expander(_summary(tokens, several, size), icon=":material/tune:", key="settings"):
+        _widgets(loaded, tokens, several, size is None)
 
 
-def _summary(tokens: int, several: bool) -> str:
+def _summary(tokens: int, several: bool, size: tuple[int, int] | None) -> str:
     now = {name: st.session_state[key(name)] for name in ("size", "n", "steps", "mode", "ar_tokens")}
-    width, height = now["size"]
+    width, height = size or now["size"]
     how = {
         "mar": f"{now['steps']} steps",
         "hybrid": f"{now['ar_tokens']} tokens, then {now['steps']} steps",
@@ -125,12 +141,13 @@ def _summary(tokens: int, several: bool) -> str:
     return f"{width} × {height}, {how[now['mode']]}{number}"
 
 
-def _widgets(loaded: Loaded, tokens: int, several: bool) -> None:
+def _widgets(loaded: Loaded, tokens: int, several: bool, sized: bool) -> None:
     """Ranges and choices stretch to a value that was filled in from a picture."""
     sizes = loaded.sizes
     now = {name: st.session_state[key(name)] for name in DEFAULTS}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.selectbox("Size", sizes, key=shown("size", sizes), format_func=_size_name, width=170)
+        if sized:
+            st.selectbox("Size", sizes, key=shown("size", sizes), format_func=_size_name, width=170)
         if several:
             numbers = sorted({*PICTURES, now["n"]})
             st.selectbox("Pictures", numbers, key=shown("n", numbers), width=100)
