@@ -25,10 +25,11 @@ from app_fixtures import tiny_model, tiny_twin
 from PIL import Image
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-import train.scenes.reader  # noqa: F401, registers the reader's kind
 from app.picture import png, read
 from app.request import Request
 from maskgil import checkpoint
+from train.evaluate import SIDE
+from train.scenes.reader import in_scene_size
 from train.scenes.sprites import things
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -428,7 +429,8 @@ def test_speak_live_to_words_and_a_picture_that_shows_them(browser, tmp_path: Pa
             image, request = read(base64.b64decode(data))
             assert request is not None and request.prompt == words and request.size == image.size, "it remembers"
             pixels = torch.from_numpy(np.asarray(image.convert("RGB"), np.float32).copy()).permute(2, 0, 1)[None]
-            verdicts.append((words, {names[item.thing] for item in reader.read(pixels / 127.5 - 1)[0].items}))
+            seen = reader.read(in_scene_size(pixels / 127.5 - 1, SIDE))[0]
+            verdicts.append((words, {names[item.thing] for item in seen.items}))
         page.get_by_role("button", name="Stop listening").click()
         page.get_by_text("Press, and say what you would like to see.").wait_for()
     finally:
@@ -445,6 +447,27 @@ FETCH = """async (link) => {
 
 
 @bundled
+def test_two_presses_open_one_microphone_and_one_more_closes_it(visit: Callable):
+    """Pressed again while the browser still asks. Nothing may listen once the page says that it does not."""
+    page = visit("speak")
+    button = page.get_by_role("button", name="Start listening")
+    button.wait_for()
+    page.evaluate("""() => {
+        window.opened = [];
+        const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (wish) => {
+            const stream = await open(wish);
+            window.opened.push(stream);
+            return stream;
+        };
+    }""")
+    button.evaluate("button => { button.click(); button.click(); }")
+    page.get_by_role("button", name="Stop listening").click()
+    button.wait_for()
+    states = page.evaluate("opened.map((stream) => stream.getTracks().map((track) => track.readyState))")
+    assert states == [["ended"]]
+
+
 def test_whoever_stops_in_the_middle_of_a_sentence_sees_it_drawn(visit: Callable):
     page = visit("speak")
     page.get_by_role("button", name="Start listening").click()

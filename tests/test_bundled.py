@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-import train.scenes.reader  # noqa: F401, registers the reader's kind
 from maskgil import checkpoint
 from maskgil.hybrid import Prefix
 from maskgil.pipeline import Settings, TextToImage
 from train.cache import corpus, write_shard
-from train.evaluate import asked_scenes, drawn, judge, rendered
+from train.evaluate import SIDE, asked_scenes, drawn, judge, rendered
 from train.recipes import scenes_generator
 from train.scenes.captions import vocabulary
+from train.scenes.reader import in_scene_size
 from train.scenes.sprites import Sprites
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -41,7 +41,7 @@ def test_sizes_on_disk():
 
 
 def test_vocabulary_is_the_grammars(scenes):
-    assert scenes.vocabulary == vocabulary()
+    assert scenes.vocabulary == vocabulary(scenes.tokenizer.config.upscale)
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def test_it_draws_what_is_said(scenes, reader):
     pixels, _, _ = drawn(scenes, asked, Settings())
     scores, _ = judge(reader, asked, pixels)
     assert scores["single"] >= 70 and scores["counting"] >= 65, scores
-    seen = reader.read(pixels)
+    seen = reader.read(in_scene_size(pixels, SIDE))
     right = [one.background == scene.background for (_, scene, _), one in zip(asked, seen, strict=True)]
     assert np.mean(right) >= 0.7
 
@@ -85,7 +85,7 @@ def test_it_knows_left_from_right_and_above_from_below(scenes, reader):
 def test_it_gives_things_the_colours_that_are_said(scenes, reader):
     """Chance is one in ten, and of two things each must have its own. The score is in the model's card."""
     asked = [a for a in asked_scenes(20, False) if a[0] == "colour"]
-    seen = reader.read(drawn(scenes, asked, Settings())[0])
+    seen = reader.read(in_scene_size(drawn(scenes, asked, Settings())[0], SIDE))
     right = [
         {item.colour for item in one.items} == set(scene.colours.values())
         for (_, scene, _), one in zip(asked, seen, strict=True)
