@@ -54,7 +54,7 @@ class ClassNames:
     def number(self, text: str) -> int:
         """The class that a person means. Raises ValueError, with the nearest names, when there is none or several."""
         text = text.strip()
-        if text.isdecimal():
+        if text.isdecimal() and text not in self.numbers:  # a folder may be called 10, and be the third of its order
             if int(text) >= self.classes:
                 raise ValueError(f"class {text}: this model has classes 0 to {self.classes - 1}")
             return int(text)

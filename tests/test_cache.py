@@ -39,7 +39,7 @@ def test_a_full_disk_keeps_finished_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "save_file", filling)
     torch.manual_seed(0)
     config = VQConfig(codebook_size=8, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=16)
-    tokenizer, sprites = VQModel(config).eval().requires_grad_(False), object.__new__(Sprites)
+    tokenizer, sprites = VQModel(config).eval().requires_grad_(False), Sprites()
     with pytest.raises(ValueError, match="No space left .* finished files are kept: free space") as error:
         cache.write_scenes(tokenizer, sprites, tmp_path, 2, "a tokenizer")
     assert "\n" not in str(error.value)
@@ -67,6 +67,28 @@ def test_folders_of_one_tokenizer_are_mixed(tmp_path):
         cache.SceneCache.open(f"{first},{tmp_path / 'nowhere'}")
 
 
+def test_a_cache_is_of_one_kind_of_scenes_and_of_one_kind_of_drawings(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "SHARD", 1)
+    config = VQConfig(codebook_size=8, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=16)
+    tokenizer, (fluent, other) = VQModel(config).eval().requires_grad_(False), (tmp_path / "fluent", tmp_path / "other")
+    for folder in (fluent, other):
+        (folder / "3d").mkdir(parents=True)
+    (other / "3d" / "ant.webp").write_bytes(b"an ant")
+    out = tmp_path / "cache"
+    cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer")
+    note = (out / "cache.json").read_text()
+    cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer")
+    with pytest.raises(ValueError, match="made with another kind of scenes"):
+        cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer", cache.PAIRED)
+    with pytest.raises(ValueError, match=r"made with other drawings \(sprites=\)"):
+        cache.write_scenes(tokenizer, Sprites(fluent), out, 1, "a tokenizer")
+    with pytest.raises(ValueError, match="give the sprites= that it was made with"):
+        cache.check_drawings([out], Sprites(other))
+    cache.check_drawings([out], Sprites())
+    assert (out / "cache.json").read_text() == note
+    assert len({Sprites().identity(), Sprites(fluent).identity(), Sprites(other).identity()}) == 3
+
+
 def test_a_number_says_which_kind_of_scene():
     assert cache.scene_number(5, 128, 128)[0] == cache.scene_number(5, 128, 128)[0]
     assert any(len(cache.scene_number(cache.CROWDED + n, 128, 128)[0].items) > 4 for n in range(8))
@@ -84,7 +106,7 @@ def test_scenes_of_another_corpus_are_refused(tmp_path):
         with pytest.raises(ValueError, match="another corpus .* make it anew"):
             use(tmp_path)
     with pytest.raises(ValueError, match="another corpus"):
-        cache.write_scenes(VQModel(config), object.__new__(Sprites), tmp_path, 2, "a tokenizer")
+        cache.write_scenes(VQModel(config), Sprites(), tmp_path, 2, "a tokenizer")
     (tmp_path / "cache.json").write_text(f'{{"tokenizer": "a tokenizer", "corpus": "{cache.corpus()}"}}')
     assert len(cache.SceneCache.open(tmp_path).tables[128, 128][1]) == 2
     (tmp_path / "cache.json").unlink()

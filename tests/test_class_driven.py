@@ -56,6 +56,14 @@ def test_a_folder_draws_a_class_by_number_and_by_name(saved):
     assert [draws.text_encoder.number(name) for name in ("tabby cat", "Great white_shark", "tinca TINCA")] == [5, 6, 0]
 
 
+def test_folders_with_numbers_for_names_are_meant_by_their_names():
+    """Sorted as words, 10 comes before 2; where names are words, a number is a number."""
+    folders = sorted(str(number) for number in range(12))
+    names = ClassNames(12, [[name] for name in folders])
+    assert [names.number(name) for name in folders] == list(range(12)) and names.number("2") == 4
+    assert ClassNames(12, [[f"n{i}"] for i in range(12)]).number("2") == 2
+
+
 def test_the_label_reaches_the_model(draws):
     settings = Settings(steps=1, temperature=0.0, guidance=replace_scale(1.0), revisions=0)
     *_, last = draws.draw(["6"], [4], settings=settings)

@@ -331,3 +331,15 @@ def test_an_epoch_is_every_picture_and_batches_never_mix_shapes(shards, tmp_path
         assert sorted(batch["grid"] for batch in seen) == [(2, 4), (4, 2), (4, 4), (4, 4)]
     again = data(5)
     assert all(torch.equal(again[k], data(5)[k]) for k in ("tokens", "states", "mask", "numbers"))
+
+
+def test_a_photograph_stands_as_its_camera_was_held():
+    """But for ImageNet's, which everybody takes as they lie in the file."""
+    out, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6  # orientation: turned by a quarter
+    photo = Image.new("RGB", (40, 20), "blue")
+    photo.paste((255, 0, 0), (0, 0, 40, 10))
+    photo.save(out, "JPEG", exif=exif, quality=95)
+    turned, lying = pictures.opened(out.getvalue()), pictures.opened(out.getvalue(), upright=False)
+    assert turned.size == (20, 40) and lying.size == (40, 20)
+    assert turned.getpixel((15, 20))[0] > 200 and turned.getpixel((4, 20))[2] > 200

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from app_fixtures import tiny_latents
 from conftest import TINY, make_tiny
 from PIL import Image
 from test_pipeline import (
@@ -278,6 +279,8 @@ def test_prompts_and_settings_come_from_words(tmp_path: Path):
     assert samples.prompts_for(TINY, str(tmp_path / "some.jsonl"), 1) == ["a cat"]
     assert samples.prompts_for(PRESETS["b"], "", 1001)[-2:] == ["999", "0"]
     assert len(samples.prompts_for(TINY, "scenes", 4)) == 4
+    vectors = samples.generator_config(str(tiny_latents(tmp_path / "vectors")))
+    assert len(samples.prompts_for(vectors, "scenes", 4)) == 4 and vectors.classes is None
     for source, n, message in (
         ("", 1, "needs prompts=FILE"),
         ("bad.jsonl", 1, 'line 2 has no "prompt"'),

@@ -68,6 +68,52 @@ def test_a_run_in_two_parts_equals_one_run(tmp_path):
         assert torch.equal(a, b)
 
 
+def test_what_goes_on_takes_the_rates_that_it_is_told_now(tmp_path):
+    def rates(path: Path) -> set[float]:
+        groups = torch.load(path / "state.pt", weights_only=True)["optimizers"][0]
+        return {group["full_lr"] for optimizer in groups for group in optimizer["param_groups"]}
+
+    made = recipe()
+    train(made, tmp_path, stop_at=10)
+    assert rates(tmp_path) == {3e-3, 0.01}
+    player = replace(made.players[0], optim=OptimConfig(lr=1e-4, muon_lr=2e-3, warmup=5))
+    train(replace(recipe(), players=(player,)), tmp_path, stop_at=20)
+    assert rates(tmp_path) == {1e-4, 2e-3}
+
+
+def test_what_is_begun_with_other_frozen_weights_does_not_go_on(tmp_path):
+    """A generator would be exported beside an encoder whose texts it never read."""
+
+    def reading(seed: int) -> Recipe:
+        made = recipe()
+        torch.manual_seed(seed)
+        made.players[0].module.layer = nn.Linear(16, 16).requires_grad_(False)
+        return made
+
+    train(reading(1), tmp_path, stop_at=10)
+    train(reading(1), tmp_path, stop_at=20)
+    with pytest.raises(ValueError, match="begun with other weights that stay as they are"):
+        train(reading(2), tmp_path, stop_at=30)
+
+
+def test_another_shape_and_nothing_left_to_do_are_said(tmp_path, capsys):
+    train(recipe(), tmp_path, stop_at=20)
+    before = (tmp_path / "state.pt").read_bytes()
+    train(recipe(), tmp_path, stop_at=10)
+    assert "is at step 20 already: nothing is left to train" in capsys.readouterr().out
+    wider = recipe()
+    wider.players[0].module.last = nn.Linear(16, 5)
+    with pytest.raises(ValueError, match="another recipe: it differs in last.bias, last.weight"):
+        train(wider, tmp_path)
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_after_a_run_signals_mean_what_they_meant(tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    train(recipe(), tmp_path, stop_at=1)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
 def test_a_failed_run_leaves_no_worker_behind(tmp_path):
     def fails(modules, batch, generator, step):
         raise ArithmeticError("a loss of the test")

@@ -18,6 +18,7 @@ from train.objectives import (
     random_mask,
     spread_codebook,
 )
+from train.recipes import scenes_tokenizer
 from train.scenes.layout import is_held_out
 
 VQ = VQConfig(codebook_size=64, codebook_dim=4, channels=(32, 32), res_blocks=1, z_channels=32, patch=8)
@@ -130,3 +131,19 @@ def test_frechet_distance_of_known_gaussians():
     assert frechet((mean, eye), (mean + 2, eye)) == pytest.approx(12)
     assert frechet((mean, eye), (mean, 4 * eye)) == pytest.approx(3)  # 3 (1 - 2)^2
     assert moments(torch.randn(50, 3))[1].shape == (3, 3)
+
+
+def test_the_bundled_tokenizers_own_shape_is_trained_and_in_any_number_of_processes(tmp_path):
+    """Its decoder is wider than its encoder and paints twice the size; what DDP would wrap is called as one module."""
+    recipe = scenes_tokenizer(steps=8, batch=2)
+    player = recipe.players[0]
+    called = []
+    player.module.register_forward_hook(lambda *_: called.append(1))
+    for step in (0, 7):  # before there are codes, and with them
+        loss, report = player.loss([player.module], recipe.batch_at(step), torch.Generator().manual_seed(step), step)
+        loss.backward()
+        assert torch.isfinite(loss) and report["l1"] > 0
+    assert len(called) == 2
+    assert all(p.grad is not None for p in player.module.model.decoder.upscaler.parameters())
+    recipe.sample(player.module.eval(), tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 1000

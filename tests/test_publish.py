@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from app_fixtures import tiny_model
 from conftest import TINY, make_tiny
 from test_text_encoder import make_t5
 
@@ -162,3 +164,26 @@ def test_a_converted_emigm_becomes_a_folder_on_its_owners_word(parts, capsys):
     draws = TextToImage.load(publish(parts, "class", **options, adopt="yes"))
     assert "on your word it is" in capsys.readouterr().err
     assert draws.images(["crane"], [1], settings=Settings(steps=2))[0].size == (64, 64)
+
+
+def export_of(model: Path, out: Path) -> dict[str, Path]:
+    """The parts of a small text-to-image folder, as runs export them."""
+    shutil.copytree(model / "generator", out / "generator")
+    shutil.copytree(model / "text_encoder", out / "text_encoder")
+    return {"tokenizer": model / "tokenizer", "generator": out}
+
+
+def test_scenes_replace_what_is_there_whole_or_not_at_all(tmp_path):
+    shipped, fresh = tiny_model(tmp_path / "shipped"), export_of(tiny_model(tmp_path / "new"), tmp_path / "run")
+    before = {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()}
+    torch.manual_seed(5)
+    other = VQModel(VQConfig(codebook_size=64, channels=(32,), res_blocks=1, z_channels=32, patch=8))
+    checkpoint.save(tmp_path / "other", other, "vq", other.config.to_dict())
+    with pytest.raises(ValueError, match="was trained with another tokenizer"):
+        main(["scenes", f"tokenizer={tmp_path / 'other'}", f"generator={fresh['generator']}", f"out={shipped}"])
+    assert {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()} == before
+    main(["scenes", *(f"{name}={path}" for name, path in fresh.items()), f"out={shipped}"])
+    assert (shipped / "README.md").read_text().startswith("# Tiny"), "the card stays"
+    assert len(json.loads((shipped / "vocabulary.json").read_text())["objects"]) > 100
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "other", "run", "shipped"]
+    TextToImage.load(shipped)

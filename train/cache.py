@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,7 @@ from train.scenes.sprites import Sprites
 NOTE = "cache.json"
 SHARD = 1024
 CROWDED, PAIRED = 10_000_000, 20_000_000
+OTHERS = "other drawings (sprites=)"
 KINDS = {"scenes": 0, "crowded": CROWDED, "paired": PAIRED}  # the first number of each
 
 
@@ -84,13 +86,18 @@ def write_scenes(
 ) -> None:
     """Fill folder `out` with about `total` scenes from number `first` on, shared among the sizes as training is.
 
-    Raises ValueError when the folder was made by another tokenizer or of another corpus, and when the disk is full:
-    finished shards stay.
+    Raises ValueError when the folder was made by another tokenizer, of another corpus, kind or drawings, and when the
+    disk is full: finished shards stay.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if (out / NOTE).is_file() and note_of(out)["tokenizer"] != made_by:
-        raise ValueError(f"{out} was made with another tokenizer: give another folder, or delete it")
-    (out / NOTE).write_text(json.dumps({"tokenizer": made_by, "corpus": corpus(), "total": total}))
+    told = {"tokenizer": made_by, "corpus": corpus(), "total": total, "first": first, "sprites": sprites.identity()}
+    if (out / NOTE).is_file():
+        before = note_of(out)
+        named = {"tokenizer": "another tokenizer", "first": "another kind of scenes", "sprites": OTHERS}
+        for part, what in named.items():
+            if before.get(part, told[part]) != told[part]:
+                raise ValueError(f"{out} was made with {what}: give another folder, or delete it")
+    write_note(out / NOTE, told)
     counts = {size: max(1, round(total * share / SHARD)) for size, share in SIZES.items()}
     # in the order of their share, so that an unfinished cache has every size and can already be trained on
     shards = sorted(((k / n, size, k) for size, n in counts.items() for k in range(n)), key=lambda s: (s[0], s[1]))
@@ -107,6 +114,24 @@ def write_scenes(
                 latents = tokenizer.latents(pixels.contiguous(memory_format=torch.channels_last))
                 tokens.append(tokenizer.quantize.nearest(latents).flatten(1))
         write_shard({"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)}, path)
+
+
+def write_note(path: Path, told: dict[str, Any]) -> None:
+    """What made a cache, whole or not at all. ValueError when the disk is full."""
+    partial = path.with_suffix(".partial")
+    try:
+        partial.write_text(json.dumps(told))
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ValueError(f"could not write {path}: {error}; what is there is kept: free space, run it again") from None
+
+
+def check_drawings(folders: Iterable[str | Path], sprites: Sprites) -> None:
+    """ValueError where a cache was made from other drawings than these, with which its scenes are drawn anew."""
+    for folder in folders:
+        if note_of(folder).get("sprites", sprites.identity()) != sprites.identity():
+            raise ValueError(f"{folder} was made with {OTHERS}: give the sprites= that it was made with")
 
 
 def write_shard(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

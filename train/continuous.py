@@ -13,7 +13,6 @@ Only one size: eMIGM's positions are learned.
 Axes: B batch, n pictures, N tokens, C channels, h w cells.
 """
 
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -36,7 +35,7 @@ from maskgil.emigm import EMIGM, Blocks
 from maskgil.generator import MaskGIL
 from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_scale
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
-from train.cache import NOTE, SHARD, corpus, note_of, scene_number, write_shard
+from train.cache import NOTE, OTHERS, SHARD, corpus, note_of, scene_number, write_note, write_shard
 from train.data import ScenePixels, SceneTokens, _padded, _pieces
 from train.framework import CodeTrunk, Framework, Method, MethodLoss, generator_for
 from train.likeness import Likeness
@@ -75,6 +74,14 @@ class NamedLatents(nn.Module):
         self.model = model
         self.head = nn.Conv2d(model.config.channels, things + 1, 1) if things else None
 
+    def forward(
+        self, pixels: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B C h w"]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """(pixels again from a sample, mean and deviation of the posterior, logits of names (B, T+1, h, w))."""
+        mean, deviation = (part.float() for part in self.model.posterior(pixels))
+        z = mean + deviation * noise
+        return self.model.reconstruct(z), mean, deviation, None if self.head is None else self.head(z)
+
 
 @dataclass(frozen=True)
 class KLLoss:
@@ -99,20 +106,21 @@ class KLLoss:
     anchor: float = 0.5
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-        model = modules[0].model
+        model = getattr(modules[0], "module", modules[0]).model  # in DDP
         pixels = batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
-        mean, deviation = (part.float() for part in model.posterior(pixels))
-        z = mean + deviation * torch.randn(mean.shape, generator=generator, device=mean.device)
+        shape = (len(pixels), model.config.channels, *model.grid(*pixels.shape[2:]))
+        noise = torch.randn(shape, generator=generator, device=pixels.device)
+        result, mean, deviation, names = modules[0](pixels, noise)
+        result = result.float()
         kl = (0.5 * (mean.square() + deviation.square() - 1) - deviation.log()).mean()
-        result = model.reconstruct(z).float()
         loss, report = self.likeness(result, batch, pixels, modules, model.net.decoder.conv_out.weight, step)
         loss = loss + self.divergence * kl
         if self.naming:
-            names, there = modules[0].head(z).float(), batch["covers"] > 0
+            names, there = names.float(), batch["covers"] > 0
             loss = loss + self.naming * F.cross_entropy(names, batch["covers"])
             report["named"] = (names.argmax(1) == batch["covers"])[there].float().mean().item()
         if self.teacher is not None:
-            far = F.mse_loss(mean, unit_latents(self.teacher, pixels))
+            far = F.mse_loss(mean, unit_latents(self.teacher.to(pixels.device), pixels))
             loss, report["taught"] = loss + self.anchor * far, far.item()
         with torch.no_grad():
             l1 = (result - pixels).abs().mean()
@@ -129,9 +137,9 @@ def unit_latents(teacher: VQModel, pixels: Float[Tensor, "B 3 H W"]) -> Float[Te
 @torch.no_grad()
 def measured_scale(model: LatentModel, batch_at: Callable[[int], dict], batches: int = 16) -> float:
     """1 / the deviation of unscaled latents over many pictures, their posterior's own included."""
-    parts = []
+    parts, device = [], next(model.parameters()).device
     for index in range(batches):
-        mean, deviation = model.posterior(batch_at(index)["pixels"].float().div(127.5).sub(1))
+        mean, deviation = model.posterior(batch_at(index)["pixels"].to(device).float().div(127.5).sub(1))
         parts += [torch.stack([mean.float(), deviation.float()]).flatten(1)]
     mean, deviation = torch.cat(parts, 1)
     return round(float((mean.var() + deviation.square().mean()).rsqrt()), 4)
@@ -170,8 +178,8 @@ def kl_recipe(
     shown = replace(data, seed=99, batch=8)
 
     def sample(average: NamedLatents, path: Path) -> None:
-        pixels = shown(0)["pixels"].float().div(127.5).sub(1)
         model = average.model
+        pixels = shown(0)["pixels"].to(next(model.parameters()).device).float().div(127.5).sub(1)
         picture([pixels, model.decode(model.encode(pixels), model.grid(*pixels.shape[2:]))], path)
 
     def export(average: NamedLatents, folder: Path) -> None:
@@ -206,7 +214,7 @@ def write_latents(
     """
     out.mkdir(parents=True, exist_ok=True)
     note, made_by = out / NOTE, checkpoint.fingerprint(tokenizer.identity())
-    told = {"tokenizer": made_by, "corpus": corpus(), "total": total, "shard": shard}
+    told = {"tokenizer": made_by, "corpus": corpus(), "total": total, "shard": shard, "sprites": sprites.identity()}
     told["latent"] = tokenizer.config.to_dict()
     if codes is not None:
         told["codes"] = checkpoint.fingerprint(codes.identity())
@@ -215,7 +223,9 @@ def write_latents(
         if before.get(part) != told.get(part):
             what = "another tokenizer" if part == "tokenizer" else "other codes, or with none"
             raise ValueError(f"{out} was made with {what}: give another folder, or delete it")
-    note.write_text(json.dumps(told))
+    if before.get("sprites", told["sprites"]) != told["sprites"]:
+        raise ValueError(f"{out} was made with {OTHERS}: give another folder, or delete it")
+    write_note(note, told)
     for number in tqdm(range(max(1, round(total / shard))), desc="encoding scenes", unit_scale=shard, unit="scene"):
         path = out / f"{SIDE}x{SIDE}-{number:04d}.safetensors"
         if path.is_file():

@@ -29,9 +29,9 @@ from tqdm import tqdm
 
 from maskgil import checkpoint
 from maskgil.pipeline import Size
-from train.evaluate import frechet, moments
+from train.evaluate import SIDE, frechet, moments
 from train.samples import draw_samples, generator_config, numbered, parse_size, prompts_for, settings_of
-from train.scenes.reader import Reader
+from train.scenes.reader import Reader, in_scene_size
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -104,11 +104,17 @@ class InceptionFeatures:
 
 
 def reader_features(name: str) -> Extract:
-    """The judge of the scene score as feature extractor; it knows no classes."""
+    """The judge of the scene score as feature extractor; it knows no classes, and pictures in the size of scenes, to
+    which larger ones are brought."""
     reader = checkpoint.load(checkpoint.resolve(name), "reader")
     if not isinstance(reader, Reader):
         raise ValueError(f"{name} is no reader")
-    return lambda pixels: Seen(reader.features(pixels.float().div(127.5).sub(1)))
+
+    def seen(pixels: UInt8[Tensor, "B 3 H W"]) -> Seen:
+        width = pixels.shape[3]
+        return Seen(reader.features(in_scene_size(pixels.float().div(127.5).sub(1), min(width, SIDE))))
+
+    return seen
 
 
 @torch.no_grad()

@@ -109,7 +109,8 @@ class Likeness:
         """(loss, what to log). Leaves ("painted") in the batch what the PatchGAN is to learn from."""
         loss, report = reconstruction(result, pixels, weight), {}
         if self.observer is not None:
-            distance = self.observer.distance(*(F.avg_pool2d(p, self.finer) for p in (result, pixels)))
+            seen = (F.avg_pool2d(p, self.finer) for p in (result, pixels))
+            distance = self.observer.to(result.device).distance(*seen)
             loss, report["looks"] = loss + self.perceptual * distance, distance.item()
         if self.adversarial_from is not None and step >= self.adversarial_from:
             fooling = -modules[1](shifted(result, step)).float().mean()

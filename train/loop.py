@@ -16,7 +16,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from maskgil import checkpoint
 from train.ema import EMA
 from train.memory import check_memory, compiled, recomputed
 from train.optim import OptimConfig, build
@@ -113,18 +114,25 @@ def _generator(seed: int, step: int, rank: int, device: torch.device) -> torch.G
     return torch.Generator(device).manual_seed(mixed)
 
 
-def _stop_signal() -> threading.Event:
-    """Set by SIGTERM or the first Ctrl-C: the step in hand is finished and saved. A second Ctrl-C stops at once."""
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """Set by SIGTERM or the first Ctrl-C: the step in hand is finished and saved. A second Ctrl-C stops at once.
+    Afterwards the signals mean again what they meant before."""
     asked = threading.Event()
-    if threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
 
-        def ask(number: int, frame: object) -> None:
-            asked.set()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-        signal.signal(signal.SIGTERM, ask)
-        signal.signal(signal.SIGINT, ask)
-    return asked
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _agreed(asked: threading.Event, device: torch.device) -> bool:
@@ -144,6 +152,10 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+class Unwritten(ValueError):
+    """The disk took no more. What was saved before is whole, and the same command goes on from it."""
+
+
 def save_whole(payload: Any, path: Path) -> None:
     """torch.save that leaves the old file or the new one, never half of one."""
     partial = path.with_name(path.name + ".partial")
@@ -154,7 +166,7 @@ def save_whole(payload: Any, path: Path) -> None:
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's own writer
         partial.unlink(missing_ok=True)
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise ValueError(f"could not write {path}: {reason}; free space, the last checkpoint is untouched") from None
+        raise Unwritten(f"could not write {path}: {reason}; free space, the last checkpoint is untouched") from None
     os.replace(partial, path)
 
 
@@ -164,7 +176,7 @@ def writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(f"could not write to {out}: {error}; free space, the last checkpoint is untouched") from None
+        raise Unwritten(f"could not write to {out}: {error}; free space, the last checkpoint is untouched") from None
 
 
 def _move(batch: dict, device: torch.device) -> dict:
@@ -185,9 +197,30 @@ def stored(module: nn.Module) -> dict[str, Tensor]:
 def restore(module: nn.Module, like: nn.Module, saved: dict[str, Tensor]) -> None:
     """Load what `stored` gave for `like`, whose shape `module` has."""
     other = (stored(like).keys() - saved.keys()) | (saved.keys() - like.state_dict().keys())
+    own = module.state_dict()
+    other |= {name for name, tensor in saved.items() if name in own and own[name].shape != tensor.shape}
     if other:
         raise ValueError(f"the checkpoint is of another recipe: it differs in {', '.join(sorted(other)[:3])}")
     module.load_state_dict(saved, strict=False)
+
+
+def frozen(modules: Sequence[nn.Module]) -> str:
+    """A fingerprint of the weights that never move, which `stored` leaves where they are."""
+    held = {
+        f"{number}.{name}": parameter.detach()
+        for number, module in enumerate(modules)
+        for name, parameter in module.named_parameters()
+        if not parameter.requires_grad
+    }
+    return checkpoint.fingerprint(held) if held else ""
+
+
+def again(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load what an optimizer has gathered; rates and decays are the recipe's, which may be asked for anew."""
+    asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for group, values in zip(optimizer.param_groups, asked, strict=True):
+        group.update(values)
 
 
 def follow_in_wandb(recipe: Recipe, out: Path) -> None:
@@ -307,7 +340,7 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
     if device.type == "cuda":
         room = torch.cuda.get_device_properties(device).total_memory
         check_memory(recipe.name, raw, world if recipe.shard else 1, room)
-    average = EMA(raw[0], recipe.ema)
+    average, own_frozen = EMA(raw[0], recipe.ema), "" if recipe.shard else frozen(raw)
     if recipe.shard:
         if len(raw) > 1 or recipe.after_step or recipe.players[0].optim.muon_lr:
             raise ValueError(f"{recipe.name} cannot be sharded: that needs one module, AdamW alone and no after_step")
@@ -334,11 +367,16 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
         raise ValueError(f"{out} was begun with shard=yes: go on with it, or give another folder")
     elif (out / "state.pt").is_file():
         state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
+        if state.get("frozen", own_frozen) != own_frozen:
+            raise ValueError(
+                f"{out} was begun with other weights that stay as they are (a text encoder, say) than this command "
+                "names: give another out=, or the weights that it was begun with"
+            )
         for module, saved in zip(raw, state["modules"], strict=True):
             restore(module, module, saved)
         for group, saved in zip(optimizers, state["optimizers"], strict=True):
             for optimizer, values in zip(group, saved, strict=True):
-                optimizer.load_state_dict(values)
+                again(optimizer, values)
         restore(average.model, raw[0], state["average"])
         step, before = state["step"], state.get("world", 1)
         del state
@@ -360,6 +398,7 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
                 {
                     "step": step,
                     "world": world,
+                    "frozen": own_frozen,
                     "modules": [stored(module) for module in raw],
                     "optimizers": [[o.state_dict() for o in group] for group in optimizers],
                     "average": {name: t for name, t in average.model.state_dict().items() if name in keys},
@@ -385,6 +424,9 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
                     writer.add_image("samples", np.asarray(Image.open(sheet).convert("RGB")), step, dataformats="HWC")
 
     stop = min(recipe.steps, stop_at or recipe.steps)
+    if step >= stop and accelerator.is_main_process:
+        print(f"{recipe.name}: {out} is at step {step} already: nothing is left to train")
+    stop = max(step, stop)
     batches = _Batches(recipe.batch_at, step * accumulate, stop * accumulate, rank, world)
     loader = iter(
         DataLoader(
@@ -406,7 +448,8 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
     quiet = not accelerator.is_main_process
     bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, disable=quiet, mininterval=5)
     rows, since, shown, valid = 0, time.monotonic(), {}, None
-    asked_to_stop, stopping = _stop_signal(), False
+    signals, stopping = contextlib.ExitStack(), False
+    asked_to_stop = signals.enter_context(_stop_signal())
     try:
         while step < stop and not stopping:
             micro = [_move(next(loader), device) for _ in range(accumulate)]
@@ -453,6 +496,7 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
         # Its workers end with it. They take no SIGTERM (_quiet), and those that a failure's traceback keeps would be
         # waited for at exit, for ever.
         del loader
+        signals.close()
     bar.close()
     if recipe.export and step >= recipe.steps:
         result = finished()

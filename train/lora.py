@@ -156,8 +156,12 @@ def merge(model: str, adapter: str, out: str) -> None:
     if target.exists():
         raise ValueError(f"{out} is there already: give another folder")
     notes = {k: v for k, v in checkpoint.describe(folder / "generator").items() if k not in ("kind", "config")}
-    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("generator"))
-    checkpoint.save(target / "generator", result, "maskgil", result.config.to_dict(), **notes)
+    try:
+        shutil.copytree(folder, target, ignore=shutil.ignore_patterns("generator"))
+        checkpoint.save(target / "generator", result, "maskgil", result.config.to_dict(), **notes)
+    except (OSError, ValueError) as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise ValueError(f"could not write {out}: {error}; free space and run it again") from None
     print(f"{target}: {model} with {adapter} merged into it")
 
 

@@ -35,7 +35,20 @@ class NamedTokenizer(nn.Module):
     def __init__(self, model: VQModel, things: int):
         super().__init__()
         self.model = model
-        self.head = nn.Conv2d(model.config.channels[-1], things + 1, 1)
+        self.head = nn.Conv2d((model.config.decoder_channels or model.config.channels)[-1], things + 1, 1)
+
+    def forward(
+        self, pixels: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B h w C"] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(pixels again, logits of names (B, T+1, h, w), codebook loss); with `noise`, through latents that are not
+        quantised but a little off."""
+        z = self.model.latents(self.model.shrink(pixels))
+        if noise is None:
+            z, _, extra = quantise_with_gradient(self.model, z)
+        else:
+            z, extra = F.normalize(z + noise, dim=-1), z.new_zeros(())
+        cells = self.model.decoder.understand(self.model.post_quant_conv(z.permute(0, 3, 1, 2)))
+        return self.model.decoder.paint(cells), self.head(cells), extra
 
 
 class TokenizerLoss:
@@ -46,18 +59,15 @@ class TokenizerLoss:
         self.quantise_from, self.naming, self.likeness = quantise_from, naming, likeness or Likeness()
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-        model = modules[0].model
+        model = getattr(modules[0], "module", modules[0]).model  # in DDP
         pixels = batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
-        z = model.latents(model.shrink(pixels))
-        extra = z.new_zeros(())
-        if step >= self.quantise_from:
-            z, _, extra = quantise_with_gradient(model, z)
-        else:
-            z = F.normalize(z + 0.05 * torch.randn(z.shape, generator=generator, device=z.device), dim=-1)
-        cells = model.decoder.understand(model.post_quant_conv(z.permute(0, 3, 1, 2)))
-        names = modules[0].head(cells).float()
+        noise = None
+        if step < self.quantise_from:
+            shape = (len(pixels), *model.grid(*pixels.shape[2:]), model.config.codebook_dim)
+            noise = 0.05 * torch.randn(shape, generator=generator, device=pixels.device)
+        result, names, extra = modules[0](pixels, noise)
+        result, names = result.float(), names.float()
         naming = F.cross_entropy(names, batch["covers"])
-        result = model.decoder.paint(cells).float()
         loss, report = self.likeness(result, batch, pixels, modules, model.decoder.last_layer, step)
         loss = loss + extra + self.naming * naming
         with torch.no_grad():
@@ -71,12 +81,14 @@ class TokenizerLoss:
 def spread_codebook(model: VQModel, latents: Float[Tensor, "n C"], generator: torch.Generator, rounds: int = 8) -> None:
     """Start the codebook as clusters of latents (k-means on the sphere from random ones)."""
     k = model.config.codebook_size
-    centres = latents[torch.randperm(len(latents), generator=generator)[:k]]
+    device = latents.device
+    centres = latents[torch.randperm(len(latents), generator=generator, device=device)[:k]]
     for _ in range(rounds):
         nearest = torch.cat([(part @ centres.T).argmax(1) for part in latents.split(4096)])
         sums = torch.zeros_like(centres).index_add_(0, nearest, latents)
         empty = sums.norm(dim=1) < 1e-6
-        sums[empty] = latents[torch.randint(len(latents), (int(empty.sum()),), generator=generator)]
+        chosen = torch.randint(len(latents), (int(empty.sum()),), generator=generator, device=device)
+        sums[empty] = latents[chosen]
         centres = F.normalize(sums, dim=-1)
     model.quantize.embedding.weight.copy_(centres)
 
@@ -135,9 +147,9 @@ class CodebookCare:
         self.quantise_from, self.more_batches, self.every, self.until = quantise_from, more_batches, every, until
 
     def _latents(self, model: VQModel, step: int, batches: int) -> Tensor:
-        found = []
+        found, device = [], next(model.parameters()).device
         for i in range(batches):
-            pixels = self.more_batches(10_000_000 + step * 64 + i)["pixels"].float().div(127.5).sub(1)
+            pixels = self.more_batches(10_000_000 + step * 64 + i)["pixels"].to(device).float().div(127.5).sub(1)
             with torch.no_grad(), torch.autocast(pixels.device.type, torch.bfloat16):
                 small = model.shrink(pixels).contiguous(memory_format=torch.channels_last)
                 found.append(model.latents(small).flatten(0, 2).float())
@@ -154,9 +166,9 @@ class CodebookCare:
             used = torch.bincount(torch.cat(nearest), minlength=len(codes))
             dead = (used == 0).nonzero().flatten()
             # unused codes go to the latents that the codebook serves worst, at most 5% of it at a time
-            dead = dead[torch.randperm(len(dead), generator=generator)[: len(codes) // 20]]
+            dead = dead[torch.randperm(len(dead), generator=generator, device=dead.device)[: len(codes) // 20]]
             worst = torch.cat(similarity).argsort()[: 4 * len(dead)]
-            chosen = worst[torch.randperm(len(worst), generator=generator)[: len(dead)]]
+            chosen = worst[torch.randperm(len(worst), generator=generator, device=dead.device)[: len(dead)]]
             with torch.no_grad():
                 model.quantize.embedding.weight[dead[: len(chosen)]] = latents[chosen]
 

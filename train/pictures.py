@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 UNIT = 1000  # files that make a unit of a folder
@@ -71,10 +71,13 @@ def source(text: str) -> Source:
     return Classes.open(folder)
 
 
-def opened(data: bytes) -> Image.Image:
-    """RGB pixels of an encoded picture, transparent ones over white. ValueError when it is broken or cut."""
+def opened(data: bytes, upright: bool = True) -> Image.Image:
+    """RGB pixels of an encoded picture, transparent ones over white, turned as its camera noted (`upright`). ValueError
+    when it is broken or cut."""
     try:
         image = Image.open(io.BytesIO(data))
+        if upright:
+            image = ImageOps.exif_transpose(image)
         if image.mode in ("RGBA", "LA", "P"):
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         return image.convert("RGB")
@@ -255,7 +258,8 @@ class Classes:
         for place, path in enumerate(paths):
             kind = next(parent.name for parent in path.parents if parent.name in numbers)
             try:
-                image, along = opened(path.read_bytes()), (place + 1) / len(paths)
+                # as they lie in the file: what ImageNet's statistics and released models were made with
+                image, along = opened(path.read_bytes(), upright=False), (place + 1) / len(paths)
                 yield Picture(f"{kind}/{path.stem}", image, label=numbers[kind], along=along)
             except (ValueError, OSError) as error:
                 report(f"{path}: {error}")

@@ -59,19 +59,18 @@ NOT_COPIED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "onnx", ".git", ".cache")
 
 
 def scenes(tokenizer: str, generator: str, out: str) -> None:
-    target = Path(out)
+    """In place of what is there, once the whole has been opened; the card and other files of that stay."""
     model = checkpoint.load(tokenizer, "vq")
-    checkpoint.save(target / "tokenizer", model, "vq", model.config.to_dict())
     trunk = checkpoint.load(Path(generator) / "generator", "maskgil")
     notes = checkpoint.describe(Path(generator) / "generator")
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
-    checkpoint.save(target / "generator", trunk, "maskgil", trunk.config.to_dict(), **hashes)
-    encoders.load(Path(generator) / "text_encoder").save(target / "text_encoder")
-    partial = target / "vocabulary.json.partial"
-    partial.write_text(json.dumps(vocabulary(model.config.upscale), indent=1) + "\n")
-    os.replace(partial, target / "vocabulary.json")
-    TextToImage.load(target)
-    print(f"{target}: {_megabytes(target):.1f} MB")
+    _belong("tokenizer", tokenizer, model, generator, notes)
+    with _appearing(out, replaces=True) as target:
+        checkpoint.save(target / "tokenizer", model, "vq", model.config.to_dict())
+        checkpoint.save(target / "generator", trunk, "maskgil", trunk.config.to_dict(), **hashes)
+        encoders.load(Path(generator) / "text_encoder").save(target / "text_encoder")
+        (target / "vocabulary.json").write_text(json.dumps(vocabulary(model.config.upscale), indent=1) + "\n")
+        TextToImage.load(target)
 
 
 def emigm(tokenizer: str, generator: str, text_encoder: str, out: str, borrow: str = "") -> None:
@@ -186,16 +185,22 @@ def _sizes(size: str, shape: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _appearing(out: str) -> Iterator[Path]:
-    """A folder to fill, which becomes `out` at the end; after an error nothing is left of it."""
+def _appearing(out: str, replaces: bool = False) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` at the end; after an error nothing is left of it. `replaces`: it takes the
+    place of what is there, whose other files it keeps."""
     target = Path(out)
-    if target.exists():
+    if target.exists() and not replaces:
         raise ValueError(f"{out} is there already: give another folder, or remove it")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.", ignore_cleanup_errors=True) as made:
         filled = Path(made) / target.name
         filled.mkdir()
         yield filled
+        if target.exists():
+            for other in target.iterdir():
+                if not (filled / other.name).exists():
+                    (shutil.copytree if other.is_dir() else shutil.copy2)(other, filled / other.name)
+            os.rename(target, Path(made) / "before")
         os.rename(filled, target)
     print(f"{target}: {_megabytes(target):.1f} MB")
 

@@ -17,7 +17,7 @@ from maskgil.config import PRESETS
 from maskgil.generator import MaskGIL
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from text_encoder.bundled import BundledEncoder, train_vocabulary
-from train.cache import tokenizer_of
+from train.cache import check_drawings, tokenizer_of
 from train.causal import CAUSAL
 from train.data import SceneFacts, ScenePixels, SceneTokens, SceneTruth, TokensAndPixels
 from train.large import Options, large_recipe
@@ -43,7 +43,7 @@ from train.perceptual import Observer, load_observer, observer_loss, save_observ
 from train.scenes.captions import sentences
 from train.scenes.facts import FactReader, facts_loss, kinds
 from train.scenes.reader import Reader, reader_loss, save_reader
-from train.scenes.sprites import things
+from train.scenes.sprites import Sprites, things
 
 
 def picture(rows: list[torch.Tensor], path: Path) -> None:
@@ -80,8 +80,9 @@ def scenes_tokenizer(
 
     def sample(named: NamedTokenizer, path: Path) -> None:
         average = named.model
-        pixels = shown(0)["pixels"].float().div(127.5).sub(1)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        device = next(average.parameters()).device
+        pixels = shown(0)["pixels"].to(device).float().div(127.5).sub(1)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
             result = average.decode(average.encode(pixels), average.grid(*pixels.shape[2:]))
         picture([pixels, result], path)
 
@@ -124,6 +125,7 @@ def scenes_decoder(
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     """
     torch.manual_seed(0)
+    check_drawings((*cache.split(","), *crowd.split(",")), Sprites(sprites))
     model, preset = checkpoint.load(tokenizer, "vq"), VQ_PRESETS["scenes"]
     if fresh:
         encoder, model = model, VQModel(preset)
@@ -137,9 +139,10 @@ def scenes_decoder(
 
     def sample(average: Painter, path: Path) -> None:
         batch = replace(data, folders=(cache,), seed=99, batch=10)(0)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            result = average(batch["tokens"], batch["grid"]).float()
-        picture([batch["pixels"].float().div(127.5).sub(1), result], path)
+        device = average.codebook.device
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+            result = average(batch["tokens"].to(device), batch["grid"]).float()
+        picture([batch["pixels"].float().div(127.5).sub(1), result.cpu()], path)
 
     def export(average: Painter, folder: Path) -> None:
         model.decoder.load_state_dict(average.decoder.state_dict())

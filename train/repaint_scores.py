@@ -1,4 +1,4 @@
-"""What repainting keeps and costs: python -m train.evaluate repaint [model=scenes] [n=20] [steps=8] [masks=4]
+"""What repainting keeps and costs: python -m train.evaluate repaint [model=scenes] [n=20] [steps=8] [masks=1]
         [margin=0.1] [reader=scenes-reader]
 
 Sentences that grow as they would while one speaks: "a cat", "a cat on the beach", "two cats on the beach", "two cats on
@@ -155,6 +155,10 @@ def repaint(
 ) -> None:
     """Print the table, a row at a time."""
     draws = TextToImage.load(model)
+    if draws.continuous:
+        raise ValueError(f"{model} draws vectors, which have no likelihood to doubt them by: it repaints nothing")
+    if n < 1:
+        raise ValueError(f"n is {n}: give the number of sentences, 20 is usual")
     judging = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
     asked = chains(n)
     afresh(draws, asked[0][0][1], 0, Settings(steps=1))  # warms up

@@ -55,7 +55,7 @@ from train.cache import note_of
 from train.continuous import WORDS, method_recipe
 from train.evaluate import KINDS, asked_scenes, drawn, frechet, judge, moments, overall, reconstructed, rendered
 from train.framework import METHODS, CodeTrunk, Method, MethodLoss, generator_for, method
-from train.loop import train
+from train.loop import Unwritten, train
 from train.scenes.sprites import Sprites
 
 Metric = Literal["score", "distance", "seconds", "nfe", "norm"]
@@ -548,7 +548,8 @@ class Bench:
                 parts.append(checkpoint.fingerprint(self.twin(model).state_dict()))
         else:
             home, _, made_by = self.home(arm.model)
-            parts += [made_by, checkpoint.fingerprint(home.text_encoder.identity()), self.train, self.batch]
+            parts += [made_by, checkpoint.fingerprint(home.tokenizer.state_dict())]  # the decoder's share of a score
+            parts += [checkpoint.fingerprint(home.text_encoder.identity()), self.train, self.batch]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
     @staticmethod
@@ -760,6 +761,8 @@ def measure(findings: Iterable[Finding], bench: Bench, seeds: int, results: Path
                 except Missing as missing:
                     yield f"{finding.name}, {arm.name}: waits, since {missing}"
                     continue
+                except Unwritten:  # no arm's failure: with space it goes on where it was
+                    raise
                 except (ArithmeticError, RuntimeError, ValueError) as error:
                     why = (str(error).splitlines() or [""])[0][:200]
                     metrics, told = {}, {"failed": f"{type(error).__name__}: {why}", "code": code()}

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from maskgil import checkpoint
 from maskgil.config import ModelConfig
+from maskgil.emigm import EMIGMConfig
 from maskgil.guidance import Guidance
 from maskgil.hybrid import Prefix, beside
 from maskgil.orders import Order
@@ -71,12 +72,13 @@ def numbered(prompts: Sequence[str]) -> list[Sample]:
     return [Sample(prompt, number, f"{number:06d}.png") for number, prompt in enumerate(prompts)]
 
 
-def generator_config(model: str) -> ModelConfig:
+def generator_config(model: str) -> ModelConfig | EMIGMConfig:
     """What the generator of a text-to-image folder is, without loading it."""
-    return ModelConfig.from_dict(checkpoint.describe(checkpoint.resolve(model) / "generator")["config"])
+    about = checkpoint.describe(checkpoint.resolve(model) / "generator")
+    return (EMIGMConfig if about["kind"] == "emigm" else ModelConfig).from_dict(about["config"])
 
 
-def prompts_for(config: ModelConfig, source: str, n: int) -> list[str]:
+def prompts_for(config: ModelConfig | EMIGMConfig, source: str, n: int) -> list[str]:
     """n prompts from a file (lines of text, or JSON lines with "prompt"), again from its start when it is shorter.
 
     "scenes" are captions of the built-in grammar. A class-driven model needs no source: its classes take turns.

@@ -8,6 +8,7 @@ The font is `NotoColorEmoji.ttf` (Debian: fonts-noto-color-emoji). The folder ha
 """
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -84,6 +85,13 @@ class Sprites:
             )
         self._drawn: dict[tuple, np.ndarray] = {}
         self._font: ImageFont.FreeTypeFont | None = None
+
+    def identity(self) -> str:
+        """Stands for these drawings: the names and lengths of the folder's files, or the font."""
+        if self.folder is None:
+            return "font"
+        files = sorted((path.name, path.stat().st_size) for path in (self.folder / "3d").glob("*.webp"))
+        return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
 
     def _glyph(self, thing: Thing) -> Image.Image:
         if self._font is None:
