@@ -377,7 +377,10 @@ def main(arguments: list[str]) -> None:
         size = size or (256, 256)
         model, twin_name = preset_model(options["preset"], size, device, DTYPES[kind]), "random twin"
     else:
-        model, twin_name = with_twin(TextToImage.load(options["model"], device, DTYPES[kind]))
+        model = TextToImage.load(options["model"], device, DTYPES[kind])
+        if model.continuous:
+            raise ValueError(f"{options['model']} draws vectors: there is no twin of codes to measure it against")
+        model, twin_name = with_twin(model)
         size = model.checked_size(size)
     batches = [int(batch) for batch in options["batches"].split(",")]
     report(model, said, batches, int(options["steps"]), int(options["repeats"]), size, twin_name)
