@@ -74,23 +74,23 @@ def test_the_mask_is_written_in_runs(model: TextToImage, photo: Image.Image):
     assert start.cells == "0-2 12 40-41 95"
 
 
-SIZES = [(128, 128), (96, 96), (160, 96), (96, 160)]  # those of the bundled model
+SIZES = [(256, 256), (192, 192), (320, 192), (192, 320)]  # those of the bundled model, whose cells are 32 px
 
 
 def test_a_picture_goes_on_where_the_model_has_a_size_for_it():
-    ways = {(way.side, way.size): (way.left, way.top) for way in edit.extensions((96, 96), SIZES, 8)}
+    ways = {(way.side, way.size): (way.left, way.top) for way in edit.extensions((192, 192), SIZES, 32)}
     assert ways == {
-        ("around", (128, 128)): (2, 2),
-        ("around", (160, 96)): (4, 0),
-        ("right", (160, 96)): (0, 0),
-        ("left", (160, 96)): (8, 0),
-        ("around", (96, 160)): (0, 4),
-        ("down", (96, 160)): (0, 0),
-        ("up", (96, 160)): (0, 8),
+        ("around", (256, 256)): (1, 1),
+        ("around", (320, 192)): (2, 0),
+        ("right", (320, 192)): (0, 0),
+        ("left", (320, 192)): (4, 0),
+        ("around", (192, 320)): (0, 2),
+        ("down", (192, 320)): (0, 0),
+        ("up", (192, 320)): (0, 4),
     }
-    assert edit.closed((96, 96), edit.extensions((96, 96), SIZES, 8)) == ""
-    assert edit.extensions((128, 128), SIZES, 8) == []
-    assert "nothing that 128 × 128 pixels fit into" in edit.closed((128, 128), [])
+    assert edit.closed((192, 192), edit.extensions((192, 192), SIZES, 32)) == ""
+    assert edit.extensions((256, 256), SIZES, 32) == []
+    assert "nothing that 256 × 256 pixels fit into" in edit.closed((256, 256), [])
     wider = edit.extensions((64, 64), [(64, 64), (96, 64)], 8)
     assert {way.side for way in wider} == {"left", "right", "around"}
     assert edit.closed((64, 64), wider) == "Not up or down: the model draws nothing higher that is 64 pixels wide."

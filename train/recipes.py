@@ -65,7 +65,8 @@ def scenes_tokenizer(
     sprites: str | None = None, steps: int = 6000, batch: int = 16, lr: float = 1e-3, init: str | None = None,
     observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None, adversarial: float = 0.5,
 ) -> Recipe:  # fmt: skip
-    """The bundled VQ tokenizer: 16 px a token, 4,096 codes. `init`: a model folder to go on from.
+    """The bundled VQ tokenizer: 32 px a token, of which the encoder reads 16, and 4,096 codes. `init`: a model folder
+    to go on from.
 
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     """
