@@ -367,13 +367,13 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
         raise ValueError(f"{out} was begun with shard=yes: go on with it, or give another folder")
     elif (out / "state.pt").is_file():
         state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
+        for module, saved in zip(raw, state["modules"], strict=True):
+            restore(module, module, saved)
         if state.get("frozen", own_frozen) != own_frozen:
             raise ValueError(
                 f"{out} was begun with other weights that stay as they are (a text encoder, say) than this command "
                 "names: give another out=, or the weights that it was begun with"
             )
-        for module, saved in zip(raw, state["modules"], strict=True):
-            restore(module, module, saved)
         for group, saved in zip(optimizers, state["optimizers"], strict=True):
             for optimizer, values in zip(group, saved, strict=True):
                 again(optimizer, values)
