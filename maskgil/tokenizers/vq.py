@@ -199,62 +199,60 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class Refiner(nn.Module):
-    """A correction of decoded pixels, REFINED px at a time: convolutions there see over the seams of larger patches.
+class Correction(nn.Module):
+    """Pixels to add, REFINED px at a time, by convolutions. A new one adds nothing, so that it may be put behind a
+    decoder that is trained already."""
 
-    It reads the pixels and the decoder's last features. A new one corrects nothing, so that it may be put behind a
-    decoder that is trained already.
-    """
-
-    def __init__(self, features: int, patch: int, channels: int, blocks: int):
+    def __init__(self, inputs: int, channels: int, blocks: int):
         super().__init__()
-        self.spread = patch // REFINED
-        self.context = nn.Conv2d(features, CONTEXT * self.spread**2, 1)
-        self.conv_in = nn.Conv2d(3 * REFINED**2 + CONTEXT, channels, 3, padding=1)
+        self.conv_in = nn.Conv2d(inputs, channels, 3, padding=1)
         self.res = nn.ModuleList(ResnetBlock(channels, channels) for _ in range(blocks))
         self.norm_out = _norm(channels)
         self.conv_out = nn.Conv2d(channels, 3 * REFINED**2, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
+
+    def correction(self, x: Float[Tensor, "B I h w"]) -> tuple[Float[Tensor, "B 3 _ _"], Float[Tensor, "B D h w"]]:
+        """(pixels to add, the features that they were read off)."""
+        x = self.conv_in(x)
+        for block in self.res:
+            x = block(x)
+        x = F.silu(self.norm_out(x))
+        return F.pixel_shuffle(self.conv_out(x), REFINED), x
+
+
+class Refiner(Correction):
+    """A correction of decoded pixels: convolutions of REFINED px see over the seams of larger patches. It reads the
+    pixels and the decoder's last features."""
+
+    def __init__(self, features: int, patch: int, channels: int, blocks: int):
+        super().__init__(3 * REFINED**2 + CONTEXT, channels, blocks)
+        self.spread = patch // REFINED
+        self.context = nn.Conv2d(features, CONTEXT * self.spread**2, 1)
 
     def forward(
         self, pixels: Float[Tensor, "B 3 H W"], features: Float[Tensor, "B C h w"]
     ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B D _ _"]]:
         """(corrected pixels, the features that the correction was read off)."""
         context = F.pixel_shuffle(self.context(features), self.spread)
-        x = self.conv_in(torch.cat([F.pixel_unshuffle(pixels, REFINED), context], dim=1))
-        for block in self.res:
-            x = block(x)
-        x = F.silu(self.norm_out(x))
-        return pixels + F.pixel_shuffle(self.conv_out(x), REFINED), x
+        added, x = self.correction(torch.cat([F.pixel_unshuffle(pixels, REFINED), context], dim=1))
+        return pixels + added, x
 
 
-class Upscaler(nn.Module):
-    """Pictures of UPSCALE times the size: an interpolation, corrected REFINED px at a time by sub-pixel convolution
-    (ESPCN, Shi et al. 2016).
-
-    It reads the pixels and the refiner's features. A new one interpolates.
-    """
+class Upscaler(Correction):
+    """Pictures of UPSCALE times the size: an interpolation, and its correction by sub-pixel convolution (ESPCN, Shi et
+    al. 2016). It reads the pixels and the refiner's features."""
 
     def __init__(self, features: int, channels: int, blocks: int):
-        super().__init__()
+        super().__init__(3 * (REFINED // UPSCALE) ** 2 + CONTEXT, channels, blocks)
         self.context = nn.Conv2d(features, CONTEXT * UPSCALE**2, 1)
-        self.conv_in = nn.Conv2d(3 * (REFINED // UPSCALE) ** 2 + CONTEXT, channels, 3, padding=1)
-        self.res = nn.ModuleList(ResnetBlock(channels, channels) for _ in range(blocks))
-        self.norm_out = _norm(channels)
-        self.conv_out = nn.Conv2d(channels, 3 * REFINED**2, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
 
     def forward(
         self, pixels: Float[Tensor, "B 3 H W"], features: Float[Tensor, "B D _ _"]
     ) -> Float[Tensor, "B 3 _ _"]:
         context = F.pixel_shuffle(self.context(features), UPSCALE)
-        x = self.conv_in(torch.cat([F.pixel_unshuffle(pixels, REFINED // UPSCALE), context], dim=1))
-        for block in self.res:
-            x = block(x)
-        coarse = F.interpolate(pixels, scale_factor=UPSCALE, mode="bilinear", align_corners=False)
-        return coarse + F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), REFINED)
+        added, _ = self.correction(torch.cat([F.pixel_unshuffle(pixels, REFINED // UPSCALE), context], dim=1))
+        return F.interpolate(pixels, scale_factor=UPSCALE, mode="bilinear", align_corners=False) + added
 
 
 class Decoder(nn.Module):
