@@ -72,12 +72,10 @@ def _finished(job: Job) -> None:
     if job.note:
         st.warning(f"Not kept in the gallery: {job.note}")
     with st.container(horizontal=True, vertical_alignment="center"):
-        notes = st.session_state.get("notes", True)
+        data = _file(job.id, st.session_state.get("notes", True), job)
         if request.n == 1:
-            data = _file(job.id, notes, job)
             st.download_button("Download", data, f"{slug(request.prompt)}.png", "image/png", icon=":material/download:")
         else:
-            data = _file(job.id, notes, job)
             name = f"{slug(request.prompt)}.zip"
             st.download_button("Download all", data, name, "application/zip", icon=":material/download:")
         st.toggle("with its settings inside", value=True, key="notes", help="Prompt, seed and settings, in the PNG.")
