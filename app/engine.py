@@ -404,7 +404,7 @@ class Engine:
         if start is not None:
             job.rounded = start.scaled
         elif asked not in (None, request.size):
-            job.rounded = "{}x{} is drawn as {}x{}, a size of this model".format(*asked, *request.size)
+            job.rounded = "{}x{} is drawn as {}x{}, the nearest size of this model".format(*asked, *request.size)
         with self._lock:
             if self._closed:
                 raise ValueError("the engine is shut down: start the program again")

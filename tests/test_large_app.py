@@ -51,7 +51,7 @@ def test_a_bucket_is_drawn_as_it_is_and_another_size_as_the_nearest_which_is_sai
     assert image.size == wish.size == (192, 64) and "nearest" not in capsys.readouterr().err
     image, wish = drawn("a cat", "--model", "wide", "--size", "190x60")
     said = [line for line in capsys.readouterr().err.splitlines() if "nearest" in line]
-    assert said == ["190x60 is drawn as 192x64, a size of this model"]
+    assert said == ["190x60 is drawn as 192x64, the nearest size of this model"]
     assert image.size == wish.size == (192, 64), "what was drawn, not what was asked for"
     image, _ = drawn("a cat", "--model", "wide", "--size", "60x70")
     assert image.size == (64, 64), "of the class of that area"
@@ -78,7 +78,7 @@ def test_the_engine_tells_every_caller_what_became_of_a_size():
     try:
         job = engine.submit(Request("a cat", 1, "wide", size=(190, 60), steps=1))
         assert job.wait(60) and job.request.size == (192, 64) == job.pictures()[0].size
-        assert job.rounded == "190x60 is drawn as 192x64, a size of this model"
+        assert job.rounded == "190x60 is drawn as 192x64, the nearest size of this model"
         assert not engine.submit(Request("a cat", 1, "wide", size=(192, 64), steps=1)).rounded
         assert not engine.submit(Request("a cat", 1, "wide", steps=1)).rounded
     finally:
