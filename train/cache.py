@@ -110,9 +110,8 @@ def write_scenes(
         for start in range(0, SHARD, 32):
             drawn = [render(*_ordered(scene_number(n, width, height), sprites)) for n in numbers[start : start + 32]]
             pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # a scene's size is that of the encoder
-                latents = tokenizer.latents(pixels.contiguous(memory_format=torch.channels_last))
-                tokens.append(tokenizer.quantize.nearest(latents).flatten(1))
+            with torch.autocast("cpu", torch.bfloat16):  # a scene's size is that of the encoder
+                tokens.append(tokenizer.tokens(pixels.contiguous(memory_format=torch.channels_last)))
         write_shard({"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)}, path)
 
 

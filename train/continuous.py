@@ -242,7 +242,7 @@ def write_latents(
             with torch.autocast("cpu", torch.bfloat16):
                 mean, deviation = tokenizer.moments(pixels)
                 if codes is not None:
-                    indices.append(codes.quantize.nearest(codes.latents(pixels)).flatten(1).short())
+                    indices.append(codes.tokens(pixels).short())
             means.append(mean)
             deviations.append(deviation)
         mean, deviation = torch.cat(means), torch.cat(deviations)

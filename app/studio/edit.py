@@ -52,11 +52,12 @@ def page() -> None:
     st.title("Paint over it.", anchor=False)
     left, right = st.columns(2, gap="large")
     with left:
-        if PICTURE in state:
-            brush(model)
-        bring()
         loaded = session.loaded(model)
-        wish.settings(loaded, size=_image(loaded).size if PICTURE in state else None)
+        image = _image(loaded) if PICTURE in state else None
+        if image is not None:
+            brush(model, image)
+        bring()
+        wish.settings(loaded, size=image and image.size)
     with right:
         job = session.job(EASEL)
         if complaint := state.get(COMPLAINT):
@@ -77,10 +78,9 @@ def take(image: Image.Image, prompt: str = "") -> None:
     session.clear(EASEL)
 
 
-def brush(model: Model) -> None:
+def brush(model: Model, image: Image.Image) -> None:
     """The picture with its cells, what to draw there, and what can be done."""
     loaded = session.loaded(model)
-    image = _image(loaded)
     rows, columns = loaded.model.grid(image.size)
     data = {"image": picture.uri(image), "rows": rows, "columns": columns}
     component("brush")(key=_brush(rows, columns), data=data, on_cells_change=lambda: None)

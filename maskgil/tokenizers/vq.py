@@ -371,7 +371,12 @@ class VQModel(nn.Module):
     def encode(self, pixels: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B N"]:
         """Tokens of pixels in [-1, 1]; sides are multiples of `config.downsample`."""
         self.grid(*pixels.shape[2:])
-        return self.quantize.nearest(self.latents(self.shrink(pixels))).flatten(1)
+        return self.tokens(self.shrink(pixels))
+
+    @torch.no_grad()
+    def tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B N"]:
+        """Tokens of what the encoder reads (`shrink`)."""
+        return self.quantize.nearest(self.latents(pixels)).flatten(1)
 
     @torch.no_grad()
     def decode(self, tokens: Int[Tensor, "B N"], grid: tuple[int, int]) -> Float[Tensor, "B 3 H W"]:
