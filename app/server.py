@@ -111,6 +111,7 @@ def serve(address: str, port: int) -> int:
             # Streamlit would walk every object in memory after each run of a page, in every one of its looks at a job:
             # 0.3 s with the models loaded, in which nothing else runs. Python collects by itself when it must.
             "runner.postScriptGC": False,
+            "global.disableWidgetStateDuplicationWarning": True,  # both are wanted: see app/studio/memory.py
         }
     )
     return 0

@@ -231,51 +231,94 @@ def test_the_twin_begins_a_picture(visit: Callable):
     assert request is not None and (request.mode, request.ar_tokens) == ("hybrid", 32)
 
 
-def test_a_choice_outlives_an_older_answer_and_the_room(browser, studio: Studio):
-    """The page hears late what its first choice led to, when the second is made already: it must not undo it."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page, sockets, held, late = context.new_page(), [], [], False
-    page.set_default_timeout(SECONDS * 1000)
+class SlowPage:
+    """A page that hears what the server says when we let it."""
 
-    def connect(down) -> None:
-        sockets.append(down)
-        down.connect_to_server().on_message(lambda message: held.append(message) if late else down.send(message))
+    def __init__(self, browser):
+        self.context = browser.new_context(viewport={"width": 1280, "height": 900})
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(SECONDS * 1000)
+        self.page.route_web_socket(re.compile("/_stcore/stream"), self._connect)
+        self.held: list[bytes] = []
+        self.late = False
+        self.late_from: Callable[[ForwardMsg], bool] = lambda message: False  # the last message that comes at once
 
-    def let_through(number: int) -> None:
+    def _connect(self, down) -> None:
+        self._down = down
+        down.connect_to_server().on_message(self._hear)
+
+    def _hear(self, message: bytes) -> None:
+        if self.late:
+            self.held.append(message)
+        else:
+            self._down.send(message)
+            self.late = self.late_from(ForwardMsg.FromString(message))
+
+    def let_through(self, number: int) -> None:
         for _ in range(number):
-            sockets[0].send(held.pop(0))
+            self._down.send(self.held.pop(0))
 
-    def answered(runs: int) -> int:
+    def catch_up(self) -> None:
+        self.late, self.late_from = False, lambda message: False
+        self.let_through(len(self.held))
+
+    def answered(self, runs: int) -> int:
         """How many messages are held when so many runs have come to their end."""
         ends = 0
         while ends < runs:
-            page.wait_for_timeout(100)
-            ends = sum(ForwardMsg.FromString(message).WhichOneof("type") == "script_finished" for message in held)
-        return len(held)
+            self.page.wait_for_timeout(100)
+            ends = sum(ForwardMsg.FromString(message).WhichOneof("type") == "script_finished" for message in self.held)
+        return len(self.held)
 
-    page.route_web_socket(re.compile("/_stcore/stream"), connect)
+
+@pytest.fixture
+def slow(browser) -> Iterator[SlowPage]:
+    slow = SlowPage(browser)
+    yield slow
+    slow.context.close()
+
+
+def test_a_choice_outlives_an_older_answer_and_the_room(slow: SlowPage, studio: Studio):
+    """The page hears late what its first choice led to, when the second is made already: it must not undo it."""
+    page = slow.page
     page.goto(studio.url)
     page.locator("[data-test-script-state=notRunning]").wait_for()
     page.get_by_text("64 × 64, 8 steps, 1 picture").click()
     page.get_by_label("Size").click()
-    late = True
+    slow.late = True
     page.get_by_role("option", name="192 × 192 square", exact=True).click()
-    first = answered(1)
+    first = slow.answered(1)
     page.get_by_label("Pictures").click()
     page.get_by_role("option", name="4", exact=True).click()
-    answered(2)
-    let_through(first)
+    slow.answered(2)
+    slow.let_through(first)
     page.get_by_text("192 × 192, 8 steps, 1 picture").wait_for()
     page.get_by_role("slider", name="Steps").focus()
     page.keyboard.press("End")
-    answered(2)
-    late = False
-    let_through(len(held))
+    slow.answered(2)
+    slow.catch_up()
     page.get_by_text("192 × 192, 64 steps, 4 pictures").wait_for()
     page.get_by_role("link", name="Edit").click()
     page.get_by_text("192 × 192, 64 steps, 4 pictures").click()
     page.get_by_role("slider", name="Steps").and_(page.locator("[aria-valuetext='64']")).wait_for()
-    context.close()
+
+
+def test_settings_that_a_page_hears_of_twice_at_once_are_as_they_were(slow: SlowPage, studio: Studio):
+    """Who presses Enter before the first run has reached the page sees the settings of the second run alone."""
+    page = slow.page
+    slow.late_from = lambda message: message.delta.new_element.button.label == "Draw"
+    page.goto(studio.url)
+    draw(page, SENTENCE)
+    slow.answered(2)
+    slow.catch_up()
+    picture(page, SENTENCE)
+    page.get_by_text("64 × 64, 8 steps, 1 picture").wait_for()
+    draw(page, "a red apple")
+    picture(page, "a red apple")
+    request = download(page)[1]
+    usual = Request("a red apple", seed=0)
+    for name in ("steps", "guidance", "mode", "temperature", "interval", "order", "sampler", "revisions", "n"):
+        assert getattr(request, name) == getattr(usual, name)
 
 
 def test_stop_in_the_middle(visit: Callable):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQ_PRESETS, VQConfig, VQModel
-from train.cache import write_scenes
+from train.cache import NOTE, corpus, write_note, write_scenes
 from train.data import TokensAndPixels
 from train.recipes import scenes_decoder
 from train.scenes.sprites import Sprites
@@ -101,7 +101,8 @@ def test_a_decoder_that_goes_on_paints_twice_as_large_and_at_first_interpolates(
     plain = VQModel(COARSE).eval()
     checkpoint.save(tmp_path, plain, "vq", plain.config.to_dict())
     plain = checkpoint.load(tmp_path, "vq").eval()  # what halves of the bits leave of it
-    recipe = scenes_decoder(str(tmp_path))
+    write_note(tmp_path / NOTE, {"corpus": corpus()})  # of scenes, none of which is drawn here
+    recipe = scenes_decoder(str(tmp_path), str(tmp_path), str(tmp_path))
     painter = recipe.players[0].module.eval()
     tokens = torch.randint(64, (2, 6))
     with torch.no_grad():
@@ -114,7 +115,7 @@ def test_a_decoder_that_goes_on_paints_twice_as_large_and_at_first_interpolates(
     finer = checkpoint.load(tmp_path / "export", "vq").eval()
     assert not torch.allclose(finer.decode(tokens, (2, 3)), wanted.clamp(-1, 1), atol=0.01)
     assert finer.identity().keys() == plain.identity().keys()
-    again = scenes_decoder(str(tmp_path / "export")).players[0].module
+    again = scenes_decoder(str(tmp_path / "export"), str(tmp_path), str(tmp_path)).players[0].module
     assert torch.equal(again.decoder.last_layer, finer.decoder.last_layer)
 
     assert (plain.config.downsample, finer.config.downsample, finer.config.encoded) == (8, 16, 8)

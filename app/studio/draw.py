@@ -39,6 +39,7 @@ def ask(model: Model) -> None:
     with st.form("ask", border=False, enter_to_submit=True), st.container(horizontal=True):
         st.text_input(
             "Prompt",
+            st.session_state[wish.key("prompt")],
             key=wish.shown("prompt"),
             placeholder=examples[0] if examples else "a class: its number or name" if model.classes else DEFAULT,
             max_chars=MAX_PROMPT,

@@ -88,8 +88,8 @@ def brush(model: Model, image: Image.Image) -> None:
         st.caption(f"Scaled from {_measures(brought)} to {_measures(image.size)}, which this model draws.")
     with st.form("edit", border=False, enter_to_submit=True), st.container(horizontal=True):
         st.text_input(
-            "What should be there", key=memory.widget(WORDS), max_chars=MAX_PROMPT, label_visibility="collapsed",
-            placeholder="what the whole picture shows then",
+            "What should be there", st.session_state[WORDS], key=memory.widget(WORDS), max_chars=MAX_PROMPT,
+            label_visibility="collapsed", placeholder="what the whole picture shows then",
         )  # fmt: skip
         paint = {"on_click": _begin, "args": (model, _brushed)}
         st.form_submit_button("Paint", type="primary", icon=":material/brush:", **paint)
@@ -102,7 +102,8 @@ def brush(model: Model, image: Image.Image) -> None:
         )
     extend(model, image)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.slider("or change this share of all", 0.1, 0.9, step=0.1, key=memory.widget(SHARE), width=220)
+        share = st.session_state[SHARE]
+        st.slider("or change this share of all", 0.1, 0.9, share, 0.1, key=memory.widget(SHARE), width=220)
         st.button("Vary", icon=":material/shuffle:", on_click=_begin, args=(model, _varied))
 
 
@@ -115,12 +116,17 @@ def extend(model: Model, image: Image.Image) -> None:
         if state.get(SIDE) not in sides:
             state[SIDE] = sides[0]
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            st.segmented_control("Extend it", sides, key=SIDE, format_func=ARROWS.get, required=True, wrap=True)
+            st.segmented_control(
+                "Extend it", sides, default=state[SIDE], key=SIDE, format_func=ARROWS.get, required=True, wrap=True
+            )
             rooms = [way.size for way in ways if way.side == state[SIDE]]
             if state.get(ROOM) not in rooms:
                 state[ROOM] = rooms[0]
             if len(rooms) > 1:
-                st.selectbox("to", rooms, key=ROOM, format_func=_measures, width=130, label_visibility="collapsed")
+                st.selectbox(
+                    "to", rooms, rooms.index(state[ROOM]), key=ROOM, format_func=_measures, width=130,
+                    label_visibility="collapsed",
+                )  # fmt: skip
             label = f"Extend to {_measures(state[ROOM])}"
             st.button(label, key="extend", icon=":material/aspect_ratio:", on_click=_begin, args=(model, _extended))
     if reason := edit.closed(image.size, ways):

@@ -3,6 +3,9 @@
 Whatever the program writes under a widget's key is imposed on the widget, also on what the visitor did since that run
 began; with the next click the older value comes back, and the newer choice is lost. So a value is imposed only on a
 widget that was not there when the last run ended, which knows nothing yet.
+
+A run that ended may not have reached the browser when the next one begins, and then the browser sees the widget for the
+first time as that next run has it. So every widget is given its value as its default, too, from which it starts.
 """
 
 from typing import Any

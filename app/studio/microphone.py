@@ -35,5 +35,6 @@ def show(model: Model) -> None:
     component("microphone")(key="microphone", data=settings)
     wish.settings(loaded, several=False)  # what is said is one picture, which goes on
     st.select_slider(
-        "A sentence ends after", list(PAUSES), key=memory.widget("pause"), format_func=PAUSES.get, width=280
-    )
+        "A sentence ends after", list(PAUSES), state["pause"], key=memory.widget("pause"), format_func=PAUSES.get,
+        width=280,
+    )  # fmt: skip

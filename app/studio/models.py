@@ -58,7 +58,7 @@ def card(model: catalogue.Model, chosen: bool, loaded: bool) -> None:
             st.caption(f":material/block: Cannot run: {reason}.")
         with st.container(horizontal=True, vertical_alignment="center"):
             st.segmented_control(
-                "Precision", list(PRECISIONS), key=wanted, format_func=PRECISIONS.get, required=True,
+                "Precision", list(PRECISIONS), default=dtype, key=wanted, format_func=PRECISIONS.get, required=True,
                 label_visibility="collapsed", on_change=_load if loaded else None, args=(name,) if loaded else None,
             )  # fmt: skip
             st.button(

@@ -50,7 +50,7 @@ def mend(model: Model) -> None:
     if st.session_state[TRANSCRIPT] is None:
         return
     with st.form("mend", border=False, enter_to_submit=True):
-        st.text_input("I heard", key=memory.widget(TRANSCRIPT), max_chars=MAX_PROMPT)
+        st.text_input("I heard", st.session_state[TRANSCRIPT], key=memory.widget(TRANSCRIPT), max_chars=MAX_PROMPT)
         st.form_submit_button("Draw again", icon=":material/brush:", on_click=_draw, args=(model.name,))
 
 

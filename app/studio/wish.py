@@ -143,46 +143,61 @@ def _summary(tokens: int, several: bool, size: tuple[int, int] | None) -> str:
 
 def _widgets(loaded: Loaded, tokens: int, several: bool, sized: bool) -> None:
     """Ranges and choices stretch to a value that was filled in from a picture."""
-    sizes = loaded.sizes
-    now = {name: st.session_state[key(name)] for name in DEFAULTS}
+    sizes, state = loaded.sizes, st.session_state
+    now = {name: state[key(name)] for name in (*DEFAULTS, "size", "seed")}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if sized:
-            st.selectbox("Size", sizes, key=shown("size", sizes), format_func=_size_name, width=170)
+            st.selectbox(
+                "Size", sizes, sizes.index(now["size"]), key=shown("size", sizes), format_func=_size_name, width=170
+            )
         if several:
             numbers = sorted({*PICTURES, now["n"]})
-            st.selectbox("Pictures", numbers, key=shown("n", numbers), width=100)
+            st.selectbox("Pictures", numbers, numbers.index(now["n"]), key=shown("n", numbers), width=100)
     if loaded.model.has_twin:
         st.segmented_control(
-            "Drawn by", list(MODES), key=shown("mode"), format_func=MODES.get, required=True, help=HELP["mode"]
-        )
+            "Drawn by", list(MODES), default=now["mode"], key=shown("mode"), format_func=MODES.get, required=True,
+            help=HELP["mode"],
+        )  # fmt: skip
     else:
         st.caption("Drawn by MaskGIL: this model has no autoregressive twin, which could begin the picture.")
     alone = now["mode"] == "ar"  # the twin, which takes a step for each token, in their order
     if now["mode"] == "hybrid":
-        st.slider("Tokens by the twin", 0, tokens, key=shown("ar_tokens", tokens), help=HELP["ar_tokens"])
+        st.slider(
+            "Tokens by the twin", 0, tokens, now["ar_tokens"], key=shown("ar_tokens", tokens), help=HELP["ar_tokens"]
+        )
     steps = sorted({*STEPS, now["steps"]})
     st.select_slider(
-        "Steps", steps, key=shown("steps", steps), format_func=lambda n: STEPS.get(n, str(n)), help=HELP["steps"],
-        disabled=alone,
+        "Steps", steps, now["steps"], key=shown("steps", steps), format_func=lambda n: STEPS.get(n, str(n)),
+        help=HELP["steps"], disabled=alone,
     )  # fmt: skip
     most = max(4, now["revisions"])
     never = alone or loaded.model.continuous
-    st.slider("Revisions", 0, most, key=shown("revisions", most), help=HELP["revisions"], disabled=never)
-    low, high = min(1.0, now["guidance"]), max(10.0, now["guidance"])
-    st.slider("Guidance", low, high, step=0.5, key=shown("guidance", low, high), help=HELP["guidance"])
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.number_input("Seed", 0, MAX_SEED, step=1, key=shown("seed"), help=HELP["seed"], width=190)
-        st.toggle("a new one each time", key=memory.widget(NEW_SEED))
-    st.text_input("Without", key=shown("negative"), max_chars=MAX_PROMPT, help=HELP["negative"])
     st.slider(
-        "Guide from ... to ...", 0.0, 1.0, step=0.05, key=shown("interval"), help=HELP["interval"], disabled=alone
+        "Revisions", 0, most, now["revisions"], key=shown("revisions", most), help=HELP["revisions"], disabled=never
     )
+    low, high = min(1.0, now["guidance"]), max(10.0, now["guidance"])
+    st.slider("Guidance", low, high, now["guidance"], 0.5, key=shown("guidance", low, high), help=HELP["guidance"])
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.number_input("Seed", 0, MAX_SEED, now["seed"], 1, key=shown("seed"), help=HELP["seed"], width=190)
+        st.toggle("a new one each time", state[NEW_SEED], key=memory.widget(NEW_SEED))
+    st.text_input("Without", now["negative"], key=shown("negative"), max_chars=MAX_PROMPT, help=HELP["negative"])
+    st.slider(
+        "Guide from ... to ...", 0.0, 1.0, now["interval"], 0.05, key=shown("interval"), help=HELP["interval"],
+        disabled=alone,
+    )  # fmt: skip
     hottest = max(2.0, now["temperature"])
-    st.slider("Temperature", 0.0, hottest, step=0.05, key=shown("temperature", hottest), help=HELP["temperature"])
-    st.selectbox("Order", ORDERS, key=shown("order"), help=HELP["order"], disabled=alone)
+    st.slider(
+        "Temperature", 0.0, hottest, now["temperature"], 0.05, key=shown("temperature", hottest),
+        help=HELP["temperature"],
+    )  # fmt: skip
     st.selectbox(
-        "Sampler", list(SAMPLERS), key=shown("sampler"), help=HELP["sampler"], disabled=alone, on_change=_take_sampler
+        "Order", ORDERS, ORDERS.index(now["order"]), key=shown("order"), help=HELP["order"], disabled=alone
     )
+    samplers = list(SAMPLERS)
+    st.selectbox(
+        "Sampler", samplers, samplers.index(now["sampler"]), key=shown("sampler"), help=HELP["sampler"],
+        disabled=alone, on_change=_take_sampler,
+    )  # fmt: skip
 
 
 def _take_sampler() -> None:
