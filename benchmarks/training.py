@@ -4,8 +4,9 @@ Prints step time, pictures a second, model FLOP utilisation and peak memory of t
 of 256 x 256 px (256 image tokens, 120 text tokens), and the machine. Many GPUs: start it with torchrun.
 Options: size=256 shard=no recompute=no compile=no rank=0 (LoRA of that rank). `models=tiny` checks that it works.
 
-MFU counts what the model needs, 6 FLOP a weight and token plus attention, not what recomputation adds; its whole is
-the chip's dense bfloat16 rate by its data sheet, or, for an unknown chip, a large matrix multiplication measured here.
+MFU counts what the model needs, 6 FLOP a weight and token (4 where LoRA leaves the weights as they are) plus attention,
+not what recomputation adds; its whole is the chip's dense bfloat16 rate by its data sheet, or, for an unknown chip, a
+large matrix multiplication measured here.
 """
 
 import platform
@@ -55,13 +56,14 @@ class MadeUp:
         }
 
 
-def step_flops(config: ModelConfig, pictures: int, tokens: int) -> float:
-    """FLOPs of forward and backward: 6 a weight and token that meet, and 12 D S^2 a layer for attention."""
+def step_flops(config: ModelConfig, pictures: int, tokens: int, frozen: bool = False) -> float:
+    """FLOPs of forward and backward: 6 a weight and token that meet, and 12 D S^2 a layer for attention. `frozen`: 4,
+    since a weight that stays needs no gradient of its own; what adapters of a low rank add is not counted."""
     length = tokens + config.text_length
     blocks = config.layers * (4 * config.dim**2 + 3 * config.dim * config.hidden)
     head = config.codebook_size * config.dim
     caption = config.dim * (config.text_dim + config.dim)
-    weights = 6 * (blocks * length + head * tokens + caption * config.text_length)
+    weights = (4 if frozen else 6) * (blocks * length + head * tokens + caption * config.text_length)
     return pictures * (weights + 12 * config.layers * config.dim * length**2)
 
 
@@ -134,7 +136,7 @@ def measure(name: str, batch: int, size: int, steps: int, rank: int, **options: 
         peak = torch.cuda.max_memory_allocated()
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    used = step_flops(config, batch, grid[0] * grid[1]) / seconds / rate
+    used = step_flops(config, batch, grid[0] * grid[1], frozen=rank > 0) / seconds / rate
     what = ", ".join([key for key, value in options.items() if value] + ([f"LoRA rank {rank}"] if rank else []))
     return (
         f"{name} at {size} px{f' ({what})' if what else ''}: {seconds * 1e3:.0f} ms a step of {batch}, "

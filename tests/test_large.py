@@ -316,3 +316,5 @@ def test_the_benchmark_prints_a_line(capsys):
         weights = [p for n, p in MaskGIL(training.TEXT).named_parameters() if "layers" in n and p.ndim == 2]
     least = 6 * 376 * sum(p.numel() for p in weights)  # each meets 256 image and 120 text tokens
     assert least < training.step_flops(training.TEXT, 1, 256) < 1.2 * least
+    adapting = training.step_flops(training.TEXT, 1, 256, frozen=True)
+    assert 4 / 6 * least < adapting < 4 / 6 * 1.2 * least

@@ -39,7 +39,7 @@ from train.cache import NOTE, OTHERS, SHARD, corpus, note_of, scene_number, writ
 from train.data import ScenePixels, SceneTokens, _padded, _pieces
 from train.framework import CodeTrunk, Framework, Method, MethodLoss, generator_for
 from train.likeness import Likeness
-from train.loop import Player, Recipe
+from train.loop import Player, Recipe, unwrapped
 from train.objectives import fit_to_encoder, goes_on
 from train.optim import OptimConfig
 from train.scenes.captions import caption, sentences
@@ -106,7 +106,7 @@ class KLLoss:
     anchor: float = 0.5
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-        model = getattr(modules[0], "module", modules[0]).model  # in DDP
+        model = unwrapped(modules[0]).model
         pixels = batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
         shape = (len(pixels), model.config.channels, *model.grid(*pixels.shape[2:]))
         noise = torch.randn(shape, generator=generator, device=pixels.device)

@@ -15,6 +15,7 @@ from maskgil import checkpoint
 from maskgil.condition import Condition
 from maskgil.tokenizers.vq import VQModel
 from train.likeness import Likeness
+from train.loop import unwrapped
 
 
 def quantise_with_gradient(model: VQModel, z: Float[Tensor, "B h w C"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,7 +60,7 @@ class TokenizerLoss:
         self.quantise_from, self.naming, self.likeness = quantise_from, naming, likeness or Likeness()
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-        model = getattr(modules[0], "module", modules[0]).model  # in DDP
+        model = unwrapped(modules[0]).model
         pixels = batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
         noise = None
         if step < self.quantise_from:
@@ -127,7 +128,7 @@ class PainterLoss:
         return torch.where(given, other, tokens)
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-        model = getattr(modules[0], "module", modules[0])  # in DDP
+        model = unwrapped(modules[0])
         pixels = batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
         result = modules[0](self._muddled(batch["tokens"], generator), tuple(batch["grid"])).float()
         there = (batch["covers"] > 0)[:, None].float()
