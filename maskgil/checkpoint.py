@@ -187,8 +187,9 @@ def build(kind: str, config: dict[str, Any], source: str) -> nn.Module:
         if all(name in kept for name, _ in model.named_buffers()):
             return model
         return KINDS[kind](config)  # tables that are computed, not saved, must really be computed
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{source} does not describe a {kind} model: {error}") from None
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"{source} does not describe a {kind} model: {said}") from None
 
 
 def shapes(tensors: nn.Module | Mapping[str, Tensor]) -> Shapes:

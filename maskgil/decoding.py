@@ -249,6 +249,7 @@ def parallel(
     doubt: float = 0.25,
     since: int | None = None,
     first: int = 0,
+    of: int | None = None,
     device: torch.device | str = "cpu",
 ) -> list[Step]:
     """A plan that fills `holes` (one number for all rows, or one a row) in `steps` steps; one row for each seed.
@@ -257,6 +258,8 @@ def parallel(
     After them come `revisions` further steps. Each decides as many tokens anew as a share of `doubt` of the holes: the
     least likely of those that were decided in step `since` (left out: first) or later.
     first numbers the first step: in a second plan over the same canvas, the steps already done.
+    of: the holes are what is left of pictures of so many tokens, which `steps` steps would fill. The plan is the end of
+    that one, from where the row with most holes stands in it; others join when they would, those without holes never.
     Raises ValueError for impossible numbers, such as more steps than holes.
     """
     seeds = torch.as_tensor(seeds, dtype=torch.long)
@@ -269,20 +272,21 @@ def parallel(
         raise ValueError(f"{revisions!r} revisions; give a whole number from 0, 1 is usual")
     if not 0 < doubt <= 1:
         raise ValueError(f"doubt is {doubt}; give a share in (0, 1]")
-    counts = [curve.counts(steps, n) for n in each]
+    whole = None if of is None else curve.counts(steps, of)
+    counts = [curve.counts(steps, n) if whole is None else _last(whole, n) for n in each]
+    begin = next((i for i in range(steps) if any(row[i] for row in counts)), steps)
     guidance = guidance or Guidance(scale=1.0)
-    scales = [guidance.scales(_decided(row)) for row in counts]
+    scales = [guidance.scales(_decided(whole or row)) for row in counts]
     common = {"order": Order(order), "temperature": temperature, "seeds": seeds, "top_k": top_k, "top_p": top_p}
     plan = []
-    for i in range(steps):
+    for i in range(begin, steps):
         reveal, scale = [row[i] for row in counts], [row[i] for row in scales]
         falling = choice * (1 - i / max(1, steps - 1))
-        plan.append(_step(reveal, choice=falling, scale=scale, index=first + i, device=device, **common))
-    doubts = [round(doubt * n) for n in each]
-    alone = guidance.scales([1.0]) * rows  # as the only step of a plan
+        plan.append(_step(reveal, choice=falling, scale=scale, index=first + i - begin, device=device, **common))
+    doubts, late = [round(doubt * n) for n in each], [guidance.last()] * rows
     begun, all_rows = first if since is None else since, torch.arange(rows, device=device)
     for i in range(steps, steps + revisions * any(doubts)):
-        step = _step(doubts, choice=0.0, scale=alone, index=first + i, device=device, **common)
+        step = _step(doubts, choice=0.0, scale=late, index=first + i - begin, device=device, **common)
         plan.append(replace(step, doubted=all_rows, doubt=step.reveal, since=torch.full_like(all_rows, begun)))
     return plan
 
@@ -332,6 +336,12 @@ def listed(masks: Sequence[Bool[Tensor, "B N"]], plan: Sequence[Step]) -> list[S
         )
         for mask, step in zip(masks, plan, strict=True)
     ]
+
+
+def _last(counts: Sequence[int], holes: int) -> list[int]:
+    """What is left of each step when only so many holes are."""
+    after = [sum(counts[i + 1 :]) for i in range(len(counts))]
+    return [min(count, max(0, holes - later)) for count, later in zip(counts, after, strict=True)]
 
 
 def _decided(counts: Sequence[int]) -> list[float]:

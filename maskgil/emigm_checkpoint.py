@@ -77,10 +77,13 @@ def kl(state: Mapping[str, Tensor]) -> tuple[LatentConfig, dict[str, Tensor]]:
     if "encoder.conv_in.weight" not in state or "post_quant_conv.weight" not in state:
         raise ValueError(f"this is no KL autoencoder: it holds {', '.join(list(state)[:4])}, ...")
     levels = _count(state, r"encoder\.down\.(\d+)\.")
+    firsts = [f"encoder.down.{i}.block.0.conv1.weight" for i in range(levels)]
+    if lost := [name for name in firsts or ["encoder.down.0.block.0.conv1.weight"] if name not in state]:
+        raise ValueError(f"this KL autoencoder lacks {', '.join(lost)}: it is cut, or has other names than MAR's")
     config = replace(
         LATENT_PRESETS["kl16"],
         channels=state["post_quant_conv.weight"].shape[0],
-        widths=tuple(state[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] for i in range(levels)),
+        widths=tuple(state[name].shape[0] for name in firsts),
         layers=_count(state, r"encoder\.down\.0\.block\.(\d+)\."),
     )
     parts = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")

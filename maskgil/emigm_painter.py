@@ -125,6 +125,7 @@ def released(
     curve: Curve,
     guidance: Guidance,
     seed: int,
+    device: torch.device | str = "cpu",
 ) -> tuple[list[Step], list[Float[Tensor, "_ C"]]]:
     """The released sampler's plan for a blank canvas, and the head's starting noise of each step, from one seed.
 
@@ -154,12 +155,13 @@ def released(
     counts = [int(mask[0].sum()) for mask in masks]
     decided_share = [sum(counts[: i + 1]) / tokens for i in range(len(counts))]
     scales = guidance.scales(decided_share + [1.0] * (steps - len(counts)))
-    rows = torch.arange(batch)
-    plan = listed(masks, parallel(tokens, len(masks), curve, Order.RANDOM, seeds=[seed] * batch))
+    rows = torch.arange(batch, device=device)
+    plan = parallel(tokens, len(masks), curve, Order.RANDOM, seeds=[seed] * batch, device=device)
+    plan = listed([mask.to(device) for mask in masks], plan)
     return [
-        replace(step, scale=torch.full((batch,), scale), guided=rows if scale != 1 else rows[:0])
+        replace(step, scale=torch.full((batch,), scale, device=device), guided=rows if scale != 1 else rows[:0])
         for step, scale in zip(plan, scales, strict=False)
-    ], drawn
+    ], [start.to(device) for start in drawn]
 
 
 def _uniforms(masked: Bool[Tensor, "B N"], generator: torch.Generator) -> Float[Tensor, "B N"]:

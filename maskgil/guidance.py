@@ -26,7 +26,8 @@ class Guidance:
     scale     1 = off, 3 to 8 is usual
     shape     constant; ramp: 1 + (scale - 1) i / (T - 1) over the steps, as released; linear, cosine and power grow
               with the share f of decided tokens after the step: f, (1 - cos(pi f)) / 2 and f^power
-    interval  (low, high) in plan time, which runs from 1 to 0: a step is guided when low < its end <= high
+    interval  (low, high) in plan time, which runs from 1 to 0: a step is guided when low < its end <= high. The only
+              step of a plan stands for all of them: it is guided unless the interval is empty
     """
 
     scale: float = 4.0
@@ -51,9 +52,14 @@ class Guidance:
         scales = []
         for step, share in enumerate(decided):
             ends = 1 - (1 - END) * (step + 1) / steps
-            inside = low < ends <= high
+            inside = low < ends <= high if steps > 1 else low < high
             scales.append(1 + (self.scale - 1) * self._growth(step, steps, share) if inside else 1.0)
         return scales
+
+    def last(self) -> float:
+        """The scale at the end of a plan: of steps that come after it."""
+        low, high = self.interval
+        return self.scale if low < END <= high else 1.0
 
     def _growth(self, step: int, steps: int, share: float) -> float:
         match self.shape:

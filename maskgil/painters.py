@@ -15,6 +15,8 @@ from maskgil.config import ModelConfig
 from maskgil.decoding import HALVES, Canvas, Step
 from maskgil.guidance import guide
 
+LARGEST = 2**26  # logits that codes are sampled from at once
+
 
 @runtime_checkable
 class Model(Protocol):
@@ -92,27 +94,51 @@ def sample(logits: Float[Tensor, "B N K"], step: Step) -> tuple[Int[Tensor, "B N
     Adding Gumbel noise and taking the highest samples softmax(logits / temperature); noise scaled by the temperature
     instead of logits divided by it allows 0, the likeliest code, whose confidence is taken at temperature 1.
     """
-    temperature = step.temperature[:, None, None]
-    if step.top_k is not None or step.top_p is not None:
-        logits = _truncate(logits, step)
-    draws = noise.uniform(step.seeds, noise.Stream.TOKEN, step.index, logits.shape[1], logits.shape[2])
+    # Noise takes several times the memory of the logits: only so many rows at once.
+    rows = max(1, LARGEST // logits[0].numel())
+    settings = (step.seeds, step.index, step.temperature, step.top_k, step.top_p)
+    parts = [
+        _sampled(logits[i : i + rows], *(None if each is None else each[i : i + rows] for each in settings))
+        for i in range(0, len(logits), rows)
+    ]
+    tokens, confidence = zip(*parts, strict=True)
+    return torch.cat(tokens), torch.cat(confidence)
+
+
+def _sampled(
+    logits: Float[Tensor, "B N K"],
+    seeds: Int[Tensor, " B"],
+    index: Int[Tensor, " B"],
+    temperature: Float[Tensor, " B"],
+    top_k: Int[Tensor, " B"] | None,
+    top_p: Float[Tensor, " B"] | None,
+) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]:
+    temperature = temperature[:, None, None]
+    if top_k is not None or top_p is not None:
+        logits = _truncate(logits, temperature, top_k, top_p)
+    draws = noise.uniform(seeds, noise.Stream.TOKEN, index, logits.shape[1], logits.shape[2])
     tokens = (logits + temperature * noise.gumbel(draws)).argmax(-1)
     scaled = logits / torch.where(temperature > 0, temperature, 1.0)
     return tokens, log_probability(scaled, tokens)
 
 
-def _truncate(logits: Float[Tensor, "B N K"], step: Step) -> Float[Tensor, "B N K"]:
+def _truncate(
+    logits: Float[Tensor, "B N K"],
+    temperature: Float[Tensor, "B 1 1"],
+    top_k: Int[Tensor, " B"] | None,
+    top_p: Float[Tensor, " B"] | None,
+) -> Float[Tensor, "B N K"]:
     """-inf for codes outside the row's top-k, and outside the fewest that make up top-p at its temperature."""
     order = logits.argsort(dim=-1, descending=True, stable=True)
     rank = torch.arange(logits.shape[-1], device=logits.device)
     keep = torch.ones_like(order, dtype=torch.bool)
-    if step.top_k is not None:
-        k = torch.where(step.top_k > 0, step.top_k, logits.shape[-1])
+    if top_k is not None:
+        k = torch.where(top_k > 0, top_k, logits.shape[-1])
         keep &= rank < k[:, None, None]
-    if step.top_p is not None:
-        temperature = step.temperature[:, None, None].clamp_min(1e-6)
-        probability = (logits.gather(-1, order) / temperature).masked_fill(~keep, -torch.inf).softmax(-1)
-        before = probability.cumsum(-1) - probability
-        keep &= (before < step.top_p[:, None, None]) | (rank == 0)
+    if top_p is not None:
+        probability = (logits.gather(-1, order) / temperature.clamp_min(1e-6)).masked_fill(~keep, -torch.inf)
+        probability = probability.softmax(-1)
+        before, share = probability.cumsum(-1) - probability, top_p[:, None, None]
+        keep &= (before < share) | (share >= 1) | (rank == 0)  # sums that were rounded up to 1 cut off nothing
     kept = torch.zeros_like(keep).scatter(-1, order, keep)
     return logits.masked_fill(~kept, -torch.inf)

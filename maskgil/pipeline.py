@@ -354,6 +354,7 @@ class TextToImage:
         """
         if settings.prefix is None or settings.prefix.tokens == 0:
             return [Phase(self.painter(condition, negative), self.plan(canvas, seeds, settings))]
+        _check_holes(canvas.holes())
         written = prefix_plan(canvas, _checked_seeds(seeds), settings.prefix)
         phases = [Phase(RasterPainter(self.twin, condition, negative), written)]
         left = Canvas(canvas.tokens, beyond(canvas.hole, len(written)), canvas.grid)
@@ -363,24 +364,32 @@ class TextToImage:
         return phases
 
     def plan(
-        self, canvas: Canvas, seeds: Sequence[int], settings: Settings, first: int = 0, since: int | None = None
+        self,
+        canvas: Canvas,
+        seeds: Sequence[int],
+        settings: Settings,
+        first: int = 0,
+        since: int | None = None,
+        end: bool = False,
     ) -> list[Step]:
         """Steps that fill the canvas's holes; a seed for each of its rows.
 
         A part of a picture with fewer holes than steps takes fewer steps. first numbers the first step, where others
-        came before; since is the step from which on a revision may doubt what was decided (left out: first). Raises
-        ValueError for an impossible seed or setting.
+        came before; since is the step from which on a revision may doubt what was decided (left out: first). end: the
+        plan is the end of one for whole pictures, from where as much is decided. Raises ValueError for an impossible
+        seed or setting.
         """
         seeds, settings = _checked_seeds(seeds), self.fitted(settings)
         if isinstance(settings.steps, bool) or not isinstance(settings.steps, int):
             raise ValueError(f"steps is {settings.steps!r}; give a whole number, 8 is usual")
         settings.curve.counts(settings.steps, canvas.hole.shape[1])  # refuses more steps than a picture has tokens
         holes = canvas.holes()
-        if not min(holes):
-            raise ValueError("the canvas has a picture without holes, so nothing is left to draw: mark some cells")
+        if not end:
+            _check_holes(holes)
         return parallel(
             holes,
-            steps=min(settings.steps, min(holes)),
+            steps=settings.steps if end else min(settings.steps, min(holes)),
+            of=canvas.hole.shape[1] if end else None,
             curve=settings.curve,
             order=settings.order,
             temperature=settings.temperature,
@@ -463,6 +472,8 @@ def _spread(
     tokens: Int[Tensor, "B N"] | Float[Tensor, "B N C"], hole: Bool[Tensor, "B N"], grid: tuple[int, int]
 ) -> Int[Tensor, "B N"] | Float[Tensor, "B N C"]:
     """Every hole takes the decided token nearest to it; where nothing is decided, tokens stay."""
+    if not bool(hole.any()):
+        return tokens
     rows, columns = grid
     place = torch.arange(rows * columns, device=tokens.device)
     y, x = place // columns, place % columns
@@ -480,6 +491,11 @@ def _checked_prompts(prompts: Sequence[str], name: str) -> list[str]:
         if len(prompt) > MAX_PROMPT:
             raise ValueError(f"the {name} has {len(prompt):,} characters, at most {MAX_PROMPT:,} are read: shorten it")
     return list(prompts)
+
+
+def _check_holes(holes: Sequence[int]) -> None:
+    if not min(holes):
+        raise ValueError("the canvas has a picture without holes, so nothing is left to draw: mark some cells")
 
 
 def _checked_seeds(seeds: Sequence[int]) -> list[int]:

@@ -11,7 +11,7 @@ B pictures, N tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -110,22 +110,6 @@ def plan(draws: TextToImage, changed: Repaint, seeds: Sequence[int], settings: S
     A picture that keeps everything has nothing to be done to it, and a company of such pictures needs no step.
     Raises ValueError for an impossible seed or setting.
     """
-    canvas = changed.canvas
-    holes = canvas.holes()
-    if not any(holes):
+    if not any(changed.canvas.holes()):
         return []
-    steps = steps_left(max(holes), settings.curve.counts(settings.steps, canvas.hole.shape[1]))
-    # A picture without holes goes along as if it had only holes: a step decides holes, and it finds none there.
-    company = replace(canvas, hole=canvas.hole | ~canvas.hole.any(1, keepdim=True))
-    revisions = settings.revisions if all(holes) else 0  # which would find tokens there to doubt
-    return draws.plan(company, seeds, replace(settings, steps=steps, revisions=revisions), first=changed.first)
-
-
-def steps_left(holes: int, counts: Sequence[int]) -> int:
-    """How many of the last steps, deciding `counts` tokens one after the other, it takes to fill so many holes."""
-    taken = 0
-    for number, count in enumerate(reversed(counts), 1):
-        taken += count
-        if taken >= holes:
-            return number
-    raise AssertionError(f"{holes} holes for a plan of {sum(counts)}")
+    return draws.plan(changed.canvas, seeds, settings, first=changed.first, end=True)

@@ -175,9 +175,11 @@ def attend_with(model: nn.Module, how: str) -> None:
     """Chooses the attention of every block: 'sdpa' (anywhere) or 'xformers' (CUDA only). Not a part of the model."""
     if how not in ("sdpa", "xformers"):
         raise ValueError(f"attention is {how!r}; choose sdpa or xformers")
-    for module in model.modules():
-        if isinstance(module, Attention):
-            module.how = how
+    blocks = [module for module in model.modules() if isinstance(module, Attention)]
+    if how == "xformers" and not blocks:
+        raise ValueError("attention=xformers: the blocks of this model have their own attention, choose sdpa")
+    for block in blocks:
+        block.how = how
 
 
 class FeedForward(nn.Module):

@@ -214,6 +214,16 @@ def test_bad_folders_are_named(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("wrong", [{"channels": []}, {"codebook_size": -1}, {"z_channels": -8}, {"res_blocks": "two"}])
+def test_an_impossible_config_is_named(tmp_path, wrong):
+    model = VQModel(VQConfig(codebook_size=8, channels=(32,), res_blocks=1, z_channels=8, patch=4))
+    save(tmp_path, model, "vq", model.config.to_dict())
+    rewrite(tmp_path, config=model.config.to_dict() | wrong)
+    with pytest.raises(ValueError, match="describe a vq model|expected") as error:
+        load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_a_foreign_tensor_is_named(tmp_path):
     save_tiny(tmp_path)
     weights = tmp_path / "model.safetensors"

@@ -150,6 +150,12 @@ def test_guided_steps_lie_inside_the_interval_alone():
     assert sum(step.evaluations for step in plan).tolist() == [19, 19]
 
 
+def test_the_only_step_of_a_plan_is_guided():
+    for interval, guided in (((0.0, 1.0), 1), ((0.1, 1.0), 1), ((0.5, 0.7), 1), ((0.4, 0.4), 0)):
+        (step,) = parallel(1, 1, guidance=Guidance(3.0, interval=interval))
+        assert len(step.guided) == guided
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -141,6 +141,11 @@ def test_foreign_and_broken_files_are_refused():
         emigm({"tok_embeddings.weight": torch.zeros(2, 2)})
     with pytest.raises(ValueError, match="no KL autoencoder: it holds class_emb.weight"):
         kl({name: state[name] for name in sorted(state)})
+    theirs = {"encoder.conv_in.weight": torch.zeros(1), "post_quant_conv.weight": torch.zeros(4, 4, 1, 1)}
+    with pytest.raises(ValueError, match="lacks encoder.down.0.block.0.conv1.weight: it is cut, or has other names"):
+        kl(theirs)
+    with pytest.raises(ValueError, match="lacks encoder.down.1.block.0.conv1.weight"):
+        kl(theirs | {f"encoder.down.{name}": torch.zeros(8, 1) for name in ("0.block.0.conv1.weight", "1.x")})
     with pytest.raises(ValueError, match="width 16; released ones are 448, 512, 768, 1024, 1280 wide"):
         emigm(state)
     with pytest.raises(ValueError, match="fake_latent or mask_token is missing"):

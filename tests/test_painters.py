@@ -7,6 +7,7 @@ import torch
 from conftest import TINY, make_condition, make_tiny
 from torch import Tensor, nn
 
+from maskgil import painters
 from maskgil.condition import Condition
 from maskgil.decoding import Canvas, Order, Step, fill, parallel
 from maskgil.guidance import Guidance
@@ -124,6 +125,23 @@ def test_truncation_keeps_the_likeliest():
     mixed = Step.cat([step_of(1, top_k=1), step_of(1)])
     tokens, _ = sample(logits.expand(2, 500, -1), mixed)
     assert tokens[0].unique().tolist() == [1] and len(tokens[1].unique()) == 4
+
+
+def test_many_logits_are_sampled_from_in_parts(monkeypatch):
+    step = Step.cat([step_of(2, top_k=3), step_of(3, temperature=0.5)])
+    logits = torch.randn(5, 6, 7)
+    whole = sample(logits, step)
+    for largest in (1, 2 * 6 * 7):
+        monkeypatch.setattr(painters, "LARGEST", largest)
+        assert all(torch.equal(a, b) for a, b in zip(sample(logits, step), whole, strict=True))
+
+
+def test_top_p_of_everything_leaves_everything():
+    """Rounded up, the sum of a peaked row is 1 before its tail."""
+    logits = torch.zeros(1, 1, 4096)
+    logits[..., 0] = 14.0
+    kept = painters._truncate(logits, torch.ones(1, 1, 1), None, torch.ones(1))
+    assert kept.isfinite().all()
 
 
 def test_confidence_is_the_log_probability_of_the_sample():

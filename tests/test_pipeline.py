@@ -17,6 +17,7 @@ from maskgil.buckets import every_bucket
 from maskgil.condition import Condition
 from maskgil.decoding import Canvas
 from maskgil.guidance import Guidance
+from maskgil.hybrid import Prefix
 from maskgil.pipeline import MAX_PROMPT, Settings, TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder import BundledEncoder, EncoderConfig, train_vocabulary
@@ -118,6 +119,9 @@ def test_a_part_of_a_picture_is_drawn_anew(draws):
     assert not again.canvas.hole.any()
 
 
+FULL = Canvas(torch.zeros(1, 16).long(), torch.zeros(1, 16).bool(), (4, 4))
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -140,7 +144,8 @@ def test_a_part_of_a_picture_is_drawn_anew(draws):
         ({"settings": Settings(order="spiral")}, "spiral"),
         ({"canvas": Canvas.blank(1, (2, 2))}, "2 rows and 2 columns of tokens; 16x16 needs 4 and 4"),
         ({"canvas": Canvas.blank(3, (4, 4))}, "3 pictures for 1 prompts"),
-        ({"canvas": Canvas(torch.zeros(1, 16).long(), torch.zeros(1, 16).bool(), (4, 4))}, "without holes"),
+        ({"canvas": FULL}, "without holes"),
+        ({"canvas": FULL, "settings": Settings(prefix=Prefix(4))}, "without holes"),
         ({"canvas": Canvas(torch.full((1, 16), 99), torch.arange(16)[None] < 3, (4, 4))}, "tokens 99..99; codes"),
     ],
     ids=str,

@@ -155,6 +155,16 @@ def test_labels_drive_too():
     assert part.count == 48 and torch.isfinite(part.total) and 0 <= metrics["right"] <= 1
 
 
+def test_a_model_that_cannot_drop_its_text_is_trained_without_dropping_it():
+    from dataclasses import replace
+
+    model = Driven(MaskGIL(replace(CONFIG, null="none")))
+    part, _ = MaskedFeatures(caption_dropout=0)([model], Rows(2)(0), torch.Generator(), 0)
+    assert torch.isfinite(part.total)
+    with pytest.raises(ValueError, match="cannot drop its text"):
+        MaskedFeatures()([model], Rows(2)(0), torch.Generator(), 0)
+
+
 def test_recomputed_activations_change_nothing():
     found = []
     for again in (False, True):

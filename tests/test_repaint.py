@@ -15,7 +15,7 @@ from maskgil.decoding import Canvas, fill, parallel
 from maskgil.guidance import Guidance
 from maskgil.painters import TokenPainter
 from maskgil.pipeline import Settings, TextToImage
-from maskgil.repaint import MARGIN, Repaint, complementary, plan, reconsider, steps_left
+from maskgil.repaint import MARGIN, Repaint, complementary, plan, reconsider
 from maskgil.tokenizers.vq import VQConfig, VQModel
 
 GRID = (4, 6)
@@ -154,9 +154,31 @@ def test_masks_follow_the_seed():
     assert torch.equal(first, same) and not torch.equal(first, other)
 
 
-def test_steps_that_are_left():
-    counts = [2, 3, 5, 10]
-    assert [steps_left(holes, counts) for holes in (1, 10, 11, 15, 16, 18, 19, 20)] == [1, 1, 2, 2, 3, 3, 4, 4]
+@pytest.mark.parametrize("holes", [1, 7, 12, 23, 24])
+def test_what_is_left_is_drawn_by_the_end_of_the_whole_plan(draws, holes):
+    """As many tokens a step, as daring and as guided; the first of its steps has what is left for it."""
+    hole = torch.arange(24)[None] < torch.tensor([[holes], [min(holes, 2)], [0]])
+    canvas = Canvas(torch.zeros(3, 24).long(), hole, GRID)
+    changed = Repaint(canvas, torch.zeros(3, 24), torch.ones(3), nfe=0, first=9)
+    settings = Settings(steps=6, guidance=Guidance(3.0, "linear", (0.3, 0.8)), revisions=0)
+    whole = draws.plan(Canvas.blank(1, GRID, TINY.mask_id), [1], settings)
+    left = plan(draws, changed, SEEDS, settings)
+    assert [int(step.index[0]) for step in left] == list(range(9, 9 + len(left)))
+    for row, n in enumerate(canvas.holes()):
+        counts = [int(step.reveal[row]) for step in left]
+        assert sum(counts) == n
+        taken = [count for count in counts if count][1:]
+        assert taken == [int(step.reveal[0]) for step in whole][len(whole) - len(taken) :]
+    for step, usual in zip(left, whole[len(whole) - len(left) :], strict=True):
+        assert step.choice.tolist() == usual.choice.tolist() * 3 and step.scale.tolist() == usual.scale.tolist() * 3
+    assert int(left[0].reveal[0]) > 0, "no step for nothing"
+
+
+def test_only_what_fell_is_revised(draws):
+    hole = torch.arange(24)[None] < torch.tensor([[24], [8], [0]])
+    changed = Repaint(Canvas(torch.zeros(3, 24).long(), hole, GRID), torch.zeros(3, 24), torch.ones(3), 0, 4)
+    *_, last = plan(draws, changed, SEEDS, Settings(steps=6, revisions=1))
+    assert last.doubt.tolist() == [6, 2, 0] and last.since.tolist() == [4, 4, 4] and int(last.index[0]) == 10
 
 
 def test_bad_input_is_one_line(tiny):

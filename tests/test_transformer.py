@@ -98,6 +98,8 @@ def test_xformers_on_a_cpu_says_what_to_choose(tiny, condition):
         tiny(torch.zeros(2, 4, dtype=torch.long), (2, 2), condition)
     with pytest.raises(ValueError, match="flash.*choose sdpa or xformers"):
         attend_with(tiny, "flash")
+    with pytest.raises(ValueError, match="their own attention, choose sdpa"):
+        attend_with(torch.nn.Linear(2, 2), "xformers")
 
 
 @pytest.mark.parametrize("masked", [False, True])

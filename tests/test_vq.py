@@ -59,6 +59,14 @@ def test_a_code_is_its_own_nearest():
     assert torch.equal(model.quantize.nearest(model.quantize.codebook()[tokens]), tokens)
 
 
+def test_nearest_is_exact_where_the_rest_is_computed_roughly():
+    model = VQModel(VQConfig(codebook_size=4096, codebook_dim=8, channels=(32,), res_blocks=1, z_channels=32, patch=2))
+    z = F.normalize(torch.randn(1, 16, 16, 8), dim=-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        roughly = model.quantize.nearest(z)
+    assert torch.equal(roughly, model.quantize.nearest(z))
+
+
 def test_without_normalisation_nearest_is_euclidean():
     model = VQModel(VQConfig(codebook_size=50, codebook_dim=4, channels=(32,), z_channels=32, l2_norm=False))
     z = torch.randn(1, 5, 5, 4)

@@ -16,7 +16,7 @@ from maskgil.config import ModelConfig
 from maskgil.decoding import Canvas, fill, raster
 from maskgil.guidance import Guidance
 from train.large import Trunk
-from train.loop import Part
+from train.loop import Part, unwrapped
 from train.masked import MASKS
 
 
@@ -34,6 +34,8 @@ class NextFeatures:
         model, tokens = modules[0], batch["tokens"]
         seeds = batch["numbers"] + (self.seed << 44)  # a picture's own, however many processes share the work
         drop = noise.uniform(seeds, MASKS, torch.zeros_like(seeds), 1, 1)[:, 0, 0] < self.caption_dropout
+        if unwrapped(model).generator.config.null == "none" and not self.caption_dropout:
+            drop = None  # such a model cannot be asked to drop anything
         condition = {name: batch[name] for name in ("states", "mask", "labels") if name in batch}
         logits = model(tokens, tuple(batch["grid"]), drop, **condition)
         total = F.cross_entropy(

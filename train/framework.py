@@ -264,7 +264,9 @@ class MethodLoss:
         tokens, device = batch["tokens"], batch["tokens"].device
         if "numbers" in batch:
             generator = torch.Generator(device).manual_seed(self.seed * 1_000_003 + int(batch["numbers"][0]))
-        host = torch.Generator().manual_seed(generator.initial_seed())  # masks are drawn on the CPU
+        # Masks are drawn on the CPU, from numbers of their own: the head's times and noise come from `generator`.
+        own = torch.randint(2**62, (), generator=generator, device=generator.device)
+        host = torch.Generator().manual_seed(int(own))
         hidden, u = self.framework.masks(len(tokens), tokens.shape[1], host)
         if self.things_first:
             early = torch.rand(len(tokens), 1, generator=host) * (batch["things"] > 0).cpu()

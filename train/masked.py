@@ -33,7 +33,7 @@ class Driven(nn.Module):
         self,
         tokens: Int[Tensor, "B N"],
         grid: tuple[int, int],
-        drop: Bool[Tensor, " B"],
+        drop: Bool[Tensor, " B"] | None,
         states: Float[Tensor, "B L E"] | None = None,
         mask: Bool[Tensor, "B L"] | None = None,
         labels: Int[Tensor, " B"] | None = None,
@@ -66,10 +66,12 @@ class MaskedFeatures:
         seeds = batch["numbers"] + (self.seed << 44)
         draws = noise.uniform(seeds, MASKS, torch.zeros_like(seeds), tokens.shape[1] + 2, 1)[..., 0]
         hidden = exact_mask(self.curve.gamma(draws[:, 0]), draws[:, 2:])
+        config = unwrapped(model).generator.config
         drop = draws[:, 1] < self.caption_dropout
-        mask_id = unwrapped(model).generator.config.mask_id
+        if config.null == "none" and not self.caption_dropout:
+            drop = None  # such a model cannot be asked to drop anything
         condition = {name: batch[name] for name in ("states", "mask", "labels") if name in batch}
-        logits = model(tokens.masked_fill(hidden, mask_id), tuple(batch["grid"]), drop, **condition)
+        logits = model(tokens.masked_fill(hidden, config.mask_id), tuple(batch["grid"]), drop, **condition)
         scored = torch.ones_like(hidden) if self.everywhere else hidden
         total = F.cross_entropy(
             logits[scored].float(), tokens[scored], label_smoothing=self.smoothing, reduction="sum"

@@ -327,9 +327,13 @@ class Quantizer(nn.Module):
         return F.normalize(z, dim=-1) if self.l2_norm else z
 
     def nearest(self, z: Float[Tensor, "B h w C"]) -> Int[Tensor, "B h w"]:
-        """|z - e|^2 = |z|^2 - 2 z.e + |e|^2, whose first term is the same for every code."""
+        """|z - e|^2 = |z|^2 - 2 z.e + |e|^2, whose first term is the same for every code.
+
+        Autocast stays out of it: in bfloat16 the distances to neighbouring codes tie, and the first of them would win.
+        """
         codes = self.codebook()
-        return (codes.square().sum(1) - 2 * z.flatten(0, 2) @ codes.T).argmin(1).view(z.shape[:3])
+        with torch.autocast(z.device.type, enabled=False):
+            return (codes.square().sum(1) - 2 * z.float().flatten(0, 2) @ codes.T).argmin(1).view(z.shape[:3])
 
 
 class VQModel(nn.Module):
