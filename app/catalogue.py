@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,10 +69,14 @@ class Model:
 
 
 def bundled() -> list[Model]:
-    """The models among the bundled weights, by name. Folders of other kinds (recognisers, readers) are left out."""
-    root = places.weights()
-    folders = sorted(f for f in root.iterdir() if f.is_dir()) if root.is_dir() else []
-    return [_open(folder.name, folder) for folder in folders if not _missing(folder)]
+    """The models among the bundled weights, by name. Folders of other kinds (recognisers, readers) are left out, and
+    those that are broken: see `unfinished`."""
+    models = []
+    for folder in _folders():
+        if not _missing(folder):
+            with suppress(ValueError):
+                models.append(_open(folder.name, folder))
+    return models
 
 
 def find(name: str) -> Model:
@@ -137,12 +142,23 @@ def describe(model: Model) -> str:
     return "\n\n".join(parts + ([model.card] if model.card else []))
 
 
-def unfinished() -> dict[str, list[str]]:
-    """Folders among the bundled weights that have a part of a model and lack others, with the files that they lack."""
+def unfinished() -> dict[str, str]:
+    """Folders among the bundled weights that have a part of a model and cannot be opened as one, and why."""
+    reasons = {}
+    for folder in _folders():
+        if any((folder / part).is_dir() for part in PARTS):
+            try:
+                if missing := _missing(folder):
+                    raise ValueError(f"{', '.join(missing)} missing in its folder")
+                _open(folder.name, folder)
+            except ValueError as error:
+                reasons[folder.name] = str(error)
+    return reasons
+
+
+def _folders() -> list[Path]:
     root = places.weights()
-    folders = sorted(f for f in root.iterdir() if f.is_dir()) if root.is_dir() else []
-    begun = [f for f in folders if any((f / part).is_dir() for part in PARTS)]
-    return {folder.name: missing for folder in begun if (missing := _missing(folder))}
+    return sorted(f for f in root.iterdir() if f.is_dir()) if root.is_dir() else []
 
 
 def recognisers() -> list[str]:

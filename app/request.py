@@ -61,7 +61,8 @@ class Request:
                 )
         if not self.prompt.strip():
             raise ValueError("the prompt is empty: say what to draw, for example 'two cats on the beach'")
-        if any(ord(c) < 32 and c not in "\t\n\r" or 0xD800 <= ord(c) < 0xE000 for c in self.prompt + self.negative):
+        texts = (self.prompt, self.negative, self.edit, self.model)
+        if any(ord(c) < 32 and c not in "\t\n\r" or 0xD800 <= ord(c) < 0xE000 for text in texts for c in text):
             raise ValueError("the prompt holds control characters, which no model reads: type it again as plain text")
         _within("seed", self.seed, 0, MAX_SEED)
         _within("steps", self.steps, 1, MAX_STEPS)
@@ -83,6 +84,8 @@ class Request:
                 f"{self.ar_tokens} autoregressive tokens go with mode hybrid, not with {self.mode}: choose that mode, "
                 "or leave the number out"
             )
+        if self.ar_tokens is not None:
+            _within("number of autoregressive tokens", self.ar_tokens, 0, MAX_SIDE)
         if self.size is not None:
             if any(abs(side) > MAX_SIDE for side in self.size):
                 raise ValueError(f"a side has more than {MAX_SIDE:,} pixels: take a size that the model draws")

@@ -93,7 +93,7 @@ def serve(address: str, port: int) -> int:
             probe.bind((address, port))
         except (OSError, OverflowError) as error:
             raise ValueError(f"cannot serve on {address}:{port} ({error}): choose another with --port") from None
-    shown = "localhost" if address in ("0.0.0.0", "::", "127.0.0.1") else address
+    shown = "localhost" if address in ("0.0.0.0", "::", "127.0.0.1") else f"[{address}]" if ":" in address else address
     print(f"The studio is at http://{shown}:{port}   (stop it with Ctrl-C)", flush=True)
     threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
     build().run(

@@ -321,6 +321,79 @@ def test_settings_that_a_page_hears_of_twice_at_once_are_as_they_were(slow: Slow
         assert getattr(request, name) == getattr(usual, name)
 
 
+def test_settings_outlive_rooms_wherever_one_begins(visit: Callable):
+    """Begun in a room that shows none of them, too."""
+    page = visit("models")
+    for turn in range(2):
+        page.get_by_role("link", name="Draw").click()
+        page.get_by_text("64 × 64, 64 steps" if turn else "64 × 64, 8 steps").click()
+        if not turn:
+            page.get_by_role("slider", name="Steps").focus()
+            page.keyboard.press("End")
+            page.get_by_text("64 × 64, 64 steps, 1 picture").wait_for()
+            draw(page, "a red apple")
+            picture(page, "a red apple")
+        page.get_by_role("slider", name="Steps").and_(page.locator("[aria-valuetext='64']")).wait_for()
+        assert page.get_by_label("Prompt").input_value() == "a red apple"
+        page.get_by_role("link", name="Gallery").click()
+        page.get_by_text("a red apple").first.wait_for()
+
+
+def test_what_a_page_shows_outlives_a_restart_of_the_server(visit: Callable, studio: Studio):
+    """Its session is another one then: the first press only tells it, the second draws."""
+    page = visit()
+    page.get_by_text("64 × 64, 8 steps, 1 picture").click()
+    page.get_by_role("slider", name="Steps").focus()
+    page.keyboard.press("End")
+    page.get_by_text("64 × 64, 64 steps, 1 picture").wait_for()
+    page.locator("[data-test-script-state=notRunning]").wait_for()
+    studio.stop(signal.SIGKILL)
+    page.locator("[data-test-connection-state=CONNECTED]").wait_for(state="detached")
+    studio.start()
+    page.locator("[data-test-connection-state=CONNECTED]").wait_for()
+    draw(page, "a big dog")
+    page.get_by_text("started anew").wait_for()
+    assert page.get_by_label("Prompt").input_value() == "a big dog"
+    page.get_by_label("Prompt").press("Enter")
+    picture(page, "a big dog")
+    request = download(page)[1]
+    assert request is not None and request.steps == 64
+
+
+def test_what_is_kept_out_of_a_file_stays_out(visit: Callable):
+    page = visit()
+    for number, prompt in enumerate(("a red apple", "a blue dog")):
+        draw(page, prompt)
+        picture(page, prompt)
+        if not number:
+            page.get_by_text("with its settings inside").click()
+            page.locator("[data-test-script-state=notRunning]").wait_for()
+    image, request = download(page)
+    assert image.size == (64, 64) and request is None
+
+
+def test_picks_that_are_made_faster_than_they_are_shown(slow: SlowPage, studio: Studio):
+    page = slow.page
+    page.goto(studio.url)
+    for prompt in ("a red apple", "a blue dog", "two cats"):
+        draw(page, prompt)
+        picture(page, prompt)
+    page.get_by_role("link", name="Gallery").click()
+    boxes = page.locator(".st-key-wall [data-testid=stCheckbox] label")
+    boxes.nth(2).wait_for()
+    page.locator("[data-test-script-state=notRunning]").wait_for()
+    slow.late = True
+    boxes.nth(0).click()
+    first = slow.answered(1)
+    boxes.nth(1).click()
+    slow.answered(2)
+    slow.let_through(first)
+    boxes.nth(2).click()
+    slow.answered(2)
+    slow.catch_up()
+    page.get_by_role("button", name="Download 3").wait_for()
+
+
 def test_stop_in_the_middle(visit: Callable):
     page = visit()
     draw_long(page, "a big dog", 9)
@@ -361,6 +434,17 @@ def test_brush_over_a_part_and_the_rest_stays(visit: Callable):
     assert request is not None and request.edit.startswith("7 of 64 cells of ")
     page.get_by_role("button", name="Go on from this").click()
     page.get_by_text("nothing is brushed").wait_for()
+    page.get_by_role("group", name=re.compile("Cells")).focus()
+    for key in ("ArrowRight", "Space", "ArrowDown", "Space"):
+        page.keyboard.press(key)
+    page.get_by_text("2 of 64 cells").wait_for()
+    page.keyboard.press("Space")
+    page.get_by_text("1 of 64 cells").wait_for()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.click(box["x"] + 5, box["y"] + 5, button="right")
+    page.get_by_text("1 of 64 cells").wait_for()
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_text("nothing is brushed").wait_for()
     page.get_by_role("button", name="Paint").click()
     page.get_by_text("Nothing is brushed: paint over what should change.").wait_for()
 
@@ -391,7 +475,8 @@ def test_two_visitors_do_not_see_each_other(visit: Callable):
     for page, own, foreign in ((one, "a red apple", "a dog at night"), (other, "a dog at night", "a red apple")):
         page.get_by_role("link", name="Gallery").click()
         page.locator(".st-key-wall img").first.wait_for()
-        assert page.get_by_text(own).count() == 1 and page.get_by_text(foreign).count() == 0
+        words = page.locator(".st-key-wall .facts")
+        assert words.filter(has_text=own).count() == 1 and words.filter(has_text=foreign).count() == 0
 
 
 def test_two_gigabytes_are_refused_by_page_and_server_and_all_goes_on(visit: Callable, studio: Studio, tmp_path: Path):
@@ -509,6 +594,42 @@ def test_two_presses_open_one_microphone_and_one_more_closes_it(visit: Callable)
     button.wait_for()
     states = page.evaluate("opened.map((stream) => stream.getTracks().map((track) => track.readyState))")
     assert states == [["ended"]]
+
+
+def test_a_microphone_that_comes_when_its_page_is_left_is_put_away(visit: Callable):
+    page = visit("speak")
+    button = page.get_by_role("button", name="Start listening")
+    button.wait_for()
+    page.evaluate("""() => {
+        const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        const asked = new Promise((allow) => { window.allow = allow; });
+        navigator.mediaDevices.getUserMedia = async (wish) => {
+            window.opened = await open(wish);
+            await asked;
+            return window.opened;
+        };
+    }""")
+    button.click()
+    page.wait_for_function("!!window.opened")
+    page.get_by_role("link", name="Draw").click()
+    page.get_by_label("Prompt").wait_for()
+    page.evaluate("allow()")
+    page.wait_for_function("opened.getTracks().every((track) => track.readyState === 'ended')")
+
+
+def test_the_reason_of_a_refusal_is_seen(visit: Callable):
+    """It comes while the sound is being set up, which then fails, too."""
+    page = visit("speak")
+
+    def refuse(socket) -> None:
+        socket.send(json.dumps({"type": "error", "message": "too many listen already"}))
+        socket.close(code=1008, reason="too many listen already")
+
+    page.route_web_socket(re.compile("/live"), refuse)
+    page.get_by_role("button", name="Start listening").click()
+    page.get_by_text("too many listen already").wait_for()
+    page.wait_for_timeout(500)
+    assert page.locator(".complaint").inner_text() == "too many listen already"
 
 
 def test_whoever_stops_in_the_middle_of_a_sentence_sees_it_drawn(visit: Callable):

@@ -47,3 +47,14 @@ def test_a_name_that_is_no_model_is_refused_in_one_line(asked: list[str], name: 
     with pytest.raises(ValueError) as refused:
         catalogue.find(name)
     assert "\n" not in str(refused.value) and asked == []
+
+
+def test_a_damaged_model_takes_no_other_away(asked: list[str], tmp_path: Path):
+    tiny_model(tmp_path / "weights" / "scenes")
+    tiny_model(tmp_path / "weights" / "cut")
+    (tmp_path / "weights" / "cut" / "vocabulary.json").write_text("{")
+    (tmp_path / "weights" / "half" / "generator").mkdir(parents=True)
+    assert [model.name for model in catalogue.bundled()] == ["scenes"]
+    reasons = catalogue.unfinished()
+    assert reasons.keys() == {"cut", "half"} and "missing in its folder" in reasons["half"]
+    assert "vocabulary.json" in reasons["cut"]

@@ -206,6 +206,8 @@ def test_a_reload_shows_the_drawing_to_its_end_where_it_was_begun(house: houses.
 @pytest.fixture
 def hears(monkeypatch: pytest.MonkeyPatch) -> None:
     class Deaf:
+        limit = 30.0
+
         def transcribe(self, samples: np.ndarray) -> Transcript:
             loud = float(np.abs(samples).max()) > 0.01
             return Transcript("a red apple" if loud else "", (), not loud, "" if loud else "only silence was recorded")
@@ -264,6 +266,39 @@ def test_the_gallery_shows_finds_deletes_and_restores(house: houses.House):
     assert shown(page) == 5, "two that are picked can be compared"
     page.button(key="delete picked").click().run()
     assert [entry.id for entry in house.gallery.entries(owner)] == [apple]
+
+
+def test_what_is_gone_already_cannot_be_deleted_and_that_is_no_error(house: houses.House):
+    """Pressed twice, or deleted in another tab: the others go."""
+    page = room("gallery")
+    page.session_state["owner"] = owner = "me-1234567"
+    cat, dog = kept(house, owner, "a cat", "a dog")
+    page.run()
+    button(page, "Pick all shown").click().run()
+    house.gallery.delete(owner, [house.gallery.get(owner, cat)])
+    page.button(key="delete picked").click().run()
+    assert not page.exception and not page.error and not house.gallery.entries(owner)
+
+
+def test_another_page_of_the_same_browser_does_not_stop_a_drawing(house: houses.House, monkeypatch: pytest.MonkeyPatch):
+    gate, together = threading.Semaphore(0), Lane._together
+
+    def gated(lane, sketches) -> None:
+        gate.acquire(timeout=SECONDS)
+        together(lane, sketches)
+
+    monkeypatch.setattr(Lane, "_together", gated)
+    page = room("draw").run()
+    button(page, "a red apple").click().run()
+    other = room("draw")
+    other.session_state["owner"] = page.session_state["owner"]
+    other.run()
+    for _ in range(2):  # the second press stops the first one's, which is this page's own
+        button(other, "a red apple").click().run()
+    gate.release(40)
+    drawn(other, house)
+    statuses = [job.status for job in house.engine.jobs(page.session_state["owner"])]
+    assert statuses == ["done", "cancelled", "done"]
 
 
 def test_picks_stay_when_one_turns_the_page(house: houses.House, monkeypatch: pytest.MonkeyPatch):
@@ -338,7 +373,7 @@ def test_what_is_not_shared_cannot_be_seen_taken_or_restored(house: houses.House
             file()
         page.button(key=f"{press} {cat}").click().run()
         assert not page.exception and "no picture" in page.error[0].value and shown(page) == 0
-        assert page.session_state["wish prompt"] == "" and "picture to edit" not in page.session_state
+        assert page.session_state["what is kept"]["wish prompt"] == "" and "picture to edit" not in page.session_state
         assert not page.get("download_button") and "secret" not in str(page._tree)
 
 
@@ -347,23 +382,6 @@ def test_a_gallery_that_cannot_be_opened_is_said(house: houses.House, monkeypatc
     monkeypatch.setattr("app.studio.session.house", lambda: Gallery(tmp_path / "taken"))
     page = AppTest.from_file(str(MAIN), default_timeout=SECONDS).run()
     assert not page.exception and "cannot be used" in page.error[0].value
-
-
-def test_a_press_knows_what_was_set_in_a_room_that_is_left(house):
-    """Streamlit forgets it with the room, and a press comes before the page could bring it back."""
-    page = AppTest.from_string(
-        "import streamlit as st\n"
-        "from app.studio import wish\n"
-        "def press():\n"
-        "    st.session_state['asked'] = wish.read('scenes', 'a cat')\n"
-        "wish.keep()\n"
-        "st.button('Draw', on_click=press)\n"
-    ).run()
-    page.session_state["wish n"] = 4
-    page.run()
-    del page.session_state["wish n"]
-    assert button(page, "Draw").click().run().session_state["asked"].n == 4
-    assert not page.exception
 
 
 def restore(request: Request) -> AppTest:
@@ -383,12 +401,12 @@ def restore(request: Request) -> AppTest:
 
 def test_a_picture_brings_its_model_back_or_says_that_it_is_not_here(house: houses.House):
     page = restore(Request("a dog", 1, "twinned", (64, 64)))
-    assert not page.exception and page.session_state["model"] == "twinned"
+    assert not page.exception and page.session_state["board"]["model"] == "twinned"
     button(page, "Draw").click().run()
     page = drawn(page, house)
     assert house.gallery.entries(page.session_state["owner"])[0].request.model == "twinned"
     page = restore(Request("a dog", 1, "<b>gone</b>", (64, 64), edit="7 of 64 cells of x"))
-    assert not page.exception and page.session_state["model"] == "scenes"
+    assert not page.exception and page.session_state["board"]["model"] == "scenes"
     (said,) = [html.proto.body for html in page.get("html") if "notice" in html.proto.body]
     assert "&lt;b&gt;gone&lt;/b&gt;, which drew it, is not here: scenes draws now." in said
     assert "drawn again, it is a plain picture" in said
@@ -433,7 +451,7 @@ def test_a_model_is_loaded_unloaded_and_drawn_with(house: houses.House):
     page.button(key="unload twinned").click().run()
     assert not page.exception and house.engine.loaded() == []
     page.button(key="choose twinned").click().run()
-    assert page.session_state["model"] == "twinned" and page.button(key="choose twinned").disabled
+    assert page.session_state["board"]["model"] == "twinned" and page.button(key="choose twinned").disabled
 
 
 def test_a_model_is_loaded_in_the_precision_that_one_chooses(house: houses.House):
@@ -483,13 +501,13 @@ def test_a_model_from_elsewhere_is_opened_or_refused_with_the_reason(house: hous
     page = room("models").run()
     page.text_input(key="another model").set_value(folder)
     button(page, "Open").click().run()
-    assert not page.exception and house.engine.loaded() == [folder] and page.session_state["model"] == folder
+    assert not page.exception and house.engine.loaded() == [folder] and page.session_state["board"]["model"] == folder
     (tmp_path / "elsewhere" / "tokenizer" / "config.json").unlink()
     house.engine.unload(folder)
     page = room("models").run()
     page.text_input(key="another model").set_value(folder)
     button(page, "Open").click().run()
-    assert "tokenizer/config.json missing" in page.error[0].value and page.session_state["model"] == "scenes"
+    assert "tokenizer/config.json missing" in page.error[0].value and page.session_state["board"]["model"] == "scenes"
 
 
 def test_what_cannot_run_here_says_why(weights: Path, house: houses.House, monkeypatch: pytest.MonkeyPatch):

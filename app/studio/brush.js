@@ -1,7 +1,8 @@
 // A brush that snaps to token cells.
 // data: image (PNG data URI), rows, columns. State: cells, the brushed ones, numbered line by line.
 
-// root -> { cells, last }: the page may call anew in the middle of a stroke. last: where the stroke is; null between two.
+// root -> { cells, last, pointer, cursor }: the page may call anew in the middle of a stroke. last: where the stroke is, null
+// between two; pointer: what draws it, a second finger does not; cursor: the cell where the keyboard is.
 const brushed = new WeakMap();
 
 export default function ({ parentElement, data, setStateValue }) {
@@ -9,7 +10,7 @@ export default function ({ parentElement, data, setStateValue }) {
   const find = (name) => root.querySelector(name);
   const [stage, image, canvas] = [find(".stage"), find("img"), find("canvas")];
   const { rows, columns } = data;
-  if (!brushed.has(root)) brushed.set(root, { cells: new Set(), last: null });
+  if (!brushed.has(root)) brushed.set(root, { cells: new Set(), last: null, pointer: null, cursor: 0 });
   const memory = brushed.get(root);
   const cells = memory.cells;
   const unit = 24; // canvas pixels a cell
@@ -77,14 +78,19 @@ export default function ({ parentElement, data, setStateValue }) {
 
   const tell = () => setStateValue("cells", [...cells].sort((a, b) => a - b));
 
+  const others = (event) => memory.last && event.pointerId !== memory.pointer;
   stage.onpointerdown = (event) => {
-    memory.last = at(event);
+    if (event.button || others(event)) return;
+    [memory.last, memory.pointer] = [at(event), event.pointerId];
     stage.setPointerCapture(event.pointerId);
     event.preventDefault();
     stroke(event);
   };
-  stage.onpointermove = stroke;
-  stage.onpointerup = stage.onpointercancel = () => {
+  stage.onpointermove = (event) => {
+    if (!others(event)) stroke(event);
+  };
+  stage.onpointerup = stage.onpointercancel = (event) => {
+    if (others(event)) return;
     if (memory.last) tell();
     memory.last = null;
   };
@@ -92,6 +98,29 @@ export default function ({ parentElement, data, setStateValue }) {
     under = null;
     show();
   };
+  // The keyboard: arrows go from cell to cell, the space bar brushes what the brush covers there, or lays it bare again.
+  const ways = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+  stage.onkeydown = (event) => {
+    const [row, column] = [Math.floor(memory.cursor / columns), memory.cursor % columns];
+    if (event.key in ways) {
+      const [down, right] = ways[event.key];
+      const [y, x] = [Math.min(rows - 1, Math.max(0, row + down)), Math.min(columns - 1, Math.max(0, column + right))];
+      memory.cursor = y * columns + x;
+    } else if (event.key === " ") {
+      const bare = cells.has(memory.cursor);
+      for (const cell of around(memory.cursor)) bare ? cells.delete(cell) : cells.add(cell);
+      tell();
+    } else return;
+    event.preventDefault();
+    under = memory.cursor;
+    show();
+  };
+  stage.onfocus = () => {
+    if (memory.last) return;
+    under = memory.cursor;
+    show();
+  };
+  stage.onblur = stage.onpointerleave;
   find(".erase").onclick = ({ currentTarget }) => {
     currentTarget.setAttribute("aria-pressed", String(currentTarget.getAttribute("aria-pressed") !== "true"));
   };

@@ -6,7 +6,7 @@ import streamlit as st
 
 from app.catalogue import Model
 from app.request import MAX_PROMPT
-from app.studio import easel, session, wish
+from app.studio import easel, memory, session, wish
 
 EASEL = "draw"
 COMPLAINT = "complaint of draw"
@@ -20,7 +20,7 @@ def page() -> None:
     ask(model)
     left, right = st.columns([5, 6], gap="large")
     with left:
-        if complaint := st.session_state.get(COMPLAINT):
+        if complaint := session.board().get(COMPLAINT):
             st.error(complaint, icon=":material/error:")
         elif missed := st.session_state.get(wish.MISSED):
             st.html(f'<div class="notice">{html.escape(missed)}</div>')
@@ -37,16 +37,18 @@ def ask(model: Model) -> None:
     """The prompt; Enter sends it."""
     examples = model.vocabulary.examples
     with st.form("ask", border=False, enter_to_submit=True), st.container(horizontal=True):
-        st.text_input(
+        shown = st.text_input(
             "Prompt",
-            st.session_state[wish.key("prompt")],
-            key=wish.shown("prompt"),
+            wish.value("prompt"),
+            **wish.shown("prompt"),
             placeholder=examples[0] if examples else "a class: its number or name" if model.classes else DEFAULT,
             max_chars=MAX_PROMPT,
             label_visibility="collapsed",
         )
         send = {"on_click": _send, "args": (model.name,)}
         st.form_submit_button("Draw", type="primary", icon=":material/brush:", **send)
+    if shown and memory.young():  # a press from before cannot be known to a session that has drawn nothing yet
+        st.caption(":material/restart_alt: The studio was started anew since you came: press once more.")
 
 
 def examples(model: Model) -> None:
@@ -93,18 +95,20 @@ def _chips(title: str, names: list[tuple[str, str]]) -> None:
 
 
 def _take(model: str, example: str) -> None:
-    st.session_state[wish.key("prompt")] = example
+    memory.put(wish.key("prompt"), example)
     _send(model)
 
 
 def _send(model: str) -> None:
     """Put what the page asks for on the easel; a drawing that is still going on there is stopped."""
-    st.session_state[COMPLAINT] = st.session_state[wish.MISSED] = ""
+    st.session_state[wish.MISSED] = ""
+    board, owner = session.board(), session.owner()
+    board[COMPLAINT] = ""
     try:
-        request = wish.read(model, st.session_state[wish.key("prompt")])
-        session.put(EASEL, session.studio().draw(request, session.owner()))
+        request = wish.read(model, wish.value("prompt"))
+        session.put(board, EASEL, session.studio().draw(request, owner))
     except ValueError as error:
-        st.session_state[COMPLAINT] = sentence(error)
+        board[COMPLAINT] = sentence(error)
 
 
 def sentence(text: object) -> str:

@@ -10,9 +10,10 @@ from app import picture
 from app.engine import Job, Status
 from app.gallery import slug
 from app.request import Request
-from app.studio import player
+from app.studio import memory, player
 from app.studio.session import studio
 
+NOTES = "notes"
 POLL = 0.2  # seconds between two looks at a job
 SHOWN = 448  # pixels, the width of a single picture on a wide screen
 
@@ -72,13 +73,15 @@ def _finished(job: Job) -> None:
     if job.note:
         st.warning(f"Not kept in the gallery: {job.note}")
     with st.container(horizontal=True, vertical_alignment="center"):
-        data = _file(job.id, st.session_state.get("notes", True), job)
+        memory.keep(NOTES, True)
+        data = _file(job.id, memory.value(NOTES), job)
         if request.n == 1:
             st.download_button("Download", data, f"{slug(request.prompt)}.png", "image/png", icon=":material/download:")
         else:
             name = f"{slug(request.prompt)}.zip"
             st.download_button("Download all", data, name, "application/zip", icon=":material/download:")
-        st.toggle("with its settings inside", value=True, key="notes", help="Prompt, seed and settings, in the PNG.")
+        told = "Prompt, seed and settings, in the PNG."
+        st.toggle("with its settings inside", memory.value(NOTES), **memory.widget(NOTES), help=told)
         player.switch()
 
 

@@ -1,9 +1,9 @@
 """Edit: brush over a part of a picture, let new words change what they speak of, go on beyond its edge, or vary it."""
 
 import io
-import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import streamlit as st
 from PIL import Image
@@ -48,7 +48,7 @@ def page() -> None:
     memory.keep(WORDS, "")
     memory.keep(SHARE, 0.4)
     if BROUGHT_WORDS in state:
-        state[WORDS] = state.pop(BROUGHT_WORDS)
+        memory.put(WORDS, state.pop(BROUGHT_WORDS))
     st.title("Paint over it.", anchor=False)
     left, right = st.columns(2, gap="large")
     with left:
@@ -60,7 +60,7 @@ def page() -> None:
         wish.settings(loaded, size=image and image.size)
     with right:
         job = session.job(EASEL)
-        if complaint := state.get(COMPLAINT):
+        if complaint := session.board().get(COMPLAINT):
             st.error(complaint, icon=":material/error:")
         elif job is not None:
             said(model, job.request.prompt)
@@ -74,7 +74,8 @@ def page() -> None:
 def take(image: Image.Image, prompt: str = "") -> None:
     """Put a picture under the brush."""
     st.session_state[PICTURE] = picture.png(image)
-    st.session_state[WORDS] = st.session_state[DRAWN_AFTER] = prompt
+    st.session_state[DRAWN_AFTER] = prompt
+    memory.put(WORDS, prompt)
     session.clear(EASEL)
 
 
@@ -88,7 +89,7 @@ def brush(model: Model, image: Image.Image) -> None:
         st.caption(f"Scaled from {_measures(brought)} to {_measures(image.size)}, which this model draws.")
     with st.form("edit", border=False, enter_to_submit=True), st.container(horizontal=True):
         st.text_input(
-            "What should be there", st.session_state[WORDS], key=memory.widget(WORDS), max_chars=MAX_PROMPT,
+            "What should be there", memory.value(WORDS), **memory.widget(WORDS), max_chars=MAX_PROMPT,
             label_visibility="collapsed", placeholder="what the whole picture shows then",
         )  # fmt: skip
         paint = {"on_click": _begin, "args": (model, _brushed)}
@@ -97,38 +98,45 @@ def brush(model: Model, image: Image.Image) -> None:
         st.form_submit_button(
             "Change only what the words change",
             icon=":material/edit_note:",
-            help=_wordless(loaded) or f"Nothing needs to be brushed. It was drawn as “{_plain(_drawn_after())}”.",
+            help=_wordless(loaded) or f"Nothing needs to be brushed. It was drawn as “{wish.plain(_drawn_after())}”.",
             **reword,
         )
     extend(model, image)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        share = st.session_state[SHARE]
-        st.slider("or change this share of all", 0.1, 0.9, share, 0.1, key=memory.widget(SHARE), width=220)
+        share = memory.value(SHARE)
+        st.slider("or change this share of all", 0.1, 0.9, share, 0.1, **memory.widget(SHARE), width=220)
         st.button("Vary", icon=":material/shuffle:", on_click=_begin, args=(model, _varied))
 
 
 def extend(model: Model, image: Image.Image) -> None:
     """To which sides the picture can go on, and why not to the others."""
     loaded = session.loaded(model)
-    ways, state = _ways(loaded, image.size), st.session_state
+    ways = _ways(loaded, image.size)
     sides = [side for side in ARROWS if any(way.side == side for way in ways)]
     if sides:
-        if state.get(SIDE) not in sides:
-            state[SIDE] = sides[0]
+        memory.keep(SIDE, sides[0])
+        if memory.value(SIDE) not in sides:
+            memory.put(SIDE, sides[0])
+        side = memory.value(SIDE)
         with st.container(horizontal=True, vertical_alignment="bottom"):
             st.segmented_control(
-                "Extend it", sides, default=state[SIDE], key=SIDE, format_func=ARROWS.get, required=True, wrap=True
-            )
-            rooms = [way.size for way in ways if way.side == state[SIDE]]
-            if state.get(ROOM) not in rooms:
-                state[ROOM] = rooms[0]
+                "Extend it", sides, default=side, **memory.widget(SIDE, sides), format_func=ARROWS.get, required=True,
+                wrap=True,
+            )  # fmt: skip
+            rooms = [way.size for way in ways if way.side == side]
+            memory.keep(ROOM, rooms[0])
+            if memory.value(ROOM) not in rooms:
+                memory.put(ROOM, rooms[0])
+            room = memory.value(ROOM)
             if len(rooms) > 1:
-                st.selectbox(
-                    "to", rooms, rooms.index(state[ROOM]), key=ROOM, format_func=_measures, width=130,
+                room = st.selectbox(
+                    "to", rooms, rooms.index(room), **memory.widget(ROOM, rooms), format_func=_measures, width=130,
                     label_visibility="collapsed",
                 )  # fmt: skip
-            label = f"Extend to {_measures(state[ROOM])}"
-            st.button(label, key="extend", icon=":material/aspect_ratio:", on_click=_begin, args=(model, _extended))
+            st.button(
+                f"Extend to {_measures(room)}", key="extend", icon=":material/aspect_ratio:",
+                on_click=_begin, args=(model, partial(_extended, side=side, room=room)),
+            )  # fmt: skip
     if reason := edit.closed(image.size, ways):
         st.caption(reason)
     if not sides and (smaller := _smaller(loaded, image.size)) is not None:
@@ -157,17 +165,17 @@ def bring() -> None:
 
 def _begin(model: Model, begin: Begin) -> None:
     """Put what comes of it on the easel."""
-    state = st.session_state
-    state[COMPLAINT] = ""
+    board, owner, name = session.board(), session.owner(), _id()
+    board[COMPLAINT] = ""
     try:
         loaded = session.loaded(model)
         image = _image(loaded)
-        request = wish.read(model.name, state[WORDS])
-        start, how = begin(loaded, image, request)
-        request = replace(request, size=start.image.size, edit=edit.described(start, _id(), how))
-        session.put(EASEL, session.studio().draw(request, session.owner(), start))
+        request = wish.read(model.name, memory.value(WORDS))
+        start, how = begin(loaded, image, request)  # the last look at the session is in here, before what is slow
+        request = replace(request, size=start.image.size, edit=edit.described(start, name, how))
+        session.put(board, EASEL, session.studio().draw(request, owner, start))
     except ValueError as error:
-        state[COMPLAINT] = sentence(error)
+        board[COMPLAINT] = sentence(error)
 
 
 def _brushed(loaded: Loaded, image: Image.Image, request: Request) -> tuple[Start, str]:
@@ -176,7 +184,7 @@ def _brushed(loaded: Loaded, image: Image.Image, request: Request) -> tuple[Star
 
 
 def _varied(loaded: Loaded, image: Image.Image, request: Request) -> tuple[Start, str]:
-    share = st.session_state[SHARE]
+    share = memory.value(SHARE)
     cells = edit.scattered(share, request.seed, loaded.model.grid(image.size))
     return edit.start(loaded.model, image, cells), f"a share of {share:g}"
 
@@ -188,8 +196,9 @@ def _reworded(loaded: Loaded, image: Image.Image, request: Request) -> tuple[Sta
     return start, f"new words for “{old}”, margin {margin:g}"
 
 
-def _extended(loaded: Loaded, image: Image.Image, request: Request) -> tuple[Start, str]:
-    side, room = st.session_state[SIDE], st.session_state[ROOM]
+def _extended(
+    loaded: Loaded, image: Image.Image, request: Request, side: str, room: tuple[int, int]
+) -> tuple[Start, str]:
     way = next((way for way in _ways(loaded, image.size) if (way.side, way.size) == (side, room)), None)
     if way is None:
         raise ValueError(f"the picture cannot go on {side} to {_measures(room)} with this model: choose again")
@@ -223,11 +232,6 @@ def _drawn_after() -> str:
 
 def _measures(size: tuple[int, int]) -> str:
     return f"{size[0]} × {size[1]}"
-
-
-def _plain(text: str) -> str:
-    """A text as it is where Markdown is read: the words in a picture that somebody made may hold addresses."""
-    return re.sub(r"([^\w\s])", r"\\\1", text)
 
 
 def _brought() -> Image.Image:

@@ -2,12 +2,13 @@
 
 import html
 from collections.abc import Callable
+from contextlib import suppress
 
 import streamlit as st
 
 from app import picture
 from app.gallery import Entry, Gallery, slug
-from app.studio import edit, session, wish
+from app.studio import edit, memory, session, wish
 from app.studio.draw import sentence
 
 AT_ONCE = 24
@@ -17,6 +18,7 @@ VIEW = "whose pictures"
 SHARING = "sharing"
 PAGE = "gallery page"
 PICKED = "picked "
+NOTES = "gallery notes"
 PICKS = "ids of the pictures that are picked"  # on whichever page they are
 LEAVE = "room to go to"
 COMPLAINT = "complaint of gallery"
@@ -47,9 +49,11 @@ def find() -> str:
             "Whose", list(WHOSE), key=VIEW, format_func=WHOSE.get, default=False, required=True,
             label_visibility="collapsed",
         )  # fmt: skip
-        st.session_state[SHARING] = session.studio().gallery.shares(session.owner())  # other tabs switch it too
+        shares = session.studio().gallery.shares(session.owner())  # other tabs switch it, too
+        _show_as(SHARING, shares)
         st.toggle(
             "Share my pictures",
+            shares,
             key=SHARING,
             on_change=_share,
             help="Everyone on this server sees all your pictures, prompts and settings included, until you switch it "
@@ -67,10 +71,13 @@ def look(search: str, everyones: bool) -> list[Entry]:
         st.html(f'<div class="blank"><b>{"No picture has these words." if search else none}</b></div>')
         return []
     pages = -(-there // AT_ONCE)
-    st.session_state[PAGE] = min(st.session_state.get(PAGE, 1), pages)
+    memory.keep(PAGE, 1)
+    if memory.value(PAGE) > pages:
+        memory.put(PAGE, pages)
+    now = memory.value(PAGE)
     if pages > 1:
-        st.number_input(f"Page, of {pages}", 1, pages, key=PAGE, width=140)
-    return gallery.entries(owner, search, AT_ONCE, AT_ONCE * (st.session_state[PAGE] - 1), everyones)
+        st.number_input(f"Page, of {pages}", 1, pages, now, **memory.widget(PAGE), width=140)
+    return gallery.entries(owner, search, AT_ONCE, AT_ONCE * (now - 1), everyones)
 
 
 def wall(entries: list[Entry]) -> None:
@@ -82,10 +89,12 @@ def wall(entries: list[Entry]) -> None:
                 # not as Markdown: another visitor's words may hold the address of a picture elsewhere
                 st.html(f'<div class="facts">{html.escape(entry.prompt or "without a prompt")}</div>')
                 with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
-                    st.session_state[PICKED + entry.id] = entry.id in _picks()
+                    picked = entry.id in _picks()
+                    _show_as(PICKED + entry.id, picked)
                     st.checkbox(
-                        "pick", key=PICKED + entry.id, label_visibility="collapsed", on_change=_pick, args=(entry.id,)
-                    )
+                        f"pick {wish.plain(entry.prompt)}", picked, key=PICKED + entry.id,
+                        label_visibility="collapsed", on_change=_pick, args=(entry.id,),
+                    )  # fmt: skip
                     if entry.request is not None:
                         plain = f" {wish.PLAIN}" if entry.request.edit else ""
                         st.button(
@@ -116,7 +125,8 @@ def actions(shown: list[Entry], everyones: bool) -> None:
             st.caption("Pick pictures to download, compare or delete them.")
             return
         st.button(f"Drop the {len(picked)} picked", icon=":material/deselect:", on_click=_picks().clear)
-        notes = st.toggle("with settings inside", value=True, key="gallery notes")
+        memory.keep(NOTES, True)
+        notes = st.toggle("with settings inside", memory.value(NOTES), **memory.widget(NOTES))
         ids = [entry.id for entry in picked]
         if len(picked) == 1:
             name, mime, label = f"{slug(picked[0].prompt)}.png", "image/png", "Download"
@@ -183,11 +193,18 @@ def _picked() -> list[Entry]:
     return found
 
 
+def _show_as(key: str, value: bool) -> None:
+    """Have a switch show what is so. Where it does already it is left alone, for it may have been pressed since."""
+    if st.session_state.get(key, value) != value:
+        st.session_state[key] = value
+
+
 def _pick(id: str) -> None:
-    if st.session_state[PICKED + id]:
-        _picks().append(id)
-    else:
-        _picks().remove(id)
+    picked, picks = st.session_state[PICKED + id], _picks()
+    if picked and id not in picks:
+        picks.append(id)
+    elif not picked and id in picks:
+        picks.remove(id)
 
 
 def _pick_all(ids: list[str]) -> None:
@@ -237,7 +254,11 @@ def _seen(id: str) -> Entry | None:
 
 def _delete(ids: list[str]) -> None:
     gallery, owner = session.studio().gallery, session.owner()
+    there = []
+    for id in ids:
+        with suppress(ValueError):  # it is gone already: pressed twice, or in another tab
+            there.append(gallery.get(owner, id))
     try:
-        gallery.delete(owner, [gallery.get(owner, id) for id in ids])
+        gallery.delete(owner, there)
     except ValueError as error:
         st.session_state[COMPLAINT] = sentence(error)

@@ -2,6 +2,7 @@
 // What the messages are is written in app/live.py.
 
 const RATE = 16000;
+const STOPPED = [1001, 1006, 1012]; // how a connection ends when the other side does, or the way there
 
 // Mono samples of any rate -> frames of 512 int16 at 16 kHz, each sample the mean of those that it covers.
 const RECORDER = `
@@ -36,7 +37,8 @@ class Talk {
     this.settings = {};
     this.finished = new Map(); // job -> its picture, which may turn out to be kept
     this.starting = false; // from the press until all is open, or refused: a second press would open it twice
-    this.find(".mic").onclick = () => (this.stream ? this.end() : this.starting || this.start());
+    this.attempt = null; // what is being opened, or is open; what comes late for another one is put away again
+    this.find(".mic").onclick = () => this.starting || (this.stream ? this.end() : this.start());
   }
 
   say(text) { this.find(".state").textContent = text; }
@@ -49,14 +51,22 @@ class Talk {
   }
 
   async open() {
+    const mine = (this.attempt = {});
+    const over = () => this.attempt !== mine; // the page was left, or the studio hung up, while we waited
     this.complain("");
     this.say("Opening the microphone ...");
     try {
       if (!navigator.mediaDevices) throw new Error("this browser gives the microphone to https:// and localhost only");
-      this.stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1 } });
+      const stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1 } });
+      if (over()) return stream.getTracks().forEach((track) => track.stop());
+      this.stream = stream;
+      for (const track of stream.getTracks()) track.onended = () => this.lost(stream);
       await this.connect();
-      await this.record();
+      if (over()) return;
+      await this.record(over);
+      if (over()) return;
     } catch (error) {
+      if (over()) return; // the reason was given
       this.socket?.close();
       this.hush();
       this.complain(`The microphone cannot be used: ${error.message || error}`);
@@ -79,9 +89,11 @@ class Talk {
       if (message.type === "step" || message.type === "picture") expecting = message;
       else this.read(message);
     };
-    socket.onclose = () => {
-      if (this.socket === socket) this.hush(); // the studio hung up
-      else if (!this.stream) this.rest(); // it has heard and drawn all
+    socket.onclose = ({ code }) => {
+      if (this.socket === socket) {
+        this.hush(); // the studio hung up: it says why, unless it ended itself
+        if (STOPPED.includes(code)) this.complain("The studio was stopped, or cannot be reached any more: press again.");
+      } else if (!this.stream) this.rest(); // it has heard and drawn all
     };
     return new Promise((opened, failed) => {
       socket.onopen = () => { this.tell(); opened(); };
@@ -89,7 +101,7 @@ class Talk {
     });
   }
 
-  async record() {
+  async record(over) {
     try {
       this.audio = new AudioContext({ sampleRate: RATE });
       this.source = this.audio.createMediaStreamSource(this.stream);
@@ -100,6 +112,7 @@ class Talk {
     const url = URL.createObjectURL(new Blob([RECORDER], { type: "application/javascript" }));
     await this.audio.audioWorklet.addModule(url);
     URL.revokeObjectURL(url);
+    if (over()) return;
     const recorder = new AudioWorkletNode(this.audio, "recorder");
     recorder.port.onmessage = ({ data }) => {
       if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(data.buffer);
@@ -118,7 +131,15 @@ class Talk {
     if (waiting) this.say("Finishing what you said ...");
   }
 
+  // Unplugged, or taken away by the browser.
+  lost(stream) {
+    if (this.stream !== stream) return;
+    this.end();
+    this.complain("The microphone is gone: it was unplugged, or its use was forbidden.");
+  }
+
   hush() {
+    this.attempt = null;
     this.stream?.getTracks().forEach((track) => track.stop());
     if (this.audio && this.audio.state !== "closed") this.audio.close();
     this.stream = this.audio = this.socket = null;

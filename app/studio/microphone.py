@@ -6,35 +6,35 @@ from app.catalogue import Model
 from app.studio import memory, session, wish
 from app.studio.component import component
 
+PAUSE = "pause"
 PAUSES = {0.3: "0.3 s · quick", 0.5: "0.5 s", 0.7: "0.7 s · patient", 1.0: "1 s"}
 
 
 def show(model: Model) -> None:
     """The microphone, the words, the pictures, and what of the settings matters while one speaks."""
-    state = st.session_state
-    memory.keep("pause", 0.3)
+    memory.keep(PAUSE, 0.3)
     loaded = session.loaded(model)
     wish.correct(loaded)
-    (width, height), mode = state[wish.key("size")], state[wish.key("mode")]
+    (width, height), mode = wish.value("size"), wish.value("mode")
     settings = {
         "model": model.name,
         "size": f"{width}x{height}",
-        "steps": state[wish.key("steps")],
-        "guidance": state[wish.key("guidance")],
-        "interval": list(state[wish.key("interval")]),
-        "temperature": state[wish.key("temperature")],
-        "negative": state[wish.key("negative")].strip(),
-        "seed": None if state[wish.NEW_SEED] else state[wish.key("seed")],
-        "order": state[wish.key("order")],
-        "sampler": state[wish.key("sampler")],
-        "revisions": state[wish.key("revisions")],
+        "steps": wish.value("steps"),
+        "guidance": wish.value("guidance"),
+        "interval": list(wish.value("interval")),
+        "temperature": wish.value("temperature"),
+        "negative": wish.value("negative").strip(),
+        "seed": None if memory.value(wish.NEW_SEED) else wish.value("seed"),
+        "order": wish.value("order"),
+        "sampler": wish.value("sampler"),
+        "revisions": wish.value("revisions"),
         "mode": mode,
-        "ar_tokens": state[wish.key("ar_tokens")] if mode == "hybrid" else None,
-        "pause": state["pause"],
+        "ar_tokens": wish.value("ar_tokens") if mode == "hybrid" else None,
+        "pause": memory.value(PAUSE),
     }
     component("microphone")(key="microphone", data=settings)
     wish.settings(loaded, several=False)  # what is said is one picture, which goes on
     st.select_slider(
-        "A sentence ends after", list(PAUSES), state["pause"], key=memory.widget("pause"), format_func=PAUSES.get,
+        "A sentence ends after", list(PAUSES), memory.value(PAUSE), **memory.widget(PAUSE), format_func=PAUSES.get,
         width=280,
     )  # fmt: skip

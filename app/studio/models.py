@@ -8,7 +8,7 @@ import torch
 
 from app import catalogue, engine
 from app.ear import Ear
-from app.studio import session
+from app.studio import memory, session
 from app.studio.draw import sentence
 
 COMPLAINT = "complaint of models"
@@ -28,38 +28,41 @@ def page() -> None:
                 models[name] = catalogue.here(name)
             except ValueError as error:
                 st.error(sentence(error), icon=":material/image_not_supported:")
-    if complaint := st.session_state.pop(COMPLAINT, ""):
+    if complaint := session.board().pop(COMPLAINT, ""):
         st.error(complaint, icon=":material/error:")
     for name, model in models.items():
         card(model, name == chosen, name in session.studio().engine.loaded())
-    for name, missing in catalogue.unfinished().items():
+    for name, reason in catalogue.unfinished().items():
         with st.container(border=True):
             st.subheader(name, anchor=False)
-            st.caption(f":material/block: Cannot run: {', '.join(missing)} missing in its folder.")
+            st.caption(f":material/block: Cannot run: {reason}.")
     another()
     recogniser()
 
 
 def card(model: catalogue.Model, chosen: bool, loaded: bool) -> None:
     """One model: what it draws, what it takes, and what can be done with it."""
-    name, state = model.name, st.session_state
-    wanted = PRECISION + name
+    name, wanted = model.name, PRECISION + model.name
+    memory.keep(wanted, None)
+    dtype = memory.value(wanted) or engine.precision()
     if loaded:
-        state[wanted] = session.loaded(model).model.dtype  # as anyone on this server has chosen
-    dtype = state.setdefault(wanted, engine.precision())
+        dtype = session.loaded(model).model.dtype  # as anyone on this server has chosen
+    if memory.value(wanted) != dtype:
+        memory.put(wanted, dtype)
     with st.container(border=True, key=f"model-{len(name)}-{name}"):
         st.subheader(name, anchor=False)
         numbers = model.parameters
-        memory = f"{numbers * dtype.itemsize / 1e6:.1f} MB {'in memory' if loaded else 'when loaded'}"
+        taken = f"{numbers * dtype.itemsize / 1e6:.1f} MB {'in memory' if loaded else 'when loaded'}"
         facts = [model.reads, model.vocabulary.drawn, f"{numbers / 1e6:.1f} M parameters"]
-        facts += [f"{model.megabytes:.1f} MB on disk", f"{memory}, {engine.short(dtype)}"]
+        facts += [f"{model.megabytes:.1f} MB on disk", f"{taken}, {engine.short(dtype)}"]
         st.html(f'<div class="facts">{" · ".join(facts)}</div>')
         if reason := "" if loaded else engine.obstacle(model, dtype):
             st.caption(f":material/block: Cannot run: {reason}.")
         with st.container(horizontal=True, vertical_alignment="center"):
             st.segmented_control(
-                "Precision", list(PRECISIONS), default=dtype, key=wanted, format_func=PRECISIONS.get, required=True,
-                label_visibility="collapsed", on_change=_load if loaded else None, args=(name,) if loaded else None,
+                "Precision", list(PRECISIONS), default=dtype, **memory.widget(wanted), format_func=PRECISIONS.get,
+                required=True, label_visibility="collapsed", on_change=_load if loaded else None,
+                args=(name,) if loaded else None,
             )  # fmt: skip
             st.button(
                 "Drawing with it" if chosen else "Draw with it",
@@ -111,27 +114,30 @@ def _open() -> None:
 
 def _load(name: str) -> bool:
     """Whether it is in memory now, in the precision that is chosen on its card; if not, the page says why."""
+    board, wanted = session.board(), PRECISION + name
+    memory.keep(wanted, None)
     try:
-        session.studio().engine.load(name, st.session_state.get(PRECISION + name))
+        session.studio().engine.load(name, memory.value(wanted))
     except ValueError as error:
-        st.session_state[COMPLAINT] = sentence(error)
+        board[COMPLAINT] = sentence(error)
         return False
     return True
 
 
 def _choose(name: str) -> None:
+    board = session.board()
     if _load(name):
-        session.choose(name)
+        board[session.MODEL] = name
 
 
 def _listen(name: str) -> None:
     """Take another recogniser, once it is loaded: a broken one takes nobody's away."""
-    ear = Ear(name)
+    board, ear = session.board(), Ear(name)
     try:
         ear.load()
         session.studio().ear = ear
     except (ValueError, OSError) as error:
-        st.session_state[COMPLAINT] = sentence(error)
+        board[COMPLAINT] = sentence(error)
 
 
 def _listen_to_other() -> None:

@@ -1,5 +1,5 @@
 // The token player: every step of a drawing, and over it when and how surely each token was decided.
-// data: frames (PNG data URIs), steps (the number of each, from 1; some may be left out), rows, columns, revealed (step of each token, from 0; -1 for one that was given), confidence (its log-probability).
+// data: prompt, frames (PNG data URIs), steps (the number of each, from 1; some may be left out), rows, columns, revealed (step of each token, from 0; -1 for one that was given), confidence (its log-probability).
 
 const STOPS = [[48, 18, 92], [125, 34, 122], [200, 69, 43], [242, 176, 74], [250, 240, 190]]; // dark to light
 
@@ -49,12 +49,14 @@ export default function ({ parentElement, data }) {
     clearInterval(timer);
     timer = null;
     find(".play").textContent = "▶";
+    find(".play").ariaLabel = "Play";
   }
 
   function play() {
     if (timer) return pause();
     if (step.value === step.max) step.value = 1;
     find(".play").textContent = "❚❚";
+    find(".play").ariaLabel = "Pause";
     show();
     timer = setInterval(() => {
       step.value = Number(step.value) + 1;
@@ -75,6 +77,7 @@ export default function ({ parentElement, data }) {
   };
   find(".stage").onpointerleave = () => { find(".cell").textContent = ""; };
   find(".play").onclick = play;
+  picture.alt = data.prompt;
   step.max = frames.length;
   step.value = frames.length;
   step.oninput = () => { pause(); show(); };

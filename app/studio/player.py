@@ -4,6 +4,7 @@ import streamlit as st
 
 from app import picture
 from app.engine import Job
+from app.studio import memory
 from app.studio.component import component
 
 ON = "player on"
@@ -12,11 +13,13 @@ REMEMBERED = 8  # pictures, each step of which is a PNG
 
 def wanted() -> bool:
     """Whether this browser wants to see how, which takes the decoding of every step."""
-    return bool(st.session_state.get(ON))
+    memory.keep(ON, False)
+    return memory.value(ON)
 
 
 def switch() -> None:
-    st.toggle("how it was drawn", key=ON, help="Every step, and when and how surely each part was decided.")
+    told = "Every step, and when and how surely each part was decided."
+    st.toggle("how it was drawn", wanted(), **memory.widget(ON), help=told)
 
 
 def show(job: Job) -> None:
@@ -31,6 +34,7 @@ def show(job: Job) -> None:
     last = job.frames[-1].canvas
     rows, columns = last.grid
     data = {
+        "prompt": job.request.prompt,
         "frames": _frames(job.id, row, job),
         "steps": [job.frames[frame].step for frame in job.shown],
         "rows": rows,

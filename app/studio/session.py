@@ -11,6 +11,7 @@ from app.house import House, house
 from app.server import COOKIE
 
 ROOMS = "rooms"
+BOARD = "board"
 MODEL = "model"
 
 
@@ -28,14 +29,18 @@ def studio() -> House:
     return house()
 
 
+def board() -> dict[str, str]:
+    """What a press leads to in the end: which model draws, which job is on which easel, what was heard.
+
+    A plain dictionary, to be had before anything slow begins: when somebody presses elsewhere meanwhile, Streamlit ends
+    the callback of the first press at its next look at the session, and its work would be lost.
+    """
+    return st.session_state.setdefault(BOARD, {})
+
+
 def chosen() -> str:
     """The name of the model that this browser draws with."""
-    return st.session_state.setdefault(MODEL, places.model())
-
-
-def choose(name: str) -> None:
-    """Draw with another model from now on."""
-    st.session_state[MODEL] = name
+    return board().setdefault(MODEL, places.model())
 
 
 def at_hand(name: str) -> bool:
@@ -62,24 +67,25 @@ def model() -> catalogue.Model:
 
 def job(easel: str) -> Job | None:
     """The job on this easel; after a reload of the page, the one that this browser was waiting for there."""
-    key = f"job on {easel}"
-    if key not in st.session_state:
+    jobs, key = board(), f"job on {easel}"
+    if key not in jobs:
         there = [job for job in studio().engine.jobs(owner()) if job.easel == easel and (not job.over or job.kept)]
-        st.session_state[key] = there[-1].id if there else ""  # it stays when it ends
-    return studio().engine.job(st.session_state[key])
+        jobs[key] = there[-1].id if there else ""  # it stays when it ends
+    return studio().engine.job(jobs[key])
 
 
-def put(easel: str, job: Job) -> None:
-    """Put a new job on an easel; one that is still drawn there is stopped."""
-    if (before := studio().engine.job(st.session_state.get(f"job on {easel}", ""))) is not None:
-        before.cancel()
+def put(board: dict[str, str], easel: str, job: Job) -> None:
+    """Put a new job on an easel; one that is still drawn there is stopped, if it was this very page that began it."""
+    begun = studio().engine.job(board.get(f"begun on {easel}", ""))
+    if begun is not None and begun.id == board.get(f"job on {easel}"):
+        begun.cancel()
     job.easel = easel
-    st.session_state[f"job on {easel}"] = job.id
+    board[f"job on {easel}"] = board[f"begun on {easel}"] = job.id
 
 
 def clear(easel: str) -> None:
     """Nothing on this easel."""
-    st.session_state[f"job on {easel}"] = ""
+    board()[f"job on {easel}"] = ""
 
 
 def loaded(model: catalogue.Model) -> Loaded:

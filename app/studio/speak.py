@@ -1,5 +1,7 @@
 """Speak: live, or a recording whose transcript can be mended before it is drawn again."""
 
+from dataclasses import replace
+
 import streamlit as st
 
 from app.catalogue import Model
@@ -9,6 +11,7 @@ from app.studio.draw import said
 
 EASEL = "speak"
 COMPLAINT = "complaint of speak"
+HEARD = "heard"  # on the board, until the page takes it over
 TRANSCRIPT = "transcript"
 KINDS = ["wav", "flac", "mp3", "ogg"]
 
@@ -26,7 +29,7 @@ def page() -> None:
         job = session.job(EASEL)
         with left:
             mend(model)
-            if complaint := st.session_state.get(COMPLAINT):
+            if complaint := session.board().get(COMPLAINT):
                 st.warning(complaint, icon=":material/hearing:")
             elif job is not None:
                 said(model, job.request.prompt)
@@ -47,34 +50,37 @@ def record(model: Model) -> None:
 def mend(model: Model) -> None:
     """The words that were heard, to correct them."""
     memory.keep(TRANSCRIPT, None)
-    if st.session_state[TRANSCRIPT] is None:
+    if heard := session.board().pop(HEARD, ""):
+        memory.put(TRANSCRIPT, heard)
+    if memory.value(TRANSCRIPT) is None:
         return
     with st.form("mend", border=False, enter_to_submit=True):
-        st.text_input("I heard", st.session_state[TRANSCRIPT], key=memory.widget(TRANSCRIPT), max_chars=MAX_PROMPT)
+        st.text_input("I heard", memory.value(TRANSCRIPT), **memory.widget(TRANSCRIPT), max_chars=MAX_PROMPT)
         st.form_submit_button("Draw again", icon=":material/brush:", on_click=_draw, args=(model.name,))
 
 
 def _hear(model: str, widget: str) -> None:
     """Write down what a widget has recorded, and draw it. In a callback: a new seed must come before its widget."""
-    recording = st.session_state[widget]
-    st.session_state[COMPLAINT] = ""
+    recording, board, owner = st.session_state[widget], session.board(), session.owner()
+    board[COMPLAINT] = ""
     if recording is None:
         return
     try:
+        request = wish.read(model, "what is said")  # from here on the session is not looked at: see session.board
         transcript = session.studio().ear.transcribe(recording.getvalue())
+        board[COMPLAINT] = transcript.reason
+        if not transcript.no_speech:
+            board[HEARD] = transcript.text
+            session.put(board, EASEL, session.studio().draw(replace(request, prompt=transcript.text), owner))
     except ValueError as error:
-        st.session_state[COMPLAINT] = str(error)
-        return
-    st.session_state[COMPLAINT] = transcript.reason
-    if not transcript.no_speech:
-        st.session_state[TRANSCRIPT] = transcript.text
-        _draw(model)
+        board[COMPLAINT] = str(error)
 
 
 def _draw(model: str) -> None:
+    board, owner = session.board(), session.owner()
+    board[COMPLAINT] = ""
     try:
-        st.session_state[COMPLAINT] = ""
-        request = wish.read(model, st.session_state[TRANSCRIPT])
-        session.put(EASEL, session.studio().draw(request, session.owner()))
+        request = wish.read(model, memory.value(TRANSCRIPT))
+        session.put(board, EASEL, session.studio().draw(request, owner))
     except ValueError as error:
-        st.session_state[COMPLAINT] = str(error)
+        board[COMPLAINT] = str(error)

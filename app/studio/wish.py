@@ -3,6 +3,7 @@
 Each setting lives in the session under "wish <name>", which is also the key of the widget that shows it.
 """
 
+import re
 from typing import Any
 
 import streamlit as st
@@ -54,13 +55,23 @@ def key(name: str) -> str:
     return f"wish {name}"
 
 
-def shown(name: str, *shape: Any) -> str:
-    """The key of a setting, for the widget that shows it with these choices."""
+def value(name: str) -> Any:
+    """What a setting is set to."""
+    return memory.value(key(name))
+
+
+def shown(name: str, *shape: Any) -> dict[str, Any]:
+    """Arguments of the widget that shows a setting with these choices."""
     return memory.widget(key(name), *shape)
 
 
+def plain(text: str) -> str:
+    """A text as it is where Markdown is read: the words in a picture that somebody made may hold addresses."""
+    return re.sub(r"([^\w\s])", r"\\\1", text)
+
+
 def keep() -> None:
-    """Give every setting its default, and keep those whose widget is in another room: call it in each run."""
+    """Every setting has a value from now on: call it in each run."""
     for name, value in {**DEFAULTS, "size": None, "seed": any_seed()}.items():
         memory.keep(key(name), value)
     memory.keep(NEW_SEED, True)
@@ -68,18 +79,17 @@ def keep() -> None:
 
 def fill(request: Request) -> None:
     """Show a picture's request again, its very seed and its model included; what does not come back is said."""
-    state = st.session_state
     missed = [PLAIN] if request.edit else []
     if session.at_hand(request.model):
-        session.choose(request.model)
+        session.board()[session.MODEL] = request.model
     elif request.model != session.chosen():
         missed.insert(0, f"{request.model}, which drew it, is not here: {session.chosen()} draws now.")
-    state[MISSED] = " ".join(missed)
+    st.session_state[MISSED] = " ".join(missed)
     for name in (*DEFAULTS, "seed"):
-        state[key(name)] = getattr(request, name)
+        memory.put(key(name), getattr(request, name))
     if request.size is not None:
-        state[key("size")] = request.size
-    state[NEW_SEED] = False
+        memory.put(key("size"), request.size)
+    memory.put(NEW_SEED, False)
 
 
 def read(model: str, prompt: str) -> Request:
@@ -87,27 +97,25 @@ def read(model: str, prompt: str) -> Request:
 
     To be called in a callback: a seed cannot change once its widget is drawn.
     """
-    state = st.session_state
-    values = {name: memory.value(key(name)) for name in DEFAULTS} | {"prompt": prompt.strip(), "model": model}
+    values = {name: value(name) for name in DEFAULTS} | {"prompt": prompt.strip(), "model": model}
     if memory.value(NEW_SEED):
-        state[key("seed")] = any_seed()
+        memory.put(key("seed"), any_seed())
     values["negative"] = values["negative"].strip()
     if values["mode"] != "hybrid":
         values["ar_tokens"] = None
-    return Request(**values, seed=memory.value(key("seed")), size=memory.value(key("size")))
+    return Request(**values, seed=value("seed"), size=value("size"))
 
 
 def correct(loaded: Loaded, size: tuple[int, int] | None = None) -> int:
     """Make the settings such as this model can draw, and return the number of tokens of a picture. `size`: that of a
     picture that is drawn on."""
-    state = st.session_state
-    if (chosen := state.get(key("size"))) not in loaded.sizes:
-        state[key("size")] = _nearest(loaded, chosen)
-    rows, columns = loaded.model.grid(size or state[key("size")])
-    if not loaded.model.has_twin:
-        state[key("mode")] = "mar"
-    if state[key("ar_tokens")] is None or state[key("ar_tokens")] > rows * columns:
-        state[key("ar_tokens")] = rows * columns // 2
+    if value("size") not in loaded.sizes:
+        memory.put(key("size"), _nearest(loaded, value("size")))
+    rows, columns = loaded.model.grid(size or value("size"))
+    if not loaded.model.has_twin and value("mode") != "mar":
+        memory.put(key("mode"), "mar")
+    if value("ar_tokens") is None or not 0 <= value("ar_tokens") <= rows * columns:
+        memory.put(key("ar_tokens"), rows * columns // 2)
     return rows * columns
 
 
@@ -130,7 +138,7 @@ def settings(loaded: Loaded, several: bool = True, size: tuple[int, int] | None 
 
 
 def _summary(tokens: int, several: bool, size: tuple[int, int] | None) -> str:
-    now = {name: st.session_state[key(name)] for name in ("size", "n", "steps", "mode", "ar_tokens")}
+    now = {name: value(name) for name in ("size", "n", "steps", "mode", "ar_tokens")}
     width, height = size or now["size"]
     how = {
         "mar": f"{now['steps']} steps",
@@ -143,19 +151,19 @@ def _summary(tokens: int, several: bool, size: tuple[int, int] | None) -> str:
 
 def _widgets(loaded: Loaded, tokens: int, several: bool, sized: bool) -> None:
     """Ranges and choices stretch to a value that was filled in from a picture."""
-    sizes, state = loaded.sizes, st.session_state
-    now = {name: state[key(name)] for name in (*DEFAULTS, "size", "seed")}
+    sizes = loaded.sizes
+    now = {name: value(name) for name in (*DEFAULTS, "size", "seed")}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if sized:
             st.selectbox(
-                "Size", sizes, sizes.index(now["size"]), key=shown("size", sizes), format_func=_size_name, width=170
+                "Size", sizes, sizes.index(now["size"]), **shown("size", sizes), format_func=_size_name, width=170
             )
         if several:
             numbers = sorted({*PICTURES, now["n"]})
-            st.selectbox("Pictures", numbers, numbers.index(now["n"]), key=shown("n", numbers), width=100)
+            st.selectbox("Pictures", numbers, numbers.index(now["n"]), **shown("n", numbers), width=100)
     if loaded.model.has_twin:
         st.segmented_control(
-            "Drawn by", list(MODES), default=now["mode"], key=shown("mode"), format_func=MODES.get, required=True,
+            "Drawn by", list(MODES), default=now["mode"], **shown("mode"), format_func=MODES.get, required=True,
             help=HELP["mode"],
         )  # fmt: skip
     else:
@@ -163,47 +171,47 @@ def _widgets(loaded: Loaded, tokens: int, several: bool, sized: bool) -> None:
     alone = now["mode"] == "ar"  # the twin, which takes a step for each token, in their order
     if now["mode"] == "hybrid":
         st.slider(
-            "Tokens by the twin", 0, tokens, now["ar_tokens"], key=shown("ar_tokens", tokens), help=HELP["ar_tokens"]
+            "Tokens by the twin", 0, tokens, now["ar_tokens"], **shown("ar_tokens", tokens), help=HELP["ar_tokens"]
         )
     steps = sorted({*STEPS, now["steps"]})
     st.select_slider(
-        "Steps", steps, now["steps"], key=shown("steps", steps), format_func=lambda n: STEPS.get(n, str(n)),
+        "Steps", steps, now["steps"], **shown("steps", steps), format_func=lambda n: STEPS.get(n, str(n)),
         help=HELP["steps"], disabled=alone,
     )  # fmt: skip
     most = max(4, now["revisions"])
     never = alone or loaded.model.continuous
     st.slider(
-        "Revisions", 0, most, now["revisions"], key=shown("revisions", most), help=HELP["revisions"], disabled=never
+        "Revisions", 0, most, now["revisions"], **shown("revisions", most), help=HELP["revisions"], disabled=never
     )
     low, high = min(1.0, now["guidance"]), max(10.0, now["guidance"])
-    st.slider("Guidance", low, high, now["guidance"], 0.5, key=shown("guidance", low, high), help=HELP["guidance"])
+    st.slider("Guidance", low, high, now["guidance"], 0.5, **shown("guidance", low, high), help=HELP["guidance"])
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.number_input("Seed", 0, MAX_SEED, now["seed"], 1, key=shown("seed"), help=HELP["seed"], width=190)
-        st.toggle("a new one each time", state[NEW_SEED], key=memory.widget(NEW_SEED))
-    st.text_input("Without", now["negative"], key=shown("negative"), max_chars=MAX_PROMPT, help=HELP["negative"])
+        st.number_input("Seed", 0, MAX_SEED, now["seed"], 1, **shown("seed"), help=HELP["seed"], width=190)
+        st.toggle("a new one each time", memory.value(NEW_SEED), **memory.widget(NEW_SEED))
+    st.text_input("Without", now["negative"], **shown("negative"), max_chars=MAX_PROMPT, help=HELP["negative"])
     st.slider(
-        "Guide from ... to ...", 0.0, 1.0, now["interval"], 0.05, key=shown("interval"), help=HELP["interval"],
+        "Guide from ... to ...", 0.0, 1.0, now["interval"], 0.05, **shown("interval"), help=HELP["interval"],
         disabled=alone,
     )  # fmt: skip
     hottest = max(2.0, now["temperature"])
     st.slider(
-        "Temperature", 0.0, hottest, now["temperature"], 0.05, key=shown("temperature", hottest),
+        "Temperature", 0.0, hottest, now["temperature"], 0.05, **shown("temperature", hottest),
         help=HELP["temperature"],
     )  # fmt: skip
     st.selectbox(
-        "Order", ORDERS, ORDERS.index(now["order"]), key=shown("order"), help=HELP["order"], disabled=alone
+        "Order", ORDERS, ORDERS.index(now["order"]), **shown("order"), help=HELP["order"], disabled=alone
     )
     samplers = list(SAMPLERS)
     st.selectbox(
-        "Sampler", samplers, samplers.index(now["sampler"]), key=shown("sampler"), help=HELP["sampler"],
+        "Sampler", samplers, samplers.index(now["sampler"]), **shown("sampler"), help=HELP["sampler"],
         disabled=alone, on_change=_take_sampler,
     )  # fmt: skip
 
 
 def _take_sampler() -> None:
     """A sampler brings what it does when nobody says otherwise."""
-    for name, value in SAMPLERS[st.session_state[key("sampler")]].items():
-        st.session_state[key(name)] = value
+    for name, its in SAMPLERS[value("sampler")].items():
+        memory.put(key(name), its)
 
 
 def _size_name(size: tuple[int, int]) -> str:
