@@ -169,8 +169,12 @@ def with_twin(model: TextToImage) -> tuple[TextToImage, str]:
     return TextToImage(*parts, twin=twin), "random twin"
 
 
-def measure_machine(device: torch.device, dtype: torch.dtype, side: int = 2048, megabytes: int = 256) -> Machine:
-    """Bandwidth by copying, rate by multiplying square matrices: the best of five."""
+def measure_machine(
+    device: torch.device, dtype: torch.dtype, side: int | None = None, megabytes: int = 256
+) -> Machine:
+    """Bandwidth by copying, rate by multiplying square matrices of `side`: the best of five. A GPU reaches its rate
+    only in large ones."""
+    side = side or (8192 if device.type == "cuda" else 2048)
     source = torch.ones(megabytes * 2**20 // 4, device=device)
     target = torch.empty_like(source)
     a = torch.randn(side, side, device=device).to(dtype)

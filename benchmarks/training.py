@@ -23,7 +23,7 @@ import torch
 
 from maskgil.config import PRESETS, ModelConfig
 from maskgil.generator import MaskGIL
-from train.loop import Player, Recipe, train
+from train.loop import Player, Recipe, leave, train
 from train.masked import Driven, MaskedFeatures
 from train.optim import OptimConfig
 
@@ -33,7 +33,11 @@ MODELS = {
     "t2i-xxl": replace(PRESETS["xxl"], classes=None, text_dim=2048, null_length=120),
     "tiny": ModelConfig(codebook_size=64, dim=32, layers=2, heads=2, text_dim=16, text_length=120),
 }
-SHEETS = {"H200": 989e12, "H100": 989e12, "GH200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
+# The first one whose name is part of the device's: of a chip's kinds the plain one comes last
+SHEETS = {
+    "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "GH200": 989e12, "A100": 312e12,
+    "L40S": 362e12, "RTX 4090": 165e12,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,7 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
+        leave()
     except ValueError as error:
         print(f"benchmarks.training: {error}", file=sys.stderr)
         sys.exit(2)

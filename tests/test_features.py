@@ -6,6 +6,7 @@ import re
 import sys
 import tarfile
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,63 @@ def test_a_cut_shard_gives_what_it_holds(shards, tmp_path, capsys):
     assert sum(table.rows for table in FeatureCache.open(tmp_path / "out").tables.values()) > 0
 
 
+def captioned(path: Path, *names: str) -> None:
+    """A shard of whole examples, the names of which are their captions."""
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            add(tar, f"{name}.png", png(64, 64))
+            add(tar, f"{name}.txt", name.encode())
+
+
+def found_and_missed(path: Path) -> tuple[list[str], list[str]]:
+    missed: list[str] = []
+    return [picture.key for picture in pictures.source(str(path)).read(0, missed.append)], missed
+
+
+def test_the_picture_before_the_cut_is_kept(tmp_path):
+    """Each example takes four blocks of 512 bytes: two headers, picture and caption."""
+    path = tmp_path / "part.tar"
+    captioned(path, "a", "b", "c")
+    whole = path.read_bytes()
+    assert found_and_missed(path) == (["a", "b", "c"], [])
+    for blocks, kept in ((9, ["a", "b"]), (9.5, ["a", "b"]), (8, ["a", "b"]), (8.5, ["a", "b"]), (5, ["a"])):
+        path.write_bytes(whole[: int(blocks * 512)])
+        found, missed = found_and_missed(path)
+        assert found == kept and "pictures: the rest is skipped" in missed[-1], blocks
+
+
+def test_a_broken_header_is_not_taken_for_the_end(tmp_path):
+    path = tmp_path / "part.tar"
+    captioned(path, "a", "b", "c")
+    data = bytearray(path.read_bytes())
+    data[4 * 512 : 5 * 512] = b"x" * 512  # the second picture's
+    path.write_bytes(data)
+    found, missed = found_and_missed(path)
+    assert found == ["a"] and len(missed) == 1 and "after 1 pictures: the rest is skipped" in missed[0]
+    assert "no block of zeros at its end" in missed[0]
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    """From its first file on: a note in the way of its folder, and a full disk."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(png(64, 64))
+    (tmp_path / "in" / "a.txt").write_text("a")
+    (tmp_path / "file").write_text("in the way")
+    made = maker(pictures.source(str(tmp_path / "in")), tmp_path / "out")
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(ValueError, match="could not write .*cache.json: .*free space"):
+            replace(made, out=out).begin()
+
+    def full(path: Path, text: str) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ValueError, match="No space left on device; .*free space"):
+        made.begin()
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_a_full_disk_keeps_what_is_finished(shards, tmp_path, monkeypatch):
     source = pictures.source(str(shards))
     write(maker(source, tmp_path / "out"), rank=0, world=2)
@@ -343,3 +401,12 @@ def test_a_photograph_stands_as_its_camera_was_held():
     turned, lying = pictures.opened(out.getvalue()), pictures.opened(out.getvalue(), upright=False)
     assert turned.size == (20, 40) and lying.size == (40, 20)
     assert turned.getpixel((15, 20))[0] > 200 and turned.getpixel((4, 20))[2] > 200
+
+
+def test_notes_that_are_cut_do_not_break_a_picture():
+    """It stands as it lies."""
+    for kind in ("PNG", "WEBP"):
+        for note in (b"II*\0\x08\0", b"nonsense"):
+            out = io.BytesIO()
+            Image.new("RGB", (40, 20), "blue").save(out, kind, exif=b"Exif\0\0" + note)
+            assert pictures.opened(out.getvalue()).size == (40, 20)

@@ -85,6 +85,7 @@ def test_what_does_not_fit_is_one_line(folder):
 
 @pytest.mark.parametrize("option, says", [
     ("micro=0", "micro=0: give 1 or more"), ("steps=0", "steps=0"), ("sample_every=-1", "sample_every=-1: give 0 or"),
+    ("seed=-1", "seed=-1: give 0 to 524287"), ("seed=524288", "seed=524288: give 0 to 524287"),
     ("schedule=linear", "choose cosine, constant"), ("precision=fp8", "choose bf16, no"),
     ("qk_norm=cosine", "qk_norm=cosine: choose none, layer, rms"), ("norm=mid", "norm=mid: choose pre, post"),
 ])  # fmt: skip
@@ -92,6 +93,26 @@ def test_values_that_no_run_can_have_are_one_line(folder, monkeypatch, option, s
     monkeypatch.setitem(PRESETS, "t2i-xl", CONFIG)
     with pytest.raises(ValueError, match=says):
         main(["t2i-xl-256", f"data={folder / 'cache'}", f"out={folder / 'run'}", option])
+
+
+def test_an_empty_cache_is_one_line(folder, monkeypatch):
+    """Before anything is made of it, and before a worker reads it."""
+    monkeypatch.setitem(PRESETS, "t2i-xl", CONFIG)
+    (folder / "empty").mkdir()
+    (folder / "empty" / "cache.json").write_text((folder / "cache" / "cache.json").read_text())
+    for data, valid in (("empty", ""), ("cache", "empty")):
+        pairs = {"data": str(folder / data), "valid": valid and str(folder / valid), "batch": "2", "micro": "2"}
+        with pytest.raises(ValueError, match="empty holds no pictures yet: run python -m train.cache"):
+            made(available()["t2i-xl-256"], pairs)
+
+
+def test_a_run_keeps_to_the_tokenizer_of_its_cache(folder, monkeypatch):
+    monkeypatch.setitem(PRESETS, "t2i-xl", CONFIG)
+    options = ["batch=2", "micro=2", "steps=2", "workers=0", f"out={folder / 'run'}"]
+    main(["t2i-xl-256", f"data={folder / 'cache'}", *options, "stop_at=1"])
+    with pytest.raises(ValueError, match="was begun with the tokenizer .*: give another out="):
+        main(["t2i-xl-256", f"data={other_cache(folder)}", *options])
+    main(["t2i-xl-256", f"data={folder / 'cache'}", *options])
 
 
 def test_norms_of_a_new_model_are_chosen_and_of_an_old_one_kept(folder, monkeypatch):
@@ -306,6 +327,15 @@ def test_captions_are_encoded_where_the_model_is_trained(whole_model, monkeypatc
 def test_the_benchmark_takes_yes_or_no():
     with pytest.raises(ValueError, match="shard=maybe: choose yes or no"):
         training.main(["models=tiny", "shard=maybe"])
+
+
+@pytest.mark.parametrize("name, rate", [
+    ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA H100 NVL", 835e12),
+    ("NVIDIA GH200 480GB", 989e12), ("NVIDIA H200", 989e12),
+])  # fmt: skip
+def test_the_rate_is_that_of_the_very_card(monkeypatch, name, rate):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert training.chip(torch.device("cuda")) == (name, rate, "data sheet")
 
 
 def test_the_benchmark_prints_a_line(capsys):

@@ -22,6 +22,7 @@ from torch import nn
 
 from maskgil.config import ModelConfig
 from maskgil.generator import MaskGIL
+from train.__main__ import one_line
 from train.ema import EMA
 from train.loop import Player, Recipe, save_whole, train
 from train.optim import Muon, OptimConfig, build, is_matrix, orthogonalise
@@ -96,6 +97,17 @@ def test_what_is_begun_with_other_frozen_weights_does_not_go_on(tmp_path):
         train(reading(2), tmp_path, stop_at=30)
 
 
+def test_what_is_begun_on_data_of_another_tokenizer_does_not_go_on(tmp_path):
+    """Its codes would fit as well, and be exported under the other's name. Older checkpoints do not say."""
+    train(recipe(), tmp_path, stop_at=10)
+    train(recipe(made_of={"tokenizer": "abc"}), tmp_path, stop_at=20)
+    train(recipe(made_of={"tokenizer": "abc", "text_encoder": "ghi"}), tmp_path, stop_at=30)
+    with pytest.raises(ValueError, match="begun with the tokenizer abc, and this command's data are of def"):
+        train(recipe(made_of={"tokenizer": "def", "text_encoder": "ghi"}), tmp_path)
+    with pytest.raises(ValueError, match="begun with the text encoder ghi"):
+        train(recipe(made_of={"tokenizer": "abc", "text_encoder": "def"}), tmp_path)
+
+
 def test_another_shape_and_nothing_left_to_do_are_said(tmp_path, capsys):
     train(recipe(), tmp_path, stop_at=20)
     before = (tmp_path / "state.pt").read_bytes()
@@ -115,14 +127,31 @@ def test_after_a_run_signals_mean_what_they_meant(tmp_path):
 
 
 def test_a_failed_run_leaves_no_worker_behind(tmp_path):
+    """Whatever fails: at exit a worker would be waited for, and go on waiting itself."""
+
     def fails(modules, batch, generator, step):
         raise ArithmeticError("a loss of the test")
 
-    failing = replace(recipe(), players=(Player(Tiny(), fails),), workers=1)
-    with pytest.raises(ArithmeticError) as failure:
-        train(failing, tmp_path)
-    assert failure.traceback  # and with it the frame of the loop
-    assert not multiprocessing.active_children()
+    def breaks(index: int) -> dict:
+        raise ValueError("a cache of the test")
+
+    def dies(index: int) -> dict:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked" / "tensorboard").write_text("in the way")
+    for folder, kind, failing in (
+        ("loss", ArithmeticError, replace(recipe(), players=(Player(Tiny(), fails),))),
+        ("data", ValueError, replace(recipe(), batch_at=breaks)),
+        ("killed", RuntimeError, replace(recipe(), batch_at=dies)),
+        ("blocked", ValueError, recipe()),
+    ):
+        with pytest.raises(kind) as failure:
+            train(replace(failing, workers=1), tmp_path / folder)
+        assert failure.traceback  # and with it the frame of the loop
+        assert not multiprocessing.active_children(), folder
+        if folder == "data":
+            assert one_line(failure.value) == "a cache of the test"
 
 
 def started(folder: Path) -> subprocess.Popen:

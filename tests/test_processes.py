@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import parallel_run
@@ -99,6 +100,47 @@ def test_two_processes_hold_half_each(tmp_path, capsys):
     assert not dist.is_initialized(), "what is left of a group at exit can abort its process"
 
 
+def test_a_sharded_run_keeps_to_its_model_and_its_data(tmp_path):
+    """Either is one line, though torch's own exception is none that anybody catches."""
+    one = {"tokenizer": "abc"}
+    try:
+        train(recipe(shard=True, made_of=one), tmp_path, stop_at=1)
+        train(recipe(shard=True, made_of=one), tmp_path, stop_at=2)
+        with pytest.raises(ValueError, match="begun with the tokenizer abc, and this command's data are of def"):
+            train(recipe(shard=True, made_of={"tokenizer": "def"}), tmp_path)
+        about = sharded.checkpoints(tmp_path)[-1] / sharded.ABOUT
+        about.write_text('{"step": 2, "world": 1}')  # as it was written before
+        train(recipe(shard=True, made_of=one), tmp_path, stop_at=3)
+        for change in (dict(ffn=48), dict(layers=3)):
+            other = recipe(shard=True)
+            other.players[0].module.generator = MaskGIL(replace(CONFIG, **change))
+            with pytest.raises(ValueError, match="the checkpoint is of another recipe, or .* is broken: .+") as error:
+                train(other, tmp_path)
+            assert "\n" not in str(error.value)
+    finally:
+        leave()
+
+
+def test_a_model_that_is_cut_never_lies_whole_on_the_device(tmp_path, monkeypatch):
+    """What is too large for one GPU has to get there, too: torch moves each block as it cuts it."""
+    made = recipe(shard=True)
+
+    def refuse(*device):
+        raise AssertionError("moved whole")
+
+    made.players[0].module.to = refuse
+    try:
+        train(made, tmp_path, stop_at=1)
+    finally:
+        leave()
+    model = Driven(MaskGIL(CONFIG))
+    monkeypatch.setattr(nn.Parameter, "__deepcopy__", refuse)
+    shape = sharded.skeleton(model).state_dict()
+    assert all(tensor.is_meta for tensor in shape.values())
+    assert {k: (v.shape, v.dtype) for k, v in shape.items()} == {k: (v.shape, v.dtype) for k, v in
+                                                                 model.state_dict().items()}
+
+
 def test_a_sharded_model_is_drawn_where_it_is_trained(tmp_path, monkeypatch):
     """It is gathered on the CPU, where a large one would draw longer than the other processes wait."""
     moves, gathered = [], sharded.whole
@@ -147,8 +189,6 @@ def test_masks_are_functions_of_the_picture():
 
 
 def test_labels_drive_too():
-    from dataclasses import replace
-
     model = Driven(MaskGIL(replace(CONFIG, classes=5, text_dim=None)))
     batch = {k: v for k, v in Rows(4)(0).items() if k not in ("states", "mask")} | {"labels": torch.arange(4)}
     part, metrics = MaskedFeatures(everywhere=True)([model], batch, torch.Generator(), 0)
@@ -156,8 +196,6 @@ def test_labels_drive_too():
 
 
 def test_a_model_that_cannot_drop_its_text_is_trained_without_dropping_it():
-    from dataclasses import replace
-
     model = Driven(MaskGIL(replace(CONFIG, null="none")))
     part, _ = MaskedFeatures(caption_dropout=0)([model], Rows(2)(0), torch.Generator(), 0)
     assert torch.isfinite(part.total)

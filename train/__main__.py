@@ -94,10 +94,16 @@ def main(arguments: list[str]) -> None:
     train(made(f, pairs), out, stop_at=stop_at)
 
 
+def one_line(error: ValueError) -> str:
+    """What is wrong. A data worker's error begins with where it was raised, over many lines; the last one says it."""
+    text = str(error)
+    return text.splitlines()[-1].removeprefix("ValueError: ") if text.startswith("Caught ") else text
+
+
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
         leave()
     except ValueError as error:
-        print(f"train: {error}", file=sys.stderr)
+        print(f"train: {one_line(error)}", file=sys.stderr)
         sys.exit(2)

@@ -11,6 +11,7 @@ written whole: {"tokens": (n, N) uint16, "numbers": (n,) int64}. A scene is a fu
 are said anew each time they are read. A run that was killed goes on with the shards that are missing.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -89,7 +90,6 @@ def write_scenes(
     Raises ValueError when the folder was made by another tokenizer, of another corpus, kind or drawings, and when the
     disk is full: finished shards stay.
     """
-    out.mkdir(parents=True, exist_ok=True)
     told = {"tokenizer": made_by, "corpus": corpus(), "total": total, "first": first, "sprites": sprites.identity()}
     if (out / NOTE).is_file():
         before = note_of(out)
@@ -116,13 +116,15 @@ def write_scenes(
 
 
 def write_note(path: Path, told: dict[str, Any]) -> None:
-    """What made a cache, whole or not at all. ValueError when the disk is full."""
-    partial = path.with_suffix(".partial")
+    """What made a cache, in its folder, whole or not at all. ValueError where that cannot be written."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # processes that share the work write it at once
     try:
-        partial.write_text(json.dumps(told))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(told, indent=1) + "\n")
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise ValueError(f"could not write {path}: {error}; what is there is kept: free space, run it again") from None
 
 

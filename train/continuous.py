@@ -212,7 +212,6 @@ def write_latents(
     Raises ValueError when the folder was made by another tokenizer, with other codes or of another corpus, or its
     latents are not scaled to about 1.
     """
-    out.mkdir(parents=True, exist_ok=True)
     note, made_by = out / NOTE, checkpoint.fingerprint(tokenizer.identity())
     told = {"tokenizer": made_by, "corpus": corpus(), "total": total, "shard": shard, "sprites": sprites.identity()}
     told["latent"] = tokenizer.config.to_dict()
@@ -412,6 +411,7 @@ def method_recipe(
             ),
         ),
         batch_at=data,
+        made_of={part.removesuffix("_hash"): made_by for part, made_by in hashes.items()},
         seed=seed,
         compile=compile,
         ema=0.995,

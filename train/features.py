@@ -43,7 +43,7 @@ from maskgil import checkpoint
 from maskgil.buckets import Size, buckets, fit, nearest
 from maskgil.pipeline import Tokenizer
 from maskgil.tokenizers.latent import SURE, LatentModel, check_scale
-from train.cache import write_shard
+from train.cache import write_note, write_shard
 from train.pictures import Picture, Source, source
 
 NOTE = "cache.json"
@@ -109,7 +109,6 @@ class Maker:
                 if self.encoder is not None
                 else "captions need text_encoder=, a folder or a name such as google/flan-t5-xl"
             )
-        self.out.mkdir(parents=True, exist_ok=True)
         note, path = json.loads(json.dumps(self.note())), self.out / NOTE
         if path.is_file():
             held = json.loads(path.read_text())
@@ -123,9 +122,7 @@ class Maker:
                 f"{self.out} holds {len(strange)} files of pictures that the source no longer has in that place, first "
                 f"{strange[0]}: delete them, or give another folder"
             )
-        partial = path.with_name(f"{NOTE}.{os.getpid()}")
-        partial.write_text(json.dumps(note, indent=1) + "\n")
-        os.replace(partial, path)
+        write_note(path, note)
 
     def make(self, unit: int, said: list[str]) -> Iterator[float]:
         """Encode a unit and write its file; yields after each picture the share of the unit that is read. What was
@@ -359,12 +356,15 @@ class Features:
         return batch
 
 
-@cache
-def _opened(folder: str) -> FeatureCache:
+def filled(folder: str) -> FeatureCache:
+    """A cache, open for reading. ValueError when there is no picture in it, and as FeatureCache.open."""
     opened = FeatureCache.open(folder)
     if not opened.tables:
         raise ValueError(f"{folder} holds no pictures yet: run python -m train.cache pictures out={folder} ... first")
     return opened
+
+
+_opened = cache(filled)
 
 
 def main(arguments: list[str]) -> None:

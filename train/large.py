@@ -23,12 +23,13 @@ from maskgil.emigm import EMIGM, EMIGMConfig
 from maskgil.generator import MaskGIL
 from maskgil.guidance import Guidance
 from maskgil.painters import TokenPainter
-from train.features import CUT, FeatureCache, Features
+from train.features import CUT, Features, filled
 from train.loop import Player, Recipe
 from train.masked import Driven, MaskedFeatures
 from train.optim import OptimConfig
 
 SHOWN = 8  # pictures of a sample sheet
+SEEDS = 2**19
 
 Generator = MaskGIL | Autoregressive | EMIGM
 
@@ -75,12 +76,15 @@ class Options:
     norm: str = ""
 
     def check(self) -> None:
-        """ValueError for what no run can have."""
+        """ValueError for what no run can have. A seed has 19 bits: it stands above the 44 of a picture's number in the
+        64 from which a picture's masks are drawn (train/masked.py)."""
         least = {"batch": 1, "micro": 1, "steps": 1}
         least |= dict.fromkeys(("warmup", "workers", "save_every", "sample_every", "valid_every"), 0)
         for name, number in least.items():
             if getattr(self, name) < number:
                 raise ValueError(f"{name}={getattr(self, name)}: give {number} or more")
+        if not 0 <= self.seed < SEEDS:
+            raise ValueError(f"seed={self.seed}: give 0 to {SEEDS - 1}")
         if self.batch % self.micro:
             raise ValueError(f"batch={self.batch} is no multiple of micro={self.micro}")
         named = {"schedule": ("cosine", "constant"), "precision": ("bf16", "no")}
@@ -176,16 +180,16 @@ def large_recipe(
 
 
 def noted(data: str, valid: str, trunk: Trunk = MASKED) -> dict[str, Any]:
-    """What made the cache `data`. ValueError when it holds tokens of another kind than `trunk` learns from, and when
-    the one for validation was made otherwise."""
-    note = FeatureCache.open(data).note
+    """What made the cache `data`. ValueError when it is empty, when it holds tokens of another kind than `trunk` learns
+    from, and when the one for validation was made otherwise."""
+    note = filled(data).note
     if ("latent" in note) != (trunk.tokenizer == "latent"):
         raise ValueError(
             f"{data} holds latents, which eMIGM learns from: use an emigm recipe"
             if "latent" in note
             else f"{data} holds codes, which MaskGIL learns from: use a t2i or c2i recipe, or a tokenizer of latents"
         )
-    other = FeatureCache.open(valid).note if valid else note
+    other = filled(valid).note if valid else note
     if differ := [key for key in note | other if other.get(key) != note.get(key) and key not in CUT]:
         raise ValueError(f"{valid} and {data} differ in {', '.join(differ)}")
     return note
@@ -206,6 +210,7 @@ def over_cache(
         batch_at=Features(data, options.micro, options.seed),
         seed=options.seed,
         batches=options.batch // options.micro,
+        made_of={part: note[part] for part in ("tokenizer", "text_encoder") if part in note},
         precision=options.precision,
         schedule=Cosine(options.warmup) if options.schedule == "cosine" else None,
         shard=options.shard,

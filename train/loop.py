@@ -4,7 +4,7 @@ Everything random in a step is a function of (seed, step, process): the batch, t
 that was killed and started again goes on to the same losses, and no random state has to be stored.
 
 A run's folder holds `state.pt` (parameters, averages, optimizers, step; written whole or not at all; with `shard` a
-folder `sharded-<step>`), `log.jsonl`, tensorboard events, `samples/` and, from time to time and at the end, `export/`.
+folder `sharded-<step>`), `log.jsonl`, tensorboard events, `samples/` from time to time and, at the end, `export/`.
 
 Many processes: each takes its share of a step's batches and holds the whole model (DDP), or a piece of it (FSDP2).
 """
@@ -62,12 +62,13 @@ class Player:
 @dataclass(frozen=True)
 class Recipe:
     """`batch_at(index)` makes batch number `index` (picklable: it runs in worker processes). `players[0]` is what is
-    averaged, sampled and exported."""
+    averaged, sampled and exported. `made_of`: fingerprints of what made the data, by name; a run keeps to them."""
 
     name: str
     steps: int
     players: tuple[Player, ...]
     batch_at: Callable[[int], dict[str, Any]]
+    made_of: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     accumulate: int = 1  # batches a step of each process ...
     batches: int | None = None  # ... or of all together: the run is then the same with any number of processes
@@ -215,6 +216,17 @@ def frozen(modules: Sequence[nn.Module]) -> str:
     return checkpoint.fingerprint(held) if held else ""
 
 
+def same_makers(out: Path, before: dict[str, str], now: dict[str, str]) -> None:
+    """ValueError when the data are of another tokenizer or text encoder than those the run began with: their numbers
+    may fit the model and mean something else. A checkpoint that does not say is taken as it is."""
+    for part, made_by in now.items():
+        if before.get(part, made_by) != made_by:
+            raise ValueError(
+                f"{out} was begun with the {part.replace('_', ' ')} {before[part]}, and this command's data are of "
+                f"{made_by}: give another out=, or the data that it was begun with"
+            )
+
+
 def again(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Load what an optimizer has gathered; rates and decays are the recipe's, which may be asked for anew."""
     asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
@@ -336,10 +348,13 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
             "ACCELERATE_USE_CPU=true"
         )
     accumulate = share(recipe, world)
-    raw = [player.module.to(device) for player in recipe.players]
+    raw = [player.module for player in recipe.players]
     if device.type == "cuda":
         room = torch.cuda.get_device_properties(device).total_memory
         check_memory(recipe.name, raw, world if recipe.shard else 1, room)
+    if not recipe.shard:  # else piece by piece as it is cut: all of it may be more than the device holds
+        for module in raw:
+            module.to(device)
     average, own_frozen = EMA(raw[0], recipe.ema), "" if recipe.shard else frozen(raw)
     if recipe.shard:
         if len(raw) > 1 or recipe.after_step or recipe.players[0].optim.muon_lr:
@@ -362,11 +377,14 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
     if recipe.shard:
         if (out / "state.pt").is_file():
             raise ValueError(f"{out} was begun without shard=yes: go on without it, or give another folder")
-        step, before = sharded.load(out, raw[0], optimizers[0][0], average.model) or (0, world)
+        if held := sharded.load(out, raw[0], optimizers[0][0], average.model):
+            same_makers(out, held.get("made_of", {}), recipe.made_of)
+            step, before = held["step"], held["world"]
     elif list(out.glob("sharded-*")):
         raise ValueError(f"{out} was begun with shard=yes: go on with it, or give another folder")
     elif (out / "state.pt").is_file():
         state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
+        same_makers(out, state.get("made_of", {}), recipe.made_of)
         for module, saved in zip(raw, state["modules"], strict=True):
             restore(module, module, saved)
         if state.get("frozen", own_frozen) != own_frozen:
@@ -391,7 +409,7 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
 
     def save() -> None:
         if recipe.shard:
-            sharded.save(out, step, raw[0], optimizers[0][0], average.model)
+            sharded.save(out, step, raw[0], optimizers[0][0], average.model, recipe.made_of)
         elif accelerator.is_main_process:
             keys = stored(raw[0]).keys()
             save_whole(
@@ -399,6 +417,7 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
                     "step": step,
                     "world": world,
                     "frozen": own_frozen,
+                    "made_of": recipe.made_of,
                     "modules": [stored(module) for module in raw],
                     "optimizers": [[o.state_dict() for o in group] for group in optimizers],
                     "average": {name: t for name, t in average.model.state_dict().items() if name in keys},
@@ -427,6 +446,7 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
     if step >= stop and accelerator.is_main_process:
         print(f"{recipe.name}: {out} is at step {step} already: nothing is left to train")
     stop = max(step, stop)
+    signals = contextlib.ExitStack()
     batches = _Batches(recipe.batch_at, step * accumulate, stop * accumulate, rank, world)
     loader = iter(
         DataLoader(
@@ -437,20 +457,19 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
             worker_init_fn=_quiet,
         )
     )
-    writer = None
-    if accelerator.is_main_process:
-        from torch.utils.tensorboard import SummaryWriter
-
-        with writing(out):
-            if recipe.wandb:
-                follow_in_wandb(recipe, out)
-            writer = SummaryWriter(str(out / "tensorboard"), purge_step=step)
-    quiet = not accelerator.is_main_process
-    bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, disable=quiet, mininterval=5)
-    rows, since, shown, valid = 0, time.monotonic(), {}, None
-    signals, stopping = contextlib.ExitStack(), False
-    asked_to_stop = signals.enter_context(_stop_signal())
     try:
+        writer = None
+        if accelerator.is_main_process:
+            from torch.utils.tensorboard import SummaryWriter
+
+            with writing(out):
+                if recipe.wandb:
+                    follow_in_wandb(recipe, out)
+                writer = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+        quiet = not accelerator.is_main_process
+        bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, disable=quiet, mininterval=5)
+        rows, since, shown, valid, stopping = 0, time.monotonic(), {}, None, False
+        asked_to_stop = signals.enter_context(_stop_signal())
         while step < stop and not stopping:
             micro = [_move(next(loader), device) for _ in range(accumulate)]
             generator = _generator(recipe.seed, step, rank, device)
@@ -493,8 +512,10 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
             if recipe.sample_every and (step % recipe.sample_every == 0 or step == stop):
                 show()
     finally:
-        # Its workers end with it. They take no SIGTERM (_quiet), and those that a failure's traceback keeps would be
-        # waited for at exit, for ever.
+        # Its workers would end with it, but a failure's traceback may keep it. They take no SIGTERM (_quiet), so that
+        # at exit they would be waited for, for ever.
+        if recipe.workers:
+            loader._shutdown_workers()
         del loader
         signals.close()
     bar.close()

@@ -16,10 +16,11 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, InitProcessGroupKwargs
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
@@ -131,12 +132,14 @@ def lora_recipe(
         raise ValueError(f"{model} is driven by classes; adapters are learnt from captions")
     check_norms(generator.config, model, options)
     place = Path(cache or f"{pictures.rstrip('/')}-cache-{size}")
-    state = PartialState()
-    with state.main_process_first():  # who comes second finds it done
-        tokenizer = checkpoint.load(folder / "tokenizer", "vq").requires_grad_(False).to(state.device)
-        encoder = text_encoder.load(folder / "text_encoder").to(state.device)
-        write(Maker(source(pictures), tokenizer, encoder, place, buckets(size), batch=8))
-        del tokenizer, encoder
+    # Units are long, and processes that have none left wait for the others
+    state = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))])
+    tokenizer = checkpoint.load(folder / "tokenizer", "vq").requires_grad_(False).to(state.device)
+    encoder = text_encoder.load(folder / "text_encoder").to(state.device)
+    maker = Maker(source(pictures), tokenizer, encoder, place, buckets(size), batch=8)
+    write(maker, state.process_index, state.num_processes)
+    state.wait_for_everyone()
+    del maker, tokenizer, encoder
     if state.device.type == "cuda":
         torch.cuda.empty_cache()  # a large text encoder's memory is the run's now
     config = adapted(generator, rank)

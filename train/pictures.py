@@ -9,26 +9,29 @@ A source is a list of units (a shard, or a thousand files), and a unit read twic
 order. So work is shared among processes by units, and what was killed goes on at the unit that was not finished.
 What cannot be read (no caption, a broken picture, the end of a cut shard) is passed to `report` and skipped.
 
-webdataset's own pipelines shuffle and resample an endless stream; here its reader of one tar file is enough.
+webdataset's own pipelines shuffle and resample an endless stream; here its grouping of files to examples is enough.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import re
+import struct
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 UNIT = 1000  # files that make a unit of a folder
 CAPTION_KEYS = ("caption", "text", "prompt", "TEXT")
+BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error)  # what reading a cut or broken tar raises
 
 Report = Callable[[str], None]
 
@@ -76,8 +79,11 @@ def opened(data: bytes, upright: bool = True) -> Image.Image:
     when it is broken or cut."""
     try:
         image = Image.open(io.BytesIO(data))
+        image.load()
         if upright:
-            image = ImageOps.exif_transpose(image)
+            # a camera's note may be cut or nonsense where the picture, loaded by now, is whole
+            with contextlib.suppress(struct.error, SyntaxError, ValueError, TypeError):
+                image = ImageOps.exif_transpose(image)
         if image.mode in ("RGBA", "LA", "P"):
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         return image.convert("RGB")
@@ -130,27 +136,33 @@ class Shards:
 
     def read(self, unit: int, report: Report) -> Iterator[Picture]:
         # Only here: it takes a second to load, and only shards need it
-        from webdataset.tariterators import group_by_keys, tar_file_iterator
+        from webdataset.tariterators import group_by_keys
 
-        path, count = self.paths[unit], 0
+        path, count, faults = self.paths[unit], 0, []
 
         def twice(error: Exception) -> bool:
             report(f"{path}: {error.args[0]}")
             return True  # the first file of that name stays
 
+        def files(file: BinaryIO) -> Iterator[dict[str, Any]]:
+            try:
+                yield from _members(file, path)
+            except BROKEN as error:  # raised here, it would take along the example before it, which is whole
+                faults.append(error)
+
         try:
-            # one pass from the beginning, as from a stream, so that a cut shard gives what it holds
             with open(path, "rb") as file:
                 length = os.fstat(file.fileno()).st_size
-                files = (entry | {"__url__": path} for entry in tar_file_iterator(file))
-                for example in group_by_keys(files, handler=twice):
+                for example in group_by_keys(files(file), handler=twice):
                     count += 1
                     try:
                         yield self._picture(example, file.tell() / length)
                     except ValueError as error:
                         report(f"{path}: {example['__key__']}: {error}")
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-            report(f"{path} is cut or broken after {count} pictures: the rest is skipped ({error})")
+        except OSError as error:
+            faults.append(error)
+        for fault in faults:
+            report(f"{path} is cut or broken after {count} pictures: the rest is skipped ({fault})")
 
     def _picture(self, example: dict[str, Any], along: float) -> Picture:
         """Of {"__key__": name, suffix: content}."""
@@ -162,6 +174,29 @@ class Shards:
             raise ValueError("no caption")
         caption = caption_of(f"{example['__key__']}.{text}", example[text], self.key)
         return Picture(example["__key__"], opened(example[images[0]]), caption, along=along)
+
+
+class _Header(tarfile.TarInfo):
+    """A tar ends at a block of zeros. tarfile takes a header that is cut or broken for the end too, without a word."""
+
+    @classmethod
+    def frombuf(cls, block: bytes, encoding: str, errors: str) -> "_Header":
+        try:
+            return super().frombuf(block, encoding, errors)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no block of zeros at its end: {error}") from None
+
+
+def _members(file: BinaryIO, path: str) -> Iterator[dict[str, Any]]:
+    """The files of a tar, as webdataset's group_by_keys takes them: one pass from the beginning, as from a stream, so
+    that a cut shard gives what it holds."""
+    with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar:
+        for member in tar:
+            if member.isreg() and not re.match(r"__[^/]*__($|/)", member.name):  # webdataset's own notes
+                yield {"fname": member.name, "data": tar.extractfile(member).read(), "__url__": path}
+            tar.members = []  # which would hold on to all headers of a large shard
 
 
 def braces(pattern: str) -> list[str]:

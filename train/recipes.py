@@ -249,6 +249,7 @@ def scenes_generator(
             text_encoder_hash=checkpoint.fingerprint(text.identity()),
         )
 
+    made_of = {"tokenizer": tokenizer_hash, "text_encoder": checkpoint.fingerprint(encoder.identity())}
     near = near_codes(codes.quantize.codebook().detach())
     objective = MaskedTokens(layout=0.5, near=near, things_first=True)
     return Recipe(
@@ -256,6 +257,7 @@ def scenes_generator(
         steps=steps,
         players=(Player(model, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),),
         batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed),
+        made_of=made_of,
         seed=seed,
         compile=compile,
         ema=0.995,
@@ -288,15 +290,12 @@ def scenes_ar(
         own = model.state_dict()
         model.load_state_dict({name: t[: len(own[name])] for name, t in known.state_dict().items()})  # no mask row
     codes = checkpoint.load(tokenizer, "vq")
-    hashes = {
-        "tokenizer_hash": tokenizer_of(cache),
-        "text_encoder_hash": checkpoint.fingerprint(encoder.identity()),
-    }
-    if (other := checkpoint.fingerprint(codes.identity())) != hashes["tokenizer_hash"]:
-        raise ValueError(f"{cache} holds tokens of tokenizer {hashes['tokenizer_hash']}, {tokenizer} is {other}")
+    made_of = {"tokenizer": tokenizer_of(cache), "text_encoder": checkpoint.fingerprint(encoder.identity())}
+    if (other := checkpoint.fingerprint(codes.identity())) != made_of["tokenizer"]:
+        raise ValueError(f"{cache} holds tokens of tokenizer {made_of['tokenizer']}, {tokenizer} is {other}")
 
     def export(average: LaidOut, folder: Path) -> None:
-        twin = average.driven.generator
+        twin, hashes = average.driven.generator, {f"{part}_hash": made_by for part, made_by in made_of.items()}
         checkpoint.save(folder, twin, twin.kind, twin.config.to_dict(), **hashes)
 
     objective = NextToken(layout=0.5, near=near_codes(codes.quantize.codebook().detach()))
@@ -306,6 +305,7 @@ def scenes_ar(
         steps=steps,
         players=(Player(taught, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.5)),),
         batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed),
+        made_of=made_of,
         seed=seed,
         compile=compile,
         ema=0.995,

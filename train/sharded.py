@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -58,8 +59,10 @@ def shard(module: nn.Module, device: torch.device, precision: str) -> None:
 
 
 def skeleton(module: nn.Module) -> nn.Module:
-    """The module's shape without its memory, for `whole`."""
-    return copy.deepcopy(module).eval().requires_grad_(False).to("meta")
+    """The module's shape without its memory, for `whole`: copied, but for its tensors."""
+    shapes: dict[int, Tensor] = {id(p): nn.Parameter(p.detach().to("meta")) for p in module.parameters()}
+    shapes |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
+    return copy.deepcopy(module, shapes).eval().requires_grad_(False)
 
 
 def whole(module: nn.Module, shape: nn.Module) -> nn.Module | None:
@@ -84,8 +87,9 @@ def _state(module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Modu
 
 
 def save(
-    out: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module
-) -> None:
+    out: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module,
+    made_of: dict[str, str],
+) -> None:  # fmt: skip
     """Write `sharded-<step>` and drop the checkpoints before it. ValueError on a full disk; the last one stays."""
     path = out / f"sharded-{step:07d}"
     partial = path.with_suffix(".partial")
@@ -97,7 +101,8 @@ def save(
     try:
         dcp.save(_state(module, optimizer, average)[0], checkpoint_id=partial)
         if first:
-            (partial / ABOUT).write_text(json.dumps({"step": step, "world": dist.get_world_size()}))
+            about = {"step": step, "world": dist.get_world_size(), "made_of": made_of}
+            (partial / ABOUT).write_text(json.dumps(about))
             if path.exists():
                 shutil.rmtree(path)
             os.replace(partial, path)
@@ -119,14 +124,19 @@ def checkpoints(out: Path) -> list[Path]:
 
 def load(
     out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module
-) -> tuple[int, int] | None:
-    """Read the newest checkpoint in place: (its step, how many processes wrote it), or None when there is none."""
+) -> dict[str, Any] | None:
+    """Read the newest checkpoint in place; its "step", the "world" of processes that wrote it, and what its data are
+    "made_of". None when there is none, ValueError when it is of another model, or broken."""
     if not (found := checkpoints(out)):
         return None
     stored, optimizing = _state(module, optimizer, average)
-    dcp.load(stored, checkpoint_id=found[-1])
+    try:
+        dcp.load(stored, checkpoint_id=found[-1])
+    except dcp.CheckpointException as error:  # none of Python's Exceptions: nothing else would catch it
+        first, _ = next(iter(error.failures.values()))
+        reason = (str(first).strip() or repr(first)).splitlines()[0]
+        raise ValueError(f"the checkpoint is of another recipe, or {found[-1]} is broken: {reason}") from None
     set_model_state_dict(module, stored["module"])
     set_model_state_dict(average, stored["average"])
     set_optimizer_state_dict(module, optimizer, optimizing | {"state": stored["optimizer"]})
-    about = json.loads((found[-1] / ABOUT).read_text())
-    return about["step"], about["world"]
+    return json.loads((found[-1] / ABOUT).read_text())
