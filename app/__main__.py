@@ -41,8 +41,9 @@ class _Drawing:
 
     out: Path = Path("picture.png")
     """The PNG to write. With --n 4 it holds all four side by side, and NAME-1.png to NAME-4.png hold one each."""
-    model: str = "scenes"
-    """A bundled model by name (`python -m app models` lists them) or a model folder."""
+    model: str = field(default_factory=places.model)
+    """A bundled model by name (`python -m app models` lists them) or a model folder. Left out: $MASKGIL_MODEL, or
+    scenes."""
     size: Annotated[str | None, arg(metavar="WxH")] = None
     """Width x height in pixels, for example 256x256. Left out: the model's first size. A model of size buckets draws
     the nearest that it has, another the nearest of the very shape, and says so."""
@@ -113,8 +114,9 @@ class Listen(_Drawing):
 
     audio: Positional[Path] = field(kw_only=True)
     """A recording of someone speaking: wav, flac, mp3 or ogg."""
-    ear: str = "whisper-scenes"
-    """The recogniser: a bundled one by name, a Whisper checkpoint, or a released size such as `base`."""
+    ear: str = field(default_factory=places.ear)
+    """The recogniser: a bundled one by name, a Whisper checkpoint, or a released size such as `base`. Left out:
+    $MASKGIL_EAR, or whisper-scenes."""
 
 
 @dataclass
@@ -125,14 +127,14 @@ class Ui:
     """The port to serve on."""
     address: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 lets other machines in (their microphones need HTTPS)."""
-    model: str = "scenes"
-    """The model that the page opens with."""
-    ear: str = "whisper-scenes"
-    """The recogniser that writes down speech."""
+    model: str = field(default_factory=places.model)
+    """The model that the page opens with. Left out: $MASKGIL_MODEL, or scenes."""
+    ear: str = field(default_factory=places.ear)
+    """The recogniser that writes down speech. Left out: $MASKGIL_EAR, or whisper-scenes."""
     weights: Path | None = None
-    """The folder with the bundled models, when it is not the one beside the code."""
+    """The folder with the bundled models. Left out: $MASKGIL_WEIGHTS, or the one beside the code."""
     gallery: Path | None = None
-    """The folder that keeps people's pictures, when it is not the one beside the code."""
+    """The folder that keeps people's pictures. Left out: $MASKGIL_GALLERY, or the one beside the code."""
 
 
 @dataclass

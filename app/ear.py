@@ -34,13 +34,14 @@ class Ear:
 
     def transcribe(self, recording: Path | bytes) -> Transcript:
         """What is said in a recording. Raises ValueError for what is no sound, empty, or too long."""
-        samples = sound.load(recording)
+        transcriber = self.load()
+        samples = sound.load(recording, longest=transcriber.limit)
         key = hashlib.sha256(samples.tobytes()).digest()
         with self._lock:
             if key in self._written:
                 self._written.move_to_end(key)
                 return self._written[key]
-        transcript = self.load().transcribe(samples)
+        transcript = transcriber.transcribe(samples)
         with self._lock:
             self._written[key] = transcript
             while len(self._written) > REMEMBERED:

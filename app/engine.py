@@ -27,6 +27,7 @@ from app.edit import Start
 from app.lane import Earlier, Lane, Sketch
 from app.request import Request
 from app.vocabulary import Vocabulary
+from maskgil.condition import Condition
 from maskgil.decoding import Canvas
 from maskgil.pipeline import TextToImage
 
@@ -61,8 +62,15 @@ class Loaded:
         self.model = model
         self.sizes = list(model.sizes)
         words = Vocabulary.from_dict(model.vocabulary)
+        # Of an encoder that would cut a long prompt; others refuse it by themselves.
+        check = getattr(model.text_encoder, "check", lambda text: None)
+
+        def encode(prompt: str) -> Condition:
+            check(text := words.written(prompt))
+            return model.condition([text])
+
         # One prompt at a time: so a text's states are the same whoever else asks, and can be kept.
-        self.encode = functools.lru_cache(MAX_TEXTS)(lambda prompt: model.condition([words.written(prompt)]))
+        self.encode = functools.lru_cache(MAX_TEXTS)(encode)
         self._pairing = threading.Lock()
 
     def pair(self) -> None:

@@ -26,7 +26,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any, Protocol, runtime_checkable
@@ -37,7 +37,7 @@ from starlette.websockets import WebSocketDisconnect
 from app import catalogue, picture, places
 from app.engine import Job, Status
 from app.house import House, house
-from app.request import Request, any_seed, parse_size
+from app.request import SAMPLERS, Request, any_seed, parse_size
 from app.server import same_origin
 from speech.activity import CHUNK
 from speech.audio import RATE
@@ -112,7 +112,7 @@ class Session:
 
     def __init__(self, socket: WebSocket, owner: str, house: House):
         self.socket, self.owner, self.house = socket, owner, house
-        self.settings: dict[str, Any] = {"model": places.model()}
+        self.settings = _settings({})
         self.listener = Listener()
         self.began = monotonic()
         self.sound = bytearray()  # less than a chunk
@@ -125,7 +125,7 @@ class Session:
         self.sent: set[str] = set()  # jobs whose picture the page has
         self.turn, self.sending = asyncio.Lock(), asyncio.Lock()
         self.tasks: set[asyncio.Task] = set()
-        self.ending = self.gone = False  # no more is heard; nobody is there
+        self.ending = self.gone = self.stopped = False  # no more is heard; nobody is there; nothing more is done
 
     async def run(self) -> None:
         try:
@@ -161,6 +161,7 @@ class Session:
 
     def stop(self) -> None:
         """The visitor left: a guess is not drawn to its end. What was said to the end is, and is kept (`draw`)."""
+        self.stopped = True
         for task in self.tasks:
             task.cancel()
         self.drop()
@@ -199,7 +200,7 @@ class Session:
             known = {key: wish[key] for key in SETTINGS if wish.get(key) is not None}
             if wish.get("size"):
                 known["size"] = parse_size(wish["size"])
-            settings = {"model": places.model()} | known
+            settings = _settings(known)
             Request.from_dict({"prompt": "a try", "seed": 0, **settings})
             end = min(2.0, max(0.2, float(wish.get("pause", 0.3))))
         except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
@@ -287,17 +288,15 @@ class Session:
             try:
                 request = Request.from_dict({"seed": self.seed, **self.settings, "prompt": prompt})
                 # On a thread: the model may have to be loaded.
-                self.job = await asyncio.to_thread(self._submit, request, before, final)
+                job = await _surely(self._submit, request, before, final)
             except ValueError as error:
                 await self.say(type="error", message=str(error))
                 return
-            if final:
-                self.final.add(self.job.id)
-            self.later(self.show(self.job))
+            self.later(self.show(job))
         elif final:
             job, seen = self.job, self.job.id in self.sent
             self.final.add(job.id)
-            await asyncio.to_thread(self._keep_when_done, job)
+            await _surely(self._keep_when_done, job)
             if seen:
                 self.later(self.settle(job))
         if final:
@@ -306,7 +305,12 @@ class Session:
     def _submit(self, request: Request, before: Job | None, final: bool) -> Job:
         job = self.house.engine.submit(request, self.owner, after=before)
         if final:
+            self.final.add(job.id)
             self._keep_when_done(job)
+        # It is there before it asks, and `stop` looks what is there after it has said so: one of them cancels a guess.
+        self.job = job
+        if self.stopped and not final:
+            job.cancel()
         return job
 
     def _keep_when_done(self, job: Job) -> None:
@@ -369,6 +373,16 @@ class Session:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task of the microphone failed", exc_info=error)
+
+
+def _settings(asked: dict[str, Any]) -> dict[str, Any]:
+    """Those of a drawing: what is left out is as it usually is, for its sampler."""
+    return {"model": places.model()} | SAMPLERS.get(str(asked.get("sampler", Request.sampler)), {}) | asked
+
+
+async def _surely(work: Callable[..., Any], *given: Any) -> Any:
+    """On a thread, also if this task is cancelled while the work still waits for one."""
+    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, work, *given))
 
 
 def _over() -> str:

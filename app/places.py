@@ -21,7 +21,7 @@ def gallery() -> Path:
 
 
 def model() -> str:
-    """The model that the page opens with: a bundled name or a folder."""
+    """The model of whoever names none: a bundled name or a folder."""
     return os.environ.get(MODEL) or "scenes"
 
 

@@ -84,8 +84,8 @@ class Request:
                 f"{self.ar_tokens} autoregressive tokens go with mode hybrid, not with {self.mode}: choose that mode, "
                 "or leave the number out"
             )
-        if self.ar_tokens is not None:
-            _within("number of autoregressive tokens", self.ar_tokens, 0, MAX_SIDE)
+        if self.ar_tokens is not None and abs(self.ar_tokens) > MAX_SIDE:
+            raise ValueError("the number of autoregressive tokens is far too large: no picture has so many")
         if self.size is not None:
             if any(abs(side) > MAX_SIDE for side in self.size):
                 raise ValueError(f"a side has more than {MAX_SIDE:,} pixels: take a size that the model draws")

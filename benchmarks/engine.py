@@ -127,7 +127,7 @@ def agreement(model: TextToImage, asked: Sequence[Request], rows: int) -> tuple[
     at_once = arrivals(len(asked), math.inf)
     alone, company = (serve(model, asked, at_once, n).tokens for n in (1, rows))
     same = alone == company
-    return float(same.float().mean()), float(same.all(1).float().mean())
+    return float(same.float().mean()), float(same.flatten(1).all(1).float().mean())
 
 
 @torch.no_grad()
@@ -142,7 +142,7 @@ def report(
 ) -> None:
     """Print what was measured, as it comes. The first of the models, by the names of their types, is timed."""
     kind, model = next(iter(models.items()))
-    device, dtype = model.device, model.generator.norm.weight.dtype
+    device, dtype = model.device, model.dtype
     machine = measure_machine(device, dtype)
     print(f"{machine.name}; torch {torch.__version__}, {kind}, {size[0]}x{size[1]}, {steps} steps, {jobs} jobs a load")
     print(f"measured here: {machine.bandwidth / 1e9:.1f} GB/s copied, {machine.rate / 1e12:.2f} TFLOP/s multiplied")

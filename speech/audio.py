@@ -4,6 +4,7 @@ Axes: T samples at 16 kHz, S samples at the source's rate, C channels.
 """
 
 import io
+from collections.abc import Iterator
 from math import log10
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import soxr
 from jaxtyping import Float
 
 RATE = 16_000  # Hz
-BLOCK = 16_384  # frames that are read at a time
+BLOCK = 4096  # frames that are read at a time
+UNKNOWN = 2**63 - 1  # libsndfile's number of frames where the header has none
 LONGEST = 30.0  # seconds: a spoken prompt, with room to hesitate
 SHORTEST = 0.05  # seconds: less holds no syllable
 QUIET = -55.0  # dBFS of the loudest 32 ms: below it nobody spoke into this microphone
@@ -26,7 +28,8 @@ def load(
 
     `rate` is that of an array; files know theirs. Integer arrays are scaled by their type's range.
     Raises ValueError, in one line with the numbers, for what is no sound, is empty or broken, or lasts longer than
-    `longest` seconds: refused before it is decoded, so that an hour of MP3 costs nothing.
+    `longest` seconds: refused before it is decoded, so that an hour of MP3 costs nothing. A file that was cut is as
+    long as what decodes.
     """
     if isinstance(source, np.ndarray):
         samples, name = _from_array(source), "the recording"
@@ -64,17 +67,39 @@ def _from_file(source: str | Path | bytes, longest: float | int) -> tuple[np.nda
         if not stream.stat().st_size:
             raise ValueError(f"{name} is empty (0 bytes): record again")
     try:
-        with soundfile.SoundFile(stream) as sound:
+        with _Forwards(stream) as sound:
             rate, seconds = sound.samplerate, sound.frames / sound.samplerate
-            if seconds > longest:
+            if seconds > longest and sound.frames != UNKNOWN:
                 raise ValueError(_too_long(name, seconds, longest))
-            # The header may promise fewer frames than the file holds, never more than we are ready to read. Channels
-            # are mixed as they are read: a small file may have many of them.
-            blocks = sound.blocks(BLOCK, frames=round(longest * rate) + 1, dtype="float32", always_2d=True)
-            mixed = [block.mean(axis=1, dtype=np.float32) for block in blocks]
+            # One frame over the limit tells that a file without a stated length is too long.
+            mixed = _mixed(sound, round(longest * rate) + 1)
             return np.concatenate([np.zeros(0, np.float32), *mixed]), rate, name
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{name} is not audio that can be read (wav, flac, mp3, ogg): {error.error_string}") from None
+
+
+class _Forwards(soundfile.SoundFile):
+    """Read from its beginning to its end. In a file that can seek, soundfile seeks after every block to where it stands
+    already, which puts MP3 out of step from there on and is an error at the end of a FLAC that was cut."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _mixed(sound: soundfile.SoundFile, most: int) -> Iterator[Float[np.ndarray, " S"]]:
+    """At most so many frames, as far as they decode; channels are mixed as they come: a small file may have many."""
+    left = most
+    while left > 0:
+        try:
+            block = sound.read(min(BLOCK, left), "float32", always_2d=True)
+        except soundfile.LibsndfileError:
+            if left == most:
+                raise
+            return  # it was cut: what came before is whole
+        if not len(block):
+            return
+        yield block.mean(axis=1, dtype=np.float32)
+        left -= len(block)
 
 
 def _from_array(samples: np.ndarray) -> np.ndarray:
@@ -90,4 +115,5 @@ def _from_array(samples: np.ndarray) -> np.ndarray:
 
 
 def _too_long(name: str, seconds: float, longest: float | int) -> str:
-    return f"{name} lasts {seconds:.0f} s and the limit is {longest:.0f} s: cut it to one spoken prompt"
+    length = f"{seconds:.0f} s" if seconds >= longest + 0.5 else f"over {longest:.0f} s"  # read no further than that
+    return f"{name} lasts {length} and the limit is {longest:.0f} s: cut it to one spoken prompt"

@@ -107,9 +107,10 @@ class ReleasedScribe:
             result = self.model.transcribe(
                 audio, fp16=self.model.device.type == "cuda", condition_on_previous_text=False, verbose=None
             )
-        silence = [segment["no_speech_prob"] for segment in result["segments"]]
-        # whisper drops segments that it thinks silent; what is left was heard.
-        return Draft(result["text"].strip(), min(silence, default=1.0))
+        # whisper has dropped what it thinks silent. What is left was heard, even where <|nospeech|> was likely: it goes
+        # by how sure the words are, too.
+        text = result["text"].strip()
+        return Draft(text, 0.0 if text else 1.0)
 
 
 class Transcriber:

@@ -12,7 +12,7 @@ import soundfile
 from app_fixtures import tiny_classes, tiny_model, tiny_twin
 from PIL import Image
 
-from app import picture
+from app import picture, places, server
 from app.__main__ import main
 from app.ear import Ear
 from app.request import Request, parse_size
@@ -180,6 +180,8 @@ def hears(monkeypatch: pytest.MonkeyPatch):
     """The recogniser is told what it hears; what is recorded is really read."""
 
     class Deaf:
+        limit = 120.0
+
         def transcribe(self, samples: np.ndarray) -> Transcript:
             loud = float(np.abs(samples).max()) > 0.01
             return Transcript("a red apple" if loud else "", (), not loud, "" if loud else "only silence was recorded")
@@ -200,6 +202,11 @@ def test_listen_prints_the_transcript_and_draws_it(hears: None, capsys: pytest.C
     assert request is not None and request.prompt == "a red apple"
 
 
+def test_a_recogniser_that_takes_two_minutes_is_given_them(hears: None, capsys: pytest.CaptureFixture):
+    assert main(["listen", sound("speech.wav", 100.0), "--out", "x.png", "--steps", "2"]) == 0
+    assert capsys.readouterr().out == "a red apple\n"
+
+
 def test_what_cannot_be_heard_is_refused(hears: None, capsys: pytest.CaptureFixture):
     Path("text.wav").write_text("this is no sound")
     Path("empty.wav").write_bytes(b"")
@@ -208,10 +215,28 @@ def test_what_cannot_be_heard_is_refused(hears: None, capsys: pytest.CaptureFixt
         ("text.wav", "not audio"),
         ("empty.wav", "empty"),
         (sound("zero.wav", 0.0), "0.00 s"),
-        (sound("long.wav", 600.0), "600 s"),
+        (sound("long.wav", 600.0), "lasts 600 s and the limit is 120 s"),
         (sound("silence.wav", 1.0, loudness=0.0), "silence"),
     ):
         assert complaint in refused(["listen", path, "--out", "x.png"], capsys), path
+
+
+def test_what_is_left_out_is_as_the_environment_says(monkeypatch: pytest.MonkeyPatch, hears: None):
+    heard, told = [], {"MASKGIL_MODEL": "paired", "MASKGIL_EAR": "an ear"}
+    load = Ear.load
+    monkeypatch.setattr(Ear, "load", lambda self: heard.append(self.name) or load(self))
+    monkeypatch.setattr(server, "serve", lambda address, port: heard.append((places.model(), places.ear())))
+    for variable in told:
+        monkeypatch.setenv(variable, told[variable])
+    assert main(["ui"]) == 0 and heard.pop() == ("paired", "an ear")
+    assert main(["ui", "--model", "scenes"]) == 0 and heard.pop() == ("scenes", "an ear")
+    monkeypatch.setenv("MASKGIL_MODEL", "paired")  # the server's own is told by its command
+    assert main(["listen", sound("said.wav", 1.0), "--steps", "1", "--out", "x.png"]) == 0 and "an ear" in heard
+    request = picture.read(Path("x.png").read_bytes())[1]
+    assert request is not None and request.model == "paired"
+    for variable in told:
+        monkeypatch.delenv(variable)
+    assert main(["ui"]) == 0 and heard.pop() == ("scenes", "whisper-scenes")
 
 
 def test_models_are_listed_and_explained(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):

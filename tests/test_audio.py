@@ -60,6 +60,43 @@ def test_many_channels_are_mixed_as_they_are_read(tmp_path):
     assert most < 4 * 20 * RATE * 4, "less than half of the channels"
 
 
+def sweep(seconds: float, rate: int = RATE) -> np.ndarray:
+    """No part of it is like another."""
+    return (0.5 * np.sin(np.cumsum(np.linspace(0.05, 0.5, round(seconds * rate))))).astype(np.float32)
+
+
+def test_a_file_that_is_read_by_blocks_stays_in_step():
+    """MP3 that is sought in, be it to where it stands, goes on a little beside it."""
+    sound = sweep(4)
+    for kind in ("MP3", "OGG", "FLAC"):
+        assert np.abs(load(written(sound, RATE, kind)) - sound).mean() < 0.02, kind
+
+
+@pytest.mark.parametrize("kind", ["MP3", "FLAC", "WAV"])
+def test_a_file_that_was_cut_is_as_long_as_what_decodes(kind: str):
+    sound = sweep(4)
+    whole = written(sound, RATE, kind)
+    cut = load(whole[: len(whole) // 2])
+    assert 1.7 * RATE < len(cut) < 2.1 * RATE
+    assert np.abs(cut - sound[: len(cut)]).mean() < 0.02, "nothing is repeated, nothing is made up"
+
+
+def without_length(flac: bytes) -> bytes:
+    """What is written to a pipe: 36 bits of STREAMINFO, the number of samples, are 0."""
+    return flac[:21] + bytes([flac[21] & 0xF0, 0, 0, 0, 0]) + flac[26:]
+
+
+def test_a_recording_that_does_not_say_how_long_it_is_is_read_up_to_the_limit():
+    sound = sweep(4)
+    flac = without_length(written(sound, RATE, "FLAC"))
+    assert np.allclose(load(flac), sound, atol=1e-4)
+    assert 1.7 * RATE < len(load(flac[: len(flac) // 2])) < 2.1 * RATE
+    with pytest.raises(ValueError, match="lasts over 3 s and the limit is 3 s"):
+        load(flac, longest=3)
+    with pytest.raises(ValueError, match="not audio"):
+        load(flac[:200])
+
+
 def test_loudness_in_decibels():
     assert loudest(np.zeros(RATE, np.float32)) == -200
     assert abs(loudest(tone()) - 20 * np.log10(0.5 / np.sqrt(2))) < 0.1

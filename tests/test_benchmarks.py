@@ -1,13 +1,16 @@
 """The benchmarks on tiny models: every stage is timed, floors follow from what was counted, crowds are served."""
 
+import contextlib
 import copy
 import math
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from app_fixtures import tiny_latents, tiny_model
 from conftest import TINY
-from test_transcriber import VOCABULARY
+from test_transcriber import VOCABULARY, saved
 from test_transcriber import tiny as tiny_whisper
 
 from benchmarks import engine, generation, live, screenshots
@@ -128,6 +131,16 @@ def test_a_crowd_is_served_in_both_ways_and_gets_the_same_pictures(model, monkey
     assert lines[-1] == "fp32: 100.00% of tokens and 100% of pictures are the same alone and in company of 3"
 
 
+def test_a_crowd_is_served_vectors_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(engine, "measure_machine", lambda device, dtype: Machine("a machine", 1e9, 1e9))
+    vectors = TextToImage.load(tiny_latents(tmp_path / "scenes-emigm"))
+    monkeypatch.setattr(engine, "PROMPTS", ("a cat",))
+    engine.report({"fp32": vectors}, [math.inf], jobs=3, rows=3, steps=2, repeats=1, size=(64, 64))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("fp32: ") and "tokens" in lines[-1]
+    assert sum(line.startswith("| all at once") for line in lines) == 2
+
+
 def test_jobs_arrive_at_their_rate_and_at_the_same_times_again():
     times = engine.arrivals(2000, 4.0)
     assert times[0] == 0 and times == sorted(times) and times == engine.arrivals(2000, 4.0)
@@ -169,7 +182,7 @@ def test_what_a_page_notes_becomes_times_after_the_end_of_speech():
         note(7.5, "kept", job="2"),
         note(9.0, "loud"),
     ]
-    first, second = live.heard(notes)
+    first, second = live.heard(notes, pause=0.1)
     assert (first.known, first.words, first.first, first.last) == pytest.approx((0.25, 0.4, 0.5, 1.0))
     assert (second.known, second.words, second.first, second.last) == pytest.approx((-0.1, 0.3, -0.05, 0.4))
     assert list(first.stages(0.1).values()) == pytest.approx([0.1, 0.15, 0.25, 0.5])
@@ -180,10 +193,44 @@ def test_what_a_page_notes_becomes_times_after_the_end_of_speech():
     assert sum(int(line.split("|")[3].strip(" %")) for line in lines[-4:]) == pytest.approx(100, abs=2)
 
 
-@pytest.mark.parametrize("arguments", [["n=0"], ["end=5"], ["gap=0.1"], ["targets=1"], ["speed=9"], ["model=nobody"]])
+def test_a_sentence_that_begins_before_the_last_ones_words_is_not_taken_for_their_end():
+    notes = [note(2.0, "loud"), note(3.0, "loud"), note(3.05, "final", text="a cat"), note(3.5, "kept", job="1")]
+    with pytest.raises(ValueError, match="the next sentence began before the words of 'a cat' came: give a longer gap"):
+        live.heard(notes, pause=0.1)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["n=0"], ["end=5"], ["gap=1"], ["end=2", "gap=3"], ["targets=1"], ["speed=9"], ["model=nobody"]]
+)
 def test_listening_to_nonsense_is_one_line(arguments):
     with pytest.raises(ValueError):
         live.main(arguments)
+
+
+class Stop(Exception):
+    """So far, and no further."""
+
+
+def test_the_floor_is_measured_with_the_model_and_the_recogniser_that_the_server_takes(tmp_path, monkeypatch):
+    tiny_model(tmp_path / "scenes")
+    saved(tiny_whisper(), tmp_path / "another ear")
+    monkeypatch.setenv("MASKGIL_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("MASKGIL_EAR", "another ear")
+    sound, measured = tmp_path / "said.wav", []
+    soundfile.write(sound, np.zeros(RATE, np.float32), RATE)
+
+    def alone(model: TextToImage, ear: Transcriber, *rest: object) -> dict:
+        measured.extend([model, ear])
+        raise Stop
+
+    monkeypatch.setattr(live, "CHROMIUM", str(sound))
+    monkeypatch.setattr(live, "studio", lambda name, folder: contextlib.nullcontext(""))
+    monkeypatch.setattr(live, "watch", lambda *rest: [])
+    monkeypatch.setattr(live, "heard", lambda notes, pause: [live.Heard("a cat", 0.0, 0.0, 0.0, 0.0)] * 2)
+    monkeypatch.setattr(live, "alone", alone)
+    with pytest.raises(Stop):
+        live.report("scenes", "", str(sound), n=1, steps=2, end=0.3, gap=4, targets=(1, 1, 1))
+    assert measured[0].sizes == [(64, 64), (96, 64)] and measured[1].name == "another ear"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from app_fixtures import tiny_classes, tiny_model, tiny_twin
+from test_text_encoder import make_t5
 
 from app import edit, picture
 from app import house as houses
@@ -22,6 +23,7 @@ from app.request import Request
 from maskgil import repaint
 from maskgil.hybrid import prefix_of
 from maskgil.pipeline import Settings, TextToImage
+from text_encoder import HuggingFaceEncoder
 
 SECONDS = 120  # that anything here may take on a busy machine
 
@@ -276,6 +278,22 @@ def test_a_text_of_too_many_words_is_refused_at_once_in_the_encoders_own_line(en
     with pytest.raises(ValueError, match="has 101 tokens, this text encoder reads 24") as refusal:
         engine.submit(replace(request(), **texts))
     assert "\n" not in str(refusal.value)
+
+
+def test_a_text_that_an_encoder_would_cut_is_refused_at_once(model: TextToImage, tmp_path: Path):
+    """Encoders of Hugging Face cut captions in training; what a person says is read to its end, or not at all."""
+    make_t5(tmp_path, d_model=16)
+    encoder = HuggingFaceEncoder(str(tmp_path), length=5)
+    cutting = TextToImage(model.generator, encoder, model.tokenizer, model.sizes, model.vocabulary)
+    engine = Engine(lambda name: cutting)
+    try:
+        for texts in ({"prompt": "cat " * 6}, {"negative": "cat " * 6}):
+            with pytest.raises(ValueError, match="has 6 tokens, this text encoder reads 5: shorten it"):
+                engine.submit(replace(request(), **texts))
+        job = engine.submit(request("cat " * 5))
+        assert job.wait(SECONDS) and job.status is Status.DONE
+    finally:
+        engine.close()
 
 
 def test_a_model_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from PIL import Image
 
 from app import live
 from app.ear import Ear
-from app.engine import Engine
+from app.engine import Engine, Status
 from app.gallery import Gallery
 from app.house import House
 from app.lane import Lane
 from app.picture import read
-from app.request import Request
+from app.request import SAMPLERS, Request
 from maskgil.pipeline import TextToImage
 from speech.audio import RATE
 from speech.listener import Listener
@@ -707,6 +708,78 @@ def test_a_picture_remembers_how_it_was_made_and_all_settings_are_honoured(house
     expected = Request.from_dict({"prompt": "a red cat", "seed": 5, **told, "size": (96, 64)})
     assert requests[:2] == [expected, expected] and requests[2].seed != 5, "chance has its way again"
     assert [entry.request for entry in house.gallery.entries(ME)] == requests[::-1]
+
+
+@pytest.mark.parametrize(("told", "usual"), [(None, "ours"), ({}, "ours"), ({"sampler": "released"}, "released")])
+def test_settings_that_are_left_out_are_as_usual_for_their_sampler(house: House, told: dict | None, usual: str):
+    async def script(socket: Socket) -> None:
+        if told is not None:
+            socket.tell(json.dumps({"type": "settings", **told}))
+        socket.speak(True, 0.6)
+        socket.speak(False, 0.6)
+        await socket.until("kept")
+
+    talk(house, script)
+    (entry,) = house.gallery.entries(ME)
+    assert entry.request is not None
+    assert {name: getattr(entry.request, name) for name in SAMPLERS[usual]} == SAMPLERS[usual]
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_a_guess_that_is_on_its_way_when_the_page_is_closed_is_not_drawn(
+    house: House, monkeypatch: pytest.MonkeyPatch, gate: threading.Semaphore, final: bool
+):
+    """A model may take long to load. What was said to the end is drawn all the same."""
+    submit, asked, there = house.engine.submit, threading.Event(), threading.Event()
+
+    def slow(*request: object, **more: object):
+        asked.set()
+        assert there.wait(SECONDS)
+        return submit(*request, **more)
+
+    monkeypatch.setattr(house.engine, "submit", slow)
+
+    async def leave() -> None:
+        session = live.Session(Socket(), ME, house)
+        session.later(session.draw(SAID, final))
+        await asyncio.to_thread(asked.wait, SECONDS)
+        session.stop()
+        there.set()
+
+    asyncio.run(leave())
+    gate.release(100)
+    (job,) = house.engine.jobs(ME)
+    assert job.wait(SECONDS) and job.status is (Status.DONE if final else Status.CANCELLED)
+
+
+@pytest.mark.parametrize("guessed", [False, True])
+def test_what_was_said_to_the_end_is_kept_although_all_threads_are_busy_when_the_page_is_closed(
+    house: House, gate: threading.Semaphore, guessed: bool
+):
+    free = threading.Event()
+
+    async def leave() -> None:
+        session = live.Session(Socket(), ME, house)
+        if guessed:
+            await session.draw(SAID)
+        busy = ThreadPoolExecutor(1)
+        busy.submit(free.wait, SECONDS)
+        asyncio.get_running_loop().set_default_executor(busy)
+        session.later(session.draw(SAID, final=True))
+        await asyncio.sleep(0)
+        session.stop()
+        await asyncio.sleep(0)
+        free.set()
+
+    asyncio.run(leave())
+    gate.release(100)
+    (job,) = house.engine.jobs(ME)
+    assert job.wait(SECONDS)
+    for _ in range(SECONDS * 20):
+        if job.kept and house.gallery.entries(ME):
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError("it is not kept")
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_note_that_is_no_request_is_left_aside(note: str):
         ({"guidance": float("nan")}, "guidance is nan"),
         ({"guidance": 10**400}, "none of them endless"),
         ({"size": (10**6, 64)}, "more than 99,999 pixels"),
-        ({"mode": "hybrid", "ar_tokens": -(10**30)}, "autoregressive tokens is far too large"),
+        ({"mode": "hybrid", "ar_tokens": -(10**30)}, "number of autoregressive tokens is far too large"),
         ({"edit": "\ud800"}, "control characters"),
     ],
     ids=["steps", "seed", "nan", "guidance", "size", "tokens", "surrogate"],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import whisper
 
@@ -15,11 +16,12 @@ from speech.audio import RATE
 from speech.encoder import PAIR
 from speech.transcriber import Draft, OwnScribe, Transcriber
 from speech.vocabulary import END, NO_SPEECH, START
+from train.spoken import corpus as corpora
 from train.spoken.batches import IGNORED, SILENCE, SpokenBatches, _epoch
 from train.spoken.corpus import FITS, Corpus, Plan, otherwise, prepare, spoken, unseen
 from train.spoken.noise import KINDS, clip
 from train.spoken.recogniser import SMALL, Recogniser, RecogniserLoss, export, recipe, vocabulary_of
-from train.spoken.scores import Score, rate, table
+from train.spoken.scores import Score, rate, report, table
 
 TINY = replace(SMALL, n_audio_state=32, n_audio_head=2, n_audio_layer=1, n_text_state=32, n_text_head=2, n_text_layer=1)
 PLAN = Plan(sentences=6, general=0, flite=0.2)
@@ -60,6 +62,46 @@ def test_a_corpus_is_spoken_once_and_whole(folder):
     with pytest.raises(ValueError, match="no spoken corpus"):
         Corpus(folder / "absent")
     assert not list(folder.parent.glob("*.partial"))
+
+
+def test_what_a_corpus_lacks_is_said_before_anything_is_spoken(tmp_path, monkeypatch, capsys):
+    def speak(*lines: object):
+        raise AssertionError("it speaks")
+
+    monkeypatch.setattr(corpora, "speak_all", speak)
+    noise, real, full = (tmp_path / name for name in ("noise", "real", "full"))
+    for place in (noise, real, full):
+        place.mkdir()
+    (full / "letter").write_text("mine")
+    (real / "transcripts.tsv").write_text("12-3-0001\tA CAT")
+    for given, complaint in (
+        ({"noise": tmp_path / "typo"}, "typo holds no .wav"),
+        ({"noise": noise}, "noise holds no .wav"),
+        ({"real": tmp_path / "typo"}, "typo/transcripts.tsv is missing"),
+        ({"real": real}, "12-3-0001.mp3 is missing"),
+        ({"folder": full}, "is there already and no corpus"),
+        ({"folder": full / "letter"}, "is there already and no corpus"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            prepare(**({"folder": tmp_path / "corpus", "plan": PLAN} | given))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "noise", "real"]
+    with pytest.raises(ValueError, match="typo/transcripts.tsv is missing"):
+        report(real=str(tmp_path / "typo"))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_corpus_of_other_recordings_is_another(folder, tmp_path):
+    soundfile.write(tmp_path / "hum.wav", np.zeros(RATE, np.float32), RATE)
+    held = json.loads((folder / "index.json").read_text())
+    there = tmp_path / "corpus"
+    there.mkdir()
+    np.save(there / "sound.npy", np.zeros(1, np.int16))
+    held["wanted"]["noise"] = str(tmp_path)
+    (there / "index.json").write_text(json.dumps(held))
+    assert prepare(there, PLAN, noise=tmp_path / "corpus" / "..").clips == Corpus(folder).clips
+    for noise in (tmp_path / "elsewhere", None):
+        with pytest.raises(ValueError, match="holds another corpus"):
+            prepare(there, PLAN, noise=noise)
 
 
 def test_some_sentences_say_what_people_say_and_the_grammar_does_not():
@@ -152,6 +194,15 @@ def test_the_loss_draws_only_from_its_generator(batches):
     model, loss, batch = tiny(batches), RecogniserLoss(), batches(0)
     one, two = (loss([model], batch, torch.Generator().manual_seed(3), 0)[0].item() for _ in range(2))
     assert one == two
+
+
+def test_a_batch_that_says_nothing_has_a_loss(batches, monkeypatch):
+    monkeypatch.setattr(SpokenBatches, "_batch", lambda self, index: [SILENCE, SILENCE])
+    batch = batches(0)
+    assert batch["letters"].shape == (2, 0) and batch["letters"].dtype == torch.long
+    value, _ = RecogniserLoss()([tiny(batches)], batch, torch.Generator().manual_seed(0), 0)
+    value.backward()
+    assert value.isfinite() and value > 0
 
 
 def test_the_recipe_is_whole_and_small(folder):

@@ -174,9 +174,9 @@ def words(folder):
     return len(names)
 
 
-def make_t5(folder):
+def make_t5(folder, **sizes):
     size = words(folder)
-    config = EncoderConfig(size, **{key: value for key, value in SMALL.items() if key != "length"}).t5()
+    config = EncoderConfig(size, **{key: value for key, value in (SMALL | sizes).items() if key != "length"}).t5()
     T5EncoderModel(config).save_pretrained(folder)
 
 
@@ -216,6 +216,9 @@ def test_hugging_face_prompts_are_cut_at_the_length(tmp_path):
     make_t5(tmp_path)
     encoder = HuggingFaceEncoder(str(tmp_path), length=5)
     assert encoder.encode(["cat " * 500, ""]).states.shape == (2, 5, 24)
+    encoder.check("cat " * 5)
+    with pytest.raises(ValueError, match=r"the prompt 'cat .*' has 6 tokens, this text encoder reads 5: shorten it"):
+        encoder.check("cat " * 6)
     assert encoder.width == 24 and not any(parameter.requires_grad for parameter in encoder.parameters())
 
 

@@ -16,7 +16,7 @@ from whisper.model import ModelDimensions, Whisper
 from speech.activity import CHUNK
 from speech.audio import RATE
 from speech.encoder import PAIR, encode, log_mel
-from speech.transcriber import BUNDLED, WEIGHTS, Draft, OwnScribe, Transcriber, pieces
+from speech.transcriber import BUNDLED, WEIGHTS, Draft, OwnScribe, ReleasedScribe, Transcriber, pieces
 from speech.vocabulary import END, LETTERS, NO_SPEECH, START, Vocabulary
 from train.spoken.noise import clip
 from train.spoken.voices import ESPEAK, HELD_OUT, Voice, speak
@@ -92,6 +92,25 @@ def test_speech_is_cut_out_and_written():
     assert len(parrot.lengths) == 1 and parrot.lengths[0] < len(words) + RATE
     doubtful = Transcriber(Parrot(no_speech=0.9)).transcribe(words)
     assert doubtful.no_speech and doubtful.text == "" and "words" in doubtful.reason
+
+
+class Released(Whisper):
+    """Writes down what it is told."""
+
+    def __init__(self, text: str, *silent: float) -> None:
+        super().__init__(DIMS)
+        self.result = {"text": text, "segments": [{"no_speech_prob": silence} for silence in silent]}
+
+    def transcribe(self, audio: np.ndarray, **options: object) -> dict:
+        return self.result
+
+
+def test_what_a_released_recogniser_keeps_was_heard():
+    """It drops a window only where silence is likely and the words are unsure."""
+    sound = np.full(RATE, 0.5, np.float32)
+    for model, text in ((Released(" Two cats.", 0.9), "Two cats."), (Released(""), "")):
+        written = Transcriber(ReleasedScribe(model)).transcribe(sound, spoken=True)
+        assert (written.text, written.no_speech) == (text, not text)
 
 
 def test_spoken_says_that_a_listener_has_decided():

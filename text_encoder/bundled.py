@@ -91,11 +91,7 @@ class BundledEncoder(nn.Module):
             raise ValueError("tokenize takes a list of prompts, not one string")
         rows = [ids + [END] for ids in self.pieces.encode(list(prompts))]
         for prompt, row in zip(prompts, rows, strict=True):
-            if len(row) > self.length:
-                shown = prompt if len(prompt) <= 60 else prompt[:60] + "..."
-                raise ValueError(
-                    f"the prompt {shown!r} has {len(row)} tokens, this text encoder reads {self.length}: shorten it"
-                )
+            refuse_long(prompt, len(row), self.length)
         ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=PAD)
         return ids, ids != PAD
 
@@ -183,6 +179,13 @@ def _look_around(bias: Float[Tensor, "buckets heads"]) -> None:
     for head, towards, away in all_of:
         bias[towards, head : head + 1] += 2
         bias[away, head : head + 1] -= 2
+
+
+def refuse_long(prompt: str, tokens: int, length: int) -> None:
+    """Raises ValueError for a prompt of more than `length` tokens."""
+    if tokens > length:
+        shown = prompt if len(prompt) <= 60 else prompt[:60] + "..."
+        raise ValueError(f"the prompt {shown!r} has {tokens} tokens, this text encoder reads {length}: shorten it")
 
 
 def train_vocabulary(sentences: Iterable[str], folder: str | Path, size: int) -> Path:

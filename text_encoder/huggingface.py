@@ -2,7 +2,7 @@
 
 The model always runs right-padded, which every one of them was trained with or cannot tell (attention is causal or
 masked); `padding="left"` moves the states afterwards, as LlamaGen does. Prompts longer than `length` tokens are cut
-there, as in the training of the models that use these encoders.
+there, as in the training of the models that use these encoders; `check` refuses them for whoever promised to read all.
 
 Axes: B prompts, L tokens (of the longest prompt), E width.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, MT5EncoderModel, T5EncoderModel, UMT5EncoderModel
 
 from maskgil.condition import Condition
-from text_encoder.bundled import write
+from text_encoder.bundled import refuse_long, write
 
 ENCODERS = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}  # encoders without their decoder
 
@@ -53,6 +53,11 @@ class HuggingFaceEncoder(nn.Module):
         self.model = (model.get_encoder() if whole else model).eval().requires_grad_(False)
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
         self.width = config.get_text_config().hidden_size
+
+    def check(self, prompt: str) -> None:
+        """Raises ValueError for a prompt that would be cut."""
+        # verbose: transformers would warn that it is longer than the model reads
+        refuse_long(prompt, len(self.tokenizer(prompt, verbose=False)["input_ids"]), self.length)
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
         """Ids padded on the chosen side to the longest prompt; mask True on real tokens."""

@@ -133,4 +133,5 @@ def _nothing(count: int, draw: np.random.Generator, tapes: list[np.ndarray]) -> 
 
 def _padded(rows: list[list[int]]) -> torch.Tensor:
     width = max(map(len, rows))
-    return torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows])
+    # Letters of silence alone have no width, from which no type would follow.
+    return torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows], dtype=torch.long)

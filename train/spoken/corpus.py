@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -82,22 +83,27 @@ def prepare(folder: Path, plan: Plan, real: Path | None = None, noise: Path | No
     """Speaks and gathers a corpus, or opens it when this very one is there already.
 
     `real`: a folder of <speaker>-<chapter>-<number>.mp3 and transcripts.tsv (LibriSpeech's naming); `noise`: of wavs.
+    Raises ValueError, before anything is spoken, for another corpus and where a folder is not as it should be.
     """
     if plan.longest > FITS:
         raise ValueError(f"longest={plan.longest:g} s: the recogniser hears {FITS:g} s at once, choose no more")
-    wanted = {"plan": asdict(plan), "real": real is not None, "noise": noise is not None}
+    given = {"real": real is not None and str(real.resolve()), "noise": noise is not None and str(noise.resolve())}
+    wanted = {"plan": asdict(plan)} | given
     if (folder / "index.json").is_file():
         if json.loads((folder / "index.json").read_text())["wanted"] != wanted:
             raise ValueError(f"{folder} holds another corpus: remove it, or choose another folder")
         return Corpus(folder)
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already and no corpus: choose another folder")
+    tapes = sorted(noise.glob("*.wav")) if noise else []
+    if noise and not tapes:
+        raise ValueError(f"{noise} holds no .wav: give a folder of recorded noise")
     readings = list(read(real)) if real else []
     held_out = held_out_speakers(readings)
     sources = [
         speak_corpus(plan, [r.text for r in readings if r.speaker not in held_out]),
         ((r.text, f"{REAL}:{r.speaker}", r.samples()) for r in readings if r.speaker not in held_out),
-        (("", f"{NOISE}:{path.stem}", audio.load(path, longest=600.0)) for path in sorted(noise.glob("*.wav")))
-        if noise
-        else (),
+        (("", f"{NOISE}:{path.stem}", audio.load(path, longest=600.0)) for path in tapes),
     ]
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -186,14 +192,17 @@ class Reading:
 
 
 def read(folder: Path) -> Iterator[Reading]:
-    """The recordings listed in transcripts.tsv. Raises ValueError when there is no such list."""
+    """The recordings listed in transcripts.tsv. Raises ValueError when there is no such list, or one is missing."""
     listing = folder / "transcripts.tsv"
     if not listing.is_file():
         raise ValueError(f"{listing} is missing: it lists id, tab, text for each mp3 beside it")
     for line in listing.read_text().splitlines():
         name, text = line.split("\t")
         assert SPEAKABLE.fullmatch(plain(text)), text
-        yield Reading(folder / f"{name}.mp3", re.split("-", name)[0], plain(text))
+        path = folder / f"{name}.mp3"
+        if not path.is_file():
+            raise ValueError(f"{path} is missing, which {listing} lists: put it there, or take its line out")
+        yield Reading(path, re.split("-", name)[0], plain(text))
 
 
 def held_out_speakers(readings: Sequence[Reading]) -> frozenset[str]:
@@ -210,4 +219,8 @@ if __name__ == "__main__":
         hours = sum(clip.stop - clip.start for clip in corpus.clips) / RATE / 3600
         print(f"{len(corpus.clips)} clips, {hours:.1f} h in {out}")
 
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except (ValueError, OSError) as error:
+        print(f"train.spoken.corpus: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)

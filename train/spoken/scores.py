@@ -4,7 +4,7 @@ Everything is spoken when asked for, from sentences that no corpus holds; real s
 recordings are given. Whole recordings go through the Transcriber with its gates, as in the product.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from speech.audio import RATE
 from speech.transcriber import BUNDLED, Transcriber
 from speech.vocabulary import plain
-from train.spoken.corpus import held_out_speakers, read, unseen
+from train.spoken.corpus import Reading, held_out_speakers, read, unseen
 from train.spoken.noise import clip
 from train.spoken.voices import FOREIGN, HELD_OUT, TRAINING, Line, Voice, speak_all
 
@@ -36,8 +36,8 @@ class Score:
         return f"| {self.what} | {100 * self.rate:.1f}% | {self.utterances} |"
 
 
-def score(transcriber: Transcriber, real: Path | None = None, per_voice: int = 40) -> Iterator[Score]:
-    """Scores one after the other, as they come. `real`: the folder that corpus.prepare took; its held-out speakers."""
+def score(transcriber: Transcriber, readings: Sequence[Reading] = (), per_voice: int = 40) -> Iterator[Score]:
+    """Scores one after the other, as they come. `readings`: those that corpus.prepare took; its held-out speakers."""
     texts = unseen(seed=1)
     draw = np.random.default_rng(41)
     known = [TRAINING[i] for i in draw.choice(len(TRAINING), per_voice)]
@@ -45,8 +45,7 @@ def score(transcriber: Transcriber, real: Path | None = None, per_voice: int = 4
     for i, voice in enumerate((*HELD_OUT, *FOREIGN), start=1):
         name = f"{voice} (program never heard)" if voice in FOREIGN else f"{voice} (voice never heard)"
         yield _voices(transcriber, name, [voice] * per_voice, texts[i * per_voice :])
-    if real:
-        readings = list(read(real))
+    if readings:
         held_out = held_out_speakers(readings)
         pairs = ((r.text, r.samples()) for r in readings if r.speaker in held_out)
         pairs = ((text, sound) for text, sound in pairs if len(sound) <= LONGEST_REAL * RATE)
@@ -67,7 +66,8 @@ def table(scores: Iterable[Score]) -> Iterator[str]:
 
 def report(model: str = BUNDLED, real: str | None = None) -> None:
     """`python -m train.evaluate speech`: prints the table line by line."""
-    for line in table(score(Transcriber.load(model), Path(real) if real else None)):
+    readings = list(read(Path(real))) if real else []  # refuses what is missing before minutes of speaking
+    for line in table(score(Transcriber.load(model), readings)):
         print(line, flush=True)
 
 
