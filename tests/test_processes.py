@@ -1,5 +1,6 @@
 """Two processes on a CPU (gloo): they move the model as one does, die by SIGKILL; one goes on where they stopped."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -117,6 +118,25 @@ def test_a_sharded_run_keeps_to_its_model_and_its_data(tmp_path):
             with pytest.raises(ValueError, match="the checkpoint is of another recipe, or .* is broken: .+") as error:
                 train(other, tmp_path)
             assert "\n" not in str(error.value)
+    finally:
+        leave()
+
+
+def test_a_full_disk_leaves_the_sharded_checkpoint_before(tmp_path, monkeypatch):
+    def full(state, checkpoint_id):
+        checkpoint_id.mkdir()
+        (checkpoint_id / "a piece").write_bytes(b"0")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    try:
+        train(recipe(shard=True), tmp_path, stop_at=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(sharded.dcp, "save", full)
+            with pytest.raises(ValueError, match="could not write .*No space left.*the last checkpoint is untouched"):
+                train(recipe(shard=True), tmp_path, stop_at=2)
+        assert [path.name for path in tmp_path.glob("sharded-*")] == ["sharded-0000001"]
+        train(recipe(shard=True), tmp_path, stop_at=2)
+        assert [path.name for path in tmp_path.glob("sharded-*")] == ["sharded-0000002"]
     finally:
         leave()
 
