@@ -374,10 +374,10 @@ class TextToImage:
     ) -> list[Step]:
         """Steps that fill the canvas's holes; a seed for each of its rows.
 
-        A part of a picture with fewer holes than steps takes fewer steps. first numbers the first step, where others
-        came before; since is the step from which on a revision may doubt what was decided (left out: first). end: the
-        plan is the end of one for whole pictures, from where as much is decided. Raises ValueError for an impossible
-        seed or setting.
+        A part of a picture with fewer holes than steps takes fewer steps, and all pictures of one plan as few. first
+        numbers the first step, where others came before; since is the step from which on a revision may doubt what was
+        decided (left out: first). end: the plan is the end of one for whole pictures, from where as much is decided.
+        Raises ValueError for an impossible seed or setting.
         """
         seeds, settings = _checked_seeds(seeds), self.fitted(settings)
         if isinstance(settings.steps, bool) or not isinstance(settings.steps, int):

@@ -112,10 +112,10 @@ def test_a_sharded_run_keeps_to_its_model_and_its_data(tmp_path):
         about = sharded.checkpoints(tmp_path)[-1] / sharded.ABOUT
         about.write_text('{"step": 2, "world": 1}')  # as it was written before
         train(recipe(shard=True, made_of=one), tmp_path, stop_at=3)
-        for change in (dict(ffn=48), dict(layers=3)):
+        for change in (dict(ffn=48), dict(layers=3), dict(layers=1)):
             other = recipe(shard=True)
             other.players[0].module.generator = MaskGIL(replace(CONFIG, **change))
-            with pytest.raises(ValueError, match="the checkpoint is of another recipe, or .* is broken: .+") as error:
+            with pytest.raises(ValueError, match="the checkpoint .*is of another recipe.*: .+") as error:
                 train(other, tmp_path)
             assert "\n" not in str(error.value)
     finally:

@@ -130,6 +130,10 @@ def load(
     if not (found := checkpoints(out)):
         return None
     stored, optimizing = _state(module, optimizer, average)
+    written = dcp.FileSystemReader(found[-1]).read_metadata().state_dict_metadata
+    ours = {f"module.{name}" for name in stored["module"]}
+    if more := {name for name in written if name.startswith("module.")} - ours:  # torch would leave them aside
+        raise ValueError(f"the checkpoint {found[-1]} is of another recipe: it holds {min(more)}, too")
     try:
         dcp.load(stored, checkpoint_id=found[-1])
     except dcp.CheckpointException as error:  # none of Python's Exceptions: nothing else would catch it
