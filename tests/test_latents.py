@@ -293,11 +293,13 @@ def test_validation_may_be_cut_otherwise_but_not_encoded(folder, tmp_path):
 
 
 def released_cache(folder: Path, side: int) -> Path:
-    """An empty cache of ImageNet, as it would lie there."""
+    """A cache of ImageNet, as it would lie there, with one picture."""
     latent = LATENT_PRESETS["kl16" if side == 256 else "dc-ae-f32c32"]
     note = {"tokenizer": "x", "latent": latent.to_dict(), "downsample": side // 16, "shapes": [[side, side]]}
     folder.mkdir()
     (folder / "cache.json").write_text(json.dumps(note | {"classes": [str(number) for number in range(1000)]}))
+    picture = {"tokens": torch.zeros(1, 256, latent.channels), "labels": torch.zeros(1, dtype=torch.long)}
+    save_file({f"{side}x{side}/{name}": tensor for name, tensor in picture.items()}, folder / "0.safetensors")
     return folder
 
 
