@@ -50,6 +50,19 @@ def house(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     st.cache_resource.clear()
 
 
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """Drawings make a step for each release."""
+    gate, together = threading.Semaphore(0), Lane._together
+
+    def gated(lane, sketches) -> None:
+        gate.acquire(timeout=SECONDS)
+        together(lane, sketches)
+
+    monkeypatch.setattr(Lane, "_together", gated)
+    return gate
+
+
 def room(name: str) -> AppTest:
     """One room, without the menu."""
     return AppTest.from_string(
@@ -166,14 +179,8 @@ def test_a_model_that_is_missing_is_said_on_the_page(monkeypatch: pytest.MonkeyP
     assert not page.exception and "python -m train" in page.error[0].value
 
 
-def test_stop_ends_the_job(house: houses.House, monkeypatch: pytest.MonkeyPatch):
-    gate, together = threading.Semaphore(1), Lane._together
-
-    def gated(lane, sketches) -> None:
-        gate.acquire(timeout=SECONDS)
-        together(lane, sketches)
-
-    monkeypatch.setattr(Lane, "_together", gated)
+def test_stop_ends_the_job(house: houses.House, gate: threading.Semaphore):
+    gate.release()
     page = room("draw").run()
     button(page, "a red apple").click().run()
     button(page, "Stop").click().run()
@@ -182,14 +189,7 @@ def test_stop_ends_the_job(house: houses.House, monkeypatch: pytest.MonkeyPatch)
     assert "Stopped" in page.info[0].value and not house.gallery.entries(page.session_state["owner"])
 
 
-def test_a_reload_shows_the_drawing_to_its_end_where_it_was_begun(house: houses.House, monkeypatch: pytest.MonkeyPatch):
-    gate, together = threading.Semaphore(0), Lane._together
-
-    def gated(lane, sketches) -> None:
-        gate.acquire(timeout=SECONDS)
-        together(lane, sketches)
-
-    monkeypatch.setattr(Lane, "_together", gated)
+def test_a_reload_shows_the_drawing_to_its_end_where_it_was_begun(house: houses.House, gate: threading.Semaphore):
     page = room("draw").run()
     button(page, "a red apple").click().run()
     again, elsewhere = room("draw"), room("edit")
@@ -280,14 +280,7 @@ def test_what_is_gone_already_cannot_be_deleted_and_that_is_no_error(house: hous
     assert not page.exception and not page.error and not house.gallery.entries(owner)
 
 
-def test_another_page_of_the_same_browser_does_not_stop_a_drawing(house: houses.House, monkeypatch: pytest.MonkeyPatch):
-    gate, together = threading.Semaphore(0), Lane._together
-
-    def gated(lane, sketches) -> None:
-        gate.acquire(timeout=SECONDS)
-        together(lane, sketches)
-
-    monkeypatch.setattr(Lane, "_together", gated)
+def test_another_page_of_the_same_browser_does_not_stop_a_drawing(house: houses.House, gate: threading.Semaphore):
     page = room("draw").run()
     button(page, "a red apple").click().run()
     other = room("draw")
