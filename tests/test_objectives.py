@@ -76,21 +76,6 @@ def test_a_tiny_model_overfits_one_batch():
     assert (told == batch["tokens"]).float().mean() > 0.9
 
 
-@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 4), (0.5, 80, 120), (1.0, 200, 200)])
-def test_what_a_twin_leaves_is_the_end_of_a_picture(share: float, low: int, high: int):
-    config = ModelConfig(codebook_size=32, dim=16, layers=1, heads=2, ffn=16, text_dim=12, text_length=8)
-    model, shown = TextDriven(MaskGIL(config), Words()), []
-    model.generator.register_forward_pre_hook(lambda module, given: shown.append(given[0]))
-    ids = torch.ones(200, 2, dtype=torch.long)
-    batch = {"tokens": torch.randint(0, 32, (200, 24)), "grid": (4, 6), "ids": ids, "mask": ids != 0}
-    batch["things"] = torch.arange(24).expand(200, 24) % 3
-    MaskedTokens(things_first=True, in_order=share)([model], batch, torch.Generator().manual_seed(0), 0)
-    hidden = (shown[0] == config.mask_id).int()
-    some = (hidden.sum(1) > 1) & (hidden.sum(1) < 24)  # of one hidden token, or of all, nobody can tell
-    ends = (hidden.diff(dim=1) >= 0).all(1) | ~some
-    assert low <= int(ends.sum()) - int((~some).sum()) * (share < 1) <= high
-
-
 def test_gradient_passes_the_codebook():
     model = VQModel(VQ)
     z = model.latents(torch.rand(1, 3, 32, 32)).requires_grad_()

@@ -292,7 +292,6 @@ class MaskedTokens:
     things_first     hide the cells of things before those of the background, in each row to another degree. So it goes
                      when one draws, since the background is what a generator is sure of first; and only where a thing
                      is hidden whole must its name come from the caption
-    in_order         share of rows in which the last tokens in reading order are hidden: what a twin leaves (hybrid)
     """
 
     def __init__(
@@ -304,11 +303,10 @@ class MaskedTokens:
         layout: float = 0.0,
         near: tuple[Tensor, Tensor] | None = None,
         things_first: bool = False,
-        in_order: float = 0.0,
     ):
         self.caption_dropout, self.smoothing = caption_dropout, smoothing
         self.everywhere, self.ratio, self.layout, self.near = everywhere, ratio, layout, near
-        self.things_first, self.in_order = things_first, in_order
+        self.things_first = things_first
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         model, tokens = modules[0], batch["tokens"]
@@ -317,9 +315,6 @@ class MaskedTokens:
         early = 0.0
         if self.things_first:
             early = torch.rand(rows, 1, generator=generator, device=device) * (batch["things"] > 0)
-        if self.in_order:
-            place = torch.arange(tokens.shape[1], device=device).float()
-            early = torch.where(torch.rand(rows, 1, generator=generator, device=device) < self.in_order, place, early)
         hidden = random_mask(tokens, ratio, generator, early)
         drop = torch.rand(rows, generator=generator, device=device) < self.caption_dropout
         inner = model.module if hasattr(model, "module") else model  # in DDP

@@ -206,15 +206,14 @@ def scenes_text(
 def scenes_generator(
     cache: str = "cache/scenes", tokenizer: str = "weights/scenes/tokenizer",
     text_encoder: str = "", steps: int = 6000, batch: int = 64, lr: float = 2e-3, muon_lr: float = 0.02,
-    init: str | None = None, frozen: bool = False, compile: bool = False, in_order: float = 0.0,
+    init: str | None = None, frozen: bool = False, compile: bool = False,
 ) -> Recipe:  # fmt: skip
     """The bundled generator on cached tokens, with a text encoder that can read and goes on learning (scenes-text).
 
     `cache`: a folder, or several with commas between; scenes of all of them are mixed as they come.
     `init`: a model folder to go on from. `text_encoder`: the encoder to begin with, if not that of `init`; the
     generator is first fitted to it (fit_to_encoder). `frozen`: the encoder stays as it is, so that a twin can be
-    trained on it at the same time. `compile`: a fifth faster where there is a C++ compiler. `in_order`: share of
-    pictures whose end is hidden, as the twin leaves it in hybrid drawing.
+    trained on it at the same time. `compile`: a fifth faster where there is a C++ compiler.
 
     What goes on from `init` meets other pictures, captions and masks than what `init` came from.
     """
@@ -252,7 +251,7 @@ def scenes_generator(
 
     made_of = {"tokenizer": tokenizer_hash, "text_encoder": checkpoint.fingerprint(encoder.identity())}
     near = near_codes(codes.quantize.codebook().detach())
-    objective = MaskedTokens(layout=0.5, near=near, things_first=True, in_order=in_order)
+    objective = MaskedTokens(layout=0.5, near=near, things_first=True)
     return Recipe(
         name="scenes-generator",
         steps=steps,
