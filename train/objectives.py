@@ -317,7 +317,7 @@ class MaskedTokens:
             early = torch.rand(rows, 1, generator=generator, device=device) * (batch["things"] > 0)
         hidden = random_mask(tokens, ratio, generator, early)
         drop = torch.rand(rows, generator=generator, device=device) < self.caption_dropout
-        inner = model.module if hasattr(model, "module") else model  # in DDP
+        inner = unwrapped(model)
         generating = inner.driven if isinstance(inner, LaidOut) else inner
         shown = tokens.masked_fill(hidden, generating.generator.config.mask_id)
         out = model(shown, batch["grid"], batch["ids"], batch["mask"], drop)
