@@ -71,6 +71,9 @@ class _Drawing:
     revisions: Annotated[int | None, arg(metavar="INT")] = None
     """How often, after the steps, a quarter of the picture is decided anew: what fits the rest least. Each costs three
     looks, four where it is guided. Left out: the sampler's, 1 for ours, 0 for released."""
+    candidates: int = Request.candidates
+    """How many drawings of each picture are made, of which the one that the model finds likeliest is kept: 4 take four
+    times as long and come out right more often."""
     order: Annotated[str, arg(metavar="{" + ",".join(ORDERS) + "}")] = Request.order
     """Which parts of the picture are decided first."""
     negative: str = ""
@@ -233,6 +236,7 @@ def draw(command: _Drawing, prompt: str, change: "Change | None" = None) -> None
         n=command.n,
         mode=command.mode,
         ar_tokens=command.ar_tokens,
+        candidates=command.candidates,
     )
     model = catalogue.find(request.model)
     if (complaint := model.vocabulary.complaint(f"{prompt} {command.negative}")) and not command.anyway:

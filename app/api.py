@@ -51,7 +51,7 @@ SETTINGS = {
     "guidance_scale": "guidance",
     "guidance_interval": "interval",
     **{name: name for name in ("prompt", "model", "n", "seed", "sampler", "temperature", "order")},
-    **{name: name for name in ("mode", "ar_tokens", "revisions")},
+    **{name: name for name in ("mode", "ar_tokens", "revisions", "candidates")},
 }
 # Fields about the answer, with the values that they may have; None: any of the type.
 ANSWER: dict[str, tuple[type, tuple[Any, ...] | None]] = {

@@ -97,9 +97,9 @@ class Frame:
 
     @staticmethod
     def after(sketch: Sketch) -> "Frame":
-        line, canvas = sketch.canvas.grid[1], sketch.canvas
+        line = sketch.canvas.grid[1]
         shown = sketch.done >= sketch.written or sketch.done % line == 0
-        return Frame(sketch.done, len(sketch.plan), sketch.nfe, canvas, sketch.revisions, shown)
+        return Frame(sketch.done, len(sketch.plan), sketch.looks, sketch.shown, sketch.revisions, shown)
 
 
 class Job:
@@ -400,8 +400,9 @@ class Engine:
             request = replace(request, revisions=0)  # it makes none, and its picture should not say otherwise
         if request.mode != "mar":
             loaded.pair()  # here, where it holds nobody up and a complaint reaches who asked
-        if request.n > self._max_rows:
-            raise ValueError(f"{request.n} pictures at once: at most {self._max_rows} are drawn together")
+        loaded.model.checked_candidates(request.candidates)
+        if request.rows > self._max_rows:
+            raise ValueError(f"{request.rows} pictures at once: at most {self._max_rows} are drawn together")
         earlier = None if after is None else after.leads_to(request)
         if earlier is not None:
             request = replace(request, edit=f"grown out of “{earlier.prompt}”")
@@ -501,9 +502,9 @@ class Engine:
         """The jobs that may begin now: in their order, while their pictures find room."""
         room = self._max_rows - sum(lane.rows for lane in self._lanes.values())
         joining = []
-        while self._queue and self._queue[0].request.n <= room:
+        while self._queue and self._queue[0].request.rows <= room:
             job = self._queue.popleft()
-            room -= job.request.n
+            room -= job.request.rows
             joining.append(job)
         return joining
 
@@ -512,7 +513,7 @@ class Engine:
             job.change(status=Status.RUNNING, began=time.monotonic())
             sketch = Sketch.begin(job._loaded.model, job._loaded.encode, job.request, job.start, job.earlier)
             if sketch.over:  # the new words leave everything as it is
-                job.change(frames=[Frame(1, 1, sketch.nfe, sketch.canvas)])
+                job.change(frames=[Frame(1, 1, sketch.looks, sketch.shown)])
                 self._finish(job)
             else:
                 self._place(sketch, job)
@@ -535,11 +536,15 @@ class Engine:
         for sketch in list(lane.sketches):
             job = self._job_of[sketch]
             try:
+                before = job.frames
+                if sketch.over and sketch.candidates > 1:  # what was shown so far need not be what is chosen
+                    past = sketch.choose(job._loaded.model)
+                    before = [replace(frame, canvas=canvas) for frame, canvas in zip(before, past, strict=False)]
                 frame, elsewhere = Frame.after(sketch), key != (id(job._loaded), *sketch.key)
             except Exception as error:
                 self._fail(self._leave(lane, sketch), error)
                 continue
-            job.change(frames=[*job.frames, frame])
+            job.change(frames=[*before, frame], _seen=job._seen if before is job.frames else None)
             if sketch.over:
                 self._finish(self._leave(lane, sketch))
             elif elsewhere:  # the twin has done its part

@@ -7,11 +7,14 @@ What the autoregressive twin draws of a job goes by itself: its cache belongs to
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+from jaxtyping import Int
+from torch import Tensor
 
 from app.edit import Start
 from app.request import Request
-from maskgil import repaint
+from maskgil import repaint, selection
 from maskgil.autoregressive import RasterPainter
 from maskgil.condition import Condition
 from maskgil.decoding import Canvas, Step, advance
@@ -34,7 +37,9 @@ class Earlier:
 class Sketch:
     """The rows of one job: the canvas so far, the steps that are planned, and the text they follow.
 
-    The first `written` steps are the twin's, whose painter is there until they are done.
+    The first `written` steps are the twin's, whose painter is there until they are done. Each picture has as many rows
+    as `candidates`, side by side, until one of them is `chosen`; `past`: all of them after each step, to show it from
+    its beginning.
     """
 
     canvas: Canvas
@@ -45,6 +50,9 @@ class Sketch:
     written: int = 0
     done: int = 0
     nfe: int = 0
+    candidates: int = 1
+    past: list[Canvas] = field(default_factory=list)
+    chosen: Int[Tensor, " P"] | None = None
 
     @staticmethod
     def begin(
@@ -59,20 +67,22 @@ class Sketch:
         Raises ValueError for what the model refuses.
         """
         assert request.size is not None, "fit the request to its model first"
-        canvas = model.blank(request.n, request.size) if start is None else start.canvas(request.n)
-        condition = encode(request.prompt).repeat(request.n)
-        negative = encode(request.negative).repeat(request.n) if request.negative.strip() else None
+        each = model.checked_candidates(request.candidates)
+        seeds = selection.seeds_of(request.seeds, each)
+        canvas = model.blank(request.rows, request.size) if start is None else start.canvas(request.rows)
+        condition = encode(request.prompt).repeat(request.rows)
+        negative = encode(request.negative).repeat(request.rows) if request.negative.strip() else None
         wish = settings(request, canvas.hole.shape[1])
         if earlier is not None and not model.continuous:  # vectors have no likelihood to doubt them by: drawn anew
-            before = encode(earlier.prompt).repeat(request.n)
-            changed = repaint.reconsider(model.generator, earlier.canvas, before, condition, request.seeds)
-            plan = repaint.plan(model, changed, request.seeds, wish)
-            return Sketch(changed.canvas, plan, condition, negative, nfe=changed.nfe)
-        phases = model.phases(canvas, request.seeds, wish, condition, negative)
+            before = encode(earlier.prompt).repeat(request.rows)
+            changed = repaint.reconsider(model.generator, earlier.canvas.repeat(each), before, condition, seeds)
+            plan = repaint.plan(model, changed, seeds, wish)
+            return Sketch(changed.canvas, plan, condition, negative, nfe=changed.nfe, candidates=each)
+        phases = model.phases(canvas, seeds, wish, condition, negative)
         plan, first = [step for phase in phases for step in phase.plan], phases[0]
         if not isinstance(first.paint, RasterPainter):
-            return Sketch(canvas, plan, condition, negative)
-        return Sketch(canvas, plan, condition, negative, first.paint, len(first.plan))
+            return Sketch(canvas, plan, condition, negative, candidates=each)
+        return Sketch(canvas, plan, condition, negative, first.paint, len(first.plan), candidates=each)
 
     @property
     def key(self) -> tuple:
@@ -88,9 +98,26 @@ class Sketch:
         """How many steps of its plan are revisions: the last ones."""
         return sum(len(step.doubted) > 0 for step in self.plan)
 
+    @property
+    def shown(self) -> Canvas:
+        """A row for each picture."""
+        return selection.shown(self.canvas, self.candidates) if self.chosen is None else self.canvas.rows(self.chosen)
+
+    @property
+    def looks(self) -> int:
+        """Evaluations that a picture has cost, with all its candidates."""
+        return self.candidates * self.nfe if self.chosen is None else selection.looks(self.nfe, self.candidates)
+
+    def choose(self, model: TextToImage) -> list[Canvas]:
+        """Choose of each picture's candidates, once all is drawn; returns what the chosen ones were after each step."""
+        self.chosen = selection.best(model.painter(self.condition), self.canvas, self.candidates)
+        return [canvas.rows(self.chosen) for canvas in self.past]
+
     def go_on(self, canvas: Canvas) -> None:
         self.nfe += self.plan[self.done].each
         self.canvas, self.done = canvas, self.done + 1
+        if self.candidates > 1:
+            self.past.append(canvas)
         if self.done == self.written:
             self.twin = None  # and with it the cache of all that it wrote
 
@@ -111,6 +138,7 @@ def settings(request: Request, tokens: int) -> Settings:
         temperature=request.temperature,
         order=request.order,
         revisions=request.revisions,
+        candidates=request.candidates,
         prefix=prefix,
     )
 

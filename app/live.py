@@ -56,7 +56,7 @@ MAX_ORDERS = 4  # utterances of one socket that wait to be written down
 STABLE_WORDS = 3
 # Those that go to the request as such; None leaves a setting as it usually is, and a seed to chance.
 SETTINGS = ("model", "steps", "guidance", "interval", "temperature", "negative", "seed", "order", "sampler")
-SETTINGS += ("mode", "ar_tokens", "revisions")
+SETTINGS += ("mode", "ar_tokens", "revisions", "candidates")
 
 _open: set["Session"] = set()
 _activity = ThreadPoolExecutor(1, thread_name_prefix="activity")

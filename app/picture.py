@@ -54,6 +54,8 @@ def parameters(request: Request) -> str:
     }
     if request.revisions:
         settings["Revisions"] = request.revisions
+    if request.candidates > 1:
+        settings["Candidates"] = request.candidates
     if request.size is not None:
         settings["Size"] = f"{request.size[0]}x{request.size[1]}"
     if request.interval != (0.0, 1.0):

@@ -30,7 +30,8 @@ class Request:
     painted over how much of which. `mode` says who draws: MaskGIL (mar), its autoregressive twin (ar), or the twin the
     first `ar_tokens` tokens and MaskGIL the others (hybrid; None: half of them). `sampler` says how guidance grows over
     the steps: not at all (ours), or from none to all of it (released). After the steps, each of the `revisions` decides
-    a quarter of MaskGIL's tokens anew, those that fit the others least (maskgil/decoding.py); vectors take none.
+    a quarter of MaskGIL's tokens anew, those that fit the others least (maskgil/decoding.py); vectors take none. Of the
+    `candidates` that are drawn of each picture the one that the model finds likeliest is shown (maskgil/selection.py).
 
     Raises ValueError with what is wrong and what to do. What depends on the model (its sizes, its tokens) is
     checked by `fit`, once the model is known.
@@ -52,6 +53,7 @@ class Request:
     ar_tokens: int | None = None
     sampler: str = "ours"
     revisions: int = SAMPLERS["ours"]["revisions"]
+    candidates: int = 1
 
     def __post_init__(self):
         for name, text in (("prompt", self.prompt), ("negative prompt", self.negative)):
@@ -68,6 +70,12 @@ class Request:
         _within("steps", self.steps, 1, MAX_STEPS)
         _within("revisions", self.revisions, 0, MAX_REVISIONS)
         _within("number of pictures", self.n, 1, MAX_PICTURES)
+        _within("number of candidates", self.candidates, 1, MAX_PICTURES, "1 is usual, 4 are often worth their time")
+        if self.rows > MAX_PICTURES:
+            raise ValueError(
+                f"{self.n} pictures with {self.candidates} candidates each are {self.rows} drawings, and at most "
+                f"{MAX_PICTURES} are made together: ask for fewer of one or the other"
+            )
         _within("guidance", self.guidance, 0.0, 30.0, "1 is off and 2 is usual")
         _within("temperature", self.temperature, 0.0, 10.0, "0 is greedy and 1 is as the model has learned")
         low, high = self.interval
@@ -114,6 +122,11 @@ class Request:
         return replace(self, seed=(self.seed + index) % (MAX_SEED + 1), n=1)
 
     @property
+    def rows(self) -> int:
+        """Drawings that are made at once: all candidates of all pictures."""
+        return self.n * self.candidates
+
+    @property
     def seeds(self) -> list[int]:
         return [self.picture(i).seed for i in range(self.n)]
 
@@ -142,8 +155,8 @@ class Request:
             raise ValueError(
                 "size and interval must be pairs of numbers, guidance and temperature numbers, none of them endless"
             ) from None
-        if not all(isinstance(known.get(name, 0), int) for name in ("seed", "steps", "n", "revisions")):
-            raise ValueError("seed, steps, revisions and number of pictures must be whole numbers")
+        if not all(isinstance(known.get(name, 0), int) for name in ("seed", "steps", "n", "revisions", "candidates")):
+            raise ValueError("seed, steps, revisions and numbers of pictures and candidates must be whole numbers")
         if not isinstance(known.get("ar_tokens"), int | None):
             raise ValueError("the number of autoregressive tokens must be a whole number")
         texts = ("prompt", "model", "order", "negative", "edit", "mode", "sampler")

@@ -84,6 +84,11 @@ class Canvas:
     def rows(self, index: Int[Tensor, " M"] | slice) -> "Canvas":
         return Canvas(self.tokens[index], self.hole[index], self.grid, self.revealed[index], self.confidence[index])
 
+    def repeat(self, n: int) -> "Canvas":
+        """Each row n times, copies side by side: a b -> a a b b."""
+        rows = torch.arange(len(self), device=self.hole.device)
+        return self.rows(rows.repeat_interleave(n)) if n > 1 else self
+
     @staticmethod
     def cat(canvases: Sequence["Canvas"]) -> "Canvas":
         """All rows one after the other; the grids must agree."""

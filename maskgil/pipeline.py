@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
-from maskgil import checkpoint
+from maskgil import checkpoint, selection
 from maskgil.autoregressive import Autoregressive, RasterPainter
 from maskgil.buckets import bucket_classes, nearest, rounded, sizes_of
 from maskgil.classes import ClassNames
@@ -86,7 +86,8 @@ class Settings:
 
     Continuous tokens have no confidence: order confidence means random for them, and the curve arccos, which goes with
     confidence, means exp (2503.07197, section 3.3); any curve is then read as in that paper, as what remains
-    (maskgil/schedules.py). choice, top_k, top_p and revisions say nothing about them."""
+    (maskgil/schedules.py). choice, top_k, top_p and revisions say nothing about them; nor can one choose,
+    without a likelihood, among `candidates` (maskgil/selection.py), of which the best is shown."""
 
     steps: int = 8
     guidance: Guidance = Guidance(2.0, interval=(0.1, 1.0))
@@ -98,6 +99,7 @@ class Settings:
     top_p: float | None = None
     revisions: int = 1
     doubt: float = 0.25
+    candidates: int = 1
     prefix: Prefix | None = None
 
 
@@ -111,7 +113,8 @@ SAMPLERS = {"ours": Settings(), "released": RELEASED}
 
 @dataclass(frozen=True)
 class Progress:
-    """One step done, `step` of `of`. nfe: evaluations that each picture has cost so far, the twin's included."""
+    """One step done, `step` of `of`. nfe: evaluations that each picture has cost so far, the twin's and those of all
+    its candidates included, of which the first is on the canvas until the best is known, at the end."""
 
     step: int
     of: int
@@ -264,9 +267,11 @@ class TextToImage:
         prompts = _checked_prompts(prompts, "prompt")
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
-        canvas = self._checked_canvas(canvas, self.checked_size(size), len(prompts))
-        condition, instead = self.condition(prompts), self.negative(negative, len(prompts))
-        return _progress(self.phases(canvas, seeds, settings, condition, instead), canvas)
+        each = self.checked_candidates(settings.candidates)
+        canvas = self._checked_canvas(canvas, self.checked_size(size), len(prompts)).repeat(each)
+        condition, instead = self.condition(prompts).repeat(each), self.negative(negative, len(canvas))
+        phases = self.phases(canvas, selection.seeds_of(_checked_seeds(seeds), each), settings, condition, instead)
+        return _progress(phases, canvas, each, self.painter(condition))
 
     def images(
         self,
@@ -300,6 +305,15 @@ class TextToImage:
         raise ValueError(
             f"this model cannot draw {width}x{height}: the nearest size is {nearest[0]}x{nearest[1]}; it draws {can}"
         )
+
+    def checked_candidates(self, candidates: int) -> int:
+        """The number itself. ValueError for an impossible one, and for several where vectors are drawn."""
+        selection.check(candidates)
+        if candidates > 1 and self.continuous:
+            raise ValueError(
+                f"{candidates} candidates: this model draws vectors, which have no likelihood to choose by: ask for 1"
+            )
+        return candidates
 
     def rounded(self, size: Size) -> Size:
         """The nearest size to draw, for a model of buckets. One with a fixed list has the nearest of the very shape, so
@@ -459,13 +473,19 @@ class TextToImage:
         return Canvas(canvas.tokens.to(self.device), canvas.hole.to(self.device), canvas.grid)
 
 
-def _progress(phases: Sequence[Phase], canvas: Canvas) -> Iterator[Progress]:
+def _progress(
+    phases: Sequence[Phase], canvas: Canvas, candidates: int = 1, critic: TokenPainter | LatentPainter | None = None
+) -> Iterator[Progress]:
     done, nfe, of = 0, 0, sum(len(phase.plan) for phase in phases)
     for phase in phases:
         filled = fill(phase.paint, canvas, phase.plan)
         for step, canvas in zip(phase.plan, filled, strict=True):
             done, nfe = done + 1, nfe + step.each
-            yield Progress(done, of, nfe, canvas)
+            if done < of or candidates == 1:
+                yield Progress(done, of, nfe * candidates, selection.shown(canvas, candidates))
+            else:
+                chosen = canvas.rows(selection.best(critic, canvas, candidates))
+                yield Progress(done, of, selection.looks(nfe, candidates), chosen)
 
 
 def _spread(

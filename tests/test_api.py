@@ -71,12 +71,13 @@ def test_all_settings_reach_the_drawing(studio: Studio):
     wish = {
         "prompt": "a dog", "negative_prompt": "grass", "num_inference_steps": 4, "guidance_scale": 3.5, "seed": 1,
         "guidance_interval": [0.2, 0.8], "temperature": 0.9, "order": "halton", "mode": "hybrid", "ar_tokens": 16,
-        "sampler": "released", "revisions": 2,
+        "sampler": "released", "revisions": 2, "candidates": 3,
     }  # fmt: skip
     _, request = opened(ask(studio, wish).json()["data"][0]["b64_json"])
     assert request == Request(
         prompt="a dog", negative="grass", steps=4, guidance=3.5, seed=1, interval=(0.2, 0.8), temperature=0.9,
-        order="halton", mode="hybrid", ar_tokens=16, sampler="released", revisions=2, size=(64, 64),
+        order="halton", mode="hybrid", ar_tokens=16, sampler="released", revisions=2, candidates=3,
+        size=(64, 64),
     )  # fmt: skip
 
 

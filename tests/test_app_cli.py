@@ -93,6 +93,19 @@ def test_revisions_are_made_paid_for_and_remembered(capsys: pytest.CaptureFixtur
     assert "revisions" in refused(["generate", "a dog", "--revisions", "99"], capsys)
 
 
+def test_the_best_of_candidates_is_drawn_paid_for_and_remembered(capsys: pytest.CaptureFixture):
+    told = ["generate", "a dog", "--steps", "2", "--revisions", "0", "--seed", "3", "--out", "c.png"]
+    assert main([*told, "--candidates", "4"]) == 0
+    assert f"{4 * (3 + 2)} evaluations a picture" in capsys.readouterr().err
+    image, request = picture.read(Path("c.png").read_bytes())
+    assert request is not None and request.candidates == 4
+    assert "Candidates: 4" in Image.open("c.png").info["parameters"]
+    assert main([*told, "--candidates", "4"]) == 0
+    assert picture.read(Path("c.png").read_bytes())[0].tobytes() == image.tobytes()
+    assert main(told) == 0 and "Candidates" not in Image.open("c.png").info["parameters"]
+    assert "at most 16" in refused([*told, "--candidates", "4", "--n", "5"], capsys)
+
+
 @pytest.mark.parametrize(("mode", "tokens"), [("hybrid", 12), ("ar", None)])
 def test_the_twin_draws_and_the_picture_remembers_it(mode: str, tokens: int | None):
     number = [] if tokens is None else ["--ar-tokens", str(tokens)]

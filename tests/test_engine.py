@@ -110,6 +110,39 @@ def test_revisions_are_told_apart_and_who_makes_none_says_so(engine: Engine):
     assert not job.frames[3].canvas.hole.any() and (job.frames[-1].canvas.revealed >= 4).any()
 
 
+def test_the_best_of_several_candidates_is_shown_from_its_beginning(engine: Engine, model: TextToImage):
+    wish = request(n=2, candidates=2, revisions=1, temperature=1.0, seed=8)
+    job = engine.submit(wish)
+    assert job.wait(SECONDS) and job.status is Status.DONE, job.error
+    *_, last = model.draw([wish.prompt] * 2, [8, 9], settings=settings(wish, 64))
+    expected = model.images_of(last.canvas)
+    assert [image.tobytes() for image in job.pictures()] == [image.tobytes() for image in expected]
+    assert job.frames[-1].nfe == last.nfe == 2 * (7 + 3 + 2) and len(job.frames) == 5
+    final = job.frames[-1].canvas
+    for frame in job.frames:  # what was decided by then, and not doubted later, is what it became
+        kept = ~frame.canvas.hole & (frame.canvas.revealed == final.revealed)
+        assert len(frame.canvas) == 2 and kept.any() and torch.equal(frame.canvas.tokens[kept], final.tokens[kept])
+    alone = engine.submit(request(n=2, revisions=1, temperature=1.0, seed=8))
+    assert alone.wait(SECONDS)
+    assert any(not torch.equal(frame.canvas.tokens, other.canvas.tokens)
+               for frame, other in zip(job.frames, alone.frames, strict=True)), "another candidate won"  # fmt: skip
+
+
+def test_candidates_take_room_and_growing_pictures_have_them_too(engine: Engine):
+    with pytest.raises(ValueError, match="5 pictures with 4 candidates each are 20 drawings, and at most 16"):
+        request(n=5, candidates=4)
+    with pytest.raises(ValueError, match="number of candidates is 0"):
+        request(candidates=0)
+    first = engine.submit(request(candidates=2))
+    assert first.wait(SECONDS)
+    grown = engine.submit(request("a red cat on the beach", candidates=4), after=first)
+    assert grown.wait(SECONDS) and grown.status is Status.DONE and grown.earlier is not None, grown.error
+    assert len(grown.frames[-1].canvas) == 1 and not grown.frames[-1].canvas.hole.any()
+    small = Engine(lambda name: engine.load(name).model, rows=3)
+    with pytest.raises(ValueError, match="4 pictures at once: at most 3"):
+        small.submit(request(candidates=4))
+
+
 def test_an_unguided_job_costs_half(engine: Engine):
     job = engine.submit(request(guidance=1.0))
     assert job.wait(SECONDS) and job.frames[-1].nfe == 4

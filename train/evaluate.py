@@ -1,7 +1,7 @@
 """Scores: python -m train.evaluate scenes [model=scenes[,scenes-emigm,..]] [reader=scenes-reader] [n=40] [steps=4,8,16]
             [sprites=FOLDER] [splits="training,held out"] [sampler=ours|released] [guidance=..] [shape=constant|ramp|..]
             [interval=0.1,1] [temperature=..] [choice=..] [order=confidence|random|halton|raster] [curve=arccos|..]
-            [revisions=1] [doubt=0.25]
+            [revisions=1] [doubt=0.25] [candidates=1]
         python -m train.evaluate speech [model=whisper-scenes] [real=FOLDER]
         python -m train.evaluate hybrid [model=scenes] [out=hybrid.svg]          (train/hybrid_scores.py)
         python -m train.evaluate repaint [model=scenes] [n=20]                   (train/repaint_scores.py)

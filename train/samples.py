@@ -130,6 +130,7 @@ def settings_of(
     curve: str = "",
     revisions: str = "",
     doubt: str = "",
+    candidates: str = "",
     ar_tokens: str = "0",
 ) -> Settings:
     """Settings from words of a command line: a sampler by name, and what differs from it. ValueError for bad ones.
@@ -167,6 +168,8 @@ def settings_of(
             changes["revisions"] = int(revisions)
         if doubt:
             changes["doubt"] = float(doubt)
+        if candidates:
+            changes["candidates"] = int(candidates)
         if int(ar_tokens):
             changes["prefix"] = Prefix(int(ar_tokens))
     except ValueError as error:
@@ -281,6 +284,8 @@ def _write(image: Image.Image, sample: Sample, path: Path) -> None:
 def settings_to_names(settings: Settings) -> dict[str, Any]:
     """Settings as plain values: curves by their names. They travel to other processes, and into recipe.json."""
     plain = {name: value for name, value in vars(settings).items() if name not in ("curve", "guidance", "prefix")}
+    if settings.candidates == 1:
+        del plain["candidates"]  # folders from before there were any go on
     prefix = None if settings.prefix is None else asdict(settings.prefix)
     return plain | {"curve": settings.curve.name, "guidance": asdict(settings.guidance), "prefix": prefix}
 

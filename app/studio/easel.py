@@ -66,7 +66,8 @@ def _finished(job: Job) -> None:
     seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
     twin = {"mar": "", "hybrid": f" · {request.ar_tokens} tokens by the twin", "ar": " · by the twin"}[request.mode]
     revised = f" and {last.revisions} revision{'s' * (last.revisions > 1)}" if last.revisions else ""
-    cost = f"{last.of - last.revisions} steps{revised}{twin} · {last.nfe} looks a picture · {job.seconds:.1f} s"
+    best = f" · best of {request.candidates}" if request.candidates > 1 else ""
+    cost = f"{last.of - last.revisions} steps{revised}{twin}{best} · {last.nfe} looks a picture · {job.seconds:.1f} s"
     st.html(f'<div class="facts">{seeds} · {cost}</div>')
     if job.rounded:
         st.caption(f"{job.rounded[:1].upper()}{job.rounded[1:]}.")

@@ -28,6 +28,7 @@ def show(model: Model) -> None:
         "order": wish.value("order"),
         "sampler": wish.value("sampler"),
         "revisions": wish.value("revisions"),
+        "candidates": wish.value("candidates"),
         "mode": mode,
         "ar_tokens": wish.value("ar_tokens") if mode == "hybrid" else None,
         "pause": memory.value(PAUSE),

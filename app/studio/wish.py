@@ -9,11 +9,12 @@ from typing import Any
 import streamlit as st
 
 from app.engine import Loaded
-from app.request import MAX_PROMPT, MAX_SEED, ORDERS, SAMPLERS, Request, any_seed
+from app.request import MAX_PICTURES, MAX_PROMPT, MAX_SEED, ORDERS, SAMPLERS, Request, any_seed
 from app.studio import memory, session
 
 STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}
 PICTURES = (1, 2, 4, 6, 9)
+CANDIDATES = (1, 2, 4, 8)
 MODES = {"mar": "MaskGIL", "hybrid": "twin, then MaskGIL", "ar": "twin"}
 NEW_SEED = "wish new seed"
 MISSED = "what a restored picture could not bring back"
@@ -30,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "sampler": Request.sampler,
     "revisions": Request.revisions,
     "n": Request.n,
+    "candidates": Request.candidates,
     "mode": Request.mode,
     "ar_tokens": Request.ar_tokens,
 }
@@ -38,6 +40,8 @@ HELP = {
     "steps": "How often the model looks at the picture. Fewer is faster, more is finer.",
     "guidance": "How closely to follow the words. 1 leaves the model free; more is stricter and less varied.",
     "revisions": "How often, after the steps, a quarter of the picture is decided anew: what fits the rest least.",
+    "candidates": "How many drawings of each picture are made. The one that the model finds likeliest is shown: it "
+    "comes out right more often, and takes as many times as long.",
     "seed": "The same seed and settings draw the same picture.",
     "negative": "What to steer away from.",
     "interval": "Guide only during this part of the drawing, which runs from 1 down to 0. The rest costs half.",
@@ -114,6 +118,9 @@ def correct(loaded: Loaded, size: tuple[int, int] | None = None) -> int:
     rows, columns = loaded.model.grid(size or value("size"))
     if not loaded.model.has_twin and value("mode") != "mar":
         memory.put(key("mode"), "mar")
+    most = 1 if loaded.model.continuous else MAX_PICTURES // value("n")
+    if value("candidates") > most:
+        memory.put(key("candidates"), max(few for few in CANDIDATES if few <= most))
     if value("ar_tokens") is None or not 0 <= value("ar_tokens") <= rows * columns:
         memory.put(key("ar_tokens"), rows * columns // 2)
     return rows * columns
@@ -138,7 +145,7 @@ def settings(loaded: Loaded, several: bool = True, size: tuple[int, int] | None 
 
 
 def _summary(tokens: int, several: bool, size: tuple[int, int] | None) -> str:
-    now = {name: value(name) for name in ("size", "n", "steps", "mode", "ar_tokens")}
+    now = {name: value(name) for name in ("size", "n", "candidates", "steps", "mode", "ar_tokens")}
     width, height = size or now["size"]
     how = {
         "mar": f"{now['steps']} steps",
@@ -146,7 +153,8 @@ def _summary(tokens: int, several: bool, size: tuple[int, int] | None) -> str:
         "ar": f"{tokens} tokens",
     }
     number = f", {now['n']} picture{'s' * (now['n'] > 1)}" if several else ""
-    return f"{width} × {height}, {how[now['mode']]}{number}"
+    best = f", best of {now['candidates']}" if now["candidates"] > 1 else ""
+    return f"{width} × {height}, {how[now['mode']]}{number}{best}"
 
 
 def _widgets(loaded: Loaded, tokens: int, several: bool, sized: bool) -> None:
@@ -161,6 +169,12 @@ def _widgets(loaded: Loaded, tokens: int, several: bool, sized: bool) -> None:
         if several:
             numbers = sorted({*PICTURES, now["n"]})
             st.selectbox("Pictures", numbers, numbers.index(now["n"]), **shown("n", numbers), width=100)
+        most = MAX_PICTURES // (now["n"] if several else 1)
+        tries = sorted({*(few for few in CANDIDATES if few <= most), now["candidates"]})
+        st.selectbox(
+            "Best of", tries, tries.index(now["candidates"]), **shown("candidates", tries), help=HELP["candidates"],
+            disabled=loaded.model.continuous, width=120,
+        )  # fmt: skip
     if loaded.model.has_twin:
         st.segmented_control(
             "Drawn by", list(MODES), default=now["mode"], **shown("mode"), format_func=MODES.get, required=True,
