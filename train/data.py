@@ -87,6 +87,17 @@ def _table(folder: str) -> SceneCache:
     return SceneCache.open(folder)
 
 
+def _drawn_rows(
+    table: SceneCache, count: int, rng: np.random.Generator
+) -> tuple[tuple[int, int], torch.Tensor, torch.Tensor]:
+    """(size, tokens (count, N), numbers (count,)) of scenes of one size, which is chosen by how many there are."""
+    rows = [len(numbers) for _, numbers in table.tables.values()]
+    size = list(table.tables)[rng.choice(len(rows), p=np.array(rows) / sum(rows))]
+    tokens, numbers = table.tables[size]
+    chosen = torch.from_numpy(rng.choice(len(numbers), count, replace=len(numbers) < count))
+    return size, tokens[chosen].long(), numbers[chosen]
+
+
 @cache
 def _pieces(model: bytes) -> sentencepiece.SentencePieceProcessor:
     return sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -132,23 +143,35 @@ class SceneTokens:
 
     def __call__(self, index: int) -> dict:
         rng = np.random.default_rng([self.seed, index])
-        tables = _table(self.folder).tables
-        rows = [len(numbers) for _, numbers in tables.values()]
-        width, height = size = list(tables)[rng.choice(len(rows), p=np.array(rows) / sum(rows))]
-        tokens, numbers = tables[size]
         # of four batches' captions one batch of like lengths: padding would be a sixth of all computation
-        pool = rng.choice(len(numbers), 4 * self.batch, replace=len(numbers) < 4 * self.batch)
-        scenes = [scene_number(int(numbers[i]), width, height)[0] for i in pool]
+        (width, height), tokens, numbers = _drawn_rows(_table(self.folder), 4 * self.batch, rng)
+        scenes = [scene_number(number, width, height)[0] for number in numbers.tolist()]
         pieces = _pieces(self.vocabulary).encode([caption(scene, rng) for scene in scenes])
         start = int(rng.integers(4)) * self.batch
         alike = np.argsort([len(p) for p in pieces], kind="stable")[start : start + self.batch]
         ids, mask = _padded([pieces[i] for i in alike])
         return {
-            "tokens": tokens[torch.from_numpy(pool[alike])].long(),
+            "tokens": tokens[torch.from_numpy(alike)],
             "ids": ids,
             "mask": mask,
             "grid": (height // self.cell, width // self.cell),
         } | cells([scenes[i] for i in alike])
+
+
+@dataclass(frozen=True)
+class SceneCells:
+    """Cached tokens and what each cell shows (`cells` in train/scenes/facts.py): {"tokens": (B, N), "grid", ...}."""
+
+    folder: str
+    batch: int = 64
+    seed: int = 5
+    cell: int = 16
+
+    def __call__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, index])
+        (width, height), tokens, numbers = _drawn_rows(_table(self.folder), self.batch, rng)
+        scenes = [scene_number(number, width, height)[0] for number in numbers.tolist()]
+        return {"tokens": tokens, "grid": (height // self.cell, width // self.cell)} | cells(scenes)
 
 
 @dataclass(frozen=True)
@@ -168,18 +191,15 @@ class TokensAndPixels:
 
     def __call__(self, index: int) -> dict:
         rng = np.random.default_rng([self.seed, index])
-        tables = _table(self.folders[int(rng.integers(len(self.folders)))]).tables
-        rows = [len(numbers) for _, numbers in tables.values()]
-        width, height = size = list(tables)[rng.choice(len(rows), p=np.array(rows) / sum(rows))]
-        tokens, numbers = tables[size]
-        chosen = rng.choice(len(numbers), self.batch, replace=len(numbers) < self.batch)
+        table = _table(self.folders[int(rng.integers(len(self.folders)))])
+        (width, height), tokens, numbers = _drawn_rows(table, self.batch, rng)
         pixels, covered = [], []
-        for i in chosen:
-            scene, drawing = scene_number(int(numbers[i]), width, height)
+        for number in numbers.tolist():
+            scene, drawing = scene_number(number, width, height)
             pixels.append(render(scene, sprites(self.sprites), drawing, self.scale))
             covered.append(covers(scene))
         return {
-            "tokens": tokens[torch.from_numpy(chosen)].long(),
+            "tokens": tokens,
             "pixels": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
             "covers": torch.from_numpy(np.stack(covered)),
             "grid": (height // self.cell, width // self.cell),

@@ -48,8 +48,9 @@ class NamedTokenizer(nn.Module):
             z, _, extra = quantise_with_gradient(self.model, z)
         else:
             z, extra = F.normalize(z + noise, dim=-1), z.new_zeros(())
-        cells = self.model.decoder.understand(self.model.post_quant_conv(z.permute(0, 3, 1, 2)))
-        return self.model.decoder.paint(cells), self.head(cells), extra
+        z = z.permute(0, 3, 1, 2)
+        cells = self.model.decoder.understand(self.model.post_quant_conv(z))
+        return self.model.decoder.paint(cells, self.model.named(z)), self.head(cells), extra
 
 
 class TokenizerLoss:
@@ -95,42 +96,53 @@ def spread_codebook(model: VQModel, latents: Float[Tensor, "n C"], generator: to
 
 
 class Painter(nn.Module):
-    """The half of a tokenizer that paints: what may still be improved when a generator has learned its tokens."""
+    """The half of a tokenizer that paints: what may still be improved when a generator has learned its tokens. A Naming
+    stays as it is: it has learned to tell what painting alone would not teach it (train/naming.py). So do refiner and
+    upscaler of one that is `coarse`: it paints without them, four times as many pictures in the same time."""
 
-    def __init__(self, model: VQModel):
+    def __init__(self, model: VQModel, coarse: bool = False):
         super().__init__()
-        self.decoder, self.post_quant_conv = model.decoder, model.post_quant_conv
+        self.decoder, self.post_quant_conv, self.coarse = model.decoder, model.post_quant_conv, coarse
+        for part in ("refiner", "upscaler") if coarse else ():
+            getattr(model.decoder, part).requires_grad_(False)
+        self.naming = model.naming.requires_grad_(False) if hasattr(model, "naming") else None
         self.register_buffer("codebook", model.quantize.codebook().detach().clone())
 
     def forward(self, tokens: Int[Tensor, "B N"], grid: tuple[int, int]) -> Float[Tensor, "B 3 H W"]:
         z = self.codebook[tokens].unflatten(1, grid).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-        return self.decoder(self.post_quant_conv(z))
+        named = None if self.naming is None else self.naming(z)
+        return self.decoder(self.post_quant_conv(z), named, corrected=not self.coarse)
+
+
+def muddled(
+    tokens: Int[Tensor, "B N"], near: tuple[Tensor, Tensor], most: float, generator: torch.Generator
+) -> Int[Tensor, "B N"]:
+    """In half of the pictures up to `most` of the tokens give way to one that is near (near_codes), as happens when a
+    generator draws them."""
+    codes, shares = (table.to(tokens.device)[tokens.flatten()] for table in near)
+    other = codes.gather(1, torch.multinomial(shares, 1, generator=generator)).view_as(tokens)
+    share = torch.rand(2, len(tokens), 1, generator=generator, device=tokens.device)
+    rate = torch.where(share[0] < 0.5, most * share[1], 0.0)
+    given = torch.rand(tokens.shape, generator=generator, device=tokens.device) < rate
+    return torch.where(given, other, tokens)
 
 
 class PainterLoss:
     """Likeness from given tokens; what lies on an object weighs three times as much as the background.
 
-    muddle: in half of the pictures, up to this share of the tokens gives way to one that is near it (near_codes), as
-    happens when a generator draws them: a decoder should not care.
+    muddle: how far the tokens are `muddled`, by codes that are `near`: a decoder should not care.
     """
 
     def __init__(self, likeness: Likeness, near: tuple[Tensor, Tensor] | None = None, muddle: float = 0.0):
         self.likeness, self.near, self.muddle = likeness, near, muddle
 
-    def _muddled(self, tokens: Int[Tensor, "B N"], generator: torch.Generator) -> Int[Tensor, "B N"]:
-        if self.near is None or not self.muddle:
-            return tokens
-        codes, shares = (table.to(tokens.device)[tokens.flatten()] for table in self.near)
-        other = codes.gather(1, torch.multinomial(shares, 1, generator=generator)).view_as(tokens)
-        share = torch.rand(2, len(tokens), 1, generator=generator, device=tokens.device)
-        rate = torch.where(share[0] < 0.5, self.muddle * share[1], 0.0)
-        given = torch.rand(tokens.shape, generator=generator, device=tokens.device) < rate
-        return torch.where(given, other, tokens)
-
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         model = unwrapped(modules[0])
         pixels = batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
-        result = modules[0](self._muddled(batch["tokens"], generator), tuple(batch["grid"])).float()
+        tokens = batch["tokens"]
+        if self.near is not None and self.muddle:
+            tokens = muddled(tokens, self.near, self.muddle, generator)
+        result = modules[0](tokens, tuple(batch["grid"])).float()
         there = (batch["covers"] > 0)[:, None].float()
         weight = F.interpolate(1 + 2 * there, size=pixels.shape[2:], mode="nearest")
         weight = weight / weight.mean()
@@ -280,6 +292,9 @@ def near_codes(
     return codes, (similarity / temperature).softmax(1)
 
 
+UNROLLED, OWN_TEMPERATURE = 0.7, 0.8
+
+
 class MaskedTokens:
     """Cross-entropy of masked tokens given the others and the caption (MaskGIT; MaskGIL's released code).
 
@@ -292,6 +307,9 @@ class MaskedTokens:
     things_first     hide the cells of things before those of the background, in each row to another degree. So it goes
                      when one draws, since the background is what a generator is sure of first; and only where a thing
                      is hidden whole must its name come from the caption
+    unrolled         share of the rows with at most UNROLLED hidden in which some cells show what the model itself draws
+                     there, given the rest (SUNDAE, Savinov et al. 2021, section 2.2): drawing, it stands on cells of
+                     its own, which are not always right. Where more is hidden, own cells would be of another layout
     """
 
     def __init__(
@@ -303,10 +321,32 @@ class MaskedTokens:
         layout: float = 0.0,
         near: tuple[Tensor, Tensor] | None = None,
         things_first: bool = False,
+        unrolled: float = 0.0,
     ):
         self.caption_dropout, self.smoothing = caption_dropout, smoothing
         self.everywhere, self.ratio, self.layout, self.near = everywhere, ratio, layout, near
-        self.things_first = things_first
+        self.things_first, self.unrolled = things_first, unrolled
+
+    @torch.no_grad()
+    def _unroll(
+        self, model: nn.Module, batch: dict, shown: Int[Tensor, "B N"], hidden: Bool[Tensor, "B N"],
+        drop: Bool[Tensor, " B"], generator: torch.Generator,
+    ) -> Int[Tensor, "B N"]:  # fmt: skip
+        """`shown` with some of its visible cells drawn by the model, in one step, in rows that are not too empty."""
+        share, device = hidden.float().mean(1), shown.device
+        chance, much = torch.rand(2, len(shown), generator=generator, device=device)
+        rows = ((share < UNROLLED) & (chance < self.unrolled)).nonzero().flatten()
+        if not len(rows):
+            return shown
+        rate = (much * (UNROLLED - share) / (1 - share))[rows, None]  # of what is visible; then UNROLLED at most is not
+        own = (torch.rand(len(rows), shown.shape[1], generator=generator, device=device) < rate) & ~hidden[rows]
+        if not own.any():
+            return shown
+        asked = shown[rows].masked_fill(own, model.generator.config.mask_id)
+        logits = model(asked, batch["grid"], batch["ids"][rows], batch["mask"][rows], drop[rows])
+        shares = (logits[own].float() / OWN_TEMPERATURE).softmax(-1)
+        drawn = shown[rows].masked_scatter(own, torch.multinomial(shares, 1, generator=generator))
+        return shown.index_copy(0, rows, drawn)
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         model, tokens = modules[0], batch["tokens"]
@@ -320,6 +360,8 @@ class MaskedTokens:
         inner = unwrapped(model)
         generating = inner.driven if isinstance(inner, LaidOut) else inner
         shown = tokens.masked_fill(hidden, generating.generator.config.mask_id)
+        if self.unrolled:
+            shown = self._unroll(generating, batch, shown, hidden, drop, generator)
         out = model(shown, batch["grid"], batch["ids"], batch["mask"], drop)
         logits, *answers = out if isinstance(out, tuple) else (out,)
         scored = torch.ones_like(hidden) if self.everywhere else hidden

@@ -19,11 +19,12 @@ from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from text_encoder.bundled import BundledEncoder, train_vocabulary
 from train.cache import check_drawings, tokenizer_of
 from train.causal import CAUSAL
-from train.data import SceneFacts, ScenePixels, SceneTokens, SceneTruth, TokensAndPixels
+from train.data import SceneCells, SceneFacts, ScenePixels, SceneTokens, SceneTruth, TokensAndPixels
 from train.large import Options, large_recipe
 from train.latents import RELEASED, RELEASED_LARGE, emigm_recipe
 from train.likeness import Likeness, PatchGAN, patchgan_loss
 from train.loop import Player, Recipe
+from train.naming import BLOCKS, RECALL, WIDTH, Namer, NamingLoss
 from train.objectives import (
     CodebookCare,
     LaidOut,
@@ -41,9 +42,13 @@ from train.objectives import (
 from train.optim import OptimConfig
 from train.perceptual import Observer, load_observer, observer_loss, save_observer
 from train.scenes.captions import sentences
-from train.scenes.facts import FactReader, facts_loss, kinds
+from train.scenes.facts import CELLS, FactReader, facts_loss, kinds
 from train.scenes.reader import Reader, reader_loss, save_reader
 from train.scenes.sprites import Sprites, things
+
+# parts of a tokenizer, by what its config says of them
+CORRECTED = ("refiner_channels", "refiner_blocks", "upscaler_channels", "upscaler_blocks")
+NAMED = ("naming_channels", "naming_blocks", "recall")
 
 
 def picture(rows: list[torch.Tensor], path: Path) -> None:
@@ -118,10 +123,11 @@ def scenes_decoder(
     tokenizer: str, cache: str = "cache/scenes", crowd: str = "cache/crowded", sprites: str | None = None,
     steps: int = 6000, batch: int = 16, lr: float = 1e-3, muon_lr: float = 0.02, fresh: bool = False,
     observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None, adversarial: float = 0.5,
-    muddle: float = 0.3,
+    muddle: float = 0.3, coarse: bool = False,
 ) -> Recipe:  # fmt: skip
     """A better decoder for a tokenizer whose tokens stay; `fresh=yes` starts it anew in the preset's shape, otherwise
-    it goes on, with the preset's refiner and upscaler if it had none.
+    it goes on, with the preset's refiner and upscaler if it had none. `coarse=yes` leaves these two as they are, and
+    teaches what comes before them on scenes in the size that the encoder reads; a run of the whole should follow.
 
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     """
@@ -129,14 +135,17 @@ def scenes_decoder(
     check_drawings((*cache.split(","), *crowd.split(",")), Sprites(sprites))
     model, preset = checkpoint.load(tokenizer, "vq"), VQ_PRESETS["scenes"]
     if fresh:
-        encoder, model = model, VQModel(preset)
-        model.load_state_dict(encoder.identity(), strict=False)
-    elif missing := [part for part in ("refiner", "upscaler") if not getattr(model.config, f"{part}_channels")]:
-        names = [f"{part}_{measure}" for part in missing for measure in ("channels", "blocks")]
-        plain, model = model, VQModel(replace(model.config, **{name: getattr(preset, name) for name in names}))
+        encoder, kept = model, {name: getattr(model.config, name) for name in NAMED}
+        model = VQModel(replace(preset, **kept))
+        model.load_state_dict(encoder.identity() | encoder.told(), strict=False)
+    elif missing := [part for part in CORRECTED if not getattr(model.config, part)]:
+        plain, model = model, VQModel(replace(model.config, **{part: getattr(preset, part) for part in missing}))
         model.load_state_dict(plain.state_dict(), strict=False)
-    painter = Painter(model.to(memory_format=torch.channels_last))
-    data = TokensAndPixels((cache, crowd), sprites, batch, scale=model.config.upscale)
+    if coarse and adversarial_from is not None:
+        raise ValueError("coarse=yes with adversarial_from=: the game is about what a refiner adds; leave one out")
+    scale = 1 if coarse else model.config.upscale
+    painter = Painter(model.to(memory_format=torch.channels_last), coarse)
+    data = TokensAndPixels((cache, crowd), sprites, batch, scale=scale)
 
     def sample(average: Painter, path: Path) -> None:
         batch = replace(data, folders=(cache,), seed=99, batch=10)(0)
@@ -159,7 +168,7 @@ def scenes_decoder(
                 PainterLoss(
                     Likeness(
                         load_observer(observer) if observer else None, perceptual, adversarial_from, adversarial,
-                        model.config.upscale,
+                        scale,
                     ),
                     near_codes(model.quantize.codebook().detach()),
                     muddle,
@@ -173,6 +182,40 @@ def scenes_decoder(
         save_every=250,
         sample_every=250,
         sample=sample,
+        export=export,
+    )
+
+
+def scenes_naming(
+    tokenizer: str, cache: str = "cache/scenes,cache/crowded", steps: int = 2000, batch: int = 64, lr: float = 1e-3,
+    muon_lr: float = 0.02, muddle: float = 0.3,
+) -> Recipe:  # fmt: skip
+    """What the tokens of a tokenizer show, for its decoder to hear: a Naming, and a Recall that is still silent. The
+    tokens stay, and until scenes-decoder goes on with it the pictures, too. A tokenizer that has one goes on with it.
+    """
+    torch.manual_seed(0)
+    model = checkpoint.load(tokenizer, "vq")
+    if (other := checkpoint.fingerprint(model.identity())) != tokenizer_of(cache):
+        raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_of(cache)}, {tokenizer} is {other}")
+    if not model.config.naming_channels:
+        config = replace(model.config, naming_channels=WIDTH, naming_blocks=BLOCKS, recall=RECALL)
+        plain, model = model, VQModel(config)
+        model.load_state_dict(plain.state_dict(), strict=False)
+    namer = Namer(model, kinds()).to(memory_format=torch.channels_last)
+    objective = NamingLoss(CELLS, near_codes(model.quantize.codebook().detach()), muddle)
+
+    def export(average: Namer, folder: Path) -> None:
+        model.naming.load_state_dict(average.naming.state_dict())
+        checkpoint.save(folder, model, "vq", model.config.to_dict())
+
+    return Recipe(
+        name="scenes-naming",
+        steps=steps,
+        players=(Player(namer, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),),
+        batch_at=SceneCells(cache, batch),
+        made_of={"tokenizer": other},
+        ema=0.995,
+        save_every=200,
         export=export,
     )
 
@@ -206,7 +249,7 @@ def scenes_text(
 def scenes_generator(
     cache: str = "cache/scenes", tokenizer: str = "weights/scenes/tokenizer",
     text_encoder: str = "", steps: int = 6000, batch: int = 64, lr: float = 2e-3, muon_lr: float = 0.02,
-    init: str | None = None, frozen: bool = False, compile: bool = False,
+    init: str | None = None, frozen: bool = False, unrolled: float = 0.0, compile: bool = False,
 ) -> Recipe:  # fmt: skip
     """The bundled generator on cached tokens, with a text encoder that can read and goes on learning (scenes-text).
 
@@ -251,7 +294,7 @@ def scenes_generator(
 
     made_of = {"tokenizer": tokenizer_hash, "text_encoder": checkpoint.fingerprint(encoder.identity())}
     near = near_codes(codes.quantize.codebook().detach())
-    objective = MaskedTokens(layout=0.5, near=near, things_first=True)
+    objective = MaskedTokens(layout=0.5, near=near, things_first=True, unrolled=unrolled)
     return Recipe(
         name="scenes-generator",
         steps=steps,

@@ -32,6 +32,9 @@ class VQConfig:
     patch: int = 1  # pixels a side that the stem folds into channels; 1 = LlamaGen
     decoder_channels: tuple[int, ...] | None = None  # None: those of the encoder
     decoder_patch: int | None = None
+    naming_channels: int = 0  # width of a Naming beside the decoder; 0: none, as LlamaGen
+    naming_blocks: int = 0
+    recall: int = 0  # width of a Recall beside the decoder's last convolution; 0: none, as LlamaGen
     refiner_channels: int = 0  # width of a Refiner behind the decoder; 0: none, as LlamaGen
     refiner_blocks: int = 0
     upscaler_channels: int = 0  # width of an Upscaler behind the refiner; 0: none, as LlamaGen
@@ -43,7 +46,10 @@ class VQConfig:
         object.__setattr__(self, "channels", tuple(self.channels))
         if self.decoder_channels is not None:
             object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
-        widths = (*self.channels, *(self.decoder_channels or ()), self.refiner_channels, self.upscaler_channels)
+        widths = (
+            *self.channels, *(self.decoder_channels or ()), self.naming_channels, self.refiner_channels,
+            self.upscaler_channels,
+        )  # fmt: skip
         if any(c % 32 for c in widths):
             raise ValueError(f"channels must be multiples of 32 (group norm has 32 groups), got {widths}")
         other = (self.decoder_patch or self.patch) * 2 ** (len(self.decoder_channels or self.channels) - 1)
@@ -51,6 +57,8 @@ class VQConfig:
             raise ValueError(f"the encoder makes tokens of {self.encoded} px, the decoder reads {other} px")
         if self.refiner_channels and (self.decoder_patch or self.patch) % REFINED:
             raise ValueError(f"a refiner works on {REFINED} px, which do not divide the decoder's patch")
+        if self.recall and len(self.decoder_channels or self.channels) > 1:
+            raise ValueError("a recall adds whole cells: give the decoder one level")
         if self.upscaler_channels and not self.refiner_channels:
             raise ValueError("an upscaler reads the features of a refiner: give the model one")
 
@@ -199,6 +207,41 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
+class Naming(nn.Module):
+    """Which drawing each cell is a piece of, and which piece, heard from all the others.
+
+    A decoder that is trained to paint alone looks at a cell and little further: of its features a linear head reads
+    the thing of every second cell. This part learns nothing but to tell (train/naming.py), and the decoder listens.
+    """
+
+    def __init__(self, dim: int, channels: int, blocks: int):
+        super().__init__()
+        self.conv_in = nn.Conv2d(dim, channels, 3, padding=1)
+        pairs = ((ResnetBlock(channels, channels), AttnBlock(channels)) for _ in range(blocks))
+        self.blocks = nn.ModuleList(block for pair in pairs for block in pair)
+        self.norm_out = _norm(channels)
+
+    def forward(self, z: Float[Tensor, "B D h w"]) -> Float[Tensor, "B M h w"]:
+        x = self.conv_in(z)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm_out(x)
+
+
+class Recall(nn.Module):
+    """Pixels of whole cells from a wide hidden layer, each number of which stands for a piece of a drawing. A new one
+    adds nothing."""
+
+    def __init__(self, features: int, width: int, pixels: int):
+        super().__init__()
+        self.key, self.value = nn.Conv2d(features, width, 1), nn.Conv2d(width, pixels, 1)
+        nn.init.zeros_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
+
+    def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B P h w"]:
+        return self.value(F.silu(self.key(features)))
+
+
 class Correction(nn.Module):
     """Pixels to add, REFINED px at a time, by convolutions. A new one adds nothing, so that it may be put behind a
     decoder that is trained already."""
@@ -262,6 +305,10 @@ class Decoder(nn.Module):
         widths = (config.decoder_channels or config.channels)[::-1]  # index 0 is the lowest resolution
         self.conv_in = nn.Conv2d(config.z_channels, widths[0], 3, padding=1)
         self.mid = _middle(widths[0])
+        if config.naming_channels:  # a new one is not heard yet
+            self.hear = nn.Conv2d(config.naming_channels, widths[0], 1)
+            nn.init.zeros_(self.hear.weight)
+            nn.init.zeros_(self.hear.bias)
         self.conv_blocks = nn.ModuleList()
         for i, width in enumerate(widths):
             level = Level(widths[max(i - 1, 0)], width, config.res_blocks + 1, i == 0 and config.level_attention)
@@ -270,6 +317,8 @@ class Decoder(nn.Module):
             self.conv_blocks.append(level)
         self.norm_out = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 3 * self.patch**2, 3, padding=1)
+        if config.recall:
+            self.recall = Recall(widths[-1] + config.naming_channels, config.recall, 3 * self.patch**2)
         if config.refiner_channels:
             self.refiner = Refiner(widths[-1], self.patch, config.refiner_channels, config.refiner_blocks)
         if config.upscaler_channels:
@@ -288,19 +337,29 @@ class Decoder(nn.Module):
             x = block(x)
         return x
 
-    def paint(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        """What `understand` gives, up to pixels."""
+    def paint(
+        self, x: Float[Tensor, "B C h w"], named: Float[Tensor, "B M h w"] | None = None, corrected: bool = True
+    ) -> Float[Tensor, "B 3 H W"]:
+        """What `understand` and a Naming give, up to pixels; not `corrected`: without what refiner and upscaler do."""
+        if named is not None:
+            x = x + self.hear(named)
         for block in self.conv_blocks:
             x = block(x)
         features = F.silu(self.norm_out(x))
         x = self.conv_out(features)
+        if hasattr(self, "recall"):
+            x = x + self.recall(features if named is None else torch.cat([features, named], dim=1))
         pixels = F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+        if not corrected:
+            return pixels
         if hasattr(self, "refiner"):
             pixels, features = self.refiner(pixels, features)
         return self.upscaler(pixels, features) if hasattr(self, "upscaler") else pixels
 
-    def forward(self, z: Float[Tensor, "B Z h w"]) -> Float[Tensor, "B 3 H W"]:
-        return self.paint(self.understand(z))
+    def forward(
+        self, z: Float[Tensor, "B Z h w"], named: Float[Tensor, "B M h w"] | None = None, corrected: bool = True
+    ) -> Float[Tensor, "B 3 H W"]:
+        return self.paint(self.understand(z), named, corrected)
 
 
 class Quantizer(nn.Module):
@@ -346,11 +405,17 @@ class VQModel(nn.Module):
         self.quantize = Quantizer(config)
         self.quant_conv = nn.Conv2d(config.z_channels, config.codebook_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.codebook_dim, config.z_channels, 1)
+        if config.naming_channels:
+            self.naming = Naming(config.codebook_dim, config.naming_channels, config.naming_blocks)
 
     def identity(self) -> dict[str, Tensor]:
         """What decides which tokens a picture has: not the decoder, which may be improved under a trained generator."""
         parts = ("encoder.", "quant_conv.", "quantize.embedding.")
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(parts)}
+
+    def told(self) -> dict[str, Tensor]:
+        """The Naming, if there is one."""
+        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith("naming.")}
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of tokens of a picture. ValueError unless both sides are multiples of `downsample`."""
@@ -369,7 +434,12 @@ class VQModel(nn.Module):
 
     def reconstruct(self, z: Float[Tensor, "B h w C"]) -> Float[Tensor, "B 3 H W"]:
         """Pixels from quantised latents, with gradient; not clamped."""
-        return self.decoder(self.post_quant_conv(z.permute(0, 3, 1, 2)))
+        z = z.permute(0, 3, 1, 2)
+        return self.decoder(self.post_quant_conv(z), self.named(z))
+
+    def named(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B M h w"] | None:
+        """What the decoder is told of quantised latents; None without a Naming."""
+        return self.naming(z) if hasattr(self, "naming") else None
 
     @torch.no_grad()
     def encode(self, pixels: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B N"]:

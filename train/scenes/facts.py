@@ -23,6 +23,7 @@ OF_A_THING = ("1", "2", "3", "4", "small", "large", *RELATIONS, *COLOURS)
 FACTS = len(things()) * len(OF_A_THING) + len(BACKGROUNDS) + len(STYLES)
 SIDES = (2, 3, 4, 5)  # cells along an object
 FIRST_PART = {side: 1 + sum(s * s for s in SIDES if s < side) for side in SIDES}
+CELLS = ("things", "parts", "grounds", "styles", "colours")  # what is told of a cell, in the order of `kinds`
 PARTS = 1 + sum(side * side for side in SIDES)  # 0: nothing is there
 
 
