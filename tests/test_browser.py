@@ -317,8 +317,25 @@ def test_settings_that_a_page_hears_of_twice_at_once_are_as_they_were(slow: Slow
     picture(page, "a red apple")
     request = download(page)[1]
     usual = Request("a red apple", seed=0)
-    for name in ("steps", "guidance", "mode", "temperature", "interval", "order", "sampler", "revisions", "n"):
+    names = ("steps", "guidance", "mode", "temperature", "interval", "order", "sampler", "revisions", "n", "candidates")
+    for name in names:
         assert getattr(request, name) == getattr(usual, name)
+
+
+def test_the_best_of_several_candidates_is_drawn(visit: Callable):
+    page = visit()
+    page.get_by_text("64 × 64, 8 steps, 1 picture").click()
+    page.get_by_role("combobox", name="Best of").click()
+    page.get_by_role("option", name="8", exact=True).click()
+    page.get_by_text("64 × 64, 8 steps, 1 picture, best of 8").wait_for()
+    draw(page, SENTENCE)
+    picture(page, SENTENCE)
+    page.get_by_text(re.compile("best of 8 · [0-9]+ looks a picture")).wait_for()
+    request = download(page)[1]
+    assert (request.candidates, request.n) == (8, 1)
+    page.get_by_label("Pictures").click()
+    page.get_by_role("option", name="4", exact=True).click()
+    page.get_by_text("64 × 64, 8 steps, 4 pictures, best of 4").wait_for()  # 16 drawings are made together at most
 
 
 def test_settings_outlive_rooms_wherever_one_begins(visit: Callable):
