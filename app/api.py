@@ -7,6 +7,7 @@
                                      is drawn anew; without one, what the prompt contradicts (in `was`, the old words)
     POST /v1/audio/transcriptions    a form with `file`; {"text"} out, or the bare text with response_format=text
 
+Partial pictures of a drawing with `candidates` are of the first one, the finished picture of the one that was chosen.
 A field is obeyed or refused: nothing is left aside in silence. What cannot be done is {"error": {"message", "type",
 "code"}} with 400 (wrong), 404 (not here), 413 (too large), 429 (too busy) or 500 (our fault). A caller that hangs up
 takes its drawing along. Pictures are in nobody's gallery. A browser may ask from this very page, from no other.

@@ -34,7 +34,7 @@ from maskgil.pipeline import TextToImage
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 64  # jobs
-MAX_ROWS = 16  # pictures drawn at once, over all lanes
+MAX_ROWS = 16  # drawings made at once, over all lanes: pictures, or their candidates
 MAX_MODELS = 2  # in memory
 MAX_TEXTS = 512  # prompts whose states are kept, for each model
 MAX_EACH = 8  # jobs of one visitor that wait: nobody fills the queue alone

@@ -39,7 +39,7 @@ class Sketch:
 
     The first `written` steps are the twin's, whose painter is there until they are done. Each picture has as many rows
     as `candidates`, side by side, until one of them is `chosen`; `past`: all of them after each step, to show it from
-    its beginning.
+    its beginning. A picture cost `begun` evaluations before its first step, and each candidate has cost `nfe` since.
     """
 
     canvas: Canvas
@@ -49,6 +49,7 @@ class Sketch:
     twin: RasterPainter | None = None
     written: int = 0
     done: int = 0
+    begun: int = 0
     nfe: int = 0
     candidates: int = 1
     past: list[Canvas] = field(default_factory=list)
@@ -74,10 +75,11 @@ class Sketch:
         negative = encode(request.negative).repeat(request.rows) if request.negative.strip() else None
         wish = settings(request, canvas.hole.shape[1])
         if earlier is not None and not model.continuous:  # vectors have no likelihood to doubt them by: drawn anew
-            before = encode(earlier.prompt).repeat(request.rows)
-            changed = repaint.reconsider(model.generator, earlier.canvas.repeat(each), before, condition, seeds)
+            before, now = (encode(text).repeat(request.n) for text in (earlier.prompt, request.prompt))
+            changed = repaint.reconsider(model.generator, earlier.canvas, before, now, request.seeds)
+            changed = replace(changed, canvas=changed.canvas.repeat(each))  # whose holes each candidate fills
             plan = repaint.plan(model, changed, seeds, wish)
-            return Sketch(changed.canvas, plan, condition, negative, nfe=changed.nfe, candidates=each)
+            return Sketch(changed.canvas, plan, condition, negative, begun=changed.nfe, candidates=each)
         phases = model.phases(canvas, seeds, wish, condition, negative)
         plan, first = [step for phase in phases for step in phase.plan], phases[0]
         if not isinstance(first.paint, RasterPainter):
@@ -106,7 +108,8 @@ class Sketch:
     @property
     def looks(self) -> int:
         """Evaluations that a picture has cost, with all its candidates."""
-        return self.candidates * self.nfe if self.chosen is None else selection.looks(self.nfe, self.candidates)
+        since = self.candidates * self.nfe if self.chosen is None else selection.looks(self.nfe, self.candidates)
+        return self.begun + since
 
     def choose(self, model: TextToImage) -> list[Canvas]:
         """Choose of each picture's candidates, once all is drawn; returns what the chosen ones were after each step."""

@@ -1,7 +1,8 @@
 """Speak, and watch: one WebSocket carries a microphone up, and words and pictures down.
 
 Up:    binary frames of 16 kHz mono int16 samples, and JSON texts:
-         {"type": "settings", ...}: those of the drawings to come, all of them each time;
+         {"type": "settings", ...}: those of the drawings to come, all of them each time. Of several candidates the
+         first is seen to grow, and then the one that was chosen;
          {"type": "end"}: nothing more will be said. What was said is heard, drawn and kept; then the socket is closed.
 Down:  JSON texts, by "type":
          ready, start, words {committed, pending}, final {text}, nothing {reason}, error {message},
@@ -37,7 +38,7 @@ from starlette.websockets import WebSocketDisconnect
 from app import catalogue, picture, places
 from app.engine import Job, Status
 from app.house import House, house
-from app.request import SAMPLERS, Request, any_seed, parse_size
+from app.request import MAX_SPOKEN, SAMPLERS, Request, any_seed, parse_size
 from app.server import same_origin
 from speech.activity import CHUNK
 from speech.audio import RATE
@@ -201,7 +202,9 @@ class Session:
             if wish.get("size"):
                 known["size"] = parse_size(wish["size"])
             settings = _settings(known)
-            Request.from_dict({"prompt": "a try", "seed": 0, **settings})
+            asked = Request.from_dict({"prompt": "a try", "seed": 0, **settings})
+            if asked.candidates > MAX_SPOKEN:
+                raise ValueError(f"{asked.candidates} candidates, and at most {MAX_SPOKEN} while one speaks")
             end = min(2.0, max(0.2, float(wish.get("pause", 0.3))))
         except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]

@@ -10,6 +10,7 @@ from typing import Any
 
 MAX_PROMPT = 1000
 MAX_PICTURES = 16
+MAX_SPOKEN = 4  # candidates of a picture that is drawn while somebody speaks, again and again
 MAX_STEPS = 256
 MAX_REVISIONS = 16
 MAX_SEED = 2**31 - 1

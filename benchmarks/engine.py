@@ -31,6 +31,7 @@ from benchmarks.generation import (
     Stage,
     measure_machine,
     operations_of,
+    painting_bytes,
     preset_model,
     timed,
     weight_bytes,
@@ -92,9 +93,9 @@ def lone_picture(model: TextToImage, wish: Request, size: Size) -> Stage:
     def draw() -> object:
         return model.pixels(list(fill(model.painter(condition), blank, plan))[-1])
 
-    decoder = weight_bytes(getattr(model.tokenizer, "decoder", None))
+    painting = painting_bytes(model.tokenizer)
     calls = sum(1 + (len(step.doubted) > 0) for step in plan)  # a revision looks for doubts, then decides
-    return Stage("a picture", draw, calls * weight_bytes(model.generator) + decoder, operations_of(draw))
+    return Stage("a picture", draw, calls * weight_bytes(model.generator) + painting, operations_of(draw))
 
 
 def floor(picture: Stage, machine: Machine, rows: int) -> float:

@@ -254,6 +254,11 @@ def operations_of(run: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
+def painting_bytes(tokenizer: object) -> float:
+    """Parameters that every decoding reads."""
+    return sum(weight_bytes(getattr(tokenizer, part, None)) for part in ("decoder", "naming"))
+
+
 def weight_bytes(module: object) -> float:
     """Parameters that every call reads: all but tables of embeddings."""
     if not isinstance(module, nn.Module):
@@ -309,7 +314,7 @@ def stages(
         (
             "decode",
             lambda: model.pixels(finished),
-            weight_bytes(getattr(model.tokenizer, "decoder", None)),
+            painting_bytes(model.tokenizer),
             model.tokenizer,
         ),
     ]

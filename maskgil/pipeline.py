@@ -271,7 +271,7 @@ class TextToImage:
         canvas = self._checked_canvas(canvas, self.checked_size(size), len(prompts)).repeat(each)
         condition, instead = self.condition(prompts).repeat(each), self.negative(negative, len(canvas))
         phases = self.phases(canvas, selection.seeds_of(_checked_seeds(seeds), each), settings, condition, instead)
-        return _progress(phases, canvas, each, self.painter(condition))
+        return _progress(phases, canvas, each, self.painter(condition) if each > 1 else None)
 
     def images(
         self,

@@ -5,7 +5,8 @@
 DALL-E and Parti draw many candidates and let a contrastive model choose (Ramesh et al. 2021, 2102.12092, section 2.6;
 Yu et al. 2022, 2206.10789, section 6.1). A masked model needs no other: it scores each token by the other half of the
 picture and the words, as it does for a revision (maskgil/decoding.py). A picture is as good as its weakest part: of the
-scores the lowest quarter are summed, so that a thing gone wrong is not made up for by a large easy background.
+scores of what was drawn the lowest quarter are summed, so that a thing gone wrong is not made up for by a large easy
+background, nor by what was given.
 
 P pictures, K candidates of each, B = P K rows, those of one picture side by side; N tokens.
 """
@@ -21,7 +22,7 @@ from maskgil.decoding import HALVES, Canvas
 
 WEAKEST = 0.25  # share of a picture's tokens by which it is judged
 MOST = 64  # candidates of a picture
-APART = 2**32  # between the seeds of candidates: people number their pictures by the seed, and not so far
+APART = 2**48  # between the seeds of candidates: nobody numbers pictures so far (GenEval's copies lie 2^32 apart)
 SEEDS = 2**63
 
 
@@ -52,8 +53,11 @@ def looks(each: int, candidates: int) -> int:
 def best(critic: Critic, canvas: Canvas, candidates: int) -> Int[Tensor, " P"]:
     """The row of each picture's best candidate; of equals the first. Asks for HALVES evaluations of every row."""
     scores = critic.likelihood(canvas, torch.arange(len(canvas), device=canvas.hole.device))
-    few = max(1, round(WEAKEST * scores.shape[1]))
-    worth = scores.sort(dim=1).values[:, :few].sum(1).view(-1, candidates)
+    drawn = canvas.revealed >= 0
+    few = (WEAKEST * drawn.sum(1, keepdim=True)).round().clamp_min(1)
+    rank = torch.arange(scores.shape[1], device=scores.device)
+    lowest = scores.masked_fill(~drawn, torch.inf).sort(dim=1).values
+    worth = torch.where(rank < few, lowest, 0.0).sum(1).view(-1, candidates)
     first = torch.arange(len(worth), device=worth.device) * candidates
     return first + worth.argmax(1)
 

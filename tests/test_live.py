@@ -326,6 +326,7 @@ def test_a_cough_draws_nothing(house: House, words: list[str]):
         ({"text": "[]"}, "reload"),
         ({"text": '{"type": "settings", "steps": 0}'}, "steps is 0"),
         ({"text": '{"type": "settings", "size": "big"}'}, "size"),
+        ({"text": '{"type": "settings", "candidates": 5}'}, "5 candidates, and at most 4 while one speaks"),
         ({"text": '{"type": "settings", "pause": "x"}'}, "reload"),
         ({"text": '{"type": "other"}'}, "reload"),
         ({"text": '{"type": "settings", "steps": 1%s}' % ("0" * 400)}, "steps is far too large"),
@@ -694,7 +695,7 @@ def test_sentences_that_are_still_drawn_are_all_kept_when_the_page_is_closed(hou
 
 def test_a_picture_remembers_how_it_was_made_and_all_settings_are_honoured(house: House):
     told = {"negative": "a dog", "interval": [0.2, 0.8], "temperature": 0.5, "guidance": 3, "order": "halton"}
-    told |= {"steps": 3, "sampler": "released", "size": "96x64", "model": "scenes"}
+    told |= {"steps": 3, "sampler": "released", "size": "96x64", "model": "scenes", "candidates": 2}
 
     async def script(socket: Socket) -> None:
         for seed in (5, 5, None):

@@ -76,38 +76,6 @@ def test_a_tiny_model_overfits_one_batch():
     assert (told == batch["tokens"]).float().mean() > 0.9
 
 
-class Watched(torch.nn.Module):
-    """Says `word` everywhere, surely, and remembers what it was shown."""
-
-    def __init__(self, config: ModelConfig, word: int):
-        super().__init__()
-        self.generator, self.word, self.shown = MaskGIL(config), word, []
-
-    def forward(self, tokens, grid, ids, mask, drop):
-        self.shown.append((tokens, torch.is_grad_enabled(), len(ids)))
-        return 100.0 * torch.nn.functional.one_hot(torch.full_like(tokens, self.word), 32).float().requires_grad_()
-
-
-def test_unrolled_rows_stand_on_cells_of_the_model_s_own():
-    config = ModelConfig(codebook_size=32, dim=64, layers=1, heads=2, ffn=128, text_dim=12, text_length=8)
-    model, rows = Watched(config, word=31), 64
-    tokens = torch.randint(0, 31, (rows, 100))
-    batch = {"tokens": tokens, "grid": (10, 10), "ids": torch.ones(rows, 3).long(), "mask": torch.ones(rows, 3).bool()}
-    objective = MaskedTokens(unrolled=0.5)
-    objective([model], batch, torch.Generator().manual_seed(0), 0)
-    (asked, with_gradient, captions), (shown, learns, _) = model.shown
-    assert not with_gradient and learns and captions == len(asked) < rows
-    hidden, own = shown == config.mask_id, shown == 31
-    changed = own.any(1)
-    assert 5 < changed.sum() < 40 and torch.equal(shown[~hidden & ~own], tokens[~hidden & ~own])
-    assert ((hidden | own)[changed].float().mean(1) <= 0.85).all() and (hidden[changed].float().mean(1) < 0.7).all()
-    assert (asked == config.mask_id).float().mean(1).max() <= 0.85, "most of what was there stays to be seen"
-
-    model.shown.clear()
-    MaskedTokens()([model], batch, torch.Generator().manual_seed(0), 0)
-    assert len(model.shown) == 1 and not (model.shown[0][0] == 31).any()
-
-
 def test_gradient_passes_the_codebook():
     model = VQModel(VQ)
     z = model.latents(torch.rand(1, 3, 32, 32)).requires_grad_()

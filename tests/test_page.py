@@ -234,6 +234,18 @@ def test_speak_see_the_transcript_mend_it_and_see_the_picture(house: houses.Hous
     assert prompts == ["a big dog", "a red apple"]
 
 
+def test_what_is_said_is_one_picture_and_the_best_of_a_few(house: houses.House, hears: None):
+    page = room("speak")
+    page.session_state["wish n"], page.session_state["wish candidates"] = 2, 8
+    page.run()
+    assert page.selectbox(key="wish candidates").options == ["1", "2", "4"]
+    assert page.selectbox(key="wish candidates").value == 4
+    page.get("audio_input")[0].set_value(recording(0.3)).run()
+    page = drawn(page, house)
+    (request,) = [entry.request for entry in house.gallery.entries(page.session_state["owner"])]
+    assert (request.n, request.candidates) == (1, 4)
+
+
 @pytest.mark.parametrize(
     ("sound", "complaint"), [(recording(0.0), "silence"), (("a.wav", b"no sound", "audio/wav"), "not audio")]
 )

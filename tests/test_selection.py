@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY, make_condition
+from conftest import make_condition
 from test_pipeline import draws  # noqa: F401, a fixture
 from test_revisions import GRID, TRUTH, Knows
 
@@ -17,12 +17,29 @@ from maskgil.pipeline import Settings, TextToImage
 SETTINGS = Settings(steps=4, guidance=Guidance(3.0, interval=(0.3, 1.0)), revisions=1, temperature=1.0)
 
 
+def drawn(tokens: torch.Tensor, given: int = 0) -> Canvas:
+    """All of it by the model, but for the first tokens."""
+    revealed = torch.zeros_like(tokens)
+    revealed[:, :given] = -1
+    return Canvas(tokens, torch.zeros_like(tokens, dtype=torch.bool), GRID, revealed)
+
+
+def test_what_was_given_is_no_merit_and_no_fault():
+    """Of two candidates the second is right where it was drawn; what was given is unlikely in both."""
+    tokens = TRUTH.repeat(2, 1)
+    tokens[:, :8] = 30
+    tokens[0, 10] = 30
+    critic = TokenPainter(Knows(), make_condition((3, 3)))
+    assert selection.best(critic, drawn(tokens, given=8), 2).tolist() == [1]
+    assert selection.best(critic, drawn(tokens, given=12), 2).tolist() == [0], "nothing was drawn"
+
+
 def test_the_picture_whose_weakest_part_is_likeliest_is_best():
     """Of three candidates each: one stray token is better than two, and none than one; of equals, the first."""
     tokens = TRUTH.repeat(6, 1)
     tokens[0, 3], tokens[1, [3, 4]] = 30, 30  # the third of the first picture is right
     tokens[5, 0] = 30
-    canvas = Canvas(tokens, torch.zeros(6, 12, dtype=torch.bool), GRID)
+    canvas = drawn(tokens)
     critic = TokenPainter(Knows(), make_condition((3,) * 6))
     assert selection.best(critic, canvas, 3).tolist() == [2, 3]
     assert selection.best(critic, canvas, 1).tolist() == [0, 1, 2, 3, 4, 5]
@@ -34,14 +51,15 @@ def test_an_easy_background_does_not_make_up_for_a_thing_gone_wrong():
         def likelihood(self, canvas: Canvas, rows: torch.Tensor) -> torch.Tensor:
             return torch.tensor([[0.0] * 9 + [-9.0] * 3, [-3.0] * 12])[rows]
 
-    canvas = Canvas.blank(2, GRID, TINY.mask_id)
-    assert selection.best(Scores(), canvas, 2).tolist() == [1]
+    assert selection.best(Scores(), drawn(TRUTH.repeat(2, 1)), 2).tolist() == [1]
 
 
 def test_seeds_of_candidates_begin_with_the_picture_s_and_never_meet():
     own = [7, 8, 9]
     seeds = selection.seeds_of(own, 4)
     assert seeds[::4] == own and len(set(seeds)) == 12 and selection.seeds_of(own, 1) == own
+    copies = [(copy << 32) + 5 for copy in range(4)]  # of one prompt, as train/geneval.py numbers them
+    assert len(set(selection.seeds_of(copies, 64))) == 256
     assert all(0 <= seed < 2**63 for seed in selection.seeds_of([2**63 - 1], 4))
 
 
@@ -57,7 +75,7 @@ def test_what_is_shown_is_one_of_the_candidates_and_the_likeliest(draws: TextToI
     tokens = torch.cat([steps[-1].canvas.tokens for steps in alone])
     condition = draws.condition(prompts).repeat(each)
     critic = draws.painter(condition)
-    best = selection.best(critic, Canvas(tokens, torch.zeros_like(tokens, dtype=torch.bool), last.canvas.grid), each)
+    best = selection.best(critic, Canvas.cat([steps[-1].canvas for steps in alone]), each)
     assert torch.equal(last.canvas.tokens, tokens[best])
     cost = alone[0][-1].nfe
     assert last.nfe == each * (cost + HALVES) and (last.step, last.of) == (5, 5)

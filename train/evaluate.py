@@ -18,6 +18,7 @@ silhouettes stand apart. `rendered` is the reader's verdict on true pictures: th
 
 import importlib
 import inspect
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -155,8 +156,9 @@ def scene_size(model: TextToImage) -> tuple[int, int]:
 def drawn(model: TextToImage, asked: list, settings: Settings, seed: int = 0) -> tuple[Tensor, float, float]:
     """(pixels, seconds a picture, evaluations a picture) of every caption, in the model's first size."""
     pixels, nfe, since = [], 0, time.perf_counter()
-    for start in range(0, len(asked), BATCH):
-        part = asked[start : start + BATCH]
+    together = max(1, BATCH // settings.candidates)
+    for start in range(0, len(asked), together):
+        part = asked[start : start + together]
         seeds = [seed + start + i for i in range(len(part))]
         *_, last = model.draw([c for _, _, c in part], seeds, scene_size(model), settings)
         pixels.append(model.pixels(last.canvas))
@@ -207,6 +209,8 @@ def scenes(
     plans = [settings_of(steps=count, **sampler) for count in steps.split(",")]
     judge_model = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
     models = {name: TextToImage.load(name) for name in model.split(",")}
+    for draws, settings in itertools.product(models.values(), plans):
+        draws.checked_candidates(settings.candidates)  # before minutes of drawing
     reference_file = checkpoint.resolve(reader) / "reference.safetensors"
     reference = load_file(reference_file) if reference_file.is_file() else None
     said = "".join(f", {name} {value}" for name, value in sampler.items())

@@ -36,6 +36,8 @@ class NamedTokenizer(nn.Module):
     def __init__(self, model: VQModel, things: int):
         super().__init__()
         self.model = model
+        if hasattr(model, "naming"):  # which pixels are not to teach, while the codes that it reads change
+            model.naming.requires_grad_(False)
         self.head = nn.Conv2d((model.config.decoder_channels or model.config.channels)[-1], things + 1, 1)
 
     def forward(
@@ -292,9 +294,6 @@ def near_codes(
     return codes, (similarity / temperature).softmax(1)
 
 
-UNROLLED, OWN_TEMPERATURE = 0.7, 0.8
-
-
 class MaskedTokens:
     """Cross-entropy of masked tokens given the others and the caption (MaskGIT; MaskGIL's released code).
 
@@ -307,9 +306,6 @@ class MaskedTokens:
     things_first     hide the cells of things before those of the background, in each row to another degree. So it goes
                      when one draws, since the background is what a generator is sure of first; and only where a thing
                      is hidden whole must its name come from the caption
-    unrolled         share of the rows with at most UNROLLED hidden in which some cells show what the model itself draws
-                     there, given the rest (SUNDAE, Savinov et al. 2021, section 2.2): drawing, it stands on cells of
-                     its own, which are not always right. Where more is hidden, own cells would be of another layout
     """
 
     def __init__(
@@ -321,32 +317,10 @@ class MaskedTokens:
         layout: float = 0.0,
         near: tuple[Tensor, Tensor] | None = None,
         things_first: bool = False,
-        unrolled: float = 0.0,
     ):
         self.caption_dropout, self.smoothing = caption_dropout, smoothing
         self.everywhere, self.ratio, self.layout, self.near = everywhere, ratio, layout, near
-        self.things_first, self.unrolled = things_first, unrolled
-
-    @torch.no_grad()
-    def _unroll(
-        self, model: nn.Module, batch: dict, shown: Int[Tensor, "B N"], hidden: Bool[Tensor, "B N"],
-        drop: Bool[Tensor, " B"], generator: torch.Generator,
-    ) -> Int[Tensor, "B N"]:  # fmt: skip
-        """`shown` with some of its visible cells drawn by the model, in one step, in rows that are not too empty."""
-        share, device = hidden.float().mean(1), shown.device
-        chance, much = torch.rand(2, len(shown), generator=generator, device=device)
-        rows = ((share < UNROLLED) & (chance < self.unrolled)).nonzero().flatten()
-        if not len(rows):
-            return shown
-        rate = (much * (UNROLLED - share) / (1 - share))[rows, None]  # of what is visible; then UNROLLED at most is not
-        own = (torch.rand(len(rows), shown.shape[1], generator=generator, device=device) < rate) & ~hidden[rows]
-        if not own.any():
-            return shown
-        asked = shown[rows].masked_fill(own, model.generator.config.mask_id)
-        logits = model(asked, batch["grid"], batch["ids"][rows], batch["mask"][rows], drop[rows])
-        shares = (logits[own].float() / OWN_TEMPERATURE).softmax(-1)
-        drawn = shown[rows].masked_scatter(own, torch.multinomial(shares, 1, generator=generator))
-        return shown.index_copy(0, rows, drawn)
+        self.things_first = things_first
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         model, tokens = modules[0], batch["tokens"]
@@ -360,8 +334,6 @@ class MaskedTokens:
         inner = unwrapped(model)
         generating = inner.driven if isinstance(inner, LaidOut) else inner
         shown = tokens.masked_fill(hidden, generating.generator.config.mask_id)
-        if self.unrolled:
-            shown = self._unroll(generating, batch, shown, hidden, drop, generator)
         out = model(shown, batch["grid"], batch["ids"], batch["mask"], drop)
         logits, *answers = out if isinstance(out, tuple) else (out,)
         scored = torch.ones_like(hidden) if self.everywhere else hidden

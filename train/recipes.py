@@ -71,7 +71,7 @@ def scenes_tokenizer(
     observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None, adversarial: float = 0.5,
 ) -> Recipe:  # fmt: skip
     """The bundled VQ tokenizer: 32 px a token, of which the encoder reads 16, and 4,096 codes. `init`: a model folder
-    to go on from.
+    to go on from; its Naming, if it has one, does not learn, and scenes-naming must follow.
 
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     """
@@ -191,9 +191,11 @@ def scenes_naming(
     muon_lr: float = 0.02, muddle: float = 0.3,
 ) -> Recipe:  # fmt: skip
     """What the tokens of a tokenizer show, for its decoder to hear: a Naming, and a Recall that is still silent. The
-    tokens stay, and until scenes-decoder goes on with it the pictures, too. A tokenizer that has one goes on with it.
+    tokens stay, and until scenes-decoder goes on with it the pictures, too. One that is there goes on; what its decoder
+    has heard so far then changes, and scenes-decoder must follow.
     """
     torch.manual_seed(0)
+    seed = 0
     model = checkpoint.load(tokenizer, "vq")
     if (other := checkpoint.fingerprint(model.identity())) != tokenizer_of(cache):
         raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_of(cache)}, {tokenizer} is {other}")
@@ -201,6 +203,8 @@ def scenes_naming(
         config = replace(model.config, naming_channels=WIDTH, naming_blocks=BLOCKS, recall=RECALL)
         plain, model = model, VQModel(config)
         model.load_state_dict(plain.state_dict(), strict=False)
+    else:
+        seed = goes_on(model.naming)
     namer = Namer(model, kinds()).to(memory_format=torch.channels_last)
     objective = NamingLoss(CELLS, near_codes(model.quantize.codebook().detach()), muddle)
 
@@ -212,8 +216,9 @@ def scenes_naming(
         name="scenes-naming",
         steps=steps,
         players=(Player(namer, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),),
-        batch_at=SceneCells(cache, batch),
+        batch_at=SceneCells(cache, batch, seed=5 + seed),
         made_of={"tokenizer": other},
+        seed=seed,
         ema=0.995,
         save_every=200,
         export=export,
@@ -249,7 +254,7 @@ def scenes_text(
 def scenes_generator(
     cache: str = "cache/scenes", tokenizer: str = "weights/scenes/tokenizer",
     text_encoder: str = "", steps: int = 6000, batch: int = 64, lr: float = 2e-3, muon_lr: float = 0.02,
-    init: str | None = None, frozen: bool = False, unrolled: float = 0.0, compile: bool = False,
+    init: str | None = None, frozen: bool = False, compile: bool = False,
 ) -> Recipe:  # fmt: skip
     """The bundled generator on cached tokens, with a text encoder that can read and goes on learning (scenes-text).
 
@@ -294,7 +299,7 @@ def scenes_generator(
 
     made_of = {"tokenizer": tokenizer_hash, "text_encoder": checkpoint.fingerprint(encoder.identity())}
     near = near_codes(codes.quantize.codebook().detach())
-    objective = MaskedTokens(layout=0.5, near=near, things_first=True, unrolled=unrolled)
+    objective = MaskedTokens(layout=0.5, near=near, things_first=True)
     return Recipe(
         name="scenes-generator",
         steps=steps,

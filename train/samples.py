@@ -22,7 +22,7 @@ import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from tqdm import tqdm
 
-from maskgil import checkpoint
+from maskgil import checkpoint, selection
 from maskgil.config import ModelConfig
 from maskgil.emigm import EMIGMConfig
 from maskgil.guidance import Guidance
@@ -170,6 +170,7 @@ def settings_of(
             changes["doubt"] = float(doubt)
         if candidates:
             changes["candidates"] = int(candidates)
+            selection.check(changes["candidates"])
         if int(ar_tokens):
             changes["prefix"] = Prefix(int(ar_tokens))
     except ValueError as error:
@@ -194,6 +195,10 @@ def draw_samples(
     """
     if processes < 1 or batch < 1:
         raise ValueError(f"{processes} processes, batches of {batch}: give at least 1 of each")
+    if settings.candidates > 1 and isinstance(generator_config(model), EMIGMConfig):
+        raise ValueError(
+            f"candidates={settings.candidates}: {model} draws vectors, which have no likelihood to choose by"
+        )
     _claim(out, _recipe(model, settings, size))
     mine = list(_share(samples, share))
     missing = [sample for sample in mine if not sample.is_in(out)]
@@ -258,8 +263,9 @@ def _draw(
     draws = TextToImage.load(model, device, dtype)
     title = f"drawing, process 1 of {processes}" if processes > 1 else "drawing"
     with tqdm(total=len(missing), desc=title, unit="picture", disable=rank > 0, mininterval=5) as bar:
-        for start in range(0, len(missing), batch):
-            part = missing[start : start + batch]
+        together = max(1, batch // settings.candidates)
+        for start in range(0, len(missing), together):
+            part = missing[start : start + together]
             images = draws.images([s.prompt for s in part], [s.seed for s in part], size, settings)
             for sample, image in zip(part, images, strict=True):
                 _write(image, sample, out / sample.path)

@@ -14,7 +14,7 @@ def show(model: Model) -> None:
     """The microphone, the words, the pictures, and what of the settings matters while one speaks."""
     memory.keep(PAUSE, 0.3)
     loaded = session.loaded(model)
-    wish.correct(loaded)
+    wish.correct(loaded, several=False)
     (width, height), mode = wish.value("size"), wish.value("mode")
     settings = {
         "model": model.name,

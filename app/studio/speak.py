@@ -66,7 +66,7 @@ def _hear(model: str, widget: str) -> None:
     if recording is None:
         return
     try:
-        request = wish.read(model, "what is said")  # from here on the session is not looked at: see session.board
+        request = wish.read(model, "what is said", several=False)  # from here on without the session: session.board
         transcript = session.studio().ear.transcribe(recording.getvalue())
         board[COMPLAINT] = transcript.reason
         if not transcript.no_speech:
@@ -80,7 +80,7 @@ def _draw(model: str) -> None:
     board, owner = session.board(), session.owner()
     board[COMPLAINT] = ""
     try:
-        request = wish.read(model, memory.value(TRANSCRIPT))
+        request = wish.read(model, memory.value(TRANSCRIPT), several=False)
         session.put(board, EASEL, session.studio().draw(request, owner))
     except ValueError as error:
         board[COMPLAINT] = str(error)

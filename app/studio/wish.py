@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from app.engine import Loaded
-from app.request import MAX_PICTURES, MAX_PROMPT, MAX_SEED, ORDERS, SAMPLERS, Request, any_seed
+from app.request import MAX_PICTURES, MAX_PROMPT, MAX_SEED, MAX_SPOKEN, ORDERS, SAMPLERS, Request, any_seed
 from app.studio import memory, session
 
 STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}
@@ -96,8 +96,9 @@ def fill(request: Request) -> None:
     memory.put(NEW_SEED, False)
 
 
-def read(model: str, prompt: str) -> Request:
-    """The request as it stands, with a new seed where one is wanted. Raises ValueError for an impossible one.
+def read(model: str, prompt: str, several: bool = True) -> Request:
+    """The request as it stands, with a new seed where one is wanted; not `several`: of one picture, whatever number is
+    chosen elsewhere. Raises ValueError for an impossible one.
 
     To be called in a callback: a seed cannot change once its widget is drawn.
     """
@@ -105,25 +106,32 @@ def read(model: str, prompt: str) -> Request:
     if memory.value(NEW_SEED):
         memory.put(key("seed"), any_seed())
     values["negative"] = values["negative"].strip()
+    if not several:
+        values["n"] = 1
     if values["mode"] != "hybrid":
         values["ar_tokens"] = None
     return Request(**values, seed=value("seed"), size=value("size"))
 
 
-def correct(loaded: Loaded, size: tuple[int, int] | None = None) -> int:
-    """Make the settings such as this model can draw, and return the number of tokens of a picture. `size`: that of a
-    picture that is drawn on."""
+def correct(loaded: Loaded, several: bool = True, size: tuple[int, int] | None = None) -> int:
+    """Make the settings such as this model can draw, and return the number of tokens of a picture. `several` and `size`
+    as for `settings`."""
     if value("size") not in loaded.sizes:
         memory.put(key("size"), _nearest(loaded, value("size")))
     rows, columns = loaded.model.grid(size or value("size"))
     if not loaded.model.has_twin and value("mode") != "mar":
         memory.put(key("mode"), "mar")
-    most = 1 if loaded.model.continuous else MAX_PICTURES // value("n")
-    if value("candidates") > most:
+    if value("candidates") > (most := _most_candidates(loaded, several)):
         memory.put(key("candidates"), max(few for few in CANDIDATES if few <= most))
     if value("ar_tokens") is None or not 0 <= value("ar_tokens") <= rows * columns:
         memory.put(key("ar_tokens"), rows * columns // 2)
     return rows * columns
+
+
+def _most_candidates(loaded: Loaded, several: bool) -> int:
+    """Of each picture. Who speaks gets a drawing of every few words, and the others want theirs."""
+    most = MAX_PICTURES // value("n") if several else MAX_SPOKEN
+    return 1 if loaded.model.continuous else most
 
 
 def _nearest(loaded: Loaded, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -138,7 +146,7 @@ def _nearest(loaded: Loaded, size: tuple[int, int] | None) -> tuple[int, int]:
 def settings(loaded: Loaded, several: bool = True, size: tuple[int, int] | None = None) -> None:
     """The widgets of everything but the prompt, folded under a line that sums them up. `several`: their number too;
     `size`: that of a picture that is drawn on, which is not to be chosen."""
-    tokens = correct(loaded, size)
+    tokens = correct(loaded, several, size)
     # The key keeps it open while the line changes.
     with st.expander(_summary(tokens, several, size), icon=":material/tune:", key="settings"):
         _widgets(loaded, tokens, several, size is None)
@@ -169,7 +177,7 @@ def _widgets(loaded: Loaded, tokens: int, several: bool, sized: bool) -> None:
         if several:
             numbers = sorted({*PICTURES, now["n"]})
             st.selectbox("Pictures", numbers, numbers.index(now["n"]), **shown("n", numbers), width=100)
-        most = MAX_PICTURES // (now["n"] if several else 1)
+        most = _most_candidates(loaded, several)
         tries = sorted({*(few for few in CANDIDATES if few <= most), now["candidates"]})
         st.selectbox(
             "Best of", tries, tries.index(now["candidates"]), **shown("candidates", tries), help=HELP["candidates"],
