@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"  # what ships with the project
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+ROWS = ".rows"  # after the name of a tensor in bytes: the scale of each of its rows
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 Shapes = dict[str, tuple[int, ...]]
@@ -88,14 +89,17 @@ def save(
     config: dict[str, Any],
     card: str | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    bytewise: tuple[str, ...] = (),
     **notes: Any,
 ) -> None:
     """Write a model folder; `notes` (say tokenizer_hash) are kept in config.json beside kind and config.
 
-    Floating tensors are stored in `dtype`. Without a card an existing README.md stays.
+    Floating tensors are stored in `dtype`; weights of layers whose names begin with one of `bytewise` in a byte a
+    number, in 127th parts of the largest of each row (LLM.int8(), Dettmers et al. 2022, 2208.07339, section 2.1).
+    Without a card an existing README.md stays.
     Raises ValueError when the files cannot be written; what the folder held is then untouched.
     """
-    write(folder, model.state_dict(), kind, config, card, dtype, **notes)
+    write(folder, model.state_dict(), kind, config, card, dtype, bytewise, **notes)
 
 
 def write(
@@ -105,6 +109,7 @@ def write(
     config: dict[str, Any],
     card: str | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    bytewise: tuple[str, ...] = (),
     **notes: Any,
 ) -> None:
     """`save` for a state dict without its module."""
@@ -115,6 +120,8 @@ def write(
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
         for name, tensor in tensors.items()
     }
+    for name in [name for name in stored if name.startswith(bytewise) and tensors[name].dim() > 1]:
+        stored[name], stored[name + ROWS] = _to_bytes(tensors[name].detach().float().cpu())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _settle(folder)
@@ -149,12 +156,18 @@ def load(folder: str | Path, kind: str | None = None, dtype: torch.dtype = torch
     model = build(entries["kind"], entries["config"], str(folder / CONFIG))
     try:
         with safe_open(weights, "pt") as file:
-            has = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            names = set(file.keys())
+            scaled = {name for name in names if name + ROWS in names}
+            names -= {name + ROWS for name in scaled}
+            has = {name: tuple(file.get_slice(name).get_shape()) for name in sorted(names)}
             compare(has, shapes(model), str(weights))
             # Copies: a mapped file would pull the ground away if another program rewrote it in place.
-            tensors = {
-                name: _cast(file.get_tensor(name), like.dtype, dtype) for name, like in model.state_dict().items()
-            }
+            tensors = {}
+            for name, like in model.state_dict().items():
+                tensor = file.get_tensor(name)
+                if name in scaled:
+                    tensor = _from_bytes(tensor, file.get_tensor(name + ROWS), str(weights), name)
+                tensors[name] = _cast(tensor, like.dtype, dtype)
     except SafetensorError as error:
         raise ValueError(f"{weights} is cut or not a safetensors file: {error}") from None
     model.load_state_dict(tensors, assign=True)
@@ -250,6 +263,19 @@ def resolve(name: str | Path) -> Path:
             reason = f"and Hugging Face could not give it ({(str(error).strip() or repr(error)).splitlines()[0]})"
     known = ", ".join(bundled()) or "none"
     raise ValueError(f"no model {str(name)!r}: it is not bundled ({known}), no folder has that name, {reason}")
+
+
+def _to_bytes(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """(int8, the scale of each row), which multiplied are about the tensor."""
+    scales = tensor.flatten(1).abs().amax(1) / 127
+    rows = scales.clamp_min(torch.finfo(torch.float32).tiny).view(-1, *(1,) * (tensor.dim() - 1))
+    return (tensor / rows).round().to(torch.int8).contiguous(), scales
+
+
+def _from_bytes(tensor: Tensor, scales: Tensor, source: str, name: str) -> Tensor:
+    if tensor.dtype != torch.int8 or tensor.dim() < 2 or tuple(scales.shape) != (tensor.shape[0],):
+        raise ValueError(f"{source}: {name} and {name}{ROWS} do not belong together: get the file again")
+    return tensor.float() * scales.float().view(-1, *(1,) * (tensor.dim() - 1))
 
 
 def _cast(tensor: Tensor, like: torch.dtype, dtype: torch.dtype) -> Tensor:

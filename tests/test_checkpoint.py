@@ -267,3 +267,29 @@ def test_bad_command_lines_are_one_line(tmp_path, capsys):
         main(["convert", "--help"])
     told = capsys.readouterr().out
     assert "vq_ds16_c2i.pt" in told and "chameleon-vq" in told and "maskgil-from-llamagen" in told
+
+
+def test_weights_in_bytes_are_about_the_same_and_stay_so(tmp_path: Path):
+    torch.manual_seed(0)
+    model = VQModel(VQConfig(codebook_size=64, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=4))
+    for folder, source in (("one", model), ("two", None)):
+        source = source or checkpoint.load(tmp_path / "one", "vq")
+        checkpoint.save(tmp_path / folder, source, "vq", model.config.to_dict(), bytewise=("decoder.",))
+    one, two = (checkpoint.load(tmp_path / folder, "vq").state_dict() for folder in ("one", "two"))
+    for name, tensor in model.state_dict().items():
+        if name.startswith("decoder.") and tensor.dim() > 1:
+            step = tensor.flatten(1).abs().amax(1) / 127
+            assert ((one[name] - tensor).abs().flatten(1) <= 0.51 * step[:, None]).all(), name
+            assert torch.allclose(one[name], two[name], atol=1e-6), "written again, it stays"
+        else:
+            assert torch.equal(one[name], tensor.bfloat16().to(tensor.dtype)), name
+    plain = tmp_path / "plain"
+    checkpoint.save(plain, model, "vq", model.config.to_dict())
+    numbers = sum(t.numel() for name, t in one.items() if name.startswith("decoder.") and t.dim() > 1)
+    sizes = [(tmp_path / folder / "model.safetensors").stat().st_size for folder in ("plain", "one")]
+    assert sizes[0] - sizes[1] > 0.8 * numbers, "nearly a byte a number less"
+    tensors = load_file(tmp_path / "one" / "model.safetensors")
+    tensors["decoder.conv_in.weight.rows"] = torch.ones(3)
+    save_file(tensors, tmp_path / "one" / "model.safetensors")
+    with pytest.raises(ValueError, match="decoder.conv_in.weight.rows do not belong together"):
+        checkpoint.load(tmp_path / "one", "vq")
