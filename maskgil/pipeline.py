@@ -308,11 +308,7 @@ class TextToImage:
 
     def checked_candidates(self, candidates: int) -> int:
         """The number itself. ValueError for an impossible one, and for several where vectors are drawn."""
-        selection.check(candidates)
-        if candidates > 1 and self.continuous:
-            raise ValueError(
-                f"{candidates} candidates: this model draws vectors, which have no likelihood to choose by: ask for 1"
-            )
+        selection.check(candidates, self.continuous)
         return candidates
 
     def rounded(self, size: Size) -> Size:

@@ -1,7 +1,8 @@
 """A decoder's Naming (maskgil/tokenizers/vq.py): it learns, from tokens alone, to tell what each cell shows.
 
 Which thing and which piece of it, in which colour and style, on which background: no picture is painted for it, so that
-a step takes a tenth of a decoder's. Its heads are dropped at export; `scenes-decoder` goes on with what it tells.
+it meets more than ten times as many scenes a second as a decoder. Its heads are dropped at export; `scenes-decoder` goes
+on with what it tells.
 
 Axes: B batch, N tokens, h w cells.
 """
@@ -12,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from maskgil.tokenizers.vq import VQModel
-from train.objectives import muddled
+from train.objectives import latents_of, muddled
 
 WIDTH, BLOCKS, RECALL = 256, 3, 1536  # of the bundled tokenizer's Naming and Recall
 
@@ -28,8 +29,7 @@ class Namer(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "B N"], grid: tuple[int, int]) -> list[Float[Tensor, "B _ N"]]:
         """Logits of each head."""
-        z = self.codebook[tokens].unflatten(1, grid).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-        told = self.naming(z)
+        told = self.naming(latents_of(self.codebook, tokens, grid))
         return [head(told).flatten(2) for head in self.heads]
 
 

@@ -97,10 +97,17 @@ def spread_codebook(model: VQModel, latents: Float[Tensor, "n C"], generator: to
     model.quantize.embedding.weight.copy_(centres)
 
 
+def latents_of(
+    codebook: Float[Tensor, "K C"], tokens: Int[Tensor, "B N"], grid: tuple[int, int]
+) -> Float[Tensor, "B C h w"]:
+    """What a decoder and its Naming read of tokens."""
+    return codebook[tokens].unflatten(1, grid).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
 class Painter(nn.Module):
     """The half of a tokenizer that paints: what may still be improved when a generator has learned its tokens. A Naming
     stays as it is: it has learned to tell what painting alone would not teach it (train/naming.py). So do refiner and
-    upscaler of one that is `coarse`: it paints without them, four times as many pictures in the same time."""
+    upscaler of one that is `coarse`: it paints without them, three times as many pictures in the same time."""
 
     def __init__(self, model: VQModel, coarse: bool = False):
         super().__init__()
@@ -111,7 +118,7 @@ class Painter(nn.Module):
         self.register_buffer("codebook", model.quantize.codebook().detach().clone())
 
     def forward(self, tokens: Int[Tensor, "B N"], grid: tuple[int, int]) -> Float[Tensor, "B 3 H W"]:
-        z = self.codebook[tokens].unflatten(1, grid).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        z = latents_of(self.codebook, tokens, grid)
         named = None if self.naming is None else self.naming(z)
         return self.decoder(self.post_quant_conv(z), named, corrected=not self.coarse)
 

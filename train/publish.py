@@ -66,7 +66,7 @@ def scenes(tokenizer: str, generator: str, out: str) -> None:
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
     _belong("tokenizer", tokenizer, model, generator, notes)
     with _appearing(out, replaces=True) as target:
-        # the part that paints, in bytes: half the download, and no picture shows it; what makes tokens stays as it is
+        # what paints in a byte a number, for the download, which no picture shows; what makes tokens stays as it is
         checkpoint.save(
             target / "tokenizer", model, "vq", model.config.to_dict(), bytewise=("decoder.", "naming.")
         )

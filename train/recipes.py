@@ -58,6 +58,21 @@ def picture(rows: list[torch.Tensor], path: Path) -> None:
     Image.fromarray(np.ascontiguousarray(array)).save(path)
 
 
+def _grown(model: VQModel, **parts: int) -> VQModel:
+    """The same tokenizer with parts that it lacks, which as yet change nothing."""
+    grown = VQModel(replace(model.config, **parts))
+    grown.load_state_dict(model.state_dict(), strict=False)
+    return grown
+
+
+def _of_cache(tokenizer: str, cache: str) -> tuple[VQModel, str]:
+    """(the tokenizer that made a cache's tokens, its fingerprint). ValueError when another one did."""
+    made_by, model = tokenizer_of(cache), checkpoint.load(tokenizer, "vq")
+    if (own := checkpoint.fingerprint(model.identity())) != made_by:
+        raise ValueError(f"{cache} holds tokens of tokenizer {made_by}, {tokenizer} is {own}")
+    return model, own
+
+
 def _judge(adversarial_from: int | None) -> tuple[Player, ...]:
     """The PatchGAN as a second player, where there is a game."""
     if adversarial_from is None:
@@ -139,8 +154,7 @@ def scenes_decoder(
         model = VQModel(replace(preset, **kept))
         model.load_state_dict(encoder.identity() | encoder.told(), strict=False)
     elif missing := [part for part in CORRECTED if not getattr(model.config, part)]:
-        plain, model = model, VQModel(replace(model.config, **{part: getattr(preset, part) for part in missing}))
-        model.load_state_dict(plain.state_dict(), strict=False)
+        model = _grown(model, **{part: getattr(preset, part) for part in missing})
     if coarse and adversarial_from is not None:
         raise ValueError("coarse=yes with adversarial_from=: the game is about what a refiner adds; leave one out")
     scale = 1 if coarse else model.config.upscale
@@ -195,14 +209,9 @@ def scenes_naming(
     has heard so far then changes, and scenes-decoder must follow.
     """
     torch.manual_seed(0)
-    seed = 0
-    model = checkpoint.load(tokenizer, "vq")
-    if (other := checkpoint.fingerprint(model.identity())) != tokenizer_of(cache):
-        raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_of(cache)}, {tokenizer} is {other}")
+    (model, tokenizer_hash), seed = _of_cache(tokenizer, cache), 0
     if not model.config.naming_channels:
-        config = replace(model.config, naming_channels=WIDTH, naming_blocks=BLOCKS, recall=RECALL)
-        plain, model = model, VQModel(config)
-        model.load_state_dict(plain.state_dict(), strict=False)
+        model = _grown(model, naming_channels=WIDTH, naming_blocks=BLOCKS, recall=RECALL)
     else:
         seed = goes_on(model.naming)
     namer = Namer(model, kinds()).to(memory_format=torch.channels_last)
@@ -217,7 +226,7 @@ def scenes_naming(
         steps=steps,
         players=(Player(namer, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),),
         batch_at=SceneCells(cache, batch, seed=5 + seed),
-        made_of={"tokenizer": other},
+        made_of={"tokenizer": tokenizer_hash},
         seed=seed,
         ema=0.995,
         save_every=200,
@@ -266,10 +275,7 @@ def scenes_generator(
     What goes on from `init` meets other pictures, captions and masks than what `init` came from.
     """
     torch.manual_seed(0)
-    tokenizer_hash = tokenizer_of(cache)
-    codes = checkpoint.load(tokenizer, "vq")
-    if (other := checkpoint.fingerprint(codes.identity())) != tokenizer_hash:
-        raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_hash}, {tokenizer} is {other}")
+    codes, tokenizer_hash = _of_cache(tokenizer, cache)
     if init:
         folder = checkpoint.resolve(init)
         if (wanted := checkpoint.describe(folder / "generator").get("tokenizer_hash")) != tokenizer_hash:
@@ -337,10 +343,8 @@ def scenes_ar(
         fit_to_encoder(known, BundledEncoder.load(folder / "text_encoder"), encoder, sentences(2000, seed=5))
         own = model.state_dict()
         model.load_state_dict({name: t[: len(own[name])] for name, t in known.state_dict().items()})  # no mask row
-    codes = checkpoint.load(tokenizer, "vq")
-    made_of = {"tokenizer": tokenizer_of(cache), "text_encoder": checkpoint.fingerprint(encoder.identity())}
-    if (other := checkpoint.fingerprint(codes.identity())) != made_of["tokenizer"]:
-        raise ValueError(f"{cache} holds tokens of tokenizer {made_of['tokenizer']}, {tokenizer} is {other}")
+    codes, tokenizer_hash = _of_cache(tokenizer, cache)
+    made_of = {"tokenizer": tokenizer_hash, "text_encoder": checkpoint.fingerprint(encoder.identity())}
 
     def export(average: LaidOut, folder: Path) -> None:
         twin, hashes = average.driven.generator, {f"{part}_hash": made_by for part, made_by in made_of.items()}

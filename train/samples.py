@@ -195,10 +195,7 @@ def draw_samples(
     """
     if processes < 1 or batch < 1:
         raise ValueError(f"{processes} processes, batches of {batch}: give at least 1 of each")
-    if settings.candidates > 1 and isinstance(generator_config(model), EMIGMConfig):
-        raise ValueError(
-            f"candidates={settings.candidates}: {model} draws vectors, which have no likelihood to choose by"
-        )
+    selection.check(settings.candidates, isinstance(generator_config(model), EMIGMConfig))
     _claim(out, _recipe(model, settings, size))
     mine = list(_share(samples, share))
     missing = [sample for sample in mine if not sample.is_in(out)]
