@@ -1,8 +1,8 @@
 """A decoder's Naming (maskgil/tokenizers/vq.py): it learns, from tokens alone, to tell what each cell shows.
 
 Which thing and which piece of it, in which colour and style, on which background: no picture is painted for it, so that
-it meets more than ten times as many scenes a second as a decoder. Its heads are dropped at export; `scenes-decoder` goes
-on with what it tells.
+it meets more than ten times as many scenes a second as a decoder. Its heads are dropped at export; `scenes-decoder`
+goes on with what it tells.
 
 Axes: B batch, N tokens, h w cells.
 """
