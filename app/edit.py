@@ -244,10 +244,8 @@ def reword(model: TextToImage, image: Image.Image, old: Condition, new: Conditio
     """A start from a picture of the old words: its holes are the cells that the new words make less likely, by more
     than `margin` nats (maskgil/repaint.py).
 
-    Raises ValueError when there are none, and for a model of continuous tokens, which have no likelihood.
+    Raises ValueError when there are none.
     """
-    if model.continuous:
-        raise ValueError("this model cannot tell what new words change, since its tokens are vectors: brush over it")
     tokens, grid = _tokens(model, image), model.grid(model.checked_size(image.size))
     given = Canvas(tokens[None], torch.zeros(1, len(tokens), dtype=torch.bool, device=model.device), grid)
     hole = repaint.reconsider(model.generator, given, old, new, [seed], margin=margin).canvas.hole[0]

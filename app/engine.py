@@ -174,14 +174,13 @@ class Job:
         return self.seconds / last.step * (last.of - last.step)
 
     def leads_to(self, request: Request) -> Earlier | None:
-        """Where a drawing of other words can go on from: of the same model, size and number, in codes, by MaskGIL."""
+        """Where a drawing of other words can go on from: of the same model, size and number, not by a twin."""
         ours = self.request
         if request.mode != "mar" or (ours.model, ours.size, ours.n) != (request.model, request.size, request.n):
             return None
         if not self.frames:
             return self.earlier
-        canvas = self.frames[-1].canvas
-        return Earlier(canvas, ours.prompt) if canvas.tokens.dim() == 2 else None
+        return Earlier(self.frames[-1].canvas, ours.prompt)
 
     def cancel(self) -> None:
         """End it before its next step. A job that is over stays as it is."""
@@ -396,7 +395,7 @@ class Engine:
         if asked is not None:
             request = replace(request, size=loaded.model.rounded(asked))
         request = request.fit(loaded.sizes, loaded.model.tokenizer.config.downsample)
-        if loaded.model.continuous or request.mode == "ar":
+        if request.mode == "ar":
             request = replace(request, revisions=0)  # it makes none, and its picture should not say otherwise
         if request.mode != "mar":
             loaded.pair()  # here, where it holds nobody up and a complaint reaches who asked

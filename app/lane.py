@@ -74,7 +74,7 @@ class Sketch:
         condition = encode(request.prompt).repeat(request.rows)
         negative = encode(request.negative).repeat(request.rows) if request.negative.strip() else None
         wish = settings(request, canvas.hole.shape[1])
-        if earlier is not None and not model.continuous:  # vectors have no likelihood to doubt them by: drawn anew
+        if earlier is not None:
             before, now = (encode(text).repeat(request.n) for text in (earlier.prompt, request.prompt))
             changed = repaint.reconsider(model.generator, earlier.canvas, before, now, request.seeds)
             changed = replace(changed, canvas=changed.canvas.repeat(each))  # whose holes each candidate fills

@@ -31,8 +31,8 @@ class Request:
     painted over how much of which. `mode` says who draws: MaskGIL (mar), its autoregressive twin (ar), or the twin the
     first `ar_tokens` tokens and MaskGIL the others (hybrid; None: half of them). `sampler` says how guidance grows over
     the steps: not at all (ours), or from none to all of it (released). After the steps, each of the `revisions` decides
-    a quarter of MaskGIL's tokens anew, those that fit the others least (maskgil/decoding.py); vectors take none. Of the
-    `candidates` that are drawn of each picture the one that the model finds likeliest is shown (maskgil/selection.py).
+    a quarter of MaskGIL's tokens anew, those that fit the others least (maskgil/decoding.py). Of the `candidates` that
+    are drawn of each picture the one that the model finds likeliest is shown (maskgil/selection.py).
 
     Raises ValueError with what is wrong and what to do. What depends on the model (its sizes, its tokens) is
     checked by `fit`, once the model is known.

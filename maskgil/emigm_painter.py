@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskgil import noise
@@ -22,6 +22,7 @@ from maskgil.decoding import Canvas, Order, Step, listed, parallel
 from maskgil.diffusion_head import DDPM, TIMES, DPMSolver, denoiser
 from maskgil.emigm import EMIGM
 from maskgil.guidance import END, Guidance
+from maskgil.likelihood import by_halves
 from maskgil.schedules import Curve
 
 
@@ -47,7 +48,7 @@ class LatentPainter:
         negative: Condition | None = None,
         drawn: Sequence[Float[Tensor, "_ C"]] | None = None,
     ):
-        self.model, self.sampler = model, sampler
+        self.model, self.sampler, self.condition = model, sampler, condition
         with torch.no_grad():
             self.slots = model.slots(condition)
             self.null = model.null_token.expand_as(self.slots) if negative is None else model.slots(negative)
@@ -90,6 +91,10 @@ class LatentPainter:
         tokens[row, place] = self.sampler(denoise, draw).to(tokens.dtype)
         self.nfe = self.nfe + step.evaluations
         return tokens, torch.zeros_like(canvas.confidence)
+
+    def likelihood(self, canvas: Canvas, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]:
+        """Of each token of these rows, given the text and half of the others (by_halves)."""
+        return by_halves(self.model, canvas.rows(rows), self.condition.rows(rows))
 
     def _trunk(self, canvas: Canvas, step: Step) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "G N D"] | None]:
         """z under the condition, and z of the guided rows without it; one call of the trunk."""

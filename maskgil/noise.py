@@ -21,6 +21,7 @@ class Stream(IntEnum):
     ORDER = 1  # which positions are decided first
     DIFFUSION = 2  # noise of continuous tokens
     REPAINT = 3  # which tokens of a picture are doubted when it is edited
+    LIKELIHOOD = 4  # noise under which continuous tokens are judged
 
 
 # Weyl increment and multipliers of splitmix64 (Steele, Lea and Flood 2014), as signed numbers.

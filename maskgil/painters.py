@@ -3,30 +3,17 @@
 B rows, N tokens, K codes, G guided rows.
 """
 
-from typing import Protocol, runtime_checkable
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskgil import noise
 from maskgil.condition import Condition
-from maskgil.config import ModelConfig
-from maskgil.decoding import HALVES, Canvas, Step
+from maskgil.decoding import Canvas, Step
 from maskgil.guidance import guide
+from maskgil.likelihood import Model, by_halves, log_probability
 
 LARGEST = 2**26  # logits that codes are sampled from at once
-
-
-@runtime_checkable
-class Model(Protocol):
-    """What a painter needs of a generator: see maskgil/generator.py."""
-
-    config: ModelConfig
-
-    def __call__(
-        self, tokens: Tensor, grid: tuple[int, int], condition: Condition, drop: Tensor | None = None
-    ) -> Tensor: ...
 
 
 class TokenPainter:
@@ -47,6 +34,10 @@ class TokenPainter:
         self.nfe = self.nfe + step.evaluations
         return sample(logits, step)
 
+    def likelihood(self, canvas: Canvas, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]:
+        """Of each token of these rows, given the text and half of the others (by_halves)."""
+        return by_halves(self.model, canvas.rows(rows), self.condition.rows(rows))
+
     def logits(self, canvas: Canvas, step: Step) -> Float[Tensor, "B N K"]:
         """Guided logits in float32. Unguided rows are evaluated once, guided ones twice, all in one call."""
         mask = self.model.config.mask_id
@@ -66,26 +57,6 @@ class TokenPainter:
         ).float()
         conditional, null = logits[:rows], logits[rows:]
         return conditional.index_copy(0, guided, guide(null, conditional[guided], step.scale[guided]))
-
-    def likelihood(self, canvas: Canvas, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]:
-        """Log-probability of each token of these rows, given the text and those in the other half of a chequerboard.
-
-        Two evaluations of each row (HALVES), in one call; unguided. What a hole gets means nothing.
-        """
-        height, width = canvas.grid
-        place = torch.arange(height * width, device=rows.device)
-        hidden = ((place // width + place % width) % 2 == 0).expand(len(rows), -1)
-        tokens, hole = canvas.tokens[rows], canvas.hole[rows]
-        halves = torch.cat([tokens.masked_fill(hole | half, self.model.config.mask_id) for half in (hidden, ~hidden)])
-        logits = self.model(halves, canvas.grid, Condition.cat([self.condition.rows(rows)] * HALVES)).float()
-        codes = tokens.masked_fill(hole, 0).repeat(2, 1)
-        first, second = log_probability(logits, codes).chunk(2)
-        return torch.where(hidden, first, second)
-
-
-def log_probability(logits: Float[Tensor, "B N K"], codes: Int[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-    """Of each code under its logits."""
-    return logits.gather(-1, codes[..., None])[..., 0] - logits.logsumexp(-1)
 
 
 def sample(logits: Float[Tensor, "B N K"], step: Step) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]:

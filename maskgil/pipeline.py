@@ -9,7 +9,8 @@ A class-driven model is drawn from in the same way, with class numbers or names 
 
     TextToImage.load("weights/imagenet-b").images(["207"], seeds=[0], settings=SAMPLERS["released"])
 
-So is eMIGM, whose tokens are vectors, with a continuous tokenizer (maskgil/tokenizers/latent.py) in the VQ's place.
+So is eMIGM, whose tokens are vectors, with a continuous tokenizer in the VQ's place (maskgil/tokenizers/latent.py,
+absorbed.py).
 
 Sizes are (width, height) in pixels, grids (rows, columns) in tokens. What a person may get wrong is refused here with a
 ValueError of one line that says what to do; nothing is drawn until all of it was checked.
@@ -40,9 +41,11 @@ from maskgil.emigm import EMIGM
 from maskgil.emigm_painter import LatentPainter
 from maskgil.guidance import Guidance
 from maskgil.hybrid import Phase, Prefix, beside, beyond, check_twin, load_twin, prefix_plan
+from maskgil.likelihood import Model
 from maskgil.orders import Order
-from maskgil.painters import Model, TokenPainter
+from maskgil.painters import TokenPainter
 from maskgil.schedules import Curve, arccos, exp
+from maskgil.tokenizers import absorbed
 from maskgil.tokenizers.latent import check_given
 from maskgil.transformer import attend_with
 
@@ -66,7 +69,7 @@ class Encoder(Protocol):
 @runtime_checkable
 class Tokenizer(Protocol):
     """What is asked of a tokenizer: see maskgil/tokenizers/vq.py. `config` has downsample and codebook_size; that of a
-    continuous one, whose tokens are (B, N, C), has channels instead (maskgil/tokenizers/latent.py)."""
+    continuous one, whose tokens are (B, N, C), has channels instead (maskgil/tokenizers/latent.py, absorbed.py)."""
 
     config: Any
 
@@ -84,10 +87,11 @@ class Settings:
     """How to draw. `choice` is the Gumbel noise on confidences, `prefix` what the autoregressive twin decides first
     (maskgil/hybrid.py); the rest is explained in maskgil/decoding.py.
 
-    Continuous tokens have no confidence: order confidence means random for them, and the curve arccos, which goes with
-    confidence, means exp (2503.07197, section 3.3); any curve is then read as in that paper, as what remains
-    (maskgil/schedules.py). choice, top_k, top_p and revisions say nothing about them; nor can one choose,
-    without a likelihood, among `candidates` (maskgil/selection.py), of which the best is shown."""
+    Of `candidates` (maskgil/selection.py) the best is shown.
+
+    Continuous tokens are not decided by confidence: order confidence means random for them, and the curve arccos, which
+    goes with confidence, means exp (2503.07197, section 3.3); any curve is then read as in that paper, as what remains
+    (maskgil/schedules.py). choice, top_k and top_p say nothing about them."""
 
     steps: int = 8
     guidance: Guidance = Guidance(2.0, interval=(0.1, 1.0))
@@ -198,7 +202,8 @@ class TextToImage:
         notes = checkpoint.describe(folder / "generator")
         continuous = notes["kind"] == "emigm"
         generator = checkpoint.load(folder / "generator", "emigm" if continuous else "maskgil", dtype)
-        tokenizer = checkpoint.load(folder / "tokenizer", "latent" if continuous else "vq")
+        place = text_encoder.lender(folder / "tokenizer")
+        tokenizer = absorbed.load(place) if continuous else checkpoint.load(place, "vq")
         classes = generator.config.classes
         encoder = ClassNames.open(folder, classes) if classes else text_encoder.load(folder / "text_encoder")
         for part, model in (("tokenizer", tokenizer), *([] if classes else [("text_encoder", encoder)])):
@@ -307,8 +312,8 @@ class TextToImage:
         )
 
     def checked_candidates(self, candidates: int) -> int:
-        """The number itself. ValueError for an impossible one, and for several where vectors are drawn."""
-        selection.check(candidates, self.continuous)
+        """The number itself. ValueError for an impossible one."""
+        selection.check(candidates)
         return candidates
 
     def rounded(self, size: Size) -> Size:
@@ -421,7 +426,7 @@ class TextToImage:
             return settings
         order = Order.RANDOM if settings.order == Order.CONFIDENCE else settings.order
         curve = exp if settings.curve is arccos else replace(settings.curve, reveal="remain")
-        return replace(settings, order=order, curve=curve, revisions=0)  # vectors have no likelihood
+        return replace(settings, order=order, curve=curve)
 
     @torch.no_grad()
     def pixels(self, canvas: Canvas) -> Float[Tensor, "B 3 H W"]:

@@ -20,7 +20,8 @@ from torch import Tensor
 from maskgil import noise
 from maskgil.condition import Condition
 from maskgil.decoding import Canvas, Step
-from maskgil.painters import Model, log_probability
+from maskgil.emigm import EMIGM
+from maskgil.likelihood import Model, likelihood
 from maskgil.pipeline import Settings, TextToImage
 
 # One mask hides the whole picture, and a token is judged by the words alone. With more, its neighbours, which the old
@@ -53,7 +54,7 @@ class Repaint:
 
 @torch.no_grad()
 def reconsider(
-    model: Model,
+    model: Model | EMIGM,
     canvas: Canvas,
     old: Condition,
     new: Condition,
@@ -61,7 +62,7 @@ def reconsider(
     masks: int = MASKS,
     margin: float = MARGIN,
 ) -> Repaint:
-    """Doubt every decided token of a canvas of codes that was drawn after `old`, now that the text is `new`.
+    """Doubt every decided token of a canvas that was drawn after `old`, now that the text is `new`.
 
     The canvas may be finished or have holes, which stay hidden throughout. Texts and seeds: one for each picture.
     No guidance: it sharpens differences to the empty text, and here two texts are compared with each other.
@@ -72,13 +73,10 @@ def reconsider(
     group = complementary(decided, torch.as_tensor(seeds, device=decided.device), masks)
     used = min(masks, int(decided.sum(1).max()))
     change = torch.zeros(decided.shape, device=decided.device)
-    texts, mask_id = Condition.cat([old, new]), model.config.mask_id
+    texts = Condition.cat([old, new])
     for number in range(used):
         hidden = group == number
-        tokens = canvas.tokens.masked_fill(canvas.hole | hidden, mask_id)
-        logits = model(tokens.repeat(2, 1), canvas.grid, texts).float()
-        codes = canvas.tokens.masked_fill(canvas.hole, 0).repeat(2, 1)
-        before, now = log_probability(logits, codes).chunk(2)
+        before, now = likelihood(model, Canvas.cat([canvas] * 2), hidden.repeat(2, 1), texts).chunk(2)
         change = torch.where(hidden, now - before, change)
     keep = decided & (change >= -margin)
     kept = torch.where(decided.any(1), keep.sum(1) / decided.sum(1).clamp_min(1), 1.0)

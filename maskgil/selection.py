@@ -33,14 +33,10 @@ class Critic(Protocol):
     def likelihood(self, canvas: Canvas, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]: ...
 
 
-def check(candidates: int, continuous: bool = False) -> None:
-    """ValueError for what is no number of candidates, and for several where vectors are drawn."""
+def check(candidates: int) -> None:
+    """ValueError for what is no number of candidates."""
     if isinstance(candidates, bool) or not isinstance(candidates, int) or not 1 <= candidates <= MOST:
         raise ValueError(f"{candidates!r} candidates; give a whole number from 1 to {MOST}, 4 is usual")
-    if candidates > 1 and continuous:
-        raise ValueError(
-            f"{candidates} candidates: this model draws vectors, which have no likelihood to choose by: ask for 1"
-        )
 
 
 def seeds_of(seeds: Sequence[int], candidates: int) -> list[int]:

@@ -16,7 +16,7 @@ import text_encoder as encoders
 from app.edit import start
 from app.engine import Engine
 from app.request import Request
-from maskgil import checkpoint
+from maskgil import checkpoint, repaint
 from maskgil.condition import Condition
 from maskgil.config import ModelConfig
 from maskgil.decoding import Canvas
@@ -96,7 +96,7 @@ def alike(one: Image.Image, other: Image.Image) -> bool:
 
 def test_a_folder_of_vectors_draws_as_one_of_codes_does(draws):
     steps = list(draws.draw(["a cat", "two dogs"], [1, 2], settings=Settings(steps=3)))
-    assert [p.step for p in steps] == [1, 2, 3] and not steps[-1].canvas.hole.any()
+    assert [p.step for p in steps] == [1, 2, 3, 4] and not steps[-1].canvas.hole.any()
     alone = draws.images(["two dogs"], [2], settings=Settings(steps=3))[0]
     together = draws.images_of(steps[-1].canvas)[1]
     assert alone.size == (64, 64) and alike(alone, together)
@@ -115,13 +115,13 @@ def test_vectors_go_by_chance_and_exp_unless_another_curve_is_asked_for(draws):
 def test_a_linear_curve_decides_as_many_vectors_at_each_step(draws):
     """gamma(t) = t is what remains (2503.07197, section 3.3)."""
     assert draws.fitted(Settings(curve=linear)).curve.counts(8, 64) == [8] * 8
-    plan = draws.plan(Canvas.blank(1, (4, 4), channels=4), [1], Settings(steps=4, curve=linear))
-    assert [int(step.reveal) for step in plan] == [4] * 4
+    plan = draws.plan(Canvas.blank(1, (4, 4), channels=4), [1], Settings(steps=4, curve=linear, doubt=0.5))
+    assert [int(step.reveal) for step in plan] == [4] * 4 + [8], "and a revision"
 
 
 def test_evaluations_outside_the_interval_are_saved(draws):
     def cost(low: float, high: float) -> int:
-        settings = Settings(steps=10, guidance=Guidance(3.0, interval=(low, high)))
+        settings = Settings(steps=10, guidance=Guidance(3.0, interval=(low, high)), revisions=0)
         *_, last = draws.draw(["a cat"], [1], settings=settings)
         return last.nfe
 
@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_refused(draws, folder, tmp_path):
     codes = tiny_model(tmp_path / "codes")
     shutil.rmtree(mixed / "tokenizer")
     shutil.copytree(codes / "tokenizer", mixed / "tokenizer")
-    with pytest.raises(ValueError, match="kind 'vq'; 'latent' is needed here"):
+    with pytest.raises(ValueError, match="is not what .* was trained with"):
         TextToImage.load(mixed)
 
 
@@ -184,8 +184,12 @@ def test_the_engine_draws_it_for_several_at_once(draws):
         alone = draws.images(["a cat"], [2], settings=Settings(steps=2))[0]
         assert alike(jobs[0].pictures()[0], alone)
         assert not torch.allclose(jobs[1].frames[-1].canvas.tokens, jobs[2].frames[-1].canvas.tokens)
-        grown = engine.submit(Request("a cat at night", seed=2, steps=2), after=jobs[0])  # drawn anew
-        assert grown.wait(60) and not grown.error and len(grown.frames) == 2
+        grown = engine.submit(Request("a cat at night", seed=2, steps=2), after=jobs[0])
+        assert grown.wait(60) and not grown.error and "grown out of" in grown.request.edit, grown.frames
+        old, new = (draws.condition([text]) for text in ("a cat", "a cat at night"))
+        before = jobs[0].frames[-1].canvas
+        kept = ~repaint.reconsider(draws.generator, before, old, new, [2]).canvas.hole
+        assert torch.equal(grown.frames[-1].canvas.tokens[kept], before.tokens[kept])
     finally:
         engine.close()
 
@@ -241,7 +245,7 @@ def test_a_measured_scale_gives_tokens_of_deviation_one(tokenizer):
     pixels = pixels.float().div(127.5).sub(1)
     noise = torch.randn(len(pixels), 36, 4)
     assert 0.6 < model.encode(pixels, noise).std() < 1.6
-    check_scale(model.encode(pixels, noise), replace(model.config, scale=0.2))
+    check_scale(model.encode(pixels, noise), 0.2)
 
 
 @torch.no_grad()
@@ -310,8 +314,12 @@ def test_a_cache_of_the_wrong_scale_is_refused(cached, tmp_path):
         save_file(parts | {"mean": parts["mean"] / 0.2, "std": parts["std"] / 0.2}, path)
     with pytest.raises(ValueError, match="seem not scaled"):
         LatentCache.open(wrong)
-    with pytest.raises(ValueError, match="holds no cached latents"):
+    with pytest.raises(ValueError, match="is no cache of scenes"):
         LatentCache.open(tmp_path)
+    for path in wrong.glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(ValueError, match="holds no cached latents"):
+        LatentCache.open(wrong)
     with pytest.raises(ValueError, match="usage"):
         main(["tokenizer=x"])
 

@@ -135,14 +135,19 @@ def test_new_words_open_only_what_they_contradict(engine: Engine, model: TextToI
     assert np.array_equal(np.asarray(job.pictures()[0])[kept], np.asarray(photo)[kept])
 
 
-def test_the_same_words_and_vectors_open_nothing(model: TextToImage, photo: Image.Image, tmp_path: Path):
+def test_the_same_words_open_nothing_of_codes_and_of_vectors(model: TextToImage, photo: Image.Image, tmp_path: Path):
     words = model.condition(["a red cat"])
     with pytest.raises(ValueError, match="contradict nothing"):
         edit.reword(model, photo, words, words, 1, repaint.MARGIN)
     vectors = TextToImage.load(tiny_latents(tmp_path / "vectors"))
     words = vectors.condition(["a red cat"])
-    with pytest.raises(ValueError, match="tokens are vectors"):
-        edit.reword(vectors, photo.crop((0, 0, 64, 64)), words, words, 1, repaint.MARGIN)
+    for parameter in vectors.generator.parameters():
+        parameter.mul_(4)  # words are heard
+    square = photo.crop((0, 0, 64, 64))
+    with pytest.raises(ValueError, match="contradict nothing"):
+        edit.reword(vectors, square, words, words, 1, repaint.MARGIN)
+    start = edit.reword(vectors, square, words, vectors.condition(["two dogs at night"]), 1, 0.0)
+    assert start.tokens.shape == (16, 4) and 0 < int(start.hole.sum()) <= 16
 
 
 @pytest.mark.parametrize(("cells", "complaint"), [([], "nothing is brushed"), ([96], "cell 96"), ([-1, 2], "brush on")])

@@ -301,9 +301,6 @@ def test_prompts_and_settings_come_from_words(tmp_path: Path):
     best = samples.settings_of(candidates="4")
     assert samples.settings_from_names(samples.settings_to_names(best)) == best and best.candidates == 4
     assert "candidates" not in samples.settings_to_names(Settings()), "folders from before there were any go on"
-    with pytest.raises(ValueError, match="draws vectors"):
-        samples.draw_samples(str(tmp_path / "vectors"), samples.numbered(["a cat"]), tmp_path / "out", best)
-    assert not (tmp_path / "out").exists(), "nothing was claimed"
     assert samples.parse_size("160x96") == (160, 96) and samples.parse_size("") is None
     with pytest.raises(ValueError, match="width x height"):
         samples.parse_size("big")

@@ -114,13 +114,13 @@ def test_decoding_undoes_the_scale():
 def test_latents_of_the_wrong_scale_are_recognised():
     right = torch.randn(16, 64, 4, generator=torch.Generator().manual_seed(0))
     for config in (TINY, *LATENT_PRESETS.values()):
-        check_scale(right, config)
+        check_scale(right, config.scale)
         with pytest.raises(ValueError, match=r"seem not scaled: .* have about 1"):
-            check_scale(right / config.scale, config)
+            check_scale(right / config.scale, config.scale)
         with pytest.raises(ValueError, match="seem scaled twice"):
-            check_scale(right * config.scale, config)
+            check_scale(right * config.scale, config.scale)
     with pytest.raises(ValueError, match="standard deviation of nan"):
-        check_scale(right * float("nan"), TINY)
+        check_scale(right * float("nan"), TINY.scale)
 
 
 def test_configs_survive_json_and_refuse_nonsense():

@@ -19,7 +19,10 @@ from maskgil.condition import Condition
 from text_encoder.bundled import BundledEncoder, EncoderConfig, train_vocabulary
 from text_encoder.huggingface import HuggingFaceEncoder
 
-__all__ = ["BundledEncoder", "EncoderConfig", "HuggingFaceEncoder", "TextEncoder", "borrow", "load", "train_vocabulary"]
+__all__ = [
+    "BundledEncoder", "EncoderConfig", "HuggingFaceEncoder", "TextEncoder", "borrow", "lender", "load",
+    "train_vocabulary",
+]  # fmt: skip
 
 CONFIG, BORROWED = "config.json", "borrowed"
 
@@ -49,10 +52,29 @@ class TextEncoder(Protocol):
 
 
 def borrow(model: str, folder: str | Path) -> None:
-    """Make `folder`, a model's text_encoder/, stand for that of `model`, a model folder beside its own: two generators,
-    one encoder."""
+    """Make `folder`, a part of a model folder such as text_encoder/, stand for the same part of `model`, a model folder
+    beside its own: two generators, one encoder."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / CONFIG).write_text(json.dumps({"kind": BORROWED, "model": model}, indent=2) + "\n")
+
+
+def lender(folder: str | Path) -> Path:
+    """Where a part of a model folder lies: there, or where it is borrowed from (`borrow`). ValueError for a lender that
+    is not there, or borrows too."""
+    folder = Path(folder)
+    if (model := _borrows(folder)) is None:
+        return folder
+    other = folder.resolve().parent.parent / Path(model).name / folder.name
+    if not (other / CONFIG).is_file() or _borrows(other) is not None:
+        raise ValueError(f"{folder} borrows the {folder.name.replace('_', ' ')} of {model}, but {other} holds none")
+    return other
+
+
+def _borrows(folder: Path) -> str | None:
+    """The model that a part is borrowed from."""
+    if not (folder / CONFIG).is_file() or (about := _about(folder)).get("kind") != BORROWED:
+        return None
+    return str(about.get("model"))
 
 
 def load(name: str | Path) -> TextEncoder:
@@ -67,17 +89,13 @@ def load(name: str | Path) -> TextEncoder:
         if Path(name).is_dir():
             raise ValueError(f"{name} holds no text encoder: {CONFIG} is missing")
         return HuggingFaceEncoder(str(name))
-    about = _about(name)
-    kind = about.get("kind")
+    if (where := lender(name)) != Path(name):
+        return load(where)
+    kind = _about(name).get("kind")
     if kind == BundledEncoder.kind:
         return BundledEncoder.load(name)
     if kind == HuggingFaceEncoder.kind:
         return HuggingFaceEncoder.load(name)
-    if kind == BORROWED:
-        lender = Path(name).resolve().parent.parent / Path(str(about.get("model"))).name / "text_encoder"
-        if not (lender / CONFIG).is_file() or _about(lender).get("kind") == BORROWED:
-            raise ValueError(f"{name} borrows the text encoder of {about.get('model')}, but {lender} holds none")
-        return load(lender)
     if kind is None:
         return HuggingFaceEncoder(str(name))
     raise ValueError(f"{name} is a model of kind {kind!r}, not a text encoder")

@@ -1,13 +1,17 @@
 """Continuous tokens of drawn scenes: the small KL tokenizer, its cache, and the recipes of the framework's methods.
 
     python -m train scenes-kl sprites=FOLDER
-    python -m train.continuous tokenizer=runs/scenes-kl/export out=cache/latents [sprites=FOLDER total=50000]
-        [codes=weights/scenes/tokenizer]
+    python -m train.continuous tokenizer=weights/scenes/tokenizer out=cache/latents [kind=paired sprites=FOLDER
+        total=50000 codes=weights/scenes/tokenizer]
     python -m train scenes-emigm cache=cache/latents
+
+The bundled eMIGM draws the latents of the bundled VQ (maskgil/tokenizers/absorbed.py); a KL tokenizer of this size may
+take its place.
 
 A cache is a folder with `cache.json` (what made it) and `128x128-<shard>.safetensors`, each written whole: {"mean",
 "std": (n, N, C) float16, scaled, "numbers": (n,) int64}, and with `codes` {"codes": (n, N) int16}, those of a VQ
-tokenizer that a teacher reads (train/framework.py). Tokens are drawn from the posterior each time they are read.
+tokenizer that a teacher reads (train/framework.py): always where the latents are a VQ's own. `kind`: as in
+train/cache.py. Tokens are drawn from the posterior each time they are read.
 Only one size: eMIGM's positions are learned.
 
 Axes: B batch, n pictures, N tokens, C channels, h w cells.
@@ -33,9 +37,11 @@ import text_encoder as encoders
 from maskgil import checkpoint
 from maskgil.emigm import EMIGM, Blocks
 from maskgil.generator import MaskGIL
+from maskgil.tokenizers import absorbed
+from maskgil.tokenizers.absorbed import AbsorbedVQ
 from maskgil.tokenizers.latent import LatentConfig, LatentModel, check_scale
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
-from train.cache import NOTE, OTHERS, SHARD, corpus, note_of, scene_number, write_note, write_shard
+from train.cache import KINDS, NOTE, OTHERS, SHARD, corpus, note_of, scene_number, tokenizer_of, write_note, write_shard
 from train.data import ScenePixels, SceneTokens, _padded, _pieces
 from train.framework import CodeTrunk, Framework, Method, MethodLoss, generator_for
 from train.likeness import Likeness
@@ -205,16 +211,19 @@ def kl_recipe(
 
 @torch.no_grad()
 def write_latents(
-    tokenizer: LatentModel, sprites: Sprites, out: Path, total: int, shard: int = SHARD, codes: VQModel | None = None
-) -> None:
-    """Fill folder `out` with about `total` scenes of 128 x 128; a run that was killed goes on.
+    tokenizer: LatentModel | AbsorbedVQ, sprites: Sprites, out: Path, total: int, shard: int = SHARD,
+    codes: VQModel | None = None, first: int = 0,
+) -> None:  # fmt: skip
+    """Fill folder `out` with about `total` scenes of 128 x 128 from number `first` on; a run that was killed goes on.
 
-    Raises ValueError when the folder was made by another tokenizer, with other codes or of another corpus, or its
+    Raises ValueError when the folder was made by another tokenizer, with other codes, of another corpus or kind, or its
     latents are not scaled to about 1.
     """
+    if isinstance(tokenizer, AbsorbedVQ):
+        codes = codes or tokenizer.vq
     note, made_by = out / NOTE, checkpoint.fingerprint(tokenizer.identity())
     told = {"tokenizer": made_by, "corpus": corpus(), "total": total, "shard": shard, "sprites": sprites.identity()}
-    told["latent"] = tokenizer.config.to_dict()
+    told["latent"], told["first"] = tokenizer.config.to_dict(), first
     if codes is not None:
         told["codes"] = checkpoint.fingerprint(codes.identity())
     before = note_of(out) if note.is_file() else told
@@ -222,6 +231,8 @@ def write_latents(
         if before.get(part) != told.get(part):
             what = "another tokenizer" if part == "tokenizer" else "other codes, or with none"
             raise ValueError(f"{out} was made with {what}: give another folder, or delete it")
+    if before.get("first", 0) != first:
+        raise ValueError(f"{out} was made with another kind of scenes: give another folder, or delete it")
     if before.get("sprites", told["sprites"]) != told["sprites"]:
         raise ValueError(f"{out} was made with {OTHERS}: give another folder, or delete it")
     write_note(note, told)
@@ -229,7 +240,7 @@ def write_latents(
         path = out / f"{SIDE}x{SIDE}-{number:04d}.safetensors"
         if path.is_file():
             continue
-        numbers = list(range(number * shard, (number + 1) * shard))
+        numbers = list(range(first + number * shard, first + (number + 1) * shard))
         means, deviations, indices = [], [], []
         for start in range(0, shard, 32):
             drawn = []
@@ -245,14 +256,14 @@ def write_latents(
             means.append(mean)
             deviations.append(deviation)
         mean, deviation = torch.cat(means), torch.cat(deviations)
-        check_scale(mean, tokenizer.config, deviation)
+        check_scale(mean, tokenizer.config.scale, deviation)
         tensors = {"mean": mean.half(), "std": deviation.half(), "numbers": torch.tensor(numbers)}
         write_shard(tensors | ({"codes": torch.cat(indices)} if indices else {}), path)
 
 
 @dataclass(frozen=True)
 class LatentCache:
-    """Everything in a cache folder, in memory."""
+    """Everything in a cache folder, or in several, in memory."""
 
     mean: Float[Tensor, "n N C"]
     std: Float[Tensor, "n N C"]
@@ -261,19 +272,22 @@ class LatentCache:
     codes: Int[Tensor, "n N"] | None = None  # of a VQ tokenizer, where the cache has them
 
     @staticmethod
-    def open(folder: str | Path) -> "LatentCache":
-        """Raises ValueError for a folder without latents, and for latents of the wrong scale."""
-        parts = [load_file(path) for path in sorted(Path(folder).glob(f"{SIDE}x{SIDE}-*.safetensors"))]
-        if not parts or "mean" not in parts[0]:
-            raise ValueError(f"{folder} holds no cached latents: run python -m train.continuous out={folder}")
-        note = note_of(folder)
+    def open(folders: str | Path) -> "LatentCache":
+        """`folders`: one, or several with commas between. Raises ValueError for one without latents, for latents of the
+        wrong scale, and as tokenizer_of."""
+        made_by, parts, codes = tokenizer_of(folders), [], True
+        for folder in str(folders).split(","):
+            own = [load_file(path) for path in sorted(Path(folder).glob(f"{SIDE}x{SIDE}-*.safetensors"))]
+            if not own or "mean" not in own[0]:
+                raise ValueError(f"{folder} holds no cached latents: run python -m train.continuous out={folder}")
+            note = note_of(folder)
+            try:
+                check_scale(own[0]["mean"][:1024], note["latent"]["scale"], own[0]["std"][:1024])
+            except ValueError as error:
+                raise ValueError(f"{folder}: {error}") from None
+            parts, codes = parts + own, codes and "codes" in note
         mean, std, numbers = (torch.cat([part[name] for part in parts]) for name in ("mean", "std", "numbers"))
-        try:
-            check_scale(mean[:1024], LatentConfig.from_dict(note["latent"]), std[:1024])
-        except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from None
-        codes = torch.cat([part["codes"] for part in parts]) if "codes" in note else None
-        return LatentCache(mean, std, numbers, note["tokenizer"], codes)
+        return LatentCache(mean, std, numbers, made_by, torch.cat([p["codes"] for p in parts]) if codes else None)
 
 
 @cache
@@ -321,14 +335,18 @@ class SceneLatents:
 
 def main(arguments: list[str]) -> None:
     options = dict(a.partition("=")[::2] for a in arguments)
-    if not {"tokenizer", "out"} <= set(options) <= {"tokenizer", "out", "sprites", "total", "codes"}:
+    if not {"tokenizer", "out"} <= set(options) <= {"tokenizer", "out", "kind", "sprites", "total", "codes"}:
         raise ValueError(
-            "usage: python -m train.continuous tokenizer=FOLDER out=FOLDER [sprites=FOLDER total=50000 codes=FOLDER]"
+            "usage: python -m train.continuous tokenizer=FOLDER out=FOLDER [kind=scenes|paired sprites=FOLDER "
+            "total=50000 codes=FOLDER]"
         )
-    tokenizer = checkpoint.load(options["tokenizer"], "latent").to(memory_format=torch.channels_last)
+    if (kind := options.get("kind", "scenes")) not in ("scenes", "paired"):
+        raise ValueError(f"kind={kind}: choose scenes or paired")
+    tokenizer = absorbed.load(options["tokenizer"]).to(memory_format=torch.channels_last)
     sprites = Sprites(options.get("sprites"))
     codes = checkpoint.load(options["codes"], "vq") if "codes" in options else None
-    write_latents(tokenizer, sprites, Path(options["out"]), int(options.get("total", 50_000)), codes=codes)
+    total = int(options.get("total", 50_000))
+    write_latents(tokenizer, sprites, Path(options["out"]), total, codes=codes, first=KINDS[kind])
 
 
 # --- the generators ---------------------------------------------------------------------------------------------------
@@ -354,7 +372,7 @@ def method_recipe(
     encoder = encoders.load(text_encoder)
     encoder.requires_grad_(False)
     text = (encoder.width, min(encoder.length, WORDS))
-    note = note_of(cache)
+    made_by, note = tokenizer_of(cache), note_of(cache.split(",")[0])
     continuous = framework.conditional == "diffusion"
     if continuous != ("latent" in note):
         wants, has = ("latents", "codes") if continuous else ("codes", "latents")
@@ -371,7 +389,7 @@ def method_recipe(
         codes = codes or VQ_PRESETS["scenes"].codebook_size
         generator = generator_for(framework, width, depth, heads, (8, 8), text, codes=codes, blocks=blocks, **maskgil)
     hashes = {
-        "tokenizer_hash": note["tokenizer"],
+        "tokenizer_hash": made_by,
         "text_encoder_hash": checkpoint.fingerprint(encoder.identity()),
     }
 

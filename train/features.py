@@ -153,7 +153,7 @@ class Maker:
             self._encode(bucket)
             made = self._tensors(bucket)
             if isinstance(self.tokenizer, LatentModel) and len(made["tokens"]) >= SURE:
-                check_scale(made["tokens"], self.tokenizer.config, made.get("std"))
+                check_scale(made["tokens"], self.tokenizer.config.scale, made.get("std"))
             tensors |= {f"{width}x{height}/{name}": tensor for name, tensor in made.items()}
         write_shard(tensors, self.path(unit), {"skipped": json.dumps(said)})
 

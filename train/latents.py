@@ -26,7 +26,7 @@ from maskgil.emigm_painter import LatentPainter
 from maskgil.guidance import Guidance
 from maskgil.orders import Order
 from maskgil.schedules import exp
-from maskgil.tokenizers.latent import SURE, LatentConfig, check_scale
+from maskgil.tokenizers.latent import SURE, check_scale
 from train.features import FeatureCache, Features
 from train.framework import METHODS, Method, MethodLoss
 from train.large import Options, Trunk, large_recipe, noted
@@ -107,7 +107,7 @@ def _preset(size: str, data: str, note: dict[str, Any], init: str) -> EMIGMConfi
     table = FeatureCache.open(data).tables
     if sum(bucket.rows for bucket in table.values()) >= SURE:
         try:
-            check_scale(Features(data, 4 * SURE)(0)["tokens"], LatentConfig.from_dict(note["latent"]))
+            check_scale(Features(data, 4 * SURE)(0)["tokens"], note["latent"]["scale"])
         except ValueError as error:
             raise ValueError(f"{data}: {error}") from None
     return None if init else EMIGM_PRESETS[f"emigm-{size}-{note['shapes'][0][0]}"]

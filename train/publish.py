@@ -1,7 +1,7 @@
 """Puts trained parts together as a model folder that ships: python -m train.publish PART ...
 
     python -m train.publish scenes tokenizer=runs/decoder/export generator=runs/generator/export out=weights/scenes
-    python -m train.publish emigm tokenizer=runs/scenes-kl/export generator=runs/scenes-emigm/export
+    python -m train.publish emigm tokenizer=weights/scenes/tokenizer generator=runs/scenes-emigm/export
         text_encoder=weights/scenes/text_encoder [borrow=scenes] out=weights/scenes-emigm
     python -m train.publish ar twin=runs/ar/export model=weights/scenes out=weights/scenes-ar [adopt=yes]
     python -m train.publish reader reader=runs/reader/export sprites=FOLDER out=weights/scenes-reader
@@ -12,10 +12,10 @@
 
 `scenes` writes tokenizer/, text_encoder/, generator/ and vocabulary.json, and opens the result once: parts that do not
 belong together are refused. `emigm` does so for continuous tokens, with a text encoder that is there: a copy or, with
-borrow=, the name of a model beside it, whose it is. `ar` writes the autoregressive twin of such a model, of the same
-tokenizer and text encoder or refused; a converted LlamaGen GPT, which does not say what it was trained with, is taken
-on your word by adopt=yes when its shapes fit. `text` and `class` do as `scenes` does for the large recipes
-(train/large.py), as a new folder that appears whole or not at all:
+borrow=, the name of a model beside it, whose it is; and so the tokenizer, where the vectors are that model's own. `ar`
+writes the autoregressive twin of such a model, of the same tokenizer and text encoder or refused; a converted LlamaGen
+GPT, which does not say what it was trained with, is taken on your word by adopt=yes when its shapes fit. `text` and
+`class` do as `scenes` does for the large recipes (train/large.py), as a new folder that appears whole or not at all:
 
     size          the classes of sizes that the generator was trained on, the usual one first (maskgil/buckets.py)
     shape         any: all buckets of each class;  square: only SIZE x SIZE, as class-driven models usually learn
@@ -49,6 +49,9 @@ from maskgil.classes import ClassNames
 from maskgil.emigm import EMIGM
 from maskgil.hybrid import check_twin, load_twin
 from maskgil.pipeline import TextToImage
+from maskgil.tokenizers import absorbed
+from maskgil.tokenizers.absorbed import AbsorbedVQ
+from maskgil.tokenizers.vq import VQModel
 from train.evaluate import write_reference
 from train.scenes.captions import vocabulary
 from train.scenes.reader import save_reader
@@ -66,10 +69,7 @@ def scenes(tokenizer: str, generator: str, out: str) -> None:
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
     _belong("tokenizer", tokenizer, model, generator, notes)
     with _appearing(out, replaces=True) as target:
-        # what paints in a byte a number, for the download, which no picture shows; what makes tokens stays as it is
-        checkpoint.save(
-            target / "tokenizer", model, "vq", model.config.to_dict(), bytewise=("decoder.", "naming.")
-        )
+        _save_vq(target / "tokenizer", model)
         checkpoint.save(target / "generator", trunk, "maskgil", trunk.config.to_dict(), **hashes)
         encoders.load(Path(generator) / "text_encoder").save(target / "text_encoder")
         (target / "vocabulary.json").write_text(json.dumps(vocabulary(model.config.upscale), indent=1) + "\n")
@@ -79,24 +79,37 @@ def scenes(tokenizer: str, generator: str, out: str) -> None:
 def emigm(tokenizer: str, generator: str, text_encoder: str, out: str, borrow: str = "") -> None:
     path = Path(generator) / "generator"
     trunk, notes = checkpoint.load(path, "emigm"), checkpoint.describe(path)
-    model, encoder = checkpoint.load(tokenizer, "latent"), encoders.load(text_encoder)
+    model, encoder = absorbed.load(tokenizer), encoders.load(text_encoder)
     _belong("tokenizer", tokenizer, model, generator, notes)
     _belong("text encoder", text_encoder, encoder, generator, notes)
+    borrowed = {}  # part -> the lender's
     if borrow:
-        lender = Path(out).parent / borrow / "text_encoder"
-        _belong("text encoder", str(lender), encoders.load(lender), generator, notes)
+        lender = Path(out).parent / borrow
+        _belong("text encoder", str(lender / "text_encoder"), encoders.load(lender / "text_encoder"), generator, notes)
+        borrowed["text_encoder"] = borrow
+        if isinstance(model, AbsorbedVQ):
+            _belong("tokenizer", str(lender / "tokenizer"), absorbed.load(lender / "tokenizer"), generator, notes)
+            borrowed["tokenizer"] = borrow
     side, (rows, columns) = model.config.downsample, trunk.config.grid
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
     with _appearing(out) as target:
-        checkpoint.save(target / "tokenizer", model, "latent", model.config.to_dict())
+        if isinstance(model, AbsorbedVQ):
+            _save_vq(target / "tokenizer", model.vq)
+        else:
+            checkpoint.save(target / "tokenizer", model, "latent", model.config.to_dict())
         checkpoint.save(target / "generator", trunk, "emigm", trunk.config.to_dict(), **hashes)
         encoder.save(target / "text_encoder")
         words = vocabulary() | {"sizes": [[columns * side, rows * side]]}
         (target / "vocabulary.json").write_text(json.dumps(words, indent=1) + "\n")
         TextToImage.load(target)
-        if borrow:
-            shutil.rmtree(target / "text_encoder")
-            encoders.borrow(borrow, target / "text_encoder")
+        for part, model_of in borrowed.items():
+            shutil.rmtree(target / part)
+            encoders.borrow(model_of, target / part)
+
+
+def _save_vq(folder: Path, model: VQModel) -> None:
+    """What paints in a byte a number, for the download, which no picture shows; what makes tokens stays as it is."""
+    checkpoint.save(folder, model, "vq", model.config.to_dict(), bytewise=("decoder.", "naming."))
 
 
 def text(generator: str, tokenizer: str, text_encoder: str, size: str, out: str, shape: str = "any") -> None:

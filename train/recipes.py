@@ -443,7 +443,7 @@ def scenes_emigm(
 
     return method_recipe(
         "scenes-emigm", method("emigm", curve=curve, t_min=t_min, trunk="single"), cache, text_encoder, steps, batch,
-        lr, muon_lr, width=256, depth=(3, 4), heads=4, head=(2, 192), repeats=repeats, valid=valid, layout=0.5,
+        lr, muon_lr, width=256, depth=(4, 4), heads=4, head=(3, 256), repeats=repeats, valid=valid, layout=0.5,
         things_first=True, init=init, read=read, guess=True, teacher=teacher, begin=begin, compile=compile,
         blocks="llama",
     )  # fmt: skip

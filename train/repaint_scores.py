@@ -155,8 +155,6 @@ def repaint(
 ) -> None:
     """Print the table, a row at a time."""
     draws = TextToImage.load(model)
-    if draws.continuous:
-        raise ValueError(f"{model} draws vectors, which have no likelihood to doubt them by: it repaints nothing")
     if n < 1:
         raise ValueError(f"n is {n}: give the number of sentences, 20 is usual")
     judging = checkpoint.load(checkpoint.resolve(reader), "reader").eval()

@@ -221,8 +221,6 @@ def _shrink(image: Image.Image, size: tuple[int, int]) -> None:
 
 def _wordless(loaded: Loaded) -> str:
     """Why new words alone cannot change this picture; an empty text when they can."""
-    if loaded.model.continuous:
-        return "This model's tokens are vectors: it cannot tell how likely one is, and so not what new words change."
     return "" if _drawn_after() else "It is not known after which words the picture was drawn: brush over it instead."
 
 

@@ -121,17 +121,16 @@ def correct(loaded: Loaded, several: bool = True, size: tuple[int, int] | None =
     rows, columns = loaded.model.grid(size or value("size"))
     if not loaded.model.has_twin and value("mode") != "mar":
         memory.put(key("mode"), "mar")
-    if value("candidates") > (most := _most_candidates(loaded, several)):
+    if value("candidates") > (most := _most_candidates(several)):
         memory.put(key("candidates"), max(few for few in CANDIDATES if few <= most))
     if value("ar_tokens") is None or not 0 <= value("ar_tokens") <= rows * columns:
         memory.put(key("ar_tokens"), rows * columns // 2)
     return rows * columns
 
 
-def _most_candidates(loaded: Loaded, several: bool) -> int:
+def _most_candidates(several: bool) -> int:
     """Of each picture. Who speaks gets a drawing of every few words, and the others want theirs."""
-    most = MAX_PICTURES // value("n") if several else MAX_SPOKEN
-    return 1 if loaded.model.continuous else most
+    return MAX_PICTURES // value("n") if several else MAX_SPOKEN
 
 
 def _nearest(loaded: Loaded, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -177,11 +176,11 @@ def _widgets(loaded: Loaded, tokens: int, several: bool, sized: bool) -> None:
         if several:
             numbers = sorted({*PICTURES, now["n"]})
             st.selectbox("Pictures", numbers, numbers.index(now["n"]), **shown("n", numbers), width=100)
-        most = _most_candidates(loaded, several)
+        most = _most_candidates(several)
         tries = sorted({*(few for few in CANDIDATES if few <= most), now["candidates"]})
         st.selectbox(
             "Best of", tries, tries.index(now["candidates"]), **shown("candidates", tries), help=HELP["candidates"],
-            disabled=loaded.model.continuous, width=120,
+            width=120,
         )  # fmt: skip
     if loaded.model.has_twin:
         st.segmented_control(
@@ -201,9 +200,8 @@ def _widgets(loaded: Loaded, tokens: int, several: bool, sized: bool) -> None:
         help=HELP["steps"], disabled=alone,
     )  # fmt: skip
     most = max(4, now["revisions"])
-    never = alone or loaded.model.continuous
     st.slider(
-        "Revisions", 0, most, now["revisions"], **shown("revisions", most), help=HELP["revisions"], disabled=never
+        "Revisions", 0, most, now["revisions"], **shown("revisions", most), help=HELP["revisions"], disabled=alone
     )
     low, high = min(1.0, now["guidance"]), max(10.0, now["guidance"])
     st.slider("Guidance", low, high, now["guidance"], 0.5, **shown("guidance", low, high), help=HELP["guidance"])

@@ -211,7 +211,7 @@ SURE = 16  # different pictures whose spread says how their latents were scaled;
 
 
 def check_scale(
-    tokens: Float[Tensor, "B N C"], config: LatentConfig, spread: Float[Tensor, "B N C"] | None = None
+    tokens: Float[Tensor, "B N C"], scale: float, spread: Float[Tensor, "B N C"] | None = None
 ) -> None:
     """Refuses tokens that were not scaled, or scaled twice: their standard deviation is then 1/scale or scale, not 1.
 
@@ -222,13 +222,13 @@ def check_scale(
     deviation = (variance if spread is None else variance + spread.float().square().mean()).sqrt().item()
     if not math.isfinite(deviation):
         raise ValueError(f"latents with a standard deviation of {deviation}: the pictures or the file are broken")
-    expected = {"scaled": 1.0, "not scaled": 1 / config.scale, "scaled twice": config.scale}
+    expected = {"scaled": 1.0, "not scaled": 1 / scale, "scaled twice": scale}
     nearest = min(expected, key=lambda name: abs(math.log(max(deviation, 1e-9) / expected[name])))
     # A scale near 1 leaves little to tell: a corpus may differ by as much from the one that it was measured on.
     if nearest != "scaled" and abs(math.log(max(deviation, 1e-9))) > math.log(1.5):
         raise ValueError(
             f"latents with a standard deviation of {deviation:.3f} seem {nearest}: tokens of this tokenizer "
-            f"(latents times {config.scale}) have about 1"
+            f"(latents times {scale:g}) have about 1"
         )
 
 
