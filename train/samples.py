@@ -195,7 +195,7 @@ def draw_samples(
     """
     if processes < 1 or batch < 1:
         raise ValueError(f"{processes} processes, batches of {batch}: give at least 1 of each")
-    selection.check(settings.candidates, isinstance(generator_config(model), EMIGMConfig))
+    selection.check(settings.candidates)
     _claim(out, _recipe(model, settings, size))
     mine = list(_share(samples, share))
     missing = [sample for sample in mine if not sample.is_in(out)]
