@@ -15,6 +15,7 @@ from pathlib import Path
 
 from app import places
 from app.vocabulary import Vocabulary
+from maskgil.borrowed import lender
 
 FILES = ("generator/config.json", "tokenizer/config.json", "vocabulary.json")
 PARTS = ("generator", "text_encoder", "tokenizer")
@@ -41,7 +42,8 @@ class Model:
     @property
     def parameters(self) -> int:
         """Numbers that are learned, of all its parts, as the heads of its files tell."""
-        return sum(_numbers(file) for part in PARTS for file in sorted((self.folder / part).glob("*.safetensors")))
+        parts = [lender(self.folder / part) for part in PARTS]
+        return sum(_numbers(file) for part in parts for file in sorted(part.glob("*.safetensors")))
 
     @property
     def reads(self) -> str:
@@ -167,18 +169,28 @@ def recognisers() -> list[str]:
 
 
 def _numbers(file: Path) -> int:
-    """How many numbers a safetensors file holds; 0 for one that cannot be read, which loading complains of."""
+    """How many numbers a safetensors file holds, scales of bytes aside (maskgil/checkpoint.py); 0 for one that cannot
+    be read, which loading complains of."""
     try:
         with file.open("rb") as data:
             head = json.loads(data.read(int.from_bytes(data.read(8), "little")))
-        return sum(math.prod(entry["shape"]) for name, entry in head.items() if name != "__metadata__")
+        learned = [name for name in head if name != "__metadata__" and not name.endswith(".rows")]
+        return sum(math.prod(head[name]["shape"]) for name in learned)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
         return 0
 
 
 def _missing(folder: Path) -> list[str]:
     files = FILES if _classes(folder) else (*FILES, TEXTS)
-    return [name for name in files if not (folder / name).is_file()]
+    return [name for name in files if not _there(folder / name)]
+
+
+def _there(file: Path) -> bool:
+    """A file of a part, which may be a lender's."""
+    try:
+        return (lender(file.parent) / file.name).is_file()
+    except ValueError:
+        return False
 
 
 def _classes(folder: Path) -> int | None:

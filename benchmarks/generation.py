@@ -255,7 +255,8 @@ def operations_of(run: Callable[[], object]) -> float:
 
 
 def painting_bytes(tokenizer: object) -> float:
-    """Parameters that every decoding reads."""
+    """Parameters that every decoding reads, of what stands around a VQ or diffusers' model too."""
+    tokenizer = getattr(tokenizer, "vq", getattr(tokenizer, "net", tokenizer))
     return sum(weight_bytes(getattr(tokenizer, part, None)) for part in ("decoder", "naming"))
 
 

@@ -24,6 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from maskgil.borrowed import lender
+
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"  # what ships with the project
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 ROWS = ".rows"  # after the name of a tensor in bytes: the scale of each of its rows
@@ -146,7 +148,7 @@ def load(folder: str | Path, kind: str | None = None, dtype: torch.dtype = torch
     Raises ValueError for a folder that is missing, incomplete, cut, foreign or of another kind than the one asked for;
     where tensors do not fit it names them with both shapes.
     """
-    folder = Path(folder)
+    folder = lender(folder)
     entries = describe(folder)
     if kind is not None and entries["kind"] != kind:
         raise ValueError(f"{folder} holds a model of kind {entries['kind']!r}; {kind!r} is needed here")
@@ -175,10 +177,12 @@ def load(folder: str | Path, kind: str | None = None, dtype: torch.dtype = torch
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
-    """config.json of a model folder: "kind", "config" and notes. ValueError when it is missing or not such a file."""
-    path = Path(folder) / CONFIG
+    """config.json of a model folder, or of the one that it is borrowed from: "kind", "config" and notes. ValueError
+    when it is missing or not such a file."""
     if Path(folder).is_dir():
         _settle(Path(folder))
+    folder = lender(folder)
+    path = folder / CONFIG
     if not path.is_file():
         raise ValueError(f"{folder} is not a model folder: {CONFIG} is missing")
     try:

@@ -36,8 +36,8 @@ class LatentPainter:
     drawn      the head's starting noise (n, C) of each step in turn, in place of the seeds' (for parity)
     nfe        evaluations of the trunk that each row has cost
 
-    The filled buffers are kept, so that the condition is read once. A step asks the device for two numbers: the length
-    of the encoder and how many tokens to draw.
+    The filled buffers are kept, so that the condition is read once, and again only by what judges (`likelihood`). A
+    step asks the device for two numbers: the length of the encoder and how many tokens to draw.
     """
 
     def __init__(

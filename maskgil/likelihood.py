@@ -1,11 +1,11 @@
 """How likely the tokens of a canvas are to the model that drew them: what revisions, candidates and edits go by.
 
-Codes have a probability. Vectors have a bound of their density: the diffusion head's loss, summed over its times, is
-but for a constant at least -log p(x | z) (Ho et al. 2020, 2006.11239, equation 5; with learned variances 2102.09672,
-equation 4). It is read at a few times, with noise that depends on the place alone, so that two drawings, or two texts,
-are compared by the same.
+Codes have a probability. Vectors have a bound of their density: that by which the head learns its variances, summed
+over all times, is but for a constant at least -log p(x | z) (Ho et al. 2020, 2006.11239, equation 5; 2102.09672,
+equation 4). It is read at a few times, at each place with the same noise for all, so that drawings, or texts, are
+compared by what they say.
 
-B rows, N tokens, K codes, C channels of a vector, D width of the trunk.
+B rows, N tokens, K codes; n vectors of C channels, D width of the trunk.
 """
 
 import math
@@ -52,8 +52,10 @@ def likelihood(
     unseen = canvas.hole | hidden
     if isinstance(model, EMIGM):
         z = model(canvas.tokens, unseen, condition)
-        tokens = canvas.tokens.masked_fill(canvas.hole[..., None], 0)
-        return vector_bound(model.diffloss, z, tokens)
+        row, place = (hidden & ~canvas.hole).nonzero(as_tuple=True)
+        found = torch.zeros(unseen.shape, device=unseen.device)
+        found[row, place] = vector_bound(model.diffloss, z[row, place], canvas.tokens[row, place], place)
+        return found
     logits = model(canvas.tokens.masked_fill(unseen, model.config.mask_id), canvas.grid, condition).float()
     return log_probability(logits, canvas.tokens.masked_fill(canvas.hole, 0))
 
@@ -69,19 +71,17 @@ def by_halves(model: Model | EMIGM, canvas: Canvas, condition: Condition) -> Flo
 
 
 def vector_bound(
-    head: DiffusionHead, z: Float[Tensor, "B N D"], tokens: Float[Tensor, "B N C"]
-) -> Float[Tensor, "B N"]:
-    """Minus the variational bound of each token, by the midpoint rule over its times."""
-    rows, places, channels = tokens.shape
-    table = tables(z.device)
-    x, z = tokens.flatten(0, 1).float(), z.flatten(0, 1)
-    place, zero = torch.arange(places, device=z.device), torch.zeros(places, dtype=torch.long, device=z.device)
+    head: DiffusionHead, z: Float[Tensor, "n D"], tokens: Float[Tensor, "n C"], place: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Minus the variational bound of each token, by the midpoint rule over its times; `place`: what its noise is of."""
+    table, channels = tables(z.device), tokens.shape[1]
+    x, zero = tokens.float(), torch.zeros_like(place)
     total = torch.zeros(len(x), device=z.device)
     for i in range(READ):
         when = (2 * i + 1) * TIMES // (2 * READ)
         time = torch.full((len(x),), when, device=z.device)
         drawn = noise.normal(noise.uniform_at(zero, noise.Stream.LIKELIHOOD, zero + when, place, channels))
-        noisy = table.alpha[when] * x + table.sigma[when] * drawn.repeat(rows, 1)
+        noisy = table.alpha[when] * x + table.sigma[when] * drawn
         epsilon, v = head.net(noisy.to(z.dtype), time[:1].float(), z).float().chunk(2, dim=-1)
         total += bound(x, noisy, time, epsilon, v)
-    return (-total * channels * math.log(2) * TIMES / READ).view(rows, places)
+    return -total * channels * math.log(2) * TIMES / READ

@@ -202,7 +202,7 @@ class TextToImage:
         notes = checkpoint.describe(folder / "generator")
         continuous = notes["kind"] == "emigm"
         generator = checkpoint.load(folder / "generator", "emigm" if continuous else "maskgil", dtype)
-        place = text_encoder.lender(folder / "tokenizer")
+        place = folder / "tokenizer"
         tokenizer = absorbed.load(place) if continuous else checkpoint.load(place, "vq")
         classes = generator.config.classes
         encoder = ClassNames.open(folder, classes) if classes else text_encoder.load(folder / "text_encoder")

@@ -3,11 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from app_fixtures import tiny_latents, tiny_model
+from app_fixtures import tiny_latents, tiny_model, tiny_twin
 
 import text_encoder
+from app import catalogue
 from maskgil import checkpoint
 from maskgil.emigm import EMIGM, EMIGMConfig
 from maskgil.pipeline import Settings, TextToImage
@@ -15,8 +17,8 @@ from maskgil.tokenizers import absorbed
 from maskgil.tokenizers.absorbed import AbsorbedVQ
 from maskgil.tokenizers.latent import check_scale
 from maskgil.tokenizers.vq import VQModel
-from train import publish
-from train.cache import PAIRED
+from train import publish, samples
+from train.cache import PAIRED, SceneCache
 from train.continuous import LatentCache, write_latents
 from train.scenes.sprites import Sprites
 
@@ -41,7 +43,9 @@ def test_tokens_are_latents_of_deviation_one_and_decode_as_their_codes(vq: VQMod
     assert torch.equal(continuous.decode(tokens, grid), vq.decode(vq.encode(pixels), grid))
     beside = continuous.decode(1.3 * tokens + 1e-4, grid)
     assert torch.equal(beside, vq.decode(vq.encode(pixels), grid)), "how long a vector is says nothing"
-    assert checkpoint.fingerprint(continuous.identity()) == checkpoint.fingerprint(vq.identity())
+    assert torch.equal(continuous.codes(tokens), vq.encode(pixels))
+    ours, theirs = (checkpoint.fingerprint(one.identity()) for one in (continuous, vq))
+    assert ours != theirs, "no recipe of codes takes its tokens, no twin of codes its model"
     with pytest.raises(ValueError, match="do not fill a grid"):
         continuous.decode(tokens, (1, 1))
     with pytest.raises(ValueError, match="tokens of 1 channels"):
@@ -62,9 +66,12 @@ def test_its_caches_hold_the_codes_too_and_are_mixed(cached: Path, vq: VQModel):
     both = LatentCache.open(f"{cached / 'scenes'},{cached / 'paired'}")
     assert len(both.numbers) == 32 and int(both.numbers.max()) == PAIRED + 15 and not both.std.any()
     check_scale(both.mean, vq.config.codebook_dim**0.5, both.std)
+    assert both.codes_of == checkpoint.fingerprint(vq.identity())
     latents = torch.nn.functional.normalize(both.mean.float(), dim=-1)[:, :, None]
     side = vq.quantize.nearest(latents)[..., 0]
     assert (side == both.codes).float().mean() > 0.95, "rounding of float16 aside"
+    with pytest.raises(ValueError, match="holds latents, .*codes are wanted here"):
+        SceneCache.open(cached / "scenes")
     with pytest.raises(ValueError, match="another kind of scenes"):
         write_latents(AbsorbedVQ(vq), Sprites(), cached / "scenes", total=16, shard=16, first=PAIRED)
 
@@ -77,7 +84,7 @@ def test_a_folder_may_borrow_its_tokenizer(model: Path, vq: VQModel, tmp_path: P
         buffer=24, classes=None, text_dim=encoder.width, dropout=0.0,
     )  # fmt: skip
     hashes = {
-        "tokenizer_hash": checkpoint.fingerprint(vq.identity()),
+        "tokenizer_hash": checkpoint.fingerprint(AbsorbedVQ(vq).identity()),
         "text_encoder_hash": checkpoint.fingerprint(encoder.identity()),
     }
     checkpoint.save(tmp_path / "run" / "generator", EMIGM(config), "emigm", config.to_dict(), **hashes)
@@ -87,11 +94,20 @@ def test_a_folder_may_borrow_its_tokenizer(model: Path, vq: VQModel, tmp_path: P
     publish.main(["emigm", *arguments, f"out={own}"])
     publish.main(["emigm", *arguments, f"borrow={model.name}", f"out={lent}"])
     assert not list((lent / "tokenizer").glob("*.safetensors")) and list((own / "tokenizer").glob("*.safetensors"))
-    drawn = [TextToImage.load(folder).images(["a cat"], [1], settings=Settings(steps=2))[0] for folder in (own, lent)]
-    assert drawn[0].size == (32, 32) and drawn[1].size == (32, 32)
+    two_steps = Settings(steps=2)
+    one, two = (TextToImage.load(folder).images(["a cat"], [1], settings=two_steps)[0] for folder in (own, lent))
+    near = np.abs(np.asarray(one, np.int16) - np.asarray(two, np.int16)).mean()
+    assert one.size == (32, 32) and near < 2, "what paints in a byte a number aside"
+    assert catalogue.find(str(own)).parameters == catalogue.find(str(lent)).parameters > 0
+    assert samples.draw_samples(str(lent), samples.numbered(["a cat"]), tmp_path / "drawn", two_steps)
+    tiny_twin(model)
+    with pytest.raises(ValueError, match="another tokenizer|was trained with"):
+        TextToImage.load(lent, twin=model.with_name(f"{model.name}-ar")).twin  # noqa: B018
     (model / "tokenizer" / "config.json").rename(model / "tokenizer" / "away")
     with pytest.raises(ValueError, match=f"borrows the tokenizer of {model.name}, but .* holds none"):
         TextToImage.load(lent)
+    with pytest.raises(ValueError, match="tokenizer/config.json missing"):
+        catalogue.find(str(lent))
     (model / "tokenizer" / "away").rename(model / "tokenizer" / "config.json")
 
 

@@ -110,6 +110,14 @@ def test_one_scrubs_through_the_steps_and_sees_when_and_how_surely(mount: Callab
     assert painted(page) == []
 
 
+def test_of_vectors_it_says_when_and_does_not_pretend_to_know_how_surely(mount: Callable):
+    page = mount("player", DRAWN | {"confidence": None})
+    assert page.get_by_text("when decided").is_visible() and not page.get_by_text("how sure").is_visible()
+    box = page.locator("img").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 1.5 / 4, box["y"] + box["height"] / 4)
+    assert page.locator(".cell").inner_text() == "step 1"
+
+
 def test_the_player_plays_to_the_end(mount: Callable):
     page = mount("player", DRAWN)
     page.get_by_role("button", name="Play").click()

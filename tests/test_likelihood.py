@@ -35,10 +35,10 @@ def test_the_bound_tells_apart_what_a_density_tells_apart(mean: float, spread: f
     head = DiffusionHead(8, 16, 1, 4)
     head.net = KnowsGauss(mean, spread)
     draw = torch.Generator().manual_seed(0)
-    sizes = torch.linspace(0.2, 1.6, 500)[:, None, None]
-    tokens = mean + spread * sizes * torch.randn(500, 1, 8, generator=draw)
-    found = vector_bound(head, torch.zeros(500, 1, 4), tokens)[:, 0]
-    true = torch.distributions.Normal(mean, spread).log_prob(tokens).sum((1, 2))
+    sizes = torch.linspace(0.2, 1.6, 500)[:, None]
+    tokens = mean + spread * sizes * torch.randn(500, 8, generator=draw)
+    found = vector_bound(head, torch.zeros(500, 4), tokens, torch.zeros(500, dtype=torch.long))
+    true = torch.distributions.Normal(mean, spread).log_prob(tokens).sum(1)
     assert torch.corrcoef(torch.stack([found, true]))[0, 1] > 0.8
     slope = torch.linalg.lstsq(torch.stack([true, torch.ones(500)], 1), found[:, None]).solution[0]
     assert 0.75 < slope < 1.35, "in nats"

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, GemmaConfig, GemmaModel, PreTrainedTokenizerFast, T5EncoderModel
 
 import text_encoder
-from maskgil import checkpoint
-from text_encoder import BundledEncoder, EncoderConfig, HuggingFaceEncoder, TextEncoder, borrow, load, train_vocabulary
+from maskgil import borrowed, checkpoint
+from text_encoder import BundledEncoder, EncoderConfig, HuggingFaceEncoder, TextEncoder, load, train_vocabulary
 from text_encoder.huggingface import left, right
 
 NOUNS, PLACES = ["cat", "dog", "red apple", "blue car"], ["on the beach", "at night", "in the snow"]
@@ -138,14 +138,14 @@ def test_damaged_folders_are_named(encoder, tmp_path):
 
 def test_two_models_may_share_an_encoder(encoder, tmp_path):
     encoder.save(tmp_path / "lender" / "text_encoder")
-    borrow("lender", tmp_path / "other" / "text_encoder")
+    borrowed.borrow("lender", tmp_path / "other" / "text_encoder")
     found = load(tmp_path / "other" / "text_encoder")
     assert checkpoint.fingerprint(found.identity()) == checkpoint.fingerprint(encoder.identity())
     assert sum(f.stat().st_size for f in (tmp_path / "other").rglob("*") if f.is_file()) < 200
-    borrow("other", tmp_path / "third" / "text_encoder")
+    borrowed.borrow("other", tmp_path / "third" / "text_encoder")
     with pytest.raises(ValueError, match="borrows the text encoder of other, but .* holds none"):
         load(tmp_path / "third" / "text_encoder")
-    borrow("nobody", tmp_path / "third" / "text_encoder")
+    borrowed.borrow("nobody", tmp_path / "third" / "text_encoder")
     with pytest.raises(ValueError, match="borrows the text encoder of nobody, but .*nobody.text_encoder holds none"):
         load(tmp_path / "third" / "text_encoder")
 

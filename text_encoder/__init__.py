@@ -15,16 +15,14 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from maskgil.borrowed import lender
 from maskgil.condition import Condition
 from text_encoder.bundled import BundledEncoder, EncoderConfig, train_vocabulary
 from text_encoder.huggingface import HuggingFaceEncoder
 
-__all__ = [
-    "BundledEncoder", "EncoderConfig", "HuggingFaceEncoder", "TextEncoder", "borrow", "lender", "load",
-    "train_vocabulary",
-]  # fmt: skip
+__all__ = ["BundledEncoder", "EncoderConfig", "HuggingFaceEncoder", "TextEncoder", "load", "train_vocabulary"]
 
-CONFIG, BORROWED = "config.json", "borrowed"
+CONFIG = "config.json"
 
 
 @runtime_checkable
@@ -51,36 +49,10 @@ class TextEncoder(Protocol):
         ...
 
 
-def borrow(model: str, folder: str | Path) -> None:
-    """Make `folder`, a part of a model folder such as text_encoder/, stand for the same part of `model`, a model folder
-    beside its own: two generators, one encoder."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / CONFIG).write_text(json.dumps({"kind": BORROWED, "model": model}, indent=2) + "\n")
-
-
-def lender(folder: str | Path) -> Path:
-    """Where a part of a model folder lies: there, or where it is borrowed from (`borrow`). ValueError for a lender that
-    is not there, or borrows too."""
-    folder = Path(folder)
-    if (model := _borrows(folder)) is None:
-        return folder
-    other = folder.resolve().parent.parent / Path(model).name / folder.name
-    if not (other / CONFIG).is_file() or _borrows(other) is not None:
-        raise ValueError(f"{folder} borrows the {folder.name.replace('_', ' ')} of {model}, but {other} holds none")
-    return other
-
-
-def _borrows(folder: Path) -> str | None:
-    """The model that a part is borrowed from."""
-    if not (folder / CONFIG).is_file() or (about := _about(folder)).get("kind") != BORROWED:
-        return None
-    return str(about.get("model"))
-
-
 def load(name: str | Path) -> TextEncoder:
     """An encoder by folder (as `save` wrote it, or of Hugging Face's layout) or by Hugging Face name.
 
-    A folder may hold nothing but the name of the model whose encoder it borrows (`borrow`).
+    A folder may hold nothing but the name of the model whose encoder it borrows (maskgil/borrowed.py).
 
     Raises ValueError for a folder without an encoder, for a lender that is not there, and for a name that is neither
     cached nor to be downloaded.

@@ -164,6 +164,8 @@ class SceneCache:
         tables: dict[tuple[int, int], list[dict]] = {}
         for folder in str(folders).split(","):
             paths = sorted(Path(folder).glob("*x*-*.safetensors"))
+            if paths and "latent" in note_of(folder):
+                raise ValueError(f"{folder} holds latents, which scenes-emigm learns from; codes are wanted here")
             if not paths:
                 raise ValueError(f"{folder} holds no cached scenes: run python -m train.cache scenes out={folder}")
             for path in paths:

@@ -219,8 +219,8 @@ def write_latents(
     Raises ValueError when the folder was made by another tokenizer, with other codes, of another corpus or kind, or its
     latents are not scaled to about 1.
     """
-    if isinstance(tokenizer, AbsorbedVQ):
-        codes = codes or tokenizer.vq
+    if own := isinstance(tokenizer, AbsorbedVQ) and codes is None:
+        codes = tokenizer.vq
     note, made_by = out / NOTE, checkpoint.fingerprint(tokenizer.identity())
     told = {"tokenizer": made_by, "corpus": corpus(), "total": total, "shard": shard, "sprites": sprites.identity()}
     told["latent"], told["first"] = tokenizer.config.to_dict(), first
@@ -252,7 +252,7 @@ def write_latents(
             with torch.autocast("cpu", torch.bfloat16):
                 mean, deviation = tokenizer.moments(pixels)
                 if codes is not None:
-                    indices.append(codes.tokens(pixels).short())
+                    indices.append((tokenizer.codes(mean) if own else codes.tokens(pixels)).short())
             means.append(mean)
             deviations.append(deviation)
         mean, deviation = torch.cat(means), torch.cat(deviations)
@@ -269,13 +269,14 @@ class LatentCache:
     std: Float[Tensor, "n N C"]
     numbers: Int[Tensor, " n"]
     tokenizer: str  # fingerprint
-    codes: Int[Tensor, "n N"] | None = None  # of a VQ tokenizer, where the cache has them
+    codes: Int[Tensor, "n N"] | None = None  # of a VQ tokenizer, where all folders have those of the same
+    codes_of: str | None = None  # its fingerprint
 
     @staticmethod
     def open(folders: str | Path) -> "LatentCache":
         """`folders`: one, or several with commas between. Raises ValueError for one without latents, for latents of the
         wrong scale, and as tokenizer_of."""
-        made_by, parts, codes = tokenizer_of(folders), [], True
+        made_by, parts, codes_of = tokenizer_of(folders), [], set()
         for folder in str(folders).split(","):
             own = [load_file(path) for path in sorted(Path(folder).glob(f"{SIDE}x{SIDE}-*.safetensors"))]
             if not own or "mean" not in own[0]:
@@ -285,9 +286,12 @@ class LatentCache:
                 check_scale(own[0]["mean"][:1024], note["latent"]["scale"], own[0]["std"][:1024])
             except ValueError as error:
                 raise ValueError(f"{folder}: {error}") from None
-            parts, codes = parts + own, codes and "codes" in note
+            parts += own
+            codes_of.add(note.get("codes"))
         mean, std, numbers = (torch.cat([part[name] for part in parts]) for name in ("mean", "std", "numbers"))
-        return LatentCache(mean, std, numbers, made_by, torch.cat([p["codes"] for p in parts]) if codes else None)
+        one = codes_of.pop() if len(codes_of) == 1 else None
+        codes = torch.cat([part["codes"] for part in parts]) if one else None
+        return LatentCache(mean, std, numbers, made_by, codes, one)
 
 
 @cache
@@ -372,11 +376,11 @@ def method_recipe(
     encoder = encoders.load(text_encoder)
     encoder.requires_grad_(False)
     text = (encoder.width, min(encoder.length, WORDS))
-    made_by, note = tokenizer_of(cache), note_of(cache.split(",")[0])
-    continuous = framework.conditional == "diffusion"
-    if continuous != ("latent" in note):
-        wants, has = ("latents", "codes") if continuous else ("codes", "latents")
-        raise ValueError(f"{cache} holds {has}; conditional={framework.conditional} learns from {wants}")
+    made_by, continuous = tokenizer_of(cache), framework.conditional == "diffusion"
+    for folder in cache.split(","):
+        if continuous != ("latent" in note_of(folder)):
+            wants, has = ("latents", "codes") if continuous else ("codes", "latents")
+            raise ValueError(f"{folder} holds {has}; conditional={framework.conditional} learns from {wants}")
     if continuous:
         side = int(_latents(cache).mean.shape[1] ** 0.5)
         generator = generator_for(
@@ -408,7 +412,7 @@ def method_recipe(
     teaches = None
     if teacher:
         teaches, codes_of = _of_codes("teacher", teacher, hashes["text_encoder_hash"])
-        if codes_of != note.get("codes"):
+        if not continuous or codes_of != _latents(cache).codes_of:
             raise ValueError(
                 f"teacher={teacher} reads codes of its tokenizer, which {cache} does not hold: make it with codes="
             )

@@ -403,8 +403,8 @@ def scenes_kl(
     frozen: bool = False, observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None,
     adversarial: float = 0.2, channels: int = 8, divergence: float = 5e-2, teacher: str = "weights/scenes/tokenizer",
 ) -> Recipe:  # fmt: skip
-    """The bundled continuous tokenizer: 16 px a token (train/continuous.py). `init`: one to go on from, whose channels
-    stay. `divergence`: weight of the posterior's, in nats a number (KLLoss says what it decides). `teacher`: a VQ
+    """A KL tokenizer of scenes, 16 px a token (train/continuous.py). `init`: one to go on from, whose channels stay.
+    `divergence`: weight of the posterior's, in nats a number (KLLoss says what it decides). `teacher`: a VQ
     tokenizer whose latents this one's are to resemble; empty: a head must name things from them instead.
 
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
@@ -434,9 +434,9 @@ def scenes_emigm(
     `init`: an export or a model folder whose generator goes on; `read`: the text encoder that it read, if that was
     another than `text_encoder`. The paper trains by exp from t_min 0.2 on, where 63% and more are hidden; that pays
     after hundreds of epochs (its table 9), and a short run must see fuller pictures too.
-    `begin`: the MaskGIL whose blocks it begins as (begun_as), all but one, for which 25 MB have no room; `teacher`: one
-    whose beliefs it learns (Method). Empty for none. The trunk is a single encoder: a masked autoencoder, whose hidden
-    cells enter halfway, forgot most of what those blocks knew.
+    `begin`: the MaskGIL whose blocks it begins as (begun_as); `teacher`: one whose beliefs it learns (Method), of codes
+    that the caches hold. Empty for none. The trunk is a single encoder: a masked autoencoder, whose hidden cells enter
+    halfway, forgot most of what those blocks knew. `cache`: a folder, or several with commas between.
     """
     from train.continuous import method_recipe
     from train.framework import method

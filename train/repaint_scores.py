@@ -13,11 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from maskgil import checkpoint
 from maskgil.decoding import Canvas, fill
 from maskgil.pipeline import Settings, TextToImage
 from maskgil.repaint import MARGIN, MASKS, plan, reconsider
+from maskgil.tokenizers.absorbed import AbsorbedVQ
 from train.evaluate import SIDE, scene_size
 from train.scenes.captions import PLACE_PHRASES, STYLE_AFTER, article
 from train.scenes.layout import PLACES, PLAIN, Scene, arrange, is_held_out
@@ -122,7 +125,10 @@ def _grown(
 ) -> Grown:
     seen = reader.read(in_scene_size(torch.cat([model.pixels(drawn.canvas) for drawn in now]), SIDE))
     right = [all(verdict(scene, found)[check] for check in checks) for scene, found in zip(scenes, seen, strict=True)]
-    same = [float((a.canvas.tokens == b.canvas.tokens).float().mean()) for a, b in zip(now, before, strict=False)]
+    same = [
+        float((_codes(model, a.canvas) == _codes(model, b.canvas)).float().mean())
+        for a, b in zip(now, before, strict=False)
+    ]
     return Grown(
         right=100 * float(np.mean(right)),
         same=100 * float(np.mean(same)) if same else 0.0,
@@ -130,6 +136,11 @@ def _grown(
         nfe=float(np.mean([drawn.nfe for drawn in now])),
         seconds=float(np.median([drawn.seconds for drawn in now])),
     )
+
+
+def _codes(model: TextToImage, canvas: Canvas) -> Int[Tensor, "B N"] | Float[Tensor, "B N C"]:
+    """What one sees of a canvas: vectors of a VQ are painted as the codes nearest to them."""
+    return model.tokenizer.codes(canvas.tokens) if isinstance(model.tokenizer, AbsorbedVQ) else canvas.tokens
 
 
 HEAD = "| growth | kept | as before, repainted | afresh | right, repainted | afresh | NFE, repainted | afresh "

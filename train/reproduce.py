@@ -236,6 +236,13 @@ FINDINGS: tuple[Finding, ...] = (
         (Claim("nfe", "late", "always"), Claim("distance", "late", "always", True),
          Claim("score", "late", "always", True), Claim("distance", "late", "early")),
     ),
+    Finding(
+        "revision-vectors", "not in the papers: vectors can be revised, too, by the bound that their head learned by",
+        (*(Arm(f"{n} steps", EMIGM, Draw(n)) for n in (8, 16)),
+         Arm("8 and a revision", EMIGM, Draw(8, revisions=1))),
+        (Claim("score", "8 and a revision", "8 steps"), Claim("score", "8 and a revision", "16 steps"),
+         Claim("nfe", "8 and a revision", "16 steps"), Claim("distance", "8 and a revision", "8 steps", True)),
+    ),
     *(
         Finding(
             f"curves-{steps}", f"eMIGM: exp before cosine before linear when sampling in {steps} steps",
@@ -568,6 +575,8 @@ class Bench:
             raise Missing(str(error)) from None
         if checkpoint.fingerprint(home.tokenizer.identity()) != made_by["tokenizer"]:
             raise Missing(f"{folder} is not of the tokenizer of {self.homes[small.latents]}: make it anew")
+        if ("latent" in made_by) != small.latents:
+            raise Missing(f"{folder} does not hold {'latents' if small.latents else 'codes'}")
         return home, folder, made_by["tokenizer"]
 
     @torch.no_grad()

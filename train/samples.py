@@ -23,6 +23,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from tqdm import tqdm
 
 from maskgil import checkpoint, selection
+from maskgil.borrowed import lender
 from maskgil.config import ModelConfig
 from maskgil.emigm import EMIGMConfig
 from maskgil.guidance import Guidance
@@ -304,7 +305,7 @@ def settings_from_names(named: dict[str, Any]) -> Settings:
 
 def _recipe(model: str, settings: Settings, size: Size | None) -> dict[str, Any]:
     folder = checkpoint.resolve(model)
-    files = {part: folder / part / checkpoint.WEIGHTS for part in ("generator", "tokenizer")}
+    files = {part: lender(folder / part) / checkpoint.WEIGHTS for part in ("generator", "tokenizer")}
     if settings.prefix is not None and (twin := beside(folder)):  # without one, drawing says what is missing
         files["twin"] = twin / checkpoint.WEIGHTS
     weights = {"text_encoder": checkpoint.describe(folder / "generator").get("text_encoder_hash")}
@@ -314,6 +315,8 @@ def _recipe(model: str, settings: Settings, size: Size | None) -> dict[str, Any]
         with path.open("rb") as file:
             weights[part] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     recipe = {"weights": weights, "settings": settings_to_names(settings), "size": size}
+    if settings.revisions and checkpoint.describe(folder / "generator")["kind"] == "emigm":
+        recipe["judge"] = "bound"  # vectors were not revised before there was one, whatever was asked for
     return json.loads(json.dumps(recipe))  # tuples become lists, as they will be read back
 
 

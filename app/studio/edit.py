@@ -94,11 +94,11 @@ def brush(model: Model, image: Image.Image) -> None:
         )  # fmt: skip
         paint = {"on_click": _begin, "args": (model, _brushed)}
         st.form_submit_button("Paint", type="primary", icon=":material/brush:", **paint)
-        reword = {"on_click": _begin, "args": (model, _reworded), "disabled": bool(_wordless(loaded))}
+        reword = {"on_click": _begin, "args": (model, _reworded), "disabled": bool(_wordless())}
         st.form_submit_button(
             "Change only what the words change",
             icon=":material/edit_note:",
-            help=_wordless(loaded) or f"Nothing needs to be brushed. It was drawn as “{wish.plain(_drawn_after())}”.",
+            help=_wordless() or f"Nothing needs to be brushed. It was drawn as “{wish.plain(_drawn_after())}”.",
             **reword,
         )
     extend(model, image)
@@ -219,7 +219,7 @@ def _shrink(image: Image.Image, size: tuple[int, int]) -> None:
     st.session_state[PICTURE] = picture.png(image.resize(size, Image.Resampling.LANCZOS))
 
 
-def _wordless(loaded: Loaded) -> str:
+def _wordless() -> str:
     """Why new words alone cannot change this picture; an empty text when they can."""
     return "" if _drawn_after() else "It is not known after which words the picture was drawn: brush over it instead."
 

@@ -1,5 +1,5 @@
 // The token player: every step of a drawing, and over it when and how surely each token was decided.
-// data: prompt, frames (PNG data URIs), steps (the number of each, from 1; some may be left out), rows, columns, revealed (step of each token, from 0; -1 for one that was given), confidence (its log-probability).
+// data: prompt, frames (PNG data URIs), steps (the number of each, from 1; some may be left out), rows, columns, revealed (step of each token, from 0; -1 for one that was given), confidence (its log-probability; null where that is not known, as of vectors).
 
 const STOPS = [[48, 18, 92], [125, 34, 122], [200, 69, 43], [242, 176, 74], [250, 240, 190]]; // dark to light
 
@@ -14,7 +14,7 @@ export default function ({ parentElement, data }) {
   const find = (name) => parentElement.querySelector(name);
   const [picture, canvas, step, count] = [find("img"), find("canvas"), find(".step"), find(".count")];
   const { frames, steps, rows, columns, revealed, confidence } = data;
-  const sure = confidence.map(Math.exp);
+  const sure = confidence?.map(Math.exp);
   let timer = null;
 
   const views = {
@@ -72,11 +72,12 @@ export default function ({ parentElement, data }) {
     const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
     const cell = row * columns + column;
     const inside = column >= 0 && column < columns && row >= 0 && row < rows;
-    const decided = () => `step ${revealed[cell] + 1}, ${Math.round(100 * sure[cell])}% sure`;
+    const decided = () => `step ${revealed[cell] + 1}${sure ? `, ${Math.round(100 * sure[cell])}% sure` : ""}`;
     find(".cell").textContent = !inside ? "" : revealed[cell] < 0 ? "given" : decided();
   };
   find(".stage").onpointerleave = () => { find(".cell").textContent = ""; };
   find(".play").onclick = play;
+  find("input[value=sure]").parentElement.hidden = !sure;
   picture.alt = data.prompt;
   step.max = frames.length;
   step.value = frames.length;

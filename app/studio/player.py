@@ -40,7 +40,8 @@ def show(job: Job) -> None:
         "rows": rows,
         "columns": columns,
         "revealed": last.revealed[row].tolist(),
-        "confidence": last.confidence[row].tolist(),
+        # how likely a vector was when it was drawn is not computed: it would take as long again as drawing it
+        "confidence": None if last.tokens.is_floating_point() else last.confidence[row].tolist(),
     }
     component("player")(key=f"player of {job.id} {row}", data=data)
 

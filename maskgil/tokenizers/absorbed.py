@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from maskgil import checkpoint
@@ -47,8 +47,8 @@ class AbsorbedVQ(nn.Module):
         self.config = AbsorbedConfig(channels, channels**0.5, vq.config.downsample, vq.config.upscale)
 
     def identity(self) -> dict[str, Tensor]:
-        """That of the VQ."""
-        return self.vq.identity()
+        """What decides which tokens a picture has: not that of the VQ, whose tokens are codes."""
+        return self.vq.identity() | {"scale": torch.tensor(round(1e6 * self.config.scale))}
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of tokens of a picture. ValueError unless both sides are multiples of `downsample`."""
@@ -72,8 +72,12 @@ class AbsorbedVQ(nn.Module):
             raise ValueError(f"tokens of {tokens.shape[2]} channels; this tokenizer has {self.config.channels}")
         if tokens.shape[1] != grid[0] * grid[1]:
             raise ValueError(f"{tokens.shape[1]} tokens do not fill a grid of {grid[0]} rows and {grid[1]} columns")
-        latents = nn.functional.normalize(tokens.float(), dim=-1).unflatten(1, grid)
-        return self.vq.decode(self.vq.quantize.nearest(latents).flatten(1), grid)
+        return self.vq.decode(self.codes(tokens), grid)
+
+    def codes(self, tokens: Float[Tensor, "B N C"]) -> Int[Tensor, "B N"]:
+        """The codes nearest to tokens."""
+        latents = nn.functional.normalize(tokens.float(), dim=-1)
+        return self.vq.quantize.nearest(latents[:, None]).flatten(1)
 
 
 def load(folder: str | Path) -> LatentModel | AbsorbedVQ:
