@@ -12,7 +12,7 @@ A cache is a folder with `cache.json` (what made it) and `128x128-<shard>.safete
 "std": (n, N, C) float16, scaled, "numbers": (n,) int64}, and with `codes` {"codes": (n, N) int16}, those of a VQ
 tokenizer that a teacher reads (train/framework.py): always where the latents are a VQ's own. `kind`: as in
 train/cache.py. Tokens are drawn from the posterior each time they are read.
-Only one size: eMIGM's positions are learned.
+Only one size, since an eMIGM draws one.
 
 Axes: B batch, n pictures, N tokens, C channels, h w cells.
 """

@@ -82,14 +82,14 @@ def emigm(tokenizer: str, generator: str, text_encoder: str, out: str, borrow: s
     model, encoder = absorbed.load(tokenizer), encoders.load(text_encoder)
     _belong("tokenizer", tokenizer, model, generator, notes)
     _belong("text encoder", text_encoder, encoder, generator, notes)
-    lent = {}  # part -> the lender's
+    lent = []  # parts that are the lender's
     if borrow:
         lender = Path(out).parent / borrow
         _belong("text encoder", str(lender / "text_encoder"), encoders.load(lender / "text_encoder"), generator, notes)
-        lent["text_encoder"] = borrow
+        lent.append("text_encoder")
         if isinstance(model, AbsorbedVQ):
             _belong("tokenizer", str(lender / "tokenizer"), absorbed.load(lender / "tokenizer"), generator, notes)
-            lent["tokenizer"] = borrow
+            lent.append("tokenizer")
     side, (rows, columns) = model.config.downsample, trunk.config.grid
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
     with _appearing(out) as target:
@@ -102,9 +102,9 @@ def emigm(tokenizer: str, generator: str, text_encoder: str, out: str, borrow: s
         words = vocabulary() | {"sizes": [[columns * side, rows * side]]}
         (target / "vocabulary.json").write_text(json.dumps(words, indent=1) + "\n")
         TextToImage.load(target)
-        for part, model_of in lent.items():
+        for part in lent:
             shutil.rmtree(target / part)
-            borrowed.borrow(model_of, target / part)
+            borrowed.borrow(borrow, target / part)
 
 
 def _save_vq(folder: Path, model: VQModel) -> None:

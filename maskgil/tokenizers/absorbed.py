@@ -22,13 +22,12 @@ from maskgil.tokenizers.vq import VQModel
 
 @dataclass(frozen=True)
 class AbsorbedConfig:
-    """What is asked of a continuous tokenizer's config: channels of a token, scale (tokens are latents times it),
-    pixels a token side, and how many times larger a picture is than what the encoder reads."""
+    """What is asked of a continuous tokenizer's config: channels of a token, scale (tokens are latents times it), and
+    pixels a token side."""
 
     channels: int
     scale: float
     downsample: int
-    upscale: int
 
     def to_dict(self) -> dict[str, Any]:
         return {"family": "vq", "channels": self.channels, "scale": self.scale}
@@ -44,7 +43,7 @@ class AbsorbedVQ(nn.Module):
             raise ValueError("only a VQ tokenizer with codes on the unit sphere has continuous tokens of a known scale")
         self.vq = vq
         channels = vq.config.codebook_dim
-        self.config = AbsorbedConfig(channels, channels**0.5, vq.config.downsample, vq.config.upscale)
+        self.config = AbsorbedConfig(channels, channels**0.5, vq.config.downsample)
 
     def identity(self) -> dict[str, Tensor]:
         """What decides which tokens a picture has: not that of the VQ, whose tokens are codes."""
