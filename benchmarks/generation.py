@@ -5,9 +5,10 @@
     python -m benchmarks.generation preset=t2i-xl [dtype=bf16] ...      # full size, random weights
 
 Stages: the recogniser (a spoken sentence for each picture, written down one after the other; espeak-ng says it, unless
-a recording is given; it stays in float32 on the CPU, as in the app), the text encoder, MaskGIL in `steps` steps, the
-autoregressive twin with its KV cache for the same picture (the shipped one, or a random one of the generator's size),
-and the tokenizer. Medians of `repeats` runs after a warm-up.
+a recording is given; it stays in float32 on the CPU, as in the app; recogniser= leaves it out), the text encoder,
+MaskGIL in `steps` steps, the autoregressive twin with its KV cache for the same picture (the shipped one, or a random
+one of the generator's size), and the tokenizer. On a GPU MaskGIL is timed twice: as CUDA graphs, which is how it draws
+there, and without. Medians of `repeats` runs after a warm-up.
 
 The floor of a stage is the longer of two times: its weights (and the twin's cache) read once for each call at the
 bandwidth, and its multiplications at the rate, that this machine reached in this very run, at the precision of the
@@ -39,6 +40,7 @@ from maskgil.config import PRESETS, ModelConfig
 from maskgil.decoding import fill, raster
 from maskgil.generator import MaskGIL
 from maskgil.hybrid import Prefix
+from maskgil.painters import TokenPainter
 from maskgil.pipeline import Settings, Size, TextToImage
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from speech import audio
@@ -150,10 +152,11 @@ def preset_model(name: str, size: Size, device: torch.device, dtype: torch.dtype
         texts = ", ".join(key for key, other in PRESETS.items() if other.text_dim == 2048)
         raise ValueError(f"no preset {name!r} reads flan-t5-xl's texts; there is {texts}")
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)  # built in its type: twice the memory otherwise
+    torch.set_default_dtype(dtype)  # built in its type, and where it is to be: twice the memory otherwise
     try:
-        tokenizer, encoder = VQModel(VQ_PRESETS["llamagen-vq16"]), RandomText(config.text_length)
-        return random_model(config, tokenizer, encoder, size, device, dtype)
+        with torch.device(device):
+            tokenizer, encoder = VQModel(VQ_PRESETS["llamagen-vq16"]), RandomText(config.text_length)
+            return random_model(config, tokenizer, encoder, size, device, dtype)
     finally:
         torch.set_default_dtype(before)
 
@@ -279,6 +282,19 @@ def cache_bytes(twin: Autoregressive, condition_length: int, tokens: int, rows: 
     return 2.0 * twin.config.layers * twin.config.dim * rows * read * twin.norm.weight.element_size()
 
 
+def writing_operations(twin: Autoregressive, condition_length: int, tokens: int, rows: int) -> float:
+    """Floating-point operations of the twin writing `tokens` tokens. Known without running it: the counter would take
+    far longer over its many small products than they do themselves."""
+    blocks, caption = (
+        sum(layer.weight.numel() for layer in part.modules() if isinstance(layer, nn.Linear))
+        for part in (twin.layers, twin.cls_embedding)
+    )
+    head = twin.config.codebook_size * twin.config.dim
+    seen = condition_length**2 + sum(condition_length + written for written in range(1, tokens))
+    products = blocks * (condition_length + tokens - 1) + caption * condition_length + head * tokens
+    return rows * (2.0 * products + 4.0 * twin.config.layers * twin.config.dim * seen)
+
+
 def stages(
     model: TextToImage, batch: int, steps: int, size: Size, twin_name: str,
     machines: Mapping[torch.dtype | None, Machine] = MappingProxyType({}),
@@ -296,16 +312,21 @@ def stages(
     plan = model.plan(blank, seeds, settings)
     one_by_one = raster(tokens, guidance=Prefix(tokens).guidance, seeds=seeds, device=model.device)
 
-    def maskgil() -> object:
+    def eager() -> object:
+        return list(fill(TokenPainter(model.generator, condition), blank, plan))[-1]
+
+    def graphs() -> object:
         return list(fill(model.painter(condition), blank, plan))[-1]
 
     def twin() -> object:
         return list(fill(RasterPainter(model.twin, condition), blank, one_by_one))[-1]
 
-    finished = maskgil()
+    finished, read = eager(), len(plan) * weight_bytes(model.generator)
+    replayed = [(f"MaskGIL, {len(plan)} steps, CUDA graphs", graphs, read, model.generator)]
     runs: list[tuple[str, Callable[[], object], float, object]] = [
         ("encode text", lambda: model.condition(prompts), weight_bytes(model.text_encoder), model.text_encoder),
-        (f"MaskGIL, {len(plan)} steps", maskgil, len(plan) * weight_bytes(model.generator), model.generator),
+        *(replayed if model.device.type == "cuda" else []),
+        (f"MaskGIL, {len(plan)} steps", eager, read, model.generator),
         (
             f"{twin_name} with KV cache, {tokens} tokens",
             twin,
@@ -319,8 +340,14 @@ def stages(
             model.tokenizer,
         ),
     ]
+
+    def operations(run: Callable[[], object]) -> float:
+        if run is twin:
+            return writing_operations(model.twin, condition.length, tokens, 2 * batch)
+        return operations_of(eager if run is graphs else run)  # the counter does not see into a graph
+
     return [
-        Stage(name, run, size_in_bytes, operations_of(run), machines.get(precision_of(part)))
+        Stage(name, run, size_in_bytes, operations(run), machines.get(precision_of(part)))
         for name, run, size_in_bytes, part in runs
     ]
 
@@ -345,7 +372,7 @@ def table(batch: int, found: Sequence[Timed], machine: Machine) -> str:
 
 @torch.no_grad()
 def report(
-    model: TextToImage, said: Heard, batches: Sequence[int], steps: int, repeats: int, size: Size, twin_name: str
+    model: TextToImage, said: Heard | None, batches: Sequence[int], steps: int, repeats: int, size: Size, twin_name: str
 ) -> None:
     """Print what was measured, as it comes."""
     device, dtype = model.device, model.generator.norm.weight.dtype
@@ -362,7 +389,7 @@ def report(
     if (device.type, dtype) != ("cpu", torch.float32):
         ears = measure_machine(cpu, torch.float32)
     for batch in batches:
-        found = [timed(said.stage(batch, ears), repeats, cpu)]
+        found = [timed(said.stage(batch, ears), repeats, cpu)] if said else []
         found += [timed(stage, repeats, device) for stage in stages(model, batch, steps, size, twin_name, machines)]
         print(table(batch, found, machine) + "\n", flush=True)
 
@@ -382,7 +409,7 @@ def main(arguments: list[str]) -> None:
     if kind not in DTYPES:
         raise ValueError(f"dtype is {kind!r}; choose one of {', '.join(DTYPES)}")
     size = tuple(int(side) for side in options["size"].lower().split("x")) if options["size"] else None
-    said = heard(options["recogniser"], options["wav"])
+    said = heard(options["recogniser"], options["wav"]) if options["recogniser"] else None
     if options["preset"]:
         size = size or (256, 256)
         model, twin_name = preset_model(options["preset"], size, device, DTYPES[kind]), "random twin"

@@ -120,7 +120,8 @@ def measure(name: str, batch: int, size: int, steps: int, rank: int, **options: 
     config, device = MODELS[name], torch.device("cuda" if torch.cuda.is_available() else "cpu")
     grid = (size // 16, size // 16)
     torch.manual_seed(0)
-    model = Driven(MaskGIL(config))
+    with device:  # random numbers for a billion weights take a CPU longer than all steps
+        model = Driven(MaskGIL(config))
     if rank:
         from train.lora import adapted
 

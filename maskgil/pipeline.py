@@ -22,6 +22,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -39,6 +40,7 @@ from maskgil.decoding import Canvas, Step, fill, parallel
 from maskgil.diffusion_head import DDPM, DPMSolver
 from maskgil.emigm import EMIGM
 from maskgil.emigm_painter import LatentPainter
+from maskgil.graphs import Graphs
 from maskgil.guidance import Guidance
 from maskgil.hybrid import Phase, Prefix, beside, beyond, check_twin, load_twin, prefix_plan
 from maskgil.likelihood import Model
@@ -353,7 +355,12 @@ class TextToImage:
     def painter(self, condition: Condition, negative: Condition | None = None) -> TokenPainter | LatentPainter:
         if self.continuous:
             return LatentPainter(self.generator, condition, self.head, negative)
-        return TokenPainter(self.generator, condition, negative)
+        return TokenPainter(self.graphs if self.device.type == "cuda" else self.generator, condition, negative)
+
+    @cached_property
+    def graphs(self) -> Graphs:
+        """The generator, for a GPU: its evaluations are replayed. Once drawn with, it must not be moved."""
+        return Graphs(self.generator)
 
     def phases(
         self,

@@ -18,7 +18,7 @@ from maskgil.config import ModelConfig
 
 def identity_rotation(length: int, head_dim: int, device: torch.device) -> Float[Tensor, "length R 2"]:
     """No rotation: tokens without a place in the picture."""
-    return torch.tensor([1.0, 0.0], device=device).expand(length, head_dim // 2, 2)
+    return torch.eye(2, device=device)[0].expand(length, head_dim // 2, 2)  # made there: a copy would stall a GPU
 
 
 def zero_rotation(length: int, head_dim: int, device: torch.device) -> Float[Tensor, "length R 2"]:

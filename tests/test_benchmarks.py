@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ from test_transcriber import tiny as tiny_whisper
 
 from benchmarks import engine, generation, live, screenshots
 from benchmarks.generation import Machine, Stage, Timed
-from maskgil.autoregressive import Autoregressive
+from maskgil.autoregressive import Autoregressive, RasterPainter
+from maskgil.condition import Condition
+from maskgil.decoding import Canvas, fill, raster
+from maskgil.hybrid import Prefix
 from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from speech.audio import RATE
@@ -240,3 +244,15 @@ def test_the_floor_is_measured_with_the_model_and_the_recogniser_that_the_server
 def test_screenshots_of_nonsense_are_one_line(arguments: list[str], complaint: str):
     with pytest.raises(ValueError, match=complaint):
         screenshots.main(arguments)
+
+
+@pytest.mark.parametrize("kind", [{"text_dim": 16, "text_length": 9}, {"classes": 7, "text_dim": None}])
+def test_operations_of_a_written_picture_are_those_that_a_counter_finds(kind):
+    twin = Autoregressive(replace(TINY, causal=True, **kind)).eval()
+    condition = Condition.classes(torch.tensor([1, 2, 3]))
+    if "classes" not in kind:
+        condition = Condition(torch.randn(3, 5, 16), torch.ones(3, 5, dtype=torch.bool))
+    plan = raster(16, guidance=Prefix(16).guidance, seeds=[1, 2, 3])
+    blank = Canvas.blank(3, (4, 4), TINY.codebook_size)
+    counted = generation.operations_of(lambda: list(fill(RasterPainter(twin, condition), blank, plan)))
+    assert generation.writing_operations(twin, condition.length, 16, 6) == counted

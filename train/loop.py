@@ -457,8 +457,8 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
             worker_init_fn=_quiet,
         )
     )
+    writer = None
     try:
-        writer = None
         if accelerator.is_main_process:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -517,6 +517,9 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
         if recipe.workers:
             loader._shutdown_workers()
         del loader
+        if writer:
+            with contextlib.suppress(OSError):  # a full disk has been said already, by whatever found it first
+                writer.close()
         signals.close()
     bar.close()
     if recipe.export and step >= recipe.steps:

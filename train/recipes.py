@@ -138,7 +138,7 @@ def scenes_decoder(
     tokenizer: str, cache: str = "cache/scenes", crowd: str = "cache/crowded", sprites: str | None = None,
     steps: int = 6000, batch: int = 16, lr: float = 1e-3, muon_lr: float = 0.02, fresh: bool = False,
     observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None, adversarial: float = 0.5,
-    muddle: float = 0.3, coarse: bool = False,
+    muddle: float = 0.3, coarse: bool = False, workers: int = 1,
 ) -> Recipe:  # fmt: skip
     """A better decoder for a tokenizer whose tokens stay; `fresh=yes` starts it anew in the preset's shape, otherwise
     it goes on, with the preset's refiner and upscaler if it had none. `coarse=yes` leaves these two as they are, and
@@ -193,6 +193,7 @@ def scenes_decoder(
         ),
         batch_at=data,
         ema=0.995,
+        workers=workers,
         save_every=250,
         sample_every=250,
         sample=sample,
@@ -263,14 +264,15 @@ def scenes_text(
 def scenes_generator(
     cache: str = "cache/scenes", tokenizer: str = "weights/scenes/tokenizer",
     text_encoder: str = "", steps: int = 6000, batch: int = 64, lr: float = 2e-3, muon_lr: float = 0.02,
-    init: str | None = None, frozen: bool = False, compile: bool = False,
+    init: str | None = None, frozen: bool = False, compile: bool = False, workers: int = 1,
 ) -> Recipe:  # fmt: skip
     """The bundled generator on cached tokens, with a text encoder that can read and goes on learning (scenes-text).
 
     `cache`: a folder, or several with commas between; scenes of all of them are mixed as they come.
     `init`: a model folder to go on from. `text_encoder`: the encoder to begin with, if not that of `init`; the
     generator is first fitted to it (fit_to_encoder). `frozen`: the encoder stays as it is, so that a twin can be
-    trained on it at the same time. `compile`: a fifth faster where there is a C++ compiler.
+    trained on it at the same time. `compile`: a fifth faster where there is a C++ compiler. `workers`: processes that
+    write captions; a GPU keeps several busy.
 
     What goes on from `init` meets other pictures, captions and masks than what `init` came from.
     """
@@ -310,11 +312,12 @@ def scenes_generator(
         name="scenes-generator",
         steps=steps,
         players=(Player(model, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),),
-        batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed),
+        batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed, alike=4 if workers == 1 else 1),
         made_of=made_of,
         seed=seed,
         compile=compile,
         ema=0.995,
+        workers=workers,
         save_every=200,
         export=export,
     )
@@ -323,12 +326,12 @@ def scenes_generator(
 def scenes_ar(
     text_encoder: str = "weights/scenes/text_encoder", cache: str = "cache/scenes",
     tokenizer: str = "weights/scenes/tokenizer", steps: int = 2400, batch: int = 64, lr: float = 2e-3,
-    muon_lr: float = 0.02, init: str = "", twin: str = "", compile: bool = False,
+    muon_lr: float = 0.02, init: str = "", twin: str = "", compile: bool = False, workers: int = 1,
 ) -> Recipe:  # fmt: skip
     """The bundled generator's autoregressive twin, on the same tokens; the generator's text encoder stays as it is.
 
     `init`: a model folder whose generator it begins as. The blocks are the same, and so is what they know of codes.
-    `twin`: the twin of `init`, to go on from in its place. `compile`: as for scenes-generator.
+    `twin`: the twin of `init`, to go on from in its place. `compile`, `workers`: as for scenes-generator.
     """
     if twin and not init:
         raise ValueError(f"twin={twin}: give its model folder, too (init=), whose text encoder it read")
@@ -356,11 +359,12 @@ def scenes_ar(
         name="scenes-ar",
         steps=steps,
         players=(Player(taught, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.5)),),
-        batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed),
+        batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed, alike=4 if workers == 1 else 1),
         made_of=made_of,
         seed=seed,
         compile=compile,
         ema=0.995,
+        workers=workers,
         save_every=200,
         export=export,
     )
