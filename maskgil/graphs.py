@@ -80,7 +80,11 @@ class Graphs:
                 self.met.add(key)
                 return run(*inputs)
             if key not in self.graphs:
-                self.graphs[key] = self.record(run, inputs)
+                try:
+                    self.graphs[key] = self.record(run, inputs)
+                except torch.OutOfMemoryError:  # drawing comes first: give back what graphs hold, and go without
+                    self.graphs.clear()
+                    self.graphs[key] = lambda given: run(*given)
                 if len(self.graphs) > KEPT:
                     self.graphs.popitem(last=False)
             self.graphs.move_to_end(key)

@@ -83,6 +83,16 @@ def test_only_the_shapes_that_came_last_are_kept(model):
     assert len(recorder.recorded) == KEPT + 3
 
 
+def test_without_room_for_a_recording_it_is_drawn_all_the_same(model):
+    def full(run, inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    graphs = Graphs(model, full)
+    for _ in range(3):
+        evaluation = asked(2, 3)
+        assert torch.allclose(graphs(*evaluation), model(*evaluation), atol=1e-5)
+
+
 def test_a_text_too_long_is_refused_as_by_the_model(model):
     with pytest.raises(ValueError, match="at most"):
         Graphs(model, Recorder())(*asked(1, TINY.text_length + 1))
