@@ -73,7 +73,7 @@ class _Drawing:
     looks, four where it is guided. Left out: the sampler's, 1 for ours, 0 for released."""
     candidates: int = Request.candidates
     """How many drawings of each picture are made, of which the one that the model finds likeliest is kept: 4 take four
-    times as long, and things as training showed them come out right more often."""
+    times as long, and come out right more often."""
     order: Annotated[str, arg(metavar="{" + ",".join(ORDERS) + "}")] = Request.order
     """Which parts of the picture are decided first."""
     negative: str = ""

@@ -321,34 +321,31 @@ def stages(
     def twin() -> object:
         return list(fill(RasterPainter(model.twin, condition), blank, one_by_one))[-1]
 
-    finished, read = eager(), len(plan) * weight_bytes(model.generator)
-    replayed = [(f"MaskGIL, {len(plan)} steps, CUDA graphs", graphs, read, model.generator)]
-    runs: list[tuple[str, Callable[[], object], float, object]] = [
-        ("encode text", lambda: model.condition(prompts), weight_bytes(model.text_encoder), model.text_encoder),
-        *(replayed if model.device.type == "cuda" else []),
-        (f"MaskGIL, {len(plan)} steps", eager, read, model.generator),
-        (
-            f"{twin_name} with KV cache, {tokens} tokens",
-            twin,
-            tokens * weight_bytes(model.twin) + cache_bytes(model.twin, condition.length, tokens, 2 * batch),
-            model.twin,
-        ),
-        (
-            "decode",
-            lambda: model.pixels(finished),
-            painting_bytes(model.tokenizer),
-            model.tokenizer,
-        ),
-    ]
+    def stage(name: str, run: Callable[[], object], read: float, operations: float, part: object) -> Stage:
+        return Stage(name, run, read, operations, machines.get(precision_of(part)))
 
-    def operations(run: Callable[[], object]) -> float:
-        if run is twin:
-            return writing_operations(model.twin, condition.length, tokens, 2 * batch)
-        return operations_of(eager if run is graphs else run)  # the counter does not see into a graph
+    finished, named = eager(), f"MaskGIL, {len(plan)} steps"
+    drawing = len(plan) * weight_bytes(model.generator), operations_of(eager), model.generator
+    written = tokens * weight_bytes(model.twin) + cache_bytes(model.twin, condition.length, tokens, 2 * batch)
+
+    def encode() -> object:
+        return model.condition(prompts)
+
+    def decode() -> object:
+        return model.pixels(finished)
 
     return [
-        Stage(name, run, size_in_bytes, operations(run), machines.get(precision_of(part)))
-        for name, run, size_in_bytes, part in runs
+        stage("encode text", encode, weight_bytes(model.text_encoder), operations_of(encode), model.text_encoder),
+        *([stage(f"{named}, CUDA graphs", graphs, *drawing)] if model.device.type == "cuda" else []),
+        stage(named, eager, *drawing),
+        stage(
+            f"{twin_name} with KV cache, {tokens} tokens",
+            twin,
+            written,
+            writing_operations(model.twin, condition.length, tokens, 2 * batch),
+            model.twin,
+        ),
+        stage("decode", decode, painting_bytes(model.tokenizer), operations_of(decode), model.tokenizer),
     ]
 
 

@@ -73,6 +73,11 @@ def _of_cache(tokenizer: str, cache: str) -> tuple[VQModel, str]:
     return model, own
 
 
+def _captioned(cache: str, encoder: BundledEncoder, batch: int, seed: int, workers: int) -> SceneTokens:
+    """Tokens and captions for a generator or its twin. Several workers serve a GPU: see SceneTokens for `alike`."""
+    return SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed, alike=4 if workers == 1 else 1)
+
+
 def _judge(adversarial_from: int | None) -> tuple[Player, ...]:
     """The PatchGAN as a second player, where there is a game."""
     if adversarial_from is None:
@@ -272,7 +277,7 @@ def scenes_generator(
     `init`: a model folder to go on from. `text_encoder`: the encoder to begin with, if not that of `init`; the
     generator is first fitted to it (fit_to_encoder). `frozen`: the encoder stays as it is, so that a twin can be
     trained on it at the same time. `compile`: a fifth faster where there is a C++ compiler. `workers`: processes that
-    write captions; a GPU keeps several busy.
+    write captions; a GPU keeps several busy. A run keeps to one or to several: the batches of the two are others.
 
     What goes on from `init` meets other pictures, captions and masks than what `init` came from.
     """
@@ -312,7 +317,7 @@ def scenes_generator(
         name="scenes-generator",
         steps=steps,
         players=(Player(model, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),),
-        batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed, alike=4 if workers == 1 else 1),
+        batch_at=_captioned(cache, encoder, batch, seed, workers),
         made_of=made_of,
         seed=seed,
         compile=compile,
@@ -359,7 +364,7 @@ def scenes_ar(
         name="scenes-ar",
         steps=steps,
         players=(Player(taught, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.5)),),
-        batch_at=SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed, alike=4 if workers == 1 else 1),
+        batch_at=_captioned(cache, encoder, batch, seed, workers),
         made_of=made_of,
         seed=seed,
         compile=compile,

@@ -41,7 +41,7 @@ HELP = {
     "guidance": "How closely to follow the words. 1 leaves the model free; more is stricter and less varied.",
     "revisions": "How often, after the steps, a quarter of the picture is decided anew: what fits the rest least.",
     "candidates": "How many drawings of each picture are made. The one that the model finds likeliest is shown: it "
-    "takes as many times as long, and is right more often where training showed such things.",
+    "takes as many times as long, and is right more often.",
     "seed": "The same seed and settings draw the same picture.",
     "negative": "What to steer away from.",
     "interval": "Guide only during this part of the drawing, which runs from 1 down to 0. The rest costs half.",
