@@ -1,10 +1,12 @@
-"""Where things lie on disk. Each place has a default beside the code and an environment variable that moves it."""
+"""Where things lie on disk. Each place has a default and an environment variable that moves it; ~ is expanded."""
 
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-WEIGHTS = "MASKGIL_WEIGHTS"
+from maskgil import model_folder
+from maskgil.model_folder import path_from_environment
+
+WEIGHTS = model_folder.WEIGHTS
 GALLERY = "MASKGIL_GALLERY"
 MODEL = "MASKGIL_MODEL"
 EAR = "MASKGIL_EAR"
@@ -12,19 +14,23 @@ EAR = "MASKGIL_EAR"
 
 def weights() -> Path:
     """The folder that holds one folder per bundled model."""
-    return Path(os.environ.get(WEIGHTS) or ROOT / "weights")
+    return model_folder.weights_folder()
 
 
 def gallery() -> Path:
-    """The folder that keeps people's pictures."""
-    return Path(os.environ.get(GALLERY) or ROOT / "gallery")
+    """The folder that keeps people's pictures: of a checkout its gallery/, of an installed package the user's data."""
+    if chosen := path_from_environment(GALLERY):
+        return chosen
+    if root := model_folder.checkout():
+        return root / "gallery"
+    return (path_from_environment("XDG_DATA_HOME") or Path("~/.local/share").expanduser()) / "maskgil" / "gallery"
 
 
 def model() -> str:
     """The model of whoever names none: a bundled name or a folder."""
-    return os.environ.get(MODEL) or "scenes"
+    return os.path.expanduser(os.environ.get(MODEL) or "scenes")
 
 
 def ear() -> str:
     """The recogniser that writes down speech: a bundled name, a file, or a released Whisper size."""
-    return os.environ.get(EAR) or "whisper-scenes"
+    return os.path.expanduser(os.environ.get(EAR) or "whisper-scenes")

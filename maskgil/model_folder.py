@@ -1,0 +1,30 @@
+"""Where the bundled models lie: one folder a model, in the same place for every program of the project.
+
+    weights_folder() / "scenes"
+
+In this order: the folder that the environment variable MASKGIL_WEIGHTS names; `weights/` of the checkout that the code
+runs in; `weights/` inside the installed package, where the wheel puts them.
+"""
+
+import os
+from pathlib import Path
+
+WEIGHTS = "MASKGIL_WEIGHTS"  # environment variable
+PACKAGE = Path(__file__).resolve().parent
+
+
+def checkout() -> Path | None:
+    """The root of the checkout that the code runs in, or None when the package is installed without one."""
+    root = PACKAGE.parent
+    return root if (root / "pyproject.toml").is_file() else None
+
+
+def path_from_environment(variable: str) -> Path | None:
+    """The path that an environment variable holds, with ~ expanded; None when it is unset or empty."""
+    value = os.environ.get(variable)
+    return Path(value).expanduser() if value else None
+
+
+def weights_folder() -> Path:
+    """The folder that holds one folder per bundled model. It need not exist."""
+    return path_from_environment(WEIGHTS) or (checkout() or PACKAGE) / "weights"
