@@ -34,14 +34,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskgil.autoregressive import Autoregressive, RasterPainter
 from maskgil.condition import Condition
-from maskgil.config import PRESETS, ModelConfig
-from maskgil.decoding import fill, raster
-from maskgil.generator import MaskGIL
-from maskgil.hybrid import Prefix
-from maskgil.painters import TokenPainter
-from maskgil.pipeline import Settings, Size, TextToImage
+from maskgil.models.ar import ARSampler, ARTransformer
+from maskgil.models.config import PRESETS, ModelConfig
+from maskgil.models.maskgil import MaskGIL
+from maskgil.pipeline import SamplingParams, Size, TextToImage
+from maskgil.sampling.ar_prefix import ARPrefix
+from maskgil.sampling.code_sampler import CodeSampler
+from maskgil.sampling.loop import raster_plan, sample
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from speech import audio
 from speech.transcriber import BUNDLED, Transcriber
@@ -85,7 +85,7 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Heard:
+class RecognizerBench:
     """A recogniser and what it hears: T samples at 16 kHz."""
 
     recogniser: Transcriber
@@ -104,12 +104,14 @@ class Heard:
         return Stage("listen", listen, batch * read, operations_of(listen), machine)
 
 
-def heard(recogniser: str, wav: str) -> Heard:
+def heard(recogniser: str, wav: str) -> RecognizerBench:
     """Raises ValueError for a recogniser or a recording that is not there, and without espeak-ng."""
-    from benchmarks.live import spoken  # which takes its clock from here
+    from benchmarks.speech_to_image_latency import spoken  # which takes its clock from here
 
     with tempfile.TemporaryDirectory() as folder:
-        return Heard(Transcriber.load(recogniser), audio.load(Path(wav) if wav else spoken(PROMPTS[0], Path(folder))))
+        return RecognizerBench(
+            Transcriber.load(recogniser), audio.load(Path(wav) if wav else spoken(PROMPTS[0], Path(folder)))
+        )
 
 
 class RandomText(nn.Module):
@@ -138,7 +140,7 @@ def random_model(
     config: ModelConfig, tokenizer: VQModel, encoder: nn.Module, size: Size, device: torch.device, dtype: torch.dtype
 ) -> TextToImage:
     """A whole pipeline with random weights; heads too, which start at zero, so that there is something to sample."""
-    generator, twin = MaskGIL(config), Autoregressive(replace(config, causal=True))
+    generator, twin = MaskGIL(config), ARTransformer(replace(config, causal=True))
     for model in (generator, twin):
         nn.init.normal_(model.output.weight, std=0.02)
     parts = [part.to(device, dtype).eval().requires_grad_(False) for part in (generator, encoder, tokenizer, twin)]
@@ -163,18 +165,16 @@ def preset_model(name: str, size: Size, device: torch.device, dtype: torch.dtype
 
 def with_twin(model: TextToImage) -> tuple[TextToImage, str]:
     """The model, given a random twin of the generator's size if it has none, and what to call the twin."""
-    if model.has_twin:
+    if model.has_ar_model:
         return model, "twin"
-    twin = Autoregressive(replace(model.generator.config, causal=True, rope="2d", null="caption"))
+    twin = ARTransformer(replace(model.generator.config, causal=True, rope="2d", null="caption"))
     nn.init.normal_(twin.output.weight, std=0.02)
     twin.to(model.device, model.generator.norm.weight.dtype).eval().requires_grad_(False)
     parts = (model.generator, model.text_encoder, model.tokenizer, model.sizes, model.vocabulary)
     return TextToImage(*parts, twin=twin), "random twin"
 
 
-def measure_machine(
-    device: torch.device, dtype: torch.dtype, side: int | None = None, megabytes: int = 256
-) -> Machine:
+def measure_machine(device: torch.device, dtype: torch.dtype, side: int | None = None, megabytes: int = 256) -> Machine:
     """Bandwidth by copying, rate by multiplying square matrices of `side`: the best of five. A GPU reaches its rate
     only in large ones."""
     side = side or (8192 if device.type == "cuda" else 2048)
@@ -276,13 +276,13 @@ def precision_of(module: object) -> torch.dtype | None:
     return next((p.dtype for p in module.parameters()), None) if isinstance(module, nn.Module) else None
 
 
-def cache_bytes(twin: Autoregressive, condition_length: int, tokens: int, rows: int) -> float:
+def cache_bytes(twin: ARTransformer, condition_length: int, tokens: int, rows: int) -> float:
     """Keys and values that the twin reads while it writes `tokens` tokens."""
     read = sum(condition_length + written for written in range(tokens))
     return 2.0 * twin.config.layers * twin.config.dim * rows * read * twin.norm.weight.element_size()
 
 
-def writing_operations(twin: Autoregressive, condition_length: int, tokens: int, rows: int) -> float:
+def writing_operations(twin: ARTransformer, condition_length: int, tokens: int, rows: int) -> float:
     """Floating-point operations of the twin writing `tokens` tokens. Known without running it: the counter would take
     far longer over its many small products than they do themselves."""
     blocks, caption = (
@@ -307,26 +307,26 @@ def stages(
     if isinstance(classes := model.generator.config.classes, int):
         prompts = [str(i % classes) for i in range(batch)]
     seeds, blank = list(range(batch)), model.blank(batch, size)
-    settings, tokens = Settings(steps=steps, revisions=0), blank.hole.shape[1]
+    settings, tokens = SamplingParams(steps=steps, refinement_passes=0), blank.mask.shape[1]
     condition = model.condition(prompts)
     plan = model.plan(blank, seeds, settings)
-    one_by_one = raster(tokens, guidance=Prefix(tokens).guidance, seeds=seeds, device=model.device)
+    one_by_one = raster_plan(tokens, guidance=ARPrefix(tokens).guidance, seeds=seeds, device=model.device)
 
     def eager() -> object:
-        return list(fill(TokenPainter(model.generator, condition), blank, plan))[-1]
+        return list(sample(CodeSampler(model.generator, condition), blank, plan))[-1]
 
     def graphs() -> object:
-        return list(fill(model.painter(condition), blank, plan))[-1]
+        return list(sample(model.sampler(condition), blank, plan))[-1]
 
     def twin() -> object:
-        return list(fill(RasterPainter(model.twin, condition), blank, one_by_one))[-1]
+        return list(sample(ARSampler(model.ar_model, condition), blank, one_by_one))[-1]
 
     def stage(name: str, run: Callable[[], object], read: float, operations: float, part: object) -> Stage:
         return Stage(name, run, read, operations, machines.get(precision_of(part)))
 
     finished, named = eager(), f"MaskGIL, {len(plan)} steps"
     drawing = len(plan) * weight_bytes(model.generator), operations_of(eager), model.generator
-    written = tokens * weight_bytes(model.twin) + cache_bytes(model.twin, condition.length, tokens, 2 * batch)
+    written = tokens * weight_bytes(model.ar_model) + cache_bytes(model.ar_model, condition.length, tokens, 2 * batch)
 
     def encode() -> object:
         return model.condition(prompts)
@@ -342,8 +342,8 @@ def stages(
             f"{twin_name} with KV cache, {tokens} tokens",
             twin,
             written,
-            writing_operations(model.twin, condition.length, tokens, 2 * batch),
-            model.twin,
+            writing_operations(model.ar_model, condition.length, tokens, 2 * batch),
+            model.ar_model,
         ),
         stage("decode", decode, painting_bytes(model.tokenizer), operations_of(decode), model.tokenizer),
     ]
@@ -369,7 +369,13 @@ def table(batch: int, found: Sequence[Timed], machine: Machine) -> str:
 
 @torch.no_grad()
 def report(
-    model: TextToImage, said: Heard | None, batches: Sequence[int], steps: int, repeats: int, size: Size, twin_name: str
+    model: TextToImage,
+    said: RecognizerBench | None,
+    batches: Sequence[int],
+    steps: int,
+    repeats: int,
+    size: Size,
+    twin_name: str,
 ) -> None:
     """Print what was measured, as it comes."""
     device, dtype = model.device, model.generator.norm.weight.dtype
@@ -377,7 +383,7 @@ def report(
     print(f"{machine.name}; torch {torch.__version__}, {str(dtype).removeprefix('torch.')}, {size[0]}x{size[1]}")
     print(f"measured here: {machine.bandwidth / 1e9:.1f} GB/s copied, {machine.rate / 1e12:.2f} TFLOP/s multiplied")
     count = sum(p.numel() for p in model.generator.parameters())
-    print(f"generator {count:,} parameters, twin {sum(p.numel() for p in model.twin.parameters()):,}\n")
+    print(f"generator {count:,} parameters, twin {sum(p.numel() for p in model.ar_model.parameters()):,}\n")
     others = {precision_of(part) for part in (model.text_encoder, model.tokenizer)} - {dtype, None}
     machines = {other: measure_machine(device, other) for other in others}
     for other, found in machines.items():
@@ -415,7 +421,7 @@ def main(arguments: list[str]) -> None:
         if model.continuous:
             raise ValueError(f"{options['model']} draws vectors: there is no twin of codes to measure it against")
         model, twin_name = with_twin(model)
-        size = model.checked_size(size)
+        size = model.validate_size(size)
     batches = [int(batch) for batch in options["batches"].split(",")]
     report(model, said, batches, int(options["steps"]), int(options["repeats"]), size, twin_name)
 

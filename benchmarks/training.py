@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
-from maskgil.config import PRESETS, ModelConfig
-from maskgil.generator import MaskGIL
-from train.loop import Player, Recipe, leave, train
-from train.masked import Driven, MaskedFeatures
+from maskgil.models.config import PRESETS, ModelConfig
+from maskgil.models.maskgil import MaskGIL
+from train.losses.masked import Conditioned, MaskedFeatureLoss
 from train.optim import OptimConfig
+from train.trainer import OptimizedModule, Recipe, shutdown_distributed, train
 
 TEXT = PRESETS["t2i-xl"]
 MODELS = {
@@ -100,7 +100,7 @@ def _wait(device: torch.device) -> None:
 class Stopwatch:
     """A loss that notes when each step begins."""
 
-    def __init__(self, loss: MaskedFeatures, device: torch.device):
+    def __init__(self, loss: MaskedFeatureLoss, device: torch.device):
         self.loss, self.device, self.starts = loss, device, {}
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple:
@@ -121,14 +121,14 @@ def measure(name: str, batch: int, size: int, steps: int, rank: int, **options: 
     grid = (size // 16, size // 16)
     torch.manual_seed(0)
     with device:  # random numbers for a billion weights take a CPU longer than all steps
-        model = Driven(MaskGIL(config))
+        model = Conditioned(MaskGIL(config))
     if rank:
         from train.lora import adapted
 
         adapted(model.to(torch.bfloat16).generator, rank)
-    watch = Stopwatch(MaskedFeatures(), device)
+    watch = Stopwatch(MaskedFeatureLoss(), device)
     recipe = Recipe(
-        name, steps, (Player(model, watch, OptimConfig(lr=1e-5)),), MadeUp(config, batch, grid), workers=0,
+        name, steps, (OptimizedModule(model, watch, OptimConfig(lr=1e-5)),), MadeUp(config, batch, grid), workers=0,
         precision="bf16", save_every=0, sample_every=0, **options,
     )  # fmt: skip
     if device.type == "cuda":
@@ -171,7 +171,7 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-        leave()
+        shutdown_distributed()
     except ValueError as error:
         print(f"benchmarks.training: {error}", file=sys.stderr)
         sys.exit(2)

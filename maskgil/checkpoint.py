@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maskgil.borrowed import lender
+from maskgil.shared_parts import resolve_part
 
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"  # what ships with the project
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -35,24 +35,24 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def _maskgil(config: dict[str, Any]) -> nn.Module:
-    from maskgil.config import ModelConfig
-    from maskgil.generator import MaskGIL
+    from maskgil.models.config import ModelConfig
+    from maskgil.models.maskgil import MaskGIL
 
     return MaskGIL(ModelConfig.from_dict(config))
 
 
 def _autoregressive(config: dict[str, Any]) -> nn.Module:
-    from maskgil.autoregressive import Autoregressive
-    from maskgil.config import ModelConfig
+    from maskgil.models.ar import ARTransformer
+    from maskgil.models.config import ModelConfig
 
-    return Autoregressive(ModelConfig.from_dict(config))
+    return ARTransformer(ModelConfig.from_dict(config))
 
 
 def _llamagen(config: dict[str, Any]) -> nn.Module:
-    from maskgil.autoregressive import Autoregressive
-    from maskgil.config import ModelConfig
+    from maskgil.models.ar import ARTransformer
+    from maskgil.models.config import ModelConfig
 
-    return Autoregressive(ModelConfig.from_dict(config), zero_prefix=True)
+    return ARTransformer(ModelConfig.from_dict(config), zero_prefix=True)
 
 
 def _vq(config: dict[str, Any]) -> nn.Module:
@@ -62,15 +62,15 @@ def _vq(config: dict[str, Any]) -> nn.Module:
 
 
 def _emigm(config: dict[str, Any]) -> nn.Module:
-    from maskgil.emigm import EMIGM, EMIGMConfig
+    from maskgil.models.emigm import EMIGM, EMIGMConfig
 
     return EMIGM(EMIGMConfig.from_dict(config))
 
 
 def _latent(config: dict[str, Any]) -> nn.Module:
-    from maskgil.tokenizers.latent import LatentConfig, LatentModel
+    from maskgil.tokenizers.autoencoder import AutoencoderConfig, AutoencoderTokenizer
 
-    return LatentModel(LatentConfig.from_dict(config))
+    return AutoencoderTokenizer(AutoencoderConfig.from_dict(config))
 
 
 # Imported when asked for: a program that only reads prompts need not load the tokenizer's code.
@@ -148,7 +148,7 @@ def load(folder: str | Path, kind: str | None = None, dtype: torch.dtype = torch
     Raises ValueError for a folder that is missing, incomplete, cut, foreign or of another kind than the one asked for;
     where tensors do not fit it names them with both shapes.
     """
-    folder = lender(folder)
+    folder = resolve_part(folder)
     entries = describe(folder)
     if kind is not None and entries["kind"] != kind:
         raise ValueError(f"{folder} holds a model of kind {entries['kind']!r}; {kind!r} is needed here")
@@ -181,7 +181,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
     when it is missing or not such a file."""
     if Path(folder).is_dir():
         _settle(Path(folder))
-    folder = lender(folder)
+    folder = resolve_part(folder)
     path = folder / CONFIG
     if not path.is_file():
         raise ValueError(f"{folder} is not a model folder: {CONFIG} is missing")

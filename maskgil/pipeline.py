@@ -5,11 +5,11 @@
     for progress in draws.draw(["a red apple"], seeds=[1], size=(320, 192)):
         show(draws.images_of(progress.canvas))     # every step, holes grey
 
-A class-driven model is drawn from in the same way, with class numbers or names as prompts (maskgil/classes.py):
+A class-driven model is drawn from in the same way, with class numbers or names as prompts (maskgil/class_labels.py):
 
     TextToImage.load("weights/imagenet-b").images(["207"], seeds=[0], settings=SAMPLERS["released"])
 
-So is eMIGM, whose tokens are vectors, with a continuous tokenizer in the VQ's place (maskgil/tokenizers/latent.py,
+So is eMIGM, whose tokens are vectors, with a continuous tokenizer in the VQ's place (maskgil/tokenizers/autoencoder.py,
 absorbed.py).
 
 Sizes are (width, height) in pixels, grids (rows, columns) in tokens. What a person may get wrong is refused here with a
@@ -31,25 +31,34 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
-from maskgil import checkpoint, selection
-from maskgil.autoregressive import Autoregressive, RasterPainter
-from maskgil.buckets import bucket_classes, nearest, rounded, sizes_of
-from maskgil.classes import ClassNames
+from maskgil import checkpoint
+from maskgil.aspect_buckets import bucket_classes, nearest_bucket, rounded, sizes_of
+from maskgil.class_labels import ClassLabels
 from maskgil.condition import Condition
-from maskgil.decoding import Canvas, Step, fill, parallel
-from maskgil.diffusion_head import DDPM, DPMSolver
-from maskgil.emigm import EMIGM
-from maskgil.emigm_painter import LatentPainter
-from maskgil.graphs import Graphs
-from maskgil.guidance import Guidance
-from maskgil.hybrid import Phase, Prefix, beside, beyond, check_twin, load_twin, prefix_plan
-from maskgil.likelihood import Model
-from maskgil.orders import Order
-from maskgil.painters import TokenPainter
-from maskgil.schedules import Curve, arccos, exp
-from maskgil.tokenizers import absorbed
-from maskgil.tokenizers.latent import check_given
-from maskgil.transformer import attend_with
+from maskgil.models.ar import ARSampler, ARTransformer
+from maskgil.models.diffusion_head import DDPM, DPMSolver
+from maskgil.models.emigm import EMIGM
+from maskgil.models.transformer import set_attention_backend
+from maskgil.sampling import best_of_n
+from maskgil.sampling.ar_prefix import (
+    ARPrefix,
+    SamplingStage,
+    beside,
+    load_ar_model,
+    prefix_plan,
+    unmask_prefix_only,
+    validate_ar_model,
+)
+from maskgil.sampling.code_sampler import CodeSampler
+from maskgil.sampling.cuda_graphs import CUDAGraphRunner
+from maskgil.sampling.guidance import Guidance
+from maskgil.sampling.latent_sampler import LatentSampler
+from maskgil.sampling.loop import StepParams, TokenGrid, masked_plan, sample
+from maskgil.sampling.orders import DecodingOrder
+from maskgil.sampling.schedules import MaskSchedule, arccos, exp
+from maskgil.sampling.scoring import MaskedTokenModel
+from maskgil.tokenizers import vq_latents
+from maskgil.tokenizers.autoencoder import validate_given_tokens
 
 MAX_PROMPT = 1000  # characters
 MAX_SEED = 2**63 - 1
@@ -71,7 +80,7 @@ class Encoder(Protocol):
 @runtime_checkable
 class Tokenizer(Protocol):
     """What is asked of a tokenizer: see maskgil/tokenizers/vq.py. `config` has downsample and codebook_size; that of a
-    continuous one, whose tokens are (B, N, C), has channels instead (maskgil/tokenizers/latent.py, absorbed.py)."""
+    continuous one, whose tokens are (B, N, C), has channels instead (maskgil/tokenizers/autoencoder.py, absorbed.py)."""
 
     config: Any
 
@@ -85,47 +94,49 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True)
-class Settings:
+class SamplingParams:
     """How to draw. `choice` is the Gumbel noise on confidences, `prefix` what the autoregressive twin decides first
-    (maskgil/hybrid.py); the rest is explained in maskgil/decoding.py.
+    (maskgil/sampling/ar_prefix.py); the rest is explained in maskgil/sampling/loop.py.
 
-    Of `candidates` (maskgil/selection.py) the best is shown.
+    Of `candidates` (maskgil/sampling/best_of_n.py) the best is shown.
 
     Continuous tokens are not decided by confidence: order confidence means random for them, and the curve arccos, which
     goes with confidence, means exp (2503.07197, section 3.3); any curve is then read as in that paper, as what remains
-    (maskgil/schedules.py). choice, top_k and top_p say nothing about them."""
+    (maskgil/sampling/schedules.py). choice, top_k and top_p say nothing about them."""
 
     steps: int = 8
     guidance: Guidance = Guidance(2.0, interval=(0.1, 1.0))
     temperature: float = 0.6
-    choice: float = 2.0
-    order: str = Order.CONFIDENCE
-    curve: Curve = arccos
+    choice_temperature: float = 2.0
+    order: str = DecodingOrder.CONFIDENCE
+    schedule: MaskSchedule = arccos
     top_k: int | None = None
     top_p: float | None = None
-    revisions: int = 1
-    doubt: float = 0.25
+    refinement_passes: int = 1
+    remask_fraction: float = 0.25
     candidates: int = 1
-    prefix: Prefix | None = None
+    ar_prefix: ARPrefix | None = None
 
 
 # The released code's defaults (its `main.py`): w = 3 on a ramp is a scale of 4, and every step is guided but the first.
 # Ours was chosen on scenes that no score is printed for, 14 of each kind, 8 steps: score 85 at temperature 0.6 and at
 # 0.7, 79 at 0.5, 74 at 0.4, 82 at 1 (the standard error is about 4; the model two thirds through its training: 86 at
 # 0.6, 81 at 0.8, 69 at 1); guidance 3 and choice 1 or 4 made no difference that could be told from chance.
-RELEASED = Settings(guidance=Guidance(4.0, shape="ramp"), temperature=1.0, choice=4.5, revisions=0)
-SAMPLERS = {"ours": Settings(), "released": RELEASED}
+RELEASED = SamplingParams(
+    guidance=Guidance(4.0, shape="ramp"), temperature=1.0, choice_temperature=4.5, refinement_passes=0
+)
+SAMPLERS = {"ours": SamplingParams(), "released": RELEASED}
 
 
 @dataclass(frozen=True)
-class Progress:
+class SamplingProgress:
     """One step done, `step` of `of`. nfe: evaluations that each picture has cost so far, the twin's and those of all
     its candidates included, of which the first is on the canvas until the best is known, at the end."""
 
     step: int
     of: int
     nfe: int
-    canvas: Canvas
+    canvas: TokenGrid
 
     @property
     def done(self) -> bool:
@@ -135,7 +146,7 @@ class Progress:
 class TextToImage:
     """Draws the given sizes only: those that the generator was trained for, the first as the default.
 
-    `bucket_classes`: the classes (maskgil/buckets.py) whose buckets the sizes are; none for a fixed list of sizes.
+    `bucket_classes`: the classes (maskgil/aspect_buckets.py) whose buckets the sizes are; none for a fixed list of sizes.
 
     `head`: how the diffusion head of a continuous model draws its tokens; what it may cost is set on the object.
 
@@ -146,19 +157,18 @@ class TextToImage:
 
     def __init__(
         self,
-        generator: Model | EMIGM,
+        generator: MaskedTokenModel | EMIGM,
         text_encoder: Encoder,
         tokenizer: Tokenizer,
         sizes: Sequence[Size],
         vocabulary: dict[str, Any] | None = None,
-        twin: Autoregressive | Path | None = None,
+        twin: ARTransformer | Path | None = None,
     ):
         """`twin`: the autoregressive twin, or the folder that it is loaded from when it is first needed."""
-        width = generator.config.text_dim or ClassNames.width
+        width = generator.config.text_dim or ClassLabels.width
         if width != text_encoder.width:
             raise ValueError(
-                f"the generator reads text states of width {width}, "
-                f"this text encoder gives {text_encoder.width}"
+                f"the generator reads text states of width {width}, this text encoder gives {text_encoder.width}"
             )
         self.continuous = isinstance(generator, EMIGM)
         kind, unit = ("channels", "channels of a latent") if self.continuous else ("codebook_size", "codes")
@@ -178,8 +188,8 @@ class TextToImage:
             raise ValueError(
                 f"sizes {_listed(self.sizes)}: the generator has learned {columns * side}x{rows * side} alone"
             )
-        if isinstance(twin, Autoregressive):
-            check_twin(twin, generator.config)
+        if isinstance(twin, ARTransformer):
+            validate_ar_model(twin, generator.config)
 
     @staticmethod
     def load(
@@ -205,9 +215,9 @@ class TextToImage:
         continuous = notes["kind"] == "emigm"
         generator = checkpoint.load(folder / "generator", "emigm" if continuous else "maskgil", dtype)
         place = folder / "tokenizer"
-        tokenizer = absorbed.load(place) if continuous else checkpoint.load(place, "vq")
+        tokenizer = vq_latents.load(place) if continuous else checkpoint.load(place, "vq")
         classes = generator.config.classes
-        encoder = ClassNames.open(folder, classes) if classes else text_encoder.load(folder / "text_encoder")
+        encoder = ClassLabels.open(folder, classes) if classes else text_encoder.load(folder / "text_encoder")
         for part, model in (("tokenizer", tokenizer), *([] if classes else [("text_encoder", encoder)])):
             found, wanted = checkpoint.fingerprint(model.identity()), notes.get(f"{part}_hash")
             if wanted != found:
@@ -216,7 +226,7 @@ class TextToImage:
                     f"the generator wants {wanted}; put the right one there"
                 )
         vocabulary = _vocabulary(folder / "vocabulary.json")
-        attend_with(generator, attention)
+        set_attention_backend(generator, attention)
         for module in (generator, tokenizer, encoder):
             if isinstance(module, nn.Module):
                 module.to(device).requires_grad_(False)
@@ -232,11 +242,11 @@ class TextToImage:
         return next(self.generator.parameters()).dtype
 
     @property
-    def has_twin(self) -> bool:
+    def has_ar_model(self) -> bool:
         return self._twin is not None
 
     @property
-    def twin(self) -> Autoregressive:
+    def ar_model(self) -> ARTransformer:
         """The autoregressive twin. ValueError when there is none, or it belongs to another tokenizer or encoder."""
         if self._twin is None:
             raise ValueError(
@@ -248,9 +258,9 @@ class TextToImage:
             if self.generator.config.classes is None:
                 parts["text_encoder"] = self.text_encoder
             fingerprints = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
-            twin = load_twin(self._twin, fingerprints, self.dtype)
-            check_twin(twin, self.generator.config)
-            attend_with(twin, self.generator.layers[0].attention.how)
+            twin = load_ar_model(self._twin, fingerprints, self.dtype)
+            validate_ar_model(twin, self.generator.config)
+            set_attention_backend(twin, self.generator.layers[0].attention.how)
             self._twin = twin.to(self.device).requires_grad_(False)
         return self._twin
 
@@ -259,10 +269,10 @@ class TextToImage:
         prompts: Sequence[str],
         seeds: Sequence[int],
         size: Size | None = None,
-        settings: Settings = Settings(),  # noqa: B008, a frozen value
+        settings: SamplingParams = SamplingParams(),  # noqa: B008, a frozen value
         negative: str = "",
-        canvas: Canvas | None = None,
-    ) -> Iterator[Progress]:
+        canvas: TokenGrid | None = None,
+    ) -> Iterator[SamplingProgress]:
         """The pictures of the prompts after each step. Stop asking and the drawing stops.
 
         seeds     one for each prompt: the same prompt, seed and settings draw the same picture
@@ -274,26 +284,28 @@ class TextToImage:
         prompts = _checked_prompts(prompts, "prompt")
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
-        each = self.checked_candidates(settings.candidates)
-        canvas = self._checked_canvas(canvas, self.checked_size(size), len(prompts)).repeat(each)
+        each = self.validate_candidates(settings.candidates)
+        canvas = self._checked_canvas(canvas, self.validate_size(size), len(prompts)).repeat(each)
         condition, instead = self.condition(prompts).repeat(each), self.negative(negative, len(canvas))
-        phases = self.phases(canvas, selection.seeds_of(_checked_seeds(seeds), each), settings, condition, instead)
-        return _progress(phases, canvas, each, self.painter(condition) if each > 1 else None)
+        phases = self.stages(
+            canvas, best_of_n.candidate_seeds(_checked_seeds(seeds), each), settings, condition, instead
+        )
+        return _progress(phases, canvas, each, self.sampler(condition) if each > 1 else None)
 
     def images(
         self,
         prompts: Sequence[str],
         seeds: Sequence[int],
         size: Size | None = None,
-        settings: Settings = Settings(),  # noqa: B008, a frozen value
+        settings: SamplingParams = SamplingParams(),  # noqa: B008, a frozen value
         negative: str = "",
-        canvas: Canvas | None = None,
+        canvas: TokenGrid | None = None,
     ) -> list[Image.Image]:
         """The finished pictures; arguments as for `draw`."""
         *_, last = self.draw(prompts, seeds, size, settings, negative, canvas)
         return self.images_of(last.canvas)
 
-    def checked_size(self, size: Size | None) -> Size:
+    def validate_size(self, size: Size | None) -> Size:
         """The size itself, or the default for None. Raises ValueError, naming the nearest, for one not in `sizes`."""
         if size is None:
             return self.sizes[0]
@@ -313,9 +325,9 @@ class TextToImage:
             f"this model cannot draw {width}x{height}: the nearest size is {nearest[0]}x{nearest[1]}; it draws {can}"
         )
 
-    def checked_candidates(self, candidates: int) -> int:
+    def validate_candidates(self, candidates: int) -> int:
         """The number itself. ValueError for an impossible one."""
-        selection.check(candidates)
+        best_of_n.validate_candidates(candidates)
         return candidates
 
     def rounded(self, size: Size) -> Size:
@@ -328,19 +340,19 @@ class TextToImage:
         if self.bucket_classes:
             return rounded((width, height), self.bucket_classes)
         alike = [own for own in self.sizes if own[0] * height == own[1] * width and min(width, height) > 0]
-        return nearest((width, height), alike) if alike else (width, height)
+        return nearest_bucket((width, height), alike) if alike else (width, height)
 
     def grid(self, size: Size) -> tuple[int, int]:
         """(rows, columns) of the tokens of a picture of (width, height)."""
         side = self.tokenizer.config.downsample
         return size[1] // side, size[0] // side
 
-    def blank(self, batch: int, size: Size | None = None) -> Canvas:
+    def blank(self, batch: int, size: Size | None = None) -> TokenGrid:
         """An empty canvas of a size that the model draws."""
-        grid = self.grid(self.checked_size(size))
+        grid = self.grid(self.validate_size(size))
         if self.continuous:
-            return Canvas.blank(batch, grid, device=self.device, channels=self.generator.config.channels)
-        return Canvas.blank(batch, grid, self.generator.config.mask_id, self.device)
+            return TokenGrid.blank(batch, grid, device=self.device, channels=self.generator.config.channels)
+        return TokenGrid.blank(batch, grid, self.generator.config.mask_id, self.device)
 
     def condition(self, prompts: Sequence[str]) -> Condition:
         """What the generator reads of the prompts."""
@@ -352,48 +364,48 @@ class TextToImage:
             return None
         return self.condition(_checked_prompts([text], "negative prompt")).repeat(batch)
 
-    def painter(self, condition: Condition, negative: Condition | None = None) -> TokenPainter | LatentPainter:
+    def sampler(self, condition: Condition, negative: Condition | None = None) -> CodeSampler | LatentSampler:
         if self.continuous:
-            return LatentPainter(self.generator, condition, self.head, negative)
-        return TokenPainter(self.graphs if self.device.type == "cuda" else self.generator, condition, negative)
+            return LatentSampler(self.generator, condition, self.head, negative)
+        return CodeSampler(self.cuda_graphs if self.device.type == "cuda" else self.generator, condition, negative)
 
     @cached_property
-    def graphs(self) -> Graphs:
+    def cuda_graphs(self) -> CUDAGraphRunner:
         """The generator, for a GPU: its evaluations are replayed. Once drawn with, it must not be moved."""
-        return Graphs(self.generator)
+        return CUDAGraphRunner(self.generator)
 
-    def phases(
+    def stages(
         self,
-        canvas: Canvas,
+        canvas: TokenGrid,
         seeds: Sequence[int],
-        settings: Settings,
+        settings: SamplingParams,
         condition: Condition,
         negative: Condition | None = None,
-    ) -> list[Phase]:
+    ) -> list[SamplingStage]:
         """Who draws what: the twin its prefix, if settings ask for one, then MaskGIL the holes that are left.
 
         Raises ValueError for an impossible seed or setting, and for a prefix without a twin.
         """
-        if settings.prefix is None or settings.prefix.tokens == 0:
-            return [Phase(self.painter(condition, negative), self.plan(canvas, seeds, settings))]
-        _check_holes(canvas.holes())
-        written = prefix_plan(canvas, _checked_seeds(seeds), settings.prefix)
-        phases = [Phase(RasterPainter(self.twin, condition, negative), written)]
-        left = Canvas(canvas.tokens, beyond(canvas.hole, len(written)), canvas.grid)
-        if any(left.holes()):
+        if settings.ar_prefix is None or settings.ar_prefix.tokens == 0:
+            return [SamplingStage(self.sampler(condition, negative), self.plan(canvas, seeds, settings))]
+        _check_holes(canvas.num_masked())
+        written = prefix_plan(canvas, _checked_seeds(seeds), settings.ar_prefix)
+        phases = [SamplingStage(ARSampler(self.ar_model, condition, negative), written)]
+        left = TokenGrid(canvas.tokens, unmask_prefix_only(canvas.mask, len(written)), canvas.grid)
+        if any(left.num_masked()):
             plan = self.plan(left, seeds, settings, first=len(written), since=0)  # the twin's tokens can be doubted
-            phases.append(Phase(self.painter(condition, negative), plan))
+            phases.append(SamplingStage(self.sampler(condition, negative), plan))
         return phases
 
     def plan(
         self,
-        canvas: Canvas,
+        canvas: TokenGrid,
         seeds: Sequence[int],
-        settings: Settings,
+        settings: SamplingParams,
         first: int = 0,
         since: int | None = None,
         end: bool = False,
-    ) -> list[Step]:
+    ) -> list[StepParams]:
         """Steps that fill the canvas's holes; a seed for each of its rows.
 
         A part of a picture with fewer holes than steps takes fewer steps, and all pictures of one plan as few. first
@@ -404,57 +416,57 @@ class TextToImage:
         seeds, settings = _checked_seeds(seeds), self.fitted(settings)
         if isinstance(settings.steps, bool) or not isinstance(settings.steps, int):
             raise ValueError(f"steps is {settings.steps!r}; give a whole number, 8 is usual")
-        settings.curve.counts(settings.steps, canvas.hole.shape[1])  # refuses more steps than a picture has tokens
-        holes = canvas.holes()
+        settings.schedule.counts(settings.steps, canvas.mask.shape[1])  # refuses more steps than a picture has tokens
+        holes = canvas.num_masked()
         if not end:
             _check_holes(holes)
-        return parallel(
+        return masked_plan(
             holes,
             steps=settings.steps if end else min(settings.steps, min(holes)),
-            of=canvas.hole.shape[1] if end else None,
-            curve=settings.curve,
+            total=canvas.mask.shape[1] if end else None,
+            curve=settings.schedule,
             order=settings.order,
             temperature=settings.temperature,
-            choice=settings.choice,
+            choice_temperature=settings.choice_temperature,
             guidance=settings.guidance,
             seeds=seeds,
             top_k=settings.top_k,
             top_p=settings.top_p,
-            revisions=settings.revisions,
-            doubt=settings.doubt,
-            since=since,
-            first=first,
-            device=canvas.hole.device,
+            refinement_passes=settings.refinement_passes,
+            remask_fraction=settings.remask_fraction,
+            remask_since=since,
+            first_step=first,
+            device=canvas.mask.device,
         )
 
-    def fitted(self, settings: Settings) -> Settings:
-        """Settings as this model understands them: see `Settings` for continuous tokens."""
+    def fitted(self, settings: SamplingParams) -> SamplingParams:
+        """Settings as this model understands them: see `SamplingParams` for continuous tokens."""
         if not self.continuous:
             return settings
-        order = Order.RANDOM if settings.order == Order.CONFIDENCE else settings.order
-        curve = exp if settings.curve is arccos else replace(settings.curve, reveal="remain")
-        return replace(settings, order=order, curve=curve)
+        order = DecodingOrder.RANDOM if settings.order == DecodingOrder.CONFIDENCE else settings.order
+        curve = exp if settings.schedule is arccos else replace(settings.schedule, num_unmasked="remain")
+        return replace(settings, order=order, schedule=curve)
 
     @torch.no_grad()
-    def pixels(self, canvas: Canvas) -> Float[Tensor, "B 3 H W"]:
+    def pixels(self, canvas: TokenGrid) -> Float[Tensor, "B 3 H W"]:
         """Pictures in [-1, 1]; cells that are not decided yet are flat grey.
 
         Under the grey each hole takes the nearest decided token, so that the tokenizer, which looks across cells, draws
         the edges of the decided ones as if the picture went on.
         """
-        hole = canvas.hole[..., None] if self.continuous else canvas.hole
-        tokens = _spread(canvas.tokens.masked_fill(hole, 0), canvas.hole, canvas.grid)
+        hole = canvas.mask[..., None] if self.continuous else canvas.mask
+        tokens = fill_nearest(canvas.tokens.masked_fill(hole, 0), canvas.mask, canvas.grid)
         pixels = self.tokenizer.decode(tokens, canvas.grid).float().clamp(-1, 1)
         side = self.tokenizer.config.downsample
-        grey = canvas.hole.unflatten(1, canvas.grid)[:, None]
+        grey = canvas.mask.unflatten(1, canvas.grid)[:, None]
         return pixels.masked_fill(grey.repeat_interleave(side, 2).repeat_interleave(side, 3), 0.0)
 
-    def images_of(self, canvas: Canvas) -> list[Image.Image]:
+    def images_of(self, canvas: TokenGrid) -> list[Image.Image]:
         """`pixels` as RGB images."""
         array = ((self.pixels(canvas) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return [Image.fromarray(picture, "RGB") for picture in array]
 
-    def _checked_canvas(self, canvas: Canvas | None, size: Size, batch: int) -> Canvas:
+    def _checked_canvas(self, canvas: TokenGrid | None, size: Size, batch: int) -> TokenGrid:
         if canvas is None:
             return self.blank(batch, size)
         if canvas.grid != self.grid(size):
@@ -467,9 +479,9 @@ class TextToImage:
         if (canvas.tokens.dim() == 3) != self.continuous:
             holds, draws = ("vectors", "codes") if canvas.tokens.dim() == 3 else ("codes", "vectors")
             raise ValueError(f"the canvas holds {holds}, this model draws {draws}: use its own tokenizer")
-        given = canvas.tokens[~canvas.hole]
+        given = canvas.tokens[~canvas.mask]
         if self.continuous:
-            check_given(given, self.tokenizer.config.scale)
+            validate_given_tokens(given, self.tokenizer.config.scale)
         elif given.numel() and not 0 <= int(given.min()) <= int(given.max()) < (
             codes := self.generator.config.codebook_size
         ):
@@ -477,26 +489,29 @@ class TextToImage:
                 f"the canvas holds tokens {int(given.min())}..{int(given.max())}; codes are 0..{codes - 1}"
             )
         if len(canvas) < batch:
-            canvas = canvas.rows(torch.zeros(batch, dtype=torch.long, device=canvas.hole.device))
-        return Canvas(canvas.tokens.to(self.device), canvas.hole.to(self.device), canvas.grid)
+            canvas = canvas.rows(torch.zeros(batch, dtype=torch.long, device=canvas.mask.device))
+        return TokenGrid(canvas.tokens.to(self.device), canvas.mask.to(self.device), canvas.grid)
 
 
 def _progress(
-    phases: Sequence[Phase], canvas: Canvas, candidates: int = 1, critic: TokenPainter | LatentPainter | None = None
-) -> Iterator[Progress]:
+    phases: Sequence[SamplingStage],
+    canvas: TokenGrid,
+    candidates: int = 1,
+    critic: CodeSampler | LatentSampler | None = None,
+) -> Iterator[SamplingProgress]:
     done, nfe, of = 0, 0, sum(len(phase.plan) for phase in phases)
     for phase in phases:
-        filled = fill(phase.paint, canvas, phase.plan)
+        filled = sample(phase.predict, canvas, phase.plan)
         for step, canvas in zip(phase.plan, filled, strict=True):
-            done, nfe = done + 1, nfe + step.each
+            done, nfe = done + 1, nfe + step.nfe_per_row
             if done < of or candidates == 1:
-                yield Progress(done, of, nfe * candidates, selection.shown(canvas, candidates))
+                yield SamplingProgress(done, of, nfe * candidates, best_of_n.first_candidates(canvas, candidates))
             else:
-                chosen = canvas.rows(selection.best(critic, canvas, candidates))
-                yield Progress(done, of, selection.looks(nfe, candidates), chosen)
+                chosen = canvas.rows(best_of_n.best_candidates(critic, canvas, candidates))
+                yield SamplingProgress(done, of, best_of_n.candidates_nfe(nfe, candidates), chosen)
 
 
-def _spread(
+def fill_nearest(
     tokens: Int[Tensor, "B N"] | Float[Tensor, "B N C"], hole: Bool[Tensor, "B N"], grid: tuple[int, int]
 ) -> Int[Tensor, "B N"] | Float[Tensor, "B N C"]:
     """Every hole takes the decided token nearest to it; where nothing is decided, tokens stay."""

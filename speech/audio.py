@@ -48,7 +48,7 @@ def load(
     return np.clip(mono, -1.0, 1.0).astype(np.float32)  # resampling rings slightly over full scale
 
 
-def loudest(audio: Float[np.ndarray, " T"]) -> float:
+def loudest_dbfs(audio: Float[np.ndarray, " T"]) -> float:
     """Level of the loudest 32 ms in dB of full scale; digital silence is -200."""
     frames = np.pad(audio, (0, -len(audio) % 512)).reshape(-1, 512)
     power = float(np.square(frames).mean(axis=1).max(initial=0.0))

@@ -19,10 +19,10 @@ import whisper
 from jaxtyping import Float
 from whisper.model import Whisper
 
-from speech.activity import CHUNK, Activity, spans
-from speech.audio import LONGEST, QUIET, RATE, loudest
-from speech.encoder import PAIR, encode, log_mel, longest
-from speech.vocabulary import END, NO_SPEECH, START, Vocabulary
+from speech.audio import LONGEST, QUIET, RATE, loudest_dbfs
+from speech.mel import PAIR, encode, log_mel, longest
+from speech.tokenizer import END, NO_SPEECH, START, ASRTokenizer
+from speech.vad import CHUNK, VoiceActivityDetector, speech_spans
 
 BUNDLED = "whisper-scenes"
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -39,7 +39,7 @@ class Transcript:
 
 
 @dataclass(frozen=True)
-class Draft:
+class RawTranscript:
     """One piece written down: `no_speech` is the model's probability that there was nothing to write."""
 
     text: str
@@ -47,18 +47,18 @@ class Draft:
 
 
 @runtime_checkable
-class Scribe(Protocol):
+class ASRBackend(Protocol):
     """A model that writes down at most `reach` samples at a time."""
 
     reach: int
 
-    def write(self, audio: Float[np.ndarray, " T"]) -> Draft: ...
+    def transcribe(self, audio: Float[np.ndarray, " T"]) -> RawTranscript: ...
 
 
-class OwnScribe:
+class SmallWhisperBackend:
     """A Whisper with our vocabulary, decoded greedily over the sound's own length."""
 
-    def __init__(self, model: Whisper, vocabulary: Vocabulary) -> None:
+    def __init__(self, model: Whisper, vocabulary: ASRTokenizer) -> None:
         if model.dims.n_vocab != len(vocabulary):
             raise ValueError(
                 f"the model writes {model.dims.n_vocab} tokens, the vocabulary has {len(vocabulary)}: "
@@ -70,7 +70,7 @@ class OwnScribe:
         self._one_at_a_time = threading.Lock()  # the key-value cache hangs on the model's own modules
 
     @torch.inference_mode()
-    def write(self, audio: Float[np.ndarray, " T"]) -> Draft:
+    def write(self, audio: Float[np.ndarray, " T"]) -> RawTranscript:
         model = self.model
         samples = torch.from_numpy(audio[: self.reach]).to(model.device)
         with self._one_at_a_time:
@@ -90,10 +90,10 @@ class OwnScribe:
             finally:
                 for hook in hooks:
                     hook.remove()
-        return Draft(self.vocabulary.decode(ids), no_speech)
+        return RawTranscript(self.vocabulary.decode(ids), no_speech)
 
 
-class ReleasedScribe:
+class OpenAIWhisperBackend:
     """One of OpenAI's checkpoints, decoded by whisper itself, which walks through long sound in windows."""
 
     reach = 1 << 62
@@ -102,7 +102,7 @@ class ReleasedScribe:
         self.model = model.eval()
         self._one_at_a_time = threading.Lock()
 
-    def write(self, audio: Float[np.ndarray, " T"]) -> Draft:
+    def write(self, audio: Float[np.ndarray, " T"]) -> RawTranscript:
         with self._one_at_a_time:
             result = self.model.transcribe(
                 audio, fp16=self.model.device.type == "cuda", condition_on_previous_text=False, verbose=None
@@ -110,13 +110,13 @@ class ReleasedScribe:
         # whisper has dropped what it thinks silent. What is left was heard, even where <|nospeech|> was likely: it goes
         # by how sure the words are, too.
         text = result["text"].strip()
-        return Draft(text, 0.0 if text else 1.0)
+        return RawTranscript(text, 0.0 if text else 1.0)
 
 
 class Transcriber:
     """A scribe behind the gates. `limit` is the longest recording in seconds that it should be given."""
 
-    def __init__(self, scribe: Scribe, name: str = BUNDLED, limit: float = LONGEST) -> None:
+    def __init__(self, scribe: ASRBackend, name: str = BUNDLED, limit: float = LONGEST) -> None:
         self.scribe, self.name, self.limit = scribe, name, limit
 
     @classmethod
@@ -130,16 +130,16 @@ class Transcriber:
         path = path / "model.pt" if path.is_dir() else path
         tokens = path.with_name("tokens.json")
         if name in whisper.available_models():
-            return cls(ReleasedScribe(_released(name, device)), name, limit=120.0)
+            return cls(OpenAIWhisperBackend(_released(name, device)), name, limit=120.0)
         if not path.is_file():
             sizes = ", ".join(whisper.available_models())
             raise ValueError(f"no recogniser '{name}': take {BUNDLED}, a folder, a .pt file, or one of {sizes}")
         model = _checkpoint(path, device)
         if tokens.is_file():
-            return cls(OwnScribe(model, Vocabulary.load(tokens)), path.parent.name)
+            return cls(SmallWhisperBackend(model, ASRTokenizer.load(tokens)), path.parent.name)
         if model.dims.n_vocab < 50_000:
             raise ValueError(f"{path} writes {model.dims.n_vocab} tokens of its own but no tokens.json is beside it")
-        return cls(ReleasedScribe(model), path.stem, limit=120.0)
+        return cls(OpenAIWhisperBackend(model), path.stem, limit=120.0)
 
     def transcribe(self, audio: Float[np.ndarray, " T"], spoken: bool = False) -> Transcript:
         """16 kHz samples (audio.load) -> what was said. `spoken`: a listener has already found the speech.
@@ -148,21 +148,23 @@ class Transcriber:
         """
         if len(audio) > self.limit * RATE:
             raise ValueError(f"{len(audio) / RATE:.0f} s of audio, {self.name} takes {self.limit:.0f} s: cut it first")
-        if (level := loudest(audio)) < QUIET:
+        if (level := loudest_dbfs(audio)) < QUIET:
             return _nothing(f"only silence was recorded ({level:.0f} dB, speech is over {QUIET:.0f}): is the mic on?")
         unsure = not spoken or len(audio) > self.scribe.reach  # too long for the model: cut where nobody speaks
-        chances = Activity().probabilities(audio) if unsure else np.zeros(0, np.float32)
-        found = [(0, len(audio))] if spoken else spans(chances)
+        chances = VoiceActivityDetector().probabilities(audio) if unsure else np.zeros(0, np.float32)
+        found = [(0, len(audio))] if spoken else speech_spans(chances)
         if not found:
             return _nothing("nobody speaks in this recording, there is only noise: speak closer to the microphone")
-        drafts = [self.scribe.write(audio[start:stop]) for start, stop in pieces(found, chances, self.scribe.reach)]
+        drafts = [
+            self.scribe.transcribe(audio[start:stop]) for start, stop in split_long(found, chances, self.scribe.reach)
+        ]
         text = " ".join(draft.text for draft in drafts if draft.text and draft.no_speech < 0.5)
         if not text:
             return _nothing("there was a sound but no words in it that could be made out: say it again")
         return Transcript(text, tuple(text.split()), no_speech=False, reason="")
 
 
-def pieces(found: list[tuple[int, int]], chances: Float[np.ndarray, " N"], reach: int) -> list[tuple[int, int]]:
+def split_long(found: list[tuple[int, int]], chances: Float[np.ndarray, " N"], reach: int) -> list[tuple[int, int]]:
     """Spans of speech joined while they fit into `reach` samples together; a longer one is cut where it is least sure
     of being speech, in the second half of what fits."""
     joined: list[tuple[int, int]] = []

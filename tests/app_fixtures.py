@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from maskgil import checkpoint
-from maskgil.autoregressive import Autoregressive
-from maskgil.config import ModelConfig
-from maskgil.emigm import EMIGM, EMIGMConfig
-from maskgil.generator import MaskGIL
-from maskgil.tokenizers.latent import LatentConfig, LatentModel
+from maskgil.models.ar import ARTransformer
+from maskgil.models.config import ModelConfig
+from maskgil.models.emigm import EMIGM, EMIGMConfig
+from maskgil.models.maskgil import MaskGIL
+from maskgil.tokenizers.autoencoder import AutoencoderConfig, AutoencoderTokenizer
 from maskgil.tokenizers.vq import VQConfig, VQModel
-from text_encoder.bundled import BundledEncoder, train_vocabulary
+from text_encoder.small_t5 import SmallT5Encoder, train_vocabulary
 
 CODES = 64
 WORDS = "a an the one two three red blue cat cats dog dogs apple on at beach grass night big small".split()
@@ -37,7 +37,7 @@ def tiny_model(folder: Path) -> Path:
         torch.manual_seed(0)
         sentences = [" ".join(WORDS[i:] + WORDS[:i]) for i in range(len(WORDS))]
         train_vocabulary(sentences, folder / "text_encoder", size=80)
-        encoder = BundledEncoder.fresh(
+        encoder = SmallT5Encoder.fresh(
             folder / "text_encoder", d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, length=24
         ).eval()
         tokenizer = VQModel(VQConfig(codebook_size=CODES, channels=(32,), res_blocks=1, z_channels=32, patch=8)).eval()
@@ -63,7 +63,7 @@ def tiny_twin(folder: Path) -> Path:
     config = replace(ModelConfig.from_dict(notes["config"]), causal=True)
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        twin = Autoregressive(config).eval()
+        twin = ARTransformer(config).eval()
         for parameter in twin.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     hashes = {name: value for name, value in notes.items() if name.endswith("_hash")}
@@ -95,10 +95,12 @@ def tiny_latents(folder: Path) -> Path:
         torch.manual_seed(3)
         sentences = [" ".join(WORDS[i:] + WORDS[:i]) for i in range(len(WORDS))]
         train_vocabulary(sentences, folder / "text_encoder", size=80)
-        encoder = BundledEncoder.fresh(
+        encoder = SmallT5Encoder.fresh(
             folder / "text_encoder", d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, length=24
         ).eval()
-        tokenizer = LatentModel(LatentConfig(channels=4, widths=(8, 8, 8, 8, 8), layers=1, groups=4, scale=0.25)).eval()
+        tokenizer = AutoencoderTokenizer(
+            AutoencoderConfig(channels=4, widths=(8, 8, 8, 8, 8), layers=1, groups=4, scale=0.25)
+        ).eval()
         config = EMIGMConfig(
             width=16, heads=2, depth=1, head_depth=1, head_width=16, channels=4, grid=(4, 4), buffer=24,
             classes=None, text_dim=16, dropout=0.0,
@@ -115,7 +117,7 @@ def tiny_latents(folder: Path) -> Path:
     return folder
 
 
-def scene_words(folder: Path) -> BundledEncoder:
+def scene_words(folder: Path) -> SmallT5Encoder:
     """Writes and returns an untrained text encoder as wide as the tiny models' that knows the words of scenes."""
     words = Path(__file__).resolve().parent.parent / "weights" / "scenes" / "text_encoder" / "spiece.model"
     shutil.rmtree(folder, ignore_errors=True)
@@ -123,6 +125,6 @@ def scene_words(folder: Path) -> BundledEncoder:
     shutil.copy(words, folder)
     with torch.random.fork_rng():
         torch.manual_seed(4)
-        encoder = BundledEncoder.fresh(folder, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, length=48)
+        encoder = SmallT5Encoder.fresh(folder, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, length=48)
     encoder.eval().save(folder)
     return encoder

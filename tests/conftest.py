@@ -12,8 +12,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from maskgil.condition import Condition  # noqa: E402
-from maskgil.config import ModelConfig  # noqa: E402
-from maskgil.generator import MaskGIL  # noqa: E402
+from maskgil.models.config import ModelConfig  # noqa: E402
+from maskgil.models.maskgil import MaskGIL  # noqa: E402
 
 torch.set_num_threads(1)
 

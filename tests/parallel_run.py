@@ -15,11 +15,11 @@ import torch
 if __name__ == "__main__":  # run by torchrun, not by pytest
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from maskgil.config import ModelConfig
-from maskgil.generator import MaskGIL
-from train.loop import Player, Recipe, leave, train
-from train.masked import Driven, MaskedFeatures
+from maskgil.models.config import ModelConfig
+from maskgil.models.maskgil import MaskGIL
+from train.losses.masked import Conditioned, MaskedFeatureLoss
 from train.optim import OptimConfig
+from train.trainer import OptimizedModule, Recipe, shutdown_distributed, train
 
 CONFIG = ModelConfig(
     codebook_size=16, dim=16, layers=2, heads=2, ffn=32, text_dim=4, text_length=6, qk_norm="rms", dropout=0.0
@@ -43,10 +43,10 @@ class Rows:
 
 def recipe(rows: int = 2, batches: int = 4, **options) -> Recipe:
     torch.manual_seed(0)
-    model = Driven(MaskGIL(CONFIG))
+    model = Conditioned(MaskGIL(CONFIG))
     torch.nn.init.normal_(model.generator.output.weight, std=0.3)
     rates = OptimConfig(lr=3e-3, warmup=1, decay=0, clip=0, weight_decay=0.1)
-    player = Player(model, MaskedFeatures(smoothing=0.1), rates)
+    player = OptimizedModule(model, MaskedFeatureLoss(smoothing=0.1), rates)
     defaults = {"precision": "no", "workers": 0, "save_every": 1, "ema": 0.9}
     return Recipe("tiny", 4, (player,), Rows(rows), batches=batches, **(defaults | options))
 
@@ -58,7 +58,7 @@ def kill() -> None:
 def main(folder: str, how: str, die: bool) -> None:
     made = recipe(shard=how == "shard")
     rank = int(os.environ["RANK"])
-    player = made.players[0]
+    player = made.modules[0]
 
     def dying(modules, batch, generator, step):
         if die and how == "whole" and rank == 1 and step == 1:
@@ -68,13 +68,13 @@ def main(folder: str, how: str, die: bool) -> None:
     if die and how == "shard" and rank == 0:
         put = os.replace
         os.replace = lambda a, b: kill() if str(b).endswith("0000002") else put(a, b)
-    made = replace(made, players=(replace(player, loss=dying),))
+    made = replace(made, modules=(replace(player, loss=dying),))
     average = train(made, Path(folder), stop_at=3)
     for name, model in (("model", player.module), ("average", average)):
         weight = model.generator.layers[0].attention.wqkv.weight
         piece = tuple(weight.to_local().shape) if how == "shard" else tuple(weight.shape)
         print(f"process {rank} of {torch.distributed.get_world_size()}: {name} holds {piece} of {tuple(weight.shape)}")
-    leave()
+    shutdown_distributed()
 
 
 if __name__ == "__main__":

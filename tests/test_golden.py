@@ -23,15 +23,15 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from app import edit
-from app.engine import Engine, Job, Status
-from app.request import Request
-from maskgil import schedules
-from maskgil.decoding import Canvas
-from maskgil.diffusion_head import DDPM, DPMSolver
-from maskgil.guidance import Guidance
-from maskgil.hybrid import Prefix
-from maskgil.pipeline import Settings, TextToImage
+from app.core.request import GenerationRequest
+from app.serving.engine import Engine, Job, Status
+from maskgil import inpainting
+from maskgil.models.diffusion_head import DDPM, DPMSolver
+from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.sampling import schedules
+from maskgil.sampling.ar_prefix import ARPrefix
+from maskgil.sampling.guidance import Guidance
+from maskgil.sampling.loop import TokenGrid
 
 FOLDER = Path(__file__).resolve().parent / "fixtures" / "golden"
 VALUES = FOLDER / "golden.safetensors"
@@ -46,10 +46,10 @@ def guidance_of(values: dict) -> Guidance:
     return Guidance(values["scale"], values["shape"], tuple(values["interval"]), values["power"])
 
 
-def prefix_of(values: dict | None) -> Prefix | None:
+def prefix_of(values: dict | None) -> ARPrefix | None:
     if values is None:
         return None
-    return Prefix(
+    return ARPrefix(
         tokens=values["tokens"],
         guidance=guidance_of(values["guidance"]),
         temperature=values["temperature"],
@@ -58,20 +58,20 @@ def prefix_of(values: dict | None) -> Prefix | None:
     )
 
 
-def settings_of(values: dict) -> Settings:
-    return Settings(
+def settings_of(values: dict) -> SamplingParams:
+    return SamplingParams(
         steps=values["steps"],
         guidance=guidance_of(values["guidance"]),
         temperature=values["temperature"],
-        choice=values["choice"],
+        choice_temperature=values["choice"],
         order=values["order"],
-        curve=schedules.named(values["curve"]),
+        schedule=schedules.schedule_by_name(values["curve"]),
         top_k=values["top_k"],
         top_p=values["top_p"],
-        revisions=values["revisions"],
-        doubt=values["doubt"],
+        refinement_passes=values["revisions"],
+        remask_fraction=values["doubt"],
         candidates=values["candidates"],
-        prefix=prefix_of(values["prefix"]),
+        ar_prefix=prefix_of(values["prefix"]),
     )
 
 
@@ -79,48 +79,52 @@ def head_of(kind: str, steps: int) -> DPMSolver | DDPM:
     return {"dpm": DPMSolver, "ddpm": DDPM}[kind](steps)
 
 
-def request_of(metadata: dict) -> Request:
-    return Request.from_dict(metadata)
+def request_of(metadata: dict) -> GenerationRequest:
+    return GenerationRequest.from_dict(metadata)
 
 
-def values_of(canvas: Canvas, nfe: int) -> dict[str, Tensor]:
+def values_of(canvas: TokenGrid, nfe: int) -> dict[str, Tensor]:
     tokens = canvas.tokens if canvas.tokens.is_floating_point() else canvas.tokens.to(torch.int16)
-    return {"tokens": tokens, "revealed": canvas.revealed.to(torch.int16), "nfe": torch.tensor(nfe)}
+    return {"tokens": tokens, "revealed": canvas.unmasked_at.to(torch.int16), "nfe": torch.tensor(nfe)}
 
 
 def job_values(job: Job) -> dict[str, Tensor]:
     assert job.status is Status.DONE, job.error
-    return values_of(job.frames[-1].canvas, job.frames[-1].nfe)
+    return values_of(job.frames[-1].grid, job.frames[-1].nfe)
 
 
 def drawn(model: TextToImage, case: dict) -> dict[str, Tensor]:
     canvas = None
     if case["holes"] is not None:
-        start = edit.start(model, PICTURE, case["holes"])
-        canvas = start.canvas(1)
+        start = inpainting.inpainting_input(model, PICTURE, case["holes"])
+        canvas = start.token_grid(1)
     settings = settings_of(case["settings"])
     *_, last = model.draw(case["prompts"], case["seeds"], tuple(case["size"]), settings, case["negative"], canvas)
     return values_of(last.canvas, last.nfe)
 
 
-def begun(engine: Engine, request: Request, start: dict | None) -> tuple[edit.Start | None, Request]:
+def begun(
+    engine: Engine, request: GenerationRequest, start: dict | None
+) -> tuple[inpainting.InpaintingInput | None, GenerationRequest]:
     """What an engine's job draws on."""
     if start is None:
         return None, request
     loaded = engine.load(request.model)
     model, how = loaded.model, start["how"]
     if how == "brush":
-        return edit.start(model, PICTURE, start["cells"]), request
+        return inpainting.inpainting_input(model, PICTURE, start["cells"]), request
     if how == "scattered":
-        return edit.start(model, PICTURE, edit.scattered(start["share"], start["seed"], model.grid(PICTURE.size))), request
+        return inpainting.inpainting_input(
+            model, PICTURE, inpainting.random_mask(start["share"], start["seed"], model.grid(PICTURE.size))
+        ), request
     if how == "extend":
-        ways = edit.extensions(PICTURE.size, [request.size], model.tokenizer.config.downsample)
-        return edit.extend(model, PICTURE, next(way for way in ways if way.side == start["side"])), request
+        ways = inpainting.outpaintings(PICTURE.size, [request.size], model.tokenizer.config.downsample)
+        return inpainting.outpaint(model, PICTURE, next(way for way in ways if way.side == start["side"])), request
     mask = None
     if how == "mask":
         mask = Image.new("L", PICTURE.size)
         ImageDraw.Draw(mask).rectangle(start["box"], fill=255)
-    return edit.Change(PICTURE, mask, start.get("was", "")).begin(model, loaded.encode, request)
+    return inpainting.EditRequest(PICTURE, mask, start.get("was", "")).begin(model, loaded.encode, request)
 
 
 # The drawing and its check.
@@ -132,7 +136,12 @@ def opened(name: str, head: tuple[str, int], seed: int | None = None) -> TextToI
     model = TextToImage.load(FOLDER / name)
     model.head = head_of(*head)
     if seed is not None:
-        parts = [model.generator, model.text_encoder, model.tokenizer, *([model.twin] if model.has_twin else [])]
+        parts = [
+            model.generator,
+            model.text_encoder,
+            model.tokenizer,
+            *([model.ar_model] if model.has_ar_model else []),
+        ]
         generator = torch.Generator().manual_seed(seed)
         for parameter in dict.fromkeys(p for part in parts if isinstance(part, nn.Module) for p in part.parameters()):
             parameter.data.mul_(1 + 1e-5 * torch.randn(parameter.shape, generator=generator))

@@ -1,8 +1,8 @@
 """Files, names and values of before still work, whatever they are called now.
 
-fixtures/legacy was written by the code of commit 4506643: `pictures` by app/picture.py (`old-*`: with the metadata of
-earlier versions, which had fewer fields), `gallery` by app/gallery.py, `weights` and the model folders beside it by
-maskgil/checkpoint.py and text_encoder/bundled.py with random weights of fixed seeds. `pictures.json` and `gallery.json`
+fixtures/legacy was written by the code of commit 4506643: `pictures` by app/core/png.py (`old-*`: with the metadata of
+earlier versions, which had fewer fields), `gallery` by app/core/gallery_store.py, `weights` and the model folders beside it by
+maskgil/checkpoint.py and text_encoder/small_t5.py with random weights of fixed seeds. `pictures.json` and `gallery.json`
 hold what those files mean, `outputs.safetensors` what the models gave, `names.json` the fields of the API and of the
 socket, the options of the command lines and the recipes. Nothing here is written again: the files are the past.
 """
@@ -25,25 +25,30 @@ from starlette.requests import Request as Call
 from torch import Tensor
 
 import text_encoder
-from app import __main__ as cli
-from app import api, catalogue, live, picture, places
-from app.gallery import Gallery
-from app.house import house
-from app.request import Request
+from app import cli
+from app.core import paths, png, registry
+from app.core.gallery_store import Gallery
+from app.core.request import GenerationRequest
+from app.serving.services import get_services
+from app.web import live_socket, openai_api
 from maskgil import checkpoint
 from maskgil.condition import Condition
-from maskgil.tokenizers import absorbed
-from speech.encoder import encode
+from maskgil.tokenizers import vq_latents
+from speech.mel import encode
 from speech.transcriber import Transcriber
 from train import __main__ as trainer
-from train.scenes import reader as judge  # knows the kind of its checkpoints
+from train.scenes import judge  # knows the kind of its checkpoints
 
 FOLDER = Path(__file__).resolve().parent / "fixtures" / "legacy"
 MODELS = FOLDER / "weights"
 PICTURES = json.loads((FOLDER / "pictures.json").read_text())
 NAMES = json.loads((FOLDER / "names.json").read_text())
-VARIABLES = {"MASKGIL_WEIGHTS": places.weights, "MASKGIL_GALLERY": places.gallery, "MASKGIL_MODEL": places.model}
-VARIABLES |= {"MASKGIL_EAR": places.ear}
+VARIABLES = {
+    "MASKGIL_WEIGHTS": paths.weights_folder,
+    "MASKGIL_GALLERY": paths.gallery_folder,
+    "MASKGIL_MODEL": paths.default_model,
+}
+VARIABLES |= {"MASKGIL_EAR": paths.default_recognizer}
 OWNER = "legacy-owner"
 CELLS = (6, 6)
 
@@ -52,7 +57,7 @@ CELLS = (6, 6)
 VALUES: dict[str, str] = {"mar": "mar", "ours": "ours", "released": "released"}  # what is another word now
 
 
-def settings_of(request: Request) -> dict[str, Any]:
+def settings_of(request: GenerationRequest) -> dict[str, Any]:
     """A request's settings, by the names of before."""
     return {
         "prompt": request.prompt,
@@ -70,7 +75,7 @@ def settings_of(request: Request) -> dict[str, Any]:
         "mode": request.mode,
         "ar_tokens": request.ar_tokens,
         "sampler": request.sampler,
-        "revisions": request.revisions,
+        "revisions": request.refinement_passes,
         "candidates": request.candidates,
     }
 
@@ -101,7 +106,7 @@ def vq_outputs(folder: Path, image: str) -> dict[str, Tensor]:
 
 
 def continuous_outputs(folder: Path) -> dict[str, Tensor]:
-    model = absorbed.load(folder)
+    model = vq_latents.load(folder)
     tokens = model.encode(pixels("picture.png"))
     rows = int(tokens.shape[1] ** 0.5)
     return {"tokens": tokens, "pixels": model.decode(tokens, (rows, rows))}
@@ -117,7 +122,9 @@ def ar_outputs(folder: Path) -> dict[str, Tensor]:
     model = checkpoint.load(folder)
     condition = words()
     if model.config.text_length < condition.length:
-        condition = Condition(condition.states[:, : model.config.text_length], condition.mask[:, : model.config.text_length])
+        condition = Condition(
+            condition.states[:, : model.config.text_length], condition.mask[:, : model.config.text_length]
+        )
     return {"logits": model(codes(64).repeat(2, 1), CELLS, condition)}
 
 
@@ -145,7 +152,9 @@ OUTPUTS: dict[str, Callable[[], dict[str, Tensor]]] = {
     "absorbed-borrowed": lambda: continuous_outputs(MODELS / "scenes-emigm" / "tokenizer"),
     "latent": lambda: continuous_outputs(FOLDER / "latent"),
     "text-encoder": lambda: {"states": words().states},
-    "text-encoder-borrowed": lambda: {"states": text_encoder.load(MODELS / "scenes-emigm" / "text_encoder").encode(["a dog"]).states},
+    "text-encoder-borrowed": lambda: {
+        "states": text_encoder.load(MODELS / "scenes-emigm" / "text_encoder").encode(["a dog"]).states
+    },
     "generator": generator_outputs,
     "ar": lambda: ar_outputs(MODELS / "scenes-ar"),
     "llamagen": lambda: ar_outputs(FOLDER / "llamagen"),
@@ -155,8 +164,8 @@ OUTPUTS: dict[str, Callable[[], dict[str, Tensor]]] = {
 }
 
 
-def read_api(fields: dict[str, Any]) -> Request:
-    return api.read(fields)[0]
+def read_api(fields: dict[str, Any]) -> GenerationRequest:
+    return openai_api.read(fields)[0]
 
 
 # The tests.
@@ -164,9 +173,9 @@ def read_api(fields: dict[str, Any]) -> Request:
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_of_before_brings_back_all_its_settings(name: str):
-    _, request = picture.read((FOLDER / "pictures" / name).read_bytes())
+    _, request = png.read((FOLDER / "pictures" / name).read_bytes())
     assert request is not None and settings_of(request) == current(PICTURES[name])
-    again = picture.read(picture.png(Image.new("RGB", (8, 8)), request))[1]
+    again = png.read(png.encode_png(Image.new("RGB", (8, 8)), request))[1]
     assert again == request, "what is written now is read as the same"
 
 
@@ -187,19 +196,23 @@ def test_a_gallery_of_before_opens_and_one_without_its_index_is_read_again(galle
     for id, about in kept.items():
         request = entries[id].request
         assert (request and settings_of(request)) == (about["request"] and current(about["request"]))
-        assert picture.read(opened.png(entries[id]))[0].size == tuple(about["size"])
+        assert png.read(opened.png(entries[id]))[0].size == tuple(about["size"])
         assert entries[id].prompt == about["prompt"]
     assert opened.shares(OWNER) == indexed  # who shares stands in the index alone
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_a_model_of_before_gives_the_same_numbers(name: str):
-    wanted = {key: value for key, value in load_file(FOLDER / "outputs.safetensors").items() if key.startswith(f"{name}/")}
+    wanted = {
+        key: value for key, value in load_file(FOLDER / "outputs.safetensors").items() if key.startswith(f"{name}/")
+    }
     with torch.no_grad():
         now = {f"{name}/{key}": value for key, value in OUTPUTS[name]().items()}
     assert now.keys() == wanted.keys() and now
     for key, value in wanted.items():
-        torch.testing.assert_close(now[key].float(), value.float(), rtol=2e-3, atol=2e-3, msg=lambda said: f"{key}: {said}")  # noqa: B023
+        torch.testing.assert_close(
+            now[key].float(), value.float(), rtol=2e-3, atol=2e-3, msg=lambda said: f"{key}: {said}"
+        )  # noqa: B023
 
 
 def test_a_byte_checkpoint_is_one():
@@ -219,10 +232,10 @@ def served(monkeypatch: pytest.MonkeyPatch, gallery: Path) -> Iterator[None]:
     values = {"WEIGHTS": MODELS, "GALLERY": gallery, "MODEL": "scenes", "EAR": "whisper-tiny"}
     for name, value in values.items():
         monkeypatch.setenv(f"MASKGIL_{name}", str(value))
-    house.cache_clear()
+    get_services.cache_clear()
     yield
-    house().engine.close()
-    house.cache_clear()
+    get_services().engine.close()
+    get_services.cache_clear()
 
 
 def ask(path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -237,11 +250,18 @@ def ask(path: str, body: dict[str, Any]) -> dict[str, Any]:
         return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
 
     headers = [(b"content-type", b"application/json")]
-    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers, "client": ("here", 1)}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": headers,
+        "client": ("here", 1),
+    }
     scope |= {"scheme": "http", "server": ("here", 80), "http_version": "1.1"}
 
     async def answered() -> dict[str, Any]:
-        response = await api.answer(Call(scope, receive))
+        response = await openai_api.answer(Call(scope, receive))
         assert response.status_code == 200, response.body
         return json.loads(response.body)
 
@@ -266,7 +286,7 @@ def test_the_api_takes_every_field_of_before(served: None):
     assert settings_of(read_api(BODY)) == current(READ)
     answer = ask("/v1/images/generations", BODY)
     assert (answer["size"], len(answer["data"])) == ("32x24", 2)
-    image, request = picture.read(base64.b64decode(answer["data"][1]["b64_json"]))
+    image, request = png.read(base64.b64decode(answer["data"][1]["b64_json"]))
     assert image.size == (32, 24) and settings_of(request) == current(READ | {"n": 1, "seed": 4})
 
 
@@ -286,16 +306,18 @@ def test_a_sampler_brings_what_it_brought(served: None):
 
 
 def test_the_models_of_before_are_listed(served: None):
-    assert [model.name for model in catalogue.bundled()] == ["scenes", "scenes-emigm"]
-    assert catalogue.recognisers() == ["whisper-tiny"] and not catalogue.unfinished()
-    answer = ask("/v1/images/generations", {"prompt": "a red cat", "model": "scenes-emigm", "order": "random", "seed": 1})
+    assert [model.name for model in registry.bundled()] == ["scenes", "scenes-emigm"]
+    assert registry.recognizers() == ["whisper-tiny"] and not registry.broken_folders()
+    answer = ask(
+        "/v1/images/generations", {"prompt": "a red cat", "model": "scenes-emigm", "order": "random", "seed": 1}
+    )
     assert answer["size"] == "24x24"
 
 
 def test_names_of_before():
     """The list itself, until aliases take its place: every name is known today."""
-    assert set(NAMES["api"]["generations"]) == {*api.SETTINGS, *api.ANSWER}
-    assert set(NAMES["socket"]) == {*live.SETTINGS, "size", "pause"}
+    assert set(NAMES["api"]["generations"]) == {*openai_api.SETTINGS, *openai_api.ANSWER}
+    assert set(NAMES["socket"]) == {*live_socket.SETTINGS, "size", "pause"}
     assert set(NAMES["recipes"]) == set(trainer.available())
     for name, parameters in NAMES["recipes"].items():
         assert parameters == list(trainer.parameters_of(trainer.available()[name])), name

@@ -15,12 +15,12 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from maskgil.borrowed import lender
 from maskgil.condition import Condition
-from text_encoder.bundled import BundledEncoder, EncoderConfig, train_vocabulary
+from maskgil.shared_parts import resolve_part
 from text_encoder.huggingface import HuggingFaceEncoder
+from text_encoder.small_t5 import SmallT5Config, SmallT5Encoder, train_vocabulary
 
-__all__ = ["BundledEncoder", "EncoderConfig", "HuggingFaceEncoder", "TextEncoder", "load", "train_vocabulary"]
+__all__ = ["SmallT5Encoder", "SmallT5Config", "HuggingFaceEncoder", "TextEncoder", "load", "train_vocabulary"]
 
 CONFIG = "config.json"
 
@@ -52,7 +52,7 @@ class TextEncoder(Protocol):
 def load(name: str | Path) -> TextEncoder:
     """An encoder by folder (as `save` wrote it, or of Hugging Face's layout) or by Hugging Face name.
 
-    A folder may hold nothing but the name of the model whose encoder it borrows (maskgil/borrowed.py).
+    A folder may hold nothing but the name of the model whose encoder it borrows (maskgil/shared_parts.py).
 
     Raises ValueError for a folder without an encoder, for a lender that is not there, and for a name that is neither
     cached nor to be downloaded.
@@ -61,11 +61,11 @@ def load(name: str | Path) -> TextEncoder:
         if Path(name).is_dir():
             raise ValueError(f"{name} holds no text encoder: {CONFIG} is missing")
         return HuggingFaceEncoder(str(name))
-    if (where := lender(name)) != Path(name):
+    if (where := resolve_part(name)) != Path(name):
         return load(where)
     kind = _about(name).get("kind")
-    if kind == BundledEncoder.kind:
-        return BundledEncoder.load(name)
+    if kind == SmallT5Encoder.kind:
+        return SmallT5Encoder.load(name)
     if kind == HuggingFaceEncoder.kind:
         return HuggingFaceEncoder.load(name)
     if kind is None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, MT5EncoderModel, T5EncoderModel, UMT5EncoderModel
 
 from maskgil.condition import Condition
-from text_encoder.bundled import refuse_long, write
+from text_encoder.small_t5 import validate_length, write
 
 ENCODERS = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}  # encoders without their decoder
 
@@ -57,7 +57,7 @@ class HuggingFaceEncoder(nn.Module):
     def check(self, prompt: str) -> None:
         """Raises ValueError for a prompt that would be cut."""
         # verbose: transformers would warn that it is longer than the model reads
-        refuse_long(prompt, len(self.tokenizer(prompt, verbose=False)["input_ids"]), self.length)
+        validate_length(prompt, len(self.tokenizer(prompt, verbose=False)["input_ids"]), self.length)
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
         """Ids padded on the chosen side to the longest prompt; mask True on real tokens."""

@@ -10,8 +10,8 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 from train import recipes
-from train.large import Options
-from train.loop import Recipe, leave, train
+from train.recipes.pretrain import PretrainOptions
+from train.trainer import Recipe, shutdown_distributed, train
 
 
 def available() -> dict:
@@ -76,8 +76,8 @@ def main(arguments: list[str]) -> None:
             own = inspect.signature(f).parameters.values()
             shown = ["Options, below" if is_dataclass(p.annotation) else str(p) for p in own]
             print(f"  {'':18} {', '.join(shown)}")
-        names = [f"{f.name}={_said(f.default)}" for f in fields(Options)]
-        print(f"\nOptions, unless the recipe sets its own: {Options.__doc__}\n    {' '.join(names)}")
+        names = [f"{f.name}={_said(f.default)}" for f in fields(PretrainOptions)]
+        print(f"\nOptions, unless the recipe sets its own: {PretrainOptions.__doc__}\n    {' '.join(names)}")
         return
     if arguments[0] not in table:
         raise ValueError(f"no recipe is called {arguments[0]!r}; there are {', '.join(table)}")
@@ -103,7 +103,7 @@ def one_line(error: ValueError) -> str:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-        leave()
+        shutdown_distributed()
     except ValueError as error:
         print(f"train: {one_line(error)}", file=sys.stderr)
         sys.exit(2)

@@ -29,13 +29,13 @@ from torch import Tensor, nn
 
 import text_encoder
 from maskgil import checkpoint
-from maskgil.buckets import buckets
-from maskgil.generator import MaskGIL
-from train.features import Maker, write
-from train.large import Options, check_norms, noted, over_cache
-from train.loop import Recipe
-from train.masked import Driven
-from train.pictures import source
+from maskgil.aspect_buckets import aspect_buckets
+from maskgil.models.maskgil import MaskGIL
+from train.data.image_cache import CacheWriter, write
+from train.data.image_sources import source
+from train.losses.masked import Conditioned
+from train.recipes.pretrain import PretrainOptions, check_norms, noted, over_cache
+from train.trainer import Recipe
 
 TARGETS = ["wqkv", "wo", "w1", "w2", "w3"]  # the linear maps of every block
 PREFIX = "base_model.model."  # what peft's files call the model
@@ -110,7 +110,14 @@ def merged(model: MaskGIL, folder: str | Path) -> MaskGIL:
 
 
 def lora_recipe(
-    model: str, pictures: str, size: int, rank: int, cache: str, options: Options, show: Callable, valid: str = ""
+    model: str,
+    pictures: str,
+    size: int,
+    rank: int,
+    cache: str,
+    options: PretrainOptions,
+    show: Callable,
+    valid: str = "",
 ) -> Recipe:
     """Adapters for the text-to-image folder `model`; tokens and states of the pictures are computed into `cache` first.
 
@@ -136,7 +143,7 @@ def lora_recipe(
     state = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))])
     tokenizer = checkpoint.load(folder / "tokenizer", "vq").requires_grad_(False).to(state.device)
     encoder = text_encoder.load(folder / "text_encoder").to(state.device)
-    maker = Maker(source(pictures), tokenizer, encoder, place, buckets(size), batch=8)
+    maker = CacheWriter(source(pictures), tokenizer, encoder, place, aspect_buckets(size), batch=8)
     write(maker, state.process_index, state.num_processes)
     state.wait_for_everyone()
     del maker, tokenizer, encoder
@@ -145,7 +152,7 @@ def lora_recipe(
     config = adapted(generator, rank)
     generator.tok_dropout = nn.Dropout(options.token_dropout)
 
-    def export(average: Driven, target: Path) -> None:
+    def export(average: Conditioned, target: Path) -> None:
         save_adapters(average.generator, config, str(model), target)
 
     own = replace(options, tokenizer=str(folder / "tokenizer"))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from maskgil.diffusion_head import DiffusionHead
-from maskgil.transformer import HeadNorm
+from maskgil.models.diffusion_head import DiffusionHead
+from maskgil.models.transformer import QKNorm
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def build(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
     """One or two optimizers; each group remembers its full rate as `full_lr`."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     # (heads, head_dim) looks like a matrix, but each number scales one of the normed ones: decay would shrink it to 0
-    gains = {id(p) for module in model.modules() if isinstance(module, HeadNorm) for p in module.parameters()}
+    gains = {id(p) for module in model.modules() if isinstance(module, QKNorm) for p in module.parameters()}
     muon = [p for n, p in named if config.muon_lr and is_matrix(n, p) and id(p) not in gains]
     taken = {id(p) for p in muon}
     rest = [p for _, p in named if id(p) not in taken]

@@ -5,7 +5,8 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image, ImageColor
 
-from app.studio import draw, edit, gallery, memory, models, session, speak, wish
+from app.studio import generation_form, session, widget_state
+from app.studio.pages import draw, edit, gallery, models, speak
 
 
 def icon() -> Image.Image:
@@ -38,7 +39,7 @@ rooms = [
 ]
 st.session_state[session.ROOMS] = {room.url_path or "draw": room for room in rooms}
 room = st.navigation(rooms, position="top")
-memory.begin(room.url_path)
-wish.keep()
+widget_state.begin(room.url_path)
+generation_form.keep()
 room.run()
-memory.end()
+widget_state.end()

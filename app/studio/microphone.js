@@ -1,5 +1,5 @@
 // The microphone of the Speak page: sound goes up the /live socket as 16 kHz int16, words and pictures come down.
-// What the messages are is written in app/live.py.
+// What the messages are is written in app/web/live_socket.py.
 
 const RATE = 16000;
 const STOPPED = [1001, 1006, 1012]; // how a connection ends when the other side does, or the way there

@@ -4,11 +4,11 @@ import secrets
 
 import streamlit as st
 
-from app import catalogue, places
-from app.engine import Job, Loaded
-from app.gallery import OWNER
-from app.house import House, house
-from app.server import COOKIE
+from app.core import paths, registry
+from app.core.gallery_store import OWNER
+from app.serving.engine import Job, LoadedModel
+from app.serving.services import AppServices, get_services
+from app.web.server import COOKIE
 
 ROOMS = "rooms"
 BOARD = "board"
@@ -24,9 +24,9 @@ def owner() -> str:
 
 
 @st.cache_resource(show_spinner=False)
-def studio() -> House:
+def studio() -> AppServices:
     """The engine, the ear and the gallery, shared by everybody. Raises ValueError when the gallery cannot be opened."""
-    return house()
+    return get_services()
 
 
 def board() -> dict[str, str]:
@@ -40,22 +40,22 @@ def board() -> dict[str, str]:
 
 def chosen() -> str:
     """The name of the model that this browser draws with."""
-    return board().setdefault(MODEL, places.model())
+    return board().setdefault(MODEL, paths.default_model())
 
 
 def at_hand(name: str) -> bool:
     """Whether this model can be drawn with at once: it is bundled, or in memory."""
-    return name in studio().engine.loaded() or any(model.name == name for model in catalogue.bundled())
+    return name in studio().engine.loaded() or any(model.name == name for model in registry.bundled())
 
 
-def model() -> catalogue.Model:
+def model() -> registry.ModelInfo:
     """The model that this browser draws with, in memory. Without it the page says what to do, and stops.
 
     The network is not asked: a model from there is fetched on the Models page, or when the program starts.
     """
     name = chosen()
     try:
-        found = catalogue.here(name)
+        found = registry.find_local(name)
         if name not in studio().engine.loaded():
             with st.spinner(f"Loading the model {name} ..."):
                 studio().engine.load(name)
@@ -69,7 +69,7 @@ def job(easel: str) -> Job | None:
     """The job on this easel; after a reload of the page, the one that this browser was waiting for there."""
     jobs, key = board(), f"job on {easel}"
     if key not in jobs:
-        there = [job for job in studio().engine.jobs(owner()) if job.easel == easel and (not job.over or job.kept)]
+        there = [job for job in studio().engine.jobs(owner()) if job.easel == easel and (not job.is_done or job.kept)]
         jobs[key] = there[-1].id if there else ""  # it stays when it ends
     return studio().engine.job(jobs[key])
 
@@ -88,7 +88,7 @@ def clear(easel: str) -> None:
     board()[f"job on {easel}"] = ""
 
 
-def loaded(model: catalogue.Model) -> Loaded:
+def loaded(model: registry.ModelInfo) -> LoadedModel:
     """The model in memory."""
     return studio().engine.load(model.name)
 

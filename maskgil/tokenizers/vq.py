@@ -160,7 +160,7 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class Level(nn.Module):
+class ResolutionLevel(nn.Module):
     """The blocks of one resolution; `attn` may be empty, the resampling absent."""
 
     def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool):
@@ -192,7 +192,7 @@ class Encoder(nn.Module):
         self.conv_blocks = nn.ModuleList()
         for i, width in enumerate(widths):
             last = i == len(widths) - 1
-            level = Level(widths[max(i - 1, 0)], width, config.res_blocks, last and config.level_attention)
+            level = ResolutionLevel(widths[max(i - 1, 0)], width, config.res_blocks, last and config.level_attention)
             if not last:
                 level.downsample = Downsample(width)
             self.conv_blocks.append(level)
@@ -207,11 +207,11 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class Naming(nn.Module):
+class CellClassifierBranch(nn.Module):
     """Which drawing each cell is a piece of, and which piece, heard from all the others.
 
     A decoder that is trained to paint alone looks at a cell and little further: of its features a linear head reads
-    the thing of every second cell. This part learns nothing but to tell (train/naming.py), and the decoder listens.
+    the thing of every second cell. This part learns nothing but to tell (train/losses/cell_labels.py), and the decoder listens.
     """
 
     def __init__(self, dim: int, channels: int, blocks: int):
@@ -228,7 +228,7 @@ class Naming(nn.Module):
         return self.norm_out(x)
 
 
-class Recall(nn.Module):
+class PatchMemory(nn.Module):
     """Pixels of whole cells from a wide hidden layer, each number of which stands for a piece of a drawing. A new one
     adds nothing."""
 
@@ -242,7 +242,7 @@ class Recall(nn.Module):
         return self.value(F.silu(self.key(features)))
 
 
-class Correction(nn.Module):
+class ResidualCorrection(nn.Module):
     """Pixels to add, REFINED px at a time, by convolutions. A new one adds nothing, so that it may be put behind a
     decoder that is trained already."""
 
@@ -264,7 +264,7 @@ class Correction(nn.Module):
         return F.pixel_shuffle(self.conv_out(x), REFINED), x
 
 
-class Refiner(Correction):
+class Refiner(ResidualCorrection):
     """A correction of decoded pixels: convolutions of REFINED px see over the seams of larger patches. It reads the
     pixels and the decoder's last features."""
 
@@ -282,7 +282,7 @@ class Refiner(Correction):
         return pixels + added, x
 
 
-class Upscaler(Correction):
+class Upscaler(ResidualCorrection):
     """Pictures of UPSCALE times the size: an interpolation, and its correction by sub-pixel convolution (ESPCN, Shi et
     al. 2016). It reads the pixels and the refiner's features."""
 
@@ -290,9 +290,7 @@ class Upscaler(Correction):
         super().__init__(3 * (REFINED // UPSCALE) ** 2 + CONTEXT, channels, blocks)
         self.context = nn.Conv2d(features, CONTEXT * UPSCALE**2, 1)
 
-    def forward(
-        self, pixels: Float[Tensor, "B 3 H W"], features: Float[Tensor, "B D _ _"]
-    ) -> Float[Tensor, "B 3 _ _"]:
+    def forward(self, pixels: Float[Tensor, "B 3 H W"], features: Float[Tensor, "B D _ _"]) -> Float[Tensor, "B 3 _ _"]:
         context = F.pixel_shuffle(self.context(features), UPSCALE)
         added, _ = self.correction(torch.cat([F.pixel_unshuffle(pixels, REFINED // UPSCALE), context], dim=1))
         return F.interpolate(pixels, scale_factor=UPSCALE, mode="bilinear", align_corners=False) + added
@@ -311,14 +309,16 @@ class Decoder(nn.Module):
             nn.init.zeros_(self.hear.bias)
         self.conv_blocks = nn.ModuleList()
         for i, width in enumerate(widths):
-            level = Level(widths[max(i - 1, 0)], width, config.res_blocks + 1, i == 0 and config.level_attention)
+            level = ResolutionLevel(
+                widths[max(i - 1, 0)], width, config.res_blocks + 1, i == 0 and config.level_attention
+            )
             if i < len(widths) - 1:
                 level.upsample = Upsample(width)
             self.conv_blocks.append(level)
         self.norm_out = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 3 * self.patch**2, 3, padding=1)
         if config.recall:
-            self.recall = Recall(widths[-1] + config.naming_channels, config.recall, 3 * self.patch**2)
+            self.recall = PatchMemory(widths[-1] + config.naming_channels, config.recall, 3 * self.patch**2)
         if config.refiner_channels:
             self.refiner = Refiner(widths[-1], self.patch, config.refiner_channels, config.refiner_blocks)
         if config.upscaler_channels:
@@ -330,14 +330,14 @@ class Decoder(nn.Module):
         last = next((getattr(self, name) for name in ("upscaler", "refiner") if hasattr(self, name)), self)
         return last.conv_out.weight
 
-    def understand(self, z: Float[Tensor, "B Z h w"]) -> Float[Tensor, "B C h w"]:
+    def encode_latents(self, z: Float[Tensor, "B Z h w"]) -> Float[Tensor, "B C h w"]:
         """The part at the tokens' resolution: every cell hears of all the others."""
         x = self.conv_in(z)
         for block in self.mid:
             x = block(x)
         return x
 
-    def paint(
+    def to_pixels(
         self, x: Float[Tensor, "B C h w"], named: Float[Tensor, "B M h w"] | None = None, corrected: bool = True
     ) -> Float[Tensor, "B 3 H W"]:
         """What `understand` and a Naming give, up to pixels; not `corrected`: without what refiner and upscaler do."""
@@ -359,7 +359,7 @@ class Decoder(nn.Module):
     def forward(
         self, z: Float[Tensor, "B Z h w"], named: Float[Tensor, "B M h w"] | None = None, corrected: bool = True
     ) -> Float[Tensor, "B 3 H W"]:
-        return self.paint(self.understand(z), named, corrected)
+        return self.to_pixels(self.encode_latents(z), named, corrected)
 
 
 class Quantizer(nn.Module):
@@ -406,14 +406,14 @@ class VQModel(nn.Module):
         self.quant_conv = nn.Conv2d(config.z_channels, config.codebook_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.codebook_dim, config.z_channels, 1)
         if config.naming_channels:
-            self.naming = Naming(config.codebook_dim, config.naming_channels, config.naming_blocks)
+            self.naming = CellClassifierBranch(config.codebook_dim, config.naming_channels, config.naming_blocks)
 
     def identity(self) -> dict[str, Tensor]:
         """What decides which tokens a picture has: not the decoder, which may be improved under a trained generator."""
         parts = ("encoder.", "quant_conv.", "quantize.embedding.")
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(parts)}
 
-    def told(self) -> dict[str, Tensor]:
+    def cell_branch_state(self) -> dict[str, Tensor]:
         """The Naming, if there is one."""
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith("naming.")}
 
@@ -424,7 +424,7 @@ class VQModel(nn.Module):
             raise ValueError(f"a picture of {width}x{height} px does not divide into tokens of {f}x{f} px")
         return height // f, width // f
 
-    def shrink(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 _ _"]:
+    def to_encoder_resolution(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 _ _"]:
         """Pictures in the size that the encoder reads: the mean of `upscale` x `upscale` pixels."""
         return F.avg_pool2d(pixels, self.config.upscale) if self.config.upscale > 1 else pixels
 
@@ -435,9 +435,9 @@ class VQModel(nn.Module):
     def reconstruct(self, z: Float[Tensor, "B h w C"]) -> Float[Tensor, "B 3 H W"]:
         """Pixels from quantised latents, with gradient; not clamped."""
         z = z.permute(0, 3, 1, 2)
-        return self.decoder(self.post_quant_conv(z), self.named(z))
+        return self.decoder(self.post_quant_conv(z), self.cell_features(z))
 
-    def named(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B M h w"] | None:
+    def cell_features(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B M h w"] | None:
         """What the decoder is told of quantised latents; None without a Naming."""
         return self.naming(z) if hasattr(self, "naming") else None
 
@@ -445,7 +445,7 @@ class VQModel(nn.Module):
     def encode(self, pixels: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B N"]:
         """Tokens of pixels in [-1, 1]; sides are multiples of `config.downsample`."""
         self.grid(*pixels.shape[2:])
-        return self.tokens(self.shrink(pixels))
+        return self.tokens(self.to_encoder_resolution(pixels))
 
     @torch.no_grad()
     def tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B N"]:

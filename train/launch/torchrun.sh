@@ -12,7 +12,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 
 init=""
 for size in 256 512 1024; do
-  "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$GPUS" -m train.cache pictures \
+  "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$GPUS" -m train.data.scene_cache pictures \
     source="$SHARDS" tokenizer="$TOKENIZER" text_encoder="$ENCODER" size=$size out=cache/t2i-$size
   "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$GPUS" -m train t2i-xl-$size \
     data=cache/t2i-$size tokenizer="$TOKENIZER" $init out=runs/t2i-xl-$size

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from train.scenes.layout import COLOURS, PAINTED_STYLES, PLACES, PLAIN, SIZES, Scene, sample
+from train.scenes.scene import COLOURS, PAINTED_STYLES, PLACES, PLAIN, SIZES, Scene, sample
 from train.scenes.sprites import Thing, things
 
 NUMBERS = {1: ("a", "one"), 2: ("two", "a pair of", "a couple of"), 3: ("three",), 4: ("four",)}
@@ -86,7 +86,7 @@ def _several(synonym: str) -> str:
 
 
 def group_phrase(thing: Thing, count: int, word: str, rng: np.random.Generator, colour: str = "") -> str:
-    """"two small blue cats", "an apple"."""
+    """ "two small blue cats", "an apple"."""
     size = _pick(SIZE_WORDS[word], rng) + " " if word else ""
     noun = size + _noun(thing, count > 1, colour, rng)
     number = _pick(NUMBERS[count], rng) if count > 1 or rng.random() < 0.15 else "a"
@@ -204,11 +204,11 @@ def vocabulary(scale: int = 1) -> dict:
     times the size of scenes."""
     lone = _lone_words()
     return {
-        "objects": [
-            {"name": t.name, "plural": t.plural, "synonyms": list(t.synonyms)} for t in things()
+        "objects": [{"name": t.name, "plural": t.plural, "synonyms": list(t.synonyms)} for t in things()],
+        "backgrounds": [
+            *({"name": c, "say": [f"on a {c} background"]} for c in COLOURS),
+            *({"name": p, "say": list(PLACE_PHRASES[p])} for p in PLACES),
         ],
-        "backgrounds": [*({"name": c, "say": [f"on a {c} background"]} for c in COLOURS),
-                        *({"name": p, "say": list(PLACE_PHRASES[p])} for p in PLACES)],
         "styles": [
             {"name": s, "say": [*STYLE_BEFORE[s], *STYLE_AFTER[s]], "colourless": s not in PAINTED_STYLES}
             for s in STYLE_BEFORE

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from train.scenes.layout import COLOURS, PAINTS, PLAIN, Scene
+from train.scenes.scene import COLOURS, PAINTS, PLAIN, Scene
 from train.scenes.sprites import Sprites
 
 VARIANTS = 4  # drawings of each background

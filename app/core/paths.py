@@ -1,0 +1,36 @@
+"""Where things lie on disk. Each place has a default and an environment variable that moves it; ~ is expanded."""
+
+import os
+from pathlib import Path
+
+from maskgil import model_folder
+from maskgil.model_folder import path_from_environment
+
+WEIGHTS = model_folder.WEIGHTS
+GALLERY = "MASKGIL_GALLERY"
+MODEL = "MASKGIL_MODEL"
+EAR = "MASKGIL_EAR"
+
+
+def weights_folder() -> Path:
+    """The folder that holds one folder per bundled model."""
+    return model_folder.weights_folder()
+
+
+def gallery_folder() -> Path:
+    """The folder that keeps people's pictures: of a checkout its gallery/, of an installed package the user's data."""
+    if chosen := path_from_environment(GALLERY):
+        return chosen
+    if root := model_folder.checkout():
+        return root / "gallery"
+    return (path_from_environment("XDG_DATA_HOME") or Path("~/.local/share").expanduser()) / "maskgil" / "gallery"
+
+
+def default_model() -> str:
+    """The model of whoever names none: a bundled name or a folder."""
+    return os.path.expanduser(os.environ.get(MODEL) or "scenes")
+
+
+def default_recognizer() -> str:
+    """The recogniser that writes down speech: a bundled name, a file, or a released Whisper size."""
+    return os.path.expanduser(os.environ.get(EAR) or "whisper-scenes")

@@ -1,0 +1,205 @@
+"""The text-to-image models on this machine: which there are, where they lie, what each can draw.
+
+A model is a folder with `generator/`, `text_encoder/`, `tokenizer/` and `vocabulary.json`; a class-driven one has no
+`text_encoder/`, and may have `class_names.json`. It is named by the folder's name when it lies among the bundled
+weights, and by its path anywhere else.
+"""
+
+import json
+import math
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.core import paths
+from maskgil.shared_parts import resolve_part
+from text_encoder.prompt_reader import PromptVocabulary
+
+FILES = ("generator/config.json", "tokenizer/config.json", "vocabulary.json")
+PARTS = ("generator", "text_encoder", "tokenizer")
+TEXTS = "text_encoder/config.json"
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # a Hugging Face id
+HOW_TO_GET = "fetch the project's weights folder, or train one with `python -m train scenes`"
+
+_fetched: dict[str, Path] = {}  # where Hugging Face's models lie, of those that this process has asked for
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model folder that holds all its parts. `classes`: how many a class-driven one draws; None: it reads texts."""
+
+    name: str
+    folder: Path
+    vocabulary: PromptVocabulary
+    classes: int | None = None
+
+    @property
+    def megabytes(self) -> float:
+        return sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file()) / 1e6
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are learned, of all its parts, as the heads of its files tell."""
+        parts = [resolve_part(self.folder / part) for part in PARTS]
+        return sum(_numbers(file) for part in parts for file in sorted(part.glob("*.safetensors")))
+
+    @property
+    def reads(self) -> str:
+        """What a prompt is to it, in two words."""
+        if self.classes:
+            return f"{self.classes} classes"
+        return f"{len(self.vocabulary.objects)} objects" if self.vocabulary.words else "free text"
+
+    def check_classes(self, *texts: str) -> None:
+        """ValueError for a text that names none of a class-driven model's classes; an empty one names nothing."""
+        if self.classes is None:
+            return
+        from maskgil.class_labels import ClassLabels  # torch takes seconds to import
+
+        names = ClassLabels.open(self.folder, self.classes)
+        for text in texts:
+            if text.strip():
+                names.number(text)
+
+    @property
+    def card(self) -> str:
+        """The model card, or an empty text."""
+        path = self.folder / "README.md"
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def bundled() -> list[ModelInfo]:
+    """The models among the bundled weights, by name. Folders of other kinds (recognisers, readers) are left out, and
+    those that are broken: see `unfinished`."""
+    models = []
+    for folder in _folders():
+        if not _missing(folder):
+            with suppress(ValueError):
+                models.append(_open(folder.name, folder))
+    return models
+
+
+def find(name: str) -> ModelInfo:
+    """The model of this name or folder, or from Hugging Face: fetched once, when a person asks for it.
+
+    Raises ValueError with what is missing and how to get it.
+    """
+    if _folder(name) is None and HUB_ID.fullmatch(name):
+        from maskgil.checkpoint import resolve  # torch takes seconds to import, and a list of names does not need it
+
+        _fetched[name] = resolve(name)
+    return find_local(name)
+
+
+def find_local(name: str) -> ModelInfo:
+    """`find` without the network: what is on this machine, or was fetched by this process."""
+    folder = _folder(name)
+    if folder is None:
+        if HUB_ID.fullmatch(name):
+            raise ValueError(f"{name} was not fetched from Hugging Face yet: open it on the Models page")
+        there = ", ".join(model.name for model in bundled())
+        there = f"there is {there}" if there else f"there is none in {paths.weights_folder()}: {HOW_TO_GET}"
+        raise ValueError(f"no model named {name!r}, and no folder of that path: {there}")
+    if missing := _missing(folder):
+        raise ValueError(f"{folder} is no text-to-image model: {', '.join(missing)} missing in it; {HOW_TO_GET}")
+    return _open(name, folder)
+
+
+def _folder(name: str) -> Path | None:
+    """Where a model lies on this machine; None when nothing of that name is here."""
+    # os.path takes any text for a path, where Path has complaints of its own: about a ~ and about length.
+    inside, outside, fetched = paths.weights_folder() / name, Path(os.path.expanduser(name)), _fetched.get(name)
+    if name and Path(name).name == name and os.path.isdir(inside):
+        return inside
+    if name and os.path.isdir(outside):
+        return outside.resolve()
+    return fetched if fetched is not None and fetched.is_dir() else None
+
+
+def summary(model: ModelInfo) -> str:
+    """The model in one line."""
+    return f"{model.name:12} {model.reads:14} {model.vocabulary.drawn}   {model.megabytes:.1f} MB   {model.folder}"
+
+
+def describe(model: ModelInfo) -> str:
+    """Everything that a person may want to know before writing a prompt."""
+    words = model.vocabulary
+    parts = [summary(model)]
+    for title, things in (("objects", words.objects), ("backgrounds", words.backgrounds), ("styles", words.styles)):
+        if things:
+            more = ((t.name, ", ".join(t.synonyms + t.say)) for t in things)
+            parts.append(f"{title}: {'; '.join(f'{name} ({words})' if words else name for name, words in more)}")
+    named = (("counts", words.counts), ("relations", words.relations), ("colours of things", words.colours))
+    for title, names in named:
+        if names:
+            parts.append(f"{title}: {', '.join(names)}")
+    if model.classes:
+        from maskgil.class_labels import ClassLabels  # torch again
+
+        named = ClassLabels.open(model.folder, model.classes).names
+        parts += ["classes: " + "; ".join(f"{i} {', '.join(names)}" for i, names in enumerate(named))] if named else []
+    parts += [f"example: {example}" for example in words.examples]
+    return "\n\n".join(parts + ([model.card] if model.card else []))
+
+
+def broken_folders() -> dict[str, str]:
+    """Folders among the bundled weights that have a part of a model and cannot be opened as one, and why."""
+    reasons = {}
+    for folder in _folders():
+        if any((folder / part).is_dir() for part in PARTS):
+            try:
+                if missing := _missing(folder):
+                    raise ValueError(f"{', '.join(missing)} missing in its folder")
+                _open(folder.name, folder)
+            except ValueError as error:
+                reasons[folder.name] = str(error)
+    return reasons
+
+
+def _folders() -> list[Path]:
+    root = paths.weights_folder()
+    return sorted(f for f in root.iterdir() if f.is_dir()) if root.is_dir() else []
+
+
+def recognizers() -> list[str]:
+    """The bundled recognisers by name: what each takes to run is in its folder."""
+    return sorted(path.parent.name for path in paths.weights_folder().glob("*/model.pt"))
+
+
+def _numbers(file: Path) -> int:
+    """How many numbers a safetensors file holds, scales of bytes aside (maskgil/checkpoint.py); 0 for one that cannot
+    be read, which loading complains of."""
+    try:
+        with file.open("rb") as data:
+            head = json.loads(data.read(int.from_bytes(data.read(8), "little")))
+        learned = [name for name in head if name != "__metadata__" and not name.endswith(".rows")]
+        return sum(math.prod(head[name]["shape"]) for name in learned)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
+        return 0
+
+
+def _missing(folder: Path) -> list[str]:
+    files = FILES if _classes(folder) else (*FILES, TEXTS)
+    return [name for name in files if not _there(folder / name)]
+
+
+def _there(file: Path) -> bool:
+    """A file of a part, which may be a lender's."""
+    try:
+        return (resolve_part(file.parent) / file.name).is_file()
+    except ValueError:
+        return False
+
+
+def _classes(folder: Path) -> int | None:
+    """How many classes its generator draws; None for one that reads texts, or that cannot be read."""
+    try:
+        return json.loads((folder / FILES[0]).read_text(encoding="utf-8"))["config"]["classes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _open(name: str, folder: Path) -> ModelInfo:
+    return ModelInfo(name, folder, PromptVocabulary.load(folder), _classes(folder))

@@ -1,0 +1,53 @@
+"""The recogniser of this process: loaded once, on first use; what it wrote down is remembered."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from app.core import paths
+from speech import audio as sound
+from speech.transcriber import Transcriber, Transcript
+
+REMEMBERED = 128  # transcripts
+
+
+class SpeechRecognizer:
+    """Safe to use from several threads. `name`: a bundled recogniser, a file, or a released Whisper size."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self._lock = threading.Lock()
+        self._transcriber: Transcriber | None = None
+        self._written: OrderedDict[bytes, Transcript] = OrderedDict()
+
+    def load(self) -> Transcriber:
+        """The recogniser. Raises ValueError when it is missing or broken."""
+        with self._lock:
+            if self._transcriber is None:
+                inside = paths.weights_folder() / self.name
+                self._transcriber = Transcriber.load(inside if inside.is_dir() else self.name)
+            return self._transcriber
+
+    def transcribe(self, recording: Path | bytes) -> Transcript:
+        """What is said in a recording. Raises ValueError for what is no sound, empty, or too long."""
+        transcriber = self.load()
+        samples = sound.load(recording, longest=transcriber.limit)
+        key = hashlib.sha256(samples.tobytes()).digest()
+        with self._lock:
+            if key in self._written:
+                self._written.move_to_end(key)
+                return self._written[key]
+        transcript = transcriber.transcribe(samples)
+        with self._lock:
+            self._written[key] = transcript
+            while len(self._written) > REMEMBERED:
+                self._written.popitem(last=False)
+        return transcript
+
+    def describe(self, spoken: Float[np.ndarray, " T"]) -> tuple[str, ...]:
+        """The words of speech that a listener has already found."""
+        return self.load().transcribe(spoken, spoken=True).words

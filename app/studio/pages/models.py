@@ -1,0 +1,146 @@
+"""Models: which there are, what each one is and takes, which of them are in memory and in which precision, which this
+browser draws with; and who writes down what is said."""
+
+import html
+
+import streamlit as st
+import torch
+
+from app.core import registry
+from app.serving import engine
+from app.serving.recognizer import SpeechRecognizer
+from app.studio import session, widget_state
+from app.studio.pages.draw import sentence
+
+COMPLAINT = "complaint of models"
+OTHER = "another model"
+OTHER_EAR = "another recogniser"
+PRECISION = "precision "
+PRECISIONS = {torch.float32: "fp32 · exact", torch.bfloat16: "bf16 · half the memory"}
+
+
+def page() -> None:
+    st.title("Models", anchor=False)
+    chosen = session.chosen()
+    models = {model.name: model for model in registry.bundled()}
+    for name in [chosen, *session.studio().engine.loaded()]:  # those from elsewhere too
+        if name not in models:
+            try:
+                models[name] = registry.find_local(name)
+            except ValueError as error:
+                st.error(sentence(error), icon=":material/image_not_supported:")
+    if complaint := session.board().pop(COMPLAINT, ""):
+        st.error(complaint, icon=":material/error:")
+    for name, model in models.items():
+        card(model, name == chosen, name in session.studio().engine.loaded())
+    for name, reason in registry.broken_folders().items():
+        with st.container(border=True):
+            st.subheader(name, anchor=False)
+            st.caption(f":material/block: Cannot run: {reason}.")
+    another()
+    recogniser()
+
+
+def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
+    """One model: what it draws, what it takes, and what can be done with it."""
+    name, wanted = model.name, PRECISION + model.name
+    widget_state.keep(wanted, None)
+    dtype = widget_state.value(wanted) or engine.default_precision()
+    if loaded:
+        dtype = session.loaded(model).model.dtype  # as anyone on this server has chosen
+    if widget_state.value(wanted) != dtype:
+        widget_state.put(wanted, dtype)
+    with st.container(border=True, key=f"model-{len(name)}-{name}"):
+        st.subheader(name, anchor=False)
+        numbers = model.parameters
+        taken = f"{numbers * dtype.itemsize / 1e6:.1f} MB {'in memory' if loaded else 'when loaded'}"
+        facts = [model.reads, model.vocabulary.drawn, f"{numbers / 1e6:.1f} M parameters"]
+        facts += [f"{model.megabytes:.1f} MB on disk", f"{taken}, {engine.one_line(dtype)}"]
+        st.html(f'<div class="facts">{" · ".join(facts)}</div>')
+        if reason := "" if loaded else engine.why_not_loadable(model, dtype):
+            st.caption(f":material/block: Cannot run: {reason}.")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.segmented_control(
+                "Precision", list(PRECISIONS), default=dtype, **widget_state.widget(wanted), format_func=PRECISIONS.get,
+                required=True, label_visibility="collapsed", on_change=_load if loaded else None,
+                args=(name,) if loaded else None,
+            )  # fmt: skip
+            st.button(
+                "Drawing with it" if chosen else "Draw with it",
+                key=f"choose {name}",
+                type="primary" if chosen else "secondary",
+                disabled=chosen or bool(reason),
+                on_click=_choose,
+                args=(name,),
+            )
+            if loaded:
+                unload = session.studio().engine.unload
+                st.button("Unload", key=f"unload {name}", on_click=unload, args=(name,), type="tertiary")
+            elif not reason:
+                st.button("Load", key=f"load {name}", on_click=_load, args=(name,), type="tertiary")
+        if model.card:
+            with st.expander("Model card"):
+                st.markdown(model.card)
+
+
+def another() -> None:
+    """A model that is not among the bundled ones, by its place."""
+    with st.form("another", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        st.text_input(
+            "Another model", key=OTHER, max_chars=300, placeholder="a folder, or a Hugging Face name: owner/model"
+        )
+        st.form_submit_button("Open", icon=":material/folder_open:", on_click=_open)
+
+
+def recogniser() -> None:
+    """Who writes down what is said on the Speak page, of everyone on this server."""
+    now = session.studio().ear.name
+    st.subheader("Recogniser", anchor=False)
+    st.html(f'<div class="facts">It writes down what everyone here says: <b>{html.escape(now)}</b></div>')
+    for name in registry.recognizers():
+        if name != now:
+            st.button(f"Listen with {name}", key=f"listen {name}", on_click=_listen, args=(name,))
+    with st.form("another ear", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        st.text_input(
+            "Another recogniser", key=OTHER_EAR, max_chars=250,
+            placeholder="a folder, a .pt file, or a Whisper size: base.en",
+        )  # fmt: skip
+        st.form_submit_button("Listen with it", icon=":material/hearing:", on_click=_listen_to_other)
+
+
+def _open() -> None:
+    if name := st.session_state[OTHER].strip():
+        _choose(name)
+
+
+def _load(name: str) -> bool:
+    """Whether it is in memory now, in the precision that is chosen on its card; if not, the page says why."""
+    board, wanted = session.board(), PRECISION + name
+    widget_state.keep(wanted, None)
+    try:
+        session.studio().engine.load(name, widget_state.value(wanted))
+    except ValueError as error:
+        board[COMPLAINT] = sentence(error)
+        return False
+    return True
+
+
+def _choose(name: str) -> None:
+    board = session.board()
+    if _load(name):
+        board[session.MODEL] = name
+
+
+def _listen(name: str) -> None:
+    """Take another recogniser, once it is loaded: a broken one takes nobody's away."""
+    board, ear = session.board(), SpeechRecognizer(name)
+    try:
+        ear.load()
+        session.studio().ear = ear
+    except (ValueError, OSError) as error:
+        board[COMPLAINT] = sentence(error)
+
+
+def _listen_to_other() -> None:
+    if name := st.session_state[OTHER_EAR].strip():
+        _listen(name)

@@ -1,0 +1,207 @@
+"""A crowd at one engine: pictures a second and how long each visitor waits, drawn one by one and in company.
+
+    python -m benchmarks.serving_load [model=scenes] [rates=0.5,1,2,all] [jobs=40] [rows=16] [steps=8] [size=WxH] [repeats=5]
+    python -m benchmarks.serving_load preset=t2i-xl [dtype=bf16] ...      # full size, random weights
+
+Jobs of one picture each arrive at random (exponential gaps, the same for both ways), at `rates` times what this machine
+draws alone, or all at once. `solo` draws them one after the other, `shared` up to `rows` of them in each call of the
+model (app/serving/engine.py). Latency runs from a job's arrival to its pixels; p50 is the median.
+
+The floor of a picture is the longer of two times, at the bandwidth and the rate that this machine reached in this very
+run: the weights read once for each step, shared by the rows of a call, and its own multiplications.
+
+Last, whether a job's picture is the same alone and in company: the share of tokens that agree, in fp32 and in bf16.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from app.core.request import GenerationRequest
+from app.serving.engine import Engine, Job, Status
+from benchmarks.generation import (
+    DTYPES,
+    PROMPTS,
+    Machine,
+    Stage,
+    measure_machine,
+    operations_of,
+    painting_bytes,
+    preset_model,
+    timed,
+    weight_bytes,
+)
+from maskgil.pipeline import SamplingParams, Size, TextToImage
+from maskgil.sampling.loop import sample
+
+PATIENCE = 3600.0  # seconds for all jobs of one load
+
+
+@dataclass(frozen=True)
+class Served:
+    """What became of one load: pictures a second from the first arrival to the last picture, latencies in seconds."""
+
+    speed: float
+    p50: float
+    p99: float
+    tokens: torch.Tensor  # (jobs, N)
+
+
+def arrivals(jobs: int, rate: float, seed: int = 0) -> list[float]:
+    """Seconds after the first arrival at which each job comes: a Poisson process of `rate` jobs/s; inf: all at once."""
+    if math.isinf(rate):
+        return [0.0] * jobs
+    gaps = np.random.default_rng(seed).exponential(1 / rate, jobs)
+    return (np.cumsum(gaps) - gaps[0]).tolist()
+
+
+def wishes(model: TextToImage, jobs: int, steps: int, size: Size) -> list[GenerationRequest]:
+    classes = model.generator.config.classes
+    prompts = PROMPTS if classes is None else tuple(map(str, range(min(classes, 10))))
+    return [GenerationRequest(prompts[i % len(prompts)], seed=i, size=size, steps=steps) for i in range(jobs)]
+
+
+def serve(model: TextToImage, asked: Sequence[GenerationRequest], times: Sequence[float], rows: int) -> Served:
+    """Draw the requests as they arrive, at most `rows` in one call of the model. RuntimeError when one cannot be."""
+    engine = Engine(lambda name: model, waiting=len(asked), rows=rows)
+    warm = engine.submit(asked[0])
+    assert warm.wait(PATIENCE)
+    since, jobs = time.monotonic(), list[Job]()
+    for wish, at in zip(asked, times, strict=True):
+        time.sleep(max(0.0, since + at - time.monotonic()))
+        jobs.append(engine.submit(wish))
+    for job in jobs:
+        if not job.wait(PATIENCE) or job.status is not Status.DONE:
+            raise RuntimeError(f"a job of the benchmark is {job.status}: {job.error}")
+    engine.close()
+    waited = np.array([job.ended - job.asked for job in jobs])
+    speed = len(jobs) / (max(job.ended for job in jobs) - since)
+    tokens = torch.cat([job.frames[-1].grid.tokens.cpu() for job in jobs])
+    return Served(speed, float(np.percentile(waited, 50)), float(np.percentile(waited, 99)), tokens)
+
+
+def lone_picture(model: TextToImage, wish: GenerationRequest, size: Size) -> Stage:
+    """One picture without an engine, with what it cannot do without. Its text is read once, before."""
+    condition, blank = model.condition([wish.prompt]), model.blank(1, size)
+    plan = model.plan(blank, [wish.seed], SamplingParams(steps=wish.steps))
+
+    def draw() -> object:
+        return model.pixels(list(sample(model.sampler(condition), blank, plan))[-1])
+
+    painting = painting_bytes(model.tokenizer)
+    calls = sum(1 + (len(step.remask_rows) > 0) for step in plan)  # a revision looks for doubts, then decides
+    return Stage("a picture", draw, calls * weight_bytes(model.generator) + painting, operations_of(draw))
+
+
+def floor(picture: Stage, machine: Machine, rows: int) -> float:
+    """Seconds a picture when so many share each call."""
+    return max(picture.bytes / rows / machine.bandwidth, picture.operations / machine.rate)
+
+
+HEAD = "| arrivals/s | way | pictures/s | against solo | p50, s | p99, s | p50 against solo | floor, s | x floor |"
+
+
+def table_rows(rate: float, served: Mapping[str, Served], floors: Mapping[str, float]) -> list[str]:
+    """Markdown. `x floor`: of the seconds between two pictures when all come at once, else of the median latency, which
+    nobody can have shorter than a picture alone."""
+    lines, solo = [], served["solo"]
+    for way, found in served.items():
+        flood = math.isinf(rate)
+        least = floors[way] if flood else floors["solo"]
+        seconds = 1 / found.speed if flood else found.p50
+        cells = [
+            "all at once" if flood else f"{rate:.2f}", way, f"{found.speed:.2f}", f"{found.speed / solo.speed:.2f}x",
+            f"{found.p50:.2f}", f"{found.p99:.2f}", f"{found.p50 / solo.p50:.2f}x", f"{least:.4f}",
+            f"{seconds / least:.1f}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def agreement(model: TextToImage, asked: Sequence[GenerationRequest], rows: int) -> tuple[float, float]:
+    """(share of tokens, share of pictures) that are the same drawn alone and drawn in company."""
+    at_once = arrivals(len(asked), math.inf)
+    alone, company = (serve(model, asked, at_once, n).tokens for n in (1, rows))
+    same = alone == company
+    return float(same.float().mean()), float(same.flatten(1).all(1).float().mean())
+
+
+@torch.no_grad()
+def report(
+    models: Mapping[str, TextToImage],
+    rates: Sequence[float],
+    jobs: int,
+    rows: int,
+    steps: int,
+    repeats: int,
+    size: Size,
+) -> None:
+    """Print what was measured, as it comes. The first of the models, by the names of their types, is timed."""
+    kind, model = next(iter(models.items()))
+    device, dtype = model.device, model.dtype
+    machine = measure_machine(device, dtype)
+    print(f"{machine.name}; torch {torch.__version__}, {kind}, {size[0]}x{size[1]}, {steps} steps, {jobs} jobs a load")
+    print(f"measured here: {machine.bandwidth / 1e9:.1f} GB/s copied, {machine.rate / 1e12:.2f} TFLOP/s multiplied")
+    asked = wishes(model, jobs, steps, size)
+    picture = lone_picture(model, asked[0], size)
+    alone = timed(picture, repeats, device)
+    floors = {"solo": floor(picture, machine, 1), "shared": floor(picture, machine, rows)}
+    print(f"a picture without the engine: {alone.seconds:.4f} s (median of {alone.runs}), ", end="")
+    print(f"{alone.seconds / floors['solo']:.1f} x its floor\n\n{HEAD}\n|{'---|' * (HEAD.count('|') - 1)}", flush=True)
+    for multiple in rates:
+        rate = multiple / alone.seconds
+        times = arrivals(jobs, rate)
+        served = {"solo": serve(model, asked, times, 1), "shared": serve(model, asked, times, rows)}
+        print("\n".join(table_rows(rate, served, floors)), flush=True)
+    print()
+    for kind, model in models.items():
+        tokens, pictures = agreement(model, asked, rows)
+        print(f"{kind}: {tokens:.2%} of tokens and {pictures:.0%} of pictures ", end="")
+        print(f"are the same alone and in company of {rows}", flush=True)
+
+
+def main(arguments: list[str]) -> None:
+    known = {
+        "model": "scenes", "preset": "", "rates": "0.5,1,2,all", "jobs": "40", "rows": "16", "steps": "8",
+        "repeats": "5", "size": "", "dtype": "",
+    }  # fmt: skip
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    if "--help" in given or "-h" in given:
+        print(__doc__)
+        return
+    if wrong := [name for name in given if name not in known]:
+        raise ValueError(f"unknown: {', '.join(wrong)}; it takes {', '.join(f'{name}=' for name in known)}")
+    options = known | given
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    first = options["dtype"] or ("bf16" if device.type == "cuda" else "fp32")
+    if first not in DTYPES:
+        raise ValueError(f"dtype is {first!r}; choose one of {', '.join(DTYPES)}")
+    rates = [math.inf if rate == "all" else float(rate) for rate in options["rates"].split(",")]
+    jobs, rows, steps, repeats = (int(options[name]) for name in ("jobs", "rows", "steps", "repeats"))
+    if min(rates) <= 0 or min(jobs, rows, repeats) < 1:
+        raise ValueError("rates must be above 0, and jobs, rows and repeats at least 1")
+    size = tuple(int(side) for side in options["size"].lower().split("x")) if options["size"] else None
+    models = {}
+    for kind in sorted(DTYPES, key=lambda kind: kind != first):
+        if options["preset"]:
+            size = size or (256, 256)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)  # the same random weights in every type
+                models[kind] = preset_model(options["preset"], size, device, DTYPES[kind])
+        else:
+            models[kind] = TextToImage.load(options["model"], device, DTYPES[kind])
+            size = models[kind].validate_size(size)
+    report(models, rates, jobs, rows, steps, repeats, size)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        print(f"benchmarks.serving_load: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,126 @@
+"""Large models on the command line: buckets of sizes, classes, the released sampler, and t2i-xl at full size."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from app_fixtures import CLASSES, tiny_classes, tiny_model
+from PIL import Image
+from test_cli import refused
+
+from app.cli import main
+from app.core import png, request
+from app.core.request import GenerationRequest
+from app.serving.batching import sampling_params
+from app.serving.engine import Engine
+from maskgil.aspect_buckets import aspect_buckets
+from maskgil.pipeline import SAMPLERS, SamplingParams
+from text_encoder.prompt_reader import PromptVocabulary
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """scenes with a fixed list of sizes, wide with buckets of two classes, classes driven by classes."""
+    folder = Path(tmp_path_factory.mktemp("weights"))
+    tiny_model(folder / "scenes")
+    vocabulary = json.loads((tiny_model(folder / "wide") / "vocabulary.json").read_text())
+    del vocabulary["sizes"]
+    (folder / "wide" / "vocabulary.json").write_text(json.dumps(vocabulary | {"bucket_classes": [128, 64]}))
+    tiny_classes(folder / "classes")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MASKGIL_WEIGHTS", str(weights))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def drawn(*arguments: str) -> tuple[Image.Image, GenerationRequest]:
+    """What the command drew, and the settings that the picture remembers."""
+    assert main(["generate", *arguments, "--steps", "2", "--seed", "1", "--out", "x.png"]) == 0
+    image, wish = png.read(Path("x.png").read_bytes())
+    assert wish is not None
+    return image, wish
+
+
+def test_a_bucket_is_drawn_as_it_is_and_another_size_as_the_nearest_which_is_said(capsys):
+    image, wish = drawn("a cat", "--model", "wide", "--size", "192x64")
+    assert image.size == wish.size == (192, 64) and "nearest" not in capsys.readouterr().err
+    image, wish = drawn("a cat", "--model", "wide", "--size", "190x60")
+    said = [line for line in capsys.readouterr().err.splitlines() if "nearest" in line]
+    assert said == ["190x60 is drawn as 192x64, the nearest size of this model"]
+    assert image.size == wish.size == (192, 64), "what was drawn, not what was asked for"
+    image, _ = drawn("a cat", "--model", "wide", "--size", "60x70")
+    assert image.size == (64, 64), "of the class of that area"
+    assert drawn("a cat", "--model", "wide")[0].size == (128, 128)
+
+
+def test_a_fixed_list_of_sizes_still_refuses_others(capsys):
+    told = refused(["generate", "a cat", "--size", "190x60"], capsys)
+    assert "cannot draw 190x60: choose one of 64x64, 96x64" in told
+    assert "give a width" in refused(["generate", "a cat", "--model", "wide", "--size", "0x70"], capsys)
+
+
+def test_buckets_are_listed_in_a_few_words(capsys):
+    assert main(["models"]) == 0
+    told = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    count = len({*aspect_buckets(128), *aspect_buckets(64)})
+    assert f"{count} shapes, about 128x128 and 64x64" in told["wide"] and "64x64 96x64" in told["scenes"]
+    words = PromptVocabulary.from_dict({"bucket_classes": [128]})
+    assert words.sizes[0] == (128, 128) and set(words.sizes) == set(aspect_buckets(128))
+
+
+def test_the_engine_tells_every_caller_what_became_of_a_size():
+    engine = Engine()
+    try:
+        job = engine.submit(GenerationRequest("a cat", 1, "wide", size=(190, 60), steps=1))
+        assert job.wait(60) and job.request.size == (192, 64) == job.pictures()[0].size
+        assert job.rounded == "190x60 is drawn as 192x64, the nearest size of this model"
+        assert not engine.submit(GenerationRequest("a cat", 1, "wide", size=(192, 64), steps=1)).rounded
+        assert not engine.submit(GenerationRequest("a cat", 1, "wide", steps=1)).rounded
+    finally:
+        engine.close()
+
+
+def test_a_class_is_drawn_by_number_and_by_name():
+    def of(name: str, *more: str) -> tuple[Image.Image, GenerationRequest]:
+        return drawn("--model", "classes", "--class", name, "--guidance", "30", *more)  # a tiny model hardly listens
+
+    by_number, wish = of("1")
+    assert wish.prompt == "1" and wish.model == "classes" and by_number.size == (32, 32)
+    assert of(CLASSES[1].upper())[0].tobytes() == by_number.tobytes() != of("0")[0].tobytes()
+    assert of("1", "--negative", "0")[1].negative == "0"
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (["--class", "1"], "scenes draws what a sentence says: give a prompt instead of --class"),
+        (["a cat", "--model", "classes"], "reads no sentences: give --class with a number or a name"),
+        (["a cat", "--class", "1", "--model", "classes"], "both a prompt and --class"),
+        (["--model", "classes"], "Missing: what to draw"),
+        (["--class", "99", "--model", "classes"], "this model has classes 0 to"),
+        (["--class", "golden retreiver", "--model", "classes"], "did you mean golden retriever"),
+        (["--class", "1", "--negative", "qqqq", "--model", "classes"], "no class is called 'qqqq'"),
+        (["--class", " ", "--model", "classes"], "empty"),
+        (["a cat", "--sampler", "theirs"], "sampler"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(arguments, complaint, capsys):
+    assert complaint in refused(["generate", *arguments], capsys)
+
+
+def test_the_samplers_are_the_pipelines_and_a_picture_remembers_its_own():
+    for name, wish in (("ours", drawn("a cat")[1]), ("released", drawn("a cat", "--sampler", "released")[1])):
+        meant = sampling_params(wish, 64)
+        assert wish.sampler == name and meant == replace(SAMPLERS[name], steps=2)
+        told = {"guidance": meant.guidance.scale, "interval": meant.guidance.interval, "temperature": meant.temperature}
+        assert request.SAMPLERS[name] == told | {"refinement_passes": meant.refinement_passes}
+    assert SamplingParams() == SAMPLERS["ours"]
+    wish = drawn("a cat", "--sampler", "released", "--guidance", "2")[1]
+    assert (wish.guidance, wish.interval, sampling_params(wish, 64).guidance.shape) == (2.0, (0.0, 1.0), "ramp")
+    assert "Sampler: MaskGIL confidence released" in png.parameters(wish)
+    assert GenerationRequest.from_dict({**wish.to_dict(), "sampler": "ours"}).sampler == "ours"

@@ -1,0 +1,139 @@
+"""app.core.png and app.core.request: whatever a file or a page holds becomes a picture, a request, or one clear line."""
+
+import io
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+
+from app.core import png
+from app.core.request import GenerationRequest
+
+WISH = GenerationRequest("a red cat", 7, size=(64, 64), steps=4)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def header(width: int, height: int) -> bytes:
+    """A PNG of this size that holds no picture."""
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def noted(note: str) -> bytes:
+    """A good picture with any text where its settings would be."""
+    info, out = PngImagePlugin.PngInfo(), io.BytesIO()
+    info.add_itxt(png.METADATA_KEY, note)
+    Image.new("RGB", (8, 8)).save(out, "PNG", pnginfo=info)
+    return out.getvalue()
+
+
+def with_settings(**settings: object) -> str:
+    return json.dumps(WISH.to_dict() | settings)
+
+
+def test_a_picture_remembers_its_request():
+    image, request = png.read(png.encode_png(Image.new("RGB", (64, 64)), WISH))
+    assert image.size == (64, 64) and request == WISH
+
+
+def test_sixteen_bits_of_grey_stay_grey():
+    out = io.BytesIO()
+    Image.fromarray(np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)).save(out, "PNG")
+    grey = np.asarray(png.read(out.getvalue())[0].convert("RGB"), float)
+    assert np.abs(grey[..., 0] - np.linspace(0, 255, 64 * 64).reshape(64, 64)).max() < 2
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"PK\x03\x04 a zip", "not a PNG"),
+        (header(20_000, 20_000), "far too large"),
+        (header(2**31 - 1, 2**31 - 1), "far too large"),
+        (header(9_000, 9_000), "9000x9000"),
+        (header(5_000, 10), "5000x10"),
+        (header(64, 64), "damaged"),
+        (png.encode_png(Image.new("RGB", (64, 64)))[:-40], "damaged"),
+        (header(64, 64)[:20], "damaged|not a PNG"),
+        (header(64, 64)[:33] + chunk(b"zTXt", b"t2i\0\0" + zlib.compress(bytes(2**26))), "damaged"),  # 64 MB of text
+        (bytes(png.MAX_BYTES + 1), "at most 32 MB"),
+    ],
+    ids=["zip", "bomb", "endless", "too large", "too wide", "empty", "cut", "cut head", "text bomb", "heavy"],
+)
+def test_a_file_that_is_no_good_picture_is_one_line(data: bytes, complaint: str):
+    with pytest.raises(ValueError, match=complaint) as refusal:
+        png.read(data)
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        with_settings(seed=10**400),
+        with_settings(guidance=10**400),
+        with_settings(temperature=10**400),
+        with_settings(steps=10**400),
+        with_settings(n=-(10**400)),
+        with_settings(interval=[0, 10**400]),
+        with_settings(interval=None),
+        with_settings(size=[10**400, 64]),
+        with_settings(size=[float("inf"), 64]),
+        with_settings(size=["64", None]),
+        with_settings(guidance=None),
+        with_settings(prompt="half a \ud800 letter"),
+        with_settings(seed=None),
+        '{"prompt": "a cat"}',
+        "[" * 100_000,
+        "[]",
+        "7",
+        "{",
+    ],
+    ids=lambda note: note[:8] if len(note) < 40 else str(hash(note) % 1000),
+)
+def test_a_note_that_is_no_request_is_left_aside(note: str):
+    image, request = png.read(noted(note))
+    assert image.size == (8, 8) and request is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"steps": 10**400}, "steps is far too large: give a number from 1 to 256"),
+        ({"seed": -1}, "seed is -1"),
+        ({"guidance": float("nan")}, "guidance is nan"),
+        ({"guidance": 10**400}, "none of them endless"),
+        ({"size": (10**6, 64)}, "more than 99,999 pixels"),
+        ({"mode": "hybrid", "ar_tokens": -(10**30)}, "number of autoregressive tokens is far too large"),
+        ({"edit": "\ud800"}, "control characters"),
+    ],
+    ids=["steps", "seed", "nan", "guidance", "size", "tokens", "surrogate"],
+)
+def test_numbers_without_end_are_one_line(settings: dict, complaint: str):
+    with pytest.raises(ValueError, match=complaint) as refusal:
+        GenerationRequest.from_dict(WISH.to_dict() | settings)
+    assert len(str(refusal.value)) < 200
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(WISH.to_dict())), json_values, max_size=3) | json_values)
+def test_whatever_the_settings_are_they_are_a_request_or_a_line(values):
+    whole = WISH.to_dict() | values if isinstance(values, dict) else values
+    try:
+        request = GenerationRequest.from_dict(whole)
+    except ValueError as refusal:
+        assert str(refusal)
+    else:
+        assert png.read(png.encode_png(Image.new("RGB", (8, 8)), request))[1] == request

@@ -1,0 +1,312 @@
+"""Reproduction: findings are sound data, verdicts follow the numbers, and a killed run goes on."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from app_fixtures import scene_words, tiny_latents, tiny_model
+from safetensors.torch import save_file
+
+from experiments.paper_findings.findings import (
+    FINDINGS,
+    Arm,
+    Bench,
+    Claim,
+    Draw,
+    Finding,
+    Small,
+    append,
+    chosen,
+    main,
+    measure,
+    merged,
+    output_norm,
+    read,
+    step_flops,
+    table,
+    verdict,
+)
+from maskgil import checkpoint
+from maskgil.models.diffusion_head import DDPM
+from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.tokenizers.vq import VQConfig, VQModel
+from train.data.scene_cache import corpus
+from train.recipes.scenes_emigm import write_latents
+from train.scenes.sprites import Sprites
+
+
+def rows(**arms: list[float]) -> dict:
+    metrics = ("score", "seconds", "distance")
+    return {arm: {s: dict.fromkeys(metrics, v) for s, v in enumerate(values)} for arm, values in arms.items()}
+
+
+# --- the data ---------------------------------------------------------------------------------------------------------
+
+
+def test_findings_compare_arms_that_they_have():
+    assert len({finding.name for finding in FINDINGS}) == len(FINDINGS)
+    for finding in FINDINGS:
+        names = [arm.name for arm in finding.arms]
+        assert len(set(names)) == len(names) and finding.claims
+        for claim in finding.claims:
+            assert {claim.better, claim.worse} <= set(names), (finding.name, str(claim))
+            assert claim.metric != "norm" or finding.kind == "training"
+        for arm in finding.arms:
+            arm.draw.settings(), arm.draw.sampler()  # refuse what cannot be
+
+
+def test_arms_of_equal_compute_are_of_equal_compute():
+    """As torch counts it, the head included."""
+    finding = next(f for f in FINDINGS if f.name == "equal-compute")
+    costs = [arm.model.steps * step_flops(arm.model) for arm in finding.arms]
+    assert max(costs) < 1.02 * min(costs)
+
+
+def test_our_own_way_to_draw_is_what_people_get():
+    ours, default = Draw().settings(), SamplingParams()
+    assert (ours.steps, ours.guidance, ours.schedule) == (default.steps, default.guidance, default.schedule)
+    assert Draw().sampler() == TextToImage.head and Draw(head=-100).sampler() == DDPM(100, clip=5.0)
+
+
+def test_findings_are_chosen_by_name_and_kind():
+    assert [f.name for f in chosen("cfg,steps", "")] == ["steps", "cfg"]
+    assert {f.kind for f in chosen("", "training")} == {"training"}
+    with pytest.raises(ValueError, match="no finding is called magic: there are mar-against-ar"):
+        chosen("magic", "")
+    with pytest.raises(ValueError, match="choose sampling or training"):
+        chosen("", "both")
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "a, b, metric, no_worse, expected",
+    [
+        ([60, 61], [50, 51], "score", False, "confirmed"),
+        ([50, 51], [60, 61], "score", False, "not confirmed"),
+        ([60, 50], [50, 58], "score", False, "inside the noise"),
+        ([50.4], [50.0], "score", False, "inside the noise"),  # under the resolution
+        ([50.4], [50.0], "score", True, "inside the noise"),  # the noise of 140 pictures is more than the margin
+        ([62], [50], "score", True, "confirmed"),
+        ([40, 41], [60, 61], "score", True, "not confirmed"),
+        ([46, 47], [52, 51], "score", True, "inside the noise"),
+        ([1.0, 1.01], [1.0, 1.01], "distance", True, "confirmed"),
+        ([1.0, 1.2], [1.0, 1.0], "distance", True, "inside the noise"),
+        ([1.2, 1.22], [1.0, 1.01], "distance", True, "not confirmed"),
+        ([1.0, 1.1], [2.0, 2.1], "seconds", False, "confirmed"),  # lower is better
+        ([2.0], [1.98], "seconds", False, "inside the noise"),
+        ([], [1.0], "seconds", False, ""),
+    ],
+)
+def test_verdicts_follow_the_numbers(a, b, metric, no_worse, expected):
+    assert verdict(Claim(metric, "a", "b", no_worse), rows(a=a, b=b)) == expected
+
+
+def test_seeds_are_compared_in_pairs():
+    """What a seed does to both arms is no noise."""
+    assert verdict(Claim("distance", "a", "b"), rows(a=[17, 50, 88], b=[20, 52, 91])) == "confirmed"
+    assert verdict(Claim("distance", "a", "b"), rows(a=[17, 50, 88], b=[52, 91, 20])) == "inside the noise"
+
+
+def test_a_score_is_never_surer_than_its_pictures():
+    close = rows(a=[60, 60], b=[55, 55])
+    assert verdict(Claim("score", "a", "b"), close, pictures=140) == "inside the noise"
+    assert verdict(Claim("score", "a", "b"), close, pictures=1400) == "confirmed"
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_that_was_cut_off_costs_only_itself(tmp_path):
+    path = tmp_path / "new" / "results.jsonl"
+    append(path, {"key": "one"})
+    append(path, {"key": "two"})
+    whole = path.read_bytes()
+    for cut in range(len(whole) // 2 + 1, len(whole)):
+        path.write_bytes(whole[:cut])
+        append(path, {"key": "three"})
+        keys = [row["key"] for row in read(path)]
+        assert keys[0] == "one" and keys[-1] == "three"
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+READER = Path(__file__).resolve().parents[2] / "weights" / "scenes-reader"
+
+
+def sized(folder: Path) -> Path:
+    """As the folder of a model that draws 128 x 128."""
+    path = folder / "vocabulary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sizes": [[128, 128]]}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory) -> tuple[Path, Path]:
+    """(model folder, cache) of codes: 64 tokens of 16 px."""
+    folder = sized(tiny_model(tmp_path_factory.mktemp("codes") / "model"))
+    torch.manual_seed(0)
+    tokenizer = VQModel(VQConfig(codebook_size=64, channels=(32,), res_blocks=1, z_channels=32, patch=16)).eval()
+    checkpoint.save(folder / "tokenizer", tokenizer, "vq", tokenizer.config.to_dict())
+    made_by = checkpoint.fingerprint(tokenizer.identity())
+    config = checkpoint.describe(folder / "generator")
+    generator = checkpoint.load(folder / "generator")
+    words = checkpoint.fingerprint(scene_words(folder / "text_encoder").identity())
+    hashes = {"text_encoder_hash": words, "tokenizer_hash": made_by}
+    checkpoint.save(folder / "generator", generator, "maskgil", config["config"], **hashes)
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "cache.json").write_text(json.dumps({"tokenizer": made_by, "corpus": corpus(), "total": 8}))
+    for size, count in (("128x128", 64), ("96x96", 36)):
+        tokens = torch.randint(64, (8, count)).to(torch.uint16)
+        save_file({"tokens": tokens, "numbers": torch.arange(8)}, cache / f"{size}-0000.safetensors")
+    return folder, cache
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory) -> tuple[Path, Path]:
+    """(folder with the parts that small models use, cache) of latents."""
+    folder, cache = tiny_latents(tmp_path_factory.mktemp("latents") / "model"), tmp_path_factory.mktemp("cache")
+    tokenizer = checkpoint.load(folder / "tokenizer", "latent")
+    deviation = tokenizer.posterior(torch.rand(4, 3, 64, 64) * 2 - 1)[1].mean().item()
+    scaled = replace(tokenizer.config, scale=round(1 / deviation, 3))
+    checkpoint.save(folder / "tokenizer", tokenizer, "latent", scaled.to_dict())
+    tokenizer = checkpoint.load(folder / "tokenizer", "latent")
+    notes = checkpoint.describe(folder / "generator")
+    generator = checkpoint.load(folder / "generator")
+    hashes = {"text_encoder_hash": checkpoint.fingerprint(scene_words(folder / "text_encoder").identity())}
+    hashes["tokenizer_hash"] = checkpoint.fingerprint(tokenizer.identity())
+    checkpoint.save(folder / "generator", generator, "emigm", notes["config"], **hashes)
+    write_latents(tokenizer, Sprites(), cache, total=16, shard=16)
+    return folder, cache
+
+
+def bench(tmp_path: Path, codes: tuple[Path, Path], latents: tuple[Path, Path] | None = None) -> Bench:
+    other = latents or (Path("none"), Path("none"))
+    return Bench(
+        tmp_path / "runs", n=1, train=0.002, batch=2, reader=str(READER), codes=str(codes[1]), latents=str(other[1]),
+        homes=(str(codes[0]), str(other[0])),
+    )  # fmt: skip
+
+
+def test_a_run_goes_on_where_it_was_stopped_and_measures_nothing_twice(tmp_path, codes):
+    path, model = tmp_path / "results.jsonl", str(codes[0])
+    arms = (Arm("two", model, Draw(2)), Arm("four", model, Draw(4, interval=(0.0, 1.0))))
+    finding = Finding(
+        "steps", "more is dearer", arms, (Claim("nfe", "two", "four"), Claim("score", "two", "four", True))
+    )
+    again = Finding("again", "the same arm", arms[:1], ())
+    first = measure([finding, again], bench(tmp_path, codes), 1, path)
+    assert next(first).startswith("steps, two, seed 0: score")
+    first.close()  # as a kill does
+    lines = list(measure([finding, again], bench(tmp_path, codes), 1, path))
+    assert len(lines) == 1 and lines[0].startswith("steps, four") and len(read(path)) == 2
+    assert not list(measure([finding, again], bench(tmp_path, codes), 1, path))
+    shown = table([finding, again], read(path), n=1)
+    assert "nfe: two before four: **confirmed** (62% of the evaluations saved)" in shown
+    assert len(shown.splitlines()) == 4 and len(table([finding, again], read(path)).splitlines()) == 2, "n=20"
+    assert [row["metrics"]["nfe"] for row in read(path)] == [3, 8]  # the last of two steps is outside the interval
+
+
+def test_small_models_of_codes_are_trained_and_judged(tmp_path, codes):
+    path, small = tmp_path / "results.jsonl", Small("maskgil", width=16, depth=2, norm="post")
+    arms = (Arm("all", small, Draw(2, scale=1.0)), Arm("few", replace(small, merged=8), Draw(2, scale=1.0)))
+    lines = list(measure([Finding("f", "", arms, ())], bench(tmp_path, codes), 1, path))
+    assert ["norm" in line and "through" in line for line in lines] == [True, True], lines
+    assert [step for step, _ in read(path)[0]["norms"]] == [1]
+    assert {row["metrics"]["nfe"] for row in read(path)} == {2}
+    left = {f.name for f in (tmp_path / "runs").iterdir()}
+    assert left == {f"cache-{json.loads((codes[1] / 'cache.json').read_text())['tokenizer']}"}
+
+
+def test_small_models_of_latents_are_trained_and_judged(tmp_path, codes, latents):
+    path, small = tmp_path / "results.jsonl", Small("emigm", (("t_min", 0.4), ("trunk", "single")), width=16, depth=2)
+    bench_ = bench(tmp_path, codes, latents)
+    (line,) = measure([Finding("f", "", (Arm("single", small, Draw(2, "exp", 1.0, head=2)),), ())], bench_, 1, path)
+    assert "distance" in line and read(path)[0]["arm"]["model"]["choices"] == [["t_min", 0.4], ["trunk", "single"]]
+
+
+@pytest.mark.parametrize("trunk", ["mae", "single"])
+def test_codes_under_either_trunk_are_trained_and_judged(trunk, tmp_path, codes):
+    path = tmp_path / "results.jsonl"
+    choices = (("t_min", 0.2), ("trunk", trunk), ("weighting", "bound"))
+    small = Small("maskgil", choices, width=16, depth=2, qk_norm="", norm="")
+    (line,) = measure([Finding("f", "", (Arm("a", small, Draw(2, scale=1.0)),), ())], bench(tmp_path, codes), 1, path)
+    assert "distance" in line
+
+
+def test_what_fails_is_shown_and_tried_again_by_other_code_alone(tmp_path, codes, monkeypatch):
+    path, model = tmp_path / "results.jsonl", str(codes[0])
+    findings = [Finding("f", "it works", (Arm("two", model, Draw(2)), Arm("one", model, Draw(1))), ())]
+    right = Bench.scored
+
+    def wrong(self, model, draw, seed):
+        if draw.steps == 2:
+            raise torch.linalg.LinAlgError("eigh has not converged\nand more")
+        return right(self, model, draw, seed) | {"distance": float("nan")}
+
+    monkeypatch.setattr(Bench, "scored", wrong)
+    lines = list(measure(findings, bench(tmp_path, codes), 1, path))
+    assert "failed" in lines[0] and "eigh has not converged" in lines[0] and "distance is not a number" in lines[1]
+    shown = table(findings, read(path), n=1)
+    assert "two: failed with seed 0" in shown and "and more" not in shown
+    assert not list(measure(findings, bench(tmp_path, codes), 1, path))
+    monkeypatch.setattr(Bench, "scored", right)
+    monkeypatch.setattr("experiments.paper_findings.findings.code", lambda: "other")
+    assert len(list(measure(findings, bench(tmp_path, codes), 1, path))) == 2
+    assert "failed" not in table(findings, read(path), n=1)
+
+
+def test_a_run_that_was_asked_to_stop_is_not_judged(tmp_path, codes, monkeypatch):
+    monkeypatch.setattr("experiments.paper_findings.findings.read_log", lambda out: 0)
+    arm = Arm("a", Small("maskgil", width=16, depth=2), Draw(2))
+    with pytest.raises(KeyboardInterrupt):
+        list(measure([Finding("f", "", (arm,), ())], bench(tmp_path, codes), 1, tmp_path / "results.jsonl"))
+    assert not read(tmp_path / "results.jsonl")
+
+
+def test_what_is_missing_is_waited_for(tmp_path, codes):
+    path = tmp_path / "results.jsonl"
+    arms = (
+        Arm("AR", str(codes[0]), Draw(2, twin=64)),
+        Arm("latents", Small("emigm")),
+        Arm("unknown", "no-such-model"),
+    )
+    lines = list(measure([Finding("f", "", arms, ())], bench(tmp_path, codes), 1, path))
+    assert len(lines) == 3 and all("waits, since" in line for line in lines) and not read(path)
+
+
+def test_merged_codes_stand_for_their_neighbours(codes):
+    tokenizer = TextToImage.load(codes[0]).tokenizer
+    few, group = merged(tokenizer, 8)
+    assert group.shape == (64,) and 0 <= int(group.min()) <= int(group.max()) < 8 and few.config.codebook_size == 8
+    assert (group[few.stands] == torch.arange(8)).float().mean() > 0.7
+    codebook = torch.nn.functional.normalize(tokenizer.quantize.codebook(), dim=-1)
+    near = (codebook * codebook[few.stands[group]]).sum(-1).mean()
+    far = (codebook @ codebook.T).mean()
+    assert near > far + 0.2
+    pixels = torch.rand(1, 3, 128, 128) * 2 - 1
+    assert few.decode(few.encode(pixels), (8, 8)).shape == pixels.shape
+
+
+def test_the_output_norm_is_that_of_the_trunk(codes):
+    model = TextToImage.load(codes[0])
+    before = output_norm(model)
+    for layer in model.generator.layers:
+        for parameter in layer.parameters():
+            parameter.data.mul_(3)
+    assert output_norm(model) > 1.2 * before
+
+
+def test_wrong_words_are_refused(tmp_path, capsys):
+    for words, match in (
+        (["table", "magic=1"], "magic is not known"),
+        (["n=many"], "n=many is not a number"),
+        (["n=0"], "give more than 0"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            main(words)
+    main(["table", f"results={tmp_path / 'none.jsonl'}"])
+    assert capsys.readouterr().out.startswith("| finding |")

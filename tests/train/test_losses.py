@@ -1,0 +1,149 @@
+"""Losses: masks are exact, the codebook starts alive, tiny models overfit one batch."""
+
+import pytest
+import torch
+
+from maskgil.condition import Condition
+from maskgil.models.config import ModelConfig
+from maskgil.models.maskgil import MaskGIL
+from maskgil.tokenizers.vq import VQConfig, VQModel
+from train.eval.scene_score import KINDS, asked_scenes, frechet, moments
+from train.losses.objectives import (
+    CodebookRevival,
+    MaskedTokenLoss,
+    TextConditioned,
+    TokenizerLoss,
+    TokenizerWithCellHead,
+    quantize_with_gradient,
+    random_mask,
+    spread_codebook,
+)
+from train.recipes import scenes_tokenizer
+from train.scenes.scene import is_held_out
+
+VQ = VQConfig(codebook_size=64, codebook_dim=4, channels=(32, 32), res_blocks=1, z_channels=32, patch=8)
+
+
+def test_masks_have_exactly_the_asked_count():
+    tokens = torch.zeros(5, 40, dtype=torch.long)
+    ratio = torch.tensor([0.0, 0.01, 0.5, 0.999, 1.0])
+    hidden = random_mask(tokens, ratio, torch.Generator().manual_seed(0))
+    assert hidden.sum(1).tolist() == [1, 1, 20, 40, 40]
+
+
+def test_what_is_early_is_masked_first():
+    tokens, thing = torch.zeros(50, 40, dtype=torch.long), torch.arange(40) < 10
+    draw = torch.Generator().manual_seed(0)
+    first = random_mask(tokens, torch.full((50,), 0.5), draw, thing.float().expand(50, 40))
+    assert first[:, :10].all() and (first.sum(1) == 20).all()
+    few = random_mask(tokens, torch.full((50,), 0.2), draw, thing.float().expand(50, 40))
+    assert not few[:, 10:].any() and (few.sum(1) == 8).all() and few[:, :10].any(0).all()
+    half = random_mask(tokens, torch.full((50,), 0.5), draw, 0.3 * thing.expand(50, 40))
+    assert 0.6 < half[:, :10].float().mean() < 1
+
+
+def test_mean_mask_ratio_of_the_released_code():
+    from train.losses.objectives import arccos_ratio
+
+    assert arccos_ratio(torch.linspace(0, 1, 10001)).mean().item() == pytest.approx(0.637, abs=1e-3)
+
+
+class Words(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(10, 12)
+
+    def forward(self, ids, mask):
+        return self.table(ids) * mask[..., None]
+
+
+def test_a_tiny_model_overfits_one_batch():
+    config = ModelConfig(codebook_size=32, dim=64, layers=2, heads=2, ffn=128, text_dim=12, text_length=8,
+                         qk_norm="rms", dropout=0.0)  # fmt: skip
+    model = TextConditioned(MaskGIL(config), Words())
+    ids = torch.tensor([[1, 2, 3], [4, 5, 0]])
+    batch = {"tokens": torch.randint(0, 32, (2, 12)), "grid": (3, 4), "ids": ids, "mask": ids != 0}
+    objective = MaskedTokenLoss(caption_dropout=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for step in range(400):
+        loss, metrics = objective([model], batch, torch.Generator().manual_seed(step), step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.2 and metrics["right"] > 0.95
+    blank = torch.full((2, 12), 32)
+    told = model.generator(blank, (3, 4), Condition(model.text_encoder(ids, ids != 0), ids != 0)).argmax(-1)
+    assert (told == batch["tokens"]).float().mean() > 0.9
+
+
+def test_gradient_passes_the_codebook():
+    model = VQModel(VQ)
+    z = model.latents(torch.rand(1, 3, 32, 32)).requires_grad_()
+    straight, tokens, loss = quantize_with_gradient(model, z)
+    assert torch.allclose(straight, model.quantize.codebook()[tokens], atol=1e-6)
+    gradient = torch.autograd.grad(straight.sum(), z, retain_graph=True)[0]
+    assert torch.allclose(gradient, torch.ones_like(gradient)) and loss > 0
+
+
+def test_codebook_starts_as_clusters_and_stays_in_use():
+    model = VQModel(VQ)
+    centres = torch.nn.functional.normalize(torch.randn(64, 4), dim=-1)
+    latents = centres.repeat(30, 1)
+    spread_codebook(model, latents, torch.Generator().manual_seed(0), rounds=12)
+    nearest = (latents @ model.quantize.codebook().T).max(1)
+    assert nearest.values.mean() > 0.98 and len(nearest.indices.unique()) > 32
+
+
+def test_tokenizer_learns_pixels_and_names():
+    torch.manual_seed(0)
+    named = TokenizerWithCellHead(VQModel(VQ), things=3)
+    covers = torch.randint(0, 4, (4, 2, 2))
+    colours = torch.tensor([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)
+    pixels = colours[covers].permute(0, 3, 1, 2).repeat_interleave(16, 2).repeat_interleave(16, 3)
+    batch = {"pixels": pixels, "covers": covers}
+    objective, care = TokenizerLoss(quantise_from=20), CodebookRevival(20, lambda i: batch, every=10)
+    optimizer = torch.optim.AdamW(named.parameters(), 2e-3)
+    first = None
+    for step in range(80):
+        generator = torch.Generator().manual_seed(step)
+        loss, metrics = objective([named], batch, generator, step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        care(named, batch, generator, step)
+        first = first or metrics
+    assert metrics["l1"] < 0.4 * first["l1"] and metrics["named"] > 0.9
+
+
+def test_asked_scenes_are_fixed_and_in_their_split():
+    for held_out in (False, True):
+        asked = asked_scenes(6, held_out)
+        assert asked == asked_scenes(6, held_out) and {k for k, *_ in asked} == set(KINDS)
+        for kind, scene, _ in asked:
+            if kind != "single" and scene.style != "sketch":
+                assert is_held_out(scene) == held_out, (kind, scene)
+            assert min(item.size for item in scene.items) >= 24
+
+
+def test_frechet_distance_of_known_gaussians():
+    mean, eye = torch.zeros(3), torch.eye(3)
+    assert frechet((mean, eye), (mean, eye)) == pytest.approx(0, abs=1e-6)
+    assert frechet((mean, eye), (mean + 2, eye)) == pytest.approx(12)
+    assert frechet((mean, eye), (mean, 4 * eye)) == pytest.approx(3)  # 3 (1 - 2)^2
+    assert moments(torch.randn(50, 3))[1].shape == (3, 3)
+
+
+def test_the_bundled_tokenizers_own_shape_is_trained_and_in_any_number_of_processes(tmp_path):
+    """Its decoder is wider than its encoder and paints twice the size; what DDP would wrap is called as one module."""
+    recipe = scenes_tokenizer(steps=8, batch=2)
+    player = recipe.modules[0]
+    called = []
+    player.module.register_forward_hook(lambda *_: called.append(1))
+    for step in (0, 7):  # before there are codes, and with them
+        loss, report = player.loss([player.module], recipe.batch_at(step), torch.Generator().manual_seed(step), step)
+        loss.backward()
+        assert torch.isfinite(loss) and report["l1"] > 0
+    assert len(called) == 2
+    assert all(p.grad is not None for p in player.module.model.decoder.upscaler.parameters())
+    recipe.sample(player.module.eval(), tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 1000

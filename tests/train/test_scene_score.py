@@ -1,0 +1,147 @@
+"""`python -m train.eval.scene_score` on tiny models: options in every usual spelling, settings that reach the sampler."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, make_tiny
+
+from maskgil import checkpoint
+from maskgil.models.ar import ARTransformer
+from maskgil.pipeline import SAMPLERS, SamplingParams, TextToImage
+from maskgil.sampling.ar_prefix import ARPrefix
+from maskgil.sampling.guidance import Guidance
+from maskgil.sampling.schedules import cosine
+from maskgil.tokenizers.vq import VQConfig, VQModel
+from text_encoder import SmallT5Encoder, train_vocabulary
+from train.eval import scene_score
+from train.scenes.captions import sentences
+from train.scenes.judge import SceneJudge, SceneJudgeConfig, save_judge
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`model` with its twin, which draw noise of 128x128, and `reader`, which has learned nothing."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    model = folder / "model"
+    torch.manual_seed(0)
+    tokenizer = VQModel(VQConfig(codebook_size=32, channels=(32,), res_blocks=1, z_channels=8, patch=16)).eval()
+    checkpoint.save(model / "tokenizer", tokenizer, "vq", tokenizer.config.to_dict())
+    train_vocabulary(sentences(40, seed=1), folder, 80)
+    encoder = SmallT5Encoder.fresh(folder, d_model=12, d_kv=4, d_ff=16, num_layers=1, num_heads=2, length=60)
+    encoder.save(model / "text_encoder")
+    parts = {"tokenizer_hash": tokenizer, "text_encoder_hash": encoder}
+    hashes = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
+    config = replace(TINY, text_length=60)
+    checkpoint.save(model / "generator", make_tiny(config), "maskgil", config.to_dict(), **hashes)
+    twin = ARTransformer(replace(config, causal=True))
+    checkpoint.save(folder / "model-ar", twin, twin.kind, twin.config.to_dict(), **hashes)
+    (model / "vocabulary.json").write_text(json.dumps({"sizes": [[128, 128]]}))
+    save_judge(SceneJudge(SceneJudgeConfig(widths=(16, 16), blocks=1)), folder / "reader")
+    return folder
+
+
+def test_scenes_are_scored_with_the_settings_that_were_asked_for(folder: Path, capsys, monkeypatch):
+    used = []
+    draw = TextToImage.draw
+
+    def spied(self, prompts, seeds, size, settings):
+        used.append(settings)
+        return draw(self, prompts, seeds, size, settings)
+
+    monkeypatch.setattr(TextToImage, "draw", spied)
+    common = ["scenes", f"model={folder / 'model'}", f"reader={folder / 'reader'}", "n=1"]
+    scene_score.main([*common, "steps=2,3"])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [line.split("|")[1].strip() for line in rows[1:]] == [
+        "training, 2 steps", "training, 3 steps", "held out, 2 steps", "held out, 3 steps"
+    ]  # fmt: skip
+    assert len({line.count("|") for line in rows}) == 1 and used[0] == SamplingParams(steps=2)
+    used.clear()
+    scene_score.main([*common, "steps=2", "splits=training", "sampler=released"])
+    said = capsys.readouterr().out
+    assert set(used) == {replace(SAMPLERS["released"], steps=2)} and "sampler released" in said
+    assert "held out" not in said
+    used.clear()
+    words = "temperature=0.8 choice=1.5 guidance=3 order=halton curve=cosine interval=0.2,0.9 shape=ramp"
+    scene_score.main([*common, "steps=2", "splits=held out", *words.split()])
+    asked = SamplingParams(
+        2, Guidance(3.0, "ramp", (0.2, 0.9)), temperature=0.8, choice_temperature=1.5, order="halton", schedule=cosine
+    )
+    assert set(used) == {asked}
+
+
+def test_hybrid_prints_what_every_share_of_the_twin_scores(folder: Path, capsys, monkeypatch):
+    used = []
+    draw = TextToImage.draw
+
+    def spied(self, prompts, seeds, size, settings):
+        used.append(settings)
+        return draw(self, prompts, seeds, size, settings)
+
+    monkeypatch.setattr(TextToImage, "draw", spied)
+    common = ["hybrid", "--model", str(folder / "model"), "--reader", str(folder / "reader"), "--n=1"]
+    chart = folder / "new" / "chart.svg"
+    twins = ["ar_guidance=1", "ar_temperature=0.9", "ar_top_k=5", "ar_top_p=0.95"]
+    scene_score.main([*common, "steps=3", "guidance=1", *twins, f"--out={chart}"])
+    title, head, line, *rows, last = capsys.readouterr().out.splitlines()
+    assert "3 steps, guidance 1, twin's guidance 1" in title and last == f"chart: {chart}"
+    assert {head.count("|"), line.count("|")} | {row.count("|") for row in rows} == {len(scene_score.KINDS) + 6}
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    assert [row[0] for row in cells] == ["none (0)", "1/8 (8)", "1/4 (16)", "1/2 (32)", "all (64)"]
+    assert [row[-1] for row in cells] == ["6", "14", "22", "38", "64"], "one a token, then 3 steps and a revision"
+    assert all(0 <= float(row[9].strip("*")) <= 100 for row in cells)
+    twin = ARPrefix(0, Guidance(1.0), 0.9, 5, 0.95)
+    assert used[1:] == [
+        SamplingParams(3, Guidance(1.0, interval=(0.1, 1.0)), ar_prefix=replace(twin, tokens=tokens))
+        for tokens in (0, 8, 16, 32, 64)
+    ]
+    assert "seconds a picture" in chart.read_text() and "Fréchet" not in chart.read_text(), "no reference, no distance"
+    for words, message in (
+        ("split=all", "split=all: choose one of training, held out"),
+        ("ar_tokens=3", "leave ar_tokens= out"),
+        ("n=0", "n is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            scene_score.main([*common[:5], words])
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("splits=all", "no combinations are called all; there are training, held out"),
+        ("sampler=best", "no sampler is called 'best'"),
+        ("curve=straight", "no curve is called 'straight'"),
+        ("order=listed", "no order is called 'listed'"),
+        ("interval=1", "sampler settings: interval=1: give two ends, such as 0.1,1"),
+        ("choice=much", "sampler settings"),
+        ("n=0", "n is 0"),
+        ("n=two", "n=two is not a whole number"),
+        ("n", "'n' is no option: write name=value"),
+        ("--n", "'--n' is no option: write name=value"),
+        ("--n --steps=2", "'--n' is no option"),
+        ("modle=scenes", "scenes has no option 'modle'; it has .*choice.*model"),
+        ("--modle scenes", "scenes has no option 'modle'"),
+    ],
+)
+def test_what_is_no_option_is_one_line(words: str, message: str):
+    with pytest.raises(ValueError, match=message) as refusal:
+        scene_score.main(["scenes", *words.split()])
+    assert "\n" not in str(refusal.value)
+
+
+def test_options_may_be_spelt_in_three_ways(monkeypatch):
+    def measure(model: str, n: int = 1, ar_guidance: float = 2.0) -> None:
+        found.append((model, n, ar_guidance))
+
+    found: list = []
+    monkeypatch.setattr(scene_score, "toy", measure, raising=False)
+    monkeypatch.setitem(scene_score.MEASURES, "toy", ("train.eval.scene_score", "toy"))
+    scene_score.main(["toy", "model=a=b", "n=3", "ar_guidance=1.5"])
+    scene_score.main(["toy", "--model", "a=b", "--n", "3", "--ar-guidance", "1.5"])
+    scene_score.main(["toy", "--model=a=b", "--n=3", "--ar_guidance=1.5"])
+    assert found == [("a=b", 3, 1.5)] * 3
+    with pytest.raises(ValueError, match="toy needs model="):
+        scene_score.main(["toy", "n=3"])

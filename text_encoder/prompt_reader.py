@@ -1,0 +1,203 @@
+"""What a model can draw and which words it knows, read from the `vocabulary.json` that lies in its folder.
+
+A bundled model learned a small language; a word outside it changes nothing for good. So the page marks such words and
+the command line refuses them, both with the nearest words that the model does know.
+"""
+
+import difflib
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from maskgil.aspect_buckets import bucket_classes, every_bucket
+
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+SPOKEN_3D = re.compile(r"\bthree[ -]d\b", re.IGNORECASE)  # how the bundled recogniser, which has no digits, writes "3d"
+NAMED = ("counts", "relations", "colours")  # lists of plain words
+PIECE = re.compile(f"{SPOKEN_3D.pattern}|{WORD.pattern}", re.IGNORECASE)
+
+
+class VocabularyEntry(NamedTuple):
+    """Something that the model can draw: its name, other words for it, and for places and styles how to say them. In a
+    colourless style nothing has the colours that it is given."""
+
+    name: str
+    synonyms: tuple[str, ...] = ()
+    say: tuple[str, ...] = ()
+    plural: str = ""
+    colourless: bool = False
+
+
+class PromptSpan(NamedTuple):
+    """A stretch of a prompt; `known` is False for a word that the model never saw."""
+
+    text: str
+    known: bool
+
+
+@dataclass(frozen=True)
+class PromptVocabulary:
+    """`words` is every word that the model saw, in lower case. Empty means: a model for free text, all words known.
+
+    `aliases` are words that it reads as others, where they are no part of a longer name: "tree" as "pine tree", "bird"
+    as "parrot". `parts` are words that it saw only within a longer name: "pine".
+
+    `colours` are those that it can give to things; empty: things have colours of their own.
+
+    `sizes` are the pictures that it draws, (width, height), the usual one first: a list, or the buckets of `classes`.
+    """
+
+    objects: tuple[VocabularyEntry, ...] = ()
+    backgrounds: tuple[VocabularyEntry, ...] = ()
+    styles: tuple[VocabularyEntry, ...] = ()
+    counts: tuple[str, ...] = ()
+    relations: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
+    classes: tuple[int, ...] = ()
+    words: frozenset[str] = field(default=frozenset(), repr=False)
+    aliases: dict[str, str] = field(default_factory=dict, repr=False, hash=False)
+    parts: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> "PromptVocabulary":
+        """The vocabulary of a model folder; the empty one when the folder has none."""
+        path = folder / "vocabulary.json"
+        if not path.is_file():
+            return cls()
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError, AttributeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({error}): fetch the model folder again") from None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "PromptVocabulary":
+        things = {name: tuple(_thing(v) for v in values.get(name, ())) for name in ("objects", "backgrounds", "styles")}
+        names = {name: tuple(_thing(v).name for v in values.get(name, ())) for name in NAMED}
+        words = frozenset(str(word).lower() for word in values.get("words", ()))
+        classes = bucket_classes(values)
+        sizes = every_bucket(classes) if classes else [(int(w), int(h)) for w, h in values.get("sizes", ())]
+        shown = {"examples": tuple(values.get("examples", ())), "sizes": tuple(sizes), "classes": classes}
+        aliases = {str(word).lower(): str(name) for word, name in values.get("aliases", {}).items()}
+        parts = frozenset(str(word).lower() for word in values.get("parts", ()))
+        return cls(**things, **names, **shown, words=words, aliases=aliases, parts=parts)
+
+    @property
+    def drawn(self) -> str:
+        """The sizes in a few words."""
+        if self.classes:
+            usual = " and ".join(f"{side}x{side}" for side in self.classes)
+            return f"{len(self.sizes)} shapes, about {usual}"
+        return " ".join(f"{width}x{height}" for width, height in self.sizes)
+
+    def spans(self, prompt: str) -> list[PromptSpan]:
+        """The prompt cut into words and what lies between them; the texts join to the prompt again."""
+        pieces, at, whole = [], 0, self._whole(prompt)
+        for match in PIECE.finditer(prompt):
+            if match.start() > at:
+                pieces.append(PromptSpan(prompt[at : match.start()], True))
+            words = WORD.findall(self._digits(match[0]))
+            lone = match.start() not in whole and match[0].lower() in self.parts
+            pieces.append(PromptSpan(match[0], not lone and all(self.knows(word) for word in words)))
+            at = match.end()
+        if at < len(prompt):
+            pieces.append(PromptSpan(prompt[at:], True))
+        return pieces
+
+    def _whole(self, prompt: str) -> set[int]:
+        """Where the words of longer names and of places begin."""
+        found = set()
+        for name in self._longer:
+            for match in name.finditer(prompt):
+                found.update(match.start() + word.start() for word in WORD.finditer(match[0]))
+        return found
+
+    @cached_property
+    def _longer(self) -> list[re.Pattern]:
+        names = [name for thing in self.objects for name in (thing.name, thing.plural, *thing.synonyms)]
+        names += [phrase for place in self.backgrounds for phrase in place.say]
+        split = [WORD.findall(name) for name in names]
+        between = r"s?[\W_]+"  # fire trucks, slices of pizza
+        return [re.compile(rf"\b{between.join(words)}s?\b", re.IGNORECASE) for words in split if len(words) > 1]
+
+    def knows(self, word: str) -> bool:
+        word = word.lower().replace("’", "'")
+        return not self.words or any(w in self.words or w in self.aliases for w in (word, word.removesuffix("'s")))
+
+    def normalize(self, prompt: str) -> str:
+        """The prompt as the model learned to read it: "three d", where it knows the word, is "3d", a "tree" a pine."""
+        if self.aliases:
+            whole = self._whole(prompt)
+
+            def meant(word: re.Match) -> str:
+                return word[0] if word.start() in whole else self.aliases.get(word[0].lower(), word[0])
+
+            prompt = WORD.sub(meant, prompt)
+        return self._digits(prompt)
+
+    def _digits(self, prompt: str) -> str:
+        return SPOKEN_3D.sub("3d", prompt) if self.knows("3d") else prompt
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words of the prompt that the model never saw, in order, each once."""
+        return list(dict.fromkeys(piece.text for piece in self.spans(prompt) if not piece.known))
+
+    def nearest_words(self, word: str, n: int = 3) -> list[str]:
+        """Known words that are spelled like this one; names of what can be drawn before little words.
+
+        Of a word that says nothing alone, the names that it is a part of.
+        """
+        word, things = word.lower(), (*self.objects, *self.backgrounds, *self.styles)
+        if word in self.parts:
+            names = (name for thing in self.objects for name in (thing.name, *thing.synonyms))
+            return [name for name in names if word in name.split()][:n]
+        names = {word for thing in things for name in (thing.name, *thing.synonyms) for word in name.lower().split()}
+        close = difflib.get_close_matches(word, sorted(names & self.words), n=n, cutoff=0.6)
+        return close or difflib.get_close_matches(word, sorted(self.words), n=n, cutoff=0.7)
+
+    def unknown_words_message(self, prompt: str) -> str:
+        """One line on the words that the model does not know; empty when it knows all."""
+        missing = self.unknown_words(prompt)
+        if not missing:
+            return ""
+        said = ", ".join(f"'{word}'" for word in missing[:8]) + (", ..." if len(missing) > 8 else "")
+        close = list(dict.fromkeys(near for word in missing[:8] for near in self.nearest_words(word, 1)))
+        return f"the model does not know {said}" + (f" (did you mean {', '.join(close)}?)" if close else "")
+
+    def color_note(self, prompt: str) -> str:
+        """One line on a colour before a thing that the model takes otherwise than it is said; empty when there is none:
+        it can give things no colours, or not in the style that is asked for."""
+        if not (colour := self._given(prompt)):
+            return ""
+        if colour not in self.colours:
+            return f"things have colours of their own: '{colour}' may colour the background at most"
+        said = " ".join(WORD.findall(prompt.lower()))
+        for style in self.styles:
+            if style.colourless and any(re.search(rf"\b{phrase}\b", said) for phrase in style.say):
+                return f"in the style '{style.name}' things have no colours: '{colour}' is left out"
+        return ""
+
+    def _given(self, prompt: str) -> str:
+        """The first colour that stands right before a thing, and is no part of its name."""
+        walls = (place.name for place in self.backgrounds if f"on a {place.name} background" in place.say)
+        colours = {*self.colours, *walls}
+        names = [name for thing in self.objects for name in (thing.name, thing.plural, *thing.synonyms) if name]
+        first = {WORD.findall(name.lower())[0] for name in (*names, *self.aliases)}
+        words, whole = list(WORD.finditer(prompt.lower())), self._whole(prompt)
+        for colour, thing in zip(words, words[1:], strict=False):
+            if colour[0] in colours and thing[0] in first and colour.start() not in whole:
+                return colour[0]
+        return ""
+
+
+def _thing(value: str | int | dict[str, Any]) -> VocabularyEntry:
+    if isinstance(value, dict):
+        synonyms, say = (tuple(str(word) for word in value.get(key, ())) for key in ("synonyms", "say"))
+        return VocabularyEntry(
+            str(value["name"]), synonyms, say, str(value.get("plural", "")), bool(value.get("colourless"))
+        )
+    return VocabularyEntry(str(value))

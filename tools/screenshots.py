@@ -1,0 +1,200 @@
+"""A picture of every page of the studio, for the README, taken in a real browser from a server of its own:
+
+    python -m tools.screenshots [model=scenes] [out=docs] [seed=7] [only=draw,speak,...]
+
+Every picture in them is drawn by the model there and then, with the same seed each time; on the Speak page, a sentence
+said by espeak-ng comes in as the microphone. What is written is the screen as a visitor sees it, no more than 300 kB.
+"""
+
+import io
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from app.core.request import MAX_SEED
+from benchmarks.speech_to_image_latency import chromium, spoken, start_server
+from speech import audio
+
+WIDE, PHONE = (1280, 860), (390, 844)  # CSS pixels, one to each of the file's
+SETTINGS = re.compile(r"^\d+ × \d+, .*, 1 picture$")  # the line that opens them
+PATIENCE = 120  # seconds for anything that must come
+MOST = 300_000  # bytes of a file
+PROMPTS = ("a bee on pink", "a pumpkin in the forest", "a sailboat at night", "three balloons in the sky",
+           "a penguin in the snow", "two cats on the beach")  # fmt: skip
+SAID = "two dogs on the beach"
+EDITED = "a penguin in the snow"  # what the brush goes over, ...
+WORDS = "an owl in the snow"  # ... and what is to be there
+
+
+class Visitor:
+    """A browser window with a gallery of its own."""
+
+    def __init__(self, browser: Any, url: str, size: tuple[int, int], colours: str, seed: int):
+        view = {"width": size[0], "height": size[1]}
+        context = browser.new_context(permissions=["microphone"], viewport=view, color_scheme=colours)
+        self.page, self.url, self.seed = context.new_page(), url, seed
+        self.page.set_default_timeout(PATIENCE * 1000)
+
+    def enter(self, room: str) -> None:
+        self.page.goto(f"{self.url}/{room}")
+        self.page.locator("h1").first.wait_for()
+        self.rest()
+
+    def rest(self) -> None:
+        """Until the page stands still and everything in it is there."""
+        self.page.locator("[data-test-script-state=notRunning]").wait_for()
+        self.page.wait_for_timeout(500)  # a component appears after the script has ended
+        self.page.evaluate("Promise.all([...document.images].map((image) => image.decode().catch(() => 0)))")
+        self.page.evaluate("document.fonts.ready")
+
+    def draw(self, *prompts: str) -> None:
+        """Draw each prompt with our seed on the Draw page."""
+        page = self.page
+        self.enter("")
+        page.get_by_text(SETTINGS).click()
+        page.get_by_text("a new one each time").click()
+        self.rest()  # the seed's box is made anew
+        page.get_by_role("spinbutton", name="Seed").fill(str(self.seed))
+        page.keyboard.press("Enter")
+        page.get_by_text(SETTINGS).click()
+        self.rest()
+        for prompt in prompts:
+            box = page.get_by_label("Prompt")
+            box.fill(prompt)
+            box.press("Enter")
+            page.get_by_text(f"“{prompt}”").wait_for()
+            self.rest()
+            page.get_by_role("button", name="Download").wait_for()
+        self.rest()
+
+    def shoot(self, path: Path) -> None:
+        """The screen as a PNG of 256 colours, with the pointer and the focus out of the way."""
+        self.page.evaluate("document.activeElement?.blur()")
+        self.page.mouse.move(1, 1)
+        self.page.wait_for_timeout(300)
+        seen = Image.open(io.BytesIO(self.page.screenshot(animations="disabled"))).convert("RGB")
+        seen.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+        if path.stat().st_size > MOST:
+            raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {MOST}")
+        print(f"{path}: {seen.width} x {seen.height}, {path.stat().st_size // 1000} kB", flush=True)
+
+
+def draw(visitor: Visitor) -> None:
+    """A finished picture in the token player."""
+    visitor.draw("two cats on the beach")
+    visitor.page.get_by_text("how it was drawn").click()
+    visitor.page.get_by_role("button", name="Play").wait_for()
+    visitor.rest()
+
+
+def heat(visitor: Visitor) -> None:
+    """The same, with when each of its tokens was decided."""
+    draw(visitor)
+    visitor.page.get_by_text("when decided").click()
+    visitor.rest()
+
+
+def speak(visitor: Visitor) -> None:
+    visitor.enter("speak")
+    visitor.page.get_by_role("button", name="Start listening").click()
+    visitor.page.locator(".past a").first.wait_for()
+    visitor.rest()
+
+
+def edit(visitor: Visitor) -> None:
+    """A stroke over what a picture shows, and what came of it."""
+    page = visitor.page
+    visitor.draw(EDITED)
+    page.get_by_role("link", name="Gallery").click()
+    page.get_by_role("button", name="Edit").first.click()
+    page.get_by_text("nothing is brushed").wait_for()
+    stage = page.get_by_alt_text("The picture to paint over")
+    stage.evaluate("image => image.decode()")
+    visitor.rest()
+    box = stage.bounding_box()
+    path = [(x, y) for y in np.linspace(0.05, 0.7, 7) for x in (0.05, 0.7)]
+    for i, (x, y) in enumerate(path):
+        page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y, steps=8)
+        if i == 0:
+            page.mouse.down()
+    page.mouse.up()
+    page.get_by_label("What should be there").fill(WORDS)
+    page.get_by_role("button", name="Paint").click()
+    page.get_by_text(f"“{WORDS}”").wait_for()
+    page.get_by_role("button", name="Download").wait_for()
+    visitor.rest()
+
+
+def gallery(visitor: Visitor) -> None:
+    visitor.draw(*PROMPTS)
+    visitor.enter("gallery")
+    visitor.page.locator(".st-key-wall img").nth(len(PROMPTS) - 1).wait_for()
+    visitor.rest()
+
+
+def models(visitor: Visitor) -> None:
+    visitor.enter("models")
+
+
+PAGES: dict[str, tuple[Callable[[Visitor], None], tuple[int, int], str]] = {
+    "draw": (draw, WIDE, "light"),
+    "speak": (speak, WIDE, "light"),
+    "edit": (edit, WIDE, "light"),
+    "gallery": (gallery, WIDE, "light"),
+    "models": (models, WIDE, "light"),
+    "draw-dark": (heat, WIDE, "dark"),
+    "draw-phone": (draw, PHONE, "light"),
+}
+
+
+def microphone(folder: Path) -> Path:
+    """The sentence between silences, the last one so long that the picture is taken before it is said again."""
+    said = audio.load(spoken(SAID, folder))
+    second = np.zeros(audio.RATE, np.float32)
+    soundfile.write(folder / "microphone.wav", np.concatenate([second, said, *[second] * 60]), audio.RATE)
+    return folder / "microphone.wav"
+
+
+def take(model: str, out: Path, seed: int, names: list[str]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        wav = microphone(Path(folder))
+        with start_server(model, Path(folder) / "gallery") as url, chromium(wav) as browser:
+            for name in names:
+                arrange, size, colours = PAGES[name]
+                visitor = Visitor(browser, url, size, colours, seed)
+                arrange(visitor)
+                visitor.shoot(out / f"{name}.png")
+                visitor.page.context.close()
+
+
+def main(arguments: list[str]) -> None:
+    known = {"model": "scenes", "out": "docs", "seed": "7", "only": ",".join(PAGES)}
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    if "--help" in given or "-h" in given:
+        print(__doc__)
+        return
+    if wrong := [name for name in given if name not in known]:
+        raise ValueError(f"unknown: {', '.join(wrong)}; it takes {', '.join(f'{name}=' for name in known)}")
+    options = known | given
+    names, seed = options["only"].split(","), options["seed"]
+    if wrong := [name for name in names if name not in PAGES]:
+        raise ValueError(f"no such page: {', '.join(wrong)}; there are {', '.join(PAGES)}")
+    if not seed.isdigit() or int(seed) > MAX_SEED:
+        raise ValueError(f"seed={seed}: give a whole number from 0 to {MAX_SEED}")
+    take(options["model"], Path(options["out"]), int(seed), names)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        print(f"tools.screenshots: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,57 @@
+"""What a step costs in memory, and what trades time for it: recomputed activations, compiled blocks.
+
+Both change blocks in place, and neither their parameters' names nor what they compute.
+"""
+
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from maskgil.models import diffusion_head, emigm, transformer
+
+# What a large model has many of, all alike. eMIGM's head sees each hidden token several times over, and keeps a quarter
+# of what a step keeps.
+BLOCKS = (transformer.Block, emigm.ViTBlock, diffusion_head.ResidualBlock)
+
+
+def blocks(module: nn.Module) -> list[nn.Module]:
+    return [part for part in module.modules() if isinstance(part, BLOCKS)]
+
+
+def recomputed(module: nn.Module) -> None:
+    """Keep only the inputs of each block for the backward pass (Chen et al. 2016)."""
+    for block in blocks(module):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def compiled(module: nn.Module) -> None:
+    """torch.compile of each block alone: all are alike, so that one compilation serves them all.
+
+    Before `recomputed`: a block that is recomputed is not compiled, without a word, but a compiled one is recomputed.
+    """
+    for block in blocks(module):
+        block.forward = torch.compile(block.forward)
+
+
+def bytes_needed(modules: list[nn.Module], pieces: int = 1) -> int:
+    """Weights and their average, and of what moves the gradient and AdamW's two moments, on each process.
+
+    For float32 weights that all move: 20 bytes a parameter, over the pieces. Activations come on top.
+    """
+    parameters = [p for module in modules for p in module.parameters()]
+    held = sum(p.numel() * p.element_size() * 2 for p in parameters)
+    moved = sum(p.numel() * p.element_size() * 3 for p in parameters if p.requires_grad)
+    return (held + moved) // pieces
+
+
+def check_memory(name: str, modules: list[nn.Module], pieces: int, room: int) -> None:
+    """ValueError when a device of `room` bytes cannot even hold its piece of the model, with what would help."""
+    needed = bytes_needed(modules, pieces)
+    if needed > room:
+        processes = bytes_needed(modules) // room + 1
+        raise ValueError(
+            f"{name} needs {needed / 1e9:.1f} GB a GPU for weights, gradients, optimizer and average, this one has "
+            f"{room / 1e9:.1f} GB: use shard=yes on {processes} GPUs or more"
+        )

@@ -1,0 +1,362 @@
+"""Where captioned pictures come from: webdataset shards, a folder with captions, ImageNet-style folders, Hugging Face.
+
+    pictures.source("shards/{00000..00099}.tar")        # image + .txt or .json under one key
+    pictures.source("holiday")                          # a.jpg beside a.txt
+    pictures.source("imagenet/train")                   # one folder a class, its name is the label
+    pictures.source("hf:owner/name")                    # columns image and text (or label)
+
+A source is a list of units (a shard, or a thousand files), and a unit read twice gives the same pictures in the same
+order. So work is shared among processes by units, and what was killed goes on at the unit that was not finished.
+What cannot be read (no caption, a broken picture, the end of a cut shard) is passed to `report` and skipped.
+
+webdataset's own pipelines shuffle and resample an endless stream; here its grouping of files to examples is enough.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, runtime_checkable
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+UNIT = 1000  # files that make a unit of a folder
+CAPTION_KEYS = ("caption", "text", "prompt", "TEXT")
+BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error)  # what reading a cut or broken tar raises
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ImageExample:
+    """One example: an RGB image with what it shows in words, or the number of its class. `along` is the share of its
+    unit that has been read with it."""
+
+    key: str
+    image: Image.Image
+    caption: str | None = None
+    label: int | None = None
+    along: float = 0.0
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """`names` are the units; equal names mean equal pictures. `classes` are the names of the labels, if there are."""
+
+    names: list[str]
+    classes: list[str] | None
+
+    def read(self, unit: int, report: Report) -> Iterator[ImageExample]: ...
+
+
+def source(text: str) -> ImageSource:
+    """The source that a person names. Raises ValueError, in one line, for one that is empty or not there."""
+    if text.startswith("hf:"):
+        return HuggingFaceSource.open(text[3:])
+    if ".tar" in text:
+        return WebDatasetShards.open(text)
+    folder = Path(text)
+    if not folder.is_dir():
+        raise ValueError(f"no pictures at {text}: give a folder, shards such as 'data/{{000..099}}.tar', or hf:NAME")
+    if tars := sorted(folder.glob("*.tar")):
+        return WebDatasetShards.of([str(path) for path in tars])
+    if any(path.suffix.lower() in IMAGES for path in folder.iterdir()):
+        return CaptionedFiles.open(folder)
+    return ClassFolders.open(folder)
+
+
+def opened(data: bytes, upright: bool = True) -> Image.Image:
+    """RGB pixels of an encoded picture, transparent ones over white, turned as its camera noted (`upright`). ValueError
+    when it is broken or cut."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        if upright:
+            # a camera's note may be cut or nonsense where the picture, loaded by now, is whole
+            with contextlib.suppress(struct.error, SyntaxError, ValueError, TypeError):
+                image = ImageOps.exif_transpose(image)
+        if image.mode in ("RGBA", "LA", "P"):
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        return image.convert("RGB")
+    except UnidentifiedImageError:  # whose message names an address in memory: shards' notes would differ each time
+        raise ValueError("not a whole picture") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"not a whole picture ({error})") from None
+
+
+def caption_of(name: str, data: bytes, key: str) -> str:
+    """The caption in a .txt, or under `key` (else a usual name) in a .json. ValueError when there is none."""
+    try:
+        text = data.decode("utf-8")
+        if name.endswith(".json"):
+            entries = json.loads(text)
+            text = next((entries[k] for k in (key, *CAPTION_KEYS) if isinstance(entries.get(k), str)), "")
+    except (ValueError, AttributeError):
+        raise ValueError(f"{name} cannot be read") from None
+    if not text.strip():
+        raise ValueError("no caption")
+    return " ".join(text.split())
+
+
+@dataclass(frozen=True)
+class WebDatasetShards:
+    """Tar files as webdataset writes them: files of one example are neighbours and share the name up to the first dot.
+
+    A caption is a .txt, or `key` in a .json. A unit's name is the file's, without its folder, and its length: the
+    shards may be named another way or moved, but not exchanged for others that are called the same.
+    """
+
+    paths: list[str]
+    names: list[str]
+    key: str = "caption"
+    classes: list[str] | None = None
+
+    @staticmethod
+    def open(pattern: str) -> "WebDatasetShards":
+        """All files of a pattern with {000..099}, * or neither. ValueError names what is missing."""
+        paths = [path for part in braces(pattern) for path in _globbed(part)]
+        if missing := [path for path in paths if not Path(path).is_file()]:
+            raise ValueError(f"{len(missing)} of {len(paths)} shards are missing, first {missing[0]}")
+        if not paths:
+            raise ValueError(f"no shard is called {pattern}")
+        return WebDatasetShards.of(paths)
+
+    @staticmethod
+    def of(paths: list[str]) -> "WebDatasetShards":
+        return WebDatasetShards(paths, [f"{Path(path).name} of {os.path.getsize(path)} bytes" for path in paths])
+
+    def read(self, unit: int, report: Report) -> Iterator[ImageExample]:
+        # Only here: it takes a second to load, and only shards need it
+        from webdataset.tariterators import group_by_keys
+
+        path, count, faults = self.paths[unit], 0, []
+
+        def twice(error: Exception) -> bool:
+            report(f"{path}: {error.args[0]}")
+            return True  # the first file of that name stays
+
+        def files(file: BinaryIO) -> Iterator[dict[str, Any]]:
+            try:
+                yield from _members(file, path)
+            except BROKEN as error:  # raised here, it would take along the example before it, which is whole
+                faults.append(error)
+
+        try:
+            with open(path, "rb") as file:
+                length = os.fstat(file.fileno()).st_size
+                for example in group_by_keys(files(file), handler=twice):
+                    count += 1
+                    try:
+                        yield self._picture(example, file.tell() / length)
+                    except ValueError as error:
+                        report(f"{path}: {example['__key__']}: {error}")
+        except OSError as error:
+            faults.append(error)
+        for fault in faults:
+            report(f"{path} is cut or broken after {count} pictures: the rest is skipped ({fault})")
+
+    def _picture(self, example: dict[str, Any], along: float) -> ImageExample:
+        """Of {"__key__": name, suffix: content}."""
+        images = [suffix for suffix in example if f".{suffix.rpartition('.')[2]}" in IMAGES]
+        if not images:
+            raise ValueError("no picture")
+        text = next((suffix for suffix in ("txt", "json") if suffix in example), None)
+        if text is None:
+            raise ValueError("no caption")
+        caption = caption_of(f"{example['__key__']}.{text}", example[text], self.key)
+        return ImageExample(example["__key__"], opened(example[images[0]]), caption, along=along)
+
+
+class _Header(tarfile.TarInfo):
+    """A tar ends at a block of zeros. tarfile takes a header that is cut or broken for the end too, without a word."""
+
+    @classmethod
+    def frombuf(cls, block: bytes, encoding: str, errors: str) -> "_Header":
+        try:
+            return super().frombuf(block, encoding, errors)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no block of zeros at its end: {error}") from None
+
+
+def _members(file: BinaryIO, path: str) -> Iterator[dict[str, Any]]:
+    """The files of a tar, as webdataset's group_by_keys takes them: one pass from the beginning, as from a stream, so
+    that a cut shard gives what it holds."""
+    with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar:
+        for member in tar:
+            if member.isreg() and not re.match(r"__[^/]*__($|/)", member.name):  # webdataset's own notes
+                yield {"fname": member.name, "data": tar.extractfile(member).read(), "__url__": path}
+            tar.members = []  # which would hold on to all headers of a large shard
+
+
+def braces(pattern: str) -> list[str]:
+    """a{08..10}.tar -> a08.tar a09.tar a10.tar; several braces multiply."""
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if not found:
+        return [pattern]
+    first, last = found.groups()
+    return [
+        whole
+        for number in range(int(first), int(last) + 1)
+        for whole in braces(pattern[: found.start()] + str(number).zfill(len(first)) + pattern[found.end() :])
+    ]
+
+
+def _globbed(pattern: str) -> list[str]:
+    path = Path(pattern)
+    return sorted(map(str, path.parent.glob(path.name))) if "*" in path.name else [pattern]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Units of UNIT files of a folder; a unit's name is a hash of its files' names."""
+
+    units: list[list[Path]]
+    names: list[str]
+
+    @staticmethod
+    def of(paths: list[Path], folder: Path) -> "Files":
+        units = [paths[i : i + UNIT] for i in range(0, len(paths), UNIT)]
+        listed = ["\n".join(str(path.relative_to(folder)) for path in unit) for unit in units]
+        return Files(units, [hashlib.sha256(text.encode()).hexdigest()[:12] for text in listed])
+
+
+@dataclass(frozen=True)
+class CaptionedFiles:
+    """A folder of pictures, each with a .txt (or .json) of its name beside it."""
+
+    files: Files
+    names: list[str]
+    alone: list[Path]  # captions without a picture
+    classes: list[str] | None = None
+
+    @staticmethod
+    def open(folder: Path) -> "CaptionedFiles":
+        held = sorted(folder.rglob("*"))
+        paths = [path for path in held if path.suffix.lower() in IMAGES]
+        pictured = {path.with_suffix("") for path in paths}
+        texts = [path for path in held if path.suffix in (".txt", ".json")]
+        alone = [path for path in texts if path.with_suffix("") not in pictured]
+        files = Files.of(paths, folder)
+        return CaptionedFiles(files, files.names, alone)
+
+    def read(self, unit: int, report: Report) -> Iterator[ImageExample]:
+        if unit == 0:  # they belong to no unit, and are said once
+            for path in self.alone:
+                report(f"{path}: no picture beside this caption")
+        paths = self.files.units[unit]
+        for number, path in enumerate(paths):
+            text = next((p for p in (path.with_suffix(".txt"), path.with_suffix(".json")) if p.is_file()), None)
+            try:
+                if text is None:
+                    raise ValueError(f"no caption: {path.with_suffix('.txt').name} is missing")
+                caption = caption_of(text.name, text.read_bytes(), "caption")
+                yield ImageExample(path.stem, opened(path.read_bytes()), caption, along=(number + 1) / len(paths))
+            except (ValueError, OSError) as error:
+                report(f"{path}: {error}")
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """ImageNet-style: folder/<class>/*.jpg. Classes are numbered in the order of their folders' names."""
+
+    files: Files
+    names: list[str]
+    classes: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def open(folder: Path) -> "ClassFolders":
+        kinds = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        paths = [p for kind in kinds for p in sorted((folder / kind).rglob("*")) if p.suffix.lower() in IMAGES]
+        if not paths:
+            raise ValueError(
+                f"{folder} holds no pictures: it needs shards (*.tar), pictures with .txt captions, or a folder a class"
+            )
+        # Interleaved, so that the first units already hold every class.
+        stride = max(1, len(paths) // UNIT)
+        files = Files.of([p for start in range(stride) for p in paths[start::stride]], folder)
+        return ClassFolders(files, files.names, kinds)
+
+    def read(self, unit: int, report: Report) -> Iterator[ImageExample]:
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        paths = self.files.units[unit]
+        for place, path in enumerate(paths):
+            kind = next(parent.name for parent in path.parents if parent.name in numbers)
+            try:
+                # as they lie in the file: what ImageNet's statistics and released models were made with
+                image, along = opened(path.read_bytes(), upright=False), (place + 1) / len(paths)
+                yield ImageExample(f"{kind}/{path.stem}", image, label=numbers[kind], along=along)
+            except (ValueError, OSError) as error:
+                report(f"{path}: {error}")
+
+
+@dataclass(frozen=True)
+class HuggingFaceSource:
+    """A dataset of the hub by name (its train split), read in runs of UNIT rows."""
+
+    rows: Any
+    names: list[str]
+    classes: list[str] | None = None
+
+    @staticmethod
+    def open(name: str) -> "HuggingFaceSource":
+        try:
+            from datasets import Image as Encoded  # only here: nothing else needs it, and it is not pinned
+            from datasets import load_dataset
+        except ImportError:
+            raise ValueError("hf: needs the package datasets (pip install datasets): or give a folder") from None
+        try:
+            rows = load_dataset(name, split="train")
+        except Exception as error:  # the package raises many kinds of its own
+            raise ValueError(f"no dataset {name!r}: {(str(error).strip() or repr(error)).splitlines()[0]}") from None
+        return HuggingFaceSource.over(rows, name, Encoded(decode=False))
+
+    @staticmethod
+    def over(rows: Any, name: str, encoded: Any) -> "HuggingFaceSource":
+        """Over anything with `column_names`, `features`, `cast_column`, a length and items {"image", "text" | "label"}.
+
+        `encoded` is the type of a picture that nobody has opened: {"bytes", "path"}. One that is broken then costs its
+        own row alone.
+        """
+        text = any(key in rows.column_names for key in CAPTION_KEYS)
+        if "image" not in rows.column_names or not (text or "label" in rows.column_names):
+            raise ValueError(f"{name} has columns {', '.join(rows.column_names)}; image and text (or label) are needed")
+        try:
+            rows = rows.cast_column("image", encoded)
+        except Exception as error:  # the package raises many kinds of its own
+            raise ValueError(f"the column image of {name} holds no pictures: {str(error).splitlines()[0]}") from None
+        units = [f"{name}[{start}:{min(start + UNIT, len(rows))}]" for start in range(0, len(rows), UNIT)]
+        return HuggingFaceSource(rows, units, None if text else list(rows.features["label"].names))
+
+    def read(self, unit: int, report: Report) -> Iterator[ImageExample]:
+        numbers = range(unit * UNIT, min((unit + 1) * UNIT, len(self.rows)))
+        for number in numbers:
+            row, along = self.rows[number], (number + 1 - numbers.start) / len(numbers)
+            try:
+                image = opened(_content(row["image"]))
+                if self.classes is not None:
+                    yield ImageExample(str(number), image, label=row["label"], along=along)
+                    continue
+                text = next((row[key] for key in CAPTION_KEYS if isinstance(row.get(key), str)), "")
+                if not text.strip():
+                    raise ValueError("no caption")
+                yield ImageExample(str(number), image, " ".join(text.split()), along=along)
+            except (ValueError, OSError) as error:
+                report(f"row {number}: {error}")
+
+
+def _content(entry: dict[str, Any] | None) -> bytes:
+    """The file of a picture: in the table itself, or where it says."""
+    if not entry:
+        raise ValueError("no picture")
+    return entry["bytes"] if entry.get("bytes") is not None else Path(entry["path"]).read_bytes()

@@ -1,0 +1,217 @@
+"""Tokens of rendered scenes, computed once: python -m train.data.scene_cache scenes tokenizer=weights/scenes/tokenizer ...
+
+Other people's pictures are cached by `python -m train.data.scene_cache pictures ...`: see train/data/image_cache.py.
+
+`scenes` are what the generator learns from, and `paired` ones are two kinds of things of which one at least was given a
+colour: mixed in (cache=cache/scenes,cache/paired), they teach whose colour is whose. `crowded` ones, with captions that
+nobody would say, serve the decoder.
+
+Axes: n pictures, N tokens. A cache is a folder with `cache.json` (what made it) and `<W>x<H>-<shard>.safetensors`, each
+written whole: {"tokens": (n, N) uint16, "numbers": (n,) int64}. A scene is a function of its number, so that captions
+are said anew each time they are read. A run that was killed goes on with the shards that are missing.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from maskgil import checkpoint
+from maskgil.tokenizers.vq import VQModel
+from train.scenes.render import render
+from train.scenes.scene import SIZES, Scene, crowded, paired, sample
+from train.scenes.sprites import Sprites
+
+NOTE = "cache.json"
+SHARD = 1024
+CROWDED, PAIRED = 10_000_000, 20_000_000
+OTHERS = "other drawings (sprites=)"
+KINDS = {"scenes": 0, "crowded": CROWDED, "paired": PAIRED}  # the first number of each
+
+
+def scene_number(number: int, width: int, height: int, snap: int = 16) -> tuple[Scene, np.random.Generator]:
+    """Training scene `number` of a size, and the generator that draws it; from CROWDED on, scenes are crowded, from
+    PAIRED on paired."""
+    rng = np.random.default_rng([31, number, width, height])
+    make = sample if number < CROWDED else crowded if number < PAIRED else paired
+    return make(rng, width, height, snap=snap), rng
+
+
+@cache
+def corpus() -> str:
+    """What the numbers of scenes stand for: another word as soon as layout.py or objects.tsv give other scenes, since
+    the captions of tokens that were cached before would then tell of something else."""
+    first = [scene_number(n, *size)[0] for size in SIZES for n in (*range(16), CROWDED)]
+    return hashlib.sha256(repr(first).encode()).hexdigest()[:12]
+
+
+def note_of(folder: str | Path) -> dict[str, Any]:
+    """cache.json of a folder of scenes. ValueError when there is none, and when its scenes are of another corpus."""
+    path = Path(folder) / NOTE
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} is no cache of scenes: see train/data/scene_cache.py for codes, train/recipes/scenes_emigm.py for latents"
+        )
+    note = json.loads(path.read_text())
+    if note.get("corpus") != corpus():
+        raise ValueError(
+            f"{folder} holds scenes of another corpus than this one, and captions would not fit them: make it anew"
+        )
+    return note
+
+
+def tokenizer_of(folders: str | Path) -> str:
+    """The hash of the tokenizer that made all these folders (with commas between). Raises ValueError when two differ,
+    and as note_of."""
+    made_by = {folder: note_of(folder)["tokenizer"] for folder in str(folders).split(",")}
+    if len(set(made_by.values())) > 1:
+        each = ", ".join(f"{folder} by {tokenizer}" for folder, tokenizer in made_by.items())
+        raise ValueError(f"caches of different tokenizers cannot be mixed: {each}")
+    return next(iter(made_by.values()))
+
+
+def write_scenes(tokenizer: VQModel, sprites: Sprites, out: Path, total: int, made_by: str, first: int = 0) -> None:
+    """Fill folder `out` with about `total` scenes from number `first` on, shared among the sizes as training is.
+
+    Raises ValueError when the folder was made by another tokenizer, of another corpus, kind or drawings, and when the
+    disk is full: finished shards stay.
+    """
+    told = {"tokenizer": made_by, "corpus": corpus(), "total": total, "first": first, "sprites": sprites.identity()}
+    if (out / NOTE).is_file():
+        before = note_of(out)
+        named = {"tokenizer": "another tokenizer", "first": "another kind of scenes", "sprites": OTHERS}
+        for part, what in named.items():
+            if before.get(part, told[part]) != told[part]:
+                raise ValueError(f"{out} was made with {what}: give another folder, or delete it")
+    write_note(out / NOTE, told)
+    counts = {size: max(1, round(total * share / SHARD)) for size, share in SIZES.items()}
+    # in the order of their share, so that an unfinished cache has every size and can already be trained on
+    shards = sorted(((k / n, size, k) for size, n in counts.items() for k in range(n)), key=lambda s: (s[0], s[1]))
+    for _, (width, height), shard in tqdm(shards, desc="encoding scenes", unit_scale=SHARD, unit="scene"):
+        path = out / f"{width}x{height}-{shard:04d}.safetensors"
+        if path.is_file():
+            continue
+        numbers = list(range(first + shard * SHARD, first + (shard + 1) * SHARD))
+        tokens = []
+        for start in range(0, SHARD, 32):
+            drawn = [render(*_ordered(scene_number(n, width, height), sprites)) for n in numbers[start : start + 32]]
+            pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+            with torch.autocast("cpu", torch.bfloat16):  # a scene's size is that of the encoder
+                tokens.append(tokenizer.tokens(pixels.contiguous(memory_format=torch.channels_last)))
+        write_shard({"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)}, path)
+
+
+def write_note(path: Path, told: dict[str, Any]) -> None:
+    """What made a cache, in its folder, whole or not at all. ValueError where that cannot be written."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # processes that share the work write it at once
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(told, indent=1) + "\n")
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise ValueError(f"could not write {path}: {error}; what is there is kept: free space, run it again") from None
+
+
+def check_drawings(folders: Iterable[str | Path], sprites: Sprites) -> None:
+    """ValueError where a cache was made from other drawings than these, with which its scenes are drawn anew."""
+    for folder in folders:
+        if note_of(folder).get("sprites", sprites.identity()) != sprites.identity():
+            raise ValueError(f"{folder} was made with {OTHERS}: give the sprites= that it was made with")
+
+
+def write_shard(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """A file of a cache, whole or not at all. ValueError when the disk is full; what is finished stays."""
+    partial = path.with_suffix(".partial")
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise ValueError(
+            f"could not write {path}: {error}; finished files are kept: free space and run the same command again"
+        ) from None
+
+
+def _ordered(pair: tuple[Scene, np.random.Generator], sprites: Sprites) -> tuple:
+    return pair[0], sprites, pair[1]
+
+
+@dataclass(frozen=True)
+class SceneCache:
+    """Everything in cache folders, in memory: {(width, height): (tokens (n, N), numbers (n,))}."""
+
+    tables: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]
+
+    @classmethod
+    def open(cls, folders: str | Path) -> "SceneCache":
+        """`folders`: one, or several with commas between, all of one tokenizer."""
+        tables: dict[tuple[int, int], list[dict]] = {}
+        for folder in str(folders).split(","):
+            paths = sorted(Path(folder).glob("*x*-*.safetensors"))
+            if paths and "latent" in note_of(folder):
+                raise ValueError(f"{folder} holds latents, which scenes-emigm learns from; codes are wanted here")
+            if not paths:
+                raise ValueError(
+                    f"{folder} holds no cached scenes: run python -m train.data.scene_cache scenes out={folder}"
+                )
+            for path in paths:
+                width, height = map(int, path.name.split("-")[0].split("x"))
+                tables.setdefault((width, height), []).append(load_file(path))
+        tokenizer_of(folders)
+        return cls(
+            {
+                size: (torch.cat([p["tokens"] for p in parts]), torch.cat([p["numbers"] for p in parts]))
+                for size, parts in tables.items()
+            }
+        )
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["pictures"]:
+        from train.data import image_cache  # scenes need neither shards nor big text encoders
+
+        return image_cache.main(arguments[1:])
+    options = dict(a.split("=", 1) for a in arguments[1:] if "=" in a)
+    stray = [a for a in arguments[1:] if a.split("=", 1)[0] not in ("tokenizer", "out", "sprites", "total")]
+    if not set(arguments[:1]) & set(KINDS) or stray or not {"tokenizer", "out"} <= set(options):
+        named = f"{', '.join(stray)} is not known; " if stray else ""
+        raise ValueError(
+            f"{named}usage: python -m train.data.scene_cache {'|'.join(KINDS)} tokenizer=FOLDER out=FOLDER [sprites=FOLDER "
+            "total=50000]; or python -m train.data.scene_cache pictures source=... tokenizer=... out=..."
+        )
+    try:
+        total = int(options.get("total", 50000))
+    except ValueError:
+        raise ValueError(f"total={options['total']}: give a whole number") from None
+    tokenizer = checkpoint.load(options["tokenizer"])
+    tokenizer.eval().to(memory_format=torch.channels_last)
+    write_scenes(
+        tokenizer,
+        Sprites(options.get("sprites")),
+        Path(options["out"]),
+        total,
+        checkpoint.fingerprint(tokenizer.identity()),
+        KINDS[arguments[0]],
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        print(f"train.data.scene_cache: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,208 @@
+"""Batches: functions from a batch's number to tensors, so that a resumed run reads on exactly where it stopped."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import sentencepiece
+import torch
+
+from train.data.scene_cache import SceneCache, scene_number
+from train.scenes.captions import caption
+from train.scenes.judge import covers, targets
+from train.scenes.labels import FACTS, cells, facts
+from train.scenes.render import render
+from train.scenes.scene import BACKGROUNDS, STYLES, crowded, sample, sample_size
+from train.scenes.sprites import Sprites
+
+
+@cache
+def sprites(folder: str | None) -> Sprites:
+    return Sprites(folder)
+
+
+@dataclass(frozen=True)
+class ScenePixels:
+    """Pictures for the tokenizer: {"pixels": (B, 3, H, W) uint8, "covers": (B, h, w) thing classes}, and the index of
+    each one's "background" and "style".
+
+    Most are crowded with objects. A batch has one size; sizes other than 128 x 128 are rarer. `scale`: the pictures'
+    size in that of the scenes."""
+
+    sprites: str | None
+    batch: int = 16
+    seed: int = 0
+    crowd: float = 0.6
+    snap: int = 16
+    scale: int = 1
+
+    def __call__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, index])
+        width, height = sample_size(rng)
+        scenes, drawn = [], []
+        for _ in range(self.batch):
+            scene = (
+                crowded(rng, width, height, self.snap)
+                if rng.random() < self.crowd
+                else sample(rng, width, height, snap=self.snap)
+            )
+            scenes.append(scene)
+            drawn.append(render(scene, sprites(self.sprites), rng, self.scale))
+        return {
+            "pixels": torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2),
+            "covers": torch.from_numpy(np.stack([covers(scene) for scene in scenes])),
+            "background": torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes]),
+            "style": torch.tensor([STYLES.index(scene.style) for scene in scenes]),
+        }
+
+
+@dataclass(frozen=True)
+class JudgeBatches:
+    """Pictures and what is on them, for the reader: every combination, on and off the lattice."""
+
+    sprites: str | None
+    batch: int = 32
+    seed: int = 1
+
+    def __call__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, index])
+        width, height = sample_size(rng)
+        pixels, truth = [], []
+        for _ in range(self.batch):
+            snap = 16 if rng.random() < 0.7 else 2
+            scene = (
+                crowded(rng, width, height, snap)
+                if rng.random() < 0.6
+                else sample(rng, width, height, held_out=None, snap=snap)
+            )
+            pixels.append(render(scene, sprites(self.sprites), rng))
+            truth.append(targets(scene))
+        return {"pixels": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)} | {
+            answer: torch.from_numpy(np.stack([scene[answer] for scene in truth])) for answer in truth[0]
+        }
+
+
+@cache
+def _table(folder: str) -> SceneCache:
+    return SceneCache.open(folder)
+
+
+def _drawn_rows(
+    table: SceneCache, count: int, rng: np.random.Generator
+) -> tuple[tuple[int, int], torch.Tensor, torch.Tensor]:
+    """(size, tokens (count, N), numbers (count,)) of scenes of one size, which is chosen by how many there are."""
+    rows = [len(numbers) for _, numbers in table.tables.values()]
+    size = list(table.tables)[rng.choice(len(rows), p=np.array(rows) / sum(rows))]
+    tokens, numbers = table.tables[size]
+    chosen = torch.from_numpy(rng.choice(len(numbers), count, replace=len(numbers) < count))
+    return size, tokens[chosen].long(), numbers[chosen]
+
+
+@cache
+def _pieces(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    return sentencepiece.SentencePieceProcessor(model_proto=model)
+
+
+def _padded(pieces: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids (B, L) closed by END and padded with PAD, mask), as in T5."""
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor([*p, 1]) for p in pieces], batch_first=True)
+    return ids, ids != 0
+
+
+@dataclass(frozen=True)
+class SceneFacts:
+    """Captions of scenes that training may see, and what they tell: {"ids", "mask": (B, L), "facts": (B, F) 0 or 1}."""
+
+    vocabulary: bytes
+    batch: int = 256
+    seed: int = 4
+
+    def __call__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, index])
+        scenes = [sample(rng, *sample_size(rng)) for _ in range(self.batch)]
+        ids, mask = _padded(_pieces(self.vocabulary).encode([caption(scene, rng) for scene in scenes]))
+        told = torch.zeros(self.batch, FACTS)
+        for row, scene in zip(told, scenes, strict=True):
+            row[facts(scene)] = 1
+        return {"ids": ids, "mask": mask, "facts": told}
+
+
+@dataclass(frozen=True)
+class SceneTokens:
+    """Cached tokens and fresh captions: {"tokens": (B, N), "grid": (rows, columns), "ids": (B, L), "mask": (B, L)},
+    and what each cell shows (`cells` in train/scenes/labels.py).
+
+    A batch has one size. `vocabulary` is the bytes of the encoder's sentencepiece model; PAD is 0 and END 1, as in T5.
+    `alike`: a batch is chosen, by the length of their captions, from so many times as many scenes. Padding is a sixth
+    of what a CPU would compute; a GPU has to wait longer for captions than for that.
+    """
+
+    folder: str
+    vocabulary: bytes
+    batch: int = 64
+    seed: int = 2
+    cell: int = 16
+    alike: int = 4
+
+    def __call__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, index])
+        (width, height), tokens, numbers = _drawn_rows(_table(self.folder), self.alike * self.batch, rng)
+        scenes = [scene_number(number, width, height)[0] for number in numbers.tolist()]
+        pieces = _pieces(self.vocabulary).encode([caption(scene, rng) for scene in scenes])
+        start = int(rng.integers(self.alike)) * self.batch
+        alike = np.argsort([len(p) for p in pieces], kind="stable")[start : start + self.batch]
+        ids, mask = _padded([pieces[i] for i in alike])
+        return {
+            "tokens": tokens[torch.from_numpy(alike)],
+            "ids": ids,
+            "mask": mask,
+            "grid": (height // self.cell, width // self.cell),
+        } | cells([scenes[i] for i in alike])
+
+
+@dataclass(frozen=True)
+class SceneCells:
+    """Cached tokens and what each cell shows (`cells` in train/scenes/labels.py): {"tokens": (B, N), "grid", ...}."""
+
+    folder: str
+    batch: int = 64
+    seed: int = 5
+    cell: int = 16
+
+    def __call__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, index])
+        (width, height), tokens, numbers = _drawn_rows(_table(self.folder), self.batch, rng)
+        scenes = [scene_number(number, width, height)[0] for number in numbers.tolist()]
+        return {"tokens": tokens, "grid": (height // self.cell, width // self.cell)} | cells(scenes)
+
+
+@dataclass(frozen=True)
+class DecoderBatches:
+    """Cached tokens beside the pictures they came from, for the decoder: {"tokens", "grid", "pixels", "covers"}.
+
+    `folders` are caches; each batch comes from one of them and has one size. `scale`: the pictures' size in that of the
+    scenes.
+    """
+
+    folders: tuple[str, ...]
+    sprites: str | None
+    batch: int = 16
+    seed: int = 3
+    cell: int = 16
+    scale: int = 1
+
+    def __call__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, index])
+        table = _table(self.folders[int(rng.integers(len(self.folders)))])
+        (width, height), tokens, numbers = _drawn_rows(table, self.batch, rng)
+        pixels, covered = [], []
+        for number in numbers.tolist():
+            scene, drawing = scene_number(number, width, height)
+            pixels.append(render(scene, sprites(self.sprites), drawing, self.scale))
+            covered.append(covers(scene))
+        return {
+            "tokens": tokens,
+            "pixels": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
+            "covers": torch.from_numpy(np.stack(covered)),
+            "grid": (height // self.cell, width // self.cell),
+        }

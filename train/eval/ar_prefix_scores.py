@@ -1,0 +1,159 @@
+"""What hybrid drawing costs and gives: python -m train.eval.scene_score hybrid [model=scenes] [twin=FOLDER] [n=20]
+        [reader=scenes-reader] [split=training|"held out"] [out=hybrid.svg]
+        [ar_guidance=..] [ar_temperature=..] [ar_top_k=..] [ar_top_p=..]           of the twin
+        [sampler=ours|released] [steps=8] [guidance=..] [temperature=..] ...       of MaskGIL (train/eval/sample_images.py)
+
+The same scenes are drawn with 0, 1/8, 1/4, 1/2 and all of the tokens written by the autoregressive twin and the rest by
+MaskGIL in `steps` steps. For each: the scene score, the Frechet distance to the corpus in the reader's features and the
+seconds a picture takes, as a table, and as a chart in the SVG file `out`.
+"""
+
+import html
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from maskgil import checkpoint
+from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.sampling.ar_prefix import ARPrefix
+from maskgil.sampling.guidance import Guidance
+from train.eval.sample_images import settings_of
+from train.eval.scene_score import (
+    KINDS,
+    SPLITS,
+    asked_scenes,
+    drawn,
+    frechet,
+    judge,
+    moments,
+    overall,
+    row,
+    scene_size,
+)
+from train.scenes.judge import SceneJudge
+
+SHARES = ((0, "none"), (1 / 8, "1/8"), (1 / 4, "1/4"), (1 / 2, "1/2"), (1, "all"))
+
+
+@dataclass(frozen=True)
+class ArPrefixResult:
+    """One row of the table. `distance` is None when the reader has no reference beside it."""
+
+    label: str
+    tokens: int
+    scores: dict[str, float]
+    distance: float | None
+    seconds: float
+    nfe: float
+
+
+@torch.no_grad()
+def measure(
+    model: TextToImage,
+    reader: SceneJudge,
+    asked: list,
+    settings: SamplingParams,
+    prefix: ARPrefix,
+    reference: dict | None = None,
+) -> list[ArPrefixResult]:
+    """Every share of SHARES on the same captions and seeds. `prefix`: how the twin writes, however much it does."""
+    rows, columns = model.grid(scene_size(model))
+    drawn(model, asked[:1], SamplingParams(steps=1, ar_prefix=ARPrefix(1)))  # loads the twin and warms up
+    out = []
+    for share, label in SHARES:
+        tokens = round(share * rows * columns)
+        pixels, seconds, nfe = drawn(model, asked, replace(settings, ar_prefix=replace(prefix, tokens=tokens)))
+        scores, features = judge(reader, asked, pixels)
+        distance = frechet(moments(features), (reference["mean"], reference["covariance"])) if reference else None
+        out.append(ArPrefixResult(label, tokens, scores, distance, seconds, nfe))
+    return out
+
+
+def table(measured: Sequence[ArPrefixResult]) -> str:
+    """Markdown, a row for each share of the twin's tokens."""
+    head = ["tokens from the twin", *KINDS, "overall", "Fréchet", "s/picture", "NFE"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for m in measured:
+        distance = "" if m.distance is None else f"{m.distance:.1f}"
+        lines.append(row(f"{m.label} ({m.tokens})", m.scores, distance, f"{m.seconds:.2f}", str(m.nfe)))
+    return "\n".join(lines)
+
+
+def chart(panels: Sequence[tuple[str, Sequence[float]]], labels: Sequence[str], title: str) -> str:
+    """An SVG with a panel for each (name, values), one value a label; every axis starts at 0."""
+    width, height, left, top, gap = 250, 150, 45, 60, 60
+    total = left + len(panels) * (width + gap)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="{top + height + 60}" '
+        'font-family="sans-serif" font-size="12" text-anchor="middle">',
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{total / 2:.0f}" y="22" font-size="15">{html.escape(title)}</text>',
+    ]
+    for number, (name, values) in enumerate(panels):
+        x0, highest = left + number * (width + gap), max(*values, 1e-9)
+        x = [x0 + width * i / max(1, len(values) - 1) for i in range(len(values))]
+        y = [top + height * (1 - value / (1.15 * highest)) for value in values]
+        bottom = top + height
+        parts.append(f'<text x="{x0 + width / 2:.0f}" y="{top - 14}" font-weight="bold">{html.escape(name)}</text>')
+        parts.append(f'<path d="M{x0 - 8} {top}V{bottom}H{x0 + width + 8}" fill="none" stroke="#888"/>')
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="#2b6cb0" stroke-width="2"/>')
+        for a, b, value, label in zip(x, y, values, labels, strict=True):
+            parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" fill="#2b6cb0"/>')
+            parts.append(f'<text x="{a:.1f}" y="{b - 8:.1f}">{value:.3g}</text>')
+            parts.append(f'<text x="{a:.1f}" y="{bottom + 18}" fill="#444">{html.escape(label)}</text>')
+    middle = total / 2
+    parts.append(f'<text x="{middle:.0f}" y="{top + height + 42}" fill="#444">share of tokens from the twin</text>')
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def hybrid(
+    model: str = "scenes",
+    reader: str = "scenes-reader",
+    twin: str = "",
+    n: int = 20,
+    split: str = SPLITS[0],
+    out: str = "hybrid.svg",
+    ar_guidance: float = ARPrefix.guidance.scale,
+    ar_temperature: float = ARPrefix.temperature,
+    ar_top_k: int = 0,
+    ar_top_p: float = 1.0,
+    **sampler: str,
+) -> None:
+    """Print the table and write the chart. `ar_top_k` 0 and `ar_top_p` 1 leave nothing out."""
+    if split not in SPLITS:
+        raise ValueError(f"split={split}: choose one of {', '.join(SPLITS)}")
+    if n < 1:
+        raise ValueError(f"n is {n}: give the number of pictures of each kind, 20 is usual")
+    settings = settings_of(**sampler)
+    if settings.ar_prefix is not None:
+        raise ValueError("hybrid draws every share of the twin's tokens: leave ar_tokens= out")
+    prefix = ARPrefix(0, Guidance(ar_guidance), ar_temperature, ar_top_k or None, ar_top_p if ar_top_p != 1 else None)
+    draws = TextToImage.load(model, twin=twin or None)
+    folder = checkpoint.resolve(reader)
+    judging = checkpoint.load(folder, "reader").eval()
+    file = folder / "reference.safetensors"
+    reference = load_file(file) if file.is_file() else None
+    found = measure(draws, judging, asked_scenes(n, split == "held out"), settings, prefix, reference)
+    words = "".join(f", {name} {value}" for name, value in sampler.items() if name != "steps")
+    width, height = scene_size(draws)
+    title = f"{model}: {n} pictures of each kind, {width}x{height}, {settings.steps} steps{words}"
+    title += f", twin's guidance {ar_guidance:g}, {torch.get_num_threads()} threads"
+    print(f"{title}\n{table(found)}")
+    panels = [("scene score (higher is better)", [overall(m.scores) for m in found])]
+    if reference:
+        panels.append(("Fréchet distance (lower is better)", [m.distance for m in found]))
+    panels.append(("seconds a picture", [m.seconds for m in found]))
+    write(Path(out), chart(panels, [m.label for m in found], title))
+    print(f"chart: {out}")

@@ -1,0 +1,55 @@
+"""Pictures for GenEval's own judge: python -m train.eval.scene_score geneval-prompts model=FOLDER prompts=FILE.jsonl out=FOLDER
+        [n=4] [processes=1] [share=1/8] [batch=16] [size=WxH] [sampler=ours|released] [steps=..] [guidance=..] ...
+
+The prompt file is GenEval's evaluation_metadata.jsonl (Ghosh et al. 2023, arXiv 2310.11513): a JSON object with
+"prompt" on each line. The folder is laid out as its object detector reads it:
+
+    out/00000/metadata.jsonl      the line of the prompt
+    out/00000/samples/0000.png    n pictures of it
+"""
+
+import json
+import os
+from pathlib import Path
+
+from train.eval.sample_images import Sample, draw_samples, parse_size, read_prompts, settings_of
+
+
+def geneval_samples(prompts: list[dict], n: int) -> list[Sample]:
+    """n pictures of every prompt, each with a seed of its own, which a larger n does not change."""
+    return [
+        Sample(entry["prompt"], (copy << 32) + number, f"{number:05d}/samples/{copy:04d}.png")
+        for number, entry in enumerate(prompts)
+        for copy in range(n)
+    ]
+
+
+def write_metadata(prompts: list[dict], out: Path) -> None:
+    """metadata.jsonl beside the pictures of every prompt."""
+    for number, entry in enumerate(prompts):
+        path = out / f"{number:05d}" / "metadata.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps(entry) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+
+
+def geneval_prompts(
+    model: str,
+    prompts: str,
+    out: str,
+    n: int = 4,
+    processes: int = 1,
+    share: str = "",
+    batch: int = 16,
+    size: str = "",
+    **sampler: str,
+) -> None:
+    """Draw what is missing of n pictures for every prompt."""
+    if n < 1:
+        raise ValueError(f"n is {n}: give the number of pictures for each prompt, GenEval's is 4")
+    entries = read_prompts(Path(prompts))
+    settings, wanted, samples = settings_of(**sampler), parse_size(size), geneval_samples(entries, n)
+    whole = draw_samples(model, samples, Path(out), settings, wanted, batch, processes, share)
+    write_metadata(entries, Path(out))
+    print(f"{out}: {len(entries):,} prompts, {n} pictures each{'' if whole else '; other shares are missing'}")

@@ -1,0 +1,350 @@
+"""Many pictures as files: drawn by several processes, each file written whole, finished ones kept.
+
+    samples = numbered(prompts_for(model_config, "captions.txt", 50_000))
+    draw_samples("weights/scenes", samples, Path("samples"), Settings(), processes=8)
+
+A picture depends on its prompt and seed alone, so it does not matter which process draws it, in which batch, or after
+how many restarts. `share="2/8"` draws every eighth picture from the second on: so many machines fill one folder.
+`recipe.json` in the folder says what draws there; another model or twin, or other settings, are refused. A picture's
+own prompt and seed stand in its PNG: other prompts in the same folder are refused too, more of them are welcome.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from tqdm import tqdm
+
+from maskgil import checkpoint
+from maskgil.models.config import ModelConfig
+from maskgil.models.emigm import EMIGMConfig
+from maskgil.pipeline import SAMPLERS, SamplingParams, Size, TextToImage
+from maskgil.sampling import best_of_n
+from maskgil.sampling.ar_prefix import ARPrefix, beside
+from maskgil.sampling.guidance import Guidance
+from maskgil.sampling.orders import DecodingOrder
+from maskgil.sampling.schedules import SCHEDULES
+from maskgil.shared_parts import resolve_part
+from train.scenes.captions import sentences
+
+RECIPE = "recipe.json"
+ASKED = "maskgil-sample"  # the text chunk of a PNG with its prompt and seed
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture to draw; `path` is relative to the folder of all."""
+
+    prompt: str
+    seed: int
+    path: str
+
+    @property
+    def asked(self) -> str:
+        """What its file remembers."""
+        return json.dumps([self.prompt, self.seed])
+
+    def is_in(self, out: Path) -> bool:
+        """Whether it was drawn already. ValueError for a file of that name that shows something else."""
+        path = out / self.path
+        try:
+            with Image.open(path) as image:
+                found = image.info.get(ASKED)
+        except FileNotFoundError:
+            return False
+        except (OSError, UnidentifiedImageError) as error:
+            raise ValueError(f"{path} is no picture: {error}") from None
+        if found != self.asked:
+            raise ValueError(
+                f"{path} was drawn for {found or 'nobody knows what'}, now {self.asked} is asked for: give another "
+                "folder, or delete it"
+            )
+        return True
+
+
+def numbered(prompts: Sequence[str]) -> list[Sample]:
+    """000000.png, 000001.png, ...; the number is the seed."""
+    return [Sample(prompt, number, f"{number:06d}.png") for number, prompt in enumerate(prompts)]
+
+
+def generator_config(model: str) -> ModelConfig | EMIGMConfig:
+    """What the generator of a text-to-image folder is, without loading it."""
+    about = checkpoint.describe(checkpoint.resolve(model) / "generator")
+    return (EMIGMConfig if about["kind"] == "emigm" else ModelConfig).from_dict(about["config"])
+
+
+def prompts_for(config: ModelConfig | EMIGMConfig, source: str, n: int) -> list[str]:
+    """n prompts from a file (lines of text, or JSON lines with "prompt"), again from its start when it is shorter.
+
+    "scenes" are captions of the built-in grammar. A class-driven model needs no source: its classes take turns.
+    Raises ValueError for a missing or empty source.
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}: give the number of pictures, 50000 is usual")
+    if config.classes is not None and not source:
+        return [str(number % config.classes) for number in range(n)]
+    if source == "scenes":
+        return sentences(n, seed=5)
+    if not source:
+        raise ValueError("a text-driven model needs prompts=FILE (lines of text, or .jsonl), or prompts=scenes")
+    lines = read_prompts(Path(source))
+    return [lines[number % len(lines)]["prompt"] for number in range(n)]
+
+
+def read_prompts(path: Path) -> list[dict[str, Any]]:
+    """{"prompt": ..., and what else a JSON line says} of every line that is not empty. ValueError names a bad line."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise ValueError(f"cannot read the prompts: {error}") from None
+    if not lines:
+        raise ValueError(f"{path} holds no prompts")
+    if path.suffix != ".jsonl":
+        return [{"prompt": line.strip()} for line in lines]
+    out = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number} is not JSON: {error}") from None
+        if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str):
+            raise ValueError(f'{path}, line {number} has no "prompt"')
+        out.append(entry)
+    return out
+
+
+def settings_of(
+    sampler: str = "ours",
+    steps: str = "",
+    guidance: str = "",
+    shape: str = "",
+    interval: str = "",
+    temperature: str = "",
+    choice: str = "",
+    order: str = "",
+    curve: str = "",
+    revisions: str = "",
+    doubt: str = "",
+    candidates: str = "",
+    ar_tokens: str = "0",
+) -> SamplingParams:
+    """Settings from words of a command line: a sampler by name, and what differs from it. ValueError for bad ones.
+
+    guidance, shape and interval (such as 0.1,1) are those of maskgil/sampling/guidance.py.
+    """
+    if sampler not in SAMPLERS:
+        raise ValueError(f"no sampler is called {sampler!r}; there are {', '.join(SAMPLERS)}")
+    if curve and curve not in SCHEDULES:
+        raise ValueError(f"no curve is called {curve!r}; there are {', '.join(SCHEDULES)}")
+    orders = [
+        name.value for name in DecodingOrder if name is not DecodingOrder.FIXED
+    ]  # that one needs a list of places
+    if order and order not in orders:
+        raise ValueError(f"no order is called {order!r}; there are {', '.join(orders)}")
+    base = SAMPLERS[sampler]
+    try:
+        led: dict[str, Any] = {"scale": float(guidance)} if guidance else {}
+        led |= {"shape": shape} if shape else {}
+        if interval:
+            ends = tuple(float(end) for end in interval.split(","))
+            if len(ends) != 2:
+                raise ValueError(f"interval={interval}: give two ends, such as 0.1,1")
+            led["interval"] = ends
+        changes: dict[str, Any] = {"guidance": replace(base.guidance, **led)}
+        if steps:
+            changes["steps"] = int(steps)
+        if temperature:
+            changes["temperature"] = float(temperature)
+        if choice:
+            changes["choice_temperature"] = float(choice)
+        if order:
+            changes["order"] = order
+        if curve:
+            changes["schedule"] = SCHEDULES[curve]
+        if revisions:
+            changes["refinement_passes"] = int(revisions)
+        if doubt:
+            changes["remask_fraction"] = float(doubt)
+        if candidates:
+            changes["candidates"] = int(candidates)
+            best_of_n.validate_candidates(changes["candidates"])
+        if int(ar_tokens):
+            changes["ar_prefix"] = ARPrefix(int(ar_tokens))
+    except ValueError as error:
+        raise ValueError(f"sampler settings: {error}") from None
+    return replace(base, **changes)
+
+
+def draw_samples(
+    model: str,
+    samples: Sequence[Sample],
+    out: Path,
+    settings: SamplingParams,
+    size: Size | None = None,
+    batch: int = 16,
+    processes: int = 1,
+    share: str = "",
+) -> bool:
+    """Draw what is missing in `out`; True when everything is there afterwards.
+
+    Raises ValueError when the folder belongs to another model, other settings or other prompts, and when a process
+    failed.
+    """
+    if processes < 1 or batch < 1:
+        raise ValueError(f"{processes} processes, batches of {batch}: give at least 1 of each")
+    best_of_n.validate_candidates(settings.candidates)
+    _claim(out, _recipe(model, settings, size))
+    mine = list(_share(samples, share))
+    missing = [sample for sample in mine if not sample.is_in(out)]
+    print(f"{out}: {len(mine) - len(missing):,} of {len(mine):,} pictures are there", flush=True)
+    if missing and processes == 1:
+        _draw(0, 1, model, missing, out, settings, size, batch)
+    elif missing:
+        _spawn(processes, model, missing, out, settings, size, batch)
+    return all((out / sample.path).is_file() for sample in samples)
+
+
+def _share(samples: Sequence[Sample], share: str) -> Sequence[Sample]:
+    if not share:
+        return samples
+    first, _, of = share.partition("/")
+    if not (first.isdecimal() and of.isdecimal() and 1 <= int(first) <= int(of)):
+        raise ValueError(f"share={share}: give which of how many, from 1/{of or 'N'} on, such as 2/8")
+    return samples[int(first) - 1 :: int(of)]
+
+
+def _spawn(
+    processes: int, model: str, missing: Sequence[Sample], out: Path, settings: SamplingParams, *rest: Any
+) -> None:
+    context = torch.multiprocessing.get_context("spawn")
+    named, faults = settings_to_names(settings), context.SimpleQueue()
+    workers = [
+        context.Process(
+            target=_worker, args=(faults, rank, processes, model, missing[rank::processes], out, named, *rest)
+        )
+        for rank in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    failed = [worker.exitcode for worker in workers if worker.exitcode]
+    if failed:
+        why = f" ({faults.get()})" if not faults.empty() else ""
+        raise ValueError(
+            f"{len(failed)} of {processes} processes failed{why}; the same command goes on where they stopped"
+        )
+
+
+def _worker(
+    faults: Any, rank: int, processes: int, model: str, missing: Sequence[Sample], out: Path, named: dict, *rest: Any
+) -> None:
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    try:
+        _draw(rank, processes, model, missing, out, settings_from_names(named), *rest)
+    except (ValueError, OSError) as error:  # the first process says it once, in one line
+        faults.put(" ".join(str(error).split()))
+        sys.exit(1)
+
+
+@torch.no_grad()
+def _draw(
+    rank: int, processes: int, model: str, missing: Sequence[Sample], out: Path, settings: SamplingParams, size: Size | None,
+    batch: int,
+) -> None:  # fmt: skip
+    if torch.cuda.is_available():
+        device, dtype = f"cuda:{rank % torch.cuda.device_count()}", torch.bfloat16
+    else:
+        device, dtype = "cpu", torch.float32
+    draws = TextToImage.load(model, device, dtype)
+    title = f"drawing, process 1 of {processes}" if processes > 1 else "drawing"
+    with tqdm(total=len(missing), desc=title, unit="picture", disable=rank > 0, mininterval=5) as bar:
+        together = max(1, batch // settings.candidates)
+        for start in range(0, len(missing), together):
+            part = missing[start : start + together]
+            images = draws.images([s.prompt for s in part], [s.seed for s in part], size, settings)
+            for sample, image in zip(part, images, strict=True):
+                _write(image, sample, out / sample.path)
+            bar.update(len(part))
+
+
+def _write(image: Image.Image, sample: Sample, path: Path) -> None:
+    """Whole or not at all. Raises ValueError when it cannot be written."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    note = PngImagePlugin.PngInfo()
+    note.add_text(ASKED, sample.asked)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(partial, "PNG", pnginfo=note)
+        os.replace(partial, path)
+    except OSError as error:
+        if path.parent.is_dir():
+            partial.unlink(missing_ok=True)
+        raise ValueError(f"could not write {path}: {error}; finished pictures are kept") from None
+
+
+def settings_to_names(settings: SamplingParams) -> dict[str, Any]:
+    """Settings as plain values: curves by their names. They travel to other processes, and into recipe.json."""
+    plain = {name: value for name, value in vars(settings).items() if name not in ("schedule", "guidance", "ar_prefix")}
+    if settings.candidates == 1:
+        del plain["candidates"]  # folders from before there were any go on
+    prefix = None if settings.ar_prefix is None else asdict(settings.ar_prefix)
+    return plain | {"schedule": settings.schedule.name, "guidance": asdict(settings.guidance), "ar_prefix": prefix}
+
+
+def settings_from_names(named: dict[str, Any]) -> SamplingParams:
+    """What `settings_to_names` took apart."""
+    prefix = named["ar_prefix"]
+    if prefix is not None:
+        prefix = ARPrefix(**(prefix | {"guidance": Guidance(**prefix["guidance"])}))
+    objects = {"schedule": SCHEDULES[named["schedule"]], "guidance": Guidance(**named["guidance"]), "ar_prefix": prefix}
+    return SamplingParams(**(named | objects))
+
+
+def _recipe(model: str, settings: SamplingParams, size: Size | None) -> dict[str, Any]:
+    folder = checkpoint.resolve(model)
+    files = {part: resolve_part(folder / part) / checkpoint.WEIGHTS for part in ("generator", "tokenizer")}
+    if settings.ar_prefix is not None and (twin := beside(folder)):  # without one, drawing says what is missing
+        files["twin"] = twin / checkpoint.WEIGHTS
+    weights = {"text_encoder": checkpoint.describe(folder / "generator").get("text_encoder_hash")}
+    for part, path in files.items():
+        if not path.is_file():
+            raise ValueError(f"{folder} is not a text-to-image folder: {path} is missing")
+        with path.open("rb") as file:
+            weights[part] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    recipe = {"weights": weights, "settings": settings_to_names(settings), "size": size}
+    if settings.refinement_passes and checkpoint.describe(folder / "generator")["kind"] == "emigm":
+        recipe["judge"] = "bound"  # vectors were not revised before there was one, whatever was asked for
+    return json.loads(json.dumps(recipe))  # tuples become lists, as they will be read back
+
+
+def _claim(out: Path, recipe: dict[str, Any]) -> None:
+    """Write what draws here, or refuse a folder where something else did."""
+    note = out / RECIPE
+    out.mkdir(parents=True, exist_ok=True)
+    if not note.is_file():
+        partial = note.with_name(f"{RECIPE}.{os.getpid()}.partial")
+        partial.write_text(json.dumps(recipe, indent=1) + "\n")
+        os.replace(partial, note)
+        return
+    found = json.loads(note.read_text())
+    differ = [name for name in recipe if found.get(name) != recipe[name]]
+    if differ:
+        raise ValueError(f"{out} holds pictures of another {' and '.join(differ)}: give another folder, or delete it")
+
+
+def parse_size(text: str) -> Size | None:
+    """'160x96' -> (160, 96): width, then height; an empty text is the model's own default."""
+    if not text:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ValueError(f"size={text}: write width x height, for example 256x256")
+    return int(width), int(height)

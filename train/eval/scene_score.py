@@ -1,0 +1,317 @@
+"""Scores: python -m train.eval.scene_score scenes [model=scenes[,scenes-emigm,..]] [reader=scenes-reader] [n=40] [steps=4,8,16]
+            [sprites=FOLDER] [splits="training,held out"] [sampler=ours|released] [guidance=..] [shape=constant|ramp|..]
+            [interval=0.1,1] [temperature=..] [choice=..] [order=confidence|random|halton|raster] [curve=arccos|..]
+            [revisions=1] [doubt=0.25] [candidates=1]
+        python -m train.eval.scene_score speech [model=whisper-scenes] [real=FOLDER]
+        python -m train.eval.scene_score hybrid [model=scenes] [out=hybrid.svg]          (train/eval/ar_prefix_scores.py)
+        python -m train.eval.scene_score repaint [model=scenes] [n=20]                   (train/eval/remasking_scores.py)
+        python -m train.eval.scene_score fid|clip|geneval-prompts model=... out=...      (train/eval/fid.py, clip.py, geneval.py)
+
+An option is name=value, --name value or --name=value. What `sampler` names (maskgil/pipeline.py) the options after it
+change.
+
+`scenes` asks the model for eight kinds of scenes, with combinations that training showed and with those that it never
+did, and lets the reader judge: a picture counts when it shows exactly the things and counts asked for and keeps the
+background, relation, size, style or colours that its kind is about. `overall` is the mean of the eight, as in GenEval;
+silhouettes stand apart. `rendered` is the reader's verdict on true pictures: the ceiling. Nothing is tuned on these.
+"""
+
+import importlib
+import inspect
+import itertools
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from maskgil import checkpoint
+from maskgil.pipeline import SamplingParams, TextToImage, Tokenizer
+from train.eval.sample_images import settings_of
+from train.scenes.captions import caption
+from train.scenes.judge import SceneJudge, in_scene_size, verdict
+from train.scenes.render import render
+from train.scenes.scene import (
+    BACKGROUNDS,
+    PLAIN,
+    RELATIONS,
+    Scene,
+    arrange,
+    held_out_colour,
+    is_held_out,
+    painted,
+    paints,
+    sample,
+)
+from train.scenes.sprites import Sprites, things
+
+KINDS = {
+    "single": ("objects",),
+    "two": ("objects",),
+    "counting": ("objects",),
+    "background": ("objects", "background"),
+    "relation": ("objects", "relation"),
+    "size": ("objects", "size"),
+    "style": ("objects", "style"),
+    "silhouette": ("objects", "style"),  # apart: not in the overall score
+    "colour": ("objects", "colour"),  # last: a kind's scenes depend on its place here
+}
+SPLITS = ("training", "held out")
+BATCH = 20
+SIDE = 128  # pixels of the scenes that are asked for
+
+
+def asked_scene(kind: str, held_out: bool, rng: np.random.Generator) -> Scene:
+    """A random scene of one kind. Single objects on a plain background are no combination: they are never held out."""
+    table = things()
+    places = [b for b in BACKGROUNDS if b != PLAIN]
+    while True:
+        a, b = (table[i] for i in rng.choice(len(table), 2, replace=False))
+        background, style, relation, wanted = PLAIN, "3d", "", [(a, 1, "")]
+        if kind == "two":
+            wanted = [(a, 1, ""), (b, 1, "")]
+        elif kind == "counting":
+            wanted = [(a, int(rng.integers(2, 5)), "")]
+        elif kind == "background":
+            background = str(rng.choice(places))
+        elif kind == "relation":
+            wanted, relation = [(a, 1, ""), (b, 1, "")], str(rng.choice(RELATIONS))
+        elif kind == "size":
+            wanted, background = [(a, 1, str(rng.choice(["small", "large"])))], str(rng.choice(places))
+        elif kind == "style":
+            style = str(rng.choice(["flat", "pixel art", "sketch"]))
+            background = PLAIN if style == "sketch" else str(rng.choice(places))
+        elif kind == "silhouette":
+            style = kind
+            background = str(rng.choice([p for p in places if p not in ("black", "night", "space")]))
+        elif kind == "colour":
+            colours = {a: str(rng.choice(paints(a, PLAIN)))}
+            if rng.random() < 0.5:
+                wanted.append((b, 1, ""))
+                colours[b] = str(rng.choice(["", *paints(b, PLAIN)]))
+        scene = arrange(wanted, SIDE, SIDE, background, style, relation, rng)
+        if kind == "colour":
+            scene = painted(scene, colours)
+            if held_out and not any(held_out_colour(thing, colour) for thing, colour in colours.items()):
+                continue  # held out for another reason
+        no_combination = kind == "single" or style == "sketch"
+        if no_combination or is_held_out(scene) == held_out:
+            return scene
+
+
+def asked_scenes(n: int, held_out: bool) -> list[tuple[str, Scene, str]]:
+    """n (kind, scene, caption) of every kind; the same ones each time."""
+    out = []
+    for k, kind in enumerate(KINDS):
+        rng = np.random.default_rng([777, k, held_out])
+        for _ in range(n):
+            scene = asked_scene(kind, held_out, rng)
+            out.append((kind, scene, caption(scene, rng)))
+    return out
+
+
+def frechet(
+    a: tuple[Float[Tensor, " C"], Float[Tensor, "C C"]], b: tuple[Float[Tensor, " C"], Float[Tensor, "C C"]]
+) -> float:
+    """|m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of two Gaussians (Heusel et al. 2017, eq. 6)."""
+    (m, s), (n, t) = a, b
+    # tr sqrt(S T) = sum of the roots of the eigenvalues of S^(1/2) T S^(1/2), which is symmetric
+    values, vectors = torch.linalg.eigh(s.double())
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ t.double() @ root).clamp_min(0).sqrt().sum()
+    return float((m.double() - n.double()).square().sum() + s.trace() + t.trace() - 2 * cross)
+
+
+def moments(features: Float[Tensor, "n C"]) -> tuple[Float[Tensor, " C"], Float[Tensor, "C C"]]:
+    return features.mean(0), features.T.cov()
+
+
+def judge(reader: SceneJudge, asked: list, pixels: Float[Tensor, "n 3 H W"]) -> tuple[dict[str, float], Tensor]:
+    """(share right of each kind, features), of pictures in the size of their scenes or a multiple of it."""
+    right: dict[str, list[bool]] = {kind: [] for kind in KINDS}
+    features = []
+    for start in range(0, len(asked), 64):
+        part = in_scene_size(pixels[start : start + 64], SIDE)
+        features.append(reader.features(part))
+        for (kind, scene, _), seen in zip(asked[start : start + 64], reader.read(part), strict=True):
+            kept = verdict(scene, seen)
+            right[kind].append(all(kept[check] for check in KINDS[kind]))
+    return {kind: 100 * sum(v) / len(v) for kind, v in right.items() if v}, torch.cat(features)
+
+
+def scene_size(model: TextToImage) -> tuple[int, int]:
+    """In pixels, as the model draws a scene of SIDE x SIDE: its first size. ValueError for no multiple of that."""
+    width, height = model.sizes[0]
+    if width != height or width % SIDE:
+        raise ValueError(f"its first size is {width}x{height}: scenes are judged in multiples of {SIDE}x{SIDE}")
+    return width, height
+
+
+def drawn(model: TextToImage, asked: list, settings: SamplingParams, seed: int = 0) -> tuple[Tensor, float, float]:
+    """(pixels, seconds a picture, evaluations a picture) of every caption, in the model's first size."""
+    pixels, nfe, since = [], 0, time.perf_counter()
+    together = max(1, BATCH // settings.candidates)
+    for start in range(0, len(asked), together):
+        part = asked[start : start + together]
+        seeds = [seed + start + i for i in range(len(part))]
+        *_, last = model.draw([c for _, _, c in part], seeds, scene_size(model), settings)
+        pixels.append(model.pixels(last.canvas))
+        nfe = last.nfe
+    return torch.cat(pixels), (time.perf_counter() - since) / len(asked), nfe
+
+
+def overall(scores: dict[str, float]) -> float:
+    """The scene score: the mean of all kinds but silhouettes."""
+    return float(np.mean([scores[kind] for kind in KINDS if kind != "silhouette"]))
+
+
+def row(label: str, scores: dict[str, float], *extra: str) -> str:
+    cells = [label, *(f"{scores[kind]:.0f}" for kind in KINDS), f"**{overall(scores):.1f}**", *extra]
+    return "| " + " | ".join(cells) + " |"
+
+
+def rendered(scenes: list[Scene], sprites: Sprites, scale: int = 1) -> Float[Tensor, "n 3 H W"]:
+    rng = np.random.default_rng(5)
+    pixels = np.stack([render(scene, sprites, rng, scale) for scene in scenes])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def write_reference(reader: SceneJudge, sprites: Sprites, path: Path, n: int = 3000) -> None:
+    """Moments of the reader's features on renders of the corpus, kept beside it: a clone has no sprites."""
+    rng = np.random.default_rng(6)
+    scenes = [sample(rng, SIDE, SIDE, held_out=None) for _ in range(n)]
+    features = torch.cat([reader.features(rendered(scenes[i : i + 64], sprites)) for i in range(0, n, 64)])
+    mean, covariance = moments(features)
+    save_file({"mean": mean, "covariance": covariance}, path)
+
+
+@torch.no_grad()
+def scenes(
+    model: str = "scenes",
+    reader: str = "scenes-reader",
+    n: int = 40,
+    steps: str = "4,8,16",
+    sprites: str = "",
+    splits: str = ",".join(SPLITS),
+    **sampler: str,
+) -> None:
+    """Print the scene score of a model folder, or of several (`model=scenes,scenes-emigm`), one beside the other."""
+    if wrong := [split for split in splits.split(",") if split not in SPLITS]:
+        raise ValueError(f"no combinations are called {', '.join(wrong)}; there are {', '.join(SPLITS)}")
+    if n < 1:
+        raise ValueError(f"n is {n}: give the number of pictures of each kind, 20 is usual")
+    plans = [settings_of(steps=count, **sampler) for count in steps.split(",")]
+    judge_model = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
+    models = {name: TextToImage.load(name) for name in model.split(",")}
+    for draws, settings in itertools.product(models.values(), plans):
+        draws.validate_candidates(settings.candidates)  # before minutes of drawing
+    reference_file = checkpoint.resolve(reader) / "reference.safetensors"
+    reference = load_file(reference_file) if reference_file.is_file() else None
+    said = "".join(f", {name} {value}" for name, value in sampler.items())
+    sizes = ",".join("{}x{}".format(*scene_size(draws)) for draws in models.values())
+    print(f"{model}, {n} pictures of each kind, {sizes}, {torch.get_num_threads()} threads{said}")
+    print("| combinations, steps | " + " | ".join(KINDS) + " | overall | Fréchet | s/picture | NFE |")
+    print("|" + "---|" * (len(KINDS) + 5))
+    for split in splits.split(","):
+        asked = asked_scenes(n, split == "held out")
+        if sprites:
+            scores, _ = judge(judge_model, asked, rendered([scene for _, scene, _ in asked], Sprites(sprites)))
+            print(row(f"{split}, rendered", scores, "", "", ""), flush=True)
+        for name, draws in models.items():
+            of = f"{name}, {split}" if len(models) > 1 else split
+            if sprites:
+                scale = scene_size(draws)[0] // SIDE
+                pixels = rendered([scene for _, scene, _ in asked], Sprites(sprites), scale)
+                again = reconstructed(draws.tokenizer, pixels)
+                l1 = (again - pixels).abs().mean()
+                psnr = -10 * ((again - pixels) / 2).square().mean((1, 2, 3)).log10().mean()
+                scores, _ = judge(judge_model, asked, again)
+                label = f"{of}, through the tokenizer (L1 {l1:.3f}, PSNR {psnr:.1f})"
+                print(row(label, scores, "", "", ""), flush=True)
+            for settings in plans:
+                result, seconds, nfe = drawn(draws, asked, settings)
+                scores, features = judge(judge_model, asked, result)
+                distance = (
+                    f"{frechet(moments(features), (reference['mean'], reference['covariance'])):.1f}"
+                    if reference
+                    else ""
+                )
+                print(row(f"{of}, {settings.steps} steps", scores, distance, f"{seconds:.2f}", str(nfe)), flush=True)
+
+
+def reconstructed(tokenizer: Tokenizer, pixels: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 H W"]:
+    """The same pictures through a tokenizer."""
+    grid = tuple(side // tokenizer.config.downsample for side in pixels.shape[2:])
+    return torch.cat([tokenizer.decode(tokenizer.encode(part), grid) for part in pixels.split(32)])
+
+
+# measure -> where it is; imported when asked for
+MEASURES = {
+    "scenes": ("train.eval.scene_score", "scenes"),
+    "speech": ("train.eval.wer", "report"),
+    "hybrid": ("train.eval.ar_prefix_scores", "hybrid"),
+    "repaint": ("train.eval.remasking_scores", "repaint"),
+    "fid": ("train.eval.fid", "fid"),
+    "clip": ("train.eval.clip_score", "clip"),
+    "geneval-prompts": ("train.eval.geneval", "geneval_prompts"),
+}
+
+
+def options_of(arguments: list[str], measure: Callable, name: str) -> dict[str, Any]:
+    """What a command line gives a measure, as its parameters want it: name=value, --name value or --name=value.
+
+    `**sampler` stands for the parameters of settings_of. Raises ValueError for a word that is no option, an option that
+    the measure does not have, a number that is none, and one that is needed and missing.
+    """
+    takes = dict(inspect.signature(measure).parameters)
+    if takes.pop("sampler", None):
+        takes = {**inspect.signature(settings_of).parameters, **takes}
+    given: dict[str, Any] = {}
+    words = iter(arguments)
+    for word in words:
+        option, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and not equals:
+            value = next(words, "--")
+        if value.startswith("--") or not (equals or word.startswith("--")):
+            raise ValueError(f"{word!r} is no option: write name=value, --name value or --name=value")
+        option = option.replace("-", "_")
+        if option not in takes:
+            raise ValueError(f"{name} has no option {option!r}; it has {', '.join(takes)}")
+        kind = takes[option].annotation
+        try:
+            given[option] = kind(value) if kind in (int, float) else value
+        except ValueError:
+            raise ValueError(f"{option}={value} is not a {'whole ' if kind is int else ''}number") from None
+    missing = [o for o, p in takes.items() if p.default is inspect.Parameter.empty and o not in given]
+    if missing:
+        raise ValueError(f"{name} needs {', '.join(f'{option}=' for option in missing)}")
+    return given
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    if arguments[0] not in MEASURES:
+        raise ValueError(f"nothing to evaluate is called {arguments[0]!r}: {', '.join(MEASURES)}")
+    where, name = MEASURES[arguments[0]]
+    module = importlib.import_module(where)
+    if {"-h", "--help"} & set(arguments):
+        print(module.__doc__)
+        return
+    measure = getattr(module, name)
+    measure(**options_of(arguments[1:], measure, arguments[0]))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        print(f"train.eval.scene_score: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)

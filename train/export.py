@@ -1,0 +1,291 @@
+"""Puts trained parts together as a model folder that ships: python -m train.export PART ...
+
+    python -m train.export scenes tokenizer=runs/decoder/export generator=runs/generator/export out=weights/scenes
+    python -m train.export emigm tokenizer=weights/scenes/tokenizer generator=runs/scenes-emigm/export
+        text_encoder=weights/scenes/text_encoder [borrow=scenes] out=weights/scenes-emigm
+    python -m train.export ar twin=runs/ar/export model=weights/scenes out=weights/scenes-ar [adopt=yes]
+    python -m train.export reader reader=runs/reader/export sprites=FOLDER out=weights/scenes-reader
+    python -m train.export text generator=runs/t2i-xl-512/export tokenizer=FOLDER text_encoder=google/flan-t5-xl
+        size=512,256 out=weights/t2i-xl
+    python -m train.export class generator=runs/c2i-b/export tokenizer=FOLDER size=256 out=weights/imagenet-b
+        [class_names=FILE adopt=yes]
+
+`scenes` writes tokenizer/, text_encoder/, generator/ and vocabulary.json, and opens the result once: parts that do not
+belong together are refused. `emigm` does so for continuous tokens, with a text encoder that is there: a copy or, with
+borrow=, the name of a model beside it, whose it is; and so the tokenizer, where the vectors are that model's own. `ar`
+writes the autoregressive twin of such a model, of the same tokenizer and text encoder or refused; a converted LlamaGen
+GPT, which does not say what it was trained with, is taken on your word by adopt=yes when its shapes fit. `text` and
+`class` do as `scenes` does for the large recipes (train/recipes/pretrain.py), as a new folder that appears whole or not at all:
+
+    size          the classes of sizes that the generator was trained on, the usual one first (maskgil/aspect_buckets.py)
+    shape         any: all buckets of each class;  square: only SIZE x SIZE, as class-driven models usually learn
+    text_encoder  a Hugging Face name, which is recorded and not copied, or a folder, which is copied
+    class_names   JSON as maskgil/class_labels.py reads it; left out: the names of the folders that it was trained on
+    adopt         yes: a converted generator, released eMIGM's say, which does not name its tokenizer, is taken on your
+                  word to be of the one given. `class` takes eMIGM with a latent tokenizer too, at the one size it has
+
+The model card (README.md) is written by people.
+"""
+
+import inspect
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import text_encoder as encoders
+from maskgil import checkpoint, shared_parts
+from maskgil.aspect_buckets import aspect_buckets
+from maskgil.class_labels import FILE as CLASS_NAMES
+from maskgil.class_labels import ClassLabels
+from maskgil.models.emigm import EMIGM
+from maskgil.pipeline import TextToImage
+from maskgil.sampling.ar_prefix import load_ar_model, validate_ar_model
+from maskgil.tokenizers import vq_latents
+from maskgil.tokenizers.vq import VQModel
+from maskgil.tokenizers.vq_latents import VQLatentTokenizer
+from train.eval.scene_score import write_reference
+from train.scenes.captions import vocabulary
+from train.scenes.judge import save_judge
+from train.scenes.sprites import Sprites
+
+# The same weights again for other frameworks, and what downloads leave behind.
+NOT_COPIED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "onnx", ".git", ".cache")
+
+
+def scenes(tokenizer: str, generator: str, out: str) -> None:
+    """In place of what is there, once the whole has been opened; the card and other files of that stay."""
+    model = checkpoint.load(tokenizer, "vq")
+    trunk = checkpoint.load(Path(generator) / "generator", "maskgil")
+    notes = checkpoint.describe(Path(generator) / "generator")
+    hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
+    _belong("tokenizer", tokenizer, model, generator, notes)
+    with _appearing(out, replaces=True) as target:
+        _save_vq(target / "tokenizer", model)
+        checkpoint.save(target / "generator", trunk, "maskgil", trunk.config.to_dict(), **hashes)
+        encoders.load(Path(generator) / "text_encoder").save(target / "text_encoder")
+        (target / "vocabulary.json").write_text(json.dumps(vocabulary(model.config.upscale), indent=1) + "\n")
+        TextToImage.load(target)
+
+
+def emigm(tokenizer: str, generator: str, text_encoder: str, out: str, borrow: str = "") -> None:
+    path = Path(generator) / "generator"
+    trunk, notes = checkpoint.load(path, "emigm"), checkpoint.describe(path)
+    model, encoder = vq_latents.load(tokenizer), encoders.load(text_encoder)
+    _belong("tokenizer", tokenizer, model, generator, notes)
+    _belong("text encoder", text_encoder, encoder, generator, notes)
+    lent = []  # parts that are the lender's
+    if borrow:
+        lender = Path(out).parent / borrow
+        _belong("text encoder", str(lender / "text_encoder"), encoders.load(lender / "text_encoder"), generator, notes)
+        lent.append("text_encoder")
+        if isinstance(model, VQLatentTokenizer):
+            _belong("tokenizer", str(lender / "tokenizer"), vq_latents.load(lender / "tokenizer"), generator, notes)
+            lent.append("tokenizer")
+    side, (rows, columns) = model.config.downsample, trunk.config.grid
+    hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
+    with _appearing(out) as target:
+        if isinstance(model, VQLatentTokenizer):
+            _save_vq(target / "tokenizer", model.vq)
+        else:
+            checkpoint.save(target / "tokenizer", model, "latent", model.config.to_dict())
+        checkpoint.save(target / "generator", trunk, "emigm", trunk.config.to_dict(), **hashes)
+        encoder.save(target / "text_encoder")
+        words = vocabulary() | {"sizes": [[columns * side, rows * side]]}
+        (target / "vocabulary.json").write_text(json.dumps(words, indent=1) + "\n")
+        TextToImage.load(target)
+        for part in lent:
+            shutil.rmtree(target / part)
+            shared_parts.link_part(borrow, target / part)
+
+
+def _save_vq(folder: Path, model: VQModel) -> None:
+    """What paints in a byte a number, for the download, which no picture shows; what makes tokens stays as it is."""
+    checkpoint.save(folder, model, "vq", model.config.to_dict(), bytewise=("decoder.", "naming."))
+
+
+def text(generator: str, tokenizer: str, text_encoder: str, size: str, out: str, shape: str = "any") -> None:
+    trunk, notes = _generator(generator)
+    if trunk.config.classes is not None:
+        raise ValueError(f"{generator} is driven by classes: publish it with `python -m train.export class`")
+    sizes, codes = _sizes(size, shape), _tokenizer(tokenizer, generator, notes)
+    encoder = encoders.load(text_encoder)
+    _belong("text encoder", text_encoder, encoder, generator, notes)
+    with _appearing(out) as target:
+        place = target / "text_encoder"
+        if isinstance(encoder, encoders.HuggingFaceEncoder) and Path(encoder.name).is_dir():
+            shutil.copytree(encoder.name, place / "model", ignore=shutil.ignore_patterns(*NOT_COPIED))
+            encoder.name = "model"
+        encoder.save(place)
+        del encoder
+        _finish(target, trunk, notes, codes, sizes)
+
+
+def class_driven(
+    generator: str, tokenizer: str, size: str, out: str, shape: str = "square", class_names: str = "", adopt: str = "no"
+) -> None:
+    if adopt not in ("yes", "no"):
+        raise ValueError(f"adopt={adopt}: choose yes or no")
+    trunk, notes = _generator(generator, ("maskgil", "emigm"))
+    if (classes := trunk.config.classes) is None:
+        raise ValueError(f"{generator} is driven by texts: publish it with `python -m train.export text`")
+    sizes, made_by = _sizes(size, shape), _tokenizer(tokenizer, generator, notes, adopt == "yes", _kind(trunk)[1])
+    trained = [[name] for name in notes.get("classes", [])]
+    names = ClassLabels.read(Path(class_names), classes).names if class_names else trained
+    with _appearing(out) as target:
+        if names:
+            (target / CLASS_NAMES).write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _finish(target, trunk, notes, made_by, sizes)
+
+
+def _kind(generator: nn.Module) -> tuple[str, str]:
+    """The kinds of a generator and of its tokenizer (maskgil/checkpoint.py)."""
+    return ("emigm", "latent") if isinstance(generator, EMIGM) else ("maskgil", "vq")
+
+
+def _generator(folder: str, kinds: tuple[str, ...] = ("maskgil",)) -> tuple[nn.Module, dict[str, Any]]:
+    """The generator of an export, in bfloat16, and what its config.json notes."""
+    path = Path(folder) / "generator" if (Path(folder) / "generator").is_dir() else Path(folder)
+    about = checkpoint.describe(path)
+    notes = {key: value for key, value in about.items() if key not in ("kind", "config")}
+    return checkpoint.load(path, about["kind"] if about["kind"] in kinds else kinds[0], torch.bfloat16), notes
+
+
+def _tokenizer(name: str, generator: str, notes: dict[str, Any], adopt: bool = False, kind: str = "vq") -> nn.Module:
+    """The generator's tokenizer; `adopt`: one that the notes lack is written into them."""
+    model = checkpoint.load(checkpoint.resolve(name), kind)
+    if adopt and "tokenizer_hash" not in notes:
+        notes["tokenizer_hash"] = checkpoint.fingerprint(model.identity())
+        print(
+            f"warning: {generator} does not say which tokenizer it was trained with; on your word it is {name}: with "
+            f"another one it draws noise",
+            file=sys.stderr,
+        )
+    _belong("tokenizer", name, model, generator, notes)
+    return model
+
+
+def _belong(part: str, name: str, model: Any, generator: str, notes: dict[str, Any]) -> None:
+    """ValueError when the generator was trained with another tokenizer or text encoder, or does not say with which."""
+    wanted, found = notes.get(f"{part.replace(' ', '_')}_hash"), checkpoint.fingerprint(model.identity())
+    if wanted is None:
+        raise ValueError(f"{generator} does not say which {part} it was trained with: give an export of train")
+    if wanted != found:
+        raise ValueError(
+            f"{generator} was trained with another {part} than {name}: it wants the fingerprint {wanted}, this one has "
+            f"{found}; give the one that its cache was made with"
+        )
+
+
+def _sizes(size: str, shape: str) -> dict[str, Any]:
+    """What vocabulary.json says of the sizes."""
+    try:
+        classes = [int(side) for side in size.split(",")]
+    except ValueError:
+        raise ValueError(f"size={size}: give classes of sizes, such as 512 or 512,256") from None
+    if shape not in ("any", "square"):
+        raise ValueError(f"shape={shape}: choose any or square")
+    for side in classes:
+        aspect_buckets(side)  # refuses what is no class
+    return {"bucket_classes": classes} if shape == "any" else {"sizes": [[side, side] for side in classes]}
+
+
+@contextmanager
+def _appearing(out: str, replaces: bool = False) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` at the end; after an error nothing is left of it. `replaces`: it takes the
+    place of what is there, whose other files it keeps."""
+    target = Path(out)
+    if target.exists() and not replaces:
+        raise ValueError(f"{out} is there already: give another folder, or remove it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.", ignore_cleanup_errors=True) as made:
+        filled = Path(made) / target.name
+        filled.mkdir()
+        yield filled
+        if target.exists():
+            for other in target.iterdir():
+                if not (filled / other.name).exists():
+                    (shutil.copytree if other.is_dir() else shutil.copy2)(other, filled / other.name)
+            os.rename(target, Path(made) / "before")
+        os.rename(filled, target)
+    print(f"{target}: {_megabytes(target):.1f} MB")
+
+
+def _finish(target: Path, trunk: nn.Module, notes: dict[str, Any], tokenizer: nn.Module, sizes: dict[str, Any]) -> None:
+    """Write the parts that all models have, and open the whole once."""
+    kind, makes = _kind(trunk)
+    checkpoint.save(target / "tokenizer", tokenizer, makes, tokenizer.config.to_dict())
+    checkpoint.save(target / "generator", trunk, kind, trunk.config.to_dict(), **notes)
+    (target / "vocabulary.json").write_text(json.dumps(sizes, indent=1) + "\n")
+    TextToImage.load(target, dtype=torch.bfloat16)
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+
+
+def ar(twin: str, model: str, out: str, adopt: str = "no") -> None:
+    if adopt not in ("yes", "no"):
+        raise ValueError(f"adopt={adopt}: choose yes or no")
+    draws = TextToImage.load(model, dtype=torch.bfloat16)
+    if draws.continuous:
+        raise ValueError(f"{model} draws vectors, and an autoregressive twin writes codes: it can have none")
+    parts = {"tokenizer": draws.tokenizer}
+    if draws.generator.config.classes is None:
+        parts["text_encoder"] = draws.text_encoder
+    hashes = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
+    notes, card = checkpoint.describe(twin), Path(twin) / checkpoint.CARD
+    silent = [name for name in hashes if f"{name}_hash" not in notes] if adopt == "yes" else []
+    found = load_ar_model(twin, {name: found for name, found in hashes.items() if name not in silent}, torch.bfloat16)
+    validate_ar_model(found, draws.generator.config)
+    for name in silent:
+        print(
+            f"warning: {twin} does not say which {name.replace('_', ' ')} it was trained with; on your word it is that "
+            f"of {model}, {hashes[name]}: with another one it draws noise",
+            file=sys.stderr,
+        )
+    kept = card.read_text(encoding="utf-8") if silent and card.is_file() else None
+    config, named = found.config.to_dict(), {f"{name}_hash": value for name, value in hashes.items()}
+    checkpoint.save(out, found, found.kind, config, kept, **named)
+    print(f"{out}: {_megabytes(Path(out)):.1f} MB")
+
+
+def reader(reader: str, sprites: str, out: str) -> None:
+    model = checkpoint.load(reader, "reader")
+    save_judge(model, Path(out))
+    with torch.no_grad():
+        write_reference(model.eval(), Sprites(sprites), Path(out) / "reference.safetensors")
+
+
+PARTS = {"scenes": scenes, "emigm": emigm, "text": text, "class": class_driven, "ar": ar, "reader": reader}
+
+
+def main(arguments: list[str]) -> None:
+    """The command; see the top of this file."""
+    if not arguments or arguments[0] not in PARTS:
+        raise ValueError(f"publish what? {', '.join(PARTS)}; see the top of train/export.py")
+    part, options = PARTS[arguments[0]], dict(a.partition("=")[::2] for a in arguments[1:])
+    takes = inspect.signature(part).parameters
+    required = [name for name, parameter in takes.items() if parameter.default is inspect.Parameter.empty]
+    missing = [f"{name}=" for name in required if not options.get(name)]
+    strange = [name for name in options if name not in takes]
+    if missing or strange:
+        known = f"{', '.join(strange)} is not known; " if strange else ""
+        raise ValueError(f"{known}{arguments[0]} needs {', '.join(missing) or 'nothing more'}: see train/export.py")
+    part(**options)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        print(f"train.export: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)

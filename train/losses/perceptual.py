@@ -1,0 +1,117 @@
+"""Perceptual loss: how different two pictures look to a network that knows the corpus.
+
+LPIPS (Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features"), all weights 1 and, since VGG cannot be
+had offline, with the features of an observer that the recipe `scenes-observer` trains on the corpus: a plain
+convolutional network that names what covers each cell, the background and the style. It is not the reader that scores
+pictures: another architecture, other pictures, none of the held-out combinations.
+
+Axes: B batch, H W pixels.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from maskgil import checkpoint
+from train.scenes.judge import augment
+from train.scenes.scene import BACKGROUNDS, STYLES
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.GroupNorm(8, outputs), nn.ReLU(inplace=True)
+    )
+
+
+class PerceptualNet(nn.Module):
+    """Features at 1/4, 1/8 and 1/16 of the resolution; pixels in [-1, 1] with sides divisible by 16."""
+
+    def __init__(self, things: int, widths: tuple[int, int, int] = (64, 96, 192)):
+        super().__init__()
+        fine, middle, coarse = widths
+        self.things, self.widths = things, widths
+        self.stages = nn.ModuleList([
+            nn.Sequential(nn.PixelUnshuffle(4), _conv(48, fine), _conv(fine, fine)),
+            nn.Sequential(_conv(fine, middle, 2), _conv(middle, middle), _conv(middle, middle)),
+            nn.Sequential(_conv(middle, coarse, 2), _conv(coarse, coarse), _conv(coarse, coarse)),
+        ])  # fmt: skip
+        self.thing_head = nn.Conv2d(coarse, things + 1, 1)
+        self.background_head = nn.Linear(coarse, len(BACKGROUNDS))
+        self.style_head = nn.Linear(coarse, len(STYLES))
+
+    def features(self, pixels: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        """Of each stage, finest first: (B, C, h, w)."""
+        found = [pixels]
+        for stage in self.stages:
+            found.append(stage(found[-1]))
+        return found[1:]
+
+    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits: thing (B, T+1, H/16, W/16), background (B, K), style (B, S)."""
+        x = self.features(pixels)[-1]
+        pooled = x.mean((2, 3))
+        return self.thing_head(x), self.background_head(pooled), self.style_head(pooled)
+
+    def distance(self, ours: Float[Tensor, "B 3 H W"], theirs: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
+        """Squared differences of unit feature vectors, mean over positions, summed over stages; 0 for equals."""
+        with torch.no_grad():
+            aims = self.features(theirs)
+        total = ours.new_zeros(())
+        for found, aim in zip(self.features(ours), aims, strict=True):
+            difference = F.normalize(found.float(), dim=1) - F.normalize(aim.float(), dim=1)
+            total = total + difference.square().sum(1).mean()
+        return total
+
+
+def perceptual_net_loss(modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
+    """Cross-entropy of every answer, on pictures as soft and noisy as those that it will be asked to compare."""
+    pixels = augment(batch["pixels"], generator).contiguous(memory_format=torch.channels_last)
+    things, background, style = (logits.float() for logits in modules[0](pixels))
+    naming = F.cross_entropy(things, batch["covers"])
+    places = F.cross_entropy(background, batch["background"])
+    styles = F.cross_entropy(style, batch["style"])
+    there = batch["covers"] > 0
+    right = (things.argmax(1) == batch["covers"])[there].float().mean()
+    return naming + 0.2 * places + 0.3 * styles, {
+        "things": naming.item(), "right": right.item(), "background": places.item(), "style": styles.item(),
+    }  # fmt: skip
+
+
+class Lpips(nn.Module):
+    """LPIPS itself, with the released VGG-16 and calibration, for whoever has torchvision and its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+        try:
+            self.metric = LearnedPerceptualImagePatchSimilarity(net_type="vgg").requires_grad_(False)
+        except ModuleNotFoundError:
+            raise ValueError(
+                "LPIPS needs torchvision (`pip install torchvision`, of torch's version); without it train an "
+                "observer: python -m train scenes-observer"
+            ) from None
+        except OSError as error:  # no network
+            raise ValueError(f"torchvision cannot fetch VGG-16's weights ({error}): connect to the net once") from None
+
+    def distance(self, ours: Float[Tensor, "B 3 H W"], theirs: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
+        """As Observer.distance; the metric takes pixels within [-1, 1] only."""
+        return self.metric(ours.clamp(-1, 1), theirs.clamp(-1, 1))
+
+
+checkpoint.KINDS["observer"] = lambda config: PerceptualNet(config["things"], tuple(config["widths"]))
+
+
+def save_perceptual_net(observer: PerceptualNet, folder: Path) -> None:
+    checkpoint.save(folder, observer, "observer", {"things": observer.things, "widths": list(observer.widths)})
+
+
+def load_perceptual_net(name: str | Path) -> PerceptualNet | Lpips:
+    """An observer that no longer learns, from its folder; or `lpips`. ValueError where it is not to be had."""
+    if name == "lpips":
+        return Lpips().eval()
+    observer = checkpoint.load(name, "observer").eval().requires_grad_(False)
+    return observer.to(memory_format=torch.channels_last)

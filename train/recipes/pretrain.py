@@ -1,0 +1,317 @@
+"""The recipes for people with GPUs: text- and class-driven models on cached features, in stages of growing pictures.
+
+`large_recipe` makes them, of MaskGIL (`MASKED`), of its twin (train/losses/causal.py) or of eMIGM (train/recipes/emigm.py);
+train/recipes/__init__.py names them.
+`PretrainOptions` are what the command line may change, for adapters (train/lora.py) too.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from maskgil import checkpoint
+from maskgil.condition import Condition
+from maskgil.models.ar import ARTransformer
+from maskgil.models.config import ModelConfig, NormPlace, QKNorm
+from maskgil.models.emigm import EMIGM, EMIGMConfig
+from maskgil.models.maskgil import MaskGIL
+from maskgil.sampling.code_sampler import CodeSampler
+from maskgil.sampling.guidance import Guidance
+from maskgil.sampling.loop import TokenGrid, masked_plan, sample
+from train.data.image_cache import CUT, CachedBatches, filled
+from train.losses.masked import Conditioned, MaskedFeatureLoss
+from train.optim import OptimConfig
+from train.trainer import OptimizedModule, Recipe
+
+SHOWN = 8  # pictures of a sample sheet
+SEEDS = 2**19
+
+Generator = MaskGIL | ARTransformer | EMIGM
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """How a large model is trained.
+
+    batch, micro     pictures a step over all processes, and at once on one: the rest is accumulated
+    schedule         cosine (down to a tenth) or constant, after `warmup` steps from 0
+    caption_dropout  share of pictures without their condition;  token_dropout: of the embedded tokens
+    everywhere       score the visible tokens too;  smoothing: of the labels
+    shard            FSDP2;  recompute: activations in the backward pass;  compile: torch.compile
+    save_every, sample_every, valid_every: steps, 0 = never
+    tokenizer        a folder, so that sample sheets can be drawn;  wandb: a project to log to
+    qk_norm, norm    none, layer or rms; pre or post: of a new model, else the preset's. What goes on keeps its own
+    """
+
+    batch: int = 256
+    micro: int = 32
+    steps: int = 200_000
+    lr: float = 1e-4
+    warmup: int = 1000
+    schedule: str = "constant"
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    caption_dropout: float = 0.1
+    token_dropout: float = 0.1
+    everywhere: bool = False
+    smoothing: float = 0.1
+    ema: float = 0.9999
+    precision: str = "bf16"
+    shard: bool = False
+    recompute: bool = False
+    compile: bool = False
+    workers: int = 4
+    seed: int = 0
+    save_every: int = 1000
+    sample_every: int = 2000
+    valid_every: int = 2000
+    tokenizer: str = ""
+    wandb: str = ""
+    qk_norm: str = ""
+    norm: str = ""
+
+    def check(self) -> None:
+        """ValueError for what no run can have. A seed has 19 bits: it stands above the 44 of a picture's number in the
+        64 from which a picture's masks are drawn (train/losses/masked.py)."""
+        least = {"batch": 1, "micro": 1, "steps": 1}
+        least |= dict.fromkeys(("warmup", "workers", "save_every", "sample_every", "valid_every"), 0)
+        for name, number in least.items():
+            if getattr(self, name) < number:
+                raise ValueError(f"{name}={getattr(self, name)}: give {number} or more")
+        if not 0 <= self.seed < SEEDS:
+            raise ValueError(f"seed={self.seed}: give 0 to {SEEDS - 1}")
+        if self.batch % self.micro:
+            raise ValueError(f"batch={self.batch} is no multiple of micro={self.micro}")
+        named = {"schedule": ("cosine", "constant"), "precision": ("bf16", "no")}
+        named |= {"qk_norm": ("", *get_args(QKNorm)), "norm": ("", *get_args(NormPlace))}
+        for name, choices in named.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)}: choose {', '.join(filter(None, choices))}")
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    """Warm-up from 0, then half a cosine down to `floor` of the full rate."""
+
+    warmup: int
+    floor: float = 0.1
+
+    def __call__(self, step: int, steps: int) -> float:
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        along = (step - self.warmup) / max(1, steps - self.warmup)
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
+
+
+def _of_codes(note: dict[str, Any]) -> dict[str, Any]:
+    condition = {"text_dim": note["width"]} if "width" in note else {"classes": len(note["classes"])}
+    return {"codebook_size": note["codes"]} | condition
+
+
+def _blank_codes(config: ModelConfig, rows: int, grid: tuple[int, int], device: torch.device) -> TokenGrid:
+    return TokenGrid.blank(rows, grid, config.mask_id, device)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What the recipes train: MaskGIL, its autoregressive twin, or eMIGM.
+
+    kinds      of the folders that it may go on from, as their config.json says
+    build      (config, the model to go on from or None) -> a new model; the weights come afterwards
+    objective  its loss, with the options' dropouts
+    draw       (model, condition, blank canvas, guidance) -> the canvas filled, for sample sheets
+    folder     where it lies in an export
+    tokenizer  the kind of its tokenizer, and so of its caches: vq or latent
+    decided    the cache's note -> what of a config the cache decides;  chosen: what the options decide
+    module     the model as what is trained
+    blank      (config, rows, grid, device) -> a blank canvas
+    """
+
+    kinds: tuple[str, ...]
+    build: Callable[[Any, Any], Generator]
+    objective: Callable[[PretrainOptions], Callable]
+    draw: Callable[[Any, Condition, TokenGrid, Guidance | None], TokenGrid]
+    folder: str
+    tokenizer: str = "vq"
+    decided: Callable[[dict[str, Any]], dict[str, Any]] = _of_codes
+    chosen: tuple[str, ...] = ("token_dropout",)
+    module: Callable[[Any], nn.Module] = Conditioned
+    blank: Callable[[Any, int, tuple[int, int], torch.device], TokenGrid] = _blank_codes
+
+
+def _in_eight_steps(model: MaskGIL, condition: Condition, canvas: TokenGrid, guidance: Guidance | None) -> TokenGrid:
+    rows, tokens = canvas.mask.shape
+    plan = masked_plan(tokens, steps=8, guidance=guidance, seeds=list(range(rows)), device=canvas.mask.device)
+    *_, last = sample(CodeSampler(model, condition), canvas, plan)
+    return last
+
+
+MASKED = ModelSpec(
+    kinds=("maskgil",),
+    build=lambda config, before: MaskGIL(config),
+    objective=lambda o: MaskedFeatureLoss(o.caption_dropout, o.smoothing, o.everywhere, seed=o.seed),
+    draw=_in_eight_steps,
+    folder="generator",
+)
+
+
+def pretrain_recipe(
+    name: str, config: ModelConfig | EMIGMConfig | None, data: str, init: str, valid: str, options: PretrainOptions,
+    show: Callable, trunk: ModelSpec = MASKED,
+) -> Recipe:  # fmt: skip
+    """A recipe over the cache `data`; `valid` is a cache for the validation loss, `init` a model to go on from.
+    `config` is that of a new model, None where there can only be `init`'s.
+
+    `show(rows of pixels, path)` draws a sheet. Raises ValueError when cache, model and options do not fit together.
+    """
+    options.check()
+    note = noted(data, valid, trunk)
+    model = _started(config, note, data, init, options, trunk)
+
+    def export(average: nn.Module, folder: Path) -> None:
+        save_generator(average.generator, note, folder / trunk.folder)
+
+    return over_cache(name, model, data, note, valid, options, show, export, trunk)
+
+
+def noted(data: str, valid: str, trunk: ModelSpec = MASKED) -> dict[str, Any]:
+    """What made the cache `data`. ValueError when it is empty, when it holds tokens of another kind than `trunk` learns
+    from, and when the one for validation was made otherwise."""
+    note = filled(data).note
+    if ("latent" in note) != (trunk.tokenizer == "latent"):
+        raise ValueError(
+            f"{data} holds latents, which eMIGM learns from: use an emigm recipe"
+            if "latent" in note
+            else f"{data} holds codes, which MaskGIL learns from: use a t2i or c2i recipe, or a tokenizer of latents"
+        )
+    other = filled(valid).note if valid else note
+    if differ := [key for key in note | other if other.get(key) != note.get(key) and key not in CUT]:
+        raise ValueError(f"{valid} and {data} differ in {', '.join(differ)}")
+    return note
+
+
+def over_cache(
+    name: str, model: Generator, data: str, note: dict[str, Any], valid: str, options: PretrainOptions,
+    show: Callable, export: Callable, trunk: ModelSpec = MASKED,
+) -> Recipe:  # fmt: skip
+    """What these recipes share: what moves of `model` learns the tokens of the cache `data`, made by `note`."""
+    rates = OptimConfig(
+        lr=options.lr, weight_decay=options.weight_decay, warmup=options.warmup, decay=0.0, clip=options.clip
+    )
+    return Recipe(
+        name=name,
+        steps=options.steps,
+        modules=(OptimizedModule(trunk.module(model), trunk.objective(options), rates),),
+        batch_at=CachedBatches(data, options.micro, options.seed),
+        seed=options.seed,
+        batches=options.batch // options.micro,
+        provenance={part: note[part] for part in ("tokenizer", "text_encoder") if part in note},
+        precision=options.precision,
+        schedule=CosineSchedule(options.warmup) if options.schedule == "cosine" else None,
+        shard=options.shard,
+        compile=options.compile,
+        activation_checkpointing=options.recompute,
+        ema=options.ema,
+        workers=options.workers,
+        save_every=options.save_every,
+        sample_every=options.sample_every,
+        sample=sampler(data, options.tokenizer, note, options.precision, show, trunk) if options.tokenizer else None,
+        valid_every=options.valid_every,
+        valid_at=CachedBatches(valid, options.micro, seed=1) if valid else None,
+        export=export,
+        wandb=options.wandb or None,
+    )
+
+
+def save_generator(model: Generator, note: dict[str, Any], folder: Path) -> None:
+    """Write a generator, or a twin, with the fingerprints of what made its tokens and text states."""
+    notes = {"tokenizer_hash": note["tokenizer"]}
+    if "text_encoder" in note:
+        notes["text_encoder_hash"] = note["text_encoder"]
+    if note.get("classes"):
+        notes["classes"] = note["classes"]
+    kind = model.kind if isinstance(model, ARTransformer) else "emigm" if isinstance(model, EMIGM) else "maskgil"
+    checkpoint.save(folder, model, kind, model.config.to_dict(), **notes)
+
+
+def _started(
+    config: ModelConfig | EMIGMConfig | None,
+    note: dict[str, Any],
+    data: str,
+    init: str,
+    options: PretrainOptions,
+    trunk: ModelSpec,
+) -> Generator:
+    """The model of `init`, or a new one of the config with the tokens and the condition of the cache."""
+    if config is not None and (config.classes is None) != ("width" in note):
+        has = "captions" if "width" in note else "classes"
+        raise ValueError(f"{data} holds pictures with {has}: use a {'t2i' if has == 'captions' else 'c2i'} recipe")
+    wanted, chosen = trunk.decided(note), {name: getattr(options, name) for name in trunk.chosen}
+    torch.manual_seed(options.seed)
+    if not init:
+        norms = {key: getattr(options, key) for key in ("qk_norm", "norm") if getattr(options, key)}
+        return trunk.build(replace(config, **wanted, **chosen, **norms), None)
+    folder = Path(init) / "generator" if (Path(init) / "generator").is_dir() else Path(init)
+    held = checkpoint.describe(folder)
+    if held["kind"] not in trunk.kinds:
+        raise ValueError(f"{init} holds a model of kind {held['kind']!r}; {' or '.join(trunk.kinds)} is needed here")
+    for part in ("tokenizer", "text_encoder"):
+        if held.get(f"{part}_hash", note.get(part)) != note.get(part):
+            raise ValueError(
+                f"{init} was trained with the {part.replace('_', ' ')} {held[f'{part}_hash']}, {data} was made with "
+                f"{note.get(part)}: make the cache with the model's own"
+            )
+    model = checkpoint.load(folder)
+    for key, value in wanted.items():
+        if getattr(model.config, key) != value:
+            raise ValueError(f"{init} has {key} {getattr(model.config, key)}, {data} needs {value}")
+    check_norms(model.config, init, options)
+    fresh = trunk.build(replace(model.config, **chosen), model)
+    fresh.load_state_dict(model.state_dict())
+    return fresh
+
+
+def check_norms(config: ModelConfig | EMIGMConfig, init: str, options: PretrainOptions) -> None:
+    """ValueError when norms were asked for that the model to go on from does not have."""
+    for key in ("qk_norm", "norm"):
+        if (asked := getattr(options, key)) and asked != getattr(config, key):
+            raise ValueError(f"{init} has {key}={getattr(config, key)}, which cannot become {asked}: leave {key}= out")
+
+
+def condition_of(batch: dict[str, Tensor]) -> Condition:
+    return Condition.classes(batch["labels"]) if "labels" in batch else Condition(batch["states"], batch["mask"])
+
+
+def sampler(
+    data: str, tokenizer: str, note: dict[str, Any], precision: str, show: Callable, trunk: ModelSpec = MASKED
+) -> Callable[[nn.Module, Path], None]:
+    """Draws what the cache's captions ask for, above the cached pictures themselves.
+
+    Raises ValueError when the tokenizer is not the one of the cache.
+    """
+    model = checkpoint.load(checkpoint.resolve(tokenizer), trunk.tokenizer).requires_grad_(False)
+    if checkpoint.fingerprint(model.identity()) != note["tokenizer"]:
+        raise ValueError(f"{data} was made with another tokenizer than {tokenizer}")
+
+    @torch.no_grad()
+    def sample(average: nn.Module, path: Path) -> None:
+        weight = next(average.generator.parameters())
+        device = weight.device
+        batch = {
+            k: v.to(device) if isinstance(v, Tensor) else v for k, v in CachedBatches(data, SHOWN, seed=99)(0).items()
+        }
+        grid, config = batch["grid"], average.generator.config
+        canvas = trunk.blank(config, SHOWN, grid, device)
+        guidance = Guidance(3.5) if config.null != "none" else None
+        condition = condition_of(batch).to(device, weight.dtype)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            last = trunk.draw(average.generator, condition, canvas, guidance)
+        model.to(device)
+        show([model.decode(last.tokens, grid), model.decode(batch["tokens"], grid)], path)
+
+    return sample
