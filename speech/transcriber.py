@@ -70,7 +70,7 @@ class SmallWhisperBackend:
         self._one_at_a_time = threading.Lock()  # the key-value cache hangs on the model's own modules
 
     @torch.inference_mode()
-    def write(self, audio: Float[np.ndarray, " T"]) -> RawTranscript:
+    def transcribe(self, audio: Float[np.ndarray, " T"]) -> RawTranscript:
         model = self.model
         samples = torch.from_numpy(audio[: self.reach]).to(model.device)
         with self._one_at_a_time:
@@ -102,7 +102,7 @@ class OpenAIWhisperBackend:
         self.model = model.eval()
         self._one_at_a_time = threading.Lock()
 
-    def write(self, audio: Float[np.ndarray, " T"]) -> RawTranscript:
+    def transcribe(self, audio: Float[np.ndarray, " T"]) -> RawTranscript:
         with self._one_at_a_time:
             result = self.model.transcribe(
                 audio, fp16=self.model.device.type == "cuda", condition_on_previous_text=False, verbose=None

@@ -101,7 +101,7 @@ def vq_outputs(folder: Path, image: str) -> dict[str, Tensor]:
     model = checkpoint.load(folder, "vq")
     tokens = codes(model.config.codebook_size)
     # What the decoder is told beside the latents, by the branch that names cells.
-    told = model.named(model.quantize.codebook()[tokens].unflatten(1, CELLS).permute(0, 3, 1, 2))
+    told = model.cell_features(model.quantize.codebook()[tokens].unflatten(1, CELLS).permute(0, 3, 1, 2))
     return {"tokens": model.encode(pixels(image)), "pixels": model.decode(tokens, CELLS), "told": told}
 
 
@@ -317,7 +317,8 @@ def test_the_models_of_before_are_listed(served: None):
 def test_names_of_before():
     """The list itself, until aliases take its place: every name is known today."""
     assert set(NAMES["api"]["generations"]) == {*openai_api.SETTINGS, *openai_api.ANSWER}
-    assert set(NAMES["socket"]) == {*live_socket.SETTINGS, "size", "pause"}
+    renamed = {"revisions": "refinement_passes"}
+    assert {renamed.get(name, name) for name in NAMES["socket"]} == {*live_socket.SETTINGS, "size", "pause"}
     assert set(NAMES["recipes"]) == set(trainer.available())
     for name, parameters in NAMES["recipes"].items():
         assert parameters == list(trainer.parameters_of(trainer.available()[name])), name

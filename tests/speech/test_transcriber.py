@@ -57,7 +57,7 @@ class Parrot:
     def __init__(self, text: str = "two cats", no_speech: float = 0.0, reach: int = 10 * RATE) -> None:
         self.draft, self.reach, self.lengths = RawTranscript(text, no_speech), reach, []
 
-    def write(self, audio: np.ndarray) -> RawTranscript:
+    def transcribe(self, audio: np.ndarray) -> RawTranscript:
         self.lengths.append(len(audio))
         return self.draft
 
@@ -77,7 +77,7 @@ def test_cached_decoding_is_greedy_decoding():
         ids.append(token)
     scribe = SmallWhisperBackend(model, VOCABULARY)
     for _ in range(2):  # the cache of the first call must not reach the second
-        draft = scribe.write(sound)
+        draft = scribe.transcribe(sound)
         assert draft.text == VOCABULARY.decode(ids) and math.isclose(draft.no_speech, silent, rel_tol=1e-4)
     assert not model.decoder.blocks[0].attn.key._forward_hooks
 

@@ -229,7 +229,7 @@ class Fixed:
 
     reach = 10 * RATE
 
-    def write(self, audio: np.ndarray) -> RawTranscript:
+    def transcribe(self, audio: np.ndarray) -> RawTranscript:
         return RawTranscript("two cats", 0.0)
 
 
