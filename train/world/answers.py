@@ -1,0 +1,103 @@
+"""What is true of a scene, in numbers that a network can be asked for.
+
+`cell_answers` says of every cell what it shows: tokenizers and generators are asked for it in training.
+`centre_answers` says where each thing has its centre: a judge is trained on it.
+`told_facts` lists what a caption tells: a text encoder learns to read from it.
+
+Axes: B scenes, h w cells of a picture, N = h w.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from train.world.arrangement import CONVERSE, MOST_OF_A_THING, PAINTED_STYLES, RELATIONS, SIDES, STYLES, WorldScene
+from train.world.backdrops import BACKDROPS, COLOURS, TIMES, WEATHERS
+
+COLOUR_CLASSES = ("", *COLOURS)  # of a thing; "": its own
+PIECES = 4  # a side: which sixteenth of its drawing a cell shows
+CELL_ANSWERS = ("things", "pieces", "colours", "backdrops", "times", "weathers", "styles")
+ROLES = (*RELATIONS, "under", "around")  # what "on" and "inside" are to the second thing
+OF_A_THING = (*map(str, range(1, MOST_OF_A_THING + 1)), "small", "large", *ROLES, *COLOURS)
+OF_A_SCENE = (*BACKDROPS, *TIMES, *WEATHERS, *STYLES)
+
+
+def answer_counts(things: int) -> tuple[int, ...]:
+    """How many answers each of CELL_ANSWERS has in a world of so many things; no thing is one."""
+    return things + 1, PIECES**2 + 1, len(COLOUR_CLASSES), len(BACKDROPS), len(TIMES), len(WEATHERS), len(STYLES)
+
+
+def cover(scene: WorldScene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(thing, piece, colour) of each cell (h, w): thing i is class i + 1, a piece is row and column of a 4 x 4 division
+    of the topmost thing's box, a colour its place in COLOUR_CLASSES. 0 where the cell's centre lies on no thing."""
+    shape = scene.rows, scene.columns
+    thing, piece, colour = (np.zeros(shape, np.int64) for _ in range(3))
+    y, x = np.mgrid[0 : scene.rows, 0 : scene.columns] + 0.5
+    for placed in scene.placed:
+        across, down = (x - placed.x) / placed.width, (y - placed.y) / placed.height
+        inside = (across >= 0) & (across < 1) & (down >= 0) & (down < 1)
+        part = 1 + np.floor(down * PIECES) * PIECES + np.floor(across * PIECES)
+        thing[inside] = placed.thing.index + 1
+        piece[inside] = part[inside]
+        colour[inside] = COLOUR_CLASSES.index(placed.colour)
+    return thing, piece, colour
+
+
+def cell_answers(scenes: Sequence[WorldScene]) -> dict[str, Int[Tensor, "B N"]]:
+    """CELL_ANSWERS of scenes of one shape; backdrop, time, weather and style are those of all cells."""
+    parts = [torch.from_numpy(np.stack(part)).flatten(1) for part in zip(*map(cover, scenes), strict=True)]
+
+    def everywhere(options: Sequence[str], names: list[str]) -> Int[Tensor, "B N"]:
+        return torch.tensor([options.index(name) for name in names])[:, None].expand_as(parts[0])
+
+    return dict(zip(CELL_ANSWERS, (
+        *parts,
+        everywhere(BACKDROPS, [scene.backdrop for scene in scenes]),
+        everywhere(TIMES, [scene.time for scene in scenes]),
+        everywhere(WEATHERS, [scene.weather for scene in scenes]),
+        everywhere(STYLES, [scene.style for scene in scenes]),
+    ), strict=True))  # fmt: skip
+
+
+def centre_answers(scene: WorldScene) -> dict[str, np.ndarray | int]:
+    """What a judge should answer: of the cell (h, w) of each centre "thing" (0: none), "side" (index of SIDES) and
+    "colour", -1 where there is no centre; "backdrop", "time", "weather" and "style" of the whole picture."""
+    shape = scene.rows, scene.columns
+    thing, side, colour = np.zeros(shape, np.int64), np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
+    for placed in scene.placed:
+        x, y = placed.centre
+        cell = min(int(y), scene.rows - 1), min(int(x), scene.columns - 1)
+        thing[cell] = placed.thing.index + 1
+        longer = max(placed.width, placed.height)
+        side[cell] = min(range(len(SIDES)), key=lambda i: abs(SIDES[i] - longer))
+        if scene.style in PAINTED_STYLES:  # a sketch has no colours, not even its own
+            colour[cell] = COLOUR_CLASSES.index(placed.colour)
+    return {
+        "thing": thing, "side": side, "colour": colour, "backdrop": BACKDROPS.index(scene.backdrop),
+        "time": TIMES.index(scene.time), "weather": WEATHERS.index(scene.weather), "style": STYLES.index(scene.style),
+    }  # fmt: skip
+
+
+def fact_count(things: int) -> int:
+    return things * len(OF_A_THING) + len(OF_A_SCENE)
+
+
+def told_facts(scene: WorldScene, things: int) -> list[int]:
+    """Indices of what a caption of the scene tells: of each thing its count, size word, colour and role; of the scene
+    its backdrop, time, weather and style. `things`: how many the world has."""
+    found = []
+    for place, group in enumerate(scene.groups):
+        role = ""
+        if scene.relation and place < 2:
+            second = {"on": "under", "inside": "around"} | CONVERSE
+            role = scene.relation if place == 0 else second[scene.relation]
+        told = [str(group.count), *(word for word in (group.word, role, group.colour) if word)]
+        found += [group.thing.index * len(OF_A_THING) + OF_A_THING.index(word) for word in told]
+    first = things * len(OF_A_THING)
+    offsets = np.cumsum([0, len(BACKDROPS), len(TIMES), len(WEATHERS)])
+    answers = (BACKDROPS.index(scene.backdrop), TIMES.index(scene.time), WEATHERS.index(scene.weather),
+               STYLES.index(scene.style))  # fmt: skip
+    return [*found, *(first + int(offset) + answer for offset, answer in zip(offsets, answers, strict=True))]

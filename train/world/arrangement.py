@@ -1,0 +1,455 @@
+"""Scenes of the open world: which things, how many, how large, where, before what; and which combinations are held out.
+
+Lengths are in cells, the tokenizer's squares, so that a scene means the same at every number of pixels a cell. Boxes
+are those of the drawings themselves, not of squares around them. Things come in the order in which they are painted.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from train.world.backdrops import COLOURS, COUNTRY, PLACE_NAMES, PLAIN, TIMES, WEATHERS, has_weather, place_of
+from train.world.thing_table import WorldThing
+
+STYLES = ("3d", "flat", "pixel art", "sketch", "silhouette")
+PAINTED_STYLES = ("3d", "flat", "pixel art")  # in which a thing may have a colour that it does not have by nature
+RELATIONS = ("left of", "right of", "above", "below", "next to", "in front of", "behind", "on", "inside")
+CONVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above",
+            "in front of": "behind", "behind": "in front of", "next to": "next to"}  # fmt: skip
+MOST_OF_A_THING, MOST_GROUPS, MOST_THINGS = 6, 4, 9
+HELD_OUT_SHARE = 0.1
+SHAPES = {(12, 12): 0.64, (15, 9): 0.12, (9, 15): 0.12, (15, 15): 0.12}  # (columns, rows): share in training
+SIDES = (2, 3, 4, 5, 6, 7, 8, 9, 10)  # cells of a drawing's longer side
+BY_COMPANY = {1: 6.6, 2: 4.8, 3: 4.0, 4: 3.6, 5: 3.2, 6: 3.0, 7: 2.8, 8: 2.6, 9: 2.5}  # the usual side on 12 x 12
+BY_SIZE = {1: 0.8, 2: 0.9, 3: 1.0, 4: 1.15, 5: 1.3}  # of the table's column
+BY_WORD = {"": 1.0, "small": 0.58, "large": 1.5}
+
+
+class Drawings(Protocol):
+    """What an arrangement must know of drawings."""
+
+    def sizes(self, thing: WorldThing, style: str) -> Sequence[tuple[int, int]]:
+        """(width, height) of each drawing that a thing has in a style, in any unit."""
+
+
+@dataclass(frozen=True)
+class PlacedThing:
+    """A drawing of a thing with its box in cells; `word`: what a caption says of its size; `colour`: "" its own."""
+
+    thing: WorldThing
+    drawing: int
+    x: float
+    y: float
+    width: float
+    height: float
+    word: str = ""
+    colour: str = ""
+    mirrored: bool = False
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return self.x + self.width / 2, self.y + self.height / 2
+
+    @property
+    def bottom(self) -> float:
+        return self.y + self.height
+
+    def overlap(self, other: "PlacedThing") -> float:
+        """Share of the smaller box that both cover."""
+        wide = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
+        high = min(self.bottom, other.bottom) - max(self.y, other.y)
+        smaller = min(self.width * self.height, other.width * other.height)
+        return max(wide, 0) * max(high, 0) / smaller
+
+
+@dataclass(frozen=True)
+class Group:
+    """`count` of a thing, all in one colour and size word."""
+
+    thing: WorldThing
+    count: int = 1
+    word: str = ""
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class WorldScene:
+    """`relation`: of the first group to the second, "" where none is asked for."""
+
+    columns: int
+    rows: int
+    groups: tuple[Group, ...]
+    placed: tuple[PlacedThing, ...]
+    backdrop: str = PLAIN
+    time: str = "day"
+    weather: str = "clear"
+    style: str = "3d"
+    relation: str = ""
+    variant: int = 0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a scene is to show, before anything has a place."""
+
+    groups: tuple[Group, ...]
+    backdrop: str = PLAIN
+    time: str = "day"
+    weather: str = "clear"
+    style: str = "3d"
+    relation: str = ""
+
+    def __post_init__(self) -> None:
+        total = sum(group.count for group in self.groups)
+        if not 1 <= len(self.groups) <= MOST_GROUPS or not 1 <= total <= MOST_THINGS:
+            raise ValueError(
+                f"a scene holds 1 to {MOST_GROUPS} kinds and 1 to {MOST_THINGS} things, got {len(self.groups)} and {total}"
+            )
+
+
+def _held(*parts: object) -> bool:
+    digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
+
+
+def is_held_out(wish: Wish) -> bool:
+    """True when training must never show this combination: a thing in a place, in a number, in a colour, or in a
+    relation to another."""
+    for group in wish.groups:
+        name = group.thing.name
+        if wish.backdrop not in (PLAIN, COUNTRY) and _held("place", name, wish.backdrop):
+            return True
+        if group.count > 1 and _held("count", name, group.count):
+            return True
+        if group.colour and _held("colour", name, group.colour):
+            return True
+    if wish.relation:
+        a, relation, b = wish.groups[0].thing.name, wish.relation, wish.groups[1].thing.name
+        if relation in ("right of", "below", "behind"):
+            a, relation, b = b, CONVERSE[relation], a
+        return _held("relation", a, relation, b)
+    return False
+
+
+def _side(group: Group, total: int, columns: int, rows: int) -> int:
+    """Cells of the longer side of its drawings."""
+    unit = (columns * rows) ** 0.5 / 12
+    side = BY_COMPANY[total] * BY_SIZE[group.thing.size] * BY_WORD[group.word] * unit
+    return int(np.clip(round(side), SIDES[0], min(SIDES[-1], min(columns, rows) - 1)))
+
+
+def _band(thing: WorldThing, backdrop: str, rows: int, height: float) -> tuple[float, float]:
+    """The least and largest bottom, in cells, at which a thing of that height stands or floats."""
+    place, low, high = place_of(backdrop), height + 0.2, rows - 0.2
+    if place is None or place.kind == "free":
+        return low, high
+    ground = place.horizon * rows
+    if thing.stands in ("air", "sky"):
+        return low, max(low, min(ground, 0.75 * rows) - (0.5 if thing.stands == "air" else 1.5))
+    if place.water and (thing.stands in ("water", "sea") or ground > 0.9 * rows):
+        top, bottom = (share * rows for share in place.water)
+        return max(low, top + 0.6), max(low, min(high, bottom - 0.2))
+    if place.name == "sea":
+        return max(low, ground + 1), high
+    return max(low, ground + 0.08 * rows), high
+
+
+def _snapped(value: float, snap: float) -> float:
+    return round(value / snap) * snap
+
+
+class _Desk:
+    """Places things one after another on an empty picture."""
+
+    def __init__(self, wish: Wish, drawings: Drawings, columns: int, rows: int, snap: float, rng: np.random.Generator):
+        self.wish, self.drawings, self.columns, self.rows = wish, drawings, columns, rows
+        self.snap, self.rng = snap, rng
+        self.total = sum(group.count for group in wish.groups)
+        self.chosen: dict[int, tuple[int, bool]] = {}
+
+    def blank(self, group: Group, shrink: float = 1.0) -> PlacedThing:
+        """A drawing of the group's thing in its size, not placed. All of a group have one drawing more often than not."""
+        sizes = self.drawings.sizes(group.thing, self.wish.style)
+        fresh = int(self.rng.integers(len(sizes))), bool(self.rng.random() < 0.5)
+        drawing, mirrored = self.chosen.setdefault(group.thing.index, fresh) if self.rng.random() < 0.7 else fresh
+        side = max(SIDES[0], round(_side(group, self.total, self.columns, self.rows) * shrink))
+        wide, high = sizes[drawing]
+        scale = side / max(wide, high)
+        return PlacedThing(group.thing, drawing, 0, 0, wide * scale, high * scale, group.word, group.colour, mirrored)
+
+    def at(self, thing: PlacedThing, centre: float, bottom: float, exact: bool = False) -> PlacedThing:
+        """The thing with its centre and foot there, on the lattice unless `exact`, inside the picture."""
+        if not exact:
+            centre, bottom = _snapped(centre, self.snap), _snapped(bottom, self.snap)
+        x = float(np.clip(centre - thing.width / 2, 0, self.columns - thing.width))
+        y = float(np.clip(bottom - thing.height, 0, self.rows - thing.height))
+        return replace(thing, x=x, y=y)
+
+    def foot(self, thing: PlacedThing) -> float:
+        low, high = _band(thing.thing, self.wish.backdrop, self.rows, thing.height)
+        return float(self.rng.uniform(low, max(low, high)))
+
+    def anywhere(self, thing: PlacedThing) -> PlacedThing:
+        half = thing.width / 2
+        if self.total == 1:  # one alone stands near the middle
+            span = max(0.0, min(0.22 * self.columns, self.columns / 2 - half))
+            centre = self.columns / 2 + float(self.rng.uniform(-span, span))
+        else:
+            centre = float(self.rng.uniform(half, max(half, self.columns - half)))
+        return self.at(thing, centre, self.foot(thing))
+
+    def related(self, a: PlacedThing, b: PlacedThing) -> tuple[PlacedThing, PlacedThing] | None:
+        """Both in the wish's relation; None when this draw does not fit."""
+        relation, rng, columns = self.wish.relation, self.rng, self.columns
+        if relation in CONVERSE and relation in ("right of", "below", "behind"):
+            flipped = _Desk(replace(self.wish, relation=CONVERSE[relation]), self.drawings, columns, self.rows,
+                            self.snap, rng).related(b, a)  # fmt: skip
+            return None if flipped is None else flipped[::-1]
+        if relation in ("left of", "next to"):
+            gap = float(rng.uniform(0.2, 1.6 if relation == "next to" else 3))
+            span = a.width + gap + b.width
+            if span > columns:
+                return None
+            left = float(rng.uniform(0, columns - span))
+            feet = self.foot(a), self.foot(b)
+            if abs(feet[0] - feet[1]) > (1.6 if relation == "next to" else 3.2):
+                return None
+            pair = [self.at(t, c, f) for t, c, f in zip(
+                (a, b), (left + a.width / 2, left + a.width + gap + b.width / 2), feet, strict=True)]  # fmt: skip
+            if relation == "next to" and rng.random() < 0.5:
+                pair = [self.at(b, left + b.width / 2, feet[1]), self.at(a, left + b.width + gap + a.width / 2, feet[0])]
+                return pair[1], pair[0]
+            return pair[0], pair[1]
+        if relation == "above":
+            low, high = _band(b.thing, self.wish.backdrop, self.rows, b.height)
+            foot = float(rng.uniform(max(low, a.height + b.height + 0.3), max(high, a.height + b.height + 0.3)))
+            if foot > self.rows:
+                return None
+            centre = float(rng.uniform(b.width / 2, columns - b.width / 2))
+            below = self.at(b, centre, foot)
+            upper = self.at(a, centre + float(rng.uniform(-1, 1)), below.y - float(rng.uniform(0.2, 1.2)))
+            return upper, below
+        if relation == "in front of":
+            back = self.anywhere(b)
+            side = float(rng.choice([-1, 1])) * float(rng.uniform(0.2, 0.4)) * back.width
+            front = self.at(a, back.centre[0] + side, back.bottom + float(rng.uniform(0.4, 1.2)))
+            return (front, back) if 0.08 < front.overlap(back) < 0.7 else None
+        support = self.anywhere(b)
+        if relation == "on":
+            share = b.thing.on if b.thing.on is not None else 0.0
+            centre = support.centre[0] + float(rng.uniform(-0.2, 0.2)) * support.width
+            top = support.y + share * support.height + 0.04 * a.height
+            return self.at(a, centre, top, exact=True), support
+        share = b.thing.inside if b.thing.inside is not None else 0.3
+        foot = support.y + share * support.height + 0.42 * min(a.height, support.height)
+        return self.at(a, support.centre[0] + float(rng.uniform(-0.08, 0.08)) * support.width, foot, exact=True), support
+
+    def holds(self, a: PlacedThing, b: PlacedThing) -> bool:
+        return relation_holds(self.wish.relation, a, b)
+
+    def attempt(self, shrink: float, room: float) -> tuple[PlacedThing, ...] | None:
+        """All things placed so that no two cover more than `room` of one another, or None."""
+        groups, placed = list(self.wish.groups), []
+        if self.wish.relation:
+            first = [self.blank(group, shrink) for group in groups[:2]]
+            if self.wish.relation in ("on", "inside"):  # what carries is the larger
+                bearer = replace_side(first[1], max(max(first[1].width, first[1].height), 4.0))
+                limit = 0.8 if self.wish.relation == "on" else 0.62
+                first = [fit_width(first[0], limit * bearer.width, 0.9 * bearer.height + 1), bearer]
+            pair = self.related(*first)
+            if pair is None or not self.holds(*pair):
+                return None
+            placed, groups = list(pair), groups[2:]
+        for group in groups:
+            for _ in range(group.count):
+                for _ in range(14):
+                    thing = self.anywhere(self.blank(group, shrink))
+                    if all(thing.overlap(other) <= room for other in placed):
+                        placed.append(thing)
+                        break
+                else:
+                    return None
+        return tuple(self.in_order(placed))
+
+    def in_order(self, placed: list[PlacedThing]) -> list[PlacedThing]:
+        """What stands further back is painted first; a relation decides for its pair."""
+        order = sorted(placed, key=lambda t: (t.thing.stands not in ("air", "sky"), t.bottom))
+        if self.wish.relation in ("on", "inside", "in front of", "behind"):
+            a, b = placed[0], placed[1]
+            front, back = (b, a) if self.wish.relation in ("inside", "behind") else (a, b)
+            order = [t for t in order if t is not front]
+            order.insert(order.index(back) + 1, front)
+        return order
+
+
+def replace_side(thing: PlacedThing, side: float) -> PlacedThing:
+    """The thing with its longer side so many cells."""
+    scale = side / max(thing.width, thing.height)
+    return replace(thing, width=thing.width * scale, height=thing.height * scale)
+
+
+def fit_width(thing: PlacedThing, width: float, height: float) -> PlacedThing:
+    """The thing no wider and no higher than that, its longer side whole cells where it is above two."""
+    scale = min(1.0, width / thing.width, height / thing.height)
+    side = max(thing.width, thing.height) * scale
+    return replace_side(thing, max(float(int(side)), 1.5))
+
+
+def relation_holds(relation: str, a: PlacedThing, b: PlacedThing) -> bool:
+    """Whether two boxes stand in a relation, by the geometry alone."""
+    (ax, ay), (bx, by) = a.centre, b.centre
+    if relation in ("right of", "below", "behind"):
+        return relation_holds(CONVERSE[relation], b, a)
+    if relation == "left of":
+        return a.x + a.width <= b.x + 0.35 and bx - ax > abs(by - ay)
+    if relation == "above":
+        return a.bottom <= b.y + 0.35 and by - ay > abs(bx - ax)
+    if relation == "next to":
+        apart = max(b.x - a.x - a.width, a.x - b.x - b.width)
+        return -0.35 <= apart <= 2.6 and abs(bx - ax) > abs(by - ay)
+    if relation == "in front of":
+        return a.bottom > b.bottom and a.overlap(b) > 0.05
+    if relation == "on":
+        return b.x - 0.3 * a.width <= ax <= b.x + b.width + 0.3 * a.width and b.y - 0.3 <= a.bottom < b.bottom
+    if relation == "inside":
+        return b.x <= ax <= b.x + b.width and b.y < a.bottom <= b.bottom and a.y < b.y + 0.8 * b.height
+    raise ValueError(f"no relation is called {relation!r}")
+
+
+def arrange(
+    wish: Wish, drawings: Drawings, columns: int, rows: int, rng: np.random.Generator, snap: float = 1.0
+) -> WorldScene:
+    """The wish as a scene: sizes by company, things on the ground, afloat or in the air as their kind does, nothing
+    hidden but what a relation asks for. Things shrink where they do not fit. ValueError when nothing fits."""
+    for shrink, room in ((1.0, 0.02), (1.0, 0.12), (0.85, 0.12), (0.7, 0.16), (0.55, 0.25)):
+        for _ in range(10):
+            placed = _Desk(wish, drawings, columns, rows, snap, rng).attempt(shrink, room)
+            if placed is not None:
+                return WorldScene(columns, rows, wish.groups, placed, wish.backdrop, wish.time, wish.weather,
+                                  wish.style, wish.relation, int(rng.integers(2**31)))  # fmt: skip
+    raise ValueError(f"no arrangement of {wish} on {columns} x {rows} cells was found")
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How often training scenes are what. `kinds`: one thing, one counted group, two things, two counted groups,
+    three and four different things, a crowd."""
+
+    kinds: tuple[float, ...] = (0.2, 0.14, 0.28, 0.1, 0.1, 0.08, 0.1)
+    styles: tuple[float, ...] = (0.68, 0.11, 0.08, 0.07, 0.06)
+    walls: float = 0.28  # a coloured wall
+    plain: float = 0.22
+    painted: float = 0.45  # scenes in which things are given colours
+    sized: float = 0.3
+
+
+CROWDS = Shares(kinds=(0.0, 0.0, 0.0, 0.15, 0.1, 0.15, 0.6))
+PAIRS = Shares(kinds=(0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0), painted=0.9)
+
+
+def _pick(options: Sequence, rng: np.random.Generator):
+    return options[int(rng.integers(len(options)))]
+
+
+def _backdrop(style: str, shares: Shares, rng: np.random.Generator) -> tuple[str, str, str]:
+    """(backdrop, time, weather)."""
+    u = rng.random()
+    if style == "sketch" or u < shares.plain:
+        return PLAIN, "day", "clear"
+    if u < shares.plain + shares.walls:
+        walls = [c for c in COLOURS if style != "silhouette" or c not in ("black", "brown", "purple", "blue")]
+        return _pick(walls, rng), "day", "clear"
+    places = [p for p in PLACE_NAMES if style != "silhouette" or p not in ("space", "moon", "cave", "library")]
+    backdrop = _pick(places, rng) if rng.random() < 0.85 else COUNTRY
+    if not has_weather(backdrop):
+        return backdrop, "day", "clear"
+    v = rng.random()
+    time = _pick(TIMES[1:], rng) if v < 0.42 else "day"
+    weather = _pick(WEATHERS[1:], rng) if rng.random() < 0.3 else "clear"
+    if backdrop == COUNTRY and (time, weather) == ("day", "clear"):
+        time = _pick(TIMES[1:], rng)
+    if style == "silhouette" and time == "night":
+        time = "sunset"
+    return backdrop, time, weather
+
+
+def _colour(thing: WorldThing, backdrop: str, rng: np.random.Generator) -> str:
+    """A colour in which the thing is not lost and that its names do not say already."""
+    said = {word for name in (thing.name, *thing.synonyms) for word in name.split()}
+    return _pick([c for c in COLOURS if c not in said and c != backdrop], rng)
+
+
+def _groups(kind: int, things: Sequence[WorldThing], rng: np.random.Generator) -> list[tuple[WorldThing, int]]:
+    different = (1, 1, 2, 2, 3, 4, int(rng.integers(2, 5)))[kind]
+    chosen = [things[i] for i in rng.choice(len(things), different, replace=False)]
+    if kind == 1:
+        counts = [int(rng.choice([2, 3, 4, 5, 6], p=[0.28, 0.25, 0.22, 0.13, 0.12]))]
+    elif kind == 3:
+        counts = [int(rng.integers(2, 5)), int(rng.integers(1, 5))]
+    elif kind == 6:
+        total = int(rng.integers(5, MOST_THINGS + 1))
+        counts = [1] * different
+        while sum(counts) < total and min(counts) < MOST_OF_A_THING:
+            counts[int(rng.integers(different))] += 1
+        counts = [min(count, MOST_OF_A_THING) for count in counts]
+    else:
+        counts = [1] * different
+    return list(zip(chosen, counts, strict=True))
+
+
+def _relation(groups: list[tuple[WorldThing, int]], rng: np.random.Generator) -> str:
+    if len(groups) < 2 or groups[0][1] > 1 or groups[1][1] > 1 or len(groups) > 3:
+        return ""
+    b = groups[1][0]
+    choices = ["", "left of", "right of", "above", "below", "next to", "in front of", "behind"]
+    chances = [0.12, 0.15, 0.15, 0.15, 0.15, 0.08, 0.1, 0.1]
+    if b.on is not None:
+        choices, chances = [*choices, "on"], [*chances, 0.7]
+    if b.inside is not None:
+        choices, chances = [*choices, "inside"], [*chances, 0.7]
+    return choices[rng.choice(len(choices), p=np.array(chances) / sum(chances))]
+
+
+def sample_wish(things: Sequence[WorldThing], rng: np.random.Generator, shares: Shares = Shares()) -> Wish:
+    """A random wish, held out or not."""
+    style = STYLES[rng.choice(len(STYLES), p=shares.styles)]
+    backdrop, time, weather = _backdrop(style, shares, rng)
+    kind = int(rng.choice(len(shares.kinds), p=shares.kinds))
+    counted = _groups(kind, things, rng)
+    painted = style in PAINTED_STYLES and rng.random() < shares.painted
+    groups = []
+    for thing, count in counted:
+        word = str(rng.choice(["small", "large"])) if rng.random() < shares.sized and kind in (0, 2) else ""
+        colour = _colour(thing, backdrop, rng) if painted and not thing.is_person and rng.random() < 0.8 else ""
+        groups.append(Group(thing, count, word, colour))
+    return Wish(tuple(groups), backdrop, time, weather, style, _relation(counted, rng))
+
+
+def sample_shape(rng: np.random.Generator) -> tuple[int, int]:
+    """(columns, rows)."""
+    return list(SHAPES)[rng.choice(len(SHAPES), p=list(SHAPES.values()))]
+
+
+def sample_scene(
+    things: Sequence[WorldThing],
+    drawings: Drawings,
+    columns: int,
+    rows: int,
+    rng: np.random.Generator,
+    *,
+    held_out: bool | None = False,
+    shares: Shares = Shares(),
+    snap: float = 1.0,
+) -> WorldScene:
+    """A random scene. `held_out`: False never a held-out combination (training), True always one, None any."""
+    while True:
+        wish = sample_wish(things, rng, shares)
+        if held_out is not None and is_held_out(wish) != held_out:
+            continue
+        try:
+            return arrange(wish, drawings, columns, rows, rng, snap)
+        except ValueError:
+            continue  # more than this shape holds

@@ -1,0 +1,183 @@
+"""Collect the drawings of all things into one file: python -m train.world.fetch_drawings [--out cache/world]
+
+It downloads the packages of SOURCES through npm (each is checked against its hash), renders the SVG glyphs and the
+SVGs of this repository at SIDE pixels, and writes `drawings.zip`: WebP files and `index.json`, which lists of each
+thing its drawings with their hand. Packages that are there already are not downloaded again.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import resvg_py
+import tyro
+from PIL import Image
+
+from train.world.thing_table import HANDS, VARIATION, Glyph, WorldThing, all_things
+
+SIDE = 256  # pixels of a drawing's longer side
+SVGS = Path(__file__).with_name("svg")
+
+
+@dataclass(frozen=True)
+class Package:
+    """An npm package at one version; `sha512`: base64, as npm's `integrity`."""
+
+    name: str
+    version: str
+    sha512: str
+
+    @property
+    def archive(self) -> str:
+        return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
+
+
+SOURCES = {
+    "fluent": Package(
+        "@lobehub/fluent-emoji-3d", "1.1.0",
+        "Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
+    ),  # fmt: skip
+    "noto": Package(
+        "@iconify-json/noto", "1.2.9",
+        "DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYeZVAuaw==",
+    ),  # fmt: skip
+    "fluent-flat": Package(
+        "@iconify-json/fluent-emoji-flat", "1.2.6",
+        "RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
+    ),  # fmt: skip
+    "twemoji": Package(
+        "@iconify-json/twemoji", "1.2.5",
+        "uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw==",
+    ),  # fmt: skip
+}
+
+
+def download(package: Package, folder: Path) -> Path:
+    """The package's archive in `folder`, fetched where it is missing. ValueError when npm cannot, or the hash differs."""
+    path = folder / package.archive
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
+        try:
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+        except FileNotFoundError:
+            raise ValueError(f"npm is not installed; install it, or put {package.archive} into {folder}") from None
+        except subprocess.CalledProcessError as error:
+            raise ValueError(f"{' '.join(command)} failed: {error.stderr.strip()[-200:]}") from None
+    digest = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+    if digest != package.sha512:
+        raise ValueError(f"{path} is not {package.name} {package.version} as released: delete it and run again")
+    return path
+
+
+def _names(glyph: Glyph) -> list[str]:
+    """What the files of a set may be called after, with and without the variation selector."""
+    points = [p for p in glyph.codepoints if p != VARIATION]
+    return ["-".join(glyph.codepoints), "-".join(points), "-".join([*points, VARIATION])]
+
+
+def _fluent(path: Path) -> Callable[[Glyph], Image.Image | None]:
+    archive = tarfile.open(path)
+    members = {Path(m.name).stem: m for m in archive.getmembers() if m.name.endswith(".webp")}
+
+    def read(glyph: Glyph) -> Image.Image | None:
+        member = next((members[name] for name in _names(glyph) if name in members), None)
+        return None if member is None else Image.open(archive.extractfile(member)).convert("RGBA")
+
+    return read
+
+
+def _iconify(path: Path) -> Callable[[Glyph], Image.Image | None]:
+    with tarfile.open(path) as archive:
+        icons, names = (json.load(archive.extractfile(f"package/{part}.json")) for part in ("icons", "chars"))
+
+    def read(glyph: Glyph) -> Image.Image | None:
+        name = next((names[name] for name in _names(glyph) if name in names), None)
+        if name is None:
+            return None
+        alias = icons.get("aliases", {}).get(name)
+        icon = icons["icons"].get(alias["parent"] if alias else name)
+        width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
+        return draw_svg(
+            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">{icon["body"]}</svg>'
+        )
+
+    return read
+
+
+def draw_svg(source: str) -> Image.Image:
+    """An SVG text as RGBA, twice SIDE wide."""
+    png = resvg_py.svg_to_bytes(svg_string=source, width=2 * SIDE)
+    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+
+
+def trimmed(drawing: Image.Image) -> Image.Image:
+    """Cropped to what is drawn, its longer side SIDE pixels. ValueError when nothing is drawn."""
+    box = drawing.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
+    if box is None:
+        raise ValueError("the drawing is empty")
+    drawing = drawing.crop(box)
+    scale = SIDE / max(drawing.size)
+    size = tuple(max(1, round(side * scale)) for side in drawing.size)
+    # premultiplied, or the colour of transparent pixels bleeds into the edge
+    return drawing.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
+
+
+def drawings_of(thing: WorldThing, readers: dict[str, Callable]) -> list[tuple[str, Image.Image]]:
+    """(hand, drawing) of each drawing of a thing that a source has. ValueError when there is none."""
+    found = []
+    for glyph in thing.glyphs:
+        for letter in glyph.hands:
+            if (drawing := readers[HANDS[letter]](glyph)) is not None:
+                found.append((HANDS[letter], trimmed(drawing)))
+    for name in thing.svgs:
+        found.append(("own", trimmed(draw_svg((SVGS / f"{name}.svg").read_text(encoding="utf-8")))))
+    if not found:
+        raise ValueError(f"no source has a drawing of {thing.name}")
+    return found
+
+
+def pack(out: Path, readers: dict[str, Callable]) -> Path:
+    """Write out/drawings.zip, whole or not at all; its path. ValueError when a thing has no drawing."""
+    path, partial = out / "drawings.zip", out / "drawings.zip.partial"
+    index: dict[str, list[dict]] = {}
+    with zipfile.ZipFile(partial, "w") as archive:
+        for thing in all_things():
+            rows = []
+            for number, (hand, drawing) in enumerate(drawings_of(thing, readers)):
+                name = f"{thing.name.replace(' ', '-')}/{number:02d}-{hand}.webp"
+                content = io.BytesIO()
+                drawing.save(content, "WEBP", quality=92, method=4)
+                archive.writestr(zipfile.ZipInfo(name), content.getvalue())
+                rows.append({"file": name, "hand": hand, "size": list(drawing.size)})
+            index[thing.name] = rows
+        archive.writestr(zipfile.ZipInfo("index.json"), json.dumps(index, indent=1))
+    os.replace(partial, path)
+    return path
+
+
+def main(out: Annotated[Path, tyro.conf.arg(help="folder of the downloads and of drawings.zip")] = Path("cache/world")):
+    """Download the sources and pack the drawings of all things."""
+    archives = {hand: download(package, out / "download") for hand, package in SOURCES.items()}
+    readers = {hand: (_fluent if hand == "fluent" else _iconify)(path) for hand, path in archives.items()}
+    path = pack(out, readers)
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MB")
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except ValueError as error:
+        print(f"fetch_drawings: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,110 @@
+"""The table of things: names, where they stand, how large they are, what drawings they have.
+
+`things.tsv` is ordered by how often people ask for a thing: GenEval's 80 names first, then the things of the first
+world, people, and what everyday prompts ask for most. Training takes the first `count` rows, so a row never moves.
+
+A drawing is named by a word of the column `drawings`:
+
+    🐈          every hand that has the glyph: Fluent 3D, Noto, Fluent flat, Twemoji
+    🐈:fn       only these hands: f Fluent 3D, n Noto, m Fluent flat, t Twemoji
+    🧍+         the glyph in each of the five skin tones, as drawings of equal right
+    svg:bench   a drawing of this repository, svg/bench.svg
+"""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, get_args
+
+TABLE = Path(__file__).with_name("things.tsv")
+Stands = Literal["ground", "indoors", "small", "water", "sea", "air", "sky"]
+HANDS = {"f": "fluent", "n": "noto", "m": "fluent-flat", "t": "twemoji"}
+SKIN_TONES = ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff")
+VARIATION = "fe0f"  # asks for the coloured form of a character; sets disagree on whether a name holds it
+
+
+@dataclass(frozen=True)
+class Glyph:
+    """One emoji in the hands that are wanted; `tone`: index of the skin tone, or -1."""
+
+    codepoints: tuple[str, ...]
+    hands: str = "fnmt"
+    tone: int = -1
+
+
+@dataclass(frozen=True)
+class WorldThing:
+    """One row of the table.
+
+    stands  ground and indoors: on the floor; small: on the floor or on another thing; water: afloat; sea: under water;
+            air: flying; sky: high up
+    size    1 (a key) to 5 (a castle)
+    on      share of its height, from the top, at which another thing stands on it; None: nothing does
+    inside  likewise, the height of its opening; None: nothing is put into it
+    """
+
+    index: int
+    name: str
+    plural: str
+    synonyms: tuple[str, ...]
+    stands: Stands
+    size: int
+    on: float | None
+    inside: float | None
+    glyphs: tuple[Glyph, ...]
+    svgs: tuple[str, ...]
+
+    @property
+    def is_person(self) -> bool:
+        """Whether it is drawn with skin tones: a person in one colour from head to foot is no person."""
+        return any(glyph.tone >= 0 for glyph in self.glyphs)
+
+
+def _glyphs(word: str) -> list[Glyph]:
+    glyph, _, hands = word.partition(":")
+    toned = glyph.endswith("+")
+    points = tuple(f"{ord(c):04x}" for c in glyph.rstrip("+"))
+    if not toned:
+        return [Glyph(points, hands or "fnmt")]
+    rest = points[1:]
+    if rest[:1] == (VARIATION,):
+        rest = rest[1:]
+    return [Glyph((points[0], tone, *rest), hands or "fnmt", i) for i, tone in enumerate(SKIN_TONES)]
+
+
+def _height(words: str, key: str) -> float | None:
+    values = dict(word.split("=") for word in words.split())
+    return float(values[key]) if key in values else None
+
+
+def _thing(index: int, row: dict[str, str]) -> WorldThing:
+    if row["stands"] not in get_args(Stands):
+        raise ValueError(f"{TABLE.name}: {row['name']} stands {row['stands']!r}; one of {', '.join(get_args(Stands))}")
+    words = row["drawings"].split()
+    return WorldThing(
+        index=index,
+        name=row["name"],
+        plural=row["plural"],
+        synonyms=tuple(s for s in row["synonyms"].split(",") if s),
+        stands=row["stands"],
+        size=int(row["size"]),
+        on=_height(row["rest"], "on"),
+        inside=_height(row["rest"], "in"),
+        glyphs=tuple(glyph for word in words if not word.startswith("svg:") for glyph in _glyphs(word)),
+        svgs=tuple(word.removeprefix("svg:") for word in words if word.startswith("svg:")),
+    )
+
+
+@cache
+def all_things() -> tuple[WorldThing, ...]:
+    """Every row of the table, in its order: an index means the same thing to every model."""
+    with TABLE.open(encoding="utf-8") as file:
+        return tuple(_thing(i, row) for i, row in enumerate(csv.DictReader(file, delimiter="\t")))
+
+
+def first_things(count: int) -> tuple[WorldThing, ...]:
+    """The first `count` things. ValueError when the table has fewer."""
+    if not 1 <= count <= len(all_things()):
+        raise ValueError(f"the table has {len(all_things())} things, {count} were asked for")
+    return all_things()[:count]
