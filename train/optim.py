@@ -33,6 +33,12 @@ class OptimConfig:
         return warm * max(self.floor, min(1.0, left))
 
 
+def _newton_schulz_dtype(device: str) -> torch.dtype:
+    """bfloat16 where the device multiplies it fast; a processor without such units takes 80 times as long as float32."""
+    slow = device == "cpu" and not torch.cpu._is_avx512_bf16_supported()
+    return torch.float32 if slow else torch.bfloat16
+
+
 @torch.no_grad()
 def orthogonalise(matrix: Tensor) -> Tensor:
     """(..., m, n) -> about U V^T of its singular value decomposition: four quintic Newton-Schulz steps.
@@ -40,7 +46,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     The steps are what Muon costs on a CPU; a fifth changes little.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.bfloat16()
+    x = matrix.to(_newton_schulz_dtype(matrix.device.type))
     wide = x.shape[-2] > x.shape[-1]
     x = x.mT if wide else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)

@@ -207,13 +207,13 @@ def say(scene: WorldScene, rng: np.random.Generator) -> str:
     """One lower-case sentence that says all that was asked of the scene."""
     what, where = _what(scene, rng), _where(scene, rng)
     style = scene.style if scene.style != "3d" or rng.random() < 0.05 else ""
+    opening = _pick(OPENINGS, rng) if rng.random() < 0.22 else ""
     if style and rng.random() < 0.55:
-        what, style = f"{_pick(STYLE_BEFORE[style], rng)} {what}", ""
+        opening, style = _pick(STYLE_BEFORE[style], rng), ""
     after = _pick(STYLE_AFTER[style], rng) if style else ""
     if where and rng.random() < 0.12:
-        return " ".join(part for part in (where + _pick(("", ","), rng), what, after) if part)
-    if rng.random() < 0.22:
-        what = f"{_pick(OPENINGS, rng)} {what}"
+        return " ".join(part for part in (where + _pick(("", ","), rng), opening, what, after) if part)
+    what = f"{opening} {what}".strip()
     parts = [what, after, where] if after and rng.random() < 0.3 else [what, where, after]
     return " ".join(part for part in parts if part)
 

@@ -1,0 +1,162 @@
+"""Stage 1: the codes of the open world, an encoder and a codebook, learned with a small decoder that is thrown away.
+
+The encoder reads 12 px a cell and gives one of 4,096 codes for each: 12 x 12 codes for a picture of 288 px. The codes
+must carry what a cell shows, so heads beside the decoder must name thing, piece and colour from them. Decoders are
+trained later on codes that stay, and generators need not wait for them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from maskgil import checkpoint
+from maskgil.tokenizers.vq import VQConfig, VQModel
+from train.losses.objectives import quantize_with_gradient, spread_codebook
+from train.losses.reconstruction import reconstruction
+from train.optim import OptimConfig
+from train.trainer import OptimizedModule, Recipe, unwrapped
+from train.world.answers import answer_counts
+from train.world.world_data import CodeBatches, WorldScenes
+
+CELL = 12  # pixels of a cell as the encoder reads it
+CODES = VQConfig(
+    codebook_size=4096,
+    channels=(128, 256),
+    res_blocks=1,
+    z_channels=128,
+    patch=CELL // 2,
+    decoder_channels=(192,),
+    decoder_patch=CELL,
+)
+HEADS = ("things", "pieces", "colours")
+
+
+def to_pixels(batch: dict) -> Float[Tensor, "B 3 H W"]:
+    """A batch's pictures in [-1, 1]."""
+    return batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+
+
+class CodesInTraining(nn.Module):
+    """A tokenizer with heads that name, from the codes alone, what each cell shows."""
+
+    def __init__(self, model: VQModel, things: int):
+        super().__init__()
+        self.model = model
+        width = (model.config.decoder_channels or model.config.channels)[-1]
+        self.heads = nn.ModuleList(nn.Conv2d(width, count, 1) for count in answer_counts(things)[: len(HEADS)])
+
+    def forward(
+        self, pixels: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B h w C"] | None
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """(pixels again, logits of each head (B, K, h, w), codebook loss); with `noise` through latents that are not
+        quantized but a little off."""
+        z = self.model.latents(pixels)
+        if noise is None:
+            z, _, extra = quantize_with_gradient(self.model, z)
+        else:
+            z, extra = F.normalize(z + noise, dim=-1), z.new_zeros(())
+        decoder = self.model.decoder
+        cells = decoder.encode_latents(self.model.post_quant_conv(z.permute(0, 3, 1, 2)))
+        return decoder.to_pixels(cells), [head(cells) for head in self.heads], extra
+
+
+@dataclass(frozen=True)
+class CodeLoss:
+    """Reconstruction and names. Until `quantize_from` latents pass as they are, so that the codebook starts from
+    clusters that mean something."""
+
+    quantize_from: int
+    naming: float = 0.06
+
+    def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
+        model, pixels, noise = unwrapped(modules[0]).model, to_pixels(batch), None
+        if step < self.quantize_from:
+            shape = (len(pixels), *model.grid(*pixels.shape[2:]), model.config.codebook_dim)
+            noise = 0.05 * torch.randn(shape, generator=generator, device=pixels.device)
+        result, answers, extra = modules[0](pixels, noise)
+        there = batch["things"] > 0
+        weight = 1 + F.interpolate(there[:, None].float(), size=pixels.shape[2:], mode="nearest")
+        fit = reconstruction(result.float(), pixels, weight / weight.mean())
+        named = [F.cross_entropy(a.float(), batch[name]) for a, name in zip(answers, HEADS, strict=True)]
+        with torch.no_grad():
+            right = [(a.argmax(1) == batch[name])[there].float().mean() for a, name in zip(answers, HEADS, strict=True)]
+            l1 = (result - pixels).abs().mean()
+        report = {"loss": fit.item(), "l1": l1.item(), "vq": extra.item()}
+        report |= {f"accuracy/{name}": share.item() for name, share in zip(HEADS, right, strict=True)}
+        return fit + extra + self.naming * sum(named), report
+
+
+@dataclass(frozen=True)
+class CodebookStart:
+    """After each step: starts the codebook when quantization begins, and moves codes that nothing uses to latents that
+    the codebook serves worst, 5% of it at a time."""
+
+    quantize_from: int
+    more: Callable[[int], dict]
+    every: int = 100
+    until: int = 10**9
+
+    @torch.no_grad()
+    def _latents(self, model: VQModel, step: int, batches: int) -> Float[Tensor, "n C"]:
+        device = next(model.parameters()).device
+        seen = [self.more(10_000_000 + step * 64 + i)["pixels"].to(device) for i in range(batches)]
+        return torch.cat([model.latents(to_pixels({"pixels": p})).flatten(0, 2).float() for p in seen])
+
+    @torch.no_grad()
+    def __call__(self, training: CodesInTraining, batch: dict, generator: torch.Generator, step: int) -> None:
+        model = training.model
+        if step + 1 == self.quantize_from:
+            spread_codebook(model, self._latents(model, step, 24), generator)
+        elif self.quantize_from < step < self.until and step % self.every == 0:
+            latents, codes = self._latents(model, step, 8), model.quantize.codebook()
+            similarity, nearest = zip(*[(part @ codes.T).max(1) for part in latents.split(4096)], strict=True)
+            used = torch.bincount(torch.cat(nearest), minlength=len(codes))
+            dead = (used == 0).nonzero().flatten()
+            dead = dead[torch.randperm(len(dead), generator=generator, device=dead.device)[: len(codes) // 20]]
+            worst = torch.cat(similarity).argsort()[: 4 * len(dead)]
+            chosen = worst[torch.randperm(len(worst), generator=generator, device=dead.device)[: len(dead)]]
+            model.quantize.embedding.weight[dead[: len(chosen)]] = latents[chosen]
+
+
+def code_recipe(drawings: str, things: int, steps: int, batch: int, precision: str, lr: float = 1e-3) -> Recipe:
+    """Encoder and codebook on scenes of which six in ten are crowded."""
+    torch.manual_seed(0)
+    model = VQModel(CODES).to(memory_format=torch.channels_last)
+    scenes = WorldScenes(drawings, things, batch, seed=11, crowds=0.6)
+    quantize_from = min(500, steps // 8)
+    spare = CodeBatches(WorldScenes(drawings, things, batch, seed=7, crowds=0.6), CELL)
+    shown = CodeBatches(WorldScenes(drawings, things, 10, seed=99, square=True), CELL)
+
+    def sample(training: CodesInTraining, path: Path) -> None:
+        from train.world.world_stages import write_rows
+
+        device = next(training.parameters()).device
+        pixels = to_pixels(shown(0)).to(device)
+        with torch.no_grad():
+            result = training.model.decode(training.model.encode(pixels), training.model.grid(*pixels.shape[2:]))
+        write_rows([pixels, result], path)
+
+    return Recipe(
+        name="world-codes",
+        steps=steps,
+        modules=(
+            OptimizedModule(
+                CodesInTraining(model, things),
+                CodeLoss(quantize_from),
+                OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6),
+            ),
+        ),
+        batch_at=CodeBatches(scenes, CELL),
+        precision=precision,
+        ema=0.995,
+        save_every=50,
+        sample_every=200,
+        after_step=CodebookStart(quantize_from, spare, until=int(steps * 0.8)),
+        sample=sample,
+        export=lambda training, folder: checkpoint.save(folder, training.model, "vq", training.model.config.to_dict()),
+    )
