@@ -34,7 +34,7 @@ class OptimConfig:
 
 
 def _newton_schulz_dtype(device: str) -> torch.dtype:
-    """bfloat16 where the device multiplies it fast; a processor without such units takes 80 times as long as float32."""
+    """bfloat16 where the device multiplies it fast; a processor without such units takes 80 times as long."""
     slow = device == "cpu" and not torch.cpu._is_avx512_bf16_supported()
     return torch.float32 if slow else torch.bfloat16
 

@@ -1,17 +1,16 @@
-"""Scenes of the open world: which things, how many, how large, where, before what; and which combinations are held out.
+"""Scenes of the open world: a wish (which things, how many, before what) and its arrangement (how large, and where).
 
 Lengths are in cells, the tokenizer's squares, so that a scene means the same at every number of pixels a cell. Boxes
 are those of the drawings themselves, not of squares around them. Things come in the order in which they are painted.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from train.world.backdrops import COLOURS, COUNTRY, PLACE_NAMES, PLAIN, TIMES, WEATHERS, has_weather, place_of
+from train.world.backdrops import PLAIN, place_of
 from train.world.thing_table import WorldThing
 
 STYLES = ("3d", "flat", "pixel art", "sketch", "silhouette")
@@ -20,14 +19,13 @@ RELATIONS = ("left of", "right of", "above", "below", "next to", "in front of", 
 CONVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above",
             "in front of": "behind", "behind": "in front of", "next to": "next to"}  # fmt: skip
 MOST_OF_A_THING, MOST_GROUPS, MOST_THINGS = 6, 4, 9
-HELD_OUT_SHARE = 0.1
-SHAPES = {(12, 12): 0.64, (15, 9): 0.12, (9, 15): 0.12, (15, 15): 0.12}  # (columns, rows): share in training
 SIDES = (2, 3, 4, 5, 6, 7, 8, 9, 10)  # cells of a drawing's longer side
 BY_COMPANY = {1: 6.6, 2: 4.8, 3: 4.0, 4: 3.6, 5: 3.2, 6: 3.0, 7: 2.8, 8: 2.6, 9: 2.5}  # the usual side on 12 x 12
 BY_SIZE = {1: 0.8, 2: 0.9, 3: 1.0, 4: 1.15, 5: 1.3}  # of the table's column
 BY_WORD = {"": 1.0, "small": 0.58, "large": 1.5}
 
 
+@runtime_checkable
 class Drawings(Protocol):
     """What an arrangement must know of drawings."""
 
@@ -106,32 +104,9 @@ class Wish:
         total = sum(group.count for group in self.groups)
         if not 1 <= len(self.groups) <= MOST_GROUPS or not 1 <= total <= MOST_THINGS:
             raise ValueError(
-                f"a scene holds 1 to {MOST_GROUPS} kinds and 1 to {MOST_THINGS} things, got {len(self.groups)} and {total}"
+                f"a scene holds 1 to {MOST_GROUPS} kinds and 1 to {MOST_THINGS} things, "
+                f"got {len(self.groups)} and {total}"
             )
-
-
-def _held(*parts: object) -> bool:
-    digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
-
-
-def is_held_out(wish: Wish) -> bool:
-    """True when training must never show this combination: a thing in a place, in a number, in a colour, or in a
-    relation to another."""
-    for group in wish.groups:
-        name = group.thing.name
-        if wish.backdrop not in (PLAIN, COUNTRY) and _held("place", name, wish.backdrop):
-            return True
-        if group.count > 1 and _held("count", name, group.count):
-            return True
-        if group.colour and _held("colour", name, group.colour):
-            return True
-    if wish.relation:
-        a, relation, b = wish.groups[0].thing.name, wish.relation, wish.groups[1].thing.name
-        if relation in ("right of", "below", "behind"):
-            a, relation, b = b, CONVERSE[relation], a
-        return _held("relation", a, relation, b)
-    return False
 
 
 def _side(group: Group, total: int, columns: int, rows: int) -> int:
@@ -171,7 +146,7 @@ class _Desk:
         self.chosen: dict[int, tuple[int, bool]] = {}
 
     def blank(self, group: Group, shrink: float = 1.0) -> PlacedThing:
-        """A drawing of the group's thing in its size, not placed. All of a group have one drawing more often than not."""
+        """A drawing of the group's thing in its size, not placed; mostly that of the others of its group."""
         sizes = self.drawings.sizes(group.thing, self.wish.style)
         fresh = int(self.rng.integers(len(sizes))), bool(self.rng.random() < 0.5)
         drawing, mirrored = self.chosen.setdefault(group.thing.index, fresh) if self.rng.random() < 0.7 else fresh
@@ -220,8 +195,8 @@ class _Desk:
             pair = [self.at(t, c, f) for t, c, f in zip(
                 (a, b), (left + a.width / 2, left + a.width + gap + b.width / 2), feet, strict=True)]  # fmt: skip
             if relation == "next to" and rng.random() < 0.5:
-                pair = [self.at(b, left + b.width / 2, feet[1]), self.at(a, left + b.width + gap + a.width / 2, feet[0])]
-                return pair[1], pair[0]
+                second = self.at(b, left + b.width / 2, feet[1])
+                return self.at(a, left + b.width + gap + a.width / 2, feet[0]), second
             return pair[0], pair[1]
         if relation == "above":
             low, high = _band(b.thing, self.wish.backdrop, self.rows, b.height)
@@ -245,7 +220,8 @@ class _Desk:
             return self.at(a, centre, top, exact=True), support
         share = b.thing.inside if b.thing.inside is not None else 0.3
         foot = support.y + share * support.height + 0.42 * min(a.height, support.height)
-        return self.at(a, support.centre[0] + float(rng.uniform(-0.08, 0.08)) * support.width, foot, exact=True), support
+        centre = support.centre[0] + float(rng.uniform(-0.08, 0.08)) * support.width
+        return self.at(a, centre, foot, exact=True), support
 
     def holds(self, a: PlacedThing, b: PlacedThing) -> bool:
         return relation_holds(self.wish.relation, a, b)
@@ -331,125 +307,3 @@ def arrange(
                 return WorldScene(columns, rows, wish.groups, placed, wish.backdrop, wish.time, wish.weather,
                                   wish.style, wish.relation, int(rng.integers(2**31)))  # fmt: skip
     raise ValueError(f"no arrangement of {wish} on {columns} x {rows} cells was found")
-
-
-@dataclass(frozen=True)
-class Shares:
-    """How often training scenes are what. `kinds`: one thing, one counted group, two things, two counted groups,
-    three and four different things, a crowd."""
-
-    kinds: tuple[float, ...] = (0.2, 0.14, 0.28, 0.1, 0.1, 0.08, 0.1)
-    styles: tuple[float, ...] = (0.68, 0.11, 0.08, 0.07, 0.06)
-    walls: float = 0.28  # a coloured wall
-    plain: float = 0.22
-    painted: float = 0.45  # scenes in which things are given colours
-    sized: float = 0.3
-
-
-CROWDS = Shares(kinds=(0.0, 0.0, 0.0, 0.15, 0.1, 0.15, 0.6))
-PAIRS = Shares(kinds=(0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0), painted=0.9)
-
-
-def _pick(options: Sequence, rng: np.random.Generator):
-    return options[int(rng.integers(len(options)))]
-
-
-def _backdrop(style: str, shares: Shares, rng: np.random.Generator) -> tuple[str, str, str]:
-    """(backdrop, time, weather)."""
-    u = rng.random()
-    if style == "sketch" or u < shares.plain:
-        return PLAIN, "day", "clear"
-    if u < shares.plain + shares.walls:
-        walls = [c for c in COLOURS if style != "silhouette" or c not in ("black", "brown", "purple", "blue")]
-        return _pick(walls, rng), "day", "clear"
-    places = [p for p in PLACE_NAMES if style != "silhouette" or p not in ("space", "moon", "cave", "library")]
-    backdrop = _pick(places, rng) if rng.random() < 0.85 else COUNTRY
-    if not has_weather(backdrop):
-        return backdrop, "day", "clear"
-    v = rng.random()
-    time = _pick(TIMES[1:], rng) if v < 0.42 else "day"
-    weather = _pick(WEATHERS[1:], rng) if rng.random() < 0.3 else "clear"
-    if backdrop == COUNTRY and (time, weather) == ("day", "clear"):
-        time = _pick(TIMES[1:], rng)
-    if style == "silhouette" and time == "night":
-        time = "sunset"
-    return backdrop, time, weather
-
-
-def _colour(thing: WorldThing, backdrop: str, rng: np.random.Generator) -> str:
-    """A colour in which the thing is not lost and that its names do not say already."""
-    said = {word for name in (thing.name, *thing.synonyms) for word in name.split()}
-    return _pick([c for c in COLOURS if c not in said and c != backdrop], rng)
-
-
-def _groups(kind: int, things: Sequence[WorldThing], rng: np.random.Generator) -> list[tuple[WorldThing, int]]:
-    different = (1, 1, 2, 2, 3, 4, int(rng.integers(2, 5)))[kind]
-    chosen = [things[i] for i in rng.choice(len(things), different, replace=False)]
-    if kind == 1:
-        counts = [int(rng.choice([2, 3, 4, 5, 6], p=[0.28, 0.25, 0.22, 0.13, 0.12]))]
-    elif kind == 3:
-        counts = [int(rng.integers(2, 5)), int(rng.integers(1, 5))]
-    elif kind == 6:
-        total = int(rng.integers(5, MOST_THINGS + 1))
-        counts = [1] * different
-        while sum(counts) < total and min(counts) < MOST_OF_A_THING:
-            counts[int(rng.integers(different))] += 1
-        counts = [min(count, MOST_OF_A_THING) for count in counts]
-    else:
-        counts = [1] * different
-    return list(zip(chosen, counts, strict=True))
-
-
-def _relation(groups: list[tuple[WorldThing, int]], rng: np.random.Generator) -> str:
-    if len(groups) < 2 or groups[0][1] > 1 or groups[1][1] > 1 or len(groups) > 3:
-        return ""
-    b = groups[1][0]
-    choices = ["", "left of", "right of", "above", "below", "next to", "in front of", "behind"]
-    chances = [0.12, 0.15, 0.15, 0.15, 0.15, 0.08, 0.1, 0.1]
-    if b.on is not None:
-        choices, chances = [*choices, "on"], [*chances, 0.7]
-    if b.inside is not None:
-        choices, chances = [*choices, "inside"], [*chances, 0.7]
-    return choices[rng.choice(len(choices), p=np.array(chances) / sum(chances))]
-
-
-def sample_wish(things: Sequence[WorldThing], rng: np.random.Generator, shares: Shares = Shares()) -> Wish:
-    """A random wish, held out or not."""
-    style = STYLES[rng.choice(len(STYLES), p=shares.styles)]
-    backdrop, time, weather = _backdrop(style, shares, rng)
-    kind = int(rng.choice(len(shares.kinds), p=shares.kinds))
-    counted = _groups(kind, things, rng)
-    painted = style in PAINTED_STYLES and rng.random() < shares.painted
-    groups = []
-    for thing, count in counted:
-        word = str(rng.choice(["small", "large"])) if rng.random() < shares.sized and kind in (0, 2) else ""
-        colour = _colour(thing, backdrop, rng) if painted and not thing.is_person and rng.random() < 0.8 else ""
-        groups.append(Group(thing, count, word, colour))
-    return Wish(tuple(groups), backdrop, time, weather, style, _relation(counted, rng))
-
-
-def sample_shape(rng: np.random.Generator) -> tuple[int, int]:
-    """(columns, rows)."""
-    return list(SHAPES)[rng.choice(len(SHAPES), p=list(SHAPES.values()))]
-
-
-def sample_scene(
-    things: Sequence[WorldThing],
-    drawings: Drawings,
-    columns: int,
-    rows: int,
-    rng: np.random.Generator,
-    *,
-    held_out: bool | None = False,
-    shares: Shares = Shares(),
-    snap: float = 1.0,
-) -> WorldScene:
-    """A random scene. `held_out`: False never a held-out combination (training), True always one, None any."""
-    while True:
-        wish = sample_wish(things, rng, shares)
-        if held_out is not None and is_held_out(wish) != held_out:
-            continue
-        try:
-            return arrange(wish, drawings, columns, rows, rng, snap)
-        except ValueError:
-            continue  # more than this shape holds

@@ -44,26 +44,30 @@ class Package:
 
 SOURCES = {
     "fluent": Package(
-        "@lobehub/fluent-emoji-3d", "1.1.0",
+        "@lobehub/fluent-emoji-3d",
+        "1.1.0",
         "Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
     ),  # fmt: skip
     "noto": Package(
-        "@iconify-json/noto", "1.2.9",
+        "@iconify-json/noto",
+        "1.2.9",
         "DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYeZVAuaw==",
     ),  # fmt: skip
     "fluent-flat": Package(
-        "@iconify-json/fluent-emoji-flat", "1.2.6",
+        "@iconify-json/fluent-emoji-flat",
+        "1.2.6",
         "RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
     ),  # fmt: skip
     "twemoji": Package(
-        "@iconify-json/twemoji", "1.2.5",
+        "@iconify-json/twemoji",
+        "1.2.5",
         "uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw==",
     ),  # fmt: skip
 }
 
 
 def download(package: Package, folder: Path) -> Path:
-    """The package's archive in `folder`, fetched where it is missing. ValueError when npm cannot, or the hash differs."""
+    """The package's archive in `folder`, fetched where missing. ValueError when that fails or the hash differs."""
     path = folder / package.archive
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,9 @@ from functools import cache
 
 import numpy as np
 
-from train.world.arrangement import CONVERSE, PAINTED_STYLES, SHAPES, Group, WorldScene
+from train.world.arrangement import CONVERSE, PAINTED_STYLES, Group, WorldScene
 from train.world.backdrops import COLOURS, COUNTRY, PLACE_NAMES, PLAIN
+from train.world.scene_sampling import SHAPES
 from train.world.thing_table import WorldThing
 
 NUMBERS = {1: ("one", "1", "a single"), 2: ("two", "2", "a pair of", "a couple of"), 3: ("three", "3"),

@@ -9,9 +9,9 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw
 
-from train.world.arrangement import CROWDS, Shares, sample_scene, sample_shape
 from train.world.phrases import say
 from train.world.renderer import DrawingPack, render_scene
+from train.world.scene_sampling import CROWDS, Shares, sample_scene, sample_shape
 from train.world.thing_table import first_things
 
 LINES, LINE = 3, 12  # of a caption: how many, and the height of one in pixels

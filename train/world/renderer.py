@@ -100,7 +100,8 @@ def sketched(pixels: np.ndarray) -> np.ndarray:
     alpha = pixels[..., 3].astype(np.float32) / 255
     grey = (pixels[..., :3].astype(np.float32) @ LIGHT) * alpha + 255 * (1 - alpha)
     padded = np.pad(grey, 3, constant_values=255)
-    blurred = np.asarray(Image.fromarray(padded.astype(np.uint8)).filter(ImageFilter.BoxBlur(2)), np.float32)[3:-3, 3:-3]
+    soft = Image.fromarray(padded.astype(np.uint8)).filter(ImageFilter.BoxBlur(2))
+    blurred = np.asarray(soft, np.float32)[3:-3, 3:-3]
     lines = np.clip(grey / np.maximum(blurred, 1) * 255, 0, 255)
     ink = np.clip(255 - (0.78 * lines + 0.22 * grey), 0, 255) / 255
     out = np.empty_like(pixels)

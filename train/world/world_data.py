@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from train.world.answers import centre_answers, cover
-from train.world.arrangement import CROWDS, Shares, WorldScene, sample_scene, sample_shape
+from train.world.arrangement import WorldScene
 from train.world.renderer import DrawingPack, render_scene
+from train.world.scene_sampling import CROWDS, Shares, sample_scene, sample_shape
 from train.world.thing_table import first_things
 
 
