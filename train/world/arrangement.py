@@ -148,7 +148,7 @@ class _Desk:
     def blank(self, group: Group, shrink: float = 1.0) -> PlacedThing:
         """A drawing of the group's thing in its size, not placed; mostly that of the others of its group."""
         sizes = self.drawings.sizes(group.thing, self.wish.style)
-        fresh = int(self.rng.integers(len(sizes))), bool(self.rng.random() < 0.5)
+        fresh = int(self.rng.integers(len(sizes))), bool(self.rng.random() < 0.5) and not group.thing.fixed
         drawing, mirrored = self.chosen.setdefault(group.thing.index, fresh) if self.rng.random() < 0.7 else fresh
         side = max(SIDES[0], round(_side(group, self.total, self.columns, self.rows) * shrink))
         wide, high = sizes[drawing]
@@ -219,7 +219,7 @@ class _Desk:
             top = support.y + share * support.height + 0.04 * a.height
             return self.at(a, centre, top, exact=True), support
         share = b.thing.inside if b.thing.inside is not None else 0.3
-        foot = support.y + share * support.height + 0.42 * min(a.height, support.height)
+        foot = support.y + share * support.height + 0.28 * min(a.height, support.height)
         centre = support.centre[0] + float(rng.uniform(-0.08, 0.08)) * support.width
         return self.at(a, centre, foot, exact=True), support
 

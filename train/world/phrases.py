@@ -118,8 +118,11 @@ def with_article(phrase: str) -> str:
 
 
 def pluralized(noun: str) -> str:
-    """The plural of a synonym by the rules of English; "pairs of x" for "pair of x"."""
-    head, of, tail = noun.partition(" of ")
+    """The plural of a synonym by the rules of English; "pairs of x" for "pair of x", "people surfing"."""
+    if "person" in noun.split():
+        return noun.replace("person", "people")
+    joint = next((word for word in (" of ", " for ", " with ") if word in noun), " of ")
+    head, of, tail = noun.partition(joint)
     if head.endswith(("s", "x", "sh", "ch")):
         plural = head + "es"
     elif head.endswith("y") and head[-2] not in "aeiou":

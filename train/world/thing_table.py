@@ -42,6 +42,7 @@ class WorldThing:
     size    1 (a key) to 5 (a castle)
     on      share of its height, from the top, at which another thing stands on it; None: nothing does
     inside  likewise, the height of its opening; None: nothing is put into it
+    fixed   whether it must not be mirrored: it has letters or hands of a clock
     """
 
     index: int
@@ -52,6 +53,7 @@ class WorldThing:
     size: int
     on: float | None
     inside: float | None
+    fixed: bool
     glyphs: tuple[Glyph, ...]
     svgs: tuple[str, ...]
 
@@ -74,7 +76,7 @@ def _glyphs(word: str) -> list[Glyph]:
 
 
 def _height(words: str, key: str) -> float | None:
-    values = dict(word.split("=") for word in words.split())
+    values = dict(word.split("=") for word in words.split() if "=" in word)
     return float(values[key]) if key in values else None
 
 
@@ -91,6 +93,7 @@ def _thing(index: int, row: dict[str, str]) -> WorldThing:
         size=int(row["size"]),
         on=_height(row["rest"], "on"),
         inside=_height(row["rest"], "in"),
+        fixed="fixed" in row["rest"].split(),
         glyphs=tuple(glyph for word in words if not word.startswith("svg:") for glyph in _glyphs(word)),
         svgs=tuple(word.removeprefix("svg:") for word in words if word.startswith("svg:")),
     )
