@@ -317,7 +317,7 @@ def scenes_generator(
             folder / "generator",
             maskgil,
             "maskgil",
-            maskgil.models.config.to_dict(),
+            maskgil.config.to_dict(),
             tokenizer_hash=tokenizer_hash,
             text_encoder_hash=checkpoint.fingerprint(text.identity()),
         )
