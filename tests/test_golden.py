@@ -132,7 +132,7 @@ def begun(
 
 @functools.cache
 def opened(name: str, head: tuple[str, int], seed: int | None = None) -> TextToImage:
-    """A model with a sampler of its diffusion head; with a seed, each of its weights is changed by about 1e-5 of itself."""
+    """A model with a sampler of its diffusion head; with a seed, each weight is changed by about 1e-5 of itself."""
     model = TextToImage.load(FOLDER / name)
     model.head = head_of(*head)
     if seed is not None:
@@ -194,7 +194,8 @@ def test_the_tokens_are_those_of_before(name: str):
     assert now.keys() == values.keys()
     for key, value in values.items():
         away = 1e-4 if value.is_floating_point() else 0
-        torch.testing.assert_close(now[key], value, rtol=away, atol=away, msg=lambda said: f"{key}: {said}")  # noqa: B023
+        named = f"{key}: {{}}".format
+        torch.testing.assert_close(now[key], value, rtol=away, atol=away, msg=named)
 
 
 def write() -> None:

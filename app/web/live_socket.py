@@ -36,7 +36,7 @@ import numpy as np
 from starlette.websockets import WebSocketDisconnect
 
 from app.core import paths, png, registry
-from app.core.request import MAX_LIVE_CANDIDATES, SAMPLERS, GenerationRequest, parse_size, random_seed
+from app.core.request import LEGACY, MAX_LIVE_CANDIDATES, SAMPLERS, GenerationRequest, parse_size, random_seed
 from app.serving.engine import Job, Status
 from app.serving.services import AppServices, get_services
 from app.web.server import same_origin
@@ -205,7 +205,7 @@ class LiveSession:
         """Take the settings of the drawings to come, or hear (True) that no more is to come. Raises Refused for what no
         page of ours sends."""
         try:
-            wish = json.loads(text[:MAX_FRAME])
+            wish = {LEGACY.get(name, name): value for name, value in json.loads(text[:MAX_FRAME]).items()}
             if wish["type"] == "end":
                 return True
             if wish["type"] != "settings":
