@@ -18,8 +18,9 @@ from train.world.arrangement import CONVERSE, MOST_OF_A_THING, PAINTED_STYLES, R
 from train.world.backdrops import BACKDROPS, COLOURS, TIMES, WEATHERS
 
 COLOUR_CLASSES = ("", *COLOURS)  # of a thing; "": its own
-PIECES = 4  # a side: which sixteenth of its drawing a cell shows
-CELL_ANSWERS = ("things", "pieces", "colours", "backdrops", "times", "weathers", "styles")
+PARTS = 4  # a side: which sixteenth of its drawing a cell shows
+# The first five bear the names under which train/losses asks heads of a generator (LAYOUT).
+CELL_ANSWERS = ("things", "parts", "grounds", "styles", "colours", "times", "weathers")
 ROLES = (*RELATIONS, "under", "around")  # what "on" and "inside" are to the second thing
 OF_A_THING = (*map(str, range(1, MOST_OF_A_THING + 1)), "small", "large", *ROLES, *COLOURS)
 OF_A_SCENE = (*BACKDROPS, *TIMES, *WEATHERS, *STYLES)
@@ -27,38 +28,42 @@ OF_A_SCENE = (*BACKDROPS, *TIMES, *WEATHERS, *STYLES)
 
 def answer_counts(things: int) -> tuple[int, ...]:
     """How many answers each of CELL_ANSWERS has in a world of so many things; no thing is one."""
-    return things + 1, PIECES**2 + 1, len(COLOUR_CLASSES), len(BACKDROPS), len(TIMES), len(WEATHERS), len(STYLES)
+    return things + 1, PARTS**2 + 1, len(BACKDROPS), len(STYLES), len(COLOUR_CLASSES), len(TIMES), len(WEATHERS)
 
 
 def cover(scene: WorldScene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(thing, piece, colour) of each cell (h, w): thing i is class i + 1, a piece is row and column of a 4 x 4 division
+    """(thing, part, colour) of each cell (h, w): thing i is class i + 1, a part is row and column of a 4 x 4 division
     of the topmost thing's box, a colour its place in COLOUR_CLASSES. 0 where the cell's centre lies on no thing."""
     shape = scene.rows, scene.columns
-    thing, piece, colour = (np.zeros(shape, np.int64) for _ in range(3))
+    thing, part, colour = (np.zeros(shape, np.int64) for _ in range(3))
     y, x = np.mgrid[0 : scene.rows, 0 : scene.columns] + 0.5
     for placed in scene.placed:
         across, down = (x - placed.x) / placed.width, (y - placed.y) / placed.height
         inside = (across >= 0) & (across < 1) & (down >= 0) & (down < 1)
-        part = 1 + np.floor(down * PIECES) * PIECES + np.floor(across * PIECES)
+        number = 1 + np.floor(down * PARTS) * PARTS + np.floor(across * PARTS)
         thing[inside] = placed.thing.index + 1
-        piece[inside] = part[inside]
+        part[inside] = number[inside]
         colour[inside] = COLOUR_CLASSES.index(placed.colour)
-    return thing, piece, colour
+    return thing, part, colour
 
 
 def cell_answers(scenes: Sequence[WorldScene]) -> dict[str, Int[Tensor, "B N"]]:
-    """CELL_ANSWERS of scenes of one shape; backdrop, time, weather and style are those of all cells."""
-    parts = [torch.from_numpy(np.stack(part)).flatten(1) for part in zip(*map(cover, scenes), strict=True)]
+    """CELL_ANSWERS of scenes of one shape; ground (the backdrop), time, weather and style are those of all cells."""
+    things, parts, colours = (
+        torch.from_numpy(np.stack(answer)).flatten(1) for answer in zip(*map(cover, scenes), strict=True)
+    )
 
     def everywhere(options: Sequence[str], names: list[str]) -> Int[Tensor, "B N"]:
-        return torch.tensor([options.index(name) for name in names])[:, None].expand_as(parts[0])
+        return torch.tensor([options.index(name) for name in names])[:, None].expand_as(things)
 
     return dict(zip(CELL_ANSWERS, (
-        *parts,
+        things,
+        parts,
         everywhere(BACKDROPS, [scene.backdrop for scene in scenes]),
+        everywhere(STYLES, [scene.style for scene in scenes]),
+        colours,
         everywhere(TIMES, [scene.time for scene in scenes]),
         everywhere(WEATHERS, [scene.weather for scene in scenes]),
-        everywhere(STYLES, [scene.style for scene in scenes]),
     ), strict=True))  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Stage 1: the codes of the open world, an encoder and a codebook, learned with a small decoder that is thrown away.
 
 The encoder reads 12 px a cell and gives one of 4,096 codes for each: 12 x 12 codes for a picture of 288 px. The codes
-must carry what a cell shows, so heads beside the decoder must name thing, piece and colour from them. Decoders are
+must carry what a cell shows, so heads beside the decoder must name thing, part and colour from them. Decoders are
 trained later on codes that stay, and generators need not wait for them.
 """
 
@@ -20,7 +20,7 @@ from train.losses.objectives import quantize_with_gradient, spread_codebook
 from train.losses.reconstruction import reconstruction
 from train.optim import OptimConfig
 from train.trainer import OptimizedModule, Recipe, unwrapped
-from train.world.answers import answer_counts
+from train.world.answers import CELL_ANSWERS, answer_counts
 from train.world.world_data import CodeBatches, WorldScenes
 
 CELL = 12  # pixels of a cell as the encoder reads it
@@ -33,7 +33,7 @@ CODES = VQConfig(
     decoder_channels=(192,),
     decoder_patch=CELL,
 )
-HEADS = ("things", "pieces", "colours")
+HEADS = ("things", "parts", "colours")
 
 
 def to_pixels(batch: dict) -> Float[Tensor, "B 3 H W"]:
@@ -48,7 +48,8 @@ class CodesInTraining(nn.Module):
         super().__init__()
         self.model = model
         width = (model.config.decoder_channels or model.config.channels)[-1]
-        self.heads = nn.ModuleList(nn.Conv2d(width, count, 1) for count in answer_counts(things)[: len(HEADS)])
+        counts = [answer_counts(things)[CELL_ANSWERS.index(name)] for name in HEADS]
+        self.heads = nn.ModuleList(nn.Conv2d(width, count, 1) for count in counts)
 
     def forward(
         self, pixels: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B h w C"] | None

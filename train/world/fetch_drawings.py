@@ -23,7 +23,7 @@ import resvg_py
 import tyro
 from PIL import Image
 
-from train.world.thing_table import HANDS, VARIATION, Glyph, WorldThing, all_things
+from train.world.thing_table import HANDS, VARIATION, Glyph, WorldThing, all_things, first_things
 
 SIDE = 256  # pixels of a drawing's longer side
 SVGS = Path(__file__).with_name("svg")
@@ -152,12 +152,14 @@ def drawings_of(thing: WorldThing, readers: dict[str, Callable]) -> list[tuple[s
     return found
 
 
-def pack(out: Path, readers: dict[str, Callable]) -> Path:
-    """Write out/drawings.zip, whole or not at all; its path. ValueError when a thing has no drawing."""
+def pack(out: Path, readers: dict[str, Callable], things: int) -> Path:
+    """Write out/drawings.zip for the first `things` of the table, whole or not at all, and return its path.
+
+    ValueError when a thing has no drawing."""
     path, partial = out / "drawings.zip", out / "drawings.zip.partial"
     index: dict[str, list[dict]] = {}
     with zipfile.ZipFile(partial, "w") as archive:
-        for thing in all_things():
+        for thing in first_things(things):
             rows = []
             for number, (hand, drawing) in enumerate(drawings_of(thing, readers)):
                 name = f"{thing.name.replace(' ', '-')}/{number:02d}-{hand}.webp"
@@ -171,11 +173,14 @@ def pack(out: Path, readers: dict[str, Callable]) -> Path:
     return path
 
 
-def main(out: Annotated[Path, tyro.conf.arg(help="folder of the downloads and of drawings.zip")] = Path("cache/world")):
-    """Download the sources and pack the drawings of all things."""
+def main(
+    out: Annotated[Path, tyro.conf.arg(help="folder of the downloads and of drawings.zip")] = Path("cache/world"),
+    things: Annotated[int, tyro.conf.arg(help="the first so many of the table; 0: all")] = 0,
+) -> None:
+    """Download the sources and pack the drawings of the things."""
     archives = {hand: download(package, out / "download") for hand, package in SOURCES.items()}
     readers = {hand: (_fluent if hand == "fluent" else _iconify)(path) for hand, path in archives.items()}
-    path = pack(out, readers)
+    path = pack(out, readers, things or len(all_things()))
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MB")
 
 

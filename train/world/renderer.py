@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 from train.world.arrangement import PlacedThing, WorldScene
 from train.world.backdrops import COLOURS, VARIANTS, paint_backdrop, place_of
-from train.world.thing_table import WorldThing, all_things
+from train.world.thing_table import WorldThing
 
 PAINTS = COLOURS | {"white": (226, 229, 236), "black": (62, 62, 70)}  # on things: so that shading stays visible
 LIGHT = np.float32([0.299, 0.587, 0.114])  # of red, green, blue: how light one sees them
@@ -37,13 +37,13 @@ class DrawingPack:
         content = self.archive.read("index.json")
         self.identity = hashlib.sha256(content).hexdigest()[:12]
         self.index: dict[str, list[dict]] = json.loads(content)
-        if missing := [thing.name for thing in all_things() if thing.name not in self.index]:
-            raise ValueError(f"{self.path} lacks {', '.join(missing[:5])}: run python -m train.world.fetch_drawings")
         self._originals: dict[str, Image.Image] = {}
         self._drawn: OrderedDict[tuple, np.ndarray] = OrderedDict()
 
     def rows(self, thing: WorldThing, style: str) -> list[dict]:
-        """The index rows of the drawings that a thing has in a style."""
+        """The index rows of the drawings that a thing has in a style. ValueError when the file lacks the thing."""
+        if thing.name not in self.index:
+            raise ValueError(f"{self.path} has no drawing of {thing.name}: run python -m train.world.fetch_drawings")
         hands = STYLE_HANDS.get(style, SHADED)
         return [row for row in self.index[thing.name] if row["hand"] in hands] or self.index[thing.name]
 

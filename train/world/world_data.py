@@ -60,16 +60,16 @@ def rendered(scenes: list[WorldScene], drawings: str, cell: int) -> torch.Tensor
 
 @dataclass(frozen=True)
 class CodeBatches:
-    """For a tokenizer: {"pixels": (B, 3, H, W) uint8, "things", "pieces" and "colours": (B, h, w)}."""
+    """For a tokenizer: {"pixels": (B, 3, H, W) uint8, "things", "parts" and "colours": (B, h, w)}."""
 
     scenes: WorldScenes
     cell: int
 
     def __call__(self, index: int) -> dict:
         scenes, _ = self.scenes(index)
-        things, pieces, colours = (torch.from_numpy(np.stack(part)) for part in zip(*map(cover, scenes), strict=True))
+        things, parts, colours = (torch.from_numpy(np.stack(part)) for part in zip(*map(cover, scenes), strict=True))
         pixels = rendered(scenes, self.scenes.drawings, self.cell)
-        return {"pixels": pixels, "things": things, "pieces": pieces, "colours": colours}
+        return {"pixels": pixels, "things": things, "parts": parts, "colours": colours}
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""The stages of the open world: python -m train.world.world_stages codes --out runs/world/codes
+"""The stages of the open world: python -m train.world.world_stages codes --runs runs/world
 
-Each stage goes on from the state in its folder; the same command resumes it. README.md beside this file lists the
-stages, their order and their cost.
+Each stage goes on from the state in its folder `<runs>/<stage>`; the same command resumes it. README.md beside this
+file lists the stages, their order and their cost.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,12 @@ import torch
 import tyro
 from PIL import Image
 
-Stage = Literal["codes"]
+Stage = Literal["codes", "judge", "reading", "cache", "generator", "decoder"]
+# stage: (steps, scenes a batch); of the cache: scenes in all
+DEFAULTS = {
+    "codes": (3000, 16), "judge": (4000, 32), "reading": (1500, 96), "cache": (60000, 32), "generator": (12000, 64),
+    "decoder": (5000, 8),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,14 +28,15 @@ class StageOptions:
     """One stage of the open world's training."""
 
     stage: tyro.conf.Positional[Stage]
-    out: Path
+    runs: Path = Path("runs/world")  # a folder a stage
     drawings: Path = Path("cache/world/drawings.zip")
+    cache: Path = Path("cache/world/tokens")
     things: int = 240  # the first so many of the table
-    steps: int = 4000
-    batch: int = 16
+    steps: int = 0  # 0: the stage's own number; of the cache: scenes
+    batch: int = 0
     threads: int = 2
     stop_at: int | None = None  # end early at this step, state saved
-    precision: Literal["auto", "bf16", "no"] = "auto"  # auto: bf16 where the processor or the GPU multiplies it fast
+    precision: Literal["auto", "bf16", "no"] = "auto"  # auto: bf16 where processor or GPU multiplies it fast
 
 
 def write_rows(rows: list[torch.Tensor], path: Path) -> None:
@@ -46,17 +53,43 @@ def chosen_precision(precision: str) -> str:
     return "bf16" if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else "no"
 
 
-def run_stage(options: StageOptions) -> None:
-    """Train a stage up to its last step, or to `stop_at`."""
-    from train.trainer import train
+def stage_recipe(options: StageOptions):
+    """The recipe of a stage that trains."""
     from train.world.code_stage import code_recipe
+    from train.world.drawing_stages import decoder_recipe, generator_recipe
+    from train.world.reading_stage import reading_recipe
+    from train.world.world_judge import judge_recipe
 
+    steps, batch = DEFAULTS[options.stage]
+    common = (str(options.drawings), options.things, options.steps or steps, options.batch or batch,
+              chosen_precision(options.precision))  # fmt: skip
+    runs = options.runs
+    recipes: dict[str, Callable] = {
+        "codes": lambda: code_recipe(*common),
+        "judge": lambda: judge_recipe(*common),
+        "reading": lambda: reading_recipe(*common, runs / "vocabulary"),
+        "generator": lambda: generator_recipe(
+            *common, runs / "codes" / "export", runs / "reading" / "export", options.cache
+        ),
+        "decoder": lambda: decoder_recipe(*common, runs / "codes" / "export", options.cache),
+    }
+    return recipes[options.stage]()
+
+
+def run_stage(options: StageOptions) -> None:
+    """Train a stage up to its last step or to `stop_at`, or fill the cache."""
     torch.set_num_threads(options.threads)
-    precision = chosen_precision(options.precision)
-    recipe = {"codes": code_recipe}[options.stage](
-        str(options.drawings), options.things, options.steps, options.batch, precision
-    )
-    train(recipe, options.out, stop_at=options.stop_at)
+    if options.stage == "cache":
+        from train.world.token_cache import write_cache
+
+        total, batch = DEFAULTS["cache"]
+        codes = options.runs / "codes" / "export"
+        write_cache(codes, str(options.drawings), options.things, options.cache, options.steps or total,
+                    options.batch or batch)  # fmt: skip
+        return
+    from train.trainer import train
+
+    train(stage_recipe(options), options.runs / options.stage, stop_at=options.stop_at)
 
 
 if __name__ == "__main__":

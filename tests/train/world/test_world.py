@@ -235,13 +235,13 @@ def test_labels_agree_with_the_picture(pack, things):
     for scene in scenes(pack, things, 40, seed=13, shares=CROWDS)[0]:
         if scene.style == "sketch" or scene.relation:
             continue
-        shown, piece, colour = cover(scene)
+        shown, part, colour = cover(scene)
         empty = render_scene(replace(scene, placed=()), pack, 12)
         picture = render_scene(scene, pack, 12)
         changed = np.abs(picture.astype(int) - empty).sum(-1) > 24
         centres = changed.reshape(scene.rows, 12, scene.columns, 12)[:, 4:8, :, 4:8].mean((1, 3))
         there = shown > 0
-        assert (there == (piece > 0)).all()
+        assert (there == (part > 0)).all()
         assert centres[~there].mean() < 0.12  # shadows and edges reach over
         assert centres[there].mean() > 0.6
         answers = centre_answers(scene)
