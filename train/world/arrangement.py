@@ -109,8 +109,8 @@ class Wish:
             )
 
 
-def _side(group: Group, total: int, columns: int, rows: int) -> int:
-    """Cells of the longer side of its drawings."""
+def wished_side(group: Group, total: int, columns: int, rows: int) -> int:
+    """Cells of the longer side of a group's drawings where `total` things share the picture and nothing is cramped."""
     unit = (columns * rows) ** 0.5 / 12
     side = BY_COMPANY[total] * BY_SIZE[group.thing.size] * BY_WORD[group.word] * unit
     return int(np.clip(round(side), SIDES[0], min(SIDES[-1], min(columns, rows) - 1)))
@@ -150,7 +150,7 @@ class _Desk:
         sizes = self.drawings.sizes(group.thing, self.wish.style)
         fresh = int(self.rng.integers(len(sizes))), bool(self.rng.random() < 0.5) and not group.thing.fixed
         drawing, mirrored = self.chosen.setdefault(group.thing.index, fresh) if self.rng.random() < 0.7 else fresh
-        side = max(SIDES[0], round(_side(group, self.total, self.columns, self.rows) * shrink))
+        side = max(SIDES[0], round(wished_side(group, self.total, self.columns, self.rows) * shrink))
         wide, high = sizes[drawing]
         scale = side / max(wide, high)
         return PlacedThing(group.thing, drawing, 0, 0, wide * scale, high * scale, group.word, group.colour, mirrored)

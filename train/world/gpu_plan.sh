@@ -32,9 +32,7 @@ stage() {
 stage codes "$runs/codes/export/config.json" --steps "${CODES_STEPS:-3000}" --batch "${CODES_BATCH:-16}"
 if [ -e "$runs/codes/export/config.json" ]; then
     stage reading "$runs/reading/export/config.json" --steps "${READING_STEPS:-1500}" --batch "${READING_BATCH:-96}"
-    if [ ! -e "$cache/complete" ]; then
-        stage cache "$cache/complete" --steps "${CACHE_SCENES:-60000}" && [ "$(left)" -gt 0 ] && touch "$cache/complete"
-    fi
+    stage cache "$cache/complete" --steps "${CACHE_SCENES:-60000}"
     if [ -e "$cache/complete" ] && [ -e "$runs/reading/export/config.json" ]; then
         stage generator "$runs/generator/export/generator/config.json" --steps "${GENERATOR_STEPS:-12000}" \
             --batch "${GENERATOR_BATCH:-64}"

@@ -80,6 +80,7 @@ def write_cache(tokenizer: Path, drawings: str, things: int, out: Path, total: i
         numbers = list(range(shard * SHARD, (shard + 1) * SHARD))
         tokens = [encode(model, numbers[i : i + batch], shape, drawings, things) for i in range(0, SHARD, batch)]
         write_whole(path, {"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)})
+    (out / "complete").write_text(f"{total}\n")
 
 
 @torch.no_grad()

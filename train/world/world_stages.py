@@ -4,6 +4,8 @@ Each stage goes on from the state in its folder `<runs>/<stage>`; the same comma
 file lists the stages, their order and their cost.
 """
 
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ import torch
 import tyro
 from PIL import Image
 
-Stage = Literal["codes", "judge", "reading", "cache", "generator", "decoder"]
+from train.world.thing_table import first_things
+
+Stage = Literal["codes", "judge", "reading", "cache", "generator", "decoder", "model"]
 # stage: (steps, scenes a batch); of the cache: scenes in all
 DEFAULTS = {
     "codes": (3000, 16), "judge": (4000, 32), "reading": (1500, 96), "cache": (60000, 32), "generator": (12000, 64),
@@ -53,6 +57,23 @@ def chosen_precision(precision: str) -> str:
     return "bf16" if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else "no"
 
 
+def assemble_model(runs: Path, things: int) -> Path:
+    """Put the exports together as a model folder, `<runs>/model`, and return it. ValueError when one is missing."""
+    from train.world.drawing_stages import PICTURE_CELL
+    from train.world.phrases import world_vocabulary
+
+    generator = runs / "generator" / "export"
+    parts = {"generator": generator / "generator", "text_encoder": generator / "text_encoder",
+             "tokenizer": runs / "decoder" / "export"}  # fmt: skip
+    if missing := [str(folder) for folder in parts.values() if not (folder / "config.json").is_file()]:
+        raise ValueError(f"{', '.join(missing)} is not there yet: run the stages before this one")
+    for name, folder in parts.items():
+        shutil.copytree(folder, runs / "model" / name, dirs_exist_ok=True)
+    vocabulary = json.dumps(world_vocabulary(first_things(things), PICTURE_CELL), indent=1, ensure_ascii=False)
+    (runs / "model" / "vocabulary.json").write_text(vocabulary + "\n", encoding="utf-8")
+    return runs / "model"
+
+
 def stage_recipe(options: StageOptions):
     """The recipe of a stage that trains."""
     from train.world.code_stage import code_recipe
@@ -79,6 +100,9 @@ def stage_recipe(options: StageOptions):
 def run_stage(options: StageOptions) -> None:
     """Train a stage up to its last step or to `stop_at`, or fill the cache."""
     torch.set_num_threads(options.threads)
+    if options.stage == "model":
+        assemble_model(options.runs, options.things)
+        return
     if options.stage == "cache":
         from train.world.token_cache import write_cache
 

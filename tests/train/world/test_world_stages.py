@@ -11,6 +11,7 @@ import torch
 from world.stand_ins import write_stand_ins
 
 from maskgil import checkpoint
+from maskgil.pipeline import SamplingParams, TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder.small_t5 import SmallT5Encoder, train_vocabulary
 from train.world.answers import CELL_ANSWERS, answer_counts, cell_answers, fact_count
@@ -21,7 +22,7 @@ from train.world.reading_stage import LENGTH, CaptionBatches, WorldFactProbe, re
 from train.world.token_cache import CachedScenes, PictureBatches, TokenBatches, encode, numbered_scene, write_cache
 from train.world.world_data import CodeBatches, JudgePictures, WorldScenes
 from train.world.world_judge import CELL, WorldJudge, WorldJudgeConfig, save_world_judge, world_judge_loss
-from train.world.world_stages import chosen_precision
+from train.world.world_stages import assemble_model, chosen_precision
 
 THINGS = 24
 TINY = VQConfig(
@@ -187,6 +188,9 @@ def test_the_plan_of_an_accelerator_resumes_and_ends(drawings, tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count(": over") == 5, done.stdout[-2000:]
     assert list((tmp_path / "out").glob("weights.tar.part-*"))
+    model = TextToImage.load(assemble_model(tmp_path / "runs", THINGS))
+    pictures = model.images(["a car left of a bus"], [1], settings=SamplingParams(steps=2, refinement_passes=0))
+    assert [picture.size for picture in pictures] == [(288, 288)]
 
 
 def test_numbers_give_the_same_scene_in_every_process(drawings):

@@ -1,0 +1,114 @@
+"""Verdicts: whether a picture shows what was asked, by what the judge sees on it.
+
+`scene_verdict` is for scenes of the world, category by category; `geneval_verdict` for the rows of GenEval's
+evaluation_metadata.jsonl (Ghosh et al. 2023), whose class names are the first names of the table.
+"""
+
+from collections import Counter
+
+from train.world.answers import COLOUR_CLASSES
+from train.world.arrangement import CONVERSE, PAINTED_STYLES, SIDES, Group, WorldScene, wished_side
+from train.world.backdrops import COUNTRY
+from train.world.thing_table import all_things
+from train.world.world_judge import SeenScene, SeenThing
+
+CATEGORIES = ("objects", "colour", "size", "relation", "place", "time", "weather", "style")
+OFFSET = 0.1  # GenEval's position threshold, as a share of both objects' extents
+
+
+def perfect_reading(scene: WorldScene) -> SeenScene:
+    """What a judge that is never wrong sees on a scene's picture."""
+    seen = []
+    for placed in scene.placed:
+        x, y = placed.centre
+        longer = max(placed.width, placed.height)
+        side = min(SIDES, key=lambda s: abs(s - longer))
+        colour = placed.colour if scene.style in PAINTED_STYLES else ""
+        seen.append(SeenThing(placed.thing.index, int(x) + 0.5, int(y) + 0.5, side, colour, 1.0))
+    return SeenScene(tuple(seen), scene.backdrop, scene.time, scene.weather, scene.style)
+
+
+def seen_relation(relation: str, a: SeenThing, b: SeenThing) -> bool:
+    """Whether two things stand in a relation as far as centres and sides tell; half a cell is forgiven."""
+    if relation in ("right of", "below", "behind"):
+        return seen_relation(CONVERSE[relation], b, a)
+    dx, dy = b.x - a.x, b.y - a.y
+    reach = (a.side + b.side) / 2
+    if relation == "left of":
+        return dx > 0 and dx >= abs(dy) - 0.5
+    if relation == "above":
+        return dy > 0 and dy >= abs(dx) - 0.5
+    if relation == "next to":
+        return abs(dx) >= abs(dy) - 0.5 and abs(dx) <= reach + 3.5
+    if relation == "in front of":  # what stands in front stands lower, and hides a part
+        return abs(dx) <= reach and abs(dy) <= reach and a.y + a.side / 2 > b.y - 0.5
+    if relation == "on":
+        return abs(dx) <= b.side / 2 + 1 and a.y <= b.y + 0.5
+    if relation == "inside":
+        return abs(dx) <= b.side / 2 + 0.5 and abs(dy) <= reach
+    raise ValueError(f"no relation is called {relation!r}")
+
+
+def size_told(group: Group, seen: SeenThing, total: int, columns: int, rows: int) -> bool:
+    """Whether a thing looks as small or large as its word says: nearer to that side than to the usual one."""
+    usual = wished_side(Group(group.thing), total, columns, rows)
+    wished = wished_side(group, total, columns, rows)
+    return abs(seen.side - wished) <= abs(seen.side - usual) or (seen.side - usual) * (wished - usual) > 0
+
+
+def scene_verdict(asked: WorldScene, seen: SeenScene) -> dict[str, bool]:
+    """Of each category that the scene asks for, whether the picture keeps it. `objects`: exactly the things and counts,
+    nothing else. Colour, size and relation count as kept only where the objects are."""
+    wanted = Counter({group.thing.index: group.count for group in asked.groups})
+    of_thing = {index: [s for s in seen.things if s.thing == index] for index in wanted}
+    kept = {"objects": Counter(s.thing for s in seen.things) == wanted, "style": seen.style == asked.style}
+    if asked.style in PAINTED_STYLES and any(group.colour for group in asked.groups):
+        kept["colour"] = kept["objects"] and all(
+            s.colour == group.colour for group in asked.groups for s in of_thing[group.thing.index]
+        )
+    total = sum(wanted.values())
+    if any(group.word for group in asked.groups):
+        kept["size"] = kept["objects"] and all(
+            size_told(group, s, total, asked.columns, asked.rows)
+            for group in asked.groups
+            if group.word
+            for s in of_thing[group.thing.index]
+        )
+    if asked.relation:
+        first, second = (of_thing[group.thing.index] for group in asked.groups[:2])
+        kept["relation"] = kept["objects"] and seen_relation(asked.relation, first[0], second[0])
+    if asked.style != "sketch":
+        if asked.backdrop != COUNTRY:
+            kept["place"] = seen.backdrop == asked.backdrop
+        kept["time"], kept["weather"] = seen.time == asked.time, seen.weather == asked.weather
+    return kept
+
+
+def _position_holds(relation: str, a: SeenThing, b: SeenThing) -> bool:
+    """GenEval's rule: the offset of the centres, beyond OFFSET of both extents, points that way."""
+    margin = OFFSET * (a.side + b.side)
+    dx, dy = a.x - b.x, a.y - b.y
+    shift = {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[relation]
+    return shift > margin and shift >= 0.5 * max(abs(dx), abs(dy))
+
+
+def geneval_verdict(row: dict, seen: SeenScene) -> bool:
+    """Whether a picture passes a row of GenEval. ValueError for a class or colour that the table lacks."""
+    index = {thing.name: thing.index for thing in all_things()}
+    matched: list[list[SeenThing]] = []
+    for wanted in row["include"]:
+        if wanted["class"] not in index:
+            raise ValueError(f"the table has no {wanted['class']!r}")
+        if (colour := wanted.get("color", "")) not in COLOUR_CLASSES:
+            raise ValueError(f"no colour is called {colour!r}")
+        found = [s for s in seen.things if s.thing == index[wanted["class"]] and colour in ("", s.colour)]
+        if len(found) < wanted["count"]:
+            return False
+        matched.append(found)
+    for wanted, found in zip(row["include"], matched, strict=True):
+        if "position" in wanted:
+            relation, target = wanted["position"]
+            if not any(_position_holds(relation, a, b) for a in found for b in matched[target]):
+                return False
+    counts = Counter(s.thing for s in seen.things)
+    return all(counts[index[none["class"]]] < none["count"] for none in row.get("exclude", ()))
