@@ -48,6 +48,6 @@ class SpeechRecognizer:
                 self._written.popitem(last=False)
         return transcript
 
-    def describe(self, spoken: Float[np.ndarray, " T"]) -> tuple[str, ...]:
+    def transcribe_words(self, spoken: Float[np.ndarray, " T"]) -> tuple[str, ...]:
         """The words of speech that a listener has already found."""
         return self.load().transcribe(spoken, spoken=True).words

@@ -18,7 +18,7 @@ class AppServices:
     """The engine that draws, the ear that listens and the gallery that keeps."""
 
     def __init__(self, engine: Engine, recognizer: SpeechRecognizer, gallery: Gallery):
-        self.engine, self.ear, self.gallery = engine, recognizer, gallery
+        self.engine, self.recognizer, self.gallery = engine, recognizer, gallery
 
     def draw(self, request: GenerationRequest, owner: str, start: InpaintingInput | None = None) -> Job:
         """Start drawing; the pictures are kept in the owner's gallery when they are done, watched or not."""

@@ -140,7 +140,7 @@ class LiveSession:
 
     async def run(self) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(_decoder, self.house.ear.load)
+            await asyncio.get_running_loop().run_in_executor(_decoder, self.house.recognizer.load)
         except ValueError as error:
             raise ProtocolError(str(error)) from None
         await self.send(type="ready", rate=RATE)
@@ -276,7 +276,7 @@ class LiveSession:
                 if not self.listener.is_wanted(order):
                     continue
                 try:
-                    decoder = asyncio.get_running_loop().run_in_executor(_decoder, self.house.ear.describe, order.audio)
+                    decoder = asyncio.get_running_loop().run_in_executor(_decoder, self.house.recognizer.describe, order.audio)
                     words = await decoder
                 except Exception as error:
                     log.exception("an utterance cannot be written down")

@@ -337,8 +337,8 @@ async def transcriptions(call: Call) -> Response:
     rooms = await asyncio.to_thread(get_services)
     with _place(call):
         async with await _form(call) as form:
-            sound, shape = await _recording(form, rooms.ear.name)
-        heard = await asyncio.get_running_loop().run_in_executor(_decoder, rooms.ear.transcribe, sound)
+            sound, shape = await _recording(form, rooms.recognizer.name)
+        heard = await asyncio.get_running_loop().run_in_executor(_decoder, rooms.recognizer.transcribe, sound)
     if shape == "text":
         return PlainTextResponse(heard.text + "\n")
     return JSONResponse({"text": heard.text} | ({"reason": heard.reason} if heard.no_speech else {}))

@@ -121,7 +121,7 @@ def _warm_up() -> None:
     """Load the models while the first visitor is still on the way."""
     from app.serving.services import get_services
 
-    for load in (lambda: get_services().engine.load(paths.default_model()), get_services().ear.load):
+    for load in (lambda: get_services().engine.load(paths.default_model()), get_services().recognizer.load):
         try:
             load()
         except ValueError as error:

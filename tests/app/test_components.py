@@ -88,7 +88,7 @@ def painted(page, rows: int = 2, columns: int = 4) -> list[int]:
 
 
 def test_one_scrubs_through_the_steps_and_sees_when_and_how_surely(mount: Callable):
-    page = mount("player", DRAWN)
+    page = mount("token_player", DRAWN)
     image = page.locator("img")
     assert page.locator(".count").inner_text() == "3 of 3" and image.get_attribute("src") == DRAWN["frames"][2]
     scrub(page, 1)
@@ -111,7 +111,7 @@ def test_one_scrubs_through_the_steps_and_sees_when_and_how_surely(mount: Callab
 
 
 def test_of_vectors_it_says_when_and_does_not_pretend_to_know_how_surely(mount: Callable):
-    page = mount("player", DRAWN | {"confidence": None})
+    page = mount("token_player", DRAWN | {"confidence": None})
     assert page.get_by_text("when decided").is_visible() and not page.get_by_text("how sure").is_visible()
     box = page.locator("img").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 1.5 / 4, box["y"] + box["height"] / 4)
@@ -119,14 +119,14 @@ def test_of_vectors_it_says_when_and_does_not_pretend_to_know_how_surely(mount: 
 
 
 def test_the_player_plays_to_the_end(mount: Callable):
-    page = mount("player", DRAWN)
+    page = mount("token_player", DRAWN)
     page.get_by_role("button", name="Play").click()
     page.get_by_text("1 of 3").wait_for()
     page.get_by_text("3 of 3").wait_for()
 
 
 def test_a_cell_says_what_is_known_of_it(mount: Callable):
-    page = mount("player", DRAWN)
+    page = mount("token_player", DRAWN)
     box = page.locator("img").bounding_box()
     for cell, words in ((0, "given"), (1, "step 1, 5% sure"), (7, "step 3, 99% sure")):
         page.mouse.move(

@@ -97,7 +97,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the recogniser will write down, whatever it hears."""
     words = list(SAID)
     monkeypatch.setattr(SpeechRecognizer, "load", lambda self: None)
-    monkeypatch.setattr(SpeechRecognizer, "describe", lambda self, spoken: tuple(words))
+    monkeypatch.setattr(SpeechRecognizer, "transcribe_words", lambda self, spoken: tuple(words))
     monkeypatch.setattr(
         live_socket,
         "StreamingTranscriber",
@@ -111,7 +111,7 @@ def house(model: TextToImage, tmp_path: Path, words: list[str], monkeypatch: pyt
     engine = Engine(lambda name: model)
     house = AppServices(engine, SpeechRecognizer("nobody"), Gallery(tmp_path / "gallery"))
     monkeypatch.setattr(live_socket, "get_services", lambda: house)
-    monkeypatch.setattr(live_socket.catalogue, "find", lambda name: Known())
+    monkeypatch.setattr(live_socket.registry, "find", lambda name: Known())
     yield house
     engine.close()
 
@@ -464,7 +464,7 @@ def test_ten_minutes_of_choppy_sound_take_little_memory(
             assert len(session.orders) <= live_socket.MAX_PENDING_TRANSCRIPTIONS and len(session.tasks) < 20
             return await super().receive()
 
-    monkeypatch.setattr(SpeechRecognizer, "describe", words)
+    monkeypatch.setattr(SpeechRecognizer, "transcribe_words", words)
     socket = Watched(clock, pattern, MINUTES - 64)
     socket.tell(json.dumps({"type": "settings", "pause": pause}))
     message, play = socket.up.get_nowait(), socket.receive  # the settings come before the tape
@@ -507,7 +507,7 @@ def test_the_recogniser_and_voice_activity_are_not_on_the_event_loop(
         return SAID
 
     monkeypatch.setattr(live_socket, "StreamingTranscriber", lambda: StreamingTranscriber(note))
-    monkeypatch.setattr(SpeechRecognizer, "describe", words)
+    monkeypatch.setattr(SpeechRecognizer, "transcribe_words", words)
 
     async def script(socket: Socket) -> None:
         socket.speak(True, 0.6)
@@ -526,7 +526,7 @@ def test_a_recogniser_that_fails_spoils_one_sentence(house: AppServices, monkeyp
             raise answer
         return answer
 
-    monkeypatch.setattr(SpeechRecognizer, "describe", words)
+    monkeypatch.setattr(SpeechRecognizer, "transcribe_words", words)
 
     async def script(socket: Socket) -> None:
         for type in ("nothing", "kept"):
@@ -579,7 +579,7 @@ def test_two_at_once_do_not_see_each_others_words(house: AppServices, monkeypatc
     def words(ear: SpeechRecognizer, spoken: np.ndarray) -> tuple[str, ...]:
         return ("a", "red", "cat") if np.abs(spoken).max() < 0.5 else ("two", "blue", "dogs")
 
-    monkeypatch.setattr(SpeechRecognizer, "describe", words)
+    monkeypatch.setattr(SpeechRecognizer, "transcribe_words", words)
 
     async def talk(socket: Socket, owner: str, loudness: int) -> None:
         server = asyncio.ensure_future(live_socket.serve(socket, owner))

@@ -35,7 +35,7 @@ def kinds(events: list) -> str:
 
 def test_one_utterance():
     events = run("." * 20 + "x" * 30 + "." * 20)
-    assert kinds(events) == "Start Partial Partial Partial Pause Final"
+    assert kinds(events) == "SpeechStarted PartialTranscript PartialTranscript PartialTranscript SpeechPaused FinalTranscript"
     assert events[-1].words == ("two", "cats")
     assert abs(events[0].at - 20 * 0.032) < 0.3  # a little before the first voiced chunk
     assert abs(events[-1].at - 50 * 0.032 - 0.3) < 0.05
@@ -43,14 +43,14 @@ def test_one_utterance():
 
 def test_nothing_said_nothing_happens():
     assert run("." * 200) == []
-    assert kinds(run("." * 20 + "xx" + "." * 20)) == "Start Final"  # a click: over, without words
+    assert kinds(run("." * 20 + "xx" + "." * 20)) == "SpeechStarted FinalTranscript"  # a click: over, without words
     assert run("." * 20 + "xx" + "." * 20)[-1].words == ()
 
 
 def test_a_pause_that_was_none():
     events = run("x" * 20 + "." * 5 + "x" * 20 + "." * 20)
-    assert kinds(events).split().count("Start") == 1
-    assert [e for e in kinds(events).split() if e != "Partial"] == ["Start", "Pause", "Resume", "Pause", "Final"]
+    assert kinds(events).split().count("SpeechStarted") == 1
+    assert [e for e in kinds(events).split() if e != "PartialTranscript"] == ["SpeechStarted", "SpeechPaused", "SpeechResumed", "SpeechPaused", "FinalTranscript"]
 
 
 def test_what_is_heard_is_the_whole_utterance_with_what_came_before():
@@ -81,7 +81,7 @@ def test_slow_answers_are_not_lost_and_stale_ones_are_dropped():
             (orders if isinstance(event, TranscribeRequest) else events).append(event)
     partials = [o for o in orders if o.why is TranscribeReason.PARTIAL]
     pauses = [o for o in orders if o.why is TranscribeReason.PAUSE]
-    assert kinds(events) == "Start Start"
+    assert kinds(events) == "SpeechStarted SpeechStarted"
     assert len(partials) == 2 and [p.utterance for p in partials] == [0, 1]  # one at a time
     assert list(listener.on_transcript(partials[0], ["a"])) == []  # its utterance is over
     assert list(listener.on_transcript(pauses[0], ["a"])) == []  # it was no pause
@@ -133,7 +133,7 @@ def feed(listener: StreamingTranscriber, pattern: str) -> list:
 
 def test_what_is_said_when_the_microphone_is_switched_off_is_an_utterance():
     listener = StreamingTranscriber(lambda chunk: 0.0)
-    assert kinds(feed(listener, "x" * 7)) == "Start"
+    assert kinds(feed(listener, "x" * 7)) == "SpeechStarted"
     (order,) = listener.flush()
     assert order.reason is TranscribeReason.PAUSE and len(order.audio) == (7 + 3) * CHUNK, (
         "with a little silence after it"
@@ -151,7 +151,7 @@ def test_switched_off_in_a_pause_it_is_not_written_down_again():
     order = feed(listener, "x" * 7 + "." * 5)[-1]
     assert [type(event) for event in listener.on_transcript(order, ["a", "fox"])] == [SpeechPaused]
     assert [(type(event), event.words) for event in listener.flush()] == [(FinalTranscript, ("a", "fox"))]
-    assert kinds(feed(listener, "xx") + list(listener.flush())) == "Start Final", "a click"
+    assert kinds(feed(listener, "xx") + list(listener.flush())) == "SpeechStarted FinalTranscript", "a click"
 
 
 def test_an_order_that_is_overtaken_is_no_longer_wanted():

@@ -94,7 +94,7 @@ def another() -> None:
 
 def recogniser() -> None:
     """Who writes down what is said on the Speak page, of everyone on this server."""
-    now = session.studio().ear.name
+    now = session.studio().recognizer.name
     st.subheader("Recogniser", anchor=False)
     st.html(f'<div class="facts">It writes down what everyone here says: <b>{html.escape(now)}</b></div>')
     for name in registry.recognizers():
@@ -136,7 +136,7 @@ def _listen(name: str) -> None:
     board, ear = session.board(), SpeechRecognizer(name)
     try:
         ear.load()
-        session.studio().ear = ear
+        session.studio().recognizer = ear
     except (ValueError, OSError) as error:
         board[COMPLAINT] = sentence(error)
 

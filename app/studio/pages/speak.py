@@ -71,7 +71,7 @@ def _hear(model: str, widget: str) -> None:
         request = generation_form.read(
             model, "what is said", several=False
         )  # from here on without the session: session.board
-        transcript = session.studio().ear.transcribe(recording.getvalue())
+        transcript = session.studio().recognizer.transcribe(recording.getvalue())
         board[COMPLAINT] = transcript.reason
         if not transcript.no_speech:
             board[HEARD] = transcript.text
