@@ -497,13 +497,13 @@ def test_a_recogniser_is_chosen_or_refused_with_the_reason(
     page = room("models").run()
     assert any("whisper-scenes" in html.proto.body for html in page.get("html"))
     button(page, "Listen with other").click().run()
-    assert not page.exception and house.ear.name == "other"
+    assert not page.exception and house.recognizer.name == "other"
     page.text_input(key="another recogniser").set_value("nothing")
     button(page, "Listen with it").click().run()
-    assert "No recogniser 'nothing'" in page.error[0].value and house.ear.name == "other"
+    assert "No recogniser 'nothing'" in page.error[0].value and house.recognizer.name == "other"
     page.text_input(key="another recogniser").set_value("base.en")
     button(page, "Listen with it").click().run()
-    assert not page.exception and not page.error and house.ear.name == "base.en"
+    assert not page.exception and not page.error and house.recognizer.name == "base.en"
 
 
 def test_a_model_from_elsewhere_is_opened_or_refused_with_the_reason(house: houses.AppServices, tmp_path: Path):

@@ -79,8 +79,8 @@ def test_slow_answers_are_not_lost_and_stale_ones_are_dropped():
     for _ in pattern:
         for event in listener.feed(np.zeros(CHUNK, np.float32)):
             (orders if isinstance(event, TranscribeRequest) else events).append(event)
-    partials = [o for o in orders if o.why is TranscribeReason.PARTIAL]
-    pauses = [o for o in orders if o.why is TranscribeReason.PAUSE]
+    partials = [o for o in orders if o.reason is TranscribeReason.PARTIAL]
+    pauses = [o for o in orders if o.reason is TranscribeReason.PAUSE]
     assert kinds(events) == "SpeechStarted SpeechStarted"
     assert len(partials) == 2 and [p.utterance for p in partials] == [0, 1]  # one at a time
     assert list(listener.on_transcript(partials[0], ["a"])) == []  # its utterance is over
