@@ -2,7 +2,7 @@
 
 Prints step time, pictures a second, model FLOP utilisation and peak memory of the project's own loop on made-up tokens
 of 256 x 256 px (256 image tokens, 120 text tokens), and the machine. Many GPUs: start it with torchrun.
-Options: size=256 shard=no recompute=no compile=no rank=0 (LoRA of that rank). `models=tiny` checks that it works.
+Options: size=256 shard=no activation_checkpointing=no compile=no rank=0 (LoRA of that rank). `models=tiny` checks that it works.
 
 MFU counts what the model needs, 6 FLOP a weight and token (4 where LoRA leaves the weights as they are) plus attention,
 not what recomputation adds; its whole is the chip's dense bfloat16 rate by its data sheet, or, for an unknown chip, a
@@ -152,7 +152,7 @@ def measure(name: str, batch: int, size: int, steps: int, rank: int, **options: 
 
 def main(arguments: list[str]) -> None:
     takes = {"models": "t2i-xl,t2i-xxl", "batch": "32", "size": "256", "steps": "12", "rank": "0"}
-    flags = ("shard", "recompute", "compile")
+    flags = ("shard", "activation_checkpointing", "compile")
     given = dict(a.split("=", 1) for a in arguments if "=" in a)
     if stray := [a for a in arguments if "=" not in a] + [k for k in given if k not in takes and k not in flags]:
         raise ValueError(f"{', '.join(stray)} is not known; it takes {', '.join([*takes, *flags])}")

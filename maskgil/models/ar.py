@@ -27,7 +27,7 @@ from maskgil.models.transformer import (
     rotation_2d,
     zero_rotation,
 )
-from maskgil.sampling.code_sampler import sample
+from maskgil.sampling.code_sampler import sample_tokens
 from maskgil.sampling.guidance import apply_guidance
 from maskgil.sampling.loop import StepParams, TokenGrid
 
@@ -209,7 +209,7 @@ class ARSampler:
             led = apply_guidance(null, conditional[self.guided], step.scale[self.guided])
             conditional = conditional.index_copy(0, self.guided, led)
         self.nfe = self.nfe + step.nfe
-        tokens, confidence = sample(conditional, step)
+        tokens, confidence = sample_tokens(conditional, step)
         return tokens.expand(where.shape), confidence.expand(where.shape)
 
     def _starts_anew(self, canvas: TokenGrid, step: StepParams, place: int) -> bool:

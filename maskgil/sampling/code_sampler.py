@@ -32,7 +32,7 @@ class CodeSampler:
     ) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]:
         logits = self.logits(canvas, step)
         self.nfe = self.nfe + step.nfe
-        return sample(logits, step)
+        return sample_tokens(logits, step)
 
     def likelihood(self, canvas: TokenGrid, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]:
         """Of each token of these rows, given the text and half of the others (by_halves)."""
@@ -59,7 +59,7 @@ class CodeSampler:
         return conditional.index_copy(0, guided, apply_guidance(null, conditional[guided], step.scale[guided]))
 
 
-def sample(logits: Float[Tensor, "B N K"], step: StepParams) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]:
+def sample_tokens(logits: Float[Tensor, "B N K"], step: StepParams) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]:
     """A code for every position and its log-probability, both at the row's temperature.
 
     Adding Gumbel noise and taking the highest samples softmax(logits / temperature); noise scaled by the temperature

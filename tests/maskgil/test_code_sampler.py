@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from maskgil.condition import Condition
 from maskgil.sampling import code_sampler
-from maskgil.sampling.code_sampler import CodeSampler, sample
+from maskgil.sampling.code_sampler import CodeSampler, sample_tokens
 from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.loop import DecodingOrder, StepParams, TokenGrid, masked_plan, sample
 
@@ -105,7 +105,7 @@ def step_of(rows: int, **options: object) -> StepParams:
 
 def frequencies(logits: Tensor, **options: object) -> Tensor:
     many = logits.expand(40, 500, -1)
-    tokens, _ = sample(many, step_of(40, **options))
+    tokens, _ = sample_tokens(many, step_of(40, **options))
     return torch.bincount(tokens.flatten(), minlength=logits.shape[-1]) / tokens.numel()
 
 
@@ -123,17 +123,17 @@ def test_truncation_keeps_the_likeliest():
     torch.testing.assert_close(frequencies(logits, top_p=0.75), torch.tensor([0, 4, 3, 2]) / 9, atol=0.02, rtol=0)
     assert frequencies(logits, top_p=0.1).tolist() == [0, 1, 0, 0]
     mixed = StepParams.cat([step_of(1, top_k=1), step_of(1)])
-    tokens, _ = sample(logits.expand(2, 500, -1), mixed)
+    tokens, _ = sample_tokens(logits.expand(2, 500, -1), mixed)
     assert tokens[0].unique().tolist() == [1] and len(tokens[1].unique()) == 4
 
 
 def test_many_logits_are_sampled_from_in_parts(monkeypatch):
     step = StepParams.cat([step_of(2, top_k=3), step_of(3, temperature=0.5)])
     logits = torch.randn(5, 6, 7)
-    whole = sample(logits, step)
+    whole = sample_tokens(logits, step)
     for largest in (1, 2 * 6 * 7):
         monkeypatch.setattr(code_sampler, "LARGEST", largest)
-        assert all(torch.equal(a, b) for a, b in zip(sample(logits, step), whole, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(sample_tokens(logits, step), whole, strict=True))
 
 
 def test_top_p_of_everything_leaves_everything():
@@ -147,6 +147,6 @@ def test_top_p_of_everything_leaves_everything():
 def test_confidence_is_the_log_probability_of_the_sample():
     logits = torch.randn(2, 5, 7)
     for temperature, divisor in ((1.0, 1.0), (2.0, 2.0), (0.0, 1.0)):
-        tokens, confidence = sample(logits, step_of(2, temperature=temperature))
+        tokens, confidence = sample_tokens(logits, step_of(2, temperature=temperature))
         expected = (logits / divisor).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
         torch.testing.assert_close(confidence, expected)

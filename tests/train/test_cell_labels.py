@@ -91,7 +91,7 @@ def test_a_decoder_listens_and_leaves_it_as_it_is(tmp_path):
     heard = checkpoint.load(tmp_path / "export", "vq").eval()
     assert not torch.allclose(heard.decode(tokens, (2, 2)), model.decode(tokens, (2, 2)), atol=0.01)
     assert (
-        all(torch.equal(heard.told()[name], tensor) for name, tensor in model.cell_branch_state().items())
+        all(torch.equal(heard.cell_branch_state()[name], tensor) for name, tensor in model.cell_branch_state().items())
         and model.cell_branch_state()
     )
     with torch.no_grad():

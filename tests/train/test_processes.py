@@ -103,13 +103,13 @@ def test_a_sharded_run_keeps_to_its_model_and_its_data(tmp_path):
     """Either is one line, though torch's own exception is none that anybody catches."""
     one = {"tokenizer": "abc"}
     try:
-        train(recipe(shard=True, made_of=one), tmp_path, stop_at=1)
-        train(recipe(shard=True, made_of=one), tmp_path, stop_at=2)
+        train(recipe(shard=True, provenance=one), tmp_path, stop_at=1)
+        train(recipe(shard=True, provenance=one), tmp_path, stop_at=2)
         with pytest.raises(ValueError, match="begun with the tokenizer abc, and this command's data are of def"):
-            train(recipe(shard=True, made_of={"tokenizer": "def"}), tmp_path)
+            train(recipe(shard=True, provenance={"tokenizer": "def"}), tmp_path)
         about = fsdp.checkpoints(tmp_path)[-1] / fsdp.ABOUT
         about.write_text('{"step": 2, "world": 1}')  # as it was written before
-        train(recipe(shard=True, made_of=one), tmp_path, stop_at=3)
+        train(recipe(shard=True, provenance=one), tmp_path, stop_at=3)
         for change in (dict(ffn=48), dict(layers=3), dict(layers=1)):
             other = recipe(shard=True)
             other.modules[0].module.generator = MaskGIL(replace(CONFIG, **change))

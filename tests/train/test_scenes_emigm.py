@@ -120,7 +120,7 @@ def test_vectors_go_by_chance_and_exp_unless_another_curve_is_asked_for(draws):
 
 def test_a_linear_curve_decides_as_many_vectors_at_each_step(draws):
     """gamma(t) = t is what remains (2503.07197, section 3.3)."""
-    assert draws.fitted(SamplingParams(schedule=linear)).curve.counts(8, 64) == [8] * 8
+    assert draws.fitted(SamplingParams(schedule=linear)).schedule.counts(8, 64) == [8] * 8
     plan = draws.plan(
         TokenGrid.blank(1, (4, 4), channels=4), [1], SamplingParams(steps=4, schedule=linear, remask_fraction=0.5)
     )

@@ -100,12 +100,12 @@ def test_what_is_begun_with_other_frozen_weights_does_not_go_on(tmp_path):
 def test_what_is_begun_on_data_of_another_tokenizer_does_not_go_on(tmp_path):
     """Its codes would fit as well, and be exported under the other's name. Older checkpoints do not say."""
     train(recipe(), tmp_path, stop_at=10)
-    train(recipe(made_of={"tokenizer": "abc"}), tmp_path, stop_at=20)
-    train(recipe(made_of={"tokenizer": "abc", "text_encoder": "ghi"}), tmp_path, stop_at=30)
+    train(recipe(provenance={"tokenizer": "abc"}), tmp_path, stop_at=20)
+    train(recipe(provenance={"tokenizer": "abc", "text_encoder": "ghi"}), tmp_path, stop_at=30)
     with pytest.raises(ValueError, match="begun with the tokenizer abc, and this command's data are of def"):
-        train(recipe(made_of={"tokenizer": "def", "text_encoder": "ghi"}), tmp_path)
+        train(recipe(provenance={"tokenizer": "def", "text_encoder": "ghi"}), tmp_path)
     with pytest.raises(ValueError, match="begun with the text encoder ghi"):
-        train(recipe(made_of={"tokenizer": "abc", "text_encoder": "def"}), tmp_path)
+        train(recipe(provenance={"tokenizer": "abc", "text_encoder": "def"}), tmp_path)
 
 
 def test_another_shape_and_nothing_left_to_do_are_said(tmp_path, capsys):
@@ -298,7 +298,7 @@ def test_compiled_blocks_learn_the_same(tmp_path, recompute):
         f"import sys; sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(Path(__file__).parents[2])!r}]\n"
         "from pathlib import Path\n"
         "import parallel_run as p\n"
-        f"made = p.recipe(compile=True, recompute={recompute})\n"
+        f"made = p.recipe(compile=True, activation_checkpointing={recompute})\n"
         f"p.train(made, Path({str(tmp_path / 'compiled')!r}), stop_at=2)\n"
         "from torch._dynamo.utils import counters\n"
         "layers = len(made.modules[0].module.generator.layers)\n"

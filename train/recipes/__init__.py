@@ -160,7 +160,7 @@ def scenes_decoder(
     if fresh:
         encoder, kept = model, {name: getattr(model.config, name) for name in NAMED}
         model = VQModel(replace(preset, **kept))
-        model.load_state_dict(encoder.identity() | encoder.told(), strict=False)
+        model.load_state_dict(encoder.identity() | encoder.cell_branch_state(), strict=False)
     elif missing := [part for part in CORRECTED if not getattr(model.config, part)]:
         model = _grown(model, **{part: getattr(preset, part) for part in missing})
     if coarse and adversarial_from is not None:
