@@ -276,7 +276,7 @@ class LiveSession:
                 if not self.listener.is_wanted(order):
                     continue
                 try:
-                    decoder = asyncio.get_running_loop().run_in_executor(_decoder, self.house.recognizer.describe, order.audio)
+                    decoder = asyncio.get_running_loop().run_in_executor(_decoder, self.house.recognizer.transcribe_words, order.audio)
                     words = await decoder
                 except Exception as error:
                     log.exception("an utterance cannot be written down")
