@@ -31,7 +31,7 @@ from starlette.requests import Request as Call
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from app.core import paths, png, registry
-from app.core.request import SAMPLERS, GenerationRequest, parse_size, random_seed
+from app.core.request import LEGACY, SAMPLERS, GenerationRequest, parse_size, random_seed
 from app.serving.engine import Job, QueueFullError, Status
 from app.serving.services import get_services
 from app.web.server import same_origin
@@ -52,8 +52,7 @@ SETTINGS = {
     "guidance_scale": "guidance",
     "guidance_interval": "interval",
     **{name: name for name in ("prompt", "model", "n", "seed", "sampler", "temperature", "order")},
-    **{name: name for name in ("mode", "ar_tokens", "candidates")},
-    "revisions": "refinement_passes",
+    **{name: name for name in ("mode", "ar_tokens", "refinement_passes", "candidates")},
 }
 # Fields about the answer, with the values that they may have; None: any of the type.
 ANSWER: dict[str, tuple[type, tuple[Any, ...] | None]] = {
@@ -160,6 +159,9 @@ def parse_form(texts: dict[str, str]) -> dict[str, Any]:
 
 def read(fields: dict[str, Any]) -> tuple[GenerationRequest, dict[str, Any]]:
     """(what to draw, how to answer). Raises ValueError for what is unknown or wrong."""
+    if twice := [f"{old} and {new}" for old, new in LEGACY.items() if {old, new} <= fields.keys()]:
+        raise ValueError(f"{twice[0]} are one setting: give one of them")
+    fields = {LEGACY.get(name, name): value for name, value in fields.items()}
     if unknown := sorted(set(fields) - set(SETTINGS) - set(ANSWER)):
         raise ValueError(f"unknown field {unknown[0][:40]!r}: there are {', '.join(sorted({*SETTINGS, *ANSWER}))}")
     fields = {name: value for name, value in fields.items() if value is not None}

@@ -187,7 +187,7 @@ def test_who_hangs_up_takes_the_drawing_along(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv(paths.WEIGHTS, str(tmp_path))
     engine = Engine(lambda name: TextToImage.load(folder))
     monkeypatch.setattr(
-        openai_api, "house", lambda: AppServices(engine, SpeechRecognizer("none"), Gallery(tmp_path / "gallery"))
+        openai_api, "get_services", lambda: AppServices(engine, SpeechRecognizer("none"), Gallery(tmp_path / "gallery"))
     )
     body = json.dumps({"prompt": "a cat", "mode": "ar", "size": "96x64", "n": 16, "stream": stream}).encode()
     headers = [(b"content-type", b"application/json")]

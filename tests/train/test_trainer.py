@@ -157,7 +157,7 @@ def test_a_failed_run_leaves_no_worker_behind(tmp_path):
 def started(folder: Path) -> subprocess.Popen:
     """The tiny recipe in a process of its own, slow enough to be stopped in the middle; returns after a checkpoint."""
     code = (
-        f"import sys, time; sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(Path(__file__).parents[2])!r}]\n"
+        f"import sys, time; sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:3]]!r}\n"
         "from pathlib import Path\n"
         "import test_trainer as t\n"
         "def slow(i):\n    time.sleep(0.05)\n    return t.batch_at(i)\n"
