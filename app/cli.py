@@ -20,7 +20,7 @@ from app.core import paths
 from app.core.request import MODES, ORDERS, SAMPLERS, GenerationRequest, parse_size, random_seed
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds
-    from maskgil.inpainting import EditRequest
+    from app.core.edit_request import EditRequest
 
 EXAMPLES = """\
 examples:
@@ -201,7 +201,7 @@ def wanted(command: Generate) -> str:
 
 def edited(command: Edit) -> None:
     """Read the picture, and its mask, and draw on it."""
-    from maskgil import inpainting
+    from app.core.edit_request import EditRequest
 
     if command.size is not None:
         raise ValueError("--size goes with a picture that is drawn from nothing: an edit keeps the picture's own")
@@ -209,7 +209,7 @@ def edited(command: Edit) -> None:
         if path is not None and not path.is_file():
             raise ValueError(f"{path} is no file: give the path of a PNG")
     mask = None if command.mask is None else command.mask.read_bytes()
-    draw(command, command.prompt, inpainting.EditRequest.read(command.picture.read_bytes(), mask, command.was))
+    draw(command, command.prompt, EditRequest.read(command.picture.read_bytes(), mask, command.was))
 
 
 def draw(command: _Drawing, prompt: str, change: "EditRequest | None" = None) -> None:

@@ -1,6 +1,7 @@
 """A crowd at one engine: pictures a second and how long each visitor waits, drawn one by one and in company.
 
-    python -m benchmarks.serving_load [model=scenes] [rates=0.5,1,2,all] [jobs=40] [rows=16] [steps=8] [size=WxH] [repeats=5]
+    python -m benchmarks.serving_load [model=scenes] [rates=0.5,1,2,all] [jobs=40] [rows=16] [steps=8] [size=WxH]
+    [repeats=5]
     python -m benchmarks.serving_load preset=t2i-xl [dtype=bf16] ...      # full size, random weights
 
 Jobs of one picture each arrive at random (exponential gaps, the same for both ways), at `rates` times what this machine
@@ -115,10 +116,16 @@ def table_rows(rate: float, served: Mapping[str, Served], floors: Mapping[str, f
         least = floors[way] if flood else floors["solo"]
         seconds = 1 / found.speed if flood else found.p50
         cells = [
-            "all at once" if flood else f"{rate:.2f}", way, f"{found.speed:.2f}", f"{found.speed / solo.speed:.2f}x",
-            f"{found.p50:.2f}", f"{found.p99:.2f}", f"{found.p50 / solo.p50:.2f}x", f"{least:.4f}",
+            "all at once" if flood else f"{rate:.2f}",
+            way,
+            f"{found.speed:.2f}",
+            f"{found.speed / solo.speed:.2f}x",
+            f"{found.p50:.2f}",
+            f"{found.p99:.2f}",
+            f"{found.p50 / solo.p50:.2f}x",
+            f"{least:.4f}",
             f"{seconds / least:.1f}",
-        ]  # fmt: skip
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -167,9 +174,16 @@ def report(
 
 def main(arguments: list[str]) -> None:
     known = {
-        "model": "scenes", "preset": "", "rates": "0.5,1,2,all", "jobs": "40", "rows": "16", "steps": "8",
-        "repeats": "5", "size": "", "dtype": "",
-    }  # fmt: skip
+        "model": "scenes",
+        "preset": "",
+        "rates": "0.5,1,2,all",
+        "jobs": "40",
+        "rows": "16",
+        "steps": "8",
+        "repeats": "5",
+        "size": "",
+        "dtype": "",
+    }
     given = dict(argument.partition("=")[::2] for argument in arguments)
     if "--help" in given or "-h" in given:
         print(__doc__)

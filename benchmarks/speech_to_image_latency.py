@@ -1,6 +1,7 @@
 """From the last sound of a sentence to its words and its picture, in a real browser with a spoken file as microphone:
 
-    python -m benchmarks.speech_to_image_latency [model=scenes] [n=10] [steps=8] [end=0.3] [gap=4] [sentence="two cats on the beach"]
+    python -m benchmarks.speech_to_image_latency [model=scenes] [n=10] [steps=8] [end=0.3] [gap=4] [sentence="two cats
+    on the beach"]
         [wav=FILE] [targets=0.4,0.6,1.2]
 
 A headless Chromium opens the Speak page of a server of its own and hears the sentence (said by espeak-ng, or a file)
@@ -49,7 +50,8 @@ PATIENCE = 600.0  # seconds for anything that must come
 ROOM = 2.0  # seconds between the silence that ends a sentence and the next: for the recogniser, with some to spare
 LOUD = 0.02  # of full scale: a frame with a sample above it is speech; the file is silent elsewhere
 
-# Notes, in the page's own clock, when loud frames go up and messages come down (app/web/live_socket.py says what they are). A
+# Notes, in the page's own clock, when loud frames go up and messages come down (app/web/live_socket.py says what they are).
+# A
 # picture's note gets its time when the PNG that follows it is there. The page's settings are overruled by ours.
 SPY = """
 window.notes = [];
@@ -269,9 +271,15 @@ def report(
 
 def main(arguments: list[str]) -> None:
     known = {
-        "model": "scenes", "n": "10", "steps": "8", "end": "0.3", "gap": "4", "sentence": "two cats on the beach",
-        "wav": "", "targets": "0.4,0.6,1.2",
-    }  # fmt: skip
+        "model": "scenes",
+        "n": "10",
+        "steps": "8",
+        "end": "0.3",
+        "gap": "4",
+        "sentence": "two cats on the beach",
+        "wav": "",
+        "targets": "0.4,0.6,1.2",
+    }
     given = dict(argument.partition("=")[::2] for argument in arguments)
     if "--help" in given or "-h" in given:
         print(__doc__)

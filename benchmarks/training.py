@@ -2,7 +2,8 @@
 
 Prints step time, pictures a second, model FLOP utilisation and peak memory of the project's own loop on made-up tokens
 of 256 x 256 px (256 image tokens, 120 text tokens), and the machine. Many GPUs: start it with torchrun.
-Options: size=256 shard=no activation_checkpointing=no compile=no rank=0 (LoRA of that rank). `models=tiny` checks that it works.
+Options: size=256 shard=no activation_checkpointing=no compile=no rank=0 (LoRA of that rank). `models=tiny` checks that
+it works.
 
 MFU counts what the model needs, 6 FLOP a weight and token (4 where LoRA leaves the weights as they are) plus attention,
 not what recomputation adds; its whole is the chip's dense bfloat16 rate by its data sheet, or, for an unknown chip, a
@@ -35,9 +36,15 @@ MODELS = {
 }
 # The first one whose name is part of the device's: of a chip's kinds the plain one comes last
 SHEETS = {
-    "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "GH200": 989e12, "A100": 312e12,
-    "L40S": 362e12, "RTX 4090": 165e12,
-}  # fmt: skip
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "GH200": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "RTX 4090": 165e12,
+}
 
 
 @dataclass(frozen=True)
@@ -128,9 +135,16 @@ def measure(name: str, batch: int, size: int, steps: int, rank: int, **options: 
         adapted(model.to(torch.bfloat16).generator, rank)
     watch = Stopwatch(MaskedFeatureLoss(), device)
     recipe = Recipe(
-        name, steps, (OptimizedModule(model, watch, OptimConfig(lr=1e-5)),), MadeUp(config, batch, grid), workers=0,
-        precision="bf16", save_every=0, sample_every=0, **options,
-    )  # fmt: skip
+        name,
+        steps,
+        (OptimizedModule(model, watch, OptimConfig(lr=1e-5)),),
+        MadeUp(config, batch, grid),
+        workers=0,
+        precision="bf16",
+        save_every=0,
+        sample_every=0,
+        **options,
+    )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:

@@ -8,9 +8,8 @@ scaled first, and that is said.
 N tokens, C channels of a continuous one, H W pixels. Sizes are (width, height) in pixels.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,8 +17,6 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from app.core import png
-from app.core.request import GenerationRequest
 from maskgil.aspect_buckets import nearest_bucket
 from maskgil.condition import Condition
 from maskgil.pipeline import TextToImage
@@ -141,56 +138,6 @@ def _range(start: float, step: float, number: int, side: int) -> slice:
     """The pixels, one at least, of a cell: number `number` of those that are `step` wide, from `start` on."""
     first = min(int(start + number * step + 1e-6), side - 1)
     return slice(first, max(first + 1, int(np.ceil(start + (number + 1) * step - 1e-6))))
-
-
-@dataclass(frozen=True)
-class EditRequest:
-    """A picture of any size that somebody brings, and what is to change in it: what a mask marks or, without one, what
-    new words contradict, the picture having been drawn after the words `was`."""
-
-    image: Image.Image
-    mask: Image.Image | None
-    previous_prompt: str
-
-    @staticmethod
-    def read(image: bytes, mask: bytes | None = None, was: str | None = None) -> "EditRequest":
-        """From PNGs; `was` left out: the words that the picture remembers. Raises ValueError for what is no PNG."""
-        shown, before = png.read(image)
-        marked = None if mask is None else png.read(mask)[0]
-        return EditRequest(shown, marked, (before.prompt if before else "") if was is None else was)
-
-    def begin(
-        self, model: TextToImage, encode: Callable[[str], Condition], request: GenerationRequest
-    ) -> tuple[InpaintingInput, GenerationRequest]:
-        """What is drawn on, and the request with its size and with what the picture then tells of the edit.
-
-        Raises ValueError when there is nothing to fill, and without a mask when nobody knows the old words.
-        """
-        shown = fit_to_size(self.image, model.sizes)
-        if self.mask is not None:
-            marked = mask_to_tokens(self.mask, self.image, model.grid(shown.size), shown.size)
-            begun, how = inpainting_input(model, shown, marked), "masked"
-        elif self.previous_prompt.strip():
-            begun = reword(
-                model, shown, encode(self.previous_prompt), encode(request.prompt), request.seed, remasking.MARGIN
-            )
-            how = f"new words for “{self.previous_prompt}”, margin {remasking.MARGIN:g}"
-        else:
-            raise ValueError(
-                "it is not known after which words the picture was drawn: say so, or mask what should change"
-            )
-        begun = replace(begun, foreign=self.image.size)
-        return begun, replace(request, size=shown.size, edit=described(begun, name_of(self.image.tobytes()), how))
-
-
-def described(begun: InpaintingInput, name: str, how: str = "") -> str:
-    """What a picture tells of the edit that made it; `name` is that of the picture before."""
-    return f"{int(begun.mask.sum())} of {len(begun.mask)} cells of {name}: {begun.cells}{how and '; '}{how}"
-
-
-def name_of(data: bytes) -> str:
-    """A short name of a picture, which its edits carry."""
-    return hashlib.sha256(data).hexdigest()[:12]
 
 
 def outpaintings(size: tuple[int, int], sizes: Iterable[tuple[int, int]], cell: int) -> list[Outpainting]:

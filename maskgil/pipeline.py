@@ -80,7 +80,8 @@ class Encoder(Protocol):
 @runtime_checkable
 class Tokenizer(Protocol):
     """What is asked of a tokenizer: see maskgil/tokenizers/vq.py. `config` has downsample and codebook_size; that of a
-    continuous one, whose tokens are (B, N, C), has channels instead (maskgil/tokenizers/autoencoder.py, absorbed.py)."""
+    continuous one, whose tokens are (B, N, C), has channels instead (maskgil/tokenizers/autoencoder.py,
+    absorbed.py)."""
 
     config: Any
 
@@ -146,7 +147,8 @@ class SamplingProgress:
 class TextToImage:
     """Draws the given sizes only: those that the generator was trained for, the first as the default.
 
-    `bucket_classes`: the classes (maskgil/aspect_buckets.py) whose buckets the sizes are; none for a fixed list of sizes.
+    `bucket_classes`: the classes (maskgil/aspect_buckets.py) whose buckets the sizes are; none for a fixed list of
+    sizes.
 
     `head`: how the diffusion head of a continuous model draws its tokens; what it may cost is set on the object.
 

@@ -1,6 +1,7 @@
 """Live dictation as pure logic: chunks of sound go in, events come out. No threads, no clock, no sockets, no model.
 
-The listener never decodes. It yields `TranscribeRequest`, an order to write down the utterance so far; whoever runs it does so
+The listener never decodes. It yields `TranscribeRequest`, an order to write down the utterance so far; whoever runs it
+does so
 wherever it likes (a worker thread) and hands the words back with `heard`, which yields what they mean:
 
     Start -> Partial, Partial, ... -> Pause -> Final               a pause: worth starting to draw what was said so far

@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from app.core.edit_request import EditRequest
 from app.core.request import GenerationRequest
 from app.serving.engine import Engine, Job, Status
 from maskgil import inpainting
@@ -124,7 +125,7 @@ def begun(
     if how == "mask":
         mask = Image.new("L", PICTURE.size)
         ImageDraw.Draw(mask).rectangle(start["box"], fill=255)
-    return inpainting.EditRequest(PICTURE, mask, start.get("was", "")).begin(model, loaded.encode, request)
+    return EditRequest(PICTURE, mask, start.get("was", "")).begin(model, loaded.encode, request)
 
 
 # The drawing and its check.

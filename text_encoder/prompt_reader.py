@@ -12,8 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maskgil.aspect_buckets import bucket_classes, every_bucket
-
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 SPOKEN_3D = re.compile(r"\bthree[ -]d\b", re.IGNORECASE)  # how the bundled recogniser, which has no digits, writes "3d"
 NAMED = ("counts", "relations", "colours")  # lists of plain words
@@ -46,8 +44,6 @@ class PromptVocabulary:
     as "parrot". `parts` are words that it saw only within a longer name: "pine".
 
     `colours` are those that it can give to things; empty: things have colours of their own.
-
-    `sizes` are the pictures that it draws, (width, height), the usual one first: a list, or the buckets of `classes`.
     """
 
     objects: tuple[VocabularyEntry, ...] = ()
@@ -57,8 +53,6 @@ class PromptVocabulary:
     relations: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
-    sizes: tuple[tuple[int, int], ...] = ()
-    classes: tuple[int, ...] = ()
     words: frozenset[str] = field(default=frozenset(), repr=False)
     aliases: dict[str, str] = field(default_factory=dict, repr=False, hash=False)
     parts: frozenset[str] = field(default=frozenset(), repr=False)
@@ -79,20 +73,10 @@ class PromptVocabulary:
         things = {name: tuple(_thing(v) for v in values.get(name, ())) for name in ("objects", "backgrounds", "styles")}
         names = {name: tuple(_thing(v).name for v in values.get(name, ())) for name in NAMED}
         words = frozenset(str(word).lower() for word in values.get("words", ()))
-        classes = bucket_classes(values)
-        sizes = every_bucket(classes) if classes else [(int(w), int(h)) for w, h in values.get("sizes", ())]
-        shown = {"examples": tuple(values.get("examples", ())), "sizes": tuple(sizes), "classes": classes}
         aliases = {str(word).lower(): str(name) for word, name in values.get("aliases", {}).items()}
         parts = frozenset(str(word).lower() for word in values.get("parts", ()))
-        return cls(**things, **names, **shown, words=words, aliases=aliases, parts=parts)
-
-    @property
-    def drawn(self) -> str:
-        """The sizes in a few words."""
-        if self.classes:
-            usual = " and ".join(f"{side}x{side}" for side in self.classes)
-            return f"{len(self.sizes)} shapes, about {usual}"
-        return " ".join(f"{width}x{height}" for width, height in self.sizes)
+        examples = tuple(values.get("examples", ()))
+        return cls(**things, **names, examples=examples, words=words, aliases=aliases, parts=parts)
 
     def spans(self, prompt: str) -> list[PromptSpan]:
         """The prompt cut into words and what lies between them; the texts join to the prompt again."""

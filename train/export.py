@@ -15,9 +15,11 @@ belong together are refused. `emigm` does so for continuous tokens, with a text 
 borrow=, the name of a model beside it, whose it is; and so the tokenizer, where the vectors are that model's own. `ar`
 writes the autoregressive twin of such a model, of the same tokenizer and text encoder or refused; a converted LlamaGen
 GPT, which does not say what it was trained with, is taken on your word by adopt=yes when its shapes fit. `text` and
-`class` do as `scenes` does for the large recipes (train/recipes/pretrain.py), as a new folder that appears whole or not at all:
+`class` do as `scenes` does for the large recipes (train/recipes/pretrain.py), as a new folder that appears whole or
+not at all:
 
-    size          the classes of sizes that the generator was trained on, the usual one first (maskgil/aspect_buckets.py)
+    size          the classes of sizes that the generator was trained on, the usual one first
+    (maskgil/aspect_buckets.py)
     shape         any: all buckets of each class;  square: only SIZE x SIZE, as class-driven models usually learn
     text_encoder  a Hugging Face name, which is recorded and not copied, or a folder, which is copied
     class_names   JSON as maskgil/class_labels.py reads it; left out: the names of the folders that it was trained on

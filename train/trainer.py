@@ -289,9 +289,15 @@ def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
 
 
 def backward(
-    recipe: Recipe, player: OptimizedModule, own: nn.Module, modules: list, micro: list[dict], generator: torch.Generator,
-    step: int, world: int,
-) -> dict[str, Any]:  # fmt: skip
+    recipe: Recipe,
+    player: OptimizedModule,
+    own: nn.Module,
+    modules: list,
+    micro: list[dict],
+    generator: torch.Generator,
+    step: int,
+    world: int,
+) -> dict[str, Any]:
     """Gradients of the player's loss over the batches of all processes; what to log, the loss over all of them."""
     shown: dict[str, Any] = {}
     parts: list[SumAndCount] = []

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.core import paths
+from maskgil.aspect_buckets import bucket_classes, sizes_of
 from maskgil.shared_parts import resolve_part
 from text_encoder.prompt_reader import PromptVocabulary
 
@@ -28,12 +29,27 @@ _fetched: dict[str, Path] = {}  # where Hugging Face's models lie, of those that
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model folder that holds all its parts. `classes`: how many a class-driven one draws; None: it reads texts."""
+    """A complete model folder.
+
+    classes       number of classes of a class-driven model; None: the model reads text
+    sizes         image sizes (width, height) in pixels, the default first
+    size_classes  the bucket classes of `sizes` (maskgil/aspect_buckets.py); empty for a fixed list
+    """
 
     name: str
     folder: Path
     vocabulary: PromptVocabulary
     classes: int | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
+    size_classes: tuple[int, ...] = ()
+
+    @property
+    def sizes_summary(self) -> str:
+        """The sizes in a few words."""
+        if self.size_classes:
+            usual = " and ".join(f"{side}x{side}" for side in self.size_classes)
+            return f"{len(self.sizes)} shapes, about {usual}"
+        return " ".join(f"{width}x{height}" for width, height in self.sizes)
 
     @property
     def megabytes(self) -> float:
@@ -120,7 +136,7 @@ def _folder(name: str) -> Path | None:
 
 def summary(model: ModelInfo) -> str:
     """The model in one line."""
-    return f"{model.name:12} {model.reads:14} {model.vocabulary.drawn}   {model.megabytes:.1f} MB   {model.folder}"
+    return f"{model.name:12} {model.reads:14} {model.sizes_summary}   {model.megabytes:.1f} MB   {model.folder}"
 
 
 def describe(model: ModelInfo) -> str:
@@ -201,5 +217,18 @@ def _classes(folder: Path) -> int | None:
         return None
 
 
+def _sizes(folder: Path) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
+    """(image sizes, bucket classes) that the vocabulary of a model folder lists. Raises ValueError for a damaged
+    one."""
+    path = folder / FILES[2]
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        buckets = bucket_classes(values)
+        return sizes_of(values) if buckets or values.get("sizes") else [], buckets
+    except (UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}): fetch the model folder again") from None
+
+
 def _open(name: str, folder: Path) -> ModelInfo:
-    return ModelInfo(name, folder, PromptVocabulary.load(folder), _classes(folder))
+    sizes, size_classes = _sizes(folder)
+    return ModelInfo(name, folder, PromptVocabulary.load(folder), _classes(folder), tuple(sizes), size_classes)

@@ -32,7 +32,8 @@ class GenerationRequest:
     painted over how much of which. `mode` says who draws: MaskGIL (mar), its autoregressive twin (ar), or the twin the
     first `ar_tokens` tokens and MaskGIL the others (hybrid; None: half of them). `sampler` says how guidance grows over
     the steps: not at all (ours), or from none to all of it (released). After the steps, each of the `revisions` decides
-    a quarter of MaskGIL's tokens anew, those that fit the others least (maskgil/sampling/loop.py). Of the `candidates` that
+    a quarter of MaskGIL's tokens anew, those that fit the others least (maskgil/sampling/loop.py). Of the `candidates`
+    that
     are drawn of each picture the one that the model finds likeliest is shown (maskgil/sampling/best_of_n.py).
 
     Raises ValueError with what is wrong and what to do. What depends on the model (its sizes, its tokens) is

@@ -1,6 +1,7 @@
 """Pictures of several jobs that are drawn together: one call of the model makes the next step of each.
 
-Every quantity of a step belongs to a row (maskgil/sampling/loop.py), so jobs at different steps, with different prompts,
+Every quantity of a step belongs to a row (maskgil/sampling/loop.py), so jobs at different steps, with different
+prompts,
 seeds, plans and guidance, share a batch as long as model, size and the kind of their unguided half agree.
 
 What the autoregressive twin draws of a job goes by itself: its cache belongs to that one drawing.

@@ -48,7 +48,7 @@ DEFAULTS: dict[str, Any] = {
 HELP = {
     "steps": "How often the model looks at the picture. Fewer is faster, more is finer.",
     "guidance": "How closely to follow the words. 1 leaves the model free; more is stricter and less varied.",
-    "refinement_passes": "How often, after the steps, a quarter of the picture is decided anew: what fits the rest least.",
+    "refinement_passes": "How often, after the steps, the least likely quarter of the tokens is sampled again.",
     "candidates": "How many drawings of each picture are made. The one that the model finds likeliest is shown: it "
     "takes as many times as long, and is right more often.",
     "seed": "The same seed and settings draw the same picture.",
@@ -188,14 +188,23 @@ def _widgets(loaded: LoadedModel, tokens: int, several: bool, sized: bool) -> No
         most = _most_candidates(several)
         tries = sorted({*(few for few in CANDIDATES if few <= most), now["candidates"]})
         st.selectbox(
-            "Best of", tries, tries.index(now["candidates"]), **shown("candidates", tries), help=HELP["candidates"],
+            "Best of",
+            tries,
+            tries.index(now["candidates"]),
+            **shown("candidates", tries),
+            help=HELP["candidates"],
             width=120,
-        )  # fmt: skip
+        )
     if loaded.model.has_ar_model:
         st.segmented_control(
-            "Drawn by", list(MODES), default=now["mode"], **shown("mode"), format_func=MODES.get, required=True,
+            "Drawn by",
+            list(MODES),
+            default=now["mode"],
+            **shown("mode"),
+            format_func=MODES.get,
+            required=True,
             help=HELP["mode"],
-        )  # fmt: skip
+        )
     else:
         st.caption("Drawn by MaskGIL: this model has no autoregressive twin, which could begin the picture.")
     alone = now["mode"] == "ar"  # the twin, which takes a step for each token, in their order
@@ -205,9 +214,14 @@ def _widgets(loaded: LoadedModel, tokens: int, several: bool, sized: bool) -> No
         )
     steps = sorted({*STEPS, now["steps"]})
     st.select_slider(
-        "Steps", steps, now["steps"], **shown("steps", steps), format_func=lambda n: STEPS.get(n, str(n)),
-        help=HELP["steps"], disabled=alone,
-    )  # fmt: skip
+        "Steps",
+        steps,
+        now["steps"],
+        **shown("steps", steps),
+        format_func=lambda n: STEPS.get(n, str(n)),
+        help=HELP["steps"],
+        disabled=alone,
+    )
     most = max(4, now["refinement_passes"])
     st.slider(
         "Revisions",
@@ -225,20 +239,36 @@ def _widgets(loaded: LoadedModel, tokens: int, several: bool, sized: bool) -> No
         st.toggle("a new one each time", widget_state.value(NEW_SEED), **widget_state.widget(NEW_SEED))
     st.text_input("Without", now["negative"], **shown("negative"), max_chars=MAX_PROMPT, help=HELP["negative"])
     st.slider(
-        "Guide from ... to ...", 0.0, 1.0, now["interval"], 0.05, **shown("interval"), help=HELP["interval"],
+        "Guide from ... to ...",
+        0.0,
+        1.0,
+        now["interval"],
+        0.05,
+        **shown("interval"),
+        help=HELP["interval"],
         disabled=alone,
-    )  # fmt: skip
+    )
     hottest = max(2.0, now["temperature"])
     st.slider(
-        "Temperature", 0.0, hottest, now["temperature"], 0.05, **shown("temperature", hottest),
+        "Temperature",
+        0.0,
+        hottest,
+        now["temperature"],
+        0.05,
+        **shown("temperature", hottest),
         help=HELP["temperature"],
-    )  # fmt: skip
+    )
     st.selectbox("Order", ORDERS, ORDERS.index(now["order"]), **shown("order"), help=HELP["order"], disabled=alone)
     samplers = list(SAMPLERS)
     st.selectbox(
-        "Sampler", samplers, samplers.index(now["sampler"]), **shown("sampler"), help=HELP["sampler"],
-        disabled=alone, on_change=_take_sampler,
-    )  # fmt: skip
+        "Sampler",
+        samplers,
+        samplers.index(now["sampler"]),
+        **shown("sampler"),
+        help=HELP["sampler"],
+        disabled=alone,
+        on_change=_take_sampler,
+    )
 
 
 def _take_sampler() -> None:

@@ -69,7 +69,8 @@ def _finished(job: Job) -> None:
         f" and {last.refinement_passes} revision{'s' * (last.refinement_passes > 1)}" if last.refinement_passes else ""
     )
     best = f" · best of {request.candidates}" if request.candidates > 1 else ""
-    cost = f"{last.total - last.refinement_passes} steps{revised}{twin}{best} · {last.nfe} looks a picture · {job.seconds:.1f} s"
+    steps = last.total - last.refinement_passes
+    cost = f"{steps} steps{revised}{twin}{best} · {last.nfe} passes per picture · {job.seconds:.1f} s"
     st.html(f'<div class="facts">{seeds} · {cost}</div>')
     if job.rounded:
         st.caption(f"{job.rounded[:1].upper()}{job.rounded[1:]}.")

@@ -36,6 +36,10 @@ def show(model: ModelInfo) -> None:
     component("microphone")(key="microphone", data=settings)
     generation_form.settings(loaded, several=False)  # what is said is one picture, which goes on
     st.select_slider(
-        "A sentence ends after", list(PAUSES), widget_state.value(PAUSE), **widget_state.widget(PAUSE), format_func=PAUSES.get,
+        "A sentence ends after",
+        list(PAUSES),
+        widget_state.value(PAUSE),
+        **widget_state.widget(PAUSE),
+        format_func=PAUSES.get,
         width=280,
-    )  # fmt: skip
+    )

@@ -12,7 +12,8 @@ Down:  JSON texts, by "type":
 
 A drawing begins at a pause, or once three words no longer change, before the sentence is known to be over. If no more
 words come it is already on its way, or done. If speech goes on it goes on too. The next drawing begins from its canvas
-(maskgil/sampling/remasking.py), so that the picture grows with the words: once it is done and more words are stable, or at the
+(maskgil/sampling/remasking.py), so that the picture grows with the words: once it is done and more words are stable,
+or at the
 next pause, where it ends as it is if other words were said.
 
 A socket is bounded in time: ten minutes, sound no more than ten seconds ahead of the clock, a minute without any.
@@ -276,7 +277,9 @@ class LiveSession:
                 if not self.listener.is_wanted(order):
                     continue
                 try:
-                    decoder = asyncio.get_running_loop().run_in_executor(_decoder, self.house.recognizer.transcribe_words, order.audio)
+                    decoder = asyncio.get_running_loop().run_in_executor(
+                        _decoder, self.house.recognizer.transcribe_words, order.audio
+                    )
                     words = await decoder
                 except Exception as error:
                     log.exception("an utterance cannot be written down")

@@ -31,11 +31,11 @@ from starlette.requests import Request as Call
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from app.core import paths, png, registry
+from app.core.edit_request import EditRequest
 from app.core.request import LEGACY, SAMPLERS, GenerationRequest, parse_size, random_seed
 from app.serving.engine import Job, QueueFullError, Status
 from app.serving.services import get_services
 from app.web.server import same_origin
-from maskgil.inpainting import EditRequest
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ async def models(call: Call) -> Response:
                 "object": "model",
                 "owned_by": "this server",
                 "draws": model.reads,
-                "sizes": [f"{width}x{height}" for width, height in model.vocabulary.sizes],
+                "sizes": [f"{width}x{height}" for width, height in model.sizes],
                 "words": sorted(model.vocabulary.words),
             }
             for model in registry.bundled()

@@ -7,7 +7,8 @@ newline is <reserved08799>. An image id stands for a code of Chameleon's tokeniz
 vocabulary's names tell (`IMGIMG` + the code with A for 0 to J for 9 + `Z`). So an unfinished sentence becomes the
 prefix of a grid that a MaskGIL on the same tokenizer completes (Liu et al. 2024, arXiv 2408.02657):
 
-    python -m maskgil.converters.lumina_mgpt complete model=FOLDER vocabulary=text_tokenizer.json sentence=ids.json prompt="a red fox"
+    python -m maskgil.converters.lumina_mgpt complete model=FOLDER vocabulary=text_tokenizer.json sentence=ids.json
+    prompt="a red fox"
         out=fox.png [seed=0] [steps=8] [guidance=2]
 
 `sentence` is a JSON list of ids, as Lumina-mGPT's generation leaves them, cut off anywhere after the sides. The prompt
@@ -128,9 +129,15 @@ def prefix_canvas(
 
 
 def complete(
-    model: str, vocabulary: str, sentence: str, prompt: str, out: str, seed: int = 0, steps: int = SamplingParams.steps,
+    model: str,
+    vocabulary: str,
+    sentence: str,
+    prompt: str,
+    out: str,
+    seed: int = 0,
+    steps: int = SamplingParams.steps,
     guidance: float = SamplingParams.guidance.scale,
-) -> None:  # fmt: skip
+) -> None:
     """Draw the rest of the picture that a sentence begins, and write it as a PNG.
 
     Raises ValueError for a sentence or vocabulary that is none, and a size or tokenizer that is not the model's.

@@ -47,9 +47,12 @@ class VQConfig:
         if self.decoder_channels is not None:
             object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
         widths = (
-            *self.channels, *(self.decoder_channels or ()), self.naming_channels, self.refiner_channels,
+            *self.channels,
+            *(self.decoder_channels or ()),
+            self.naming_channels,
+            self.refiner_channels,
             self.upscaler_channels,
-        )  # fmt: skip
+        )
         if any(c % 32 for c in widths):
             raise ValueError(f"channels must be multiples of 32 (group norm has 32 groups), got {widths}")
         other = (self.decoder_patch or self.patch) * 2 ** (len(self.decoder_channels or self.channels) - 1)
@@ -211,7 +214,8 @@ class CellClassifierBranch(nn.Module):
     """Which drawing each cell is a piece of, and which piece, heard from all the others.
 
     A decoder that is trained to paint alone looks at a cell and little further: of its features a linear head reads
-    the thing of every second cell. This part learns nothing but to tell (train/losses/cell_labels.py), and the decoder listens.
+    the thing of every second cell. This part learns nothing but to tell (train/losses/cell_labels.py), and the decoder
+    listens.
     """
 
     def __init__(self, dim: int, channels: int, blocks: int):

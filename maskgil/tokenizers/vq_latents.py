@@ -34,7 +34,8 @@ class VQLatentConfig:
 
 
 class VQLatentTokenizer(nn.Module):
-    """A VQ tokenizer in the place of a `AutoencoderTokenizer`. Its codes lie on the unit sphere, or ValueError: only there is
+    """A VQ tokenizer in the place of a `AutoencoderTokenizer`. Its codes lie on the unit sphere, or ValueError: only
+    there is
     the scale of latents known without measuring it."""
 
     def __init__(self, vq: VQModel):

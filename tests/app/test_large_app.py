@@ -10,13 +10,12 @@ from PIL import Image
 from test_cli import refused
 
 from app.cli import main
-from app.core import png, request
+from app.core import png, registry, request
 from app.core.request import GenerationRequest
 from app.serving.batching import sampling_params
 from app.serving.engine import Engine
 from maskgil.aspect_buckets import aspect_buckets
 from maskgil.pipeline import SAMPLERS, SamplingParams
-from text_encoder.prompt_reader import PromptVocabulary
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +68,8 @@ def test_buckets_are_listed_in_a_few_words(capsys):
     told = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     count = len({*aspect_buckets(128), *aspect_buckets(64)})
     assert f"{count} shapes, about 128x128 and 64x64" in told["wide"] and "64x64 96x64" in told["scenes"]
-    words = PromptVocabulary.from_dict({"bucket_classes": [128]})
-    assert words.sizes[0] == (128, 128) and set(words.sizes) == set(aspect_buckets(128))
+    wide = registry.find("wide")
+    assert wide.sizes[0] == (128, 128) and set(wide.sizes) == {*aspect_buckets(128), *aspect_buckets(64)}
 
 
 def test_the_engine_tells_every_caller_what_became_of_a_size():

@@ -134,7 +134,7 @@ class Known:
 
     class vocabulary:
         @staticmethod
-        def unknown(prompt: str) -> list[str]:
+        def unknown_words(prompt: str) -> list[str]:
             return [word for word in prompt.split() if word not in SAID]
 
 

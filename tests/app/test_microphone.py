@@ -31,7 +31,8 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
 
 def test_what_the_page_shows_is_what_the_microphone_tells(told: dict):
     page = AppTest.from_string(
-        "from app.studio import generation_form\nfrom app.studio.pages import speak\ngeneration_form.keep()\nspeak.page()\n",
+        "from app.studio import generation_form\nfrom app.studio.pages import speak\n"
+        "generation_form.keep()\nspeak.page()\n",
         default_timeout=120,
     )
     page.run()

@@ -66,7 +66,8 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
 def room(name: str) -> AppTest:
     """One room, without the menu."""
     return AppTest.from_string(
-        f"from app.studio import generation_form\nfrom app.studio.pages import {name}\ngeneration_form.keep()\n{name}.page()\n",
+        f"from app.studio import generation_form\nfrom app.studio.pages import {name}\n"
+        f"generation_form.keep()\n{name}.page()\n",
         default_timeout=SECONDS,
     )
 
@@ -427,9 +428,18 @@ def test_a_picture_brings_its_model_back_or_says_that_it_is_not_here(house: hous
 def test_a_picture_brings_its_settings_back(house: houses.AppServices, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MASKGIL_MODEL", "twinned")
     request = GenerationRequest(
-        "a dog", 42, "twinned", (96, 64), steps=5, guidance=12.0, interval=(0.1, 0.3), n=3, order="halton",
-        mode="hybrid", ar_tokens=7,
-    )  # fmt: skip
+        "a dog",
+        42,
+        "twinned",
+        (96, 64),
+        steps=5,
+        guidance=12.0,
+        interval=(0.1, 0.3),
+        n=3,
+        order="halton",
+        mode="hybrid",
+        ar_tokens=7,
+    )
     page = restore(request)
     assert not page.exception
     button(page, "Draw").click().run()

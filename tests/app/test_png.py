@@ -1,4 +1,5 @@
-"""app.core.png and app.core.request: whatever a file or a page holds becomes a picture, a request, or one clear line."""
+"""app.core.png and app.core.request: whatever a file or a page holds becomes a picture, a request, or one clear
+line."""
 
 import io
 import json

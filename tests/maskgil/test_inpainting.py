@@ -11,6 +11,7 @@ import torch
 from app_fixtures import tiny_latents, tiny_model
 from PIL import Image
 
+from app.core.edit_request import EditRequest
 from app.core.request import GenerationRequest
 from app.serving.engine import Engine, Status
 from maskgil import inpainting
@@ -195,7 +196,7 @@ def test_a_picture_that_had_to_be_scaled_is_said_to_be(engine: Engine, model: Te
         (large, mask, "the picture was scaled from 192x128 to 96x64, which the model draws"),
         (photo, mask.resize(photo.size), ""),
     ):
-        change = inpainting.EditRequest(image, marked, "")
+        change = EditRequest(image, marked, "")
         begun, wish = change.begin(model, lambda text: model.condition([text]), GenerationRequest("a cat", 3, steps=2))
         job = engine.submit(wish, start=begun)
         assert job.wait(SECONDS) and job.rounded == said and job.pictures()[0].size == (96, 64)

@@ -134,10 +134,21 @@ def test_the_command_completes_what_a_sentence_begins(lumina, model, tmp_path):
         (tmp_path / "ids.json").write_text(json.dumps([0, 9000, *sentence[:given]]))
         options = ["vocabulary=text_tokenizer.json", "sentence=ids.json", "prompt=a red fox", "out=x.png", "seed=3"]
         done = subprocess.run(
-            [sys.executable, "-m", "maskgil.converters.lumina_mgpt", "complete", f"model={model}", *options, "steps=2", "guidance=3"],
-            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True,
+            [
+                sys.executable,
+                "-m",
+                "maskgil.converters.lumina_mgpt",
+                "complete",
+                f"model={model}",
+                *options,
+                "steps=2",
+                "guidance=3",
+            ],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
             text=True,
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stderr
         pictures[given] = np.asarray(Image.open(tmp_path / "x.png"), dtype=int)
         assert pictures[given].shape == (64, 96, 3)

@@ -35,7 +35,10 @@ def kinds(events: list) -> str:
 
 def test_one_utterance():
     events = run("." * 20 + "x" * 30 + "." * 20)
-    assert kinds(events) == "SpeechStarted PartialTranscript PartialTranscript PartialTranscript SpeechPaused FinalTranscript"
+    assert (
+        kinds(events)
+        == "SpeechStarted PartialTranscript PartialTranscript PartialTranscript SpeechPaused FinalTranscript"
+    )
     assert events[-1].words == ("two", "cats")
     assert abs(events[0].at - 20 * 0.032) < 0.3  # a little before the first voiced chunk
     assert abs(events[-1].at - 50 * 0.032 - 0.3) < 0.05
@@ -50,7 +53,13 @@ def test_nothing_said_nothing_happens():
 def test_a_pause_that_was_none():
     events = run("x" * 20 + "." * 5 + "x" * 20 + "." * 20)
     assert kinds(events).split().count("SpeechStarted") == 1
-    assert [e for e in kinds(events).split() if e != "PartialTranscript"] == ["SpeechStarted", "SpeechPaused", "SpeechResumed", "SpeechPaused", "FinalTranscript"]
+    assert [e for e in kinds(events).split() if e != "PartialTranscript"] == [
+        "SpeechStarted",
+        "SpeechPaused",
+        "SpeechResumed",
+        "SpeechPaused",
+        "FinalTranscript",
+    ]
 
 
 def test_what_is_heard_is_the_whole_utterance_with_what_came_before():

@@ -12,12 +12,17 @@ from train.data import scene_cache
 from train.scenes.sprites import Sprites
 
 
-@pytest.mark.parametrize("arguments, says", [
-    (["scenes"], "usage: python -m train.data.scene_cache"), (["scenes", "out=x"], "usage: python -m train.data.scene_cache"),
-    (["crowded", "tokenizer=x"], "usage"), (["pictured", "tokenizer=x", "out=y"], "usage"),
-    (["scenes", "tokenizer=x", "out=y", "size=64"], "size=64 is not known; usage"),
-    (["scenes", "tokenizer=x", "out=y", "total=many"], "total=many: give a whole number"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["scenes"], "usage: python -m train.data.scene_cache"),
+        (["scenes", "out=x"], "usage: python -m train.data.scene_cache"),
+        (["crowded", "tokenizer=x"], "usage"),
+        (["pictured", "tokenizer=x", "out=y"], "usage"),
+        (["scenes", "tokenizer=x", "out=y", "size=64"], "size=64 is not known; usage"),
+        (["scenes", "tokenizer=x", "out=y", "total=many"], "total=many: give a whole number"),
+    ],
+)
 def test_what_the_command_cannot_use_is_one_line(arguments, says):
     with pytest.raises(ValueError, match=says) as error:
         scene_cache.main(arguments)

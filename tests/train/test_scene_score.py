@@ -1,4 +1,5 @@
-"""`python -m train.eval.scene_score` on tiny models: options in every usual spelling, settings that reach the sampler."""
+"""`python -m train.eval.scene_score` on tiny models: options in every usual spelling, settings that reach the
+sampler."""
 
 import json
 from dataclasses import replace
@@ -56,8 +57,11 @@ def test_scenes_are_scored_with_the_settings_that_were_asked_for(folder: Path, c
     scene_score.main([*common, "steps=2,3"])
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [line.split("|")[1].strip() for line in rows[1:]] == [
-        "training, 2 steps", "training, 3 steps", "held out, 2 steps", "held out, 3 steps"
-    ]  # fmt: skip
+        "training, 2 steps",
+        "training, 3 steps",
+        "held out, 2 steps",
+        "held out, 3 steps",
+    ]
     assert len({line.count("|") for line in rows}) == 1 and used[0] == SamplingParams(steps=2)
     used.clear()
     scene_score.main([*common, "steps=2", "splits=training", "sampler=released"])

@@ -1,4 +1,5 @@
-"""Tokens and text states of pictures, computed once: python -m train.data.scene_cache pictures source=... tokenizer=... out=...
+"""Tokens and text states of pictures, computed once: python -m train.data.scene_cache pictures source=...
+tokenizer=... out=...
 
     source        shards, a folder or hf:NAME (train/data/image_sources.py)
     tokenizer     a model folder, of codes or of latents
@@ -200,9 +201,14 @@ def write(maker: CacheWriter, rank: int = 0, world: int = 1) -> None:
 
     # miniters: left out, tqdm waits after the first unit for another whole one
     bar = tqdm(
-        total=units, initial=finished(), desc="encoding", disable=rank > 0, mininterval=2, miniters=0,
+        total=units,
+        initial=finished(),
+        desc="encoding",
+        disable=rank > 0,
+        mininterval=2,
+        miniters=0,
         bar_format="{l_bar}{bar}| {n:.2f} of {total} units [{elapsed}<{remaining}{postfix}]",
-    )  # fmt: skip
+    )
     for unit in mine:
         said: list[str] = []
         done = finished()

@@ -1,4 +1,5 @@
-"""Tokens of rendered scenes, computed once: python -m train.data.scene_cache scenes tokenizer=weights/scenes/tokenizer ...
+"""Tokens of rendered scenes, computed once: python -m train.data.scene_cache scenes tokenizer=weights/scenes/tokenizer
+...
 
 Other people's pictures are cached by `python -m train.data.scene_cache pictures ...`: see train/data/image_cache.py.
 
@@ -62,7 +63,8 @@ def note_of(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / NOTE
     if not path.is_file():
         raise ValueError(
-            f"{folder} is no cache of scenes: see train/data/scene_cache.py for codes, train/recipes/scenes_emigm.py for latents"
+            f"{folder} is no cache of scenes: see train/data/scene_cache.py for codes, "
+            "train/recipes/scenes_emigm.py for latents"
         )
     note = json.loads(path.read_text())
     if note.get("corpus") != corpus():
@@ -190,7 +192,8 @@ def main(arguments: list[str]) -> None:
     if not set(arguments[:1]) & set(KINDS) or stray or not {"tokenizer", "out"} <= set(options):
         named = f"{', '.join(stray)} is not known; " if stray else ""
         raise ValueError(
-            f"{named}usage: python -m train.data.scene_cache {'|'.join(KINDS)} tokenizer=FOLDER out=FOLDER [sprites=FOLDER "
+            f"{named}usage: python -m train.data.scene_cache {'|'.join(KINDS)} tokenizer=FOLDER out=FOLDER "
+            "[sprites=FOLDER "
             "total=50000]; or python -m train.data.scene_cache pictures source=... tokenizer=... out=..."
         )
     try:

@@ -1,7 +1,8 @@
 """What hybrid drawing costs and gives: python -m train.eval.scene_score hybrid [model=scenes] [twin=FOLDER] [n=20]
         [reader=scenes-reader] [split=training|"held out"] [out=hybrid.svg]
         [ar_guidance=..] [ar_temperature=..] [ar_top_k=..] [ar_top_p=..]           of the twin
-        [sampler=ours|released] [steps=8] [guidance=..] [temperature=..] ...       of MaskGIL (train/eval/sample_images.py)
+        [sampler=ours|released] [steps=8] [guidance=..] [temperature=..] ...       of MaskGIL
+        (train/eval/sample_images.py)
 
 The same scenes are drawn with 0, 1/8, 1/4, 1/2 and all of the tokens written by the autoregressive twin and the rest by
 MaskGIL in `steps` steps. For each: the scene score, the Frechet distance to the corpus in the reader's features and the

@@ -2,7 +2,8 @@
         [clip=openai/clip-vit-large-patch14] [n=all prompts] [processes=1] [share=1/8] [batch=16] [size=WxH]
         [sampler=ours|released] [steps=..] [guidance=..] [temperature=..] [ar_tokens=..] ...
 
-Draws what is missing in `out` (train/eval/sample_images.py) and prints the CLIP score: the mean of max(0, 100 cos) between a
+Draws what is missing in `out` (train/eval/sample_images.py) and prints the CLIP score: the mean of max(0, 100 cos)
+between a
 picture's embedding and its prompt's (Hessel et al. 2021, arXiv 2104.08718, with the field's factor of 100). `clip` is a
 folder, or a Hugging Face name that is in the cache or can be downloaded.
 

@@ -1,8 +1,10 @@
-"""Scores of the field over many samples: python -m train.eval.scene_score fid model=FOLDER out=FOLDER reference=FOLDER|FILE.npz
+"""Scores of the field over many samples: python -m train.eval.scene_score fid model=FOLDER out=FOLDER
+reference=FOLDER|FILE.npz
         [n=50000] [prompts=FILE] [processes=1] [share=1/8] [batch=16] [size=WxH] [features=inception|READER]
         [sampler=ours|released] [steps=..] [guidance=..] [temperature=..] [choice=..] [ar_tokens=..] ...
 
-Draws the samples that are missing in `out` (train/eval/sample_images.py: resumable, over processes and machines), then prints FID,
+Draws the samples that are missing in `out` (train/eval/sample_images.py: resumable, over processes and machines), then
+prints FID,
 sFID, inception score, precision and recall. Samples are clamped to the range of pixels; nothing is rescaled picture by
 picture, which would change the distance. The reference is a folder of pictures, cut to the samples' size, or an npz
 file as ADM published them: pictures in `arr_0` (n, H, W, 3) uint8, and statistics as `mu` and `sigma`, those of sFID as

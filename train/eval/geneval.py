@@ -1,4 +1,5 @@
-"""Pictures for GenEval's own judge: python -m train.eval.scene_score geneval-prompts model=FOLDER prompts=FILE.jsonl out=FOLDER
+"""Pictures for GenEval's own judge: python -m train.eval.scene_score geneval-prompts model=FOLDER prompts=FILE.jsonl
+out=FOLDER
         [n=4] [processes=1] [share=1/8] [batch=16] [size=WxH] [sampler=ours|released] [steps=..] [guidance=..] ...
 
 The prompt file is GenEval's evaluation_metadata.jsonl (Ghosh et al. 2023, arXiv 2310.11513): a JSON object with

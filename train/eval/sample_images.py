@@ -256,9 +256,15 @@ def _worker(
 
 @torch.no_grad()
 def _draw(
-    rank: int, processes: int, model: str, missing: Sequence[Sample], out: Path, settings: SamplingParams, size: Size | None,
+    rank: int,
+    processes: int,
+    model: str,
+    missing: Sequence[Sample],
+    out: Path,
+    settings: SamplingParams,
+    size: Size | None,
     batch: int,
-) -> None:  # fmt: skip
+) -> None:
     if torch.cuda.is_available():
         device, dtype = f"cuda:{rank % torch.cuda.device_count()}", torch.bfloat16
     else:

@@ -1,11 +1,15 @@
-"""Scores: python -m train.eval.scene_score scenes [model=scenes[,scenes-emigm,..]] [reader=scenes-reader] [n=40] [steps=4,8,16]
+"""Scores: python -m train.eval.scene_score scenes [model=scenes[,scenes-emigm,..]] [reader=scenes-reader] [n=40]
+[steps=4,8,16]
             [sprites=FOLDER] [splits="training,held out"] [sampler=ours|released] [guidance=..] [shape=constant|ramp|..]
             [interval=0.1,1] [temperature=..] [choice=..] [order=confidence|random|halton|raster] [curve=arccos|..]
             [revisions=1] [doubt=0.25] [candidates=1]
         python -m train.eval.scene_score speech [model=whisper-scenes] [real=FOLDER]
-        python -m train.eval.scene_score hybrid [model=scenes] [out=hybrid.svg]          (train/eval/ar_prefix_scores.py)
-        python -m train.eval.scene_score repaint [model=scenes] [n=20]                   (train/eval/remasking_scores.py)
-        python -m train.eval.scene_score fid|clip|geneval-prompts model=... out=...      (train/eval/fid.py, clip.py, geneval.py)
+        python -m train.eval.scene_score hybrid [model=scenes] [out=hybrid.svg]
+        (train/eval/ar_prefix_scores.py)
+        python -m train.eval.scene_score repaint [model=scenes] [n=20]
+        (train/eval/remasking_scores.py)
+        python -m train.eval.scene_score fid|clip|geneval-prompts model=... out=...      (train/eval/fid.py, clip.py,
+        geneval.py)
 
 An option is name=value, --name value or --name=value. What `sampler` names (maskgil/pipeline.py) the options after it
 change.

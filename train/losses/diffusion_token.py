@@ -94,7 +94,8 @@ def brought_forward(
 
 
 # The papers' own choices. MaskGIL's is the released code's but for two habits of it, label smoothing and the scoring of
-# visible tokens, which are no part of the framework (train/losses/objectives.py offers them). MAR draws its ratio otherwise
+# visible tokens, which are no part of the framework (train/losses/objectives.py offers them). MAR draws its ratio
+# otherwise
 # (a truncated normal law around 1): the paper's table counts it as cosine.
 METHODS: dict[str, MaskedGenerationConfig] = {
     "maskgit": MaskedGenerationConfig("exact", "one", "categorical", cosine),
@@ -257,7 +258,8 @@ class LatentTokenLoss:
     layout           weight of what the heads of the module say of the hidden cells
     things_first     hide the cells of things before those of the background, in each row to another degree, as many
                      cells as ever (MaskedTokenLoss)
-    seed             of batches whose pictures are numbered (train/data/image_cache.py): what is drawn for one, dropout aside,
+    seed             of batches whose pictures are numbered (train/data/image_cache.py): what is drawn for one, dropout
+    aside,
                      is then a function of its first picture's number, however many processes share the work
     """
 
@@ -324,19 +326,38 @@ def generator_for(
         assert isinstance(depth, int), "this trunk is one"
         assert codes is not None, "a categorical framework needs the number of codes"
         config = ModelConfig(
-            codebook_size=codes, dim=width, layers=depth, heads=heads, ffn=3 * width, text_dim=text[0],
-            text_length=text[1], null="mask" if framework.null == "mask" else "caption",
+            codebook_size=codes,
+            dim=width,
+            layers=depth,
+            heads=heads,
+            ffn=3 * width,
+            text_dim=text[0],
+            text_length=text[1],
+            null="mask" if framework.null == "mask" else "caption",
             **{"qk_norm": "rms", "dropout": 0.0} | maskgil,
-        )  # fmt: skip
+        )
         return MaskGIL(config)
     if maskgil:
         raise ValueError(f"{', '.join(maskgil)} belong to MaskGIL's trunk, which is categorical and single")
     encoder, decoder = (max(1, depth // 2),) * 2 if isinstance(depth, int) else depth
     trunk = EMIGMConfig(
-        width=width, heads=heads, depth=encoder, decoder_depth=decoder, head_depth=head[0], head_width=head[1],
-        channels=channels, grid=grid, buffer=text[1], classes=None, text_dim=text[0], null=framework.null,
-        mae=framework.trunk == "mae", dropout=0.0, blocks=blocks, ffn=3 * width if blocks == "llama" else None,
-    )  # fmt: skip
+        width=width,
+        heads=heads,
+        depth=encoder,
+        decoder_depth=decoder,
+        head_depth=head[0],
+        head_width=head[1],
+        channels=channels,
+        grid=grid,
+        buffer=text[1],
+        classes=None,
+        text_dim=text[0],
+        null=framework.null,
+        mae=framework.trunk == "mae",
+        dropout=0.0,
+        blocks=blocks,
+        ffn=3 * width if blocks == "llama" else None,
+    )
     if framework.conditional == "diffusion":
         return EMIGM(trunk)
     assert codes is not None, "a categorical framework needs the number of codes"

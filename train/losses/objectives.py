@@ -106,7 +106,8 @@ def latents_of(
 
 class DecoderOnly(nn.Module):
     """The half of a tokenizer that paints: what may still be improved when a generator has learned its tokens. A Naming
-    stays as it is: it has learned to tell what painting alone would not teach it (train/losses/cell_labels.py). So do refiner and
+    stays as it is: it has learned to tell what painting alone would not teach it (train/losses/cell_labels.py). So do
+    refiner and
     upscaler of one that is `coarse`: it paints without them, three times as many pictures in the same time."""
 
     def __init__(self, model: VQModel, coarse: bool = False):
@@ -353,9 +354,11 @@ class MaskedTokenLoss:
 
 
 def token_loss(
-    logits: Float[Tensor, "n K"], tokens: Int[Tensor, " n"], smoothing: float = 0.0,
+    logits: Float[Tensor, "n K"],
+    tokens: Int[Tensor, " n"],
+    smoothing: float = 0.0,
     near: tuple[Tensor, Tensor] | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Mean cross-entropy; with `near` (near_codes) the codes that may stand for a token share its target."""
     if near is None:
         return F.cross_entropy(logits, tokens, label_smoothing=smoothing)
@@ -368,7 +371,8 @@ LAYOUT = ("things", "parts", "grounds", "styles", "colours")
 
 
 def layout_loss(answers: list[Tensor], batch: dict, scored: Bool[Tensor, "B N"]) -> tuple[Tensor | float, dict]:
-    """Cross-entropy of what the heads of a WithLayoutHeads model say of the scored cells, summed over heads, and each."""
+    """Cross-entropy of what the heads of a WithLayoutHeads model say of the scored cells, summed over heads, and
+    each."""
     wrong = {
         name: F.cross_entropy(answer[scored].float(), batch[name][scored])
         for name, answer in zip(LAYOUT, answers, strict=False)

@@ -1,6 +1,7 @@
 """How like a picture its reconstruction is: what a tokenizer and its decoder are trained by.
 
-L1 on pixels and on their differences; a perceptual distance (train/losses/perceptual.py), of finer pictures at the size that
+L1 on pixels and on their differences; a perceptual distance (train/losses/perceptual.py), of finer pictures at the
+size that
 the observer knows; and, from a step on, a PatchGAN that must not be able to tell the two apart (VQGAN, Esser et al.
 2021, with its adaptive weight, eq. 7; hinge loss).
 

@@ -87,9 +87,16 @@ def _judge(adversarial_from: int | None) -> tuple[OptimizedModule, ...]:
 
 
 def scenes_tokenizer(
-    sprites: str | None = None, steps: int = 6000, batch: int = 16, lr: float = 1e-3, init: str | None = None,
-    observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None, adversarial: float = 0.5,
-) -> Recipe:  # fmt: skip
+    sprites: str | None = None,
+    steps: int = 6000,
+    batch: int = 16,
+    lr: float = 1e-3,
+    init: str | None = None,
+    observer: str = "",
+    perceptual: float = 1.0,
+    adversarial_from: int | None = None,
+    adversarial: float = 0.5,
+) -> Recipe:
     """The bundled VQ tokenizer: 32 px a token, of which the encoder reads 16, and 4,096 codes. `init`: a model folder
     to go on from; its Naming, if it has one, does not learn, and scenes-naming must follow.
 
@@ -143,11 +150,23 @@ def scenes_tokenizer(
 
 
 def scenes_decoder(
-    tokenizer: str, cache: str = "cache/scenes", crowd: str = "cache/crowded", sprites: str | None = None,
-    steps: int = 6000, batch: int = 16, lr: float = 1e-3, muon_lr: float = 0.02, fresh: bool = False,
-    observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None, adversarial: float = 0.5,
-    muddle: float = 0.3, coarse: bool = False, workers: int = 1,
-) -> Recipe:  # fmt: skip
+    tokenizer: str,
+    cache: str = "cache/scenes",
+    crowd: str = "cache/crowded",
+    sprites: str | None = None,
+    steps: int = 6000,
+    batch: int = 16,
+    lr: float = 1e-3,
+    muon_lr: float = 0.02,
+    fresh: bool = False,
+    observer: str = "",
+    perceptual: float = 1.0,
+    adversarial_from: int | None = None,
+    adversarial: float = 0.5,
+    muddle: float = 0.3,
+    coarse: bool = False,
+    workers: int = 1,
+) -> Recipe:
     """A better decoder for a tokenizer whose tokens stay; `fresh=yes` starts it anew in the preset's shape, otherwise
     it goes on, with the preset's refiner and upscaler if it had none. `coarse=yes` leaves these two as they are, and
     teaches what comes before them on scenes in the size that the encoder reads; a run of the whole should follow.
@@ -213,9 +232,14 @@ def scenes_decoder(
 
 
 def scenes_naming(
-    tokenizer: str, cache: str = "cache/scenes,cache/crowded", steps: int = 2000, batch: int = 64, lr: float = 1e-3,
-    muon_lr: float = 0.02, muddle: float = 0.3,
-) -> Recipe:  # fmt: skip
+    tokenizer: str,
+    cache: str = "cache/scenes,cache/crowded",
+    steps: int = 2000,
+    batch: int = 64,
+    lr: float = 1e-3,
+    muon_lr: float = 0.02,
+    muddle: float = 0.3,
+) -> Recipe:
     """What the tokens of a tokenizer show, for its decoder to hear: a Naming, and a Recall that is still silent. The
     tokens stay, and until scenes-decoder goes on with it the pictures, too. One that is there goes on; what its decoder
     has heard so far then changes, and scenes-decoder must follow.
@@ -247,9 +271,13 @@ def scenes_naming(
 
 
 def scenes_text(
-    vocabulary: str = "runs/vocabulary", steps: int = 1500, batch: int = 256, lr: float = 2e-3, muon_lr: float = 0.02,
+    vocabulary: str = "runs/vocabulary",
+    steps: int = 1500,
+    batch: int = 256,
+    lr: float = 2e-3,
+    muon_lr: float = 0.02,
     init: str = "",
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """The bundled text encoder alone: it learns to tell what captions say, in minutes, before any picture.
 
     `init`: a text encoder to go on from, with its vocabulary, when captions say something new. Its states change far
@@ -277,10 +305,18 @@ def scenes_text(
 
 
 def scenes_generator(
-    cache: str = "cache/scenes", tokenizer: str = "weights/scenes/tokenizer",
-    text_encoder: str = "", steps: int = 6000, batch: int = 64, lr: float = 2e-3, muon_lr: float = 0.02,
-    init: str | None = None, frozen: bool = False, compile: bool = False, workers: int = 1,
-) -> Recipe:  # fmt: skip
+    cache: str = "cache/scenes",
+    tokenizer: str = "weights/scenes/tokenizer",
+    text_encoder: str = "",
+    steps: int = 6000,
+    batch: int = 64,
+    lr: float = 2e-3,
+    muon_lr: float = 0.02,
+    init: str | None = None,
+    frozen: bool = False,
+    compile: bool = False,
+    workers: int = 1,
+) -> Recipe:
     """The bundled generator on cached tokens, with a text encoder that can read and goes on learning (scenes-text).
 
     `cache`: a folder, or several with commas between; scenes of all of them are mixed as they come.
@@ -341,10 +377,18 @@ def scenes_generator(
 
 
 def scenes_ar(
-    text_encoder: str = "weights/scenes/text_encoder", cache: str = "cache/scenes",
-    tokenizer: str = "weights/scenes/tokenizer", steps: int = 2400, batch: int = 64, lr: float = 2e-3,
-    muon_lr: float = 0.02, init: str = "", twin: str = "", compile: bool = False, workers: int = 1,
-) -> Recipe:  # fmt: skip
+    text_encoder: str = "weights/scenes/text_encoder",
+    cache: str = "cache/scenes",
+    tokenizer: str = "weights/scenes/tokenizer",
+    steps: int = 2400,
+    batch: int = 64,
+    lr: float = 2e-3,
+    muon_lr: float = 0.02,
+    init: str = "",
+    twin: str = "",
+    compile: bool = False,
+    workers: int = 1,
+) -> Recipe:
     """The bundled generator's autoregressive twin, on the same tokens; the generator's text encoder stays as it is.
 
     `init`: a model folder whose generator it begins as. The blocks are the same, and so is what they know of codes.
@@ -422,11 +466,22 @@ def scenes_observer(sprites: str | None = None, steps: int = 3000, batch: int = 
 
 
 def scenes_kl(
-    sprites: str | None = None, steps: int = 4500, batch: int = 16, lr: float = 1e-3, init: str | None = None,
-    frozen: bool = False, observer: str = "", perceptual: float = 1.0, adversarial_from: int | None = None,
-    adversarial: float = 0.2, channels: int = 8, divergence: float = 5e-2, teacher: str = "weights/scenes/tokenizer",
-) -> Recipe:  # fmt: skip
-    """A KL tokenizer of scenes, 16 px a token (train/recipes/scenes_emigm.py). `init`: one to go on from, whose channels stay.
+    sprites: str | None = None,
+    steps: int = 4500,
+    batch: int = 16,
+    lr: float = 1e-3,
+    init: str | None = None,
+    frozen: bool = False,
+    observer: str = "",
+    perceptual: float = 1.0,
+    adversarial_from: int | None = None,
+    adversarial: float = 0.2,
+    channels: int = 8,
+    divergence: float = 5e-2,
+    teacher: str = "weights/scenes/tokenizer",
+) -> Recipe:
+    """A KL tokenizer of scenes, 16 px a token (train/recipes/scenes_emigm.py). `init`: one to go on from, whose
+    channels stay.
     `divergence`: weight of the posterior's, in nats a number (KLLoss says what it decides). `teacher`: a VQ
     tokenizer whose latents this one's are to resemble; empty: a head must name things from them instead.
 
@@ -442,18 +497,36 @@ def scenes_kl(
     if known is not None and known.config.codebook_dim != channels:
         raise ValueError(f"{teacher} has latents of {known.config.codebook_dim} numbers: give channels= as many")
     return kl_recipe(
-        sprites, steps, batch, lr, picture, replace(SCENES_KL, channels=channels),
-        KLLoss(likeness, divergence, 0.0 if known else 0.1, known), judge=_judge(adversarial_from), init=init,
+        sprites,
+        steps,
+        batch,
+        lr,
+        picture,
+        replace(SCENES_KL, channels=channels),
+        KLLoss(likeness, divergence, 0.0 if known else 0.1, known),
+        judge=_judge(adversarial_from),
+        init=init,
         frozen=frozen,
-    )  # fmt: skip
+    )
 
 
 def scenes_emigm(
-    cache: str = "cache/latents", text_encoder: str = "weights/scenes/text_encoder", steps: int = 8000,
-    batch: int = 64, lr: float = 1e-3, muon_lr: float = 0.01, repeats: int = 2, valid: str = "", init: str = "",
-    read: str = "", curve: str = "cosine", t_min: float = 0.0, begin: str = "weights/scenes", teacher: str = "",
+    cache: str = "cache/latents",
+    text_encoder: str = "weights/scenes/text_encoder",
+    steps: int = 8000,
+    batch: int = 64,
+    lr: float = 1e-3,
+    muon_lr: float = 0.01,
+    repeats: int = 2,
+    valid: str = "",
+    init: str = "",
+    read: str = "",
+    curve: str = "cosine",
+    t_min: float = 0.0,
+    begin: str = "weights/scenes",
+    teacher: str = "",
     compile: bool = False,
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """The bundled eMIGM on cached latents; the text encoder of scenes stays as it is.
 
     `init`: an export or a model folder whose generator goes on; `read`: the text encoder that it read, if that was
@@ -467,37 +540,92 @@ def scenes_emigm(
     from train.recipes.scenes_emigm import method_recipe
 
     return method_recipe(
-        "scenes-emigm", method("emigm", curve=curve, t_min=t_min, trunk="single"), cache, text_encoder, steps, batch,
-        lr, muon_lr, width=256, depth=(4, 4), heads=4, head=(3, 256), repeats=repeats, valid=valid, layout=0.5,
-        things_first=True, init=init, read=read, guess=True, teacher=teacher, begin=begin, compile=compile,
+        "scenes-emigm",
+        method("emigm", curve=curve, t_min=t_min, trunk="single"),
+        cache,
+        text_encoder,
+        steps,
+        batch,
+        lr,
+        muon_lr,
+        width=256,
+        depth=(4, 4),
+        heads=4,
+        head=(3, 256),
+        repeats=repeats,
+        valid=valid,
+        layout=0.5,
+        things_first=True,
+        init=init,
+        read=read,
+        guess=True,
+        teacher=teacher,
+        begin=begin,
+        compile=compile,
         blocks="llama",
-    )  # fmt: skip
+    )
 
 
 def scenes_method(
-    method: str, cache: str, text_encoder: str = "weights/scenes/text_encoder", masking: str = "", weighting: str = "",
-    curve: str = "", trunk: str = "", null: str = "", t_min: float | None = None, steps: int = 2000, batch: int = 64,
-    lr: float = 1e-3, muon_lr: float = 0.02, width: int = 128, depth: int = 6, heads: int = 4, seed: int = 0,
-    valid: str = "", conditional: str = "",
-) -> Recipe:  # fmt: skip
+    method: str,
+    cache: str,
+    text_encoder: str = "weights/scenes/text_encoder",
+    masking: str = "",
+    weighting: str = "",
+    curve: str = "",
+    trunk: str = "",
+    null: str = "",
+    t_min: float | None = None,
+    steps: int = 2000,
+    batch: int = 64,
+    lr: float = 1e-3,
+    muon_lr: float = 0.02,
+    width: int = 128,
+    depth: int = 6,
+    heads: int = 4,
+    seed: int = 0,
+    valid: str = "",
+    conditional: str = "",
+) -> Recipe:
     """maskgit, mar, mdm, maskgil or emigm, small, with any of its choices changed (train/losses/diffusion_token.py)."""
     from train.losses import diffusion_token
     from train.recipes.scenes_emigm import method_recipe
 
     chosen = diffusion_token.method(
-        method, masking=masking, weighting=weighting, conditional=conditional, curve=curve, trunk=trunk, null=null,
+        method,
+        masking=masking,
+        weighting=weighting,
+        conditional=conditional,
+        curve=curve,
+        trunk=trunk,
+        null=null,
         t_min=t_min,
-    )  # fmt: skip
+    )
     return method_recipe(
-        f"scenes-{method}", chosen, cache, text_encoder, steps, batch, lr, muon_lr, width, depth, heads, head=(3, 192),
-        seed=seed, valid=valid,
-    )  # fmt: skip
+        f"scenes-{method}",
+        chosen,
+        cache,
+        text_encoder,
+        steps,
+        batch,
+        lr,
+        muon_lr,
+        width,
+        depth,
+        heads,
+        head=(3, 192),
+        seed=seed,
+        valid=valid,
+    )
 
 
 def whisper_scenes(
-    corpus: str = "runs/spoken/corpus", steps: int = 2000, seconds: float = 180.0, init: str = "",
+    corpus: str = "runs/spoken/corpus",
+    steps: int = 2000,
+    seconds: float = 180.0,
+    init: str = "",
     real: int = 2,
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """The bundled recogniser, on what python -m train.asr.corpus prepared; `seconds` of speech a batch. init= goes
     on from another, whose vocabulary stays; an epoch hears each recording of a person `real` times."""
     from train.asr import model as asr_model  # Whisper takes a second to import, which no other recipe needs
@@ -519,25 +647,31 @@ def t2i_xl_256(data: str, init: str = "", valid: str = "", options: PretrainOpti
 
 
 def t2i_xl_512(
-    data: str, init: str, valid: str = "",
+    data: str,
+    init: str,
+    valid: str = "",
     options: PretrainOptions = PretrainOptions(micro=16, steps=50_000, lr=5e-5, recompute=True),  # noqa: B008
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """Second stage, from the first one's export: a cache of size 512."""
     return _large("t2i-xl-512", "t2i-xl", data, init, valid, options)
 
 
 def t2i_xl_1024(
-    data: str, init: str, valid: str = "",
+    data: str,
+    init: str,
+    valid: str = "",
     options: PretrainOptions = PretrainOptions(batch=128, micro=4, steps=20_000, lr=2e-5, recompute=True),  # noqa: B008
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """Third stage, from the second one's export: a cache of size 768 or 1024."""
     return _large("t2i-xl-1024", "t2i-xl", data, init, valid, options)
 
 
 def t2i_xxl_256(
-    data: str, init: str = "", valid: str = "",
+    data: str,
+    init: str = "",
+    valid: str = "",
     options: PretrainOptions = PretrainOptions(micro=16, lr=5e-5, shard=True, recompute=True),  # noqa: B008
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """1.4B text-driven, sharded over all GPUs."""
     return _large("t2i-xxl-256", "t2i-xxl", data, init, valid, options)
 
@@ -561,8 +695,11 @@ def c2i_xl(data: str, init: str = "", valid: str = "", options: PretrainOptions 
 
 
 def c2i_xxl(
-    data: str, init: str = "", valid: str = "", options: PretrainOptions = replace(CLASS_DRIVEN, micro=16, shard=True)  # noqa: B008
-) -> Recipe:  # fmt: skip
+    data: str,
+    init: str = "",
+    valid: str = "",
+    options: PretrainOptions = replace(CLASS_DRIVEN, micro=16, shard=True),  # noqa: B008
+) -> Recipe:
     """Class-driven, 1.4B, sharded over all GPUs."""
     return _large("c2i-xxl", "xxl", data, init, valid, options)
 
@@ -579,9 +716,12 @@ def t2i_xl_ar(
 
 
 def c2i_ar(
-    data: str, preset: str = "b", init: str = "", valid: str = "",
+    data: str,
+    preset: str = "b",
+    init: str = "",
+    valid: str = "",
     options: PretrainOptions = replace(CLASS_DRIVEN, smoothing=0.0),  # noqa: B008
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """The twin of a class-driven model: preset b, l, xl or xxl; init= may be a converted LlamaGen GPT."""
     if preset not in ("b", "l", "xl", "xxl"):
         raise ValueError(f"preset={preset}: choose b, l, xl or xxl")
@@ -611,28 +751,49 @@ def emigm_b(
 
 
 def emigm_l(
-    data: str, init: str = "", valid: str = "", repeats: int = 4,
+    data: str,
+    init: str = "",
+    valid: str = "",
+    repeats: int = 4,
     options: PretrainOptions = replace(RELEASED_LARGE, recompute=True),  # noqa: B008
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """eMIGM, class-driven, 478M."""
     return emigm_recipe("l", data, init, valid, repeats, options, picture)
 
 
 def emigm_h(
-    data: str, init: str = "", valid: str = "", repeats: int = 4,
+    data: str,
+    init: str = "",
+    valid: str = "",
+    repeats: int = 4,
     options: PretrainOptions = replace(RELEASED_LARGE, recompute=True),  # noqa: B008
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """eMIGM, class-driven, 942M, of 256 px."""
     return emigm_recipe("h", data, init, valid, repeats, options, picture)
 
 
 def lora(
-    model: str, pictures: str, size: int = 256, rank: int = 16, cache: str = "", valid: str = "",
+    model: str,
+    pictures: str,
+    size: int = 256,
+    rank: int = 16,
+    cache: str = "",
+    valid: str = "",
     options: PretrainOptions = PretrainOptions(  # noqa: B008
-        batch=8, micro=2, steps=1000, warmup=50, weight_decay=0.0, token_dropout=0.0, smoothing=0.0, ema=0.99,
-        recompute=True, workers=1, save_every=250, sample_every=250,
+        batch=8,
+        micro=2,
+        steps=1000,
+        warmup=50,
+        weight_decay=0.0,
+        token_dropout=0.0,
+        smoothing=0.0,
+        ema=0.99,
+        recompute=True,
+        workers=1,
+        save_every=250,
+        sample_every=250,
     ),
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """Adapters for a text-to-image folder, from a folder of pictures with .txt captions (train/lora.py)."""
     from train.lora import lora_recipe  # peft takes seconds to load
 

@@ -1,11 +1,13 @@
 """eMIGM at its released sizes, driven by classes: python -m train emigm-b data=CACHE out=FOLDER
 
-    python -m train.data.scene_cache pictures source=IMAGENET tokenizer=weights/kl16 size=256 shape=square crop=centre flip=yes
+    python -m train.data.scene_cache pictures source=IMAGENET tokenizer=weights/kl16 size=256 shape=square crop=centre
+    flip=yes
         out=cache/imagenet-256
     python -m train emigm-b data=cache/imagenet-256 tokenizer=weights/kl16 out=runs/emigm-b
     python -m train.export class generator=runs/emigm-b/export tokenizer=weights/kl16 size=256 out=weights/emigm-b
 
-Loss and masks are train/losses/diffusion_token.py's row "emigm"; everything else but the drawing is train/recipes/pretrain.py's. At 512 px with
+Loss and masks are train/losses/diffusion_token.py's row "emigm"; everything else but the drawing is
+train/recipes/pretrain.py's. At 512 px with
 DC-AE the same commands take tokenizer=weights/dc-ae size=512. `RELEASED` and `RELEASED_LARGE` are the settings that the
 released models were trained with (2503.07197 and its code): AdamW with betas 0.9 and 0.95 and no decay of the diffusion
 head (train/optim.py), 800 epochs of ImageNet, 100 of them warm-up; bfloat16 where they had float16.
@@ -34,9 +36,16 @@ from train.trainer import Recipe
 
 # XS and S: 1e-4 for each 256 pictures of a batch
 RELEASED = PretrainOptions(
-    batch=1024, micro=32, steps=1_000_000, lr=4e-4, warmup=125_000, weight_decay=0.02, clip=3.0, token_dropout=0.0,
+    batch=1024,
+    micro=32,
+    steps=1_000_000,
+    lr=4e-4,
+    warmup=125_000,
+    weight_decay=0.02,
+    clip=3.0,
+    token_dropout=0.0,
     smoothing=0.0,
-)  # fmt: skip
+)
 # B, L and H: as many epochs, in batches twice as large
 RELEASED_LARGE = replace(RELEASED, batch=2048, micro=64, steps=500_000, lr=8e-4, warmup=62_500)
 
@@ -54,9 +63,14 @@ def _in_sixteen_steps(model: EMIGM, condition: Condition, canvas: TokenGrid, gui
     rows, tokens = canvas.mask.shape
     guidance = guidance and replace(guidance, interval=(0.1, 0.3))
     plan = masked_plan(
-        tokens, min(16, tokens), exp, DecodingOrder.RANDOM, guidance=guidance, seeds=list(range(rows)),
+        tokens,
+        min(16, tokens),
+        exp,
+        DecodingOrder.RANDOM,
+        guidance=guidance,
+        seeds=list(range(rows)),
         device=canvas.mask.device,
-    )  # fmt: skip
+    )
     *_, last = sample(LatentSampler(model, condition, DPMSolver(8)), canvas, plan)
     return last
 

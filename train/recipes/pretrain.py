@@ -1,6 +1,7 @@
 """The recipes for people with GPUs: text- and class-driven models on cached features, in stages of growing pictures.
 
-`large_recipe` makes them, of MaskGIL (`MASKED`), of its twin (train/losses/causal.py) or of eMIGM (train/recipes/emigm.py);
+`large_recipe` makes them, of MaskGIL (`MASKED`), of its twin (train/losses/causal.py) or of eMIGM
+(train/recipes/emigm.py);
 train/recipes/__init__.py names them.
 `PretrainOptions` are what the command line may change, for adapters (train/lora.py) too.
 """
@@ -161,9 +162,15 @@ MASKED = ModelSpec(
 
 
 def pretrain_recipe(
-    name: str, config: ModelConfig | EMIGMConfig | None, data: str, init: str, valid: str, options: PretrainOptions,
-    show: Callable, trunk: ModelSpec = MASKED,
-) -> Recipe:  # fmt: skip
+    name: str,
+    config: ModelConfig | EMIGMConfig | None,
+    data: str,
+    init: str,
+    valid: str,
+    options: PretrainOptions,
+    show: Callable,
+    trunk: ModelSpec = MASKED,
+) -> Recipe:
     """A recipe over the cache `data`; `valid` is a cache for the validation loss, `init` a model to go on from.
     `config` is that of a new model, None where there can only be `init`'s.
 
@@ -196,9 +203,16 @@ def noted(data: str, valid: str, trunk: ModelSpec = MASKED) -> dict[str, Any]:
 
 
 def over_cache(
-    name: str, model: Generator, data: str, note: dict[str, Any], valid: str, options: PretrainOptions,
-    show: Callable, export: Callable, trunk: ModelSpec = MASKED,
-) -> Recipe:  # fmt: skip
+    name: str,
+    model: Generator,
+    data: str,
+    note: dict[str, Any],
+    valid: str,
+    options: PretrainOptions,
+    show: Callable,
+    export: Callable,
+    trunk: ModelSpec = MASKED,
+) -> Recipe:
     """What these recipes share: what moves of `model` learns the tokens of the cache `data`, made by `note`."""
     rates = OptimConfig(
         lr=options.lr, weight_decay=options.weight_decay, warmup=options.warmup, decay=0.0, clip=options.clip

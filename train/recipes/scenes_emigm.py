@@ -1,11 +1,13 @@
 """Continuous tokens of drawn scenes: the small KL tokenizer, its cache, and the recipes of the framework's methods.
 
     python -m train scenes-kl sprites=FOLDER
-    python -m train.recipes.scenes_emigm tokenizer=weights/scenes/tokenizer out=cache/latents [kind=paired sprites=FOLDER
+    python -m train.recipes.scenes_emigm tokenizer=weights/scenes/tokenizer out=cache/latents [kind=paired
+    sprites=FOLDER
         total=50000 codes=weights/scenes/tokenizer]
     python -m train scenes-emigm cache=cache/latents
 
-The bundled eMIGM draws the latents of the bundled VQ (maskgil/tokenizers/vq_latents.py); a KL tokenizer of this size may
+The bundled eMIGM draws the latents of the bundled VQ (maskgil/tokenizers/vq_latents.py); a KL tokenizer of this size
+may
 take its place.
 
 A cache is a folder with `cache.json` (what made it) and `128x128-<shard>.safetensors`, each written whole: {"mean",
@@ -87,7 +89,8 @@ SCENES_KL = AutoencoderConfig(
 
 
 class LatentsWithCellHead(nn.Module):
-    """A KL tokenizer in training: a head must name, from a cell's latent alone, what covers it (as TokenizerWithCellHead).
+    """A KL tokenizer in training: a head must name, from a cell's latent alone, what covers it (as
+    TokenizerWithCellHead).
 
     `things`: how many there are to name; 0: there is no head.
     """
@@ -181,9 +184,17 @@ def folded(model: AutoencoderTokenizer) -> AutoencoderTokenizer:
 
 
 def kl_recipe(
-    sprites: str | None, steps: int, batch: int, lr: float, picture: Callable, config: AutoencoderConfig = SCENES_KL,
-    loss: KLLoss | None = None, judge: tuple[OptimizedModule, ...] = (), init: str | None = None, frozen: bool = False,
-) -> Recipe:  # fmt: skip
+    sprites: str | None,
+    steps: int,
+    batch: int,
+    lr: float,
+    picture: Callable,
+    config: AutoencoderConfig = SCENES_KL,
+    loss: KLLoss | None = None,
+    judge: tuple[OptimizedModule, ...] = (),
+    init: str | None = None,
+    frozen: bool = False,
+) -> Recipe:
     """See `scenes_kl` in train/recipes/__init__.py. judge: the PatchGAN's player, where the likeness has a game."""
     torch.manual_seed(0)
     if frozen and not init:
@@ -228,9 +239,14 @@ def kl_recipe(
 
 @torch.no_grad()
 def write_latents(
-    tokenizer: AutoencoderTokenizer | VQLatentTokenizer, sprites: Sprites, out: Path, total: int, shard: int = SHARD,
-    codes: VQModel | None = None, first: int = 0,
-) -> None:  # fmt: skip
+    tokenizer: AutoencoderTokenizer | VQLatentTokenizer,
+    sprites: Sprites,
+    out: Path,
+    total: int,
+    shard: int = SHARD,
+    codes: VQModel | None = None,
+    first: int = 0,
+) -> None:
     """Fill folder `out` with about `total` scenes of 128 x 128 from number `first` on; a run that was killed goes on.
 
     Raises ValueError when the folder was made by another tokenizer, with other codes, of another corpus or kind, or its
@@ -364,7 +380,8 @@ def main(arguments: list[str]) -> None:
     options = dict(a.partition("=")[::2] for a in arguments)
     if not {"tokenizer", "out"} <= set(options) <= {"tokenizer", "out", "kind", "sprites", "total", "codes"}:
         raise ValueError(
-            "usage: python -m train.recipes.scenes_emigm tokenizer=FOLDER out=FOLDER [kind=scenes|paired sprites=FOLDER "
+            "usage: python -m train.recipes.scenes_emigm tokenizer=FOLDER out=FOLDER "
+            "[kind=scenes|paired sprites=FOLDER "
             "total=50000 codes=FOLDER]"
         )
     if (kind := options.get("kind", "scenes")) not in ("scenes", "paired"):
@@ -380,12 +397,33 @@ def main(arguments: list[str]) -> None:
 
 
 def method_recipe(
-    name: str, framework: MaskedGenerationConfig, cache: str, text_encoder: str, steps: int, batch: int, lr: float,
-    muon_lr: float | None, width: int, depth: int | tuple[int, int], heads: int, head: tuple[int, int],
-    repeats: int = 4, seed: int = 0, valid: str = "", codes: int = 0, layout: float = 0.0,
-    things_first: bool = False, init: str = "", guess: bool = False, teacher: str = "", begin: str = "",
-    compile: bool = False, blocks: Blocks = "vit", read: str = "", **maskgil: Any,
-) -> Recipe:  # fmt: skip
+    name: str,
+    framework: MaskedGenerationConfig,
+    cache: str,
+    text_encoder: str,
+    steps: int,
+    batch: int,
+    lr: float,
+    muon_lr: float | None,
+    width: int,
+    depth: int | tuple[int, int],
+    heads: int,
+    head: tuple[int, int],
+    repeats: int = 4,
+    seed: int = 0,
+    valid: str = "",
+    codes: int = 0,
+    layout: float = 0.0,
+    things_first: bool = False,
+    init: str = "",
+    guess: bool = False,
+    teacher: str = "",
+    begin: str = "",
+    compile: bool = False,
+    blocks: Blocks = "vit",
+    read: str = "",
+    **maskgil: Any,
+) -> Recipe:
     """A text-driven generator of `framework` on a cache of its kind of tokens; the text encoder stays as it is.
 
     Exports generator/ alone. `valid`: a cache of other scenes, for the validation loss; `codes`: how many, when it is
@@ -407,9 +445,16 @@ def method_recipe(
     if continuous:
         side = int(_latents(cache).mean.shape[1] ** 0.5)
         generator = generator_for(
-            framework, width, depth, heads, (side, side), text, channels=_latents(cache).mean.shape[2], head=head,
+            framework,
+            width,
+            depth,
+            heads,
+            (side, side),
+            text,
+            channels=_latents(cache).mean.shape[2],
+            head=head,
             blocks=blocks,
-        )  # fmt: skip
+        )
         data = SceneLatents(cache, encoder.vocabulary, batch, seed=2 + seed, words=text[1])
     else:
         data = SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed)
@@ -487,9 +532,20 @@ def init_from_maskgil(generator: EMIGM, known: MaskGIL, tokenizer: VQModel, step
     """
     ours, theirs = generator.config, known.config
     same = (ours.width, ours.heads, ours.llama.hidden, ours.text_dim, ours.channels)
-    if ours.blocks != "llama" or theirs.qk_norm != "rms" or theirs.norm != "pre" or theirs.rope != "2d" or same != (
-        theirs.dim, theirs.heads, theirs.hidden, theirs.text_dim, tokenizer.config.codebook_dim,
-    ):  # fmt: skip
+    if (
+        ours.blocks != "llama"
+        or theirs.qk_norm != "rms"
+        or theirs.norm != "pre"
+        or theirs.rope != "2d"
+        or same
+        != (
+            theirs.dim,
+            theirs.heads,
+            theirs.hidden,
+            theirs.text_dim,
+            tokenizer.config.codebook_dim,
+        )
+    ):
         raise ValueError("a trunk begins as a MaskGIL of llama blocks of its own width, heads, text and channels alone")
     blocks = [*generator.encoder_blocks, *generator.decoder_blocks]
     for at, block in zip(torch.linspace(0, len(known.layers) - 1, len(blocks)).round().int(), blocks, strict=True):

@@ -9,6 +9,7 @@ import streamlit as st
 from PIL import Image
 
 from app.core import png
+from app.core.edit_request import edit_note, image_id
 from app.core.registry import ModelInfo
 from app.core.request import MAX_PROMPT, GenerationRequest
 from app.serving.engine import LoadedModel, Status
@@ -90,9 +91,13 @@ def brush(model: ModelInfo, image: Image.Image) -> None:
         st.caption(f"Scaled from {_measures(brought)} to {_measures(image.size)}, which this model draws.")
     with st.form("edit", border=False, enter_to_submit=True), st.container(horizontal=True):
         st.text_input(
-            "What should be there", widget_state.value(WORDS), **widget_state.widget(WORDS), max_chars=MAX_PROMPT,
-            label_visibility="collapsed", placeholder="what the whole picture shows then",
-        )  # fmt: skip
+            "What should be there",
+            widget_state.value(WORDS),
+            **widget_state.widget(WORDS),
+            max_chars=MAX_PROMPT,
+            label_visibility="collapsed",
+            placeholder="what the whole picture shows then",
+        )
         paint = {"on_click": _begin, "args": (model, _brushed)}
         st.form_submit_button("Paint", type="primary", icon=":material/brush:", **paint)
         reword = {"on_click": _begin, "args": (model, _reworded), "disabled": bool(_wordless())}
@@ -122,9 +127,14 @@ def extend(model: ModelInfo, image: Image.Image) -> None:
         side = widget_state.value(SIDE)
         with st.container(horizontal=True, vertical_alignment="bottom"):
             st.segmented_control(
-                "Extend it", sides, default=side, **widget_state.widget(SIDE, sides), format_func=ARROWS.get, required=True,
+                "Extend it",
+                sides,
+                default=side,
+                **widget_state.widget(SIDE, sides),
+                format_func=ARROWS.get,
+                required=True,
                 wrap=True,
-            )  # fmt: skip
+            )
             rooms = [way.size for way in ways if way.side == side]
             widget_state.keep(ROOM, rooms[0])
             if widget_state.value(ROOM) not in rooms:
@@ -132,20 +142,30 @@ def extend(model: ModelInfo, image: Image.Image) -> None:
             room = widget_state.value(ROOM)
             if len(rooms) > 1:
                 room = st.selectbox(
-                    "to", rooms, rooms.index(room), **widget_state.widget(ROOM, rooms), format_func=_measures, width=130,
+                    "to",
+                    rooms,
+                    rooms.index(room),
+                    **widget_state.widget(ROOM, rooms),
+                    format_func=_measures,
+                    width=130,
                     label_visibility="collapsed",
-                )  # fmt: skip
+                )
             st.button(
-                f"Extend to {_measures(room)}", key="extend", icon=":material/aspect_ratio:",
-                on_click=_begin, args=(model, partial(_extended, side=side, room=room)),
-            )  # fmt: skip
+                f"Extend to {_measures(room)}",
+                key="extend",
+                icon=":material/aspect_ratio:",
+                on_click=_begin,
+                args=(model, partial(_extended, side=side, room=room)),
+            )
     if reason := inpainting.fill_gaps(image.size, ways):
         st.caption(reason)
     if not sides and (smaller := _smaller(loaded, image.size)) is not None:
         st.button(
-            f"Make it {_measures(smaller)}, to extend it then", icon=":material/photo_size_select_small:",
-            on_click=_shrink, args=(image, smaller),
-        )  # fmt: skip
+            f"Make it {_measures(smaller)}, to extend it then",
+            icon=":material/photo_size_select_small:",
+            on_click=_shrink,
+            args=(image, smaller),
+        )
 
 
 def bring() -> None:
@@ -174,7 +194,7 @@ def _begin(model: ModelInfo, begin: Begin) -> None:
         image = _image(loaded)
         request = generation_form.read(model.name, widget_state.value(WORDS))
         start, how = begin(loaded, image, request)  # the last look at the session is in here, before what is slow
-        request = replace(request, size=start.image.size, edit=inpainting.described(start, name, how))
+        request = replace(request, size=start.image.size, edit=edit_note(start, name, how))
         session.put(board, EASEL, session.studio().draw(request, owner, start))
     except ValueError as error:
         board[COMPLAINT] = sentence(error)
@@ -250,4 +270,4 @@ def _brush(rows: int, columns: int) -> str:
 
 def _id() -> str:
     """The name of the picture under the brush."""
-    return inpainting.name_of(st.session_state[PICTURE])
+    return image_id(st.session_state[PICTURE])

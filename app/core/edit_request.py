@@ -1,0 +1,72 @@
+"""A request to edit a picture: read from PNG bytes, turned into what the sampler gets (maskgil/inpainting.py)."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from app.core import png
+from app.core.request import GenerationRequest
+from maskgil.condition import Condition
+from maskgil.inpainting import InpaintingInput, fit_to_size, inpainting_input, mask_to_tokens, reword
+from maskgil.pipeline import TextToImage
+from maskgil.sampling import remasking
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """A picture and what to change in it.
+
+    image            the picture, of any size
+    mask             marks the pixels to draw anew; None: the tokens that the new prompt contradicts are drawn anew
+    previous_prompt  the prompt that the picture was drawn after; needed without a mask
+    """
+
+    image: Image.Image
+    mask: Image.Image | None
+    previous_prompt: str
+
+    @staticmethod
+    def read(image: bytes, mask: bytes | None = None, previous_prompt: str | None = None) -> "EditRequest":
+        """An edit of PNG bytes. Without `previous_prompt` the prompt in the picture's metadata is taken.
+
+        Raises ValueError for bytes that are not a PNG.
+        """
+        picture, request = png.read(image)
+        marked = None if mask is None else png.read(mask)[0]
+        if previous_prompt is None:
+            previous_prompt = request.prompt if request else ""
+        return EditRequest(picture, marked, previous_prompt)
+
+    def begin(
+        self, model: TextToImage, encode: Callable[[str], Condition], request: GenerationRequest
+    ) -> tuple[InpaintingInput, GenerationRequest]:
+        """The input of the sampler, and the request with the size of the picture and a note about the edit.
+
+        Raises ValueError when no token would be drawn, and when neither a mask nor the previous prompt is known.
+        """
+        picture = fit_to_size(self.image, model.sizes)
+        if self.mask is not None:
+            tokens = mask_to_tokens(self.mask, self.image, model.grid(picture.size), picture.size)
+            edited, how = inpainting_input(model, picture, tokens), "masked"
+        elif self.previous_prompt.strip():
+            before, after = encode(self.previous_prompt), encode(request.prompt)
+            edited = reword(model, picture, before, after, request.seed, remasking.MARGIN)
+            how = f"new words for “{self.previous_prompt}”, margin {remasking.MARGIN:g}"
+        else:
+            raise ValueError(
+                "it is not known after which words the picture was drawn: say so, or mask what should change"
+            )
+        edited = replace(edited, foreign=self.image.size)
+        return edited, replace(request, size=picture.size, edit=edit_note(edited, image_id(self.image.tobytes()), how))
+
+
+def edit_note(edited: InpaintingInput, name: str, how: str = "") -> str:
+    """The note in a picture's metadata about the edit that made it; `name` is the id of the picture before."""
+    return f"{int(edited.mask.sum())} of {len(edited.mask)} cells of {name}: {edited.cells}{how and '; '}{how}"
+
+
+def image_id(data: bytes) -> str:
+    """Returns the first 12 hexadecimal digits of the SHA-256 hash of a picture."""
+    return hashlib.sha256(data).hexdigest()[:12]
