@@ -341,7 +341,7 @@ def test_the_best_of_several_candidates_is_drawn(visit: Callable):
     page.get_by_text("64 × 64, 8 steps, 1 picture, best of 8").wait_for()
     draw(page, SENTENCE)
     picture(page, SENTENCE)
-    page.get_by_text(re.compile("best of 8 · [0-9]+ looks a picture")).wait_for()
+    page.get_by_text(re.compile("best of 8 · [0-9]+ passes per picture")).wait_for()
     request = download(page)[1]
     assert (request.candidates, request.n) == (8, 1)
     page.get_by_label("Pictures").click()
