@@ -8,7 +8,7 @@ from app.core import paths, registry
 from app.core.gallery_store import OWNER
 from app.serving.engine import Job, LoadedModel
 from app.serving.services import AppServices, get_services
-from app.web.server import COOKIE
+from app.web.visitors import COOKIE
 
 ROOMS = "rooms"
 BOARD = "board"

@@ -40,7 +40,7 @@ from app.core import paths, png, registry
 from app.core.request import LEGACY, MAX_LIVE_CANDIDATES, SAMPLERS, GenerationRequest, parse_size, random_seed
 from app.serving.engine import Job, Status
 from app.serving.services import AppServices, get_services
-from app.web.server import same_origin
+from app.web.visitors import same_origin
 from speech.audio import RATE
 from speech.streaming import (
     EndpointingConfig,

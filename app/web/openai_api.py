@@ -35,7 +35,7 @@ from app.core.edit_request import EditRequest
 from app.core.request import LEGACY, SAMPLERS, GenerationRequest, parse_size, random_seed
 from app.serving.engine import Job, QueueFullError, Status
 from app.serving.services import get_services
-from app.web.server import same_origin
+from app.web.visitors import same_origin
 
 log = logging.getLogger(__name__)
 

@@ -1,91 +1,45 @@
-"""The page, the microphone's socket and what programs ask for, on one port."""
+"""The web server: the Streamlit page, the live socket and the HTTP API on one port."""
 
 import asyncio
-import importlib
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import streamlit as st
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import Request, cookie_parser
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from app.core import paths
-from app.core.gallery_store import OWNER, new_owner
+from app.web.visitors import VisitorCookieMiddleware, known_cookie
 
 PAGE = Path(__file__).parents[1] / "studio" / "main.py"
-COOKIE = "studio"
-YEAR = 365 * 24 * 3600  # seconds
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")  # of programs; the answer says which of them are taken
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")  # of the HTTP API; 405 for those that an endpoint refuses
 # MB that a browser may send over any socket at once, where 200 are usual; files come another way. It binds the page
 # too, whose largest message is the token player's: all steps of a picture of 1024 pixels a side, about 3 MB each.
 MAX_MESSAGE = 64
 
 
-class VisitorCookieMiddleware:
-    """Gives each browser a random id in a cookie that scripts cannot read: the name of its gallery."""
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or known_cookie(scope):
-            await self.app(scope, receive, send)
-            return
-        cookie = f"{COOKIE}={new_owner()}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Lax"
-
-        async def welcome(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                # 304: the browser has the page, but lost its cookie.
-                if message["status"] == 304 or headers.get("content-type", "").startswith("text/html"):
-                    headers.append("set-cookie", cookie)
-            await send(message)
-
-        await self.app(scope, receive, welcome)
-
-
-def known_cookie(scope: Scope) -> str | None:
-    """The id that this connection's cookie carries, whatever other cookies of this host stand beside it: every port of
-    localhost has the same ones, and Python's own parser gives up all of them for one that it does not like."""
-    for name, value in scope["headers"]:
-        if name == b"cookie":
-            owner = cookie_parser(value.decode("latin-1")).get(COOKIE, "")
-            if OWNER.fullmatch(owner):
-                return owner
-    return None
-
-
-def same_origin(headers: Mapping[str, str]) -> bool:
-    """Whether the page that calls came from this very host: another site may not use a visitor's cookie."""
-    origin = headers.get("origin")
-    return origin is not None and origin.partition("://")[2] == headers.get("host")
-
-
 def build() -> st.App:
-    """The whole application, to be served by `serve` or any ASGI server."""
+    """Returns the ASGI application, for `serve` or any other ASGI server."""
 
     async def microphone(socket: WebSocket) -> None:
-        # On a thread: it imports the models, which takes seconds, and no page may wait for that.
-        live = await asyncio.to_thread(importlib.import_module, "app.web.live_socket")
-        await live.serve(socket, known_cookie(socket.scope))
+        handler = await asyncio.to_thread(_live_socket_handler)
+        await handler(socket, known_cookie(socket.scope))
 
     async def programs(call: Request) -> Response:
-        api = await asyncio.to_thread(importlib.import_module, "app.web.openai_api")
-        return await api.answer(call)
+        handler = await asyncio.to_thread(_api_handler)
+        return await handler(call)
 
     routes = [WebSocketRoute("/live", microphone), Route("/v1/{path:path}", programs, methods=list(METHODS))]
     return st.App(PAGE, routes=routes, middleware=[Middleware(VisitorCookieMiddleware)])
 
 
 def serve(address: str, port: int) -> int:
-    """Serve until interrupted. Raises ValueError when the address cannot be had."""
+    """Serve until interrupted. Raises ValueError when the address cannot be bound."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -93,8 +47,8 @@ def serve(address: str, port: int) -> int:
             probe.bind((address, port))
         except (OSError, OverflowError) as error:
             raise ValueError(f"cannot serve on {address}:{port} ({error}): choose another with --port") from None
-    shown = "localhost" if address in ("0.0.0.0", "::", "127.0.0.1") else f"[{address}]" if ":" in address else address
-    print(f"The studio is at http://{shown}:{port}   (stop it with Ctrl-C)", flush=True)
+    host = "localhost" if address in ("0.0.0.0", "::", "127.0.0.1") else f"[{address}]" if ":" in address else address
+    print(f"The studio is at http://{host}:{port}   (stop it with Ctrl-C)", flush=True)
     threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
     build().run(
         config={
@@ -117,8 +71,24 @@ def serve(address: str, port: int) -> int:
     return 0
 
 
+# The handlers import torch and the models, which takes seconds: they are imported at the first request, on a thread, so
+# that the event loop keeps serving pages.
+
+
+def _live_socket_handler() -> Callable[[WebSocket, str | None], Awaitable[None]]:
+    from app.web import live_socket
+
+    return live_socket.serve
+
+
+def _api_handler() -> Callable[[Request], Awaitable[Response]]:
+    from app.web import openai_api
+
+    return openai_api.answer
+
+
 def _warm_up() -> None:
-    """Load the models while the first visitor is still on the way."""
+    """Load the default model and the speech recognizer before the first request."""
     from app.serving.services import get_services
 
     for load in (lambda: get_services().engine.load(paths.default_model()), get_services().recognizer.load):

@@ -20,7 +20,7 @@ from test_browser import SECONDS, SENTENCE, Studio, bundled
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from app.web import live_socket, server
+from app.web import live_socket, server, visitors
 from speech.audio import RATE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
 @contextmanager
 def microphone(studio: Studio, owner: str, **headers: str) -> Iterator[ClientConnection]:
     """A socket as a page opens it."""
-    told = {"origin": studio.url, "additional_headers": {"Cookie": f"{server.COOKIE}={owner}"}} | headers
+    told = {"origin": studio.url, "additional_headers": {"Cookie": f"{visitors.COOKIE}={owner}"}} | headers
     with connect(f"ws://localhost:{studio.port}/live", proxy=None, open_timeout=SECONDS, close_timeout=5, **told) as up:
         yield up
 
@@ -114,7 +114,7 @@ def handshake(studio: Studio) -> socket.socket:
     lines = [
         "GET /live HTTP/1.1", f"Host: localhost:{studio.port}", f"Origin: {studio.url}", "Upgrade: websocket",
         "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-        f"Cookie: {server.COOKIE}=raw-1234567",
+        f"Cookie: {visitors.COOKIE}=raw-1234567",
     ]  # fmt: skip
     raw.sendall("\r\n".join([*lines, "", ""]).encode())
     assert raw.recv(1024).startswith(b"HTTP/1.1 101")

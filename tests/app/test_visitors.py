@@ -1,9 +1,9 @@
-"""Who a visitor is: the cookie that the server gives, among those of others."""
+"""The visitor cookie is read correctly among the cookies of other sites."""
 
 import pytest
 
 from app.core.gallery_store import new_owner
-from app.web.server import COOKIE, known_cookie
+from app.web.visitors import COOKIE, known_cookie
 
 
 @pytest.mark.parametrize(
