@@ -1,12 +1,12 @@
-"""Pictures kept on disk: one PNG per picture, found again through an SQLite index.
+"""The gallery: one PNG file per picture, and an SQLite index of them.
 
     gallery/index.db              one row per picture
     gallery/pictures/<owner>/<id>.png
 
-The PNG is the truth and the index a convenience: a picture is on disk whole before its row is written, and whatever the
-index misses (the process was killed between the two, the index was deleted) is read back from the PNGs at the start.
-An owner is the random id of one browser; a picture is only ever found through its owner, or by everyone while the owner
-shares. Who shares stands in the index alone: when that is lost, nobody does.
+The PNG files are authoritative. A picture's file is complete before its row is written. Pictures without a row (after a
+crash, or when the index was deleted) are indexed again at startup. An owner is the random id of one browser. A picture
+is visible to its owner, and to everyone while the owner shares. Only the index records who shares: if it is lost,
+nobody does.
 """
 
 import io
@@ -29,9 +29,9 @@ from app.core import png
 from app.core.request import GenerationRequest
 
 OWNER = re.compile(r"[A-Za-z0-9_-]{8,64}")
-LIKE = re.compile(r"([%_\\])")  # what means something to SQL's like
+LIKE = re.compile(r"([%_\\])")  # the special characters of SQL's like
 SPARE_BYTES = 64 * 2**20
-PATIENCE = 30.0  # seconds to wait for another process that writes to the index
+LOCK_TIMEOUT = 30.0  # seconds to wait for another process that writes to the index
 
 SCHEMA = """
 create table if not exists pictures (
@@ -50,7 +50,7 @@ SHARED = "owner in (select owner from sharing)"
 
 @dataclass(frozen=True)
 class GalleryEntry:
-    """One kept picture. `made` is in seconds since 1970; `request` is None for a picture that came without notes."""
+    """One saved picture. `created` is in seconds since 1970; `request` is None if the PNG has no metadata."""
 
     id: str
     owner: str
@@ -62,7 +62,7 @@ class GalleryEntry:
 class Gallery:
     """A folder of pictures. Safe to use from several threads and from several processes.
 
-    Every method raises ValueError while the index cannot be used, being locked, or on a disk that is full or read-only.
+    Every method raises ValueError if the index is locked, or if the disk is full or read-only.
     """
 
     def __init__(self, folder: Path):
@@ -72,19 +72,19 @@ class Gallery:
         try:
             self._check()
         except sqlite3.DatabaseError:
-            # A damaged index is only an index: set it aside, with its journals, and read the pictures again.
+            # Rename the damaged index and its journals; _recover builds a new one from the pictures.
             for path in self.folder.glob("index.db*"):
                 path.replace(path.with_name(path.name.replace("index.db", "index.damaged")))
             self._check()
         self._recover()
 
     def add(self, owner: str, image: Image.Image, request: GenerationRequest | None) -> GalleryEntry:
-        """Keep a picture. Raises ValueError when the disk is full; nothing is kept then."""
+        """Save a picture. Raises ValueError, and saves nothing, if the disk is full."""
         folder = self._home(owner)
         now = time.time()
         entry = GalleryEntry(f"{int(now * 1000):013d}-{secrets.token_hex(4)}", owner, now, _prompt(request), request)
         try:
-            folder.mkdir(parents=True, exist_ok=True)  # the whole gallery too, if someone has deleted it
+            folder.mkdir(parents=True, exist_ok=True)  # also if the whole gallery was deleted
             free = shutil.disk_usage(folder).free
             if free < SPARE_BYTES:
                 left, least = free // 2**20, SPARE_BYTES // 2**20
@@ -101,7 +101,7 @@ class Gallery:
     def entries(
         self, viewer: str, search: str = "", limit: int = 60, offset: int = 0, everyones: bool = False
     ) -> list[GalleryEntry]:
-        """Pictures whose prompt holds every word of the search, the newest first: the viewer's own, or all shared."""
+        """Returns the viewer's pictures, or all shared ones, whose prompt contains every search word, newest first."""
         where, values = _matching(viewer, search, everyones)
         with self._index() as index:
             query = f"select {COLUMNS} from pictures where {where} order by made desc, id desc limit ? offset ?"
@@ -113,7 +113,7 @@ class Gallery:
             return index.execute(f"select count(*) from pictures where {where}", values).fetchone()[0]
 
     def get(self, viewer: str, id: str) -> GalleryEntry:
-        """A picture of the viewer's, or one that is shared. Raises ValueError when there is no such one to be seen."""
+        """Returns a picture of the viewer's or a shared one. Raises ValueError if there is none with this id."""
         with self._index() as index:
             query = f"select {COLUMNS} from pictures where id = ? and (owner = ? or {SHARED})"
             row = index.execute(query, (id, viewer)).fetchone()
@@ -122,7 +122,7 @@ class Gallery:
         return _entry(row)
 
     def share(self, owner: str, shared: bool) -> None:
-        """Whether everyone sees the owner's pictures, those to come included. At first nobody else does."""
+        """Set whether everyone sees the owner's pictures, including future ones. The default is that nobody does."""
         self._home(owner)
         change = "insert or ignore into sharing values (?)" if shared else "delete from sharing where owner = ?"
         with self._lock, self._index() as index:
@@ -133,7 +133,7 @@ class Gallery:
             return index.execute("select 1 from sharing where owner = ?", (owner,)).fetchone() is not None
 
     def png(self, entry: GalleryEntry, notes: bool = True) -> bytes:
-        """The picture's file; without its notes when `notes` is False."""
+        """Returns the PNG file, without its metadata if `notes` is False."""
         try:
             data = self.path(entry).read_bytes()
         except FileNotFoundError:
@@ -141,9 +141,9 @@ class Gallery:
         return data if notes else png.encode_png(png.read(data)[0])
 
     def delete(self, owner: str, entries: Iterable[GalleryEntry]) -> None:
-        """Forget pictures of the owner's: the file first, so that a picture can never come back from it.
+        """Delete pictures of the owner's. Files go first, so that _recover cannot restore a deleted picture.
 
-        Raises ValueError when one is another's, and deletes none then.
+        Raises ValueError, and deletes nothing, if one belongs to another owner.
         """
         entries = list(entries)
         if any(entry.owner != owner for entry in entries):
@@ -154,7 +154,7 @@ class Gallery:
             index.executemany("delete from pictures where id = ? and owner = ?", [(e.id, e.owner) for e in entries])
 
     def zip(self, entries: Iterable[GalleryEntry], notes: bool = True) -> bytes:
-        """The pictures as one ZIP file, named by their prompts."""
+        """Returns the pictures as one ZIP file; file names come from the prompts."""
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as bundle:
             for entry in entries:
@@ -183,24 +183,24 @@ class Gallery:
             index.executemany("insert or ignore into pictures values (?, ?, ?, ?, ?)", rows)
 
     def _recover(self) -> None:
-        """Make index and files agree again: index what is only on disk, forget what is only in the index."""
+        """Make the index agree with the files: add rows for unindexed pictures, delete rows without a picture."""
         with self._index() as index:
-            known = {(owner, id) for owner, id in index.execute("select owner, id from pictures")}
-        there = {(p.parent.name, p.stem): p for p in self.pictures.glob("*/*.png") if not p.name.startswith(".")}
-        found = []
-        for (owner, id), path in there.items():
-            if (owner, id) in known or not OWNER.fullmatch(owner):
+            rows = {(owner, id) for owner, id in index.execute("select owner, id from pictures")}
+        files = {(p.parent.name, p.stem): p for p in self.pictures.glob("*/*.png") if not p.name.startswith(".")}
+        unindexed = []
+        for (owner, id), path in files.items():
+            if (owner, id) in rows or not OWNER.fullmatch(owner):
                 continue
             try:
                 request = png.read(path.read_bytes())[1]
             except ValueError:
                 continue
-            found.append(GalleryEntry(id, owner, path.stat().st_mtime, _prompt(request), request))
-        if found:
-            self._record(found)
-        lost = [(id, owner) for owner, id in known - there.keys()]
+            unindexed.append(GalleryEntry(id, owner, path.stat().st_mtime, _prompt(request), request))
+        if unindexed:
+            self._record(unindexed)
+        missing = [(id, owner) for owner, id in rows - files.keys()]
         with self._lock, self._index() as index:
-            index.executemany("delete from pictures where id = ? and owner = ?", lost)
+            index.executemany("delete from pictures where id = ? and owner = ?", missing)
         hour_ago = time.time() - 3600
         for leftover in self.pictures.glob("*/.*.png.*"):
             if leftover.stat().st_mtime < hour_ago:
@@ -208,11 +208,13 @@ class Gallery:
 
     @contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:
-        """The index, made where there is none. ValueError for what only holds it up; a damaged one is sqlite3's own
-        DatabaseError."""
+        """Open the index, creating it if needed.
+
+        Raises ValueError if it cannot be used now, and sqlite3.DatabaseError if it is damaged.
+        """
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.folder / "index.db", timeout=PATIENCE)
+            connection = sqlite3.connect(self.folder / "index.db", timeout=LOCK_TIMEOUT)
             try:
                 connection.execute("pragma journal_mode = wal")
                 connection.executescript(SCHEMA)
@@ -227,17 +229,17 @@ class Gallery:
 
 
 def new_owner() -> str:
-    """A gallery id that nobody can guess."""
+    """Returns a random gallery id of 144 bits."""
     return secrets.token_urlsafe(18)
 
 
 def slug(prompt: str) -> str:
-    """A prompt as a file name: 'Two cats!' -> 'two-cats'."""
+    """Returns a prompt as a file name: 'Two cats!' -> 'two-cats'."""
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "picture"
 
 
 def _matching(viewer: str, search: str, everyones: bool) -> tuple[str, list[str]]:
-    """The condition of a query, and its values."""
+    """Returns the where clause of a query, and its values."""
     words = search.split()[:16]
     whose, values = (SHARED, []) if everyones else ("owner = ?", [viewer])
     where = " and ".join([whose] + [r"prompt like ? escape '\'"] * len(words))
@@ -251,7 +253,7 @@ def _prompt(request: GenerationRequest | None) -> str:
 def _entry(row: tuple) -> GalleryEntry:
     id, owner, made, prompt, request = row
     try:
-        wish = GenerationRequest.from_dict(json.loads(request)) if request else None
+        settings = GenerationRequest.from_dict(json.loads(request)) if request else None
     except (TypeError, ValueError):
-        wish = None
-    return GalleryEntry(id, owner, made, prompt, wish)
+        settings = None
+    return GalleryEntry(id, owner, made, prompt, settings)

@@ -147,7 +147,7 @@ def test_only_damage_sets_an_index_aside_and_its_journals_go_along(gallery: Gall
 def test_a_locked_index_is_an_error_and_no_damage(gallery: Gallery, monkeypatch: pytest.MonkeyPatch):
     entry = gallery.add(ME, image(), wish())
     gallery.share(ME, True)
-    monkeypatch.setattr("app.core.gallery_store.PATIENCE", 0.05)
+    monkeypatch.setattr("app.core.gallery_store.LOCK_TIMEOUT", 0.05)
     other = sqlite3.connect(gallery.folder / "index.db")
     other.execute("pragma locking_mode = exclusive")
     other.execute("begin exclusive")
