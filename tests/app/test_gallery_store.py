@@ -186,9 +186,9 @@ def test_nothing_is_lost_when_the_process_is_killed_while_writing(tmp_path: Path
     """Every picture that was said to be kept is there, whole and indexed, and nothing half-written is shown."""
     program = (
         "import sys; from pathlib import Path; from PIL import Image; from app.core.gallery_store import Gallery\n"
-        "from app.core.request import Request\n"
+        "from app.core.request import GenerationRequest\n"
         f"gallery = Gallery(Path(sys.argv[1])); image = Image.effect_noise((256, 256), 90).convert('RGB')\n"
-        f"while True: print(gallery.add('{ME}', image, Request(prompt='a cat', seed=1)).id, flush=True)\n"
+        f"while True: print(gallery.add('{ME}', image, GenerationRequest(prompt='a cat', seed=1)).id, flush=True)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
