@@ -155,7 +155,7 @@ def code_recipe(drawings: str, things: int, steps: int, batch: int, precision: s
         batch_at=CodeBatches(scenes, CELL),
         precision=precision,
         ema=0.995,
-        save_every=50,
+        save_every=20,
         sample_every=200,
         after_step=CodebookStart(quantize_from, spare, until=int(steps * 0.8)),
         sample=sample,

@@ -78,7 +78,7 @@ def generator_recipe(
         provenance={"tokenizer": tokenizer_hash, "text_encoder": checkpoint.fingerprint(encoder.identity())},
         precision=precision,
         ema=0.995,
-        save_every=50,
+        save_every=20,
         export=export,
     )
 
@@ -120,7 +120,7 @@ def decoder_recipe(
         provenance={"tokenizer": tokenizer_hash},
         precision=precision,
         ema=0.995,
-        save_every=50,
+        save_every=20,
         sample_every=200,
         sample=sample,
         export=export,

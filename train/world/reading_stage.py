@@ -107,6 +107,6 @@ def reading_recipe(drawings: str, things: int, steps: int, batch: int, precision
         batch_at=CaptionBatches(drawings, things, encoder.vocabulary, batch),
         precision=precision,
         ema=0.99,
-        save_every=50,
+        save_every=20,
         export=lambda average, folder: average.text_encoder.save(folder, torch.float32),
     )

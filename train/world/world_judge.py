@@ -167,6 +167,6 @@ def judge_recipe(drawings: str, things: int, steps: int, batch: int, precision: 
         batch_at=JudgePictures(scenes, CELL),
         precision=precision,
         ema=0.99,
-        save_every=50,
+        save_every=20,
         export=save_world_judge,
     )
