@@ -3,6 +3,8 @@
 The encoder reads 12 px a cell and gives one of 4,096 codes for each: 12 x 12 codes for a picture of 288 px. The codes
 must carry what a cell shows, so heads beside the decoder must name thing, part and colour from them. Decoders are
 trained later on codes that stay, and generators need not wait for them.
+
+The encoder may begin as that of another tokenizer. It then rests until the new decoder has learned to read it.
 """
 
 from collections.abc import Callable
@@ -47,6 +49,7 @@ class CodesInTraining(nn.Module):
     def __init__(self, model: VQModel, things: int):
         super().__init__()
         self.model = model
+        self.encoder_rests = False
         width = (model.config.decoder_channels or model.config.channels)[-1]
         counts = [answer_counts(things)[CELL_ANSWERS.index(name)] for name in HEADS]
         self.heads = nn.ModuleList(nn.Conv2d(width, count, 1) for count in counts)
@@ -56,7 +59,8 @@ class CodesInTraining(nn.Module):
     ) -> tuple[Tensor, list[Tensor], Tensor]:
         """(pixels again, logits of each head (B, K, h, w), codebook loss); with `noise` through latents that are not
         quantized but a little off."""
-        z = self.model.latents(pixels)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_rests):
+            z = self.model.latents(pixels)
         if noise is None:
             z, _, extra = quantize_with_gradient(self.model, z)
         else:
@@ -73,9 +77,11 @@ class CodeLoss:
 
     quantize_from: int
     naming: float = 0.06
+    rest: int = 0  # steps in which the encoder stays as it is
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-        model, pixels, noise = unwrapped(modules[0]).model, to_pixels(batch), None
+        training, pixels, noise = unwrapped(modules[0]), to_pixels(batch), None
+        model, training.encoder_rests = training.model, step < self.rest
         if step < self.quantize_from:
             shape = (len(pixels), *model.grid(*pixels.shape[2:]), model.config.codebook_dim)
             noise = 0.05 * torch.randn(shape, generator=generator, device=pixels.device)
@@ -124,12 +130,38 @@ class CodebookStart:
             model.quantize.embedding.weight[dead[: len(chosen)]] = latents[chosen]
 
 
-def code_recipe(drawings: str, things: int, steps: int, batch: int, precision: str, lr: float = 1e-3) -> Recipe:
-    """Encoder and codebook on scenes of which six in ten are crowded."""
+def resized_stem(weight: Float[Tensor, "O I k k"], old: int, new: int) -> Float[Tensor, "O J k k"]:
+    """A first convolution over folded patches of `old` px for patches of `new` px: it answers to a picture as it did to
+    the same picture in the old size."""
+    kernels = weight.unflatten(1, (3, old, old)).permute(0, 1, 4, 5, 2, 3)
+    small = F.interpolate(kernels.flatten(0, 2), size=(new, new), mode="bilinear", antialias=True)
+    return (small * (old / new) ** 2).view(*kernels.shape[:4], new, new).permute(0, 1, 4, 5, 2, 3).flatten(1, 3)
+
+
+@torch.no_grad()
+def begin_as(model: VQModel, other: VQModel) -> None:
+    """Give a tokenizer the encoder, codebook and latents of another one with the same widths. ValueError where the two
+    differ in more than the patch."""
+    own, known = model.state_dict(), dict(other.identity())
+    stem = "encoder.conv_in.weight"
+    known[stem] = resized_stem(known[stem].float(), other.config.patch, model.config.patch)
+    if wrong := [name for name, tensor in known.items() if name not in own or own[name].shape != tensor.shape]:
+        raise ValueError(f"the tokenizer to begin as has other shapes: {', '.join(wrong[:3])}")
+    model.load_state_dict(known, strict=False)
+
+
+def code_recipe(
+    drawings: str, things: int, steps: int, batch: int, precision: str, init: str = "", lr: float = 1e-3
+) -> Recipe:
+    """Encoder and codebook on scenes of which six in ten are crowded. `init`: a tokenizer whose encoder to begin as;
+    its codebook starts anew from the latents of these scenes."""
     torch.manual_seed(0)
-    model = VQModel(CODES).to(memory_format=torch.channels_last)
+    model = VQModel(CODES)
+    if init:
+        begin_as(model, checkpoint.load(init, "vq"))
+    model = model.to(memory_format=torch.channels_last)
     scenes = WorldScenes(drawings, things, batch, seed=11, crowds=0.6)
-    quantize_from = min(500, steps // 8)
+    quantize_from, rest = (1, min(150, steps // 8)) if init else (min(500, steps // 8), 0)
     spare = CodeBatches(WorldScenes(drawings, things, batch, seed=7, crowds=0.6), CELL)
     shown = CodeBatches(WorldScenes(drawings, things, 10, seed=99, square=True), CELL)
 
@@ -148,7 +180,7 @@ def code_recipe(drawings: str, things: int, steps: int, batch: int, precision: s
         modules=(
             OptimizedModule(
                 CodesInTraining(model, things),
-                CodeLoss(quantize_from),
+                CodeLoss(quantize_from, rest=rest),
                 OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6),
             ),
         ),

@@ -29,7 +29,7 @@ stage() {
         --drawings "$drawings" --things "$things" --threads "$threads" "$@" || [ $? -eq 124 ]
 }
 
-stage codes "$runs/codes/export/config.json" --steps "${CODES_STEPS:-3000}" --batch "${CODES_BATCH:-16}"
+stage codes "$runs/codes/export/config.json" --steps "${CODES_STEPS:-2000}" --batch "${CODES_BATCH:-16}"
 if [ -e "$runs/codes/export/config.json" ]; then
     stage reading "$runs/reading/export/config.json" --steps "${READING_STEPS:-1500}" --batch "${READING_BATCH:-96}"
     stage cache "$cache/complete" --steps "${CACHE_SCENES:-60000}"

@@ -22,7 +22,7 @@ from train.world.thing_table import first_things
 Stage = Literal["codes", "judge", "reading", "cache", "generator", "decoder", "model"]
 # stage: (steps, scenes a batch); of the cache: scenes in all
 DEFAULTS = {
-    "codes": (3000, 16), "judge": (4000, 32), "reading": (1500, 96), "cache": (60000, 32), "generator": (12000, 64),
+    "codes": (2000, 16), "judge": (4000, 32), "reading": (1500, 96), "cache": (60000, 32), "generator": (12000, 64),
     "decoder": (5000, 8),
 }  # fmt: skip
 
@@ -38,6 +38,7 @@ class StageOptions:
     things: int = 240  # the first so many of the table
     steps: int = 0  # 0: the stage's own number; of the cache: scenes
     batch: int = 0
+    init: str = "weights/scenes/tokenizer"  # of codes: the tokenizer whose encoder to begin as; "": none
     threads: int = 2
     stop_at: int | None = None  # end early at this step, state saved
     precision: Literal["auto", "bf16", "no"] = "auto"  # auto: bf16 where processor or GPU multiplies it fast
@@ -86,7 +87,7 @@ def stage_recipe(options: StageOptions):
               chosen_precision(options.precision))  # fmt: skip
     runs = options.runs
     recipes: dict[str, Callable] = {
-        "codes": lambda: code_recipe(*common),
+        "codes": lambda: code_recipe(*common, init=options.init),
         "judge": lambda: judge_recipe(*common),
         "reading": lambda: reading_recipe(*common, runs / "vocabulary"),
         "generator": lambda: generator_recipe(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from world.stand_ins import write_stand_ins
 
 from maskgil import checkpoint
@@ -16,7 +17,7 @@ from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder.small_t5 import SmallT5Encoder, train_vocabulary
 from train.world.answers import CELL_ANSWERS, answer_counts, cell_answers, fact_count
 from train.world.arrangement import SIDES
-from train.world.code_stage import CODES, CodebookStart, CodeLoss, CodesInTraining
+from train.world.code_stage import CODES, CodebookStart, CodeLoss, CodesInTraining, begin_as
 from train.world.drawing_stages import DECODER, GENERATOR
 from train.world.reading_stage import LENGTH, CaptionBatches, WorldFactProbe, reading_loss, world_sentences
 from train.world.token_cache import CachedScenes, PictureBatches, TokenBatches, encode, numbered_scene, write_cache
@@ -107,6 +108,26 @@ def test_the_codebook_starts_from_latents_and_unused_codes_move(drawings):
         loss.backward()
         assert torch.isfinite(loss) and set(report) >= {"loss", "l1", "accuracy/things"}
     assert all(p.grad is not None for p in training.model.encoder.parameters())
+
+
+def test_an_encoder_begins_as_that_of_larger_patches_and_rests():
+    torch.manual_seed(0)
+    known, model = VQModel(replace(TINY, patch=8, decoder_patch=16)), VQModel(TINY)
+    begin_as(model, known)
+    pixels = F.interpolate(torch.rand(2, 3, 4, 4) * 2 - 1, size=(96, 96), mode="bilinear")
+    small = F.interpolate(pixels, size=(72, 72), mode="bilinear", antialias=True)
+    alike = F.cosine_similarity(known.latents(pixels), model.latents(small), dim=-1)
+    assert alike.median() > 0.95
+    assert F.cosine_similarity(known.latents(pixels), VQModel(TINY).latents(small), dim=-1).median() < 0.9
+    training = CodesInTraining(model, THINGS)
+    batch = {"pixels": (small * 127 + 127).to(torch.uint8), **{n: torch.zeros(2, 6, 6).long() for n in CELL_ANSWERS}}
+    for step, learns in ((0, False), (1, True)):
+        training.zero_grad()
+        CodeLoss(0, rest=1)([training], batch, torch.Generator(), step)[0].backward()
+        assert (model.encoder.conv_in.weight.grad is not None) == learns
+        assert training.heads[0].weight.grad is not None
+    with pytest.raises(ValueError, match="other shapes"):
+        begin_as(model, VQModel(replace(TINY, channels=(64, 32), patch=8, decoder_patch=16)))
 
 
 def test_a_text_encoder_learns_to_tell_facts(drawings, tmp_path):
