@@ -54,7 +54,7 @@ def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
         st.subheader(name, anchor=False)
         numbers = model.parameters
         taken = f"{numbers * dtype.itemsize / 1e6:.1f} MB {'in memory' if loaded else 'when loaded'}"
-        facts = [model.reads, model.vocabulary.drawn, f"{numbers / 1e6:.1f} M parameters"]
+        facts = [model.reads, model.sizes_summary, f"{numbers / 1e6:.1f} M parameters"]
         facts += [f"{model.megabytes:.1f} MB on disk", f"{taken}, {engine.one_line(dtype)}"]
         st.html(f'<div class="facts">{" · ".join(facts)}</div>')
         if reason := "" if loaded else engine.why_not_loadable(model, dtype):
