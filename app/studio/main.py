@@ -6,7 +6,7 @@ import streamlit as st
 from PIL import Image, ImageColor
 
 from app.studio import generation_form, session, widget_state
-from app.studio.pages import draw, edit, gallery, models, speak
+from app.studio.views import draw, edit, gallery, models, speak
 
 
 def icon() -> Image.Image:

@@ -31,7 +31,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
 
 def test_what_the_page_shows_is_what_the_microphone_tells(told: dict):
     page = AppTest.from_string(
-        "from app.studio import generation_form\nfrom app.studio.pages import speak\n"
+        "from app.studio import generation_form\nfrom app.studio.views import speak\n"
         "generation_form.keep()\nspeak.page()\n",
         default_timeout=120,
     )

@@ -21,7 +21,7 @@ from app.serving import services as houses
 from app.serving.batching import Batch
 from app.serving.engine import Job
 from app.serving.recognizer import SpeechRecognizer
-from app.studio.pages import gallery as gallery_room
+from app.studio.views import gallery as gallery_room
 from speech.transcriber import Transcript
 
 SECONDS = 120
@@ -66,7 +66,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
 def room(name: str) -> AppTest:
     """One room, without the menu."""
     return AppTest.from_string(
-        f"from app.studio import generation_form\nfrom app.studio.pages import {name}\n"
+        f"from app.studio import generation_form\nfrom app.studio.views import {name}\n"
         f"generation_form.keep()\n{name}.page()\n",
         default_timeout=SECONDS,
     )
@@ -311,7 +311,7 @@ def test_another_page_of_the_same_browser_does_not_stop_a_drawing(house: houses.
 
 
 def test_picks_stay_when_one_turns_the_page(house: houses.AppServices, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("app.studio.pages.gallery.AT_ONCE", 2)
+    monkeypatch.setattr("app.studio.views.gallery.AT_ONCE", 2)
     page = room("gallery")
     page.session_state["owner"] = owner = "me-1234567"
     ids = kept(house, owner, "a cat", "a dog", "an apple")[::-1]
@@ -400,7 +400,7 @@ def restore(request: GenerationRequest) -> AppTest:
     page = AppTest.from_string(
         "import streamlit as st\n"
         "from app.core.request import GenerationRequest\n"
-        "from app.studio import generation_form\nfrom app.studio.pages import draw\n"
+        "from app.studio import generation_form\nfrom app.studio.views import draw\n"
         "if st.button('fill'):\n"
         f"    generation_form.fill({request!r})\n"
         "generation_form.keep()\n"

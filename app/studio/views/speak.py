@@ -7,7 +7,7 @@ import streamlit as st
 from app.core.registry import ModelInfo
 from app.core.request import MAX_PROMPT
 from app.studio import generation_form, job_view, microphone, session, widget_state
-from app.studio.pages.draw import said
+from app.studio.views.draw import said
 
 EASEL = "speak"
 COMPLAINT = "complaint of speak"

@@ -10,7 +10,7 @@ from app.core import registry
 from app.serving import engine
 from app.serving.recognizer import SpeechRecognizer
 from app.studio import session, widget_state
-from app.studio.pages.draw import sentence
+from app.studio.views.draw import sentence
 
 COMPLAINT = "complaint of models"
 OTHER = "another model"

@@ -15,7 +15,7 @@ from app.core.request import MAX_PROMPT, GenerationRequest
 from app.serving.engine import LoadedModel, Status
 from app.studio import generation_form, job_view, session, widget_state
 from app.studio.component import component
-from app.studio.pages.draw import said, sentence
+from app.studio.views.draw import said, sentence
 from maskgil import inpainting
 from maskgil.inpainting import InpaintingInput
 from maskgil.sampling import remasking

@@ -9,8 +9,8 @@ import streamlit as st
 from app.core import png
 from app.core.gallery_store import Gallery, GalleryEntry, slug
 from app.studio import generation_form, session, widget_state
-from app.studio.pages import edit
-from app.studio.pages.draw import sentence
+from app.studio.views import edit
+from app.studio.views.draw import sentence
 
 AT_ONCE = 24
 SHOWN = 208  # pixels
