@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
-from train import recipes
+from train.recipes import scenes as recipes
 from train.recipes.pretrain import PretrainOptions
 from train.trainer import Recipe, shutdown_distributed, train
 

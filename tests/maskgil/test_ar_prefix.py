@@ -24,9 +24,10 @@ from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.loop import TokenGrid, raster_plan, sample
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder import SmallT5Encoder, train_vocabulary
-from train import export, recipes
+from train import export
 from train.data.scene_cache import corpus
 from train.losses.objectives import NextTokenLoss, TextConditioned
+from train.recipes import scenes as recipes
 from train.trainer import train
 
 CAUSAL = replace(TINY, causal=True)

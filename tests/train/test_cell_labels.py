@@ -11,7 +11,7 @@ from train.data.scene_cache import NOTE, corpus, write_note, write_scenes
 from train.data.scene_datasets import SceneCells
 from train.losses.cell_labels import CellClassifier, CellClassifierLoss
 from train.losses.objectives import neighbor_targets
-from train.recipes import CORRECTED, scenes_decoder, scenes_naming
+from train.recipes.scenes import CORRECTED, scenes_decoder, scenes_naming
 from train.scenes.labels import CELLS, cells, kinds
 from train.scenes.scene import Item, Scene
 from train.scenes.sprites import Sprites, things

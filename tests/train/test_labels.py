@@ -21,7 +21,7 @@ from train.losses.objectives import (
     token_loss,
 )
 from train.optim import OptimConfig, build, is_matrix
-from train.recipes import scenes_text
+from train.recipes.scenes import scenes_text
 from train.scenes.captions import sentences
 from train.scenes.labels import FACTS, OF_A_THING, PARTS, CaptionLabelProbe, facts, label_probe_loss, parts
 from train.scenes.scene import BACKGROUNDS, COLOUR_CLASSES, STYLES, Item, Scene, sample

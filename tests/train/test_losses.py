@@ -18,7 +18,7 @@ from train.losses.objectives import (
     random_mask,
     spread_codebook,
 )
-from train.recipes import scenes_tokenizer
+from train.recipes.scenes import scenes_tokenizer
 from train.scenes.scene import is_held_out
 
 VQ = VQConfig(codebook_size=64, codebook_dim=4, channels=(32, 32), res_blocks=1, z_channels=32, patch=8)

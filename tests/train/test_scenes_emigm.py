@@ -38,7 +38,7 @@ from train import export
 from train.data.scene_cache import corpus, scene_number
 from train.data.scene_datasets import ScenePixels
 from train.losses.diffusion_token import METHODS, generator_for, method
-from train.recipes import picture
+from train.recipes.scenes import picture
 from train.recipes.scenes_emigm import (
     KLLoss,
     LatentCache,

@@ -12,7 +12,7 @@ from maskgil.pipeline import SamplingParams, TextToImage
 from maskgil.sampling.ar_prefix import ARPrefix
 from train.data.scene_cache import corpus, write_shard
 from train.eval.scene_score import SIDE, asked_scenes, drawn, judge, rendered
-from train.recipes import scenes_generator
+from train.recipes.scenes import scenes_generator
 from train.scenes.captions import vocabulary
 from train.scenes.judge import in_scene_size
 from train.scenes.sprites import Sprites

@@ -195,7 +195,7 @@ def kl_recipe(
     init: str | None = None,
     frozen: bool = False,
 ) -> Recipe:
-    """See `scenes_kl` in train/recipes/__init__.py. judge: the PatchGAN's player, where the likeness has a game."""
+    """See `scenes_kl` in train/recipes/scenes.py. judge: the PatchGAN's player, where the likeness has a game."""
     torch.manual_seed(0)
     if frozen and not init:
         raise ValueError("frozen=yes keeps the encoder of init=FOLDER; which one?")
