@@ -249,7 +249,8 @@ def draw(command: _Drawing, prompt: str, change: "EditRequest | None" = None) ->
     print(f"loading {model.name} ...", file=sys.stderr)
     from tqdm import tqdm  # after all that can be refused in no time
 
-    from app.serving.engine import Engine, Status
+    from app.serving.engine import Engine
+    from app.serving.jobs import Status
 
     engine = Engine()
     try:
@@ -258,8 +259,8 @@ def draw(command: _Drawing, prompt: str, change: "EditRequest | None" = None) ->
             loaded = engine.load(request.model)
             start, request = change.begin(loaded.model, loaded.encode, request)
         job = engine.submit(request, start=start)
-        if job.rounded:
-            print(job.rounded, file=sys.stderr)
+        if job.size_note:
+            print(job.size_note, file=sys.stderr)
         with tqdm(total=request.steps, unit="step", file=sys.stderr, leave=False) as bar:
             while not job.is_done:
                 job.wait_change(bar.n, timeout=0.5)

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from app.core.request import GenerationRequest
-from app.serving.engine import Engine, Job, Status
+from app.serving.engine import Engine
+from app.serving.jobs import Job, Status
 from benchmarks.generation import (
     DTYPES,
     PROMPTS,

@@ -35,7 +35,7 @@ import soundfile
 import torch
 
 from app.core import paths, registry
-from app.serving.engine import open_model
+from app.serving.model_pool import open_model
 from app.serving.recognizer import SpeechRecognizer
 from benchmarks.generation import machine_name, seconds_of
 from maskgil.pipeline import SamplingParams, TextToImage
@@ -50,7 +50,7 @@ PATIENCE = 600.0  # seconds for anything that must come
 ROOM = 2.0  # seconds between the silence that ends a sentence and the next: for the recogniser, with some to spare
 LOUD = 0.02  # of full scale: a frame with a sample above it is speech; the file is silent elsewhere
 
-# Notes, in the page's own clock, when loud frames go up and messages come down (app/web/live_socket.py says what
+# Notes, in the page's own clock, when loud frames go up and messages come down (app/web/live_protocol.py says what
 # they are).
 # A
 # picture's note gets its time when the PNG that follows it is there. The page's settings are overruled by ours.

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from app.core.edit_request import EditRequest
 from app.core.request import GenerationRequest
-from app.serving.engine import Engine, Job, Status
+from app.serving.engine import Engine
+from app.serving.jobs import Job, Status
 from maskgil import inpainting
 from maskgil.models.diffusion_head import DDPM, DPMSolver
 from maskgil.pipeline import SamplingParams, TextToImage

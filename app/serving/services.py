@@ -7,7 +7,8 @@ import threading
 from app.core import paths
 from app.core.gallery_store import Gallery, GalleryEntry
 from app.core.request import GenerationRequest
-from app.serving.engine import Engine, Job
+from app.serving.engine import Engine
+from app.serving.jobs import Job
 from app.serving.recognizer import SpeechRecognizer
 from maskgil.inpainting import InpaintingInput
 

@@ -18,7 +18,7 @@ from app.core.request import (
     GenerationRequest,
     random_seed,
 )
-from app.serving.engine import LoadedModel
+from app.serving.model_pool import LoadedModel
 from app.studio import session, widget_state
 
 STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}

@@ -9,7 +9,7 @@ import streamlit as st
 from app.core import png
 from app.core.gallery_store import slug
 from app.core.request import GenerationRequest
-from app.serving.engine import Job, Status
+from app.serving.jobs import Job, Status
 from app.studio import token_player, widget_state
 from app.studio.session import studio
 
@@ -72,8 +72,8 @@ def _finished(job: Job) -> None:
     steps = last.total - last.refinement_passes
     cost = f"{steps} steps{revised}{twin}{best} · {last.nfe} passes per picture · {job.seconds:.1f} s"
     st.html(f'<div class="facts">{seeds} · {cost}</div>')
-    if job.rounded:
-        st.caption(f"{job.rounded[:1].upper()}{job.rounded[1:]}.")
+    if job.size_note:
+        st.caption(f"{job.size_note[:1].upper()}{job.size_note[1:]}.")
     if job.note:
         st.warning(f"Not kept in the gallery: {job.note}")
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -6,7 +6,8 @@ import streamlit as st
 
 from app.core import paths, registry
 from app.core.gallery_store import OWNER
-from app.serving.engine import Job, LoadedModel
+from app.serving.jobs import Job
+from app.serving.model_pool import LoadedModel
 from app.serving.services import AppServices, get_services
 from app.web.visitors import COOKIE
 
@@ -69,7 +70,7 @@ def job(easel: str) -> Job | None:
     """The job on this easel; after a reload of the page, the one that this browser was waiting for there."""
     jobs, key = board(), f"job on {easel}"
     if key not in jobs:
-        there = [job for job in studio().engine.jobs(owner()) if job.easel == easel and (not job.is_done or job.kept)]
+        there = [job for job in studio().engine.jobs(owner()) if job.view == easel and (not job.is_done or job.kept)]
         jobs[key] = there[-1].id if there else ""  # it stays when it ends
     return studio().engine.job(jobs[key])
 
@@ -79,7 +80,7 @@ def put(board: dict[str, str], easel: str, job: Job) -> None:
     begun = studio().engine.job(board.get(f"begun on {easel}", ""))
     if begun is not None and begun.id == board.get(f"job on {easel}"):
         begun.cancel()
-    job.easel = easel
+    job.view = easel
     board[f"job on {easel}"] = board[f"begun on {easel}"] = job.id
 
 

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app.core import png
-from app.serving.engine import Job
+from app.serving.jobs import Job
 from app.studio import widget_state
 from app.studio.component import component
 

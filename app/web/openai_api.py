@@ -33,7 +33,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from app.core import paths, png, registry
 from app.core.edit_request import EditRequest
 from app.core.request import LEGACY, SAMPLERS, GenerationRequest, parse_size, random_seed
-from app.serving.engine import Job, QueueFullError, Status
+from app.serving.engine import QueueFullError
+from app.serving.jobs import Job, Status
 from app.serving.services import get_services
 from app.web.visitors import same_origin
 
@@ -251,7 +252,7 @@ async def _drawn(
         job = rooms.engine.submit(wish, f"program at {_caller(call)}", start)
         written, note = model.vocabulary.normalize(request.prompt), model.vocabulary.color_note(request.prompt)
         read_as = f"read as: {written}" if written != request.prompt else ""
-        return job, [said for said in (read_as, note, complaint, job.rounded) if said]
+        return job, [said for said in (read_as, note, complaint, job.size_note) if said]
 
     job, notes = await asyncio.get_running_loop().run_in_executor(_painter if change else None, begin)
     if how.get("stream"):

@@ -17,7 +17,9 @@ from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving import services as houses
 from app.serving.batching import Batch, RunningJob, sampling_params
-from app.serving.engine import MAX_JOB_BYTES, MAX_JOBS_KEPT, MAX_WAITING, Engine, Job, LoadedModel, Status, StepSnapshot
+from app.serving.engine import MAX_JOB_BYTES, MAX_JOBS_KEPT, MAX_WAITING, Engine
+from app.serving.jobs import Job, Status, StepSnapshot
+from app.serving.model_pool import LoadedModel
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
 from maskgil import inpainting
@@ -149,7 +151,7 @@ def test_candidates_take_room_and_growing_pictures_have_them_too(engine: Engine)
     first = engine.submit(request(candidates=2))
     assert first.wait(SECONDS)
     grown = engine.submit(request("a red cat on the beach", candidates=4), after=first)
-    assert grown.wait(SECONDS) and grown.status is Status.DONE and grown.earlier is not None, grown.error
+    assert grown.wait(SECONDS) and grown.status is Status.DONE and grown.previous is not None, grown.error
     assert len(grown.frames[-1].grid) == 1 and not grown.frames[-1].grid.mask.any()
     small = Engine(lambda name: engine.load(name).model, rows=3)
     with pytest.raises(ValueError, match="4 pictures at once: at most 3"):
@@ -230,7 +232,7 @@ def test_a_job_goes_on_from_a_canvas_that_is_not_finished(engine: Engine, gate: 
     until(lambda: first.frames)
     second = engine.submit(request("a red cat on grass"), after=first)
     third = engine.submit(request("a red cat on grass at night"), after=second)
-    assert second.earlier is not None and third.earlier is second.earlier, "the second had not begun"
+    assert second.previous is not None and third.previous is second.previous, "the second had not begun"
     first.cancel()
     second.cancel()
     gate.release(9)
@@ -242,7 +244,7 @@ def test_a_job_of_another_kind_begins_afresh(engine: Engine, change: dict):
     first = engine.submit(request())
     assert first.wait(SECONDS)
     second = engine.submit(request("a dog", **change), after=first)
-    assert second.earlier is None and second.request.edit == ""
+    assert second.previous is None and second.request.edit == ""
 
 
 def test_jobs_that_wait_are_drawn_in_their_order_and_together(engine: Engine, gate: threading.Semaphore):
@@ -494,7 +496,7 @@ def test_a_job_is_cancelled_in_either_phase(duet: Engine, gate: threading.Semaph
     job.cancel()
     gate.release(20)
     assert job.wait(SECONDS) and job.status is Status.CANCELLED and len(job.frames) <= after + 1
-    until(lambda: not duet._lanes)
+    until(lambda: not duet._batches)
 
 
 def test_a_painted_over_part_can_be_begun_by_the_twin(duet: Engine, paired: TextToImage):
@@ -668,7 +670,7 @@ def test_while_a_model_loads_those_in_memory_are_drawn_with(model: TextToImage):
         assert not any(loading.done() for loading in slow)
         there.set()
         assert slow[0].result(SECONDS) is slow[1].result(SECONDS)
-    assert sorted(asked) == ["broken", "other", "scenes", "slow"] and not engine._loading
+    assert sorted(asked) == ["broken", "other", "scenes", "slow"] and not engine.models.loading
     engine.close()
 
 
@@ -692,7 +694,7 @@ def test_two_hundred_jobs_of_two_hundred_visitors(model: TextToImage, gate: thre
     assert refused == {"64 jobs are waiting, which is all there is room for: try again soon"}
     gate.release(4 + 64)
     assert all(job.wait(SECONDS) and job.status is Status.DONE for job in [first, *taken])
-    until(lambda: len(engine._jobs) <= MAX_JOBS_KEPT and not engine._lanes and not engine._job_of)
+    until(lambda: len(engine._jobs) <= MAX_JOBS_KEPT and not engine._batches and not engine._job_of)
     assert sum(job.weight for job in engine._jobs.values()) <= MAX_JOB_BYTES
     engine.close()
 

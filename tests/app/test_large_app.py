@@ -77,9 +77,9 @@ def test_the_engine_tells_every_caller_what_became_of_a_size():
     try:
         job = engine.submit(GenerationRequest("a cat", 1, "wide", size=(190, 60), steps=1))
         assert job.wait(60) and job.request.size == (192, 64) == job.pictures()[0].size
-        assert job.rounded == "190x60 is drawn as 192x64, the nearest size of this model"
-        assert not engine.submit(GenerationRequest("a cat", 1, "wide", size=(192, 64), steps=1)).rounded
-        assert not engine.submit(GenerationRequest("a cat", 1, "wide", steps=1)).rounded
+        assert job.size_note == "190x60 is drawn as 192x64, the nearest size of this model"
+        assert not engine.submit(GenerationRequest("a cat", 1, "wide", size=(192, 64), steps=1)).size_note
+        assert not engine.submit(GenerationRequest("a cat", 1, "wide", steps=1)).size_note
     finally:
         engine.close()
 

@@ -15,7 +15,7 @@ from app.core.gallery_store import Gallery
 from app.serving.engine import Engine
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
-from app.web import live_socket
+from app.web import live_protocol, live_session, live_socket
 from speech.audio import RATE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,15 +106,15 @@ def test_two_hundred_noises_give_no_words_and_no_picture(tmp_path: Path, monkeyp
     asked = []
     house = AppServices(Engine(asked.append), SpeechRecognizer("whisper-scenes"), Gallery(tmp_path / "gallery"))
     monkeypatch.setattr(live_socket, "get_services", lambda: house)
-    monkeypatch.setattr(live_socket, "MAX_SECONDS", 1e9)  # here, minutes go by in seconds
-    monkeypatch.setattr(live_socket, "MAX_AHEAD", 1e9)
+    monkeypatch.setattr(live_session, "MAX_SECONDS", 1e9)  # here, minutes go by in seconds
+    monkeypatch.setattr(live_session, "MAX_AHEAD", 1e9)
     silence = np.zeros(round(0.35 * RATE), "<i2")
     sound = np.concatenate([part for index in range(CLIPS) for part in (clip(index), silence)]).tobytes()
 
     async def listen() -> Socket:
         socket = Socket()
-        for start in range(0, len(sound), live_socket.MAX_FRAME):
-            socket.up.put_nowait({"type": "websocket.receive", "bytes": sound[start : start + live_socket.MAX_FRAME]})
+        for start in range(0, len(sound), live_protocol.MAX_FRAME):
+            socket.up.put_nowait({"type": "websocket.receive", "bytes": sound[start : start + live_protocol.MAX_FRAME]})
         socket.tell('{"type": "end"}')
         await live_socket.serve(socket, ME)
         return socket

@@ -16,10 +16,11 @@ from app.core.gallery_store import Gallery
 from app.core.png import read
 from app.core.request import SAMPLERS, GenerationRequest
 from app.serving.batching import Batch
-from app.serving.engine import Engine, Status
+from app.serving.engine import Engine
+from app.serving.jobs import Status
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
-from app.web import live_socket
+from app.web import live_protocol, live_session, live_socket
 from maskgil.pipeline import TextToImage
 from speech.audio import RATE
 from speech.streaming import StreamingTranscriber
@@ -99,7 +100,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(SpeechRecognizer, "load", lambda self: None)
     monkeypatch.setattr(SpeechRecognizer, "transcribe_words", lambda self, spoken: tuple(words))
     monkeypatch.setattr(
-        live_socket,
+        live_session,
         "StreamingTranscriber",
         lambda: StreamingTranscriber(lambda chunk: float(np.abs(chunk).max() > 0.1)),
     )
@@ -111,7 +112,7 @@ def house(model: TextToImage, tmp_path: Path, words: list[str], monkeypatch: pyt
     engine = Engine(lambda name: model)
     house = AppServices(engine, SpeechRecognizer("nobody"), Gallery(tmp_path / "gallery"))
     monkeypatch.setattr(live_socket, "get_services", lambda: house)
-    monkeypatch.setattr(live_socket.registry, "find", lambda name: Known())
+    monkeypatch.setattr(live_session.registry, "find_local", lambda name: Known())
     yield house
     engine.close()
 
@@ -186,8 +187,8 @@ def test_a_drawing_begins_at_a_pause_and_grows_when_more_words_come(house: AppSe
     assert [entry.prompt for entry in house.gallery.entries(ME)] == ["a red cat and a dog"], "a guess is not kept"
     assert socket.of("picture")[1]["unknown"] == ["and", "dog"]
     first, *_, last = house.engine.jobs(ME)
-    assert first.earlier is None and last.earlier is not None, "the second goes on from the canvas of the first"
-    assert house.gallery.entries(ME)[0].request.edit == f"grown out of “{last.earlier.prompt}”"
+    assert first.previous is None and last.previous is not None, "the second goes on from the canvas of the first"
+    assert house.gallery.entries(ME)[0].request.edit == f"grown out of “{last.previous.prompt}”"
 
 
 def test_three_words_that_no_longer_change_are_drawn_while_one_speaks_on(house: AppServices, words: list[str]):
@@ -205,7 +206,7 @@ def test_three_words_that_no_longer_change_are_drawn_while_one_speaks_on(house: 
     socket = talk(house, script)
     assert [shown["prompt"] for shown in socket.of("picture")] == ["a red cat", "a red cat apple"]
     first, second = house.engine.jobs(ME)
-    assert first.earlier is None and second.earlier.prompt == "a red cat", "the last words were drawn already"
+    assert first.previous is None and second.previous.prompt == "a red cat", "the last words were drawn already"
 
 
 def test_more_words_wait_for_the_picture_of_fewer_until_there_is_a_pause(
@@ -227,7 +228,7 @@ def test_more_words_wait_for_the_picture_of_fewer_until_there_is_a_pause(
 
     socket = talk(house, script)
     first, second = house.engine.jobs(ME)
-    assert len(first.frames) < 3 and second.earlier.prompt == "a red cat", "a pause is reason enough"
+    assert len(first.frames) < 3 and second.previous.prompt == "a red cat", "a pause is reason enough"
     assert [shown["prompt"] for shown in socket.of("picture")] == ["a red cat apple"]
 
 
@@ -260,7 +261,7 @@ def test_a_pause_without_more_words_draws_once_and_the_next_sentence_begins_afre
     talk(house, script)
     first, second = house.engine.jobs(ME)
     assert (first.request.prompt, second.request.prompt) == ("a red cat", "two dogs")
-    assert first.earlier is second.earlier is None and first.request.edit == second.request.edit == ""
+    assert first.previous is second.previous is None and first.request.edit == second.request.edit == ""
 
 
 def test_what_was_said_to_the_end_is_kept_even_if_the_page_is_closed(house: AppServices):
@@ -329,7 +330,7 @@ def test_a_cough_draws_nothing(house: AppServices, words: list[str]):
     ("message", "complaint"),
     [
         ({"bytes": b"x" * 3}, "16-bit"),
-        ({"bytes": bytes(live_socket.MAX_FRAME + 2)}, "at most"),
+        ({"bytes": bytes(live_protocol.MAX_FRAME + 2)}, "at most"),
         ({"text": "garbage"}, "reload"),
         ({"text": "[]"}, "reload"),
         ({"text": '{"type": "settings", "steps": 0}'}, "steps is 0"),
@@ -341,7 +342,7 @@ def test_a_cough_draws_nothing(house: AppServices, words: list[str]):
         ({"text": '{"type": "settings", "guidance": 1%s}' % ("0" * 400)}, "reload"),
         ({"text": '{"type": "settings", "pause": 1%s}' % ("0" * 400)}, "reload"),
         ({"text": "[" * 60_000}, "reload"),
-        ({"text": "x" * 2 * live_socket.MAX_FRAME}, "reload"),
+        ({"text": "x" * 2 * live_protocol.MAX_FRAME}, "reload"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -369,7 +370,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(live_socket, "monotonic", clock)
+    monkeypatch.setattr(live_session, "monotonic", clock)
     return clock
 
 
@@ -417,19 +418,19 @@ def test_a_recording_of_ten_minutes_is_refused_when_it_is_over_the_limit(house: 
 
 def test_sound_that_comes_faster_than_time_goes_by_is_refused(house: AppServices, clock: Clock):
     socket = Socket()
-    socket.speak(False, live_socket.MAX_AHEAD + 1)
+    socket.speak(False, live_protocol.MAX_AHEAD + 1)
     served(socket)
     assert socket.code == 1008 and "faster than anybody speaks" in socket.of("error")[0]["message"]
     assert (
         socket.up.qsize()
-        == round((live_socket.MAX_AHEAD + 1) * RATE / 512) - int(live_socket.MAX_AHEAD * RATE / 512) - 1
+        == round((live_protocol.MAX_AHEAD + 1) * RATE / 512) - int(live_protocol.MAX_AHEAD * RATE / 512) - 1
     )
 
 
 def test_a_page_that_sends_nothing_is_hung_up_on(house: AppServices, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(live_socket, "MAX_IDLE", 0.05)
+    monkeypatch.setattr(live_session, "MAX_IDLE", 0.05)
     socket = served(Socket())
-    assert socket.code == 1008 and "no sound came" in socket.of("error")[0]["message"] and not live_socket._open
+    assert socket.code == 1008 and "no sound came" in socket.of("error")[0]["message"] and not live_socket.sessions
 
 
 def test_a_page_that_only_trickles_is_hung_up_on(house: AppServices, clock: Clock):
@@ -441,7 +442,7 @@ def test_a_page_that_only_trickles_is_hung_up_on(house: AppServices, clock: Cloc
 
     socket = served(Trickle())
     assert socket.code == 1008 and "10 minutes" in socket.of("error")[0]["message"]
-    assert clock.now <= live_socket.MAX_SECONDS + live_socket.MAX_AHEAD + 2 * 29
+    assert clock.now <= live_protocol.MAX_SECONDS + live_protocol.MAX_AHEAD + 2 * 29
 
 
 @pytest.mark.parametrize(("pattern", "pause"), [("xxxxx....", 2.0), ("xxxxx" + "." * 11, 0.3)], ids=["pauses", "ends"])
@@ -458,10 +459,10 @@ def test_ten_minutes_of_choppy_sound_take_little_memory(
 
     class Watched(Tape):
         async def receive(self) -> dict:
-            (session,) = live_socket._open
+            (session,) = live_socket.sessions
             chunks = sum(chunk.nbytes for chunk in session.listener._chunks)
-            held.append(chunks + sum(order.audio.nbytes for order in session.orders))
-            assert len(session.orders) <= live_socket.MAX_PENDING_TRANSCRIPTIONS and len(session.tasks) < 20
+            held.append(chunks + sum(order.audio.nbytes for order in session.pending))
+            assert len(session.pending) <= live_session.MAX_PENDING_TRANSCRIPTIONS and len(session.tasks) < 20
             return await super().receive()
 
     monkeypatch.setattr(SpeechRecognizer, "transcribe_words", words)
@@ -485,8 +486,8 @@ def test_ten_minutes_of_choppy_sound_take_little_memory(
 
     asyncio.run(script())
     whole = 29 * RATE * 4
-    assert max(held) <= (live_socket.MAX_PENDING_TRANSCRIPTIONS + 1) * whole < 10e6
-    assert len(given) <= live_socket.MAX_PENDING_TRANSCRIPTIONS + 1, (
+    assert max(held) <= (live_session.MAX_PENDING_TRANSCRIPTIONS + 1) * whole < 10e6
+    assert len(given) <= live_session.MAX_PENDING_TRANSCRIPTIONS + 1, (
         "what is said while the recogniser is busy is not all written down"
     )
     if pause < 1:
@@ -506,7 +507,7 @@ def test_the_recogniser_and_voice_activity_are_not_on_the_event_loop(
         threads.add(threading.current_thread())
         return SAID
 
-    monkeypatch.setattr(live_socket, "StreamingTranscriber", lambda: StreamingTranscriber(note))
+    monkeypatch.setattr(live_session, "StreamingTranscriber", lambda: StreamingTranscriber(note))
     monkeypatch.setattr(SpeechRecognizer, "transcribe_words", words)
 
     async def script(socket: Socket) -> None:
@@ -557,7 +558,7 @@ def test_a_model_that_is_loaded_for_one_visitor_holds_up_no_other(
         ]
         one.speak(True, 0.6)
         one.speak(False, 0.6)
-        while not house.engine._loading:
+        while not house.engine.models.loading:
             await asyncio.sleep(0.01)
         other.speak(True, 0.1)
         await other.until("start")
@@ -690,7 +691,7 @@ def test_a_page_that_goes_while_it_is_drawn_to_the_end_leaves_its_picture(house:
         while not house.gallery.entries(ME):
             await asyncio.sleep(0.01)
 
-    assert not talk(house, script).of("final") and not live_socket._open
+    assert not talk(house, script).of("final") and not live_socket.sessions
 
 
 def test_sentences_that_are_still_drawn_are_all_kept_when_the_page_is_closed(
@@ -761,7 +762,7 @@ def test_a_guess_that_is_on_its_way_when_the_page_is_closed_is_not_drawn(
     monkeypatch.setattr(house.engine, "submit", slow)
 
     async def leave() -> None:
-        session = live_socket.LiveSession(Socket(), ME, house)
+        session = live_session.LiveSession(Socket(), ME, house)
         session.spawn(session.draw(SAID, final))
         await asyncio.to_thread(asked.wait, SECONDS)
         session.stop()
@@ -780,7 +781,7 @@ def test_what_was_said_to_the_end_is_kept_although_all_threads_are_busy_when_the
     free = threading.Event()
 
     async def leave() -> None:
-        session = live_socket.LiveSession(Socket(), ME, house)
+        session = live_session.LiveSession(Socket(), ME, house)
         if guessed:
             await session.draw(SAID)
         busy = ThreadPoolExecutor(1)
@@ -840,10 +841,10 @@ def test_who_has_said_all_takes_a_place_until_all_is_written_down(house: AppServ
     monkeypatch.setattr(live_socket, "MAX_ENDING", 1)
 
     async def come(ending: int) -> Socket:
-        sessions = [live_socket.LiveSession(Socket(), f"somebody-{i}", house) for i in range(ending)]
+        sessions = [live_session.LiveSession(Socket(), f"somebody-{i}", house) for i in range(ending)]
         for session in sessions:
             session.ending = True
-        monkeypatch.setattr(live_socket, "_open", set(sessions))
+        monkeypatch.setattr(live_socket, "sessions", set(sessions))
         socket = Socket()
         socket.leave()
         await live_socket.serve(socket, ME)

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from app.serving import services as houses
 from app.studio import generation_form, microphone
-from app.web.live_socket import SETTINGS
+from app.web.live_protocol import SETTINGS
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from test_browser import SECONDS, Studio, bundled, until
 from app.core import paths, png
 from app.core.gallery_store import Gallery
 from app.core.request import SAMPLERS, GenerationRequest
-from app.serving.engine import Engine, Status
+from app.serving.engine import Engine
+from app.serving.jobs import Status
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
 from app.web import openai_api

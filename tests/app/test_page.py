@@ -19,7 +19,7 @@ from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving import services as houses
 from app.serving.batching import Batch
-from app.serving.engine import Job
+from app.serving.jobs import Job
 from app.serving.recognizer import SpeechRecognizer
 from app.studio.views import gallery as gallery_room
 from speech.transcriber import Transcript
@@ -533,7 +533,7 @@ def test_a_model_from_elsewhere_is_opened_or_refused_with_the_reason(house: hous
 def test_what_cannot_run_here_says_why(weights: Path, house: houses.AppServices, monkeypatch: pytest.MonkeyPatch):
     half = weights / "half" / "generator"
     half.mkdir(parents=True)
-    monkeypatch.setattr("app.serving.engine.free_memory", lambda: 1000)
+    monkeypatch.setattr("app.serving.model_pool.free_memory", lambda: 1000)
     page = room("models").run()
     half.rmdir()
     half.parent.rmdir()

@@ -20,7 +20,7 @@ from test_browser import SECONDS, SENTENCE, Studio, bundled
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from app.web import live_socket, server, visitors
+from app.web import live_protocol, server, visitors
 from speech.audio import RATE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +83,7 @@ def at_rest(studio: Studio) -> int:
 
 GARBAGE = [
     b"\x00\x01\x02",
-    bytes(live_socket.MAX_FRAME + 2),
+    bytes(live_protocol.MAX_FRAME + 2),
     "garbage",
     "[" * 50_000,
     '{"type": "settings", "steps": 1' + "0" * 400 + "}",

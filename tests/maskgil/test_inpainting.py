@@ -13,7 +13,8 @@ from PIL import Image
 
 from app.core.edit_request import EditRequest
 from app.core.request import GenerationRequest
-from app.serving.engine import Engine, Status
+from app.serving.engine import Engine
+from app.serving.jobs import Status
 from maskgil import inpainting
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import remasking
@@ -199,7 +200,7 @@ def test_a_picture_that_had_to_be_scaled_is_said_to_be(engine: Engine, model: Te
         change = EditRequest(image, marked, "")
         begun, wish = change.begin(model, lambda text: model.condition([text]), GenerationRequest("a cat", 3, steps=2))
         job = engine.submit(wish, start=begun)
-        assert job.wait(SECONDS) and job.rounded == said and job.pictures()[0].size == (96, 64)
+        assert job.wait(SECONDS) and job.size_note == said and job.pictures()[0].size == (96, 64)
 
 
 @pytest.mark.parametrize(

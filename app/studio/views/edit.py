@@ -12,7 +12,8 @@ from app.core import png
 from app.core.edit_request import edit_note, image_id
 from app.core.registry import ModelInfo
 from app.core.request import MAX_PROMPT, GenerationRequest
-from app.serving.engine import LoadedModel, Status
+from app.serving.jobs import Status
+from app.serving.model_pool import LoadedModel
 from app.studio import generation_form, job_view, session, widget_state
 from app.studio.component import component
 from app.studio.views.draw import said, sentence

@@ -7,7 +7,7 @@ import streamlit as st
 import torch
 
 from app.core import registry
-from app.serving import engine
+from app.serving import model_pool
 from app.serving.recognizer import SpeechRecognizer
 from app.studio import session, widget_state
 from app.studio.views.draw import sentence
@@ -45,7 +45,7 @@ def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
     """One model: what it draws, what it takes, and what can be done with it."""
     name, wanted = model.name, PRECISION + model.name
     widget_state.keep(wanted, None)
-    dtype = widget_state.value(wanted) or engine.default_precision()
+    dtype = widget_state.value(wanted) or model_pool.default_precision()
     if loaded:
         dtype = session.loaded(model).model.dtype  # as anyone on this server has chosen
     if widget_state.value(wanted) != dtype:
@@ -55,9 +55,9 @@ def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
         numbers = model.parameters
         taken = f"{numbers * dtype.itemsize / 1e6:.1f} MB {'in memory' if loaded else 'when loaded'}"
         facts = [model.reads, model.sizes_summary, f"{numbers / 1e6:.1f} M parameters"]
-        facts += [f"{model.megabytes:.1f} MB on disk", f"{taken}, {engine.one_line(dtype)}"]
+        facts += [f"{model.megabytes:.1f} MB on disk", f"{taken}, {model_pool.dtype_name(dtype)}"]
         st.html(f'<div class="facts">{" · ".join(facts)}</div>')
-        if reason := "" if loaded else engine.why_not_loadable(model, dtype):
+        if reason := "" if loaded else model_pool.why_not_loadable(model, dtype):
             st.caption(f":material/block: Cannot run: {reason}.")
         with st.container(horizontal=True, vertical_alignment="center"):
             st.segmented_control(

@@ -1,0 +1,88 @@
+"""The messages of the live socket, and their limits.
+
+Up    binary frames of 16 kHz mono int16 samples, and JSON texts:
+        {"type": "settings", ...}  the settings of the images to come, all of them each time. Of several candidates the
+                                   first is shown while it is drawn, then the chosen one.
+        {"type": "end"}            no more speech follows. What was said is transcribed, drawn and saved; then the
+                                   server closes the socket.
+Down  JSON texts, by "type":
+        ready, start, words {committed, pending}, final {text}, nothing {reason}, error {message},
+        step {job, step, of}, picture {job, seed, prompt, unknown}, kept {job}
+      A PNG follows each `step` and each `picture` as a binary frame; that of a picture has the settings as metadata.
+      `kept`: the words of that picture were final, and it is in the gallery.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from app.core import paths
+from app.core.request import LEGACY, MAX_LIVE_CANDIDATES, SAMPLERS, GenerationRequest, parse_size
+
+MAX_FRAME = 2**16  # bytes of one message
+MAX_SECONDS = 600.0  # of one socket
+MAX_AHEAD = 10.0  # seconds that audio may be ahead of the clock: what a network held back arrives at once
+MAX_IDLE = 60.0  # seconds without a message: a page that listens sends one every 32 ms
+# The fields of a settings message that go to the request as they are; None leaves a setting at its default.
+SETTINGS = ("model", "steps", "guidance", "interval", "temperature", "negative", "seed", "order", "sampler")
+SETTINGS += ("mode", "ar_tokens", "refinement_passes", "candidates")
+
+
+@runtime_checkable
+class SocketLike(Protocol):
+    """The part of starlette's WebSocket that is used."""
+
+    scope: Any
+    headers: Any
+
+    async def accept(self) -> None: ...
+    async def receive(self) -> Any: ...
+    async def send_text(self, data: str) -> None: ...
+    async def send_bytes(self, data: bytes) -> None: ...
+    async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
+
+
+class ProtocolError(Exception):
+    """The client broke the protocol; the message says how."""
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """A settings message: `values` are fields of GenerationRequest, `pause` is in seconds."""
+
+    values: Mapping[str, Any]
+    pause: float
+
+
+def parse_control(text: str) -> LiveSettings | None:
+    """The settings in a text message; None for the end. Raises ProtocolError for any other message."""
+    try:
+        fields = {LEGACY.get(name, name): value for name, value in json.loads(text[:MAX_FRAME]).items()}
+        if fields["type"] == "end":
+            return None
+        if fields["type"] != "settings":
+            raise ValueError("what is not of type settings or end")
+        known = {key: fields[key] for key in SETTINGS if fields.get(key) is not None}
+        if wrong := next((key for key, value in known.items() if isinstance(value, bool)), None):
+            raise ValueError(f"{wrong} is {str(known[wrong]).lower()}: give a text or a number")
+        if fields.get("size"):
+            known["size"] = parse_size(fields["size"])
+        settings = default_settings(known)
+        request = GenerationRequest.from_dict({"prompt": "a try", "seed": 0, **settings})
+        if request.candidates > MAX_LIVE_CANDIDATES:
+            raise ValueError(f"{request.candidates} candidates, and at most {MAX_LIVE_CANDIDATES} while one speaks")
+        return LiveSettings(settings, min(2.0, max(0.2, float(fields.get("pause", 0.3)))))
+    except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ProtocolError(f"settings that cannot be read ({reason}): reload the page") from None
+
+
+def default_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """The given settings, completed with the defaults of their sampler."""
+    sampler = SAMPLERS.get(str(given.get("sampler", GenerationRequest.sampler)), {})
+    return {"model": paths.default_model()} | sampler | given
+
+
+def over_time_message() -> str:
+    return f"{MAX_SECONDS / 60:.0f} minutes were heard: press the microphone again to go on"
