@@ -39,6 +39,8 @@ from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.models.diffusion_head import DDPM, DPMSolver
 from maskgil.models.emigm import EMIGM
 from maskgil.models.transformer import set_attention_backend
+from maskgil.released.layout import TEXT_ENCODER, ReleasedFolder, is_released
+from maskgil.released.loader import load_generator, load_vq, set_null_condition
 from maskgil.sampling import best_of_n
 from maskgil.sampling.ar_prefix import (
     ARPrefix,
@@ -213,6 +215,8 @@ class TextToImage:
         import text_encoder
 
         folder = checkpoint.resolve(name)
+        if is_released(folder):
+            return _load_released(folder, device, dtype, attention)
         notes = checkpoint.describe(folder / "generator")
         continuous = notes["kind"] == "emigm"
         generator = checkpoint.load(folder / "generator", "emigm" if continuous else "maskgil", dtype)
@@ -493,6 +497,21 @@ class TextToImage:
         if len(canvas) < batch:
             canvas = canvas.rows(torch.zeros(batch, dtype=torch.long, device=canvas.mask.device))
         return TokenGrid(canvas.tokens.to(self.device), canvas.mask.to(self.device), canvas.grid)
+
+
+def _load_released(folder: Path, device: torch.device | str, dtype: torch.dtype, attention: str) -> TextToImage:
+    """A model in the layout of its release (maskgil/released/layout.py): its parts are not trained together anew, so
+    there are no fingerprints to compare."""
+    import text_encoder
+
+    released = ReleasedFolder.open(folder)
+    encoder = text_encoder.load(folder / TEXT_ENCODER)
+    generator, tokenizer = load_generator(released, dtype), load_vq(released)
+    set_attention_backend(generator, attention)
+    set_null_condition(generator, encoder.encode([""]).states[0])
+    for module in (generator, tokenizer, encoder):
+        module.to(device).requires_grad_(False)
+    return TextToImage(generator, encoder, tokenizer, released.sizes)
 
 
 def _progress(

@@ -17,12 +17,22 @@ from torch import Tensor
 
 from maskgil.condition import Condition
 from maskgil.shared_parts import resolve_part
+from text_encoder.clip_text import ClipTextEncoder
 from text_encoder.huggingface import HuggingFaceEncoder
 from text_encoder.small_t5 import SmallT5Config, SmallT5Encoder, train_vocabulary
 
-__all__ = ["SmallT5Encoder", "SmallT5Config", "HuggingFaceEncoder", "TextEncoder", "load", "train_vocabulary"]
+__all__ = [
+    "ClipTextEncoder",
+    "HuggingFaceEncoder",
+    "SmallT5Config",
+    "SmallT5Encoder",
+    "TextEncoder",
+    "load",
+    "train_vocabulary",
+]
 
 CONFIG = "config.json"
+CLIP_TYPES = ("clip", "clip_text_model")  # model_type of CLIP, and of its text half
 
 
 @runtime_checkable
@@ -63,11 +73,15 @@ def load(name: str | Path) -> TextEncoder:
         return HuggingFaceEncoder(str(name))
     if (where := resolve_part(name)) != Path(name):
         return load(where)
-    kind = _about(name).get("kind")
+    about = _about(name)
+    kind = about.get("kind")
     if kind == SmallT5Encoder.kind:
         return SmallT5Encoder.load(name)
     if kind == HuggingFaceEncoder.kind:
         return HuggingFaceEncoder.load(name)
+    if kind is None and about.get("model_type") in CLIP_TYPES:
+        words = Path(name).parent / "tokenizer"  # diffusers' layout has the tokenizer beside the model
+        return ClipTextEncoder(name, words if (words / "vocab.json").is_file() else None)
     if kind is None:
         return HuggingFaceEncoder(str(name))
     raise ValueError(f"{name} is a model of kind {kind!r}, not a text encoder")

@@ -25,13 +25,14 @@ class MaskSchedule:
     """`ratio` and `slope` are gamma and its derivative on tensors of times in [0, 1].
 
     reveal  how counts follow gamma. "share": step i decides in proportion to gamma(i / (T - 1)), as the released code
-            does; "remain": N gamma(t) / gamma(1) tokens remain after the step that ends at t, as in MaskGIT and eMIGM.
+            does; "remain": N gamma(t) / gamma(1) tokens remain after the step that ends at t, as in eMIGM; "floor": the
+            same rounded down, in float32, as in MaskGIT, aMUSEd and Meissonic (the rounding decides a token).
     """
 
     name: str
     ratio: Formula
     slope: Formula
-    num_unmasked: Literal["share", "remain"] = "share"
+    num_unmasked: Literal["share", "remain", "floor"] = "share"
 
     def gamma(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """Share of masked tokens at time t, in [0, 1]."""
@@ -49,7 +50,10 @@ class MaskSchedule:
             raise ValueError(
                 f"{steps} steps for {tokens} tokens: each step decides one or more, so give at most {tokens}"
             )
-        return _shares(self, steps, tokens) if self.num_unmasked == "share" else _remainders(self, steps, tokens)
+        if self.num_unmasked == "share":
+            return _shares(self, steps, tokens)
+        remain = _floors if self.num_unmasked == "floor" else _rounded
+        return _remainders(tokens, remain(self, steps, tokens))
 
 
 def _shares(curve: MaskSchedule, steps: int, tokens: int) -> list[int]:
@@ -64,13 +68,24 @@ def _shares(curve: MaskSchedule, steps: int, tokens: int) -> list[int]:
     return counts
 
 
-def _remainders(curve: MaskSchedule, steps: int, tokens: int) -> list[int]:
+def _rounded(curve: MaskSchedule, steps: int, tokens: int) -> list[int]:
+    """Tokens that remain after each step, rounded."""
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     ratios = (curve.gamma(times) / curve.gamma(times[:1])).tolist()
+    return [round(ratio * tokens) for ratio in ratios[1:]]
+
+
+def _floors(curve: MaskSchedule, steps: int, tokens: int) -> list[int]:
+    """Tokens that remain after each step, rounded down, computed in float32."""
+    elapsed = torch.arange(1, steps + 1) / steps
+    return (tokens * curve.gamma(1 - elapsed)).floor().int().tolist()
+
+
+def _remainders(tokens: int, remain: list[int]) -> list[int]:
+    """Counts of steps after which about so many tokens remain: at least one a step, and all in the end."""
     left, counts = tokens, []
-    for step in range(steps):
-        later = steps - 1 - step
-        after = min(max(round(ratios[step + 1] * tokens), later), left - 1)
+    for step, target in enumerate(remain):
+        after = min(max(target, len(remain) - 1 - step), left - 1)
         counts.append(left - after)
         left = after
     return counts
@@ -84,6 +99,8 @@ cosine = MaskSchedule(
     "cosine", lambda t: torch.sin(HALF * t), lambda t: HALF * torch.cos(HALF * t)
 )  # cos(pi (1 - t) / 2)
 arccos = MaskSchedule("arccos", lambda t: torch.acos(1 - t) / HALF, lambda t: 1 / (HALF * torch.sqrt(t * (2 - t))))
+# cosine as MaskGIT's code counts it (Chang et al. 2022, arXiv 2202.04200)
+maskgit = MaskSchedule("maskgit", lambda t: torch.cos(HALF * (1 - t)), cosine.slope, "floor")
 square = MaskSchedule("square", lambda t: 1 - (1 - t) ** 2, lambda t: 2 * (1 - t))
 root = MaskSchedule("root", lambda t: 1 - torch.sqrt(1 - t), lambda t: 0.5 / torch.sqrt(1 - t))
 exp = MaskSchedule("exp", lambda t: 1 - torch.exp(-5 * t), lambda t: 5 * torch.exp(-5 * t), "remain")
@@ -100,7 +117,7 @@ def poly(exponent: float) -> MaskSchedule:
 sqrt = replace(poly(0.5), name="sqrt")
 
 SCHEDULES: dict[str, MaskSchedule] = {
-    curve.name: curve for curve in (linear, cosine, arccos, square, root, exp, log_exp, sqrt)
+    curve.name: curve for curve in (linear, cosine, maskgit, arccos, square, root, exp, log_exp, sqrt)
 }
 
 

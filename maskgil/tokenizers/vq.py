@@ -41,6 +41,8 @@ class VQConfig:
     upscaler_blocks: int = 0
     l2_norm: bool = True  # latents and codes on the unit sphere
     level_attention: bool = True  # attention in the lowest level besides the one in the middle
+    middle_attention: bool = True  # attention in the middle; aMUSEd and Meissonic have none
+    unit_pixels: bool = False  # the weights read and write pixels in [0, 1], as those of aMUSEd and Meissonic
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
@@ -93,6 +95,16 @@ VQ_PRESETS = {
     "llamagen-vq16": VQConfig(),
     "llamagen-vq8": VQConfig(channels=(128, 256, 256, 512)),
     "chameleon-vq": VQConfig(codebook_size=8192, codebook_dim=256, l2_norm=False, level_attention=False),
+    "amused-vq": VQConfig(
+        codebook_size=8192,
+        codebook_dim=64,
+        channels=(128, 256, 256, 512, 768),
+        z_channels=64,
+        l2_norm=False,
+        level_attention=False,
+        middle_attention=False,
+        unit_pixels=True,
+    ),
     # nearly all of the decoder works at the tokens' resolution: there its weights cost least, and it has drawings to
     # remember; what whole patches cannot do, smooth walls and clean edges, is the refiner's. Tokens are of pictures of
     # half the size: the drawings are known, and an upscaler remembers their finer half
@@ -182,8 +194,9 @@ class ResolutionLevel(nn.Module):
         return x
 
 
-def _middle(channels: int) -> nn.ModuleList:
-    return nn.ModuleList([ResnetBlock(channels, channels), AttnBlock(channels), ResnetBlock(channels, channels)])
+def _middle(channels: int, attention: bool) -> nn.ModuleList:
+    between = AttnBlock(channels) if attention else nn.Identity()
+    return nn.ModuleList([ResnetBlock(channels, channels), between, ResnetBlock(channels, channels)])
 
 
 class Encoder(nn.Module):
@@ -199,7 +212,7 @@ class Encoder(nn.Module):
             if not last:
                 level.downsample = Downsample(width)
             self.conv_blocks.append(level)
-        self.mid = _middle(widths[-1])
+        self.mid = _middle(widths[-1], config.middle_attention)
         self.norm_out = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
 
@@ -306,7 +319,7 @@ class Decoder(nn.Module):
         self.patch = config.decoder_patch or config.patch
         widths = (config.decoder_channels or config.channels)[::-1]  # index 0 is the lowest resolution
         self.conv_in = nn.Conv2d(config.z_channels, widths[0], 3, padding=1)
-        self.mid = _middle(widths[0])
+        self.mid = _middle(widths[0], config.middle_attention)
         if config.naming_channels:  # a new one is not heard yet
             self.hear = nn.Conv2d(config.naming_channels, widths[0], 1)
             nn.init.zeros_(self.hear.weight)
@@ -434,12 +447,14 @@ class VQModel(nn.Module):
 
     def latents(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B h w C"]:
         """Latents before quantisation, normalised when the codebook is; of what the encoder reads (`shrink`)."""
+        pixels = (pixels + 1) / 2 if self.config.unit_pixels else pixels
         return self.quantize.latents(self.quant_conv(self.encoder(pixels)))
 
     def reconstruct(self, z: Float[Tensor, "B h w C"]) -> Float[Tensor, "B 3 H W"]:
         """Pixels from quantised latents, with gradient; not clamped."""
         z = z.permute(0, 3, 1, 2)
-        return self.decoder(self.post_quant_conv(z), self.cell_features(z))
+        pixels = self.decoder(self.post_quant_conv(z), self.cell_features(z))
+        return 2 * pixels - 1 if self.config.unit_pixels else pixels
 
     def cell_features(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B M h w"] | None:
         """What the decoder is told of quantised latents; None without a Naming."""

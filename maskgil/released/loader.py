@@ -1,0 +1,61 @@
+"""Released folders (maskgil/released/layout.py) as generator and tokenizer, each tensor checked by name and shape."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from maskgil.checkpoint import build, compare, shapes
+from maskgil.converters.diffusers_vq import vq_config, vq_tensors
+from maskgil.models.amused import Amused, AmusedConfig
+from maskgil.released.layout import TRANSFORMER, VQ, ReleasedFolder, read_json, weight_files
+from maskgil.tokenizers.vq import VQModel
+
+
+def load_generator(released: ReleasedFolder, dtype: torch.dtype = torch.float32) -> Amused:
+    """The generator on the CPU, in evaluation mode. Its null condition is not set yet: see `set_null_condition`.
+
+    Raises ValueError for a config or weights that do not fit.
+    """
+    values = read_json(released.folder / TRANSFORMER / "config.json")
+    config = AmusedConfig.from_released(values, released.pixels_per_token)
+    with torch.device("meta"):
+        model = Amused(config)
+    tensors = read_tensors(weight_files(released.folder / TRANSFORMER), dtype)
+    compare(shapes(tensors), shapes(model), str(released.folder / TRANSFORMER))
+    model.load_state_dict(tensors, assign=True)
+    model.null_states = torch.zeros(model.null_states.shape, dtype=dtype)
+    return model.eval()
+
+
+def load_vq(released: ReleasedFolder) -> VQModel:
+    """The tokenizer on the CPU, in float32 and evaluation mode. Raises ValueError as `load_generator`."""
+    config = vq_config(read_json(released.folder / VQ / "config.json"))
+    source = str(released.folder / VQ)
+    tensors = vq_tensors(read_tensors(weight_files(released.folder / VQ), torch.float32), config, source)
+    model = build("vq", config.to_dict(), source)
+    assert isinstance(model, VQModel)
+    model.load_state_dict(tensors, assign=True)
+    return model.eval()
+
+
+def read_tensors(files: Sequence[Path], dtype: torch.dtype) -> dict[str, Tensor]:
+    """All tensors of some safetensors files, floating ones in `dtype`: one at a time, so that no file is held whole in
+    two types. ValueError for a file that is cut."""
+    tensors = {}
+    for path in files:
+        try:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118, it is no dict
+                    tensor = file.get_tensor(name)
+                    tensors[name] = tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is cut or not a safetensors file: {error}") from None
+    return tensors
+
+
+def set_null_condition(generator: nn.Module, states: Tensor) -> None:
+    """Have the encoding of an empty text, (L, E), stand for no condition at all."""
+    generator.null_states = states.to(generator.null_states)

@@ -1,0 +1,89 @@
+"""Folders in the released layout with random weights, written by the libraries that the releases were written with."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AmusedScheduler, UVit2DModel, VQModel
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+TINY_TRANSFORMER = {
+    "hidden_size": 32,
+    "encoder_hidden_size": 16,
+    "cond_embed_dim": 16,
+    "vocab_size": 40,
+    "codebook_size": 32,
+    "in_channels": 24,
+    "block_out_channels": 48,
+    "num_res_blocks": 2,
+    "block_num_heads": 3,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 40,
+}
+TINY_VQ = {"block_out_channels": (32, 32, 64), "layers_per_block": 1, "latent_channels": 8, "num_vq_embeddings": 32}
+FULL_VQ = {
+    "block_out_channels": (128, 256, 256, 512, 768),
+    "layers_per_block": 2,
+    "latent_channels": 64,
+    "num_vq_embeddings": 8192,
+}
+TINY_TEXT = {"hidden_size": 16, "projection_dim": 16, "intermediate_size": 24, "layers": 3, "heads": 2}
+CLIP_L = {"hidden_size": 768, "projection_dim": 768, "intermediate_size": 3072, "layers": 12, "heads": 12}
+CLIP_H = {"hidden_size": 1024, "projection_dim": 1024, "intermediate_size": 4096, "layers": 24, "heads": 16}
+
+
+def amused_folder(folder: Path, downsample: bool = False, full: bool = False) -> Path:
+    """aMUSEd with random weights: tiny (images of 32 or 64 px), or of the released sizes."""
+    torch.manual_seed(0)
+    shape = {} if full else TINY_TRANSFORMER
+    side = (16 if full else 8) * (2 if downsample else 1)
+    transformer = UVit2DModel(**shape, downsample=downsample, upsample=downsample, sample_size=side)
+    randomize(transformer, 0.02 if full else 0.3)
+    transformer.save_pretrained(folder / "transformer")
+    AmusedScheduler(mask_token_id=transformer.config.vocab_size - 1).save_pretrained(folder / "scheduler")
+    save_vq(folder / "vqvae", FULL_VQ if full else TINY_VQ)
+    save_clip(folder, CLIP_L if full else TINY_TEXT)
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "AmusedPipeline"}))
+    return folder
+
+
+def save_vq(folder: Path, shape: dict) -> None:
+    levels = len(shape["block_out_channels"])
+    model = VQModel(
+        **shape,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        mid_block_add_attention=False,
+        lookup_from_codebook=True,
+    )
+    torch.nn.init.normal_(model.quantize.embedding.weight)
+    model.save_pretrained(folder)
+
+
+def save_clip(folder: Path, shape: dict) -> None:
+    """A CLIP text model, and a tokenizer of single letters, whose end token has the highest id as CLIP's has."""
+    letters = [chr(ord("!") + i) for i in range(94)]
+    words = ["<|startoftext|>", *letters, *(f"{letter}</w>" for letter in letters), "<|endoftext|>"]
+    (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer.from_pretrained(folder / "tokenizer", model_max_length=77).save_pretrained(folder / "tokenizer")
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=shape["hidden_size"],
+        projection_dim=shape["projection_dim"],
+        intermediate_size=shape["intermediate_size"],
+        num_hidden_layers=shape["layers"],
+        num_attention_heads=shape["heads"],
+        bos_token_id=0,
+        eos_token_id=len(words) - 1,
+        pad_token_id=len(words) - 1,
+    )
+    CLIPTextModelWithProjection(config).eval().save_pretrained(folder / "text_encoder")
+
+
+def randomize(model: torch.nn.Module, std: float) -> None:
+    """Weights that say something: released initial values leave parts of a model at zero."""
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, mean=1.0 if parameter.dim() == 1 else 0.0, std=std)
