@@ -24,6 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from maskgil.released.catalog import find_model
+from maskgil.released.download import find_fetched, how_to_fetch
 from maskgil.shared_parts import resolve_part
 
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"  # what ships with the project
@@ -249,7 +251,8 @@ def bundled() -> list[str]:
 
 
 def resolve(name: str | Path) -> Path:
-    """The folder of a bundled model, a local folder, or a Hugging Face id (downloaded once, then cached).
+    """The folder of a bundled model, a local folder, a released model that was fetched (maskgil/released/download.py),
+    or another Hugging Face id (downloaded once, then cached).
 
     Raises ValueError, with the bundled names, when it is none of them.
     """
@@ -257,6 +260,10 @@ def resolve(name: str | Path) -> Path:
         return BUNDLED / str(name)
     if Path(name).is_dir():
         return Path(name)
+    if (released := find_model(str(name))) is not None:
+        if (fetched := find_fetched(str(name))) is None:
+            raise ValueError(how_to_fetch(released))
+        return fetched
     reason = "nor does it look like a Hugging Face id (owner/name)"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and not str(name).startswith("."):
         from huggingface_hub import snapshot_download

@@ -2,7 +2,8 @@
 
 A model is a folder with `generator/`, `text_encoder/`, `tokenizer/` and `vocabulary.json`; a class-driven one has no
 `text_encoder/`, and may have `class_names.json`. It is named by the folder's name when it lies among the bundled
-weights, and by its path anywhere else.
+weights, and by its path anywhere else. Released models (maskgil/released) have their own layout and are named by their
+Hugging Face ids.
 """
 
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from app.core import paths
 from maskgil.aspect_buckets import bucket_classes, sizes_of
+from maskgil.released import catalog, download, layout
 from maskgil.shared_parts import resolve_part
 from text_encoder.prompt_reader import PromptVocabulary
 
@@ -34,6 +36,8 @@ class ModelInfo:
     classes       number of classes of a class-driven model; None: the model reads text
     sizes         image sizes (width, height) in pixels, the default first
     size_classes  the bucket classes of `sizes` (maskgil/aspect_buckets.py); empty for a fixed list
+    parts         the folders in it that hold weights
+    sampler       the preset of sampling options that it was released with (maskgil/params.py); empty: the usual one
     """
 
     name: str
@@ -42,6 +46,8 @@ class ModelInfo:
     classes: int | None = None
     sizes: tuple[tuple[int, int], ...] = ()
     size_classes: tuple[int, ...] = ()
+    parts: tuple[str, ...] = PARTS
+    sampler: str = ""
 
     @property
     def sizes_summary(self) -> str:
@@ -58,8 +64,8 @@ class ModelInfo:
     @property
     def parameters(self) -> int:
         """Numbers that are learned, of all its parts, as the heads of its files tell."""
-        parts = [resolve_part(self.folder / part) for part in PARTS]
-        return sum(_numbers(file) for part in parts for file in sorted(part.glob("*.safetensors")))
+        parts = [resolve_part(self.folder / part) for part in self.parts]
+        return sum(_numbers(file) for part in parts for file in layout.weight_files(part))
 
     @property
     def reads(self) -> str:
@@ -102,7 +108,7 @@ def find(name: str) -> ModelInfo:
 
     Raises ValueError with what is missing and how to get it.
     """
-    if _folder(name) is None and HUB_ID.fullmatch(name):
+    if _folder(name) is None and HUB_ID.fullmatch(name) and catalog.find_model(name) is None:
         from maskgil.checkpoint import resolve  # torch takes seconds to import, and a list of names does not need it
 
         _fetched[name] = resolve(name)
@@ -113,6 +119,8 @@ def find_local(name: str) -> ModelInfo:
     """`find` without the network: what is on this machine, or was fetched by this process."""
     folder = _folder(name)
     if folder is None:
+        if (released := catalog.find_model(name)) is not None:
+            raise ValueError(download.how_to_fetch(released))
         if HUB_ID.fullmatch(name):
             raise ValueError(f"{name} was not fetched from Hugging Face yet: open it on the Models page")
         there = ", ".join(model.name for model in bundled())
@@ -131,7 +139,14 @@ def _folder(name: str) -> Path | None:
         return inside
     if name and os.path.isdir(outside):
         return outside.resolve()
+    if (released := download.find_fetched(name)) is not None:
+        return released
     return fetched if fetched is not None and fetched.is_dir() else None
+
+
+def fetched() -> list[ModelInfo]:
+    """The released models that were fetched, in the order of the catalog."""
+    return [find_local(model.name) for model in catalog.MODELS if download.is_complete(model)]
 
 
 def summary(model: ModelInfo) -> str:
@@ -197,6 +212,8 @@ def _numbers(file: Path) -> int:
 
 
 def _missing(folder: Path) -> list[str]:
+    if layout.is_released(folder):
+        return layout.missing_files(folder)
     files = FILES if _classes(folder) else (*FILES, TEXTS)
     return [name for name in files if not _there(folder / name)]
 
@@ -230,5 +247,9 @@ def _sizes(folder: Path) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
 
 
 def _open(name: str, folder: Path) -> ModelInfo:
+    if layout.is_released(folder):
+        released = layout.ReleasedFolder.open(folder)
+        words = PromptVocabulary.from_dict({})
+        return ModelInfo(name, folder, words, sizes=released.sizes, parts=layout.PARTS, sampler=released.sampler)
     sizes, size_classes = _sizes(folder)
     return ModelInfo(name, folder, PromptVocabulary.load(folder), _classes(folder), tuple(sizes), size_classes)

@@ -1,0 +1,112 @@
+"""The released text-to-image models that the project draws with: where they come from, what they take, whose they are.
+
+This module imports no torch: the list is printed without it.
+"""
+
+import difflib
+from dataclasses import dataclass
+
+BYTES_PER_NUMBER = 4  # weights are released in float32
+
+
+@dataclass(frozen=True)
+class RepositoryFiles:
+    """Files of a Hugging Face repository: those that match `patterns`, written under `into` of the model's folder."""
+
+    repo: str
+    patterns: tuple[str, ...]
+    into: str = ""
+
+
+@dataclass(frozen=True)
+class ReleasedModel:
+    """A model that `maskgil models get` fetches.
+
+    name        its id on Hugging Face, by which it is asked for everywhere
+    good_for    what somebody chooses it for, in a few words
+    size        of its images, (width, height) in pixels
+    generator, text_encoder, tokenizer  numbers that each part has learned
+    license     of the weights
+    steps       of its sampler, as released
+    """
+
+    name: str
+    good_for: str
+    size: tuple[int, int]
+    generator: int
+    text_encoder: int
+    tokenizer: int
+    license: str
+    steps: int
+    repositories: tuple[RepositoryFiles, ...]
+
+    @property
+    def parameters(self) -> int:
+        return self.generator + self.text_encoder + self.tokenizer
+
+    @property
+    def gigabytes(self) -> float:
+        """About what is fetched, and what it takes in memory in float32."""
+        return self.parameters * BYTES_PER_NUMBER / 1e9
+
+
+DIFFUSERS_FILES = (
+    "README.md",
+    "model_index.json",
+    "scheduler/*.json",
+    "transformer/config.json",
+    "transformer/diffusion_pytorch_model*.safetensors",
+    "vqvae/config.json",
+    "vqvae/diffusion_pytorch_model*.safetensors",
+    "text_encoder/config.json",
+    "text_encoder/model*.safetensors",
+    "tokenizer/*",
+)
+VARIANTS = ("*.fp16.*", "*.fp8.*", "*.non_ema.*", "*.bf16.*")  # the same weights once more: not fetched
+CLIP_L, CLIP_H = 123_650_304, 354_032_640
+AMUSED_VQ = 146_244_675
+
+
+def _diffusers(repo: str) -> tuple[RepositoryFiles, ...]:
+    return (RepositoryFiles(repo, DIFFUSERS_FILES),)
+
+
+MODELS = (
+    ReleasedModel(
+        "amused/amused-256",
+        "fast small images",
+        (256, 256),
+        603_537_664,
+        CLIP_L,
+        AMUSED_VQ,
+        "OpenRAIL++",
+        12,
+        _diffusers("amused/amused-256"),
+    ),
+    ReleasedModel(
+        "amused/amused-512",
+        "fast images of medium size",
+        (512, 512),
+        608_257_792,
+        CLIP_L,
+        AMUSED_VQ,
+        "OpenRAIL++",
+        12,
+        _diffusers("amused/amused-512"),
+    ),
+)
+
+
+def find_model(name: str) -> ReleasedModel | None:
+    """The model of this name, in any case of letters; None when there is none."""
+    return next((model for model in MODELS if model.name.lower() == name.lower()), None)
+
+
+def released_model(name: str) -> ReleasedModel:
+    """The model of this name. ValueError, with the nearest name, when there is none."""
+    if (model := find_model(name)) is not None:
+        return model
+    names = [model.name for model in MODELS]
+    near = difflib.get_close_matches(name, names, 1, 0.5)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    raise ValueError(f"no released model is named {name!r}: {hint}")

@@ -1,0 +1,174 @@
+"""Fetch released models, keep them, remove them.
+
+A model's folder holds its files, and release.json: the revision of each repository that it came from, resolved when it
+was first asked for. Later calls fetch the same revision. huggingface_hub resumes files that were cut off.
+"""
+
+import fnmatch
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskgil.model_folder import path_from_environment
+from maskgil.released.catalog import VARIANTS, ReleasedModel, RepositoryFiles, find_model, released_model
+
+FOLDER = "MASKGIL_MODELS"  # environment variable: where released models are kept
+RECORD = "release.json"
+SPARE = 500 * 10**6  # bytes of disk that stay free
+
+
+@dataclass(frozen=True)
+class FileOnHub:
+    """A file of a repository and its size in bytes."""
+
+    name: str
+    size: int
+
+
+def models_folder() -> Path:
+    """Where released models are kept, one folder a model: $MASKGIL_MODELS, or the user's data folder."""
+    data = path_from_environment("XDG_DATA_HOME") or Path("~/.local/share").expanduser()
+    return path_from_environment(FOLDER) or data / "maskgil" / "models"
+
+
+def folder_of(model: ReleasedModel) -> Path:
+    """Where this model lies, or would."""
+    return models_folder().joinpath(*model.name.split("/"))
+
+
+def find_fetched(name: str) -> Path | None:
+    """The folder of a released model that was fetched whole; None for another name, and for one that is not here."""
+    model = find_model(name)
+    return folder_of(model) if model is not None and is_complete(model) else None
+
+
+def is_complete(model: ReleasedModel) -> bool:
+    """Whether all its files are here."""
+    return bool(read_record(folder_of(model)).get("complete"))
+
+
+def is_begun(model: ReleasedModel) -> bool:
+    """Whether some of its files are here."""
+    return (folder_of(model) / RECORD).is_file()
+
+
+def how_to_fetch(model: ReleasedModel) -> str:
+    """What to say to somebody who asks for a model that is not here."""
+    state = "was not fetched whole" if is_begun(model) else "is not on this machine"
+    return f"{model.name} {state}: `maskgil models get {model.name}` fetches it, about {model.gigabytes:.1f} GB"
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """release.json of a folder; empty when there is none that can be read."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def fetch(name: str, endpoint: str | None = None) -> Path:
+    """Fetch a released model, or what is missing of it, with a progress bar; returns its folder.
+
+    `endpoint`: another address than huggingface.co's. Raises ValueError for an unknown name, without a network, for a
+    disk with too little room, and where files are missing afterwards.
+    """
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    model = released_model(name)
+    folder = folder_of(model)
+    try:
+        _fetch(model, folder, endpoint)
+    except (HfHubHTTPError, httpx2.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        begun = ", and goes on where it stopped when it is asked again" if is_begun(model) else ""
+        raise ValueError(
+            f"{model.name} could not be fetched from Hugging Face ({reason}){begun}. The models that ship with the "
+            f"project need no network; or copy a folder that was fetched elsewhere to {folder}"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{model.name} could not be written to {folder}: {error}") from None
+    return folder
+
+
+def remove(name: str) -> int:
+    """Remove a fetched model, whole or not; returns the bytes that it took. ValueError when nothing of it is here."""
+    model = released_model(name)
+    folder = folder_of(model)
+    if not is_begun(model):
+        raise ValueError(f"{model.name} is not on this machine: nothing to remove in {folder}")
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    (folder / RECORD).unlink()  # first, so that what is left of a removal that was cut off counts for nothing
+    shutil.rmtree(folder)
+    return size
+
+
+def _fetch(model: ReleasedModel, folder: Path, endpoint: str | None) -> None:
+    from huggingface_hub import snapshot_download
+
+    revisions = dict(read_record(folder).get("revisions", {}))
+    files: dict[RepositoryFiles, list[FileOnHub]] = {}
+    for repository in model.repositories:
+        revisions[repository.repo], files[repository] = list_files(repository, revisions.get(repository.repo), endpoint)
+    _check_disk(model, folder, files)
+    _write_record(model, folder, revisions, complete=False)
+    for repository, wanted in files.items():
+        snapshot_download(
+            repository.repo,
+            revision=revisions[repository.repo],
+            allow_patterns=[file.name for file in wanted],
+            local_dir=folder / repository.into,
+            endpoint=endpoint,
+        )
+    for repository, wanted in files.items():
+        for file in wanted:
+            path = folder / repository.into / file.name
+            if not path.is_file() or path.stat().st_size != file.size:
+                raise ValueError(f"{path} did not come whole: `maskgil models get {model.name}` fetches the rest")
+    _write_record(model, folder, revisions, complete=True)
+
+
+def list_files(repository: RepositoryFiles, revision: str | None, endpoint: str | None) -> tuple[str, list[FileOnHub]]:
+    """(the commit that `revision`, or the main branch, stands for; the files to fetch of it)."""
+    from huggingface_hub import HfApi
+
+    info = HfApi(endpoint=endpoint).model_info(repository.repo, revision=revision, files_metadata=True)
+    files = [
+        FileOnHub(file.rfilename, file.size or 0) for file in info.siblings or [] if _wanted(file.rfilename, repository)
+    ]
+    if not files or info.sha is None:
+        raise ValueError(f"the repository {repository.repo} holds none of {', '.join(repository.patterns)}")
+    return info.sha, files
+
+
+def _wanted(name: str, repository: RepositoryFiles) -> bool:
+    matches = any(fnmatch.fnmatchcase(name, pattern) for pattern in repository.patterns)
+    return matches and not any(fnmatch.fnmatchcase(name, pattern) for pattern in VARIANTS)
+
+
+def _check_disk(model: ReleasedModel, folder: Path, files: dict[RepositoryFiles, list[FileOnHub]]) -> None:
+    """ValueError where what is still to be fetched would fill the disk."""
+    needed = 0
+    for repository, wanted in files.items():
+        for file in wanted:
+            path = folder / repository.into / file.name
+            needed += 0 if path.is_file() and path.stat().st_size == file.size else file.size
+    there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    free = shutil.disk_usage(there).free
+    if needed + SPARE > free:
+        raise ValueError(
+            f"{model.name} needs {needed / 1e9:.1f} GB and {SPARE / 1e9:.1f} GB to spare, {there} has "
+            f"{free / 1e9:.1f} GB free: make room, or set {FOLDER} to a folder on another disk"
+        )
+
+
+def _write_record(model: ReleasedModel, folder: Path, revisions: dict[str, str], complete: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"name": model.name, "license": model.license, "revisions": revisions, "complete": complete}
+    part = folder / f"{RECORD}.part"
+    part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, folder / RECORD)

@@ -1,0 +1,122 @@
+"""Fetching released models: whole, resumed, at one revision, never onto a full disk, and refused in one line."""
+
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from hub_stand_in import REVISION, HubStandIn
+
+from app.core import registry
+from maskgil import checkpoint
+from maskgil.released import catalog, download
+
+NAME = "amused/amused-256"
+NOBODY = "http://127.0.0.1:9"  # the discard port: refused at once
+
+
+@pytest.fixture
+def repository(tmp_path) -> Path:
+    folder = tmp_path / "repository"
+    configs = {
+        "transformer/config.json": {"num_hidden_layers": 2, "sample_size": 16},
+        "vqvae/config.json": {"block_out_channels": [1, 2, 3, 4, 5]},
+        "text_encoder/config.json": {},
+        "tokenizer/vocab.json": {},
+    }
+    for name, values in configs.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(values))
+    for name in ("vqvae/diffusion_pytorch_model", "text_encoder/model", "text_encoder/model.fp16"):
+        (folder / f"{name}.safetensors").write_bytes(b"weights of " + name.encode())
+    big = bytes(range(256)) * (12 * 2**20 // 256)  # longer than what the hub's client reads at once
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors").write_bytes(big)
+    (folder / "training_state.bin").write_bytes(b"nobody asked for it")
+    return folder
+
+
+@pytest.fixture
+def hub(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv(download.FOLDER, str(tmp_path / "models"))
+    hub = HubStandIn({NAME: repository})
+    yield hub
+    hub.close()
+
+
+def test_a_model_is_fetched_whole_and_found_by_its_name(hub, repository):
+    folder = download.fetch(NAME, hub.endpoint)
+    fetched = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and ".cache" not in p.parts}
+    wanted = {str(p.relative_to(repository)) for p in repository.rglob("*") if p.is_file()}
+    assert fetched - {"release.json"} == wanted - {"training_state.bin", "text_encoder/model.fp16.safetensors"}
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    assert (folder / weights).read_bytes() == (repository / weights).read_bytes()
+    assert download.read_record(folder)["revisions"] == {NAME: REVISION}
+    model = registry.find(NAME)
+    assert (model.sizes, model.sampler, model.reads) == (((256, 256),), "amused", "free text")
+    assert registry.fetched() == [model] and checkpoint.resolve(NAME) == folder
+
+
+def test_a_later_call_asks_for_the_revision_of_the_first_and_fetches_nothing_twice(hub):
+    download.fetch(NAME, hub.endpoint)
+    hub.requests.clear()
+    download.fetch(NAME, hub.endpoint)
+    assert [path for _, path, _ in hub.requests] == [f"/api/models/{NAME}/revision/{REVISION}"]
+
+
+def test_a_file_that_was_cut_off_goes_on_where_it_stopped(hub, repository):
+    hub.cut = 11 * 2**20
+    folder = download.fetch(NAME, hub.endpoint)
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    ranges = [wanted for method, path, wanted in hub.requests if method == "GET" and path.endswith(weights)]
+    assert ranges[0] is None and ranges[1].startswith("bytes=") and ranges[1] != "bytes=0-"
+    assert (folder / weights).read_bytes() == (repository / weights).read_bytes()
+
+
+def test_a_full_disk_is_noticed_before_anything_is_fetched(hub, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 5 * 10**8, 505 * 10**6))
+    with pytest.raises(ValueError, match=r"needs 0\.0 GB and 0\.5 GB to spare, .* has 0\.5 GB free: make room"):
+        download.fetch(NAME, hub.endpoint)
+    assert not download.is_begun(catalog.released_model(NAME))
+    assert all("resolve" not in path for _, path, _ in hub.requests)
+
+
+def test_without_a_network_one_line_says_what_works(hub):
+    with pytest.raises(ValueError, match="could not be fetched from Hugging Face") as refused:
+        download.fetch("amused/amused-512", NOBODY)
+    assert "\n" not in str(refused.value) and "need no network" in str(refused.value)
+    download.fetch(NAME, hub.endpoint)
+    assert registry.find(NAME).name == NAME  # what is here needs none
+
+
+def test_what_is_not_here_says_how_to_get_it(hub):
+    for ask in (registry.find, checkpoint.resolve):
+        with pytest.raises(ValueError, match=f"{NAME} is not on this machine: `maskgil models get {NAME}` fetches it"):
+            ask(NAME)
+    with pytest.raises(ValueError, match="did you mean amused/amused-256"):
+        download.fetch("amused/amused256", hub.endpoint)
+
+
+def test_a_model_is_removed_and_nothing_else(hub, tmp_path):
+    folder = download.fetch(NAME, hub.endpoint)
+    other = folder.parent / "mine"
+    other.mkdir()
+    assert download.remove(NAME) > 12 * 2**20
+    assert not folder.exists() and other.is_dir()
+    with pytest.raises(ValueError, match="nothing to remove"):
+        download.remove(NAME)
+
+
+def test_half_a_model_is_no_model(hub, monkeypatch):
+    import huggingface_hub
+
+    def stops(*_, **__):
+        raise ConnectionError("the line went dead")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", stops)
+    with pytest.raises(ValueError, match="the line went dead.*goes on where it stopped"):
+        download.fetch(NAME, hub.endpoint)
+    assert registry.fetched() == []
+    with pytest.raises(ValueError, match="was not fetched whole"):
+        registry.find(NAME)
