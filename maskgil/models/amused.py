@@ -29,7 +29,8 @@ from maskgil.models.uvit_layers import (
     ConvHead,
     Resample,
     channel_norm,
-    check_halvable,
+    check_grid,
+    clip_states,
     micro_conditions,
     read_config,
 )
@@ -94,6 +95,11 @@ class AmusedConfig:
     def classes(self) -> None:
         """It is driven by text alone."""
         return None
+
+    @property
+    def reads_remaining(self) -> bool:
+        """Whether it is told how many steps are left."""
+        return False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -293,11 +299,7 @@ class Amused(nn.Module):
 
         grid is (rows, columns) with rows * columns = N. Raises ValueError for a condition or grid of another shape.
         """
-        rows, columns = grid
-        if rows * columns != tokens.shape[1]:
-            raise ValueError(f"{tokens.shape[1]} tokens do not fill a grid of {rows} rows and {columns} columns")
-        if self.config.downsample:
-            check_halvable(grid)
+        check_grid(tokens, grid, self.config.downsample)
         pooled, text = self._condition(condition, drop, grid)
         x = self.down_block(self.embed(tokens.unflatten(1, grid)), text, pooled)
         inner = x.shape[2:]
@@ -315,17 +317,3 @@ class Amused(nn.Module):
         text = self.encoder_proj_layer_norm(self.encoder_proj(states[:, 1:]))
         micro = micro_conditions(len(states), grid, self.config.pixels_per_token, states.device)
         return self.cond_embed(torch.cat([states[:, 0], micro.to(states.dtype)], dim=1)), text
-
-
-def clip_states(
-    condition: Condition, drop: Bool[Tensor, " B"] | None, null: Float[Tensor, "L E"]
-) -> Float[Tensor, "B L E"]:
-    """The states of a condition, or `null` in rows with `drop`. ValueError for a condition of another shape."""
-    if condition.states.shape[1:] != null.shape:
-        length, width = condition.states.shape[1:]
-        raise ValueError(
-            f"the condition has {length} states of width {width}; this model reads {len(null)} of width "
-            f"{null.shape[1]}: CLIP's pooled vector, then its text tokens with their padding"
-        )
-    states = condition.states.to(null.dtype)
-    return states if drop is None else torch.where(drop[:, None, None], null, states)

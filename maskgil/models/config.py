@@ -67,6 +67,11 @@ class ModelConfig:
     def mask_id(self) -> int:
         return self.codebook_size
 
+    @property
+    def reads_remaining(self) -> bool:
+        """Whether the model is told how many sampling steps are left."""
+        return False
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

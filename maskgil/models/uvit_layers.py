@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from maskgil.condition import Condition
 from maskgil.models.transformer import RMSNorm
 
 EPS = 1e-6
@@ -97,10 +98,27 @@ def channel_norm(norm: nn.Module, x: Float[Tensor, "B C h w"]) -> Float[Tensor, 
     return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def check_halvable(grid: tuple[int, int]) -> None:
-    """ValueError for a grid that a model with a downsampling layer cannot halve."""
-    if any(side % 2 for side in grid):
-        raise ValueError(f"a grid of {grid[0]} rows and {grid[1]} columns: this model needs even numbers of both")
+def check_grid(tokens: Int[Tensor, "B N"], grid: tuple[int, int], halved: bool) -> None:
+    """ValueError for a grid that the tokens do not fill, or that a model with a downsampling layer cannot halve."""
+    rows, columns = grid
+    if rows * columns != tokens.shape[1]:
+        raise ValueError(f"{tokens.shape[1]} tokens do not fill a grid of {rows} rows and {columns} columns")
+    if halved and (rows % 2 or columns % 2):
+        raise ValueError(f"a grid of {rows} rows and {columns} columns: this model needs even numbers of both")
+
+
+def clip_states(
+    condition: Condition, drop: Bool[Tensor, " B"] | None, null: Float[Tensor, "L E"]
+) -> Float[Tensor, "B L E"]:
+    """The states of a condition, or `null` in rows with `drop`. ValueError for a condition of another shape."""
+    if condition.states.shape[1:] != null.shape:
+        length, width = condition.states.shape[1:]
+        raise ValueError(
+            f"the condition has {length} states of width {width}; this model reads {len(null)} of width "
+            f"{null.shape[1]}: CLIP's pooled vector, then its text tokens with their padding"
+        )
+    states = condition.states.to(null.dtype)
+    return states if drop is None else torch.where(drop[:, None, None], null, states)
 
 
 def read_config(values: dict, names: Sequence[str], fixed: dict[str, object], family: str) -> dict:

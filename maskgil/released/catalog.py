@@ -62,6 +62,7 @@ DIFFUSERS_FILES = (
     "text_encoder/model*.safetensors",
     "tokenizer/*",
 )
+CLIP_FILES = ("config.json", "model.safetensors")  # of a whole CLIP, of which the text half is read
 VARIANTS = ("*.fp16.*", "*.fp8.*", "*.non_ema.*", "*.bf16.*")  # the same weights once more: not fetched
 CLIP_L, CLIP_H = 123_650_304, 354_032_640
 AMUSED_VQ = 146_244_675
@@ -93,6 +94,32 @@ MODELS = (
         "OpenRAIL++",
         12,
         _diffusers("amused/amused-512"),
+    ),
+    ReleasedModel(
+        "MeissonFlow/Meissonic",
+        "large detailed images",
+        (1024, 1024),
+        1_006_946_304,
+        CLIP_H,
+        AMUSED_VQ,
+        "Apache 2.0",
+        64,
+        (
+            RepositoryFiles("MeissonFlow/Meissonic", tuple(f for f in DIFFUSERS_FILES if "text_encoder" not in f)),
+            # The authors draw with the text encoder of this repository (their inference.py).
+            RepositoryFiles("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", CLIP_FILES, "text_encoder"),
+        ),
+    ),
+    ReleasedModel(
+        "Collov-Labs/Monetico",
+        "detailed images of medium size",
+        (512, 512),
+        998_555_648,
+        CLIP_H,
+        AMUSED_VQ,
+        "Apache 2.0",
+        48,
+        _diffusers("Collov-Labs/Monetico"),
     ),
 )
 

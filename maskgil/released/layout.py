@@ -13,7 +13,7 @@ from typing import Any
 TRANSFORMER, VQ, TEXT_ENCODER, WORDS = "transformer", "vqvae", "text_encoder", "tokenizer"
 PARTS = (TRANSFORMER, VQ, TEXT_ENCODER)  # those with weights
 CONFIGS = (*(f"{part}/config.json" for part in PARTS), f"{WORDS}/vocab.json")
-MEISSONIC_SIDES = {True: 1024, False: 512}  # pixels, by whether the transformer halves the token grid
+MEISSONIC_TOKENS = {True: 64, False: 32}  # on a side, by whether the transformer halves the token grid
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ReleasedFolder:
         try:
             pixels = 2 ** (len(vq["block_out_channels"]) - 1)
             if "num_single_layers" in transformer:
-                family, side = "meissonic", MEISSONIC_SIDES[bool(transformer.get("downsample", False))]
+                family, side = "meissonic", pixels * MEISSONIC_TOKENS[bool(transformer.get("downsample", False))]
             elif "num_hidden_layers" in transformer:
                 family, side = "amused", pixels * int(transformer["sample_size"])
             else:

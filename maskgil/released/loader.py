@@ -1,7 +1,8 @@
 """Released folders (maskgil/released/layout.py) as generator and tokenizer, each tensor checked by name and shape."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -10,19 +11,33 @@ from torch import Tensor, nn
 from maskgil.checkpoint import build, compare, shapes
 from maskgil.converters.diffusers_vq import vq_config, vq_tensors
 from maskgil.models.amused import Amused, AmusedConfig
+from maskgil.models.meissonic import Meissonic, MeissonicConfig
 from maskgil.released.layout import TRANSFORMER, VQ, ReleasedFolder, read_json, weight_files
 from maskgil.tokenizers.vq import VQModel
 
 
-def load_generator(released: ReleasedFolder, dtype: torch.dtype = torch.float32) -> Amused:
+def _amused(values: dict[str, Any], pixels_per_token: int) -> Amused:
+    return Amused(AmusedConfig.from_released(values, pixels_per_token))
+
+
+def _meissonic(values: dict[str, Any], pixels_per_token: int) -> Meissonic:
+    return Meissonic(MeissonicConfig.from_released(values, pixels_per_token))
+
+
+GENERATORS: dict[str, Callable[[dict[str, Any], int], Amused | Meissonic]] = {
+    "amused": _amused,
+    "meissonic": _meissonic,
+}
+
+
+def load_generator(released: ReleasedFolder, dtype: torch.dtype = torch.float32) -> Amused | Meissonic:
     """The generator on the CPU, in evaluation mode. Its null condition is not set yet: see `set_null_condition`.
 
     Raises ValueError for a config or weights that do not fit.
     """
     values = read_json(released.folder / TRANSFORMER / "config.json")
-    config = AmusedConfig.from_released(values, released.pixels_per_token)
     with torch.device("meta"):
-        model = Amused(config)
+        model = GENERATORS[released.family](values, released.pixels_per_token)
     tensors = read_tensors(weight_files(released.folder / TRANSFORMER), dtype)
     compare(shapes(tensors), shapes(model), str(released.folder / TRANSFORMER))
     model.load_state_dict(tensors, assign=True)

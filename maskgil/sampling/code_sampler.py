@@ -43,8 +43,10 @@ class CodeSampler:
         mask = self.model.config.mask_id
         tokens = canvas.tokens.masked_fill(canvas.mask, mask)
         rows, guided = len(step), step.guided
+        remaining = step.remaining if self.model.config.reads_remaining else None
+        timed = {} if remaining is None else {"remaining": torch.cat([remaining, remaining[guided]])}
         if len(guided) == 0:
-            return self.model(tokens, canvas.grid, self.condition).float()
+            return self.model(tokens, canvas.grid, self.condition, **timed).float()
         other = self.condition if self.negative is None else self.negative
         drop = None
         if self.negative is None:
@@ -54,6 +56,7 @@ class CodeSampler:
             canvas.grid,
             Condition.cat([self.condition, other.rows(guided)]),
             drop,
+            **timed,
         ).float()
         conditional, null = logits[:rows], logits[rows:]
         return conditional.index_copy(0, guided, apply_guidance(null, conditional[guided], step.scale[guided]))

@@ -66,15 +66,17 @@ class CUDAGraphRunner:
         grid: tuple[int, int],
         condition: Condition,
         drop: Bool[Tensor, " B"] | None = None,
+        remaining: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B N K"]:
-        """Logits, as MaskGIL's own forward, which says what it raises."""
+        """Logits, as the model's own forward, which says what it raises. `remaining`: for models that read it."""
         if self.config.text_dim is not None:
             room = min(-(-condition.length // TEXT) * TEXT, self.config.text_length)
             condition = condition.pad(max(condition.length, room))
-        inputs = [tokens, condition.states, condition.mask, drop]
+        inputs = [tokens, condition.states, condition.mask, drop, remaining]
 
-        def run(tokens: Tensor, states: Tensor, mask: Tensor, drop: Tensor | None) -> Tensor:
-            return self.model(tokens, grid, Condition(states, mask), drop)
+        def run(tokens: Tensor, states: Tensor, mask: Tensor, drop: Tensor | None, remaining: Tensor | None) -> Tensor:
+            timed = {} if remaining is None else {"remaining": remaining}
+            return self.model(tokens, grid, Condition(states, mask), drop, **timed)
 
         key = (grid, *(None if given is None else (given.shape, given.dtype) for given in inputs))
         with self.lock:

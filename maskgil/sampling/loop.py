@@ -117,6 +117,7 @@ class StepParams:
                  decided in step `since` or later
     top_k        only the k likeliest codes (0 = all);  top_p: only the likeliest that make up p (1 = all); None = off
     priority     for Order.LISTED: the highest first
+    remaining    masked steps that come after this one, for models that read it; None: 0
     """
 
     num_unmask: Int[Tensor, " B"]
@@ -134,6 +135,7 @@ class StepParams:
     top_k: Int[Tensor, " B"] | None = None
     top_p: Float[Tensor, " B"] | None = None
     priority: Float[Tensor, "B N"] | None = None
+    remaining: Int[Tensor, " B"] | None = None
 
     def __len__(self) -> int:
         return self.num_unmask.shape[0]
@@ -159,7 +161,7 @@ class StepParams:
         }
         for name in ("guided", "remask_rows"):
             joined[name] = torch.cat([getattr(step, name) + start for step, start in zip(steps, first, strict=True)])
-        for name, off in (("top_k", 0), ("top_p", 1.0), ("priority", 0.0)):
+        for name, off in (("top_k", 0), ("top_p", 1.0), ("priority", 0.0), ("remaining", 0)):
             joined[name] = _cat_optional([(len(step), getattr(step, name)) for step in steps], off)
         for field in fields(StepParams):
             if field.name not in joined:
@@ -293,7 +295,8 @@ def masked_plan(
     for i in range(begin, steps):
         reveal, scale = [row[i] for row in counts], [row[i] for row in scales]
         falling = choice_temperature * (1 - i / max(1, steps - 1))
-        plan.append(_step(reveal, choice=falling, scale=scale, index=first_step + i - begin, device=device, **common))
+        step = _step(reveal, choice=falling, scale=scale, index=first_step + i - begin, device=device, **common)
+        plan.append(replace(step, remaining=torch.full_like(step.index, steps - 1 - i)))
     doubts, late = [round(remask_fraction * n) for n in each], [guidance.last()] * rows
     begun, all_rows = first_step if remask_since is None else remask_since, torch.arange(rows, device=device)
     for i in range(steps, steps + refinement_passes * any(doubts)):

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import torch
 from diffusers import AmusedScheduler, UVit2DModel, VQModel
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+from maskgil.models.meissonic import Meissonic, MeissonicConfig
 
 TINY_TRANSFORMER = {
     "hidden_size": 32,
@@ -20,6 +23,28 @@ TINY_TRANSFORMER = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 40,
+}
+TINY_MEISSONIC = {
+    "num_layers": 2,
+    "num_single_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 32,
+    "pooled_projection_dim": 32,
+    "axes_dims_rope": [8, 4, 4],
+    "vocab_size": 40,
+    "codebook_size": 32,
+}
+FULL_MEISSONIC = {
+    "num_layers": 14,
+    "num_single_layers": 28,
+    "attention_head_dim": 128,
+    "num_attention_heads": 8,
+    "joint_attention_dim": 1024,
+    "pooled_projection_dim": 1024,
+    "axes_dims_rope": [16, 56, 56],
+    "vocab_size": 8256,
+    "codebook_size": 8192,
 }
 TINY_VQ = {"block_out_channels": (32, 32, 64), "layers_per_block": 1, "latent_channels": 8, "num_vq_embeddings": 32}
 FULL_VQ = {
@@ -45,6 +70,32 @@ def amused_folder(folder: Path, downsample: bool = False, full: bool = False) ->
     save_vq(folder / "vqvae", FULL_VQ if full else TINY_VQ)
     save_clip(folder, CLIP_L if full else TINY_TEXT)
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "AmusedPipeline"}))
+    return folder
+
+
+def meissonic_folder(folder: Path, downsample: bool = True, full: bool = False) -> Path:
+    """Meissonic (or Monetico, which does not downsample) with random weights: tiny, or of the released sizes.
+
+    The transformer's class is published in the authors' repository alone: its tensors are named as there
+    (maskgil/models/meissonic.py; tests/maskgil/meissonic_second_writing.py reads them by name)."""
+    torch.manual_seed(0)
+    shape = (FULL_MEISSONIC if full else TINY_MEISSONIC) | {"downsample": downsample, "upsample": downsample}
+    with torch.device("meta"):
+        names = Meissonic(MeissonicConfig.from_released(shape)).state_dict()
+    std = 0.02 if full else 0.2
+    weights = {
+        name: torch.randn(like.shape) * std + (1.0 if "norm" in name and like.dim() == 1 and "weight" in name else 0.0)
+        for name, like in names.items()
+    }
+    (folder / "transformer").mkdir(parents=True)
+    save_file(weights, folder / "transformer" / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    config = {"_class_name": "Transformer2DModel", "in_channels": 64, **shape}
+    (folder / "transformer" / "config.json").write_text(json.dumps(config))
+    scheduler = {"_class_name": "Scheduler", "mask_token_id": shape["vocab_size"] - 1, "masking_schedule": "cosine"}
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    save_vq(folder / "vqvae", FULL_VQ if full else TINY_VQ)
+    save_clip(folder, CLIP_H if full else TINY_TEXT | {"hidden_size": 32, "projection_dim": 32})
     return folder
 
 

@@ -193,4 +193,5 @@ def test_parity_at_released_sizes(tmp_path, downsample):
     with torch.no_grad():
         shape = (*expected.shape, vq.config.latent_channels)
         pixels = vq.decode(expected, force_not_quantize=True, shape=shape).sample.clip(0, 1)
-    assert torch.equal((pixels * 255).round(), ((model.pixels(drawn) + 1) / 2 * 255).round())
+    levels = (pixels * 255).round() - ((model.pixels(drawn) + 1) / 2 * 255).round()
+    assert levels.abs().max() <= 1 and levels.count_nonzero() < 1e-3 * levels.numel()  # those that lie between two
