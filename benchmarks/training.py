@@ -26,7 +26,8 @@ from maskgil.models.config import PRESETS, ModelConfig
 from maskgil.models.maskgil import MaskGIL
 from train.losses.masked import Conditioned, MaskedFeatureLoss
 from train.optim import OptimConfig
-from train.trainer import OptimizedModule, Recipe, shutdown_distributed, train
+from train.recipe import OptimizedModule, Recipe
+from train.trainer import shutdown_distributed, train
 
 TEXT = PRESETS["t2i-xl"]
 MODELS = {

@@ -118,6 +118,7 @@ def write(
 ) -> None:
     """`save` for a state dict without its module."""
     assert kind in KINDS, f"{kind!r} is none of {', '.join(KINDS)}"
+    validate_finite(tensors, f"the model for {folder}")
     folder = Path(folder)
     entries = {"kind": kind, **notes, "config": config}
     stored = {
@@ -147,8 +148,8 @@ def write(
 def load(folder: str | Path, kind: str | None = None, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The model of a folder, in `dtype` and evaluation mode, on the CPU.
 
-    Raises ValueError for a folder that is missing, incomplete, cut, foreign or of another kind than the one asked for;
-    where tensors do not fit it names them with both shapes.
+    Raises ValueError for a folder that is missing, incomplete, cut, foreign or of another kind than the one asked for,
+    and for weights that are not finite; where tensors do not fit it names them with both shapes.
     """
     folder = resolve_part(folder)
     entries = describe(folder)
@@ -174,6 +175,7 @@ def load(folder: str | Path, kind: str | None = None, dtype: torch.dtype = torch
                 tensors[name] = _cast(tensor, like.dtype, dtype)
     except SafetensorError as error:
         raise ValueError(f"{weights} is cut or not a safetensors file: {error}") from None
+    validate_finite(tensors, str(weights))
     model.load_state_dict(tensors, assign=True)
     return model.eval()
 
@@ -226,6 +228,16 @@ def compare(has: Shapes, wants: Shapes, source: str, shown: int = 6) -> None:
     if faults:
         more = f"; and {len(faults) - shown} more" if len(faults) > shown else ""
         raise ValueError(f"{source} does not fit the model: {'; '.join(faults[:shown])}{more}")
+
+
+def validate_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """ValueError naming what holds NaN or infinity: nothing can be drawn with it."""
+    broken = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"{source} holds numbers that are not finite, in {len(broken)} of {len(tensors)} tensors (first "
+            f"{broken[0]}): its training failed; go on from an earlier checkpoint"
+        )
 
 
 def fingerprint(tensors: Mapping[str, Tensor], *prefixes: str) -> str:

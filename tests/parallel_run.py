@@ -19,7 +19,8 @@ from maskgil.models.config import ModelConfig
 from maskgil.models.maskgil import MaskGIL
 from train.losses.masked import Conditioned, MaskedFeatureLoss
 from train.optim import OptimConfig
-from train.trainer import OptimizedModule, Recipe, shutdown_distributed, train
+from train.recipe import OptimizedModule, Recipe
+from train.trainer import shutdown_distributed, train
 
 CONFIG = ModelConfig(
     codebook_size=16, dim=16, layers=2, heads=2, ffn=32, text_dim=4, text_length=6, qk_norm="rms", dropout=0.0

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
+from train.recipe import Recipe
 from train.recipes import scenes as recipes
 from train.recipes.pretrain import PretrainOptions
-from train.trainer import Recipe, shutdown_distributed, train
+from train.trainer import shutdown_distributed, train
 
 
 def available() -> dict:

@@ -24,16 +24,10 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 
 from train.activation_checkpointing import blocks
 
 ABOUT = "about.json"
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This process's piece, sharing its memory; a tensor that is not cut is its own piece."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def join(device: torch.device) -> None:
@@ -86,12 +80,12 @@ def _state(module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Modu
     return stored, optimizing
 
 
-def save(
-    out: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module,
-    made_of: dict[str, str],
-) -> None:  # fmt: skip
-    """Write `sharded-<step>` and drop the checkpoints before it. ValueError on a full disk; the last one stays."""
-    path = out / f"sharded-{step:07d}"
+def save_sharded(
+    out: Path, about: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module
+) -> None:
+    """Write `sharded-<step>` and drop the checkpoints before it. `about`: its "step" and what else is to be kept in
+    JSON. ValueError on a full disk; the last checkpoint stays."""
+    path = out / f"sharded-{about['step']:07d}"
     partial = path.with_suffix(".partial")
     first = dist.get_rank() == 0
     if first:
@@ -101,8 +95,7 @@ def save(
     try:
         dcp.save(_state(module, optimizer, average)[0], checkpoint_id=partial)
         if first:
-            about = {"step": step, "world": dist.get_world_size(), "made_of": made_of}
-            (partial / ABOUT).write_text(json.dumps(about))
+            (partial / ABOUT).write_text(json.dumps(about | {"world": dist.get_world_size()}))
             if path.exists():
                 shutil.rmtree(path)
             os.replace(partial, path)
@@ -122,9 +115,11 @@ def checkpoints(out: Path) -> list[Path]:
     return sorted(path for path in out.glob("sharded-*") if (path / ABOUT).is_file() and path.suffix != ".partial")
 
 
-def load(out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module) -> dict[str, Any] | None:
-    """Read the newest checkpoint in place; its "step", the "world" of processes that wrote it, and what its data are
-    "made_of". None when there is none, ValueError when it is of another model, or broken."""
+def load_sharded(
+    out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module
+) -> dict[str, Any] | None:
+    """Read the newest checkpoint in place; returns what `save` was told `about` it, with the "world" of processes that
+    wrote it. None when there is none, ValueError when it is of another model, or broken."""
     if not (found := checkpoints(out)):
         return None
     stored, optimizing = _state(module, optimizer, average)

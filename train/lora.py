@@ -34,8 +34,9 @@ from maskgil.models.maskgil import MaskGIL
 from train.data.image_cache import CacheWriter, write
 from train.data.image_sources import source
 from train.losses.masked import Conditioned
+from train.precision import chosen_precision
+from train.recipe import Recipe
 from train.recipes.pretrain import PretrainOptions, check_norms, noted, over_cache
-from train.trainer import Recipe
 
 TARGETS = ["wqkv", "wo", "w1", "w2", "w3"]  # the linear maps of every block
 PREFIX = "base_model.model."  # what peft's files call the model
@@ -133,7 +134,7 @@ def lora_recipe(
         raise ValueError(f"rank={rank}: give 1 or more")
     folder = checkpoint.resolve(model)
     torch.manual_seed(options.seed)
-    kind = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    kind = torch.bfloat16 if chosen_precision(options.precision) == "bf16" else torch.float32
     generator = checkpoint.load(folder / "generator", "maskgil", kind)
     if generator.config.text_dim is None:
         raise ValueError(f"{model} is driven by classes; adapters are learnt from captions")

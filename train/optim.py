@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from maskgil.models.diffusion_head import DiffusionHead
 from maskgil.models.transformer import QKNorm
+from train.precision import chosen_precision
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,6 @@ class OptimConfig:
         return warm * max(self.floor, min(1.0, left))
 
 
-def _newton_schulz_dtype(device: str) -> torch.dtype:
-    """bfloat16 where the device multiplies it fast; a processor without such units takes 80 times as long."""
-    slow = device == "cpu" and not torch.cpu._is_avx512_bf16_supported()
-    return torch.float32 if slow else torch.bfloat16
-
-
 @torch.no_grad()
 def orthogonalise(matrix: Tensor) -> Tensor:
     """(..., m, n) -> about U V^T of its singular value decomposition: four quintic Newton-Schulz steps.
@@ -46,7 +41,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     The steps are what Muon costs on a CPU; a fifth changes little.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.to(_newton_schulz_dtype(matrix.device.type))
+    x = matrix.to(torch.bfloat16 if chosen_precision("auto", matrix.device) == "bf16" else torch.float32)
     wide = x.shape[-2] > x.shape[-1]
     x = x.mT if wide else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -98,7 +93,7 @@ def is_matrix(name: str, p: nn.Parameter) -> bool:
     return p.ndim >= 2 and min(p.shape[0], p[0].numel()) > 8 and not any(end in layer for end in ends)
 
 
-def build(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
     """One or two optimizers; each group remembers its full rate as `full_lr`."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     # (heads, head_dim) looks like a matrix, but each number scales one of the normed ones: decay would shrink it to 0

@@ -1,118 +1,42 @@
-"""The only training loop. A recipe says what is trained, on what, by which loss; the loop does the rest.
+"""The only training loop. A recipe says what is trained, on what, by which loss; the trainer does the rest.
 
-Everything random in a step is a function of (seed, step, process): the batch, the draws of the loss, dropout. So a run
+Everything random in a step is a function of (seed, step, process): the batch, the draws of the loss, dropout. A run
 that was killed and started again goes on to the same losses, and no random state has to be stored.
 
-A run's folder holds `state.pt` (parameters, averages, optimizers, step; written whole or not at all; with `shard` a
-folder `sharded-<step>`), `log.jsonl`, tensorboard events, `samples/` from time to time and, at the end, `export/`.
+A run's folder holds `state.pt` (weights, averages, optimizers, step; written whole or not at all; with `shard` a folder
+`sharded-<step>`), `run.json` (command, options, versions), `log.jsonl`, tensorboard events, `samples/` from time to
+time and, at the end, `export/`. A lock keeps a second run out of it.
 
 Many processes: each takes its share of a step's batches and holds the whole model (DDP), or a piece of it (FSDP2).
+
+A step whose loss or gradient is not finite is left out; what else can go wrong is train/step_guard.py's to judge.
 """
 
 import contextlib
-import json
 import os
-import secrets
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
-from maskgil import checkpoint
 from train.activation_checkpointing import check_memory, compiled, recomputed
+from train.batch_loader import fetch_batches, open_loader, stop_workers
 from train.ema import EMA
-from train.optim import OptimConfig, build
-
-
-@dataclass(frozen=True)
-class SumAndCount:
-    """A loss that is a mean over things, of which this batch holds `count` with the sum `total`.
-
-    The loop divides the gradients of all totals by all counts, over accumulation steps and processes: masked tokens
-    then weigh the same wherever they fall. A loss may also be a plain mean; batches then weigh the same.
-    """
-
-    total: Tensor
-    count: Tensor
-
-
-@dataclass(frozen=True)
-class OptimizedModule:
-    """One optimized module; two of them make an adversarial game. `loss(modules, batch, generator, step)` may look at
-    every player's module, but only this one's parameters move."""
-
-    module: nn.Module
-    loss: Callable[[list, dict, torch.Generator, int], tuple[Tensor | SumAndCount, dict]]
-    optim: OptimConfig = field(default_factory=OptimConfig)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """`batch_at(index)` makes batch number `index` (picklable: it runs in worker processes). `players[0]` is what is
-    averaged, sampled and exported. `made_of`: fingerprints of what made the data, by name; a run keeps to them."""
-
-    name: str
-    steps: int
-    modules: tuple[OptimizedModule, ...]
-    batch_at: Callable[[int], dict[str, Any]]
-    provenance: dict[str, str] = field(default_factory=dict)
-    seed: int = 0
-    accumulate: int = 1  # batches a step of each process ...
-    batches: int | None = None  # ... or of all together: the run is then the same with any number of processes
-    precision: str = "bf16"  # or "no"
-    schedule: Callable[[int, int], float] | None = None  # (step, steps) -> share of the rate; None: the optimizer's own
-    shard: bool = False  # FSDP2
-    compile: bool = False  # torch.compile of each transformer block
-    activation_checkpointing: bool = False  # activations of a transformer block anew in the backward pass
-    ema: float = 0.999
-    workers: int = 1
-    save_every: int = 500  # 0 = never; so for the other two
-    sample_every: int = 1000
-    valid_every: int = 1000
-    valid_at: Callable[[int], dict[str, Any]] | None = None  # batches of the validation loss, which the average has
-    valid_batches: int = 16
-    wandb: str | None = None  # project: tensorboard's numbers go there too
-    after_step: Callable[[nn.Module, dict, torch.Generator, int], None] | None = None
-    sample: Callable[[nn.Module, Path], None] | None = None  # (averaged module, PNG path)
-    export: Callable[[nn.Module, Path], None] | None = None  # (averaged module, folder)
-
-
-class _Batches(Dataset):
-    def __init__(self, batch_at: Callable[[int], dict], start: int, stop: int, rank: int, world: int):
-        self.batch_at, self.start, self.stop, self.rank, self.world = batch_at, start, stop, rank, world
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __getitem__(self, index: int) -> dict:
-        return self.batch_at((self.start + index) * self.world + self.rank)
-
-
-def _quiet(_: int) -> None:
-    """A worker takes one core, and leaves signals to the run it serves: Ctrl-C and Slurm reach every process of a run,
-    and with its workers dead it could not finish its step and save."""
-    torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _generator(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
-    mixed = (seed * 1_000_003 + step * 7919 + rank * 104_729) % 2**63
-    torch.manual_seed(mixed)  # dropout draws from the global generator
-    return torch.Generator(device).manual_seed(mixed)
+from train.precision import chosen_precision, precision_line
+from train.recipe import Recipe, batches_of_process, describe_world_change
+from train.run_config import note_config
+from train.run_lock import RunLock
+from train.run_log import RunLog
+from train.run_state import RunState, frozen, writing
+from train.step_guard import Verdict
+from train.training_step import agreed, autocast, backward, move_batch, step_generator, validate
 
 
 @contextlib.contextmanager
@@ -136,15 +60,6 @@ def _stop_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _agreed(asked: threading.Event, device: torch.device) -> bool:
-    """Whether any process was asked to stop: all must leave at the same step."""
-    if not dist.is_initialized():
-        return asked.is_set()
-    flag = torch.tensor(float(asked.is_set()), device=device)
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-    return bool(flag)
-
-
 def shutdown_distributed() -> None:
     """End the group of processes, all of them, while Python still runs: what a gloo thread holds of the last exchange
     needs the interpreter to be freed, and a process that is already closing down is aborted (SIGABRT) for it."""
@@ -153,389 +68,262 @@ def shutdown_distributed() -> None:
         dist.destroy_process_group()
 
 
-class CheckpointWriteError(ValueError):
-    """The disk took no more. What was saved before is whole, and the same command goes on from it."""
-
-
-def save_whole(payload: Any, path: Path) -> None:
-    """torch.save that leaves the old file or the new one, never half of one."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        torch.save(payload, partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's own writer
-        partial.unlink(missing_ok=True)
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise CheckpointWriteError(
-            f"could not write {path}: {reason}; free space, the last checkpoint is untouched"
-        ) from None
-    os.replace(partial, path)
-
-
-@contextlib.contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """A full disk becomes a ValueError of one line: nothing that is written here is part of a checkpoint."""
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointWriteError(
-            f"could not write to {out}: {error}; free space, the last checkpoint is untouched"
-        ) from None
-
-
-def _move(batch: dict, device: torch.device) -> dict:
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The recipe's own module, inside DDP or not."""
-    return module.module if isinstance(module, DistributedDataParallel) else module
-
-
-def stored(module: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint keeps: not the weights that never move, which the recipe reads from where they are."""
-    frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
-    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
-
-
-def restore(module: nn.Module, like: nn.Module, saved: dict[str, Tensor]) -> None:
-    """Load what `stored` gave for `like`, whose shape `module` has."""
-    other = (stored(like).keys() - saved.keys()) | (saved.keys() - like.state_dict().keys())
-    own = module.state_dict()
-    other |= {name for name, tensor in saved.items() if name in own and own[name].shape != tensor.shape}
-    if other:
-        raise ValueError(f"the checkpoint is of another recipe: it differs in {', '.join(sorted(other)[:3])}")
-    module.load_state_dict(saved, strict=False)
-
-
-def frozen(modules: Sequence[nn.Module]) -> str:
-    """A fingerprint of the weights that never move, which `stored` leaves where they are."""
-    held = {
-        f"{number}.{name}": parameter.detach()
-        for number, module in enumerate(modules)
-        for name, parameter in module.named_parameters()
-        if not parameter.requires_grad
-    }
-    return checkpoint.fingerprint(held) if held else ""
-
-
-def check_provenance(out: Path, before: dict[str, str], now: dict[str, str]) -> None:
-    """ValueError when the data are of another tokenizer or text encoder than those the run began with: their numbers
-    may fit the model and mean something else. A checkpoint that does not say is taken as it is."""
-    for part, made_by in now.items():
-        if before.get(part, made_by) != made_by:
-            raise ValueError(
-                f"{out} was begun with the {part.replace('_', ' ')} {before[part]}, and this command's data are of "
-                f"{made_by}: give another out=, or the data that it was begun with"
-            )
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load what an optimizer has gathered; rates and decays are the recipe's, which may be asked for anew."""
-    asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(saved)
-    for group, values in zip(optimizer.param_groups, asked, strict=True):
-        group.update(values)
-
-
-def follow_in_wandb(recipe: Recipe, out: Path) -> None:
-    """Start wandb, which then copies what is written for tensorboard. ValueError when it is not there or refuses.
-
-    The run's id is drawn once and kept in its folder: the folder's name may be that of another run of the project.
-    """
-    try:
-        import wandb
-    except ImportError:
-        raise ValueError("wandb= needs the package: pip install wandb; tensorboard works without") from None
-    note = out / "wandb.id"
-    if not note.is_file():
-        note.write_text(secrets.token_hex(8))
-    options = {"project": recipe.wandb, "name": out.name, "dir": str(out), "id": note.read_text()}
-    try:
-        wandb.init(**options, resume="allow", sync_tensorboard=True)
-    except wandb.Error as error:
-        raise ValueError(f"wandb does not start: {(str(error).strip() or repr(error)).splitlines()[0]}") from None
-
-
-def share(recipe: Recipe, world: int) -> int:
-    """Batches a step for each of `world` processes. ValueError when they cannot be shared evenly."""
-    if recipe.batches is None:
-        return recipe.accumulate
-    if recipe.batches % world:
+def _join_processes() -> Accelerator:
+    """This process among those of the run. ValueError when others were started that it would not know of."""
+    accelerator = Accelerator()
+    if (started := int(os.environ.get("WORLD_SIZE", 1))) > accelerator.num_processes:
         raise ValueError(
-            f"{recipe.batches} batches a step cannot be shared by {world} processes: change batch= or micro= so that "
-            f"batch / micro is a multiple of {world}, or the number of processes"
+            f"{started} processes were started and none would know of the others: without GPUs, set "
+            "ACCELERATE_USE_CPU=true"
         )
-    return recipe.batches // world
+    return accelerator
 
 
-def describe_world_change(recipe: Recipe, before: int, world: int) -> str:
-    """What going on with another number of processes means."""
-    if recipe.batches is None:
-        return (
-            f"{before} processes before, {world} now: a step has {recipe.accumulate * world} batches instead of "
-            f"{recipe.accumulate * before}; data are read from another place on"
+class Run:
+    """A recipe in a folder, from its checkpoint on; `train` is what others call."""
+
+    def __init__(self, recipe: Recipe, out: Path, accelerator: Accelerator, say: Callable[[str], None]):
+        self.recipe, self.out, self.accelerator, self.say = recipe, out, accelerator, say
+        self.device, self.rank = accelerator.device, accelerator.process_index
+        self.world, self.main = accelerator.num_processes, accelerator.is_main_process
+        self.accumulate = batches_of_process(recipe, self.world)
+        self.state = self._build()
+        before = self.state.load()
+        self._settle_precision()
+        if self.state.step:
+            say(f"{recipe.name}: going on from step {self.state.step} of {recipe.steps}")
+            if before != self.world:
+                say(f"{recipe.name}: {describe_world_change(recipe, before, self.world)}")
+        self.modules = self.state.modules
+        if self.world > 1 and not recipe.shard:
+            where = [self.device.index] if self.device.type == "cuda" else None
+            self.modules = [DistributedDataParallel(m, device_ids=where, gradient_as_bucket_view=True)
+                            for m in self.state.modules]  # fmt: skip
+
+    def _build(self) -> RunState:
+        """Modules and average on their device, compiled, checkpointed and sharded as the recipe says."""
+        recipe, device = self.recipe, self.device
+        raw = [part.module for part in recipe.modules]
+        if device.type == "cuda":
+            room = torch.cuda.get_device_properties(device).total_memory
+            check_memory(recipe.name, raw, self.world if recipe.shard else 1, room)
+        if not recipe.shard:  # else piece by piece as it is cut: all of it may be more than the device holds
+            for module in raw:
+                module.to(device)
+        average = EMA(raw[0], recipe.ema)
+        if recipe.shard:
+            if len(raw) > 1 or recipe.after_step or recipe.modules[0].optim.muon_lr:
+                raise ValueError(
+                    f"{recipe.name} cannot be sharded: that needs one module, AdamW alone and no after_step"
+                )
+            from train import fsdp  # loading torch's checkpointing takes seconds
+
+            fsdp.join(device)
+            self.shape = fsdp.skeleton(average.model)
+        for module in raw:
+            if recipe.compile:
+                compiled(module)
+            if recipe.activation_checkpointing:
+                recomputed(module)
+        if recipe.shard:
+            for module in (raw[0], average.model):
+                fsdp.shard(module, device, self._measured_precision())
+        fingerprint = "" if recipe.shard else frozen(raw)
+        return RunState(recipe, self.out, raw, average, fingerprint, self.world, self.main)
+
+    def _measured_precision(self) -> str:
+        """The recipe's precision; where it is to be measured, the same in all processes."""
+        slow = [float(chosen_precision(self.recipe.precision, self.device) != "bf16")]
+        return "no" if agreed(slow, self.device)[0] else "bf16"
+
+    def _settle_precision(self) -> None:
+        """A run that was begun with a measured precision keeps it."""
+        automatic = self.recipe.precision == "auto"
+        kept = self.state.precision if automatic and not self.recipe.shard else ""
+        self.state.precision = kept or self._measured_precision()
+        self.recipe = replace(self.recipe, precision=self.state.precision)
+        if automatic:
+            self.say(f"{self.recipe.name}: {precision_line(self.state.precision, self.device)}")
+
+    def loader(self, stop: int) -> Iterator[dict]:
+        """This process's batches from the present step on."""
+        first = (self.state.step + self.state.guard.batches_passed) * self.accumulate
+        count = (stop - self.state.step) * self.accumulate
+        return open_loader(self.recipe, first, count, self.rank, self.world)
+
+    def batches_of_step(self) -> str:
+        """The numbers of the batches of the present step, for messages."""
+        first = (self.state.step + self.state.guard.batches_passed) * self.accumulate * self.world
+        last = first + self.accumulate * self.world - 1
+        return f"batch {first}" if first == last else f"batches {first} to {last}"
+
+    def step(self, micro: list[dict]) -> tuple[Verdict, dict[str, float]]:
+        """One step of every module on these batches; what became of it, and what to log."""
+        recipe, state = self.recipe, self.state
+        generator = step_generator(recipe.seed, state.step, self.rank, self.device)
+        logged: dict[str, float] = {}
+        first_loss, taken = 0.0, []
+        for part, own, group in zip(recipe.modules, self.modules, state.optimizers, strict=True):
+            factor = (recipe.schedule or part.optim.factor)(state.step, recipe.steps)
+            for optimizer in group:
+                for g in optimizer.param_groups:
+                    g["lr"] = g["full_lr"] * factor
+            loss, metrics = backward(part, own, self.modules, micro, generator, state.step, recipe.precision)
+            norm = nn.utils.clip_grad_norm_(own.parameters(), part.optim.clip or float("inf"))
+            norm = float(norm.full_tensor() if recipe.shard else norm)
+            finite = torch.tensor([loss, norm], dtype=torch.float64).isfinite().all()
+            bad, total = agreed([float(not finite), loss], self.device)
+            first_loss = first_loss if taken else total / self.world
+            taken.append(not bad)
+            if not bad:
+                for optimizer in group:
+                    optimizer.step()
+            for module in self.modules:
+                module.zero_grad(set_to_none=True)
+            logged.update(metrics, grad_norm=norm)
+        whole = True
+        if taken[0]:
+            if recipe.after_step:
+                recipe.after_step(state.modules[0], micro[-1], generator, state.step)
+            whole = state.average.update(state.modules[0], state.step)
+        broken = agreed([float(not whole)], self.device)[0]
+        verdict = state.guard.judge(state.step, first_loss, all(taken), not broken)
+        return verdict, logged | {"skipped": state.guard.skipped}
+
+    def finished(self) -> nn.Module | None:
+        """The averaged module, whole, on the main process; None elsewhere when the run is sharded."""
+        if not self.recipe.shard:
+            return self.state.average.model
+        from train import fsdp
+
+        return fsdp.whole(self.state.average.model, self.shape)
+
+    def save(self) -> bool:
+        """Write the checkpoint, unless a weight is not finite."""
+        saved = self.state.save()
+        self.accelerator.wait_for_everyone()
+        return saved
+
+    def show(self, log: RunLog) -> None:
+        """Draw a sample sheet of the averaged module."""
+        drawn = self.finished()
+        if not self.main:
+            return
+        sheet = self.out / "samples" / f"{self.state.step:07d}.png"
+        with writing(self.out), autocast(self.recipe.precision, self.device):
+            sheet.parent.mkdir(exist_ok=True)
+            # A sharded model is gathered on the CPU, where a large one draws for minutes: the others wait in their next
+            # step, and not for longer than the process group allows.
+            self.recipe.sample(drawn.to(self.device), sheet)
+            log.show(sheet, self.state.step)
+
+    def go_back(self, log: RunLog) -> None:
+        """Return to the last checkpoint. ValueError when there is none, or when that has not helped before."""
+        guard, failed = self.state.guard, self.state.step
+        passed, batches = guard.batches_passed, self.batches_of_step()
+        kept = (guard.skipped, guard.returns, guard.tolerated, guard.why)
+        if not self.state.load():
+            raise ValueError(
+                f"{guard.why} ({batches}), and there is no checkpoint to go back to: lower the learning rate, or look "
+                "at the data"
+            )
+        self.state.precision = self.recipe.precision
+        guard.batches_passed = passed
+        guard.skipped, guard.returns, guard.tolerated, guard.why = kept
+        guard.went_back(failed - self.state.step)
+        log.say(
+            f"{self.recipe.name}: {guard.why} ({batches}): back to step {self.state.step}, on to the batches after them"
         )
-    return (
-        f"{before} processes before, {world} now: each does {share(recipe, world)} batches a step instead of "
-        f"{recipe.batches // before}; the data, their order and the masks stay the same"
-    )
+        log.go_back(self.state.step)
+
+    def end(self) -> None:
+        """Export the averaged module. ValueError when it is not finite."""
+        if not self.state.finite():
+            raise ValueError(f"{self.out}: a weight is not finite; nothing is exported, the last checkpoint is kept")
+        result = self.finished()
+        if self.main:
+            with writing(self.out):
+                self.recipe.export(result, self.out / "export")
+        self.accelerator.wait_for_everyone()
 
 
-def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """Not accelerate's: its precision belongs to the process, not to the recipe."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+def _is_due(every: int, step: int, stop: int) -> bool:
+    return bool(every) and (step % every == 0 or step == stop)
 
 
-def backward(
-    recipe: Recipe,
-    player: OptimizedModule,
-    own: nn.Module,
-    modules: list,
-    micro: list[dict],
-    generator: torch.Generator,
-    step: int,
-    world: int,
-) -> dict[str, Any]:
-    """Gradients of the player's loss over the batches of all processes; what to log, the loss over all of them."""
-    shown: dict[str, Any] = {}
-    parts: list[SumAndCount] = []
-    for number, batch in enumerate(micro):
-        waits = isinstance(own, DistributedDataParallel) and number < len(micro) - 1
-        with own.no_sync() if waits else contextlib.nullcontext():  # gradients are exchanged once a step
-            with _autocast(recipe, generator.device):
-                loss, metrics = player.loss(modules, batch, generator, step)
-            if isinstance(loss, SumAndCount):
-                parts.append(SumAndCount(loss.total.detach().float(), loss.count.float()))
-                loss.total.backward()
-            else:
-                (loss / len(micro)).backward()
-        shown.update(metrics)
-    if parts:
-        assert len(parts) == len(micro), "a loss is a Part for every batch or for none"
-        sums = torch.stack([sum(p.total for p in parts), sum(p.count for p in parts)])
-        if dist.is_initialized():
-            dist.all_reduce(sums)
-        # DDP and FSDP average over processes what is to be a sum
-        gradients = [p.grad for p in own.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, float(world / sums[1].clamp_min(1)))
-        shown["loss"] = sums[0] / sums[1].clamp_min(1)
-    return shown
-
-
-@torch.no_grad()
-def validate(recipe: Recipe, average: nn.Module, accelerator: Accelerator) -> float:
-    """The first player's loss of the averaged module on the validation batches, shared among the processes."""
-    rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
-    sums = torch.zeros(2, device=device)
-    for start in range(0, recipe.valid_batches, world):
-        # pieces of a sharded model must run equally often everywhere: who has no batch left repeats one unscored
-        number = start + rank
-        batch = _move(recipe.valid_at(number % recipe.valid_batches), device)
-        with _autocast(recipe, device):
-            loss, _ = recipe.modules[0].loss([average], batch, torch.Generator(device).manual_seed(number), 0)
-        if number < recipe.valid_batches:
-            part = loss if isinstance(loss, SumAndCount) else SumAndCount(loss, torch.ones_like(loss))
-            sums += torch.stack([part.total.float(), part.count.float()])
-    if dist.is_initialized():
-        dist.all_reduce(sums)
-    return float(sums[0] / sums[1])
+def _steps(run: Run, log: RunLog, stop: int, asked_to_stop: threading.Event) -> None:
+    """Train until step `stop`, or until the run is asked to stop."""
+    recipe, state = run.recipe, run.state
+    loader = run.loader(stop)
+    try:
+        while state.step < stop:
+            micro, fault = fetch_batches(loader, run.accumulate)
+            stopping, lost = agreed([float(asked_to_stop.is_set()), float(bool(fault))], run.device)
+            if stopping or lost:
+                run.save()
+                if lost:
+                    raise ValueError(
+                        f"the data cannot be read any more: {fault or 'another process says why'}; the state of step "
+                        f"{state.step} is saved, and the same command goes on from it"
+                    )
+                log.say(f"{recipe.name}: stopped at step {state.step}, saved; the same command goes on from it")
+                return
+            micro = [move_batch(batch, run.device) for batch in micro]
+            verdict, values = run.step(micro)
+            if verdict is Verdict.SKIP:
+                log.say(f"step {state.step}: the loss or its gradient is not finite: {run.batches_of_step()} left out")
+            state.step += 1
+            if verdict is not Verdict.GO_BACK:
+                if recipe.valid_at and _is_due(recipe.valid_every, state.step, stop):
+                    values["valid"] = validate(recipe, state.average.model, run.accelerator)
+                rows = sum(len(next(iter(batch.values()))) for batch in micro) * run.world
+                log.step(state.step, values | {"rows/s": log.rate(rows)})
+                if _is_due(recipe.save_every, state.step, stop) and not run.save():
+                    verdict, state.guard.why = Verdict.GO_BACK, f"a weight is not finite at step {state.step}"
+            if verdict is Verdict.GO_BACK:
+                state.step -= 1
+                run.go_back(log)
+                stop_workers(loader, recipe)
+                loader = run.loader(stop)
+            elif recipe.sample and _is_due(recipe.sample_every, state.step, stop):
+                run.show(log)
+    finally:
+        stop_workers(loader, recipe)
 
 
 def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module:
     """Run the recipe in folder `out`, going on from its checkpoint if there is one; return the averaged module.
 
     `stop_at` ends the run early at that step, checkpoint written: the same command later goes on from there.
+    ValueError for what a person can mend: a folder that another run holds, a full disk, data that do not fit or cannot
+    be read, a run that keeps failing.
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator()
-    device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
-    if (started := int(os.environ.get("WORLD_SIZE", 1))) > world:
-        raise ValueError(
-            f"{started} processes were started and none would know of the others: without GPUs, set "
-            "ACCELERATE_USE_CPU=true"
-        )
-    accumulate = share(recipe, world)
-    raw = [player.module for player in recipe.modules]
-    if device.type == "cuda":
-        room = torch.cuda.get_device_properties(device).total_memory
-        check_memory(recipe.name, raw, world if recipe.shard else 1, room)
-    if not recipe.shard:  # else piece by piece as it is cut: all of it may be more than the device holds
-        for module in raw:
-            module.to(device)
-    average, own_frozen = EMA(raw[0], recipe.ema), "" if recipe.shard else frozen(raw)
-    if recipe.shard:
-        if len(raw) > 1 or recipe.after_step or recipe.modules[0].optim.muon_lr:
-            raise ValueError(f"{recipe.name} cannot be sharded: that needs one module, AdamW alone and no after_step")
-        # Here, since loading torch's checkpointing takes seconds
-        from train import fsdp
+    accelerator = _join_processes()
 
-        fsdp.join(device)
-        shape = fsdp.skeleton(average.model)
-    for module in raw:
-        if recipe.compile:
-            compiled(module)
-        if recipe.activation_checkpointing:
-            recomputed(module)
-    if recipe.shard:
-        for module in (raw[0], average.model):
-            fsdp.shard(module, device, recipe.precision)
-    optimizers = [build(module, player.optim) for module, player in zip(raw, recipe.modules, strict=True)]
-    step, before = 0, world
-    if recipe.shard:
-        if (out / "state.pt").is_file():
-            raise ValueError(f"{out} was begun without shard=yes: go on without it, or give another folder")
-        if held := fsdp.load(out, raw[0], optimizers[0][0], average.model):
-            check_provenance(out, held.get("made_of", {}), recipe.provenance)
-            step, before = held["step"], held["world"]
-    elif list(out.glob("sharded-*")):
-        raise ValueError(f"{out} was begun with shard=yes: go on with it, or give another folder")
-    elif (out / "state.pt").is_file():
-        state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
-        check_provenance(out, state.get("made_of", {}), recipe.provenance)
-        for module, saved in zip(raw, state["modules"], strict=True):
-            restore(module, module, saved)
-        if state.get("frozen", own_frozen) != own_frozen:
-            raise ValueError(
-                f"{out} was begun with other weights that stay as they are (a text encoder, say) than this command "
-                "names: give another out=, or the weights that it was begun with"
-            )
-        for group, saved in zip(optimizers, state["optimizers"], strict=True):
-            for optimizer, values in zip(group, saved, strict=True):
-                load_optimizer_state(optimizer, values)
-        restore(average.model, raw[0], state["average"])
-        step, before = state["step"], state.get("world", 1)
-        del state
-    if step and accelerator.is_main_process:
-        print(f"{recipe.name}: going on from step {step} of {recipe.steps}")
-        if before != world:
-            print(f"{recipe.name}: {describe_world_change(recipe, before, world)}")
-    modules = raw
-    if world > 1 and not recipe.shard:
-        where = [device.index] if device.type == "cuda" else None
-        modules = [DistributedDataParallel(module, device_ids=where, gradient_as_bucket_view=True) for module in raw]
+    def say(line: str) -> None:
+        if accelerator.is_main_process:
+            print(line)
 
-    def save() -> None:
-        if recipe.shard:
-            fsdp.save(out, step, raw[0], optimizers[0][0], average.model, recipe.provenance)
-        elif accelerator.is_main_process:
-            keys = stored(raw[0]).keys()
-            save_whole(
-                {
-                    "step": step,
-                    "world": world,
-                    "frozen": own_frozen,
-                    "made_of": recipe.provenance,
-                    "modules": [stored(module) for module in raw],
-                    "optimizers": [[o.state_dict() for o in group] for group in optimizers],
-                    "average": {name: t for name, t in average.model.state_dict().items() if name in keys},
-                },
-                out / "state.pt",
-            )
-        accelerator.wait_for_everyone()
-
-    def finished() -> nn.Module | None:
-        """The averaged module, whole, on the main process."""
-        return fsdp.whole(average.model, shape) if recipe.shard else average.model
-
-    def show() -> None:
-        if recipe.sample:
-            drawn = finished()
-            if accelerator.is_main_process:
-                sheet = out / "samples" / f"{step:07d}.png"
-                with writing(out):
-                    sheet.parent.mkdir(exist_ok=True)
-                    # A sharded model is gathered on the CPU, where a large one draws for minutes: the others wait in
-                    # their next step, and not for longer than the process group allows.
-                    recipe.sample(drawn.to(device), sheet)
-                    writer.add_image("samples", np.asarray(Image.open(sheet).convert("RGB")), step, dataformats="HWC")
-
-    stop = min(recipe.steps, stop_at or recipe.steps)
-    if step >= stop and accelerator.is_main_process:
-        print(f"{recipe.name}: {out} is at step {step} already: nothing is left to train")
-    stop = max(step, stop)
-    signals = contextlib.ExitStack()
-    batches = _Batches(recipe.batch_at, step * accumulate, stop * accumulate, rank, world)
-    loader = iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            num_workers=recipe.workers,
-            prefetch_factor=4 if recipe.workers else None,
-            worker_init_fn=_quiet,
-        )
-    )
-    writer = None
+    lock = RunLock(out)
+    lock.acquire(accelerator.process_index, accelerator.device)
     try:
+        run = Run(recipe, out, accelerator, say)
         if accelerator.is_main_process:
-            from torch.utils.tensorboard import SummaryWriter
-
-            with writing(out):
-                if recipe.wandb:
-                    follow_in_wandb(recipe, out)
-                writer = SummaryWriter(str(out / "tensorboard"), purge_step=step)
-        quiet = not accelerator.is_main_process
-        bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, disable=quiet, mininterval=5)
-        rows, since, shown, valid, stopping = 0, time.monotonic(), {}, None, False
-        asked_to_stop = signals.enter_context(_stop_signal())
-        while step < stop and not stopping:
-            micro = [_move(next(loader), device) for _ in range(accumulate)]
-            generator = _generator(recipe.seed, step, rank, device)
-            for player, own, group in zip(recipe.modules, modules, optimizers, strict=True):
-                factor = (recipe.schedule or player.optim.factor)(step, recipe.steps)
-                for optimizer in group:
-                    for g in optimizer.param_groups:
-                        g["lr"] = g["full_lr"] * factor
-                shown.update(backward(recipe, player, own, modules, micro, generator, step, world))
-                if player.optim.clip:
-                    norm = nn.utils.clip_grad_norm_(own.parameters(), player.optim.clip)
-                    shown["grad"] = float(norm.full_tensor() if recipe.shard else norm)
-                for optimizer in group:
-                    optimizer.step()
-                for module in modules:
-                    module.zero_grad(set_to_none=True)
-            if recipe.after_step:
-                recipe.after_step(raw[0], micro[-1], generator, step)
-            average.update(raw[0], step)
-            step += 1
-            rows += sum(len(next(iter(b.values()))) for b in micro) * world
-            bar.update()
-            if recipe.valid_at and recipe.valid_every and (step % recipe.valid_every == 0 or step == stop):
-                valid = validate(recipe, average.model, accelerator)
-            if writer and (step % 20 == 0 or step == stop):
-                rate = rows / (time.monotonic() - since)
-                rows, since = 0, time.monotonic()
-                values = {k: float(v) for k, v in shown.items()} | {"rows/s": rate}
-                bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()})
-                if valid is not None:
-                    values, valid = values | {"valid": valid}, None
-                with writing(out):
-                    with (out / "log.jsonl").open("a") as log:
-                        log.write(json.dumps({"step": step, **values}) + "\n")
-                    for key, value in values.items():
-                        writer.add_scalar(key, value, step)
-            stopping = _agreed(asked_to_stop, device)
-            if stopping or (recipe.save_every and (step % recipe.save_every == 0 or step == stop)):
-                save()
-            if recipe.sample_every and (step % recipe.sample_every == 0 or step == stop):
-                show()
+            note_config(run.recipe, out, run.world, run.state.step, say)
+        stop = max(run.state.step, min(recipe.steps, stop_at or recipe.steps))
+        if run.state.step >= stop:
+            say(f"{recipe.name}: {out} is at step {run.state.step} already: nothing is left to train")
+        log = RunLog(recipe, out, run.state.step, run.main)
+        try:
+            with _stop_signal() as asked_to_stop:
+                _steps(run, log, stop, asked_to_stop)
+        finally:
+            log.close()
+        if recipe.export and run.state.step >= recipe.steps:
+            run.end()
     finally:
-        # Its workers would end with it, but a failure's traceback may keep it. They take no SIGTERM (_quiet), so that
-        # at exit they would be waited for, for ever.
-        if recipe.workers:
-            loader._shutdown_workers()
-        del loader
-        if writer:
-            with contextlib.suppress(OSError):  # a full disk has been said already, by whatever found it first
-                writer.close()
-        signals.close()
-    bar.close()
-    if recipe.export and step >= recipe.steps:
-        result = finished()
-        if accelerator.is_main_process:
-            with writing(out):
-                recipe.export(result, out / "export")
+        lock.release()
     accelerator.wait_for_everyone()
-    return average.model
+    return run.state.average.model

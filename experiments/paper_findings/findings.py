@@ -74,8 +74,9 @@ from train.losses.diffusion_token import (
     method,
 )
 from train.recipes.scenes_emigm import WORDS, method_recipe
+from train.run_state import CheckpointWriteError
 from train.scenes.sprites import Sprites
-from train.trainer import CheckpointWriteError, train
+from train.trainer import train
 
 Metric = Literal["score", "distance", "seconds", "nfe", "norm"]
 HIGHER = ("score",)

@@ -20,7 +20,7 @@ from train.losses.objectives import (
     neighbor_targets,
     token_loss,
 )
-from train.optim import OptimConfig, build, is_matrix
+from train.optim import OptimConfig, build_optimizers, is_matrix
 from train.recipes.scenes import scenes_text
 from train.scenes.captions import sentences
 from train.scenes.labels import FACTS, OF_A_THING, PARTS, CaptionLabelProbe, facts, label_probe_loss, parts
@@ -119,7 +119,7 @@ def test_an_encoder_learns_who_stands_left(tmp_path):
     train_vocabulary(sentences(500, seed=1), tmp_path, 800)
     encoder = SmallT5Encoder.fresh(tmp_path, d_model=64, d_ff=128, num_layers=2, num_heads=2, dropout_rate=0.0)
     asks = nn.Linear(64, 2)  # of every thing: does it stand left, or right?
-    optimizers = build(nn.ModuleList([encoder, asks]), OptimConfig(lr=2e-3, muon_lr=0.02, warmup=20))
+    optimizers = build_optimizers(nn.ModuleList([encoder, asks]), OptimConfig(lr=2e-3, muon_lr=0.02, warmup=20))
     names, draw = ["cat", "dog", "owl", "bee", "fox", "pig"], torch.Generator().manual_seed(0)
     share = []
     for _ in range(240):

@@ -11,7 +11,7 @@ import parallel_run
 import pytest
 
 from train.__main__ import available, parameters_of
-from train.trainer import share
+from train.recipe import batches_of_process
 
 SCRIPT = Path(__file__).resolve().parents[2] / "train" / "launch" / "slurm.sh"
 
@@ -57,7 +57,7 @@ def test_every_gpu_of_the_script_has_its_share_of_a_step(tmp_path):
     sizes = {key: parameters_of(available()[name])[key].default for key in ("batch", "micro")}
     sizes |= {key: int(value) for key, value in (pair.split("=") for pair in pairs) if key in sizes}
     assert (cores, gpus) == ("64", 32) and pairs[-2:] == ["data=x", "out=y"]
-    assert share(parallel_run.recipe(batches=sizes["batch"] // sizes["micro"]), gpus) >= 1
+    assert batches_of_process(parallel_run.recipe(batches=sizes["batch"] // sizes["micro"]), gpus) >= 1
 
 
 def test_slurm_is_asked_to_tell_in_time():

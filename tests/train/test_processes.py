@@ -19,8 +19,10 @@ from torch import nn
 from maskgil.models.maskgil import MaskGIL
 from train import fsdp
 from train.activation_checkpointing import bytes_needed, check_memory, recomputed
+from train.ema import local
 from train.losses.masked import Conditioned, MaskedFeatureLoss
-from train.trainer import SumAndCount, describe_world_change, share, shutdown_distributed, train
+from train.recipe import SumAndCount, batches_of_process, describe_world_change
+from train.trainer import shutdown_distributed, train
 
 
 def launch(folder: Path, how: str, *die: str) -> subprocess.CompletedProcess:
@@ -39,7 +41,7 @@ def gradients(state: dict) -> list[torch.Tensor]:
 
 def same(a: nn.Module, b: nn.Module, tolerance: float = 1e-5) -> None:
     for (name, x), y in zip(a.named_parameters(), b.parameters(), strict=True):
-        assert torch.allclose(fsdp.local(x), fsdp.local(y), atol=tolerance), name
+        assert torch.allclose(local(x), local(y), atol=tolerance), name
 
 
 def read(folder: Path) -> dict:
@@ -191,8 +193,8 @@ def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypa
 
 def test_batches_that_cannot_be_shared_are_refused():
     with pytest.raises(ValueError, match="4 batches a step cannot be shared by 3 processes"):
-        share(recipe(), 3)
-    assert share(recipe(), 2) == 2 and "the masks stay the same" in describe_world_change(recipe(), 2, 4)
+        batches_of_process(recipe(), 3)
+    assert batches_of_process(recipe(), 2) == 2 and "the masks stay the same" in describe_world_change(recipe(), 2, 4)
 
 
 def test_masks_are_functions_of_the_picture():

@@ -14,7 +14,8 @@ from train.losses.objectives import DecoderLoss, DecoderOnly, corrupt_codes, nei
 from train.losses.perceptual import PerceptualNet, load_perceptual_net, perceptual_net_loss, save_perceptual_net
 from train.losses.reconstruction import PatchGAN, ReconstructionLoss, patchgan_loss, reconstruction, shifted
 from train.optim import OptimConfig
-from train.trainer import OptimizedModule, Recipe, train
+from train.recipe import OptimizedModule, Recipe
+from train.trainer import train
 
 VQ = VQConfig(codebook_size=64, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=8, patch=16)
 

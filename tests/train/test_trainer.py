@@ -24,8 +24,10 @@ from maskgil.models.config import ModelConfig
 from maskgil.models.maskgil import MaskGIL
 from train.__main__ import one_line
 from train.ema import EMA
-from train.optim import Muon, OptimConfig, build, is_matrix, orthogonalise
-from train.trainer import OptimizedModule, Recipe, save_whole, train
+from train.optim import Muon, OptimConfig, build_optimizers, is_matrix, orthogonalise
+from train.recipe import OptimizedModule, Recipe
+from train.run_state import save_whole
+from train.trainer import train
 
 
 class Tiny(nn.Module):
@@ -52,7 +54,8 @@ def loss(modules, batch, generator, step):
 def recipe(steps: int = 60, **options) -> Recipe:
     torch.manual_seed(0)
     player = OptimizedModule(Tiny(), loss, OptimConfig(lr=3e-3, muon_lr=0.01, warmup=5))
-    return Recipe("tiny", steps, (player,), batch_at, precision="no", workers=0, save_every=10, **options)
+    defaults = {"precision": "no", "workers": 0, "save_every": 10}
+    return Recipe("tiny", steps, (player,), batch_at, **(defaults | options))
 
 
 def losses(folder: Path) -> dict[int, float]:
@@ -326,7 +329,7 @@ def test_orthogonalise_flattens_the_spectrum(shape):
 
 def test_every_parameter_has_one_optimizer():
     model = nn.ModuleDict({"conv": nn.Conv2d(16, 16, 3), "norm": nn.LayerNorm(16), "embed": nn.Embedding(32, 16)})
-    optimizers = build(model, OptimConfig(muon_lr=0.01))
+    optimizers = build_optimizers(model, OptimConfig(muon_lr=0.01))
     owned = [id(p) for o in optimizers for g in o.param_groups for p in g["params"]]
     assert sorted(owned) == sorted(id(p) for p in model.parameters())
     muon = next(o for o in optimizers if isinstance(o, Muon))
@@ -344,7 +347,7 @@ def test_gains_of_heads_neither_decay_nor_turn(muon):
     """(16, 16) numbers that each scale one: no matrix, whatever their shape says."""
     model = heads(16)
     gains = {id(p) for name, p in model.named_parameters() if "_norm.weight" in name}
-    for optimizer in build(model, OptimConfig(muon_lr=muon, weight_decay=0.1)):
+    for optimizer in build_optimizers(model, OptimConfig(muon_lr=muon, weight_decay=0.1)):
         for group in optimizer.param_groups:
             held = gains & {id(p) for p in group["params"]}
             assert not held or (group["weight_decay"] == 0 and not isinstance(optimizer, Muon))
@@ -353,7 +356,7 @@ def test_gains_of_heads_neither_decay_nor_turn(muon):
 def test_runs_without_decay_keep_the_places_of_their_parameters():
     """What the checkpoints of the bundled models were written with: gains among what has two axes."""
     model = heads(4)
-    adamw, muon = build(model, OptimConfig(muon_lr=0.01))
+    adamw, muon = build_optimizers(model, OptimConfig(muon_lr=0.01))
     taken = {id(p) for p in muon.param_groups[0]["params"]}
     rest = [p for p in model.parameters() if id(p) not in taken]
     wanted = [[p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]]

@@ -25,8 +25,9 @@ from train.asr.bpe import learn, pieces_of
 from train.asr.corpus import Corpus, spoken
 from train.asr.dataset import IGNORED, SpeechDataset
 from train.optim import OptimConfig
+from train.recipe import OptimizedModule, Recipe
+from train.run_state import save_whole
 from train.scenes.captions import known_words
-from train.trainer import OptimizedModule, Recipe, save_whole
 
 SMALL = ModelDimensions(
     n_mels=PAIR,

@@ -16,8 +16,9 @@ from maskgil.sampling import counter_rng
 from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.loop import TokenGrid, raster_plan, sample
 from train.losses.masked import MASKS
+from train.recipe import SumAndCount
 from train.recipes.pretrain import ModelSpec
-from train.trainer import SumAndCount, unwrapped
+from train.training_step import unwrapped
 
 
 class NextFeatureLoss:

@@ -32,7 +32,7 @@ from maskgil.sampling.schedules import (
     schedule_by_name,
 )
 from train.losses.objectives import layout_loss
-from train.trainer import SumAndCount
+from train.recipe import SumAndCount
 
 Masking = Literal["exact", "independent"]
 Weighting = Literal["one", "bound"]

@@ -17,7 +17,8 @@ from maskgil.models.ar import ARTransformer
 from maskgil.models.maskgil import MaskGIL
 from maskgil.sampling import counter_rng
 from maskgil.sampling.schedules import MaskSchedule, arccos, exact_mask
-from train.trainer import SumAndCount, unwrapped
+from train.recipe import SumAndCount
+from train.training_step import unwrapped
 
 MASKS = 64  # a stream of its own, apart from those that sampling draws from (maskgil.sampling.counter_rng.Stream)
 

@@ -15,7 +15,7 @@ from maskgil import checkpoint
 from maskgil.condition import Condition
 from maskgil.tokenizers.vq import VQModel
 from train.losses.reconstruction import ReconstructionLoss
-from train.trainer import unwrapped
+from train.training_step import unwrapped
 
 
 def quantize_with_gradient(model: VQModel, z: Float[Tensor, "B h w C"]) -> tuple[Tensor, Tensor, Tensor]:

@@ -31,8 +31,8 @@ from maskgil.sampling.schedules import exp
 from maskgil.tokenizers.autoencoder import SURE, validate_scale
 from train.data.image_cache import CachedBatches, ImageCache
 from train.losses.diffusion_token import METHODS, LatentTokenLoss, LatentTrainingModule
+from train.recipe import Recipe
 from train.recipes.pretrain import ModelSpec, PretrainOptions, noted, pretrain_recipe
-from train.trainer import Recipe
 
 # XS and S: 1e-4 for each 256 pictures of a batch
 RELEASED = PretrainOptions(

@@ -8,7 +8,7 @@ train/recipes/scenes.py names them.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,7 +27,7 @@ from maskgil.sampling.loop import TokenGrid, masked_plan, sample
 from train.data.image_cache import CUT, CachedBatches, filled
 from train.losses.masked import Conditioned, MaskedFeatureLoss
 from train.optim import OptimConfig
-from train.trainer import OptimizedModule, Recipe
+from train.recipe import OptimizedModule, Recipe
 
 SHOWN = 8  # pictures of a sample sheet
 SEEDS = 2**19
@@ -45,6 +45,7 @@ class PretrainOptions:
     everywhere       score the visible tokens too;  smoothing: of the labels
     shard            FSDP2;  recompute: activations in the backward pass;  compile: torch.compile
     save_every, sample_every, valid_every: steps, 0 = never
+    precision        auto (what the device multiplies faster), bf16 or no (float32)
     tokenizer        a folder, so that sample sheets can be drawn;  wandb: a project to log to
     qk_norm, norm    none, layer or rms; pre or post: of a new model, else the preset's. What goes on keeps its own
     """
@@ -62,7 +63,7 @@ class PretrainOptions:
     everywhere: bool = False
     smoothing: float = 0.1
     ema: float = 0.9999
-    precision: str = "bf16"
+    precision: str = "auto"
     shard: bool = False
     recompute: bool = False
     compile: bool = False
@@ -78,21 +79,40 @@ class PretrainOptions:
 
     def check(self) -> None:
         """ValueError for what no run can have. A seed has 19 bits: it stands above the 44 of a picture's number in the
-        64 from which a picture's masks are drawn (train/losses/masked.py)."""
-        least = {"batch": 1, "micro": 1, "steps": 1}
-        least |= dict.fromkeys(("warmup", "workers", "save_every", "sample_every", "valid_every"), 0)
-        for name, number in least.items():
-            if getattr(self, name) < number:
-                raise ValueError(f"{name}={getattr(self, name)}: give {number} or more")
-        if not 0 <= self.seed < SEEDS:
-            raise ValueError(f"seed={self.seed}: give 0 to {SEEDS - 1}")
+        64 from which a picture's masks are drawn (train/losses/masked_token.py)."""
+        for name, (least, most) in BOUNDS.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                bounds = f"{least} to {most}" if most < math.inf else f"{least} or more"
+                raise ValueError(f"{name}={value}: give {bounds}")
         if self.batch % self.micro:
             raise ValueError(f"batch={self.batch} is no multiple of micro={self.micro}")
-        named = {"schedule": ("cosine", "constant"), "precision": ("bf16", "no")}
+        named = {"schedule": ("cosine", "constant"), "precision": ("auto", "bf16", "no")}
         named |= {"qk_norm": ("", *get_args(QKNorm)), "norm": ("", *get_args(NormPlace))}
         for name, choices in named.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)}: choose {', '.join(filter(None, choices))}")
+
+
+# Least and largest value of each number of PretrainOptions. NaN is within no bounds.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "batch": (1, math.inf),
+    "micro": (1, math.inf),
+    "steps": (1, math.inf),
+    "lr": (0.0, 10.0),
+    "warmup": (0, math.inf),
+    "weight_decay": (0.0, 1.0),
+    "clip": (0.0, math.inf),
+    "caption_dropout": (0.0, 1.0),
+    "token_dropout": (0.0, 0.99),
+    "smoothing": (0.0, 0.99),
+    "ema": (0.0, 0.999999),
+    "workers": (0, 1024),
+    "seed": (0, SEEDS - 1),
+    "save_every": (0, math.inf),
+    "sample_every": (0, math.inf),
+    "valid_every": (0, math.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -225,6 +245,7 @@ def over_cache(
         seed=options.seed,
         batches=options.batch // options.micro,
         provenance={part: note[part] for part in ("tokenizer", "text_encoder") if part in note},
+        options={"data": data, "valid": valid} | asdict(options),
         precision=options.precision,
         schedule=CosineSchedule(options.warmup) if options.schedule == "cosine" else None,
         shard=options.shard,
@@ -234,7 +255,7 @@ def over_cache(
         workers=options.workers,
         save_every=options.save_every,
         sample_every=options.sample_every,
-        sample=sampler(data, options.tokenizer, note, options.precision, show, trunk) if options.tokenizer else None,
+        sample=sampler(data, options.tokenizer, note, show, trunk) if options.tokenizer else None,
         valid_every=options.valid_every,
         valid_at=CachedBatches(valid, options.micro, seed=1) if valid else None,
         export=export,
@@ -302,7 +323,7 @@ def condition_of(batch: dict[str, Tensor]) -> Condition:
 
 
 def sampler(
-    data: str, tokenizer: str, note: dict[str, Any], precision: str, show: Callable, trunk: ModelSpec = MASKED
+    data: str, tokenizer: str, note: dict[str, Any], show: Callable, trunk: ModelSpec = MASKED
 ) -> Callable[[nn.Module, Path], None]:
     """Draws what the cache's captions ask for, above the cached pictures themselves.
 
@@ -316,16 +337,17 @@ def sampler(
     def sample(average: nn.Module, path: Path) -> None:
         weight = next(average.generator.parameters())
         device = weight.device
-        batch = {
-            k: v.to(device) if isinstance(v, Tensor) else v for k, v in CachedBatches(data, SHOWN, seed=99)(0).items()
-        }
+        with torch.autocast(device.type, enabled=False):  # it cannot join float16
+            shown = CachedBatches(data, SHOWN, seed=99)(0)
+        batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in shown.items()}
         grid, config = batch["grid"], average.generator.config
         canvas = trunk.blank(config, SHOWN, grid, device)
         guidance = Guidance(3.5) if config.null != "none" else None
         condition = condition_of(batch).to(device, weight.dtype)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            last = trunk.draw(average.generator, condition, canvas, guidance)
+        last = trunk.draw(average.generator, condition, canvas, guidance)
         model.to(device)
-        show([model.decode(last.tokens, grid), model.decode(batch["tokens"], grid)], path)
+        with torch.autocast(device.type, enabled=False):
+            pictures = [model.decode(tokens, grid) for tokens in (last.tokens, batch["tokens"])]
+        show(pictures, path)
 
     return sample

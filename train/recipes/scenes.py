@@ -38,13 +38,13 @@ from train.losses.objectives import (
 from train.losses.perceptual import PerceptualNet, load_perceptual_net, perceptual_net_loss, save_perceptual_net
 from train.losses.reconstruction import PatchGAN, ReconstructionLoss, patchgan_loss
 from train.optim import OptimConfig
+from train.recipe import OptimizedModule, Recipe
 from train.recipes.emigm import RELEASED, RELEASED_LARGE, emigm_recipe
 from train.recipes.pretrain import PretrainOptions, pretrain_recipe
 from train.scenes.captions import sentences
 from train.scenes.judge import SceneJudge, judge_loss, save_judge
 from train.scenes.labels import CELLS, CaptionLabelProbe, kinds, label_probe_loss
 from train.scenes.sprites import Sprites, things
-from train.trainer import OptimizedModule, Recipe
 
 # parts of a tokenizer, by what its config says of them
 CORRECTED = ("refiner_channels", "refiner_blocks", "upscaler_channels", "upscaler_blocks")

@@ -66,12 +66,13 @@ from train.losses.diffusion_token import (
 from train.losses.objectives import align_text_encoders, resume_seed
 from train.losses.reconstruction import ReconstructionLoss
 from train.optim import OptimConfig
+from train.recipe import OptimizedModule, Recipe
 from train.scenes.captions import caption, sentences
 from train.scenes.labels import cells, kinds
 from train.scenes.render import render
 from train.scenes.scene import Scene
 from train.scenes.sprites import Sprites, things
-from train.trainer import OptimizedModule, Recipe, unwrapped
+from train.training_step import unwrapped
 
 SIDE = 128  # pixels
 # Slots for text: every one costs as much as a token, and of 40,000 captions the longest has 27 pieces, END included.

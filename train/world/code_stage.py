@@ -21,7 +21,8 @@ from maskgil.tokenizers.vq import VQConfig, VQModel
 from train.losses.objectives import quantize_with_gradient, spread_codebook
 from train.losses.reconstruction import reconstruction
 from train.optim import OptimConfig
-from train.trainer import OptimizedModule, Recipe, unwrapped
+from train.recipe import OptimizedModule, Recipe
+from train.training_step import unwrapped
 from train.world.answers import CELL_ANSWERS, answer_counts
 from train.world.world_data import CodeBatches, WorldScenes
 

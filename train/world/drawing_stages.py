@@ -24,7 +24,7 @@ from train.losses.objectives import (
 )
 from train.losses.reconstruction import ReconstructionLoss
 from train.optim import OptimConfig
-from train.trainer import OptimizedModule, Recipe
+from train.recipe import OptimizedModule, Recipe
 from train.world.answers import answer_counts
 from train.world.code_stage import CELL, CODES
 from train.world.reading_stage import LENGTH

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from text_encoder.small_t5 import SmallT5Encoder, train_vocabulary
 from train.optim import OptimConfig
-from train.trainer import OptimizedModule, Recipe
+from train.recipe import OptimizedModule, Recipe
 from train.world.answers import OF_A_SCENE, OF_A_THING, fact_count, told_facts
 from train.world.phrases import frame_words, names_of, say
 from train.world.scene_sampling import CROWDS, PAIRS, Shares, sample_scene

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from maskgil import checkpoint
 from train.optim import OptimConfig
+from train.recipe import OptimizedModule, Recipe
 from train.scenes.judge import augment
-from train.trainer import OptimizedModule, Recipe
 from train.world.answers import COLOUR_CLASSES
 from train.world.arrangement import SIDES, STYLES
 from train.world.backdrops import BACKDROPS, TIMES, WEATHERS

@@ -17,6 +17,7 @@ import torch
 import tyro
 from PIL import Image
 
+from train.precision import chosen_precision
 from train.world.thing_table import first_things
 
 Stage = Literal["codes", "judge", "reading", "cache", "generator", "decoder", "model"]
@@ -49,13 +50,6 @@ def write_rows(rows: list[torch.Tensor], path: Path) -> None:
     sheet = torch.cat([torch.cat(list(row.cpu()), -1) for row in rows], -2)
     array = sheet.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 0).numpy()
     Image.fromarray(np.ascontiguousarray(array)).save(path)
-
-
-def chosen_precision(precision: str) -> str:
-    """ "bf16" or "no". A processor without bfloat16 units is 80 times slower with it than with float32."""
-    if precision != "auto":
-        return precision
-    return "bf16" if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else "no"
 
 
 def assemble_model(runs: Path, things: int) -> Path:

@@ -23,7 +23,7 @@ from train.world.reading_stage import LENGTH, CaptionBatches, WorldFactProbe, re
 from train.world.token_cache import CachedScenes, PictureBatches, TokenBatches, encode, numbered_scene, write_cache
 from train.world.world_data import CodeBatches, JudgePictures, WorldScenes
 from train.world.world_judge import CELL, WorldJudge, WorldJudgeConfig, save_world_judge, world_judge_loss
-from train.world.world_stages import assemble_model, chosen_precision
+from train.world.world_stages import assemble_model
 
 THINGS = 24
 TINY = VQConfig(
@@ -175,12 +175,6 @@ def test_the_models_of_the_stages_fit_together():
     assert not missing.unexpected_keys
     pixels = decoder.decode(torch.zeros(1, 12 * 12, dtype=torch.long), (12, 12))
     assert pixels.shape == (1, 3, 288, 288)
-
-
-def test_precision_is_chosen_by_what_the_machine_multiplies_fast():
-    assert chosen_precision("bf16") == "bf16" and chosen_precision("no") == "no"
-    fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
-    assert chosen_precision("auto") == ("bf16" if fast else "no")
 
 
 def test_labels_of_scenes_of_one_shape_stack(drawings):

@@ -1,0 +1,59 @@
+"""Reads a run's batches in worker processes, from any batch number on."""
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch.utils.data import DataLoader, Dataset
+
+from train.recipe import Recipe
+
+
+class _Batches(Dataset):
+    def __init__(self, batch_at: Callable[[int], dict], start: int, stop: int, rank: int, world: int):
+        self.batch_at, self.start, self.stop, self.rank, self.world = batch_at, start, stop, rank, world
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: int) -> dict:
+        return self.batch_at((self.start + index) * self.world + self.rank)
+
+
+def _quiet(_: int) -> None:
+    """A worker takes one core, and leaves signals to the run it serves: Ctrl-C and Slurm reach every process of a run,
+    and with its workers dead it could not finish its step and save."""
+    torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def open_loader(recipe: Recipe, first: int, count: int, rank: int, world: int) -> Iterator[dict]:
+    """`count` batches of process `rank` of `world`: numbers (first + i) * world + rank."""
+    return iter(
+        DataLoader(
+            _Batches(recipe.batch_at, first, first + count, rank, world),
+            batch_size=None,
+            num_workers=recipe.workers,
+            prefetch_factor=4 if recipe.workers else None,
+            worker_init_fn=_quiet,
+        )
+    )
+
+
+def fetch_batches(loader: Iterator[dict], count: int) -> tuple[list[dict], str]:
+    """The next batches, or why they cannot be read: a file that has gone or is cut."""
+    try:
+        return [next(loader) for _ in range(count)], ""
+    except (OSError, SafetensorError) as error:
+        lines = str(error).strip().splitlines() or [repr(error)]
+        return [], lines[-1]
+
+
+def stop_workers(loader: Any, recipe: Recipe) -> None:
+    """They would end with the loader, but a failure's traceback may keep it. They take no SIGTERM (_quiet), so that at
+    exit they would be waited for, for ever."""
+    if recipe.workers:
+        loader._shutdown_workers()

@@ -1,0 +1,132 @@
+"""What a run writes beside its checkpoints: log.jsonl, tensorboard events, sample sheets and the progress line."""
+
+import contextlib
+import json
+import math
+import secrets
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from train.recipe import Recipe
+from train.run_state import writing
+
+FILE = "log.jsonl"
+RATE_STEPS = 20  # steps over which pictures a second are averaged
+
+# Keys that runs before 2026-11-29 wrote, and their present names.
+LEGACY = {
+    "looks": "loss/perceptual",
+    "judge": "d/loss",
+    "told apart": "d/accuracy",
+    "fooling": "g/adversarial",
+    "right": "accuracy",
+    "read whole": "caption_exact_match",
+    "named": "cell_accuracy",
+    "taught": "loss/distill",
+    "on objects": "l1/foreground",
+    "grad": "grad_norm",
+}
+
+
+def load_run_log(folder: Path) -> dict[int, dict[str, float]]:
+    """The values of each step of a run, with today's keys. Of a step that was done twice the later values count; what
+    was no finite number is NaN."""
+    rows: dict[int, dict[str, float]] = {}
+    for line in (folder / FILE).read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        step = row.pop("step")
+        rows[step] = {LEGACY.get(k, k): math.nan if v is None else v for k, v in row.items()}
+    return rows
+
+
+def start_wandb(recipe: Recipe, out: Path) -> None:
+    """Start wandb, which then copies what is written for tensorboard. ValueError when it is not there or refuses.
+
+    The run's id is drawn once and kept in its folder: the folder's name may be that of another run of the project.
+    """
+    try:
+        import wandb
+    except ImportError:
+        raise ValueError("wandb= needs the package: pip install wandb; tensorboard works without") from None
+    note = out / "wandb.id"
+    if not note.is_file():
+        note.write_text(secrets.token_hex(8))
+    options = {"project": recipe.wandb, "name": out.name, "dir": str(out), "id": note.read_text()}
+    try:
+        wandb.init(**options, resume="allow", sync_tensorboard=True)
+    except wandb.Error as error:
+        raise ValueError(f"wandb does not start: {(str(error).strip() or repr(error)).splitlines()[0]}") from None
+
+
+class RunLog:
+    """The log of one process; all but the main one write nothing."""
+
+    def __init__(self, recipe: Recipe, out: Path, step: int, main: bool):
+        self.out, self.main, self.writer = out, main, None
+        self.times: deque[tuple[float, int]] = deque(maxlen=RATE_STEPS + 1)
+        self.rows = 0
+        self.times.append((time.monotonic(), 0))
+        self.bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, disable=not main, mininterval=5)
+        if main:
+            with writing(out):
+                if recipe.wandb:
+                    start_wandb(recipe, out)
+                self._open(step)
+
+    def _open(self, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=step)
+
+    def rate(self, rows: int) -> float:
+        """Count a step of so many rows; rows a second over the last steps."""
+        self.rows += rows
+        self.times.append((time.monotonic(), self.rows))
+        (start, before), (end, now) = self.times[0], self.times[-1]
+        return (now - before) / max(end - start, 1e-9)
+
+    def step(self, step: int, values: dict[str, Any]) -> None:
+        """Write the values of a step; what is no finite number becomes null, which JSON has."""
+        self.bar.update()
+        if not self.main:
+            return
+        numbers = {key: float(value) for key, value in values.items()}
+        self.bar.set_postfix({k: f"{v:.4g}" for k, v in numbers.items()}, refresh=False)
+        written = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+        with writing(self.out):
+            with (self.out / FILE).open("a", encoding="utf-8") as log:
+                log.write(json.dumps({"step": step, **written}, allow_nan=False) + "\n")
+            for key, value in numbers.items():
+                self.writer.add_scalar(key, value, step)
+
+    def say(self, line: str) -> None:
+        """One line above the progress bar."""
+        if self.main:
+            tqdm.write(line)
+
+    def go_back(self, step: int) -> None:
+        """The steps after `step` will be done again."""
+        if self.main:
+            self.writer.close()
+            self._open(step)
+            self.bar.n = step
+            self.bar.refresh()
+        self.times.clear()
+        self.times.append((time.monotonic(), self.rows))
+
+    def show(self, sheet: Path, step: int) -> None:
+        """Put a sample sheet on the dashboard."""
+        pixels = np.asarray(Image.open(sheet).convert("RGB"))
+        self.writer.add_image("samples", pixels, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.writer:
+            with contextlib.suppress(OSError):  # a full disk has been said already, by whatever found it first
+                self.writer.close()

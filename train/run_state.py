@@ -1,0 +1,207 @@
+"""What a run is made of at a step: weights, their average, optimizers; saved and loaded whole or not at all."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from maskgil import checkpoint
+from maskgil.fileio import atomic_write
+from train.ema import EMA, all_finite
+from train.optim import build_optimizers
+from train.recipe import Recipe
+from train.step_guard import StepGuard
+
+STATE = "state.pt"
+
+
+class CheckpointWriteError(ValueError):
+    """The disk took no more. What was saved before is whole, and the same command goes on from it."""
+
+
+def _kept(folder: Path) -> str:
+    """What to say of the checkpoint that a failed write leaves."""
+    there = (folder / STATE).is_file() or any(folder.glob("sharded-*"))
+    return "the last checkpoint is untouched" if there else "there is no checkpoint yet"
+
+
+def save_whole(payload: Any, path: Path) -> None:
+    """torch.save that leaves the old file or the new one, never half of one. CheckpointWriteError on a full disk."""
+    try:
+        with atomic_write(path) as partial:
+            torch.save(payload, partial)
+    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's own writer
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise CheckpointWriteError(f"could not write {path}: {reason}; free space, {_kept(path.parent)}") from None
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """A full disk becomes a CheckpointWriteError of one line: nothing that is written here is part of a checkpoint."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointWriteError(f"could not write to {out}: {error}; free space, {_kept(out)}") from None
+
+
+def stored(module: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint keeps: not the weights that never move, which the recipe reads from where they are."""
+    frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
+
+
+def restore(module: nn.Module, like: nn.Module, saved: dict[str, Tensor]) -> None:
+    """Load what `stored` gave for `like`, whose shape `module` has. ValueError where the two differ."""
+    other = (stored(like).keys() - saved.keys()) | (saved.keys() - like.state_dict().keys())
+    own = module.state_dict()
+    other |= {name for name, tensor in saved.items() if name in own and own[name].shape != tensor.shape}
+    if other:
+        raise ValueError(f"the checkpoint is of another recipe: it differs in {', '.join(sorted(other)[:3])}")
+    module.load_state_dict(saved, strict=False)
+
+
+def frozen(modules: Sequence[nn.Module]) -> str:
+    """A fingerprint of the weights that never move, which `stored` leaves where they are."""
+    held = {
+        f"{number}.{name}": parameter.detach()
+        for number, module in enumerate(modules)
+        for name, parameter in module.named_parameters()
+        if not parameter.requires_grad
+    }
+    return checkpoint.fingerprint(held) if held else ""
+
+
+def check_provenance(out: Path, before: dict[str, str], now: dict[str, str]) -> None:
+    """ValueError when the data are of another tokenizer or text encoder than those the run began with: their numbers
+    may fit the model and mean something else. A checkpoint that does not say is taken as it is."""
+    for part, made_by in now.items():
+        if before.get(part, made_by) != made_by:
+            raise ValueError(
+                f"{out} was begun with the {part.replace('_', ' ')} {before[part]}, and this command's data are of "
+                f"{made_by}: give another out=, or the data that it was begun with"
+            )
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load what an optimizer has gathered; rates and decays are the recipe's, which may be asked for anew."""
+    asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for group, values in zip(optimizer.param_groups, asked, strict=True):
+        group.update(values)
+
+
+@dataclass
+class RunState:
+    """modules    those of the recipe, on their device, perhaps sharded;  average: the moving average of the first
+    optimizers    of each module one or two
+    frozen        fingerprint of the weights that never move
+    precision     "bf16" or "no", as the run began
+    """
+
+    recipe: Recipe
+    out: Path
+    modules: list[nn.Module]
+    average: EMA
+    frozen: str
+    world: int
+    main: bool  # whether this is the process that writes
+    precision: str = ""
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.guard = StepGuard()
+        self.optimizers = [
+            build_optimizers(m, part.optim) for m, part in zip(self.modules, self.recipe.modules, strict=True)
+        ]
+
+    def load(self) -> int:
+        """Take over the folder's checkpoint, if there is one; returns the number of processes that wrote it, 0 without.
+
+        ValueError when it is of another recipe, of data made by something else, or written with another `shard`.
+        """
+        whole, out = self.out / STATE, self.out
+        if self.recipe.shard:
+            if whole.is_file():
+                raise ValueError(f"{out} was begun without shard=yes: go on without it, or give another folder")
+            return self._load_sharded()
+        if list(out.glob("sharded-*")):
+            raise ValueError(f"{out} was begun with shard=yes: go on with it, or give another folder")
+        return self._load_whole(whole) if whole.is_file() else 0
+
+    def _load_sharded(self) -> int:
+        from train import fsdp  # loading torch's checkpointing takes seconds
+
+        about = fsdp.load_sharded(self.out, self.modules[0], self.optimizers[0][0], self.average.model)
+        if about is None:
+            return 0
+        check_provenance(self.out, about.get("made_of", {}), self.recipe.provenance)
+        self._take(about)
+        return about["world"]
+
+    def _load_whole(self, path: Path) -> int:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        check_provenance(self.out, state.get("made_of", {}), self.recipe.provenance)
+        for module, saved in zip(self.modules, state["modules"], strict=True):
+            restore(module, module, saved)
+        if state.get("frozen", self.frozen) != self.frozen:
+            raise ValueError(
+                f"{self.out} was begun with other weights that stay as they are (a text encoder, say) than this "
+                "command names: give another out=, or the weights that it was begun with"
+            )
+        for group, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            for optimizer, values in zip(group, saved, strict=True):
+                load_optimizer_state(optimizer, values)
+        restore(self.average.model, self.modules[0], state["average"])
+        self._take(state)
+        return state.get("world", 1)
+
+    def _take(self, about: dict[str, Any]) -> None:
+        self.step = about["step"]
+        self.precision = about.get("precision", "")
+        self.guard.restore(about.get("guard", {}))
+
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint says of itself beside its tensors."""
+        return {
+            "step": self.step,
+            "world": self.world,
+            "made_of": self.recipe.provenance,
+            "precision": self.precision,
+            "guard": self.guard.state(),
+        }
+
+    def finite(self) -> bool:
+        """Whether every weight and every average is finite, in all processes."""
+        parts = [p for module in (*self.modules, self.average.model) for p in module.parameters()]
+        broken = torch.tensor(float(not all_finite(parts)), device=parts[0].device)
+        if dist.is_initialized():
+            dist.all_reduce(broken, op=dist.ReduceOp.MAX)
+        return not broken
+
+    def save(self) -> bool:
+        """Write the checkpoint; all processes must call it. False, and the last one stays, when a weight is not finite.
+
+        CheckpointWriteError on a full disk.
+        """
+        if not self.finite():
+            return False
+        if self.recipe.shard:
+            from train import fsdp
+
+            fsdp.save_sharded(self.out, self.about(), self.modules[0], self.optimizers[0][0], self.average.model)
+        elif self.main:
+            keys = stored(self.modules[0]).keys()
+            tensors = {
+                "frozen": self.frozen,
+                "modules": [stored(module) for module in self.modules],
+                "optimizers": [[o.state_dict() for o in group] for group in self.optimizers],
+                "average": {name: t for name, t in self.average.model.state_dict().items() if name in keys},
+            }
+            save_whole(self.about() | tensors, self.out / STATE)
+        self.guard.returns = 0
+        return True
