@@ -2,24 +2,27 @@
 
     gallery/index.db              one row per picture
     gallery/pictures/<owner>/<id>.png
+    gallery/trash/<owner>/<id>.png    deleted pictures, for a day, in which they can be restored
 
 The PNG files are authoritative. A picture's file is complete before its row is written. Pictures without a row (after a
 crash, or when the index was deleted) are indexed again at startup. An owner is the random id of one browser. A picture
-is visible to its owner, and to everyone while the owner shares. Only the index records who shares: if it is lost,
-nobody does.
+is visible to its owner, and to everyone while the owner shares. Only the index records who shares and which pictures
+are starred: if it is lost, nobody shares and nothing is starred.
 """
 
 import io
 import json
+import os
 import re
 import secrets
 import shutil
 import sqlite3
 import threading
 import time
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +32,17 @@ from app.core import png
 from app.core.request import GenerationRequest
 
 OWNER = re.compile(r"[A-Za-z0-9_-]{8,64}")
+PICTURE_ID = re.compile(r"[0-9]{13}-[0-9a-f]{8}")
 LIKE = re.compile(r"([%_\\])")  # the special characters of SQL's like
 SPARE_BYTES = 64 * 2**20
 LOCK_TIMEOUT = 30.0  # seconds to wait for another process that writes to the index
+TRASH_SECONDS = 24 * 3600.0  # for which a deleted picture can be restored
+SORTS = {
+    "newest": "made desc, id desc",
+    "oldest": "made, id",
+    "prompt": "fold(prompt), made desc, id desc",
+    "starred": "starred desc, made desc, id desc",
+}
 
 SCHEMA = """
 create table if not exists pictures (
@@ -43,20 +54,24 @@ create table if not exists pictures (
 );
 create index if not exists by_owner on pictures (owner, made desc);
 create table if not exists sharing (owner text primary key);
+create table if not exists stars (owner text, id text, primary key (owner, id));
 """
-COLUMNS = "id, owner, made, prompt, request"
+STARRED = "exists (select 1 from stars where stars.owner = ? and stars.id = pictures.id)"
+COLUMNS = f"id, owner, made, prompt, request, {STARRED} as starred"
 SHARED = "owner in (select owner from sharing)"
 
 
 @dataclass(frozen=True)
 class GalleryEntry:
-    """One saved picture. `created` is in seconds since 1970; `request` is None if the PNG has no metadata."""
+    """One saved picture. `created` is in seconds since 1970; `request` is None if the PNG has no metadata; `starred` is
+    the viewer's."""
 
     id: str
     owner: str
     created: float
     prompt: str
     request: GenerationRequest | None
+    starred: bool = False
 
 
 class Gallery:
@@ -99,24 +114,78 @@ class Gallery:
         return entry
 
     def entries(
-        self, viewer: str, search: str = "", limit: int = 60, offset: int = 0, everyones: bool = False
+        self,
+        viewer: str,
+        search: str = "",
+        limit: int = 60,
+        offset: int = 0,
+        everyones: bool = False,
+        starred: bool = False,
+        sort: str = "newest",
     ) -> list[GalleryEntry]:
-        """Returns the viewer's pictures, or all shared ones, whose prompt contains every search word, newest first."""
-        where, values = _matching(viewer, search, everyones)
-        with self._index() as index:
-            query = f"select {COLUMNS} from pictures where {where} order by made desc, id desc limit ? offset ?"
-            return [_entry(row) for row in index.execute(query, (*values, limit, offset))]
+        """Returns the viewer's pictures, or all shared ones, whose prompt contains every search word, in an order of
+        SORTS. Case and accents do not matter. `starred`: only those that the viewer has starred.
 
-    def count(self, viewer: str, search: str = "", everyones: bool = False) -> int:
-        where, values = _matching(viewer, search, everyones)
+        Raises ValueError for an unknown order.
+        """
+        if sort not in SORTS:
+            raise ValueError(f"unknown order {sort[:40]!r}: choose one of {', '.join(SORTS)}")
+        where, values = _matching(viewer, search, everyones, starred)
+        with self._index() as index:
+            query = f"select {COLUMNS} from pictures where {where} order by {SORTS[sort]} limit ? offset ?"
+            return [_entry(row) for row in index.execute(query, (viewer, *values, limit, offset))]
+
+    def count(self, viewer: str, search: str = "", everyones: bool = False, starred: bool = False) -> int:
+        where, values = _matching(viewer, search, everyones, starred)
         with self._index() as index:
             return index.execute(f"select count(*) from pictures where {where}", values).fetchone()[0]
+
+    def star(self, viewer: str, ids: Iterable[str], starred: bool) -> None:
+        """Star pictures for this viewer, or take their stars away."""
+        self._home(viewer)
+        change = "insert or ignore into stars values (?, ?)" if starred else "delete from stars where owner=? and id=?"
+        with self._lock, self._index() as index:
+            index.executemany(change, [(viewer, id) for id in ids])
+
+    def discard(self, owner: str, entries: Iterable[GalleryEntry]) -> None:
+        """Move pictures of the owner's to the trash, from which `restore` brings them back for a day.
+
+        Raises ValueError, and moves nothing, if one belongs to another owner.
+        """
+        entries = self._owned(owner, entries)
+        trash = self.folder / "trash" / owner
+        try:
+            trash.mkdir(parents=True, exist_ok=True)
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    os.utime(self.path(entry))  # the time of its deletion
+                    self.path(entry).replace(trash / f"{entry.id}.png")
+        except OSError as error:
+            raise ValueError(f"the pictures cannot be deleted ({error}): see to the gallery's disk") from error
+        self._forget(entries)
+        self._empty_trash()
+
+    def restore(self, owner: str, ids: Iterable[str]) -> list[GalleryEntry]:
+        """Bring pictures back from the trash. Raises ValueError if one is not there any more."""
+        self._home(owner)
+        restored = []
+        for id in ids:
+            path = self.folder / "trash" / owner / f"{id}.png"
+            if not PICTURE_ID.fullmatch(id) or not path.is_file():
+                raise ValueError(f"picture {id[:40]!r} cannot be restored: it was deleted for good after a day")
+            request = png.read(path.read_bytes())[1]
+            entry = GalleryEntry(id, owner, int(id[:13]) / 1000, _prompt(request), request)
+            self._home(owner).mkdir(parents=True, exist_ok=True)
+            path.replace(self.path(entry))
+            restored.append(entry)
+        self._record(restored)
+        return restored
 
     def get(self, viewer: str, id: str) -> GalleryEntry:
         """Returns a picture of the viewer's or a shared one. Raises ValueError if there is none with this id."""
         with self._index() as index:
             query = f"select {COLUMNS} from pictures where id = ? and (owner = ? or {SHARED})"
-            row = index.execute(query, (id, viewer)).fetchone()
+            row = index.execute(query, (viewer, id, viewer)).fetchone()
         if row is None:
             raise ValueError(f"there is no picture {id!r} in this gallery: it may have been deleted")
         return _entry(row)
@@ -145,13 +214,10 @@ class Gallery:
 
         Raises ValueError, and deletes nothing, if one belongs to another owner.
         """
-        entries = list(entries)
-        if any(entry.owner != owner for entry in entries):
-            raise ValueError("a picture of someone else's cannot be deleted: take it out of those that are picked")
+        entries = self._owned(owner, entries)
         for entry in entries:
             self.path(entry).unlink(missing_ok=True)
-        with self._lock, self._index() as index:
-            index.executemany("delete from pictures where id = ? and owner = ?", [(e.id, e.owner) for e in entries])
+        self._forget(entries)
 
     def zip(self, entries: Iterable[GalleryEntry], notes: bool = True) -> bytes:
         """Returns the pictures as one ZIP file; file names come from the prompts."""
@@ -169,6 +235,24 @@ class Gallery:
         if not OWNER.fullmatch(owner):
             raise ValueError(f"{owner!r} is no gallery id: 8 to 64 letters, digits, - and _ are")
         return self.pictures / owner
+
+    def _owned(self, owner: str, entries: Iterable[GalleryEntry]) -> list[GalleryEntry]:
+        entries = list(entries)
+        if any(entry.owner != owner for entry in entries):
+            raise ValueError("a picture of someone else's cannot be deleted: take it out of the selection")
+        return entries
+
+    def _forget(self, entries: list[GalleryEntry]) -> None:
+        with self._lock, self._index() as index:
+            index.executemany("delete from pictures where id = ? and owner = ?", [(e.id, e.owner) for e in entries])
+
+    def _empty_trash(self) -> None:
+        """Delete for good what was discarded more than a day ago, of everyone."""
+        oldest = time.time() - TRASH_SECONDS
+        for path in (self.folder / "trash").glob("*/*.png"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
     def _check(self) -> None:
         with self._index() as index:
@@ -201,6 +285,7 @@ class Gallery:
         missing = [(id, owner) for owner, id in rows - files.keys()]
         with self._lock, self._index() as index:
             index.executemany("delete from pictures where id = ? and owner = ?", missing)
+        self._empty_trash()
         hour_ago = time.time() - 3600
         for leftover in self.pictures.glob("*/.*.png.*"):
             if leftover.stat().st_mtime < hour_ago:
@@ -215,6 +300,7 @@ class Gallery:
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.folder / "index.db", timeout=LOCK_TIMEOUT)
+            connection.create_function("fold", 1, fold, deterministic=True)
             try:
                 connection.execute("pragma journal_mode = wal")
                 connection.executescript(SCHEMA)
@@ -238,12 +324,22 @@ def slug(prompt: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "picture"
 
 
-def _matching(viewer: str, search: str, everyones: bool) -> tuple[str, list[str]]:
+def fold(text: str) -> str:
+    """Returns a text without case, accents and ligatures, to compare: 'CAFÉ' -> 'cafe', 'Straße' -> 'strasse'."""
+    letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+
+
+def _matching(viewer: str, search: str, everyones: bool, starred: bool) -> tuple[str, list[str]]:
     """Returns the where clause of a query, and its values."""
-    words = search.split()[:16]
+    words = fold(search).split()[:16]
     whose, values = (SHARED, []) if everyones else ("owner = ?", [viewer])
-    where = " and ".join([whose] + [r"prompt like ? escape '\'"] * len(words))
-    return where, values + ["%" + LIKE.sub(r"\\\1", word) + "%" for word in words]
+    clauses = [whose] + [r"fold(prompt) like ? escape '\'"] * len(words)
+    values += ["%" + LIKE.sub(r"\\\1", word) + "%" for word in words]
+    if starred:
+        clauses.append(STARRED)
+        values.append(viewer)
+    return " and ".join(clauses), values
 
 
 def _prompt(request: GenerationRequest | None) -> str:
@@ -251,9 +347,9 @@ def _prompt(request: GenerationRequest | None) -> str:
 
 
 def _entry(row: tuple) -> GalleryEntry:
-    id, owner, made, prompt, request = row
+    id, owner, made, prompt, request, starred = row
     try:
         settings = GenerationRequest.from_dict(json.loads(request)) if request else None
     except (TypeError, ValueError):
         settings = None
-    return GalleryEntry(id, owner, made, prompt, settings)
+    return GalleryEntry(id, owner, made, prompt, settings, bool(starred))

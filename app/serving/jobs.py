@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image
 
 from app.core import png
+from app.core.gallery_store import GalleryEntry
 from app.core.request import GenerationRequest
 from app.serving.batching import PreviousResult, RunningJob
 from app.serving.model_pool import LoadedModel
@@ -91,6 +92,7 @@ class Job:
     view         the id of the page element that shows it
     size_note    how a size that the model does not draw was changed
     kept         whether saving its images was tried
+    entries      its images in the gallery, once they are saved
     asked, began, ended  monotonic seconds; 0 before the event
     weight       bytes that it holds once it is over
     """

@@ -33,9 +33,9 @@ class AppServices:
                 return []
             job.kept = True
             try:
-                return [
-                    self.gallery.add(job.owner, image, job.request.single(i)) for i, image in enumerate(job.pictures())
-                ]
+                for i, image in enumerate(job.pictures()):
+                    job.entries.append(self.gallery.add(job.owner, image, job.request.single(i)))
+                return list(job.entries)
             except ValueError as error:
                 log.warning("job %s is not kept: %s", job.id, error)
                 job.note = str(error)

@@ -105,6 +105,28 @@ def fill(request: GenerationRequest) -> None:
     widget_state.put(NEW_SEED, False)
 
 
+def take_seed(seed: int) -> None:
+    """Draw with this seed from now on."""
+    widget_state.put(key("seed"), seed)
+    widget_state.put(NEW_SEED, False)
+
+
+def take_new_seeds() -> None:
+    """Draw each picture with a new seed from now on."""
+    widget_state.put(NEW_SEED, True)
+
+
+def canvas_settings(model: str, several: bool = True) -> dict[str, Any]:
+    """The settings for a component that draws over a socket, as JSON; `seed` is None where each drawing has a new one.
+    `several` as for `read`."""
+    values = {name: value(name) for name in DEFAULTS if name != "prompt"}
+    values["negative"] = values["negative"].strip()
+    values["ar_tokens"] = values["ar_tokens"] if values["mode"] == "hybrid" else None
+    values["n"] = values["n"] if several else 1
+    seed = None if widget_state.value(NEW_SEED) else value("seed")
+    return {**values, "interval": list(values["interval"]), "size": list(value("size")), "seed": seed, "model": model}
+
+
 def read(model: str, prompt: str, several: bool = True) -> GenerationRequest:
     """The request as it stands, with a new seed where one is wanted; not `several`: of one picture, whatever number is
     chosen elsewhere. Raises ValueError for an impossible one.

@@ -6,6 +6,7 @@ import streamlit as st
 from PIL import Image, ImageColor
 
 from app.studio import generation_form, session, widget_state
+from app.studio.component import component
 from app.studio.views import draw, edit, gallery, models, speak
 
 
@@ -38,8 +39,13 @@ rooms = [
     st.Page(models.page, title="Models", icon=":material/deployed_code:", url_path="models"),
 ]
 st.session_state[session.ROOMS] = {room.url_path or "draw": room for room in rooms}
-room = st.navigation(rooms, position="top")
+room = st.navigation(rooms, position="hidden")
 widget_state.begin(room.url_path)
 generation_form.keep()
+with st.container(key="menu", horizontal=True):
+    for each in rooms:
+        st.page_link(each)
+with st.container(key="strip"):
+    component("strip")(key="last pictures")
 room.run()
 widget_state.end()

@@ -1,4 +1,5 @@
 // The token player: every step of a drawing, and over it when and how surely each token was decided.
+// Shown in the place of a picture; returns what stops it.
 // data: prompt, frames (PNG data URIs), steps (the number of each, from 1; some may be left out), rows, columns, revealed (step of each token, from 0; -1 for one that was given), confidence (its log-probability; null where that is not known, as of vectors).
 
 const STOPS = [[48, 18, 92], [125, 34, 122], [200, 69, 43], [242, 176, 74], [250, 240, 190]]; // dark to light
@@ -10,7 +11,7 @@ function colour(share) {
   return `rgb(${mixed.map(Math.round).join(" ")})`;
 }
 
-export default function ({ parentElement, data }) {
+function showTokenPlayer({ parentElement, data }) {
   const find = (name) => parentElement.querySelector(name);
   const [picture, canvas, step, count] = [find("img"), find("canvas"), find(".step"), find(".count")];
   const { frames, steps, rows, columns, revealed, confidence } = data;

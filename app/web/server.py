@@ -30,11 +30,24 @@ def build() -> st.App:
         handler = await asyncio.to_thread(_live_socket_handler)
         await handler(socket, known_cookie(socket.scope))
 
+    async def canvas(socket: WebSocket) -> None:
+        handler = await asyncio.to_thread(_canvas_socket_handler)
+        await handler(socket, known_cookie(socket.scope))
+
+    async def pictures(call: Request) -> Response:
+        handler = await asyncio.to_thread(_pictures_handler)
+        return await handler(call)
+
     async def programs(call: Request) -> Response:
         handler = await asyncio.to_thread(_api_handler)
         return await handler(call)
 
-    routes = [WebSocketRoute("/live", microphone), Route("/v1/{path:path}", programs, methods=list(METHODS))]
+    routes = [
+        WebSocketRoute("/live", microphone),
+        WebSocketRoute("/canvas", canvas),
+        Route("/pictures/{path:path}", pictures, methods=["GET", "POST"]),
+        Route("/v1/{path:path}", programs, methods=list(METHODS)),
+    ]
     return st.App(PAGE, routes=routes, middleware=[Middleware(VisitorCookieMiddleware)])
 
 
@@ -79,6 +92,18 @@ def _live_socket_handler() -> Callable[[WebSocket, str | None], Awaitable[None]]
     from app.web import live_socket
 
     return live_socket.serve
+
+
+def _canvas_socket_handler() -> Callable[[WebSocket, str | None], Awaitable[None]]:
+    from app.web import canvas_socket
+
+    return canvas_socket.serve
+
+
+def _pictures_handler() -> Callable[[Request], Awaitable[Response]]:
+    from app.web import pictures_api
+
+    return pictures_api.respond
 
 
 def _api_handler() -> Callable[[Request], Awaitable[Response]]:

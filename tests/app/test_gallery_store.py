@@ -254,3 +254,44 @@ def test_a_sheet_holds_every_picture():
     sheet = png.grid([image(i) for i in range(5)], gap=2)
     assert sheet.size == (3 * 16 + 2 * 2, 2 * 8 + 2)
     assert sheet.getpixel((18, 0))[:3] == (1, 20, 30) and sheet.getpixel((17, 0))[3] == 0
+
+
+def test_search_ignores_case_and_accents_in_any_alphabet(gallery: Gallery):
+    for prompt in ("Café au lait", "ΚΌΣΜΟΣ", "Straße", "КОТ"):
+        gallery.add(ME, image(), wish(prompt))
+    for search, prompt in (("CAFE", "Café au lait"), ("κοσμος", "ΚΌΣΜΟΣ"), ("STRASSE", "Straße"), ("кот", "КОТ")):
+        assert [entry.prompt for entry in gallery.entries(ME, search)] == [prompt]
+
+
+def test_stars_are_the_viewers_own_and_come_first_when_asked(gallery: Gallery):
+    first, second = gallery.add(ME, image(), wish("b")), gallery.add(ME, image(), wish("a"))
+    gallery.star(ME, [first.id], True)
+    assert [entry.id for entry in gallery.entries(ME, sort="starred")] == [first.id, second.id]
+    assert [entry.id for entry in gallery.entries(ME, starred=True)] == [first.id]
+    assert [entry.id for entry in gallery.entries(ME, sort="prompt")] == [second.id, first.id]
+    assert [entry.id for entry in gallery.entries(ME, sort="oldest")] == [first.id, second.id]
+    assert gallery.count(YOU, starred=True) == 0
+    gallery.star(ME, [first.id], False)
+    assert gallery.count(ME, starred=True) == 0
+    with pytest.raises(ValueError, match="choose one of newest"):
+        gallery.entries(ME, sort="size")
+
+
+def test_what_is_discarded_can_be_restored_for_a_day(gallery: Gallery):
+    kept, other = gallery.add(ME, image(), wish("a cat")), gallery.add(ME, image(), wish("a dog"))
+    data = gallery.png(kept)
+    gallery.discard(ME, [kept])
+    assert gallery.entries(ME) == [other] and Gallery(gallery.folder).entries(ME) == [other]
+    with pytest.raises(ValueError, match="deleted for good"):
+        gallery.restore(YOU, [kept.id])
+    (back,) = gallery.restore(ME, [kept.id])
+    assert (back.id, back.request) == (kept.id, kept.request) and gallery.png(back) == data
+    gallery.discard(ME, [kept, other])
+    long_ago = time.time() - 25 * 3600
+    for path in (gallery.folder / "trash").rglob("*.png"):
+        os.utime(path, (long_ago, long_ago))
+    Gallery(gallery.folder)
+    with pytest.raises(ValueError, match="deleted for good"):
+        gallery.restore(ME, [kept.id])
+    with pytest.raises(ValueError, match="deleted for good"):
+        gallery.restore(ME, ["../../index"])

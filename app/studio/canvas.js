@@ -1,0 +1,286 @@
+// The Draw page's canvas: the prompt, drawing while typing, the pictures, and what can be done with them.
+// data: model, settings (of the drawings to come), number (of pictures), examples, hint, placeholder, prompt {text, stamp},
+// restarted. Triggers: use (a picture whose seed is to be taken), new_seed.
+
+const TYPING_PAUSE = 150; // ms after the last key until a draft begins
+const REFINE_PAUSE = 700; // ms after a draft until it is drawn with all steps
+
+class Canvas {
+  constructor(root) {
+    this.root = root;
+    this.find = (name) => root.querySelector(name);
+    this.data = {};
+    this.busy = false; // a drawing is under way
+    this.live = localStorage.getItem("studio.live") !== "off";
+    this.seed = null; // of drafts, until the next press of Draw
+    this.sheet = new PictureSheet(this.find(".sheet"), { onReplay: (...all) => this.replay(...all) });
+    this.connection = new CanvasConnection("draw", {
+      onMessage: (message, images) => this.hear(message, images),
+      onState: (open, reason) => this.connected(open, reason),
+    });
+    this.handlers = {
+      vary: (picture) => this.derive("vary", picture, "Variation"),
+      seed: (picture) => this.trigger("use", picture),
+      prompt: ({ prompt }) => { this.prompt.value = prompt; this.remember(); this.draw(); },
+    };
+    this.prompt = this.find(".prompt");
+    this.prompt.value = new URLSearchParams(location.search).get("prompt") ?? localStorage.getItem("studio.prompt") ?? "";
+    this.listen();
+    this.sheet.empty("The canvas is empty", "Write a sentence, or take one of the examples.");
+  }
+
+  listen() {
+    this.find(".ask").onsubmit = (event) => { event.preventDefault(); this.draw(); };
+    this.find(".stop").onclick = () => this.stop();
+    this.prompt.oninput = () => this.typed();
+    this.find(".live").checked = this.live;
+    this.find(".live").onchange = ({ target }) => {
+      this.live = target.checked;
+      localStorage.setItem("studio.live", this.live ? "on" : "off");
+      this.typed();
+    };
+    this.find(".undo").onclick = () => studio.undo();
+    this.find(".redo").onclick = () => studio.redo();
+    this.find(".surprise").onclick = () => this.surprise();
+    this.find(".seed").onclick = () => this.trigger("new_seed", true);
+    this.onKey = (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.draw();
+      else if (event.key === "Escape" && !this.root.getRootNode().querySelector("dialog[open]")) this.stop();
+    };
+    document.addEventListener("keydown", this.onKey);
+    this.events = {
+      history: () => this.tools(),
+      removed: ({ detail }) => this.sheet.mark(detail.ids, true),
+      restored: ({ detail }) => this.sheet.mark(detail.ids, false),
+    };
+    for (const [name, handler] of Object.entries(this.events)) studio.addEventListener(name, handler);
+    this.tools();
+  }
+
+  // What the page says of the drawings to come.
+  take(data, trigger) {
+    this.trigger = trigger;
+    const first = !this.data.settings;
+    this.data = data;
+    this.prompt.placeholder = data.placeholder;
+    const seed = this.find(".seed");
+    seed.hidden = data.settings.seed === null;
+    seed.replaceChildren(icon("lock"), `Seed ${data.settings.seed} for every picture`, icon("close"));
+    if (data.prompt && data.prompt.stamp !== this.stamp) {
+      this.stamp = data.prompt.stamp;
+      if (!first || !this.mounted) this.prompt.value = data.prompt.text;
+      this.remember();
+    }
+    if (first) {
+      this.mounted = true;
+      studio.offer(this.handlers);
+      if (matchMedia("(min-width: 641px)").matches) this.prompt.focus({ preventScroll: true });
+      this.read();
+    }
+  }
+
+  remember() { localStorage.setItem("studio.prompt", this.prompt.value); }
+
+  get text() { return this.prompt.value.trim(); }
+
+  request(type, more = {}) {
+    this.say("");
+    const { settings } = this.data;
+    return this.connection.send({ type, prompt: this.text, settings: { ...settings, ...more } });
+  }
+
+  // Draw and keep. A refined draft of the same words that is on the canvas already is the picture: it is kept.
+  draw() {
+    clearTimeout(this.timer);
+    this.remember();
+    const { result } = this.sheet;
+    if (this.refined && result?.draft && result.prompt === this.text && this.data.number === 1) {
+      this.connection.send({ type: "keep" });
+      return;
+    }
+    const more = this.seed !== null && this.data.settings.seed === null ? { seed: this.seed } : {};
+    if (!this.request("draw", more)) return this.say("The server cannot be reached. Press Draw again in a moment.", true);
+    this.seed = null;
+    this.refined = false;
+    this.work(true);
+    if (this.data.settings.size) this.sheet.begin(this.data.number, this.data.settings.size);
+  }
+
+  typed() {
+    this.remember();
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => { this.read(); this.draft(); }, TYPING_PAUSE);
+  }
+
+  draft() {
+    if (!this.live || !this.text || this.keeping) return;
+    this.seed ??= Math.floor(Math.random() * 2 ** 31);
+    this.refined = false;
+    this.request("draft", { seed: this.data.settings.seed ?? this.seed });
+  }
+
+  refine() {
+    this.request("refine", { seed: this.data.settings.seed ?? this.seed });
+    this.refining = true;
+  }
+
+  read() {
+    if (this.text) this.connection.send({ type: "read", prompt: this.text, model: this.data.model });
+    else this.find(".reading").replaceChildren();
+  }
+
+  stop() {
+    clearTimeout(this.timer);
+    if (this.busy) this.connection.send({ type: "stop" });
+  }
+
+  surprise() {
+    const others = this.data.examples.filter((example) => example !== this.text);
+    if (!others.length) return;
+    this.prompt.value = others[Math.floor(Math.random() * others.length)];
+    this.read();
+    this.draw();
+  }
+
+  derive(type, picture, label) {
+    this.connection.send({ type, id: picture.id, settings: this.data.settings });
+    this.say(`${label} of “${picture.prompt}” ...`);
+    this.work(true);
+  }
+
+  hear(message, images) {
+    const { type } = message;
+    if (type === "reading") this.describe(message);
+    if (type === "queued") { this.work(true); if (message.position > 0) this.say(message.position > 1 ? `Waiting: ${message.position - 1} before you` : "Waiting: you are next"); }
+    if (type === "step" && this.busy) { this.say(""); this.advance(message); this.sheet.step(message, images); }
+    if (type === "done") this.done(message, images);
+    if (type === "kept") this.kept(message);
+    if (type === "stopped") { this.work(false); this.restore(); this.say("Stopped. Nothing was kept."); }
+    if (type === "error") { this.work(false); this.restore(); this.say(message.message, true); }
+  }
+
+  advance({ step, of, remaining }) {
+    const bar = this.find(".progress");
+    bar.hidden = false;
+    bar.setAttribute("aria-valuenow", Math.round((100 * step) / of));
+    bar.firstElementChild.style.width = `${(100 * step) / of}%`;
+    if (remaining > 1.5) this.say(`Step ${step} of ${of}, about ${Math.round(remaining)} s left`);
+  }
+
+  async done(message, images) {
+    const pictures = message.pictures.map((picture, row) => ({ ...picture, url: URL.createObjectURL(images[row]) }));
+    const result = { ...message, pictures };
+    const before = this.sheet.result;
+    this.work(false);
+    this.say(message.notes.join(" "));
+    if (message.draft) {
+      this.refined = this.refining;
+      this.refining = false;
+      if (this.text === message.prompt && !this.refined) this.timer = setTimeout(() => this.refine(), REFINE_PAUSE);
+    }
+    await this.put(result);
+    if (!message.draft) this.arrived(result, before);
+  }
+
+  kept(message) {
+    const before = this.sheet.result;
+    const result = { ...before, draft: false, pictures: before.pictures.map((picture, row) => ({ ...picture, ...message.pictures[row] })) };
+    this.seed = null;
+    this.refined = false;
+    this.say(message.notes.join(" "));
+    this.put(result);
+    this.arrived(result, null);
+  }
+
+  // A picture that is kept is on the canvas.
+  arrived(result, before) {
+    const changed = result.job !== this.latest && before && !before.draft;
+    this.latest = result.job;
+    if (changed) studio.did("the last drawing", () => this.put(before), () => this.put(result));
+    studio.tell("pictures");
+  }
+
+  async put(result) {
+    this.find(".facts").textContent = result.draft ? `Draft: press Draw to keep it. ${result.facts}` : result.facts;
+    await this.sheet.show(result);
+  }
+
+  // After a drawing that came to nothing, what was there before.
+  restore() {
+    if (this.sheet.result) this.put(this.sheet.result);
+    else this.sheet.empty("The canvas is empty", "Write a sentence, or take one of the examples.");
+  }
+
+  async replay(figure, result, row) {
+    try {
+      const data = await studio.get(`replay/${result.job}/${row}`);
+      const player = make("div", { class: "player" });
+      player.innerHTML = this.find("template").innerHTML;
+      const back = () => { stop(); player.remove(); figure.view.hidden = false; };
+      player.append(iconButton("close", "Close the replay", back));
+      figure.view.hidden = true;
+      figure.node.prepend(player);
+      const stop = showTokenPlayer({ parentElement: player, data });
+      player.querySelector(".play").click();
+    } catch (error) {
+      this.say(error.message, true);
+    }
+  }
+
+  describe({ prompt, spans, notes }) {
+    if (prompt !== this.text) return;
+    const said = make("div", { class: "said" }, ...spans.map(([text, known]) => (known ? text : make("mark", {}, text))));
+    const plain = spans.every(([, known]) => known);
+    this.find(".reading").replaceChildren(...(plain ? [] : [said]), ...notes.map((note) => make("div", { class: "quiet" }, note)));
+  }
+
+  work(busy) {
+    this.busy = busy;
+    this.find(".stop").hidden = !busy;
+    this.find(".draw").hidden = busy;
+    if (!busy) this.find(".progress").hidden = true;
+    this.root.toggleAttribute("aria-busy", busy);
+  }
+
+  say(text, wrong = false) {
+    const status = this.find(".status");
+    if (status.textContent !== text) status.textContent = text;
+    status.classList.toggle("error", wrong);
+  }
+
+  tools() {
+    this.find(".undo").disabled = !studio.past.length;
+    this.find(".redo").disabled = !studio.future.length;
+  }
+
+  connected(open, reason) {
+    if (open) {
+      if (this.lost) this.say("");
+      this.lost = false;
+      this.connection.send({ type: "watch" });
+      if (this.data.settings) this.read();
+    } else {
+      this.lost = true;
+      this.work(false);
+      this.say(reason || "The connection to the server is lost. Reconnecting ...", true);
+    }
+  }
+
+  leave() {
+    clearTimeout(this.timer);
+    this.connection.close();
+    document.removeEventListener("keydown", this.onKey);
+    for (const [name, handler] of Object.entries(this.events)) studio.removeEventListener(name, handler);
+    studio.withdraw(this.handlers);
+  }
+}
+
+const canvases = new WeakMap();
+
+export default function ({ parentElement, data, setTriggerValue }) {
+  const root = parentElement.querySelector(".easel");
+  if (!canvases.has(root)) canvases.set(root, new Canvas(root));
+  const canvas = canvases.get(root);
+  canvas.take(data, setTriggerValue);
+  return () => setTimeout(() => { if (!root.isConnected) { canvas.leave(); canvases.delete(root); } });
+}

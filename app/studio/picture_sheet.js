@@ -1,0 +1,117 @@
+// The pictures of one drawing: blank tiles that fill while it is drawn, then the pictures with their buttons.
+// The sheet keeps its place and its pictures until better ones can be painted, so that nothing flashes.
+
+const TILE = { blank: [128, 120, 108, 255], decided: [226, 103, 63, 90] };
+
+class PictureSheet {
+  constructor(root, { onReplay }) {
+    this.root = root;
+    this.onReplay = onReplay;
+    this.figures = [];
+    this.result = null; // {job, pictures, prompt, facts, notes, size, draft}
+    this.previewed = new Set(); // rows whose preview is painted
+  }
+
+  empty(title, hint) {
+    this.figures = [];
+    this.root.className = "sheet";
+    this.root.replaceChildren(make("div", { class: "blank" }, make("b", {}, title), make("span", {}, hint)));
+  }
+
+  // Have so many figures of this size.
+  layout(number, [width, height]) {
+    if (this.figures.length !== number) {
+      this.figures = Array.from({ length: number }, () => this.figure());
+      this.root.replaceChildren(...this.figures.map(({ node }) => node));
+      this.root.className = `sheet${number > 4 ? " lots" : number > 1 ? " many" : ""}`;
+    }
+    for (const figure of this.figures) figure.view.style.aspectRatio = `${width} / ${height}`;
+  }
+
+  figure() {
+    const image = make("img", { alt: "", hidden: true });
+    const tiles = make("canvas");
+    const view = make("button", { type: "button", class: "view", "aria-label": "Enlarge the picture" }, image, tiles);
+    const place = make("div", { class: "place" });
+    const figure = { node: make("figure", {}, view, place), view, image, tiles, place };
+    view.onclick = () => this.enlarge(figure);
+    return figure;
+  }
+
+  begin(number, size) {
+    this.layout(number, size);
+    this.previewed.clear();
+    for (const { place } of this.figures) place.replaceChildren();
+  }
+
+  // A step: tiles of tokens that are not decided yet cover the picture; those decided since the last preview are tinted.
+  async step(message, images) {
+    if (this.figures.length !== message.masks.length) this.begin(message.masks.length, message.size);
+    for (const [i, row] of message.rows.entries()) {
+      const figure = this.figures[row];
+      const url = URL.createObjectURL(images[i]);
+      figure.image = await swapImage(figure.image, url);
+      figure.image.onload = null;
+      this.previewed.add(row);
+      figure.seen = message.masks[row];
+    }
+    for (const [row, mask] of message.masks.entries()) {
+      const figure = this.figures[row];
+      if (figure) drawTiles(figure.tiles, message.grid, mask, this.previewed.has(row) ? figure.seen : null);
+    }
+  }
+
+  async show(result) {
+    this.result = result;
+    this.layout(result.pictures.length, result.size);
+    await Promise.all(result.pictures.map(async (picture, row) => {
+      const figure = this.figures[row];
+      figure.image = await swapImage(figure.image, picture.url);
+      if (this.result !== result) return;
+      figure.image.alt = result.prompt;
+      figure.image.dataset.seed = picture.seed;
+      figure.tiles.width = figure.tiles.width; // clear
+      figure.view.hidden = false;
+      const replay = result.job ? [iconButton("replay", "Replay the drawing", () => this.onReplay(figure, result, row))] : [];
+      figure.place.replaceChildren(...(result.draft ? [] : [pictureButtons(this.about(result, picture), replay)]));
+    }));
+  }
+
+  about(result, picture) { return { ...picture, prompt: result.prompt }; }
+
+  enlarge(figure) {
+    if (!this.result) return;
+    const pictures = this.result.pictures.map((picture) => this.about(this.result, picture));
+    openViewer(this.root.getRootNode(), pictures, this.figures.indexOf(figure));
+  }
+
+  // Pictures that were deleted give way to a note, and come back when that is undone.
+  mark(ids, gone) {
+    this.result?.pictures.forEach((picture, row) => {
+      if (!ids.includes(picture.id)) return;
+      const figure = this.figures[row];
+      if (!figure) return;
+      figure.view.hidden = gone;
+      const undo = make("button", { type: "button", onclick: () => studio.undo() }, "Undo");
+      const note = make("div", { class: "gone" }, make("span", {}, "Deleted"), undo);
+      note.style.aspectRatio = figure.view.style.aspectRatio;
+      figure.place.replaceChildren(gone ? note : pictureButtons(this.about(this.result, picture)));
+    });
+  }
+}
+
+function drawTiles(canvas, [rows, columns], mask, seen) {
+  canvas.width = columns;
+  canvas.height = rows;
+  const pen = canvas.getContext("2d");
+  const pixels = pen.createImageData(columns, rows);
+  for (let cell = 0; cell < rows * columns; cell++) {
+    const open = mask[cell] === "1";
+    const fresh = !open && (seen === null || seen[cell] === "1");
+    if (!open && !fresh) continue;
+    const shade = (Math.floor(cell / columns) + (cell % columns)) % 2 ? 12 : 0;
+    const [red, green, blue, alpha] = open ? TILE.blank : TILE.decided;
+    pixels.data.set([red + shade, green + shade, blue + shade, open ? alpha : seen === null ? 255 : alpha], 4 * cell);
+  }
+  pen.putImageData(pixels, 0, 0);
+}

@@ -1,0 +1,199 @@
+// What the components of the page share: the pictures' addresses, undo, the viewer, and the buttons under a picture.
+// component.py puts this file in front of a component's own script. One Studio is shared by all of a page (window.studio).
+
+const BASE = location.pathname.replace(/\/[^/]*$/, "");
+const FORMATS = ["png", "jpg", "webp"];
+
+class Studio extends EventTarget {
+  constructor() {
+    super();
+    this.past = []; // what can be undone: {label, undo, redo}
+    this.future = [];
+    this.handlers = {}; // name of an action -> what the component on this page does with it
+    document.addEventListener("keydown", (event) => this.onKey(event));
+  }
+
+  onKey(event) {
+    const typing = event.composedPath()[0].matches?.("input:not([type=checkbox], [type=range], [type=radio]), textarea");
+    if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || typing) return;
+    event.preventDefault();
+    event.shiftKey ? this.redo() : this.undo();
+  }
+
+  // Remember a change that was made; both functions may be async.
+  did(label, undo, redo) {
+    this.past.push({ label, undo, redo });
+    if (this.past.length > 60) this.past.shift();
+    this.future = [];
+    this.tell("history");
+  }
+
+  async undo() { await this.move(this.past, this.future, "undo"); }
+
+  async redo() { await this.move(this.future, this.past, "redo"); }
+
+  async move(from, to, way) {
+    const change = from.pop();
+    if (!change) return;
+    try {
+      await change[way]();
+      to.push(change);
+      this.note(`${way === "undo" ? "Undone" : "Redone"}: ${change.label}.`);
+    } catch (error) {
+      this.note(error.message);
+    }
+    this.tell("history");
+  }
+
+  tell(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
+
+  note(text, undo = false) { this.tell("note", { text, undo }); }
+
+  url(id, kind = "png", query = "") { return `${BASE}/pictures/file/${id}.${kind}${query && `?${query}`}`; }
+
+  async get(path) { return this.answer(await fetch(`${BASE}/pictures/${path}`)); }
+
+  async post(path, body) {
+    const json = !(body instanceof Blob);
+    return this.answer(await fetch(`${BASE}/pictures/${path}`, { method: "POST", body: json ? JSON.stringify(body) : body }));
+  }
+
+  async answer(response) {
+    const body = await response.json();
+    if (!response.ok) throw new Error(body.error || `the server answers ${response.status}`);
+    return body;
+  }
+
+  async remove(ids) {
+    const gone = async () => {
+      await this.post("delete", { ids });
+      this.tell("removed", { ids });
+      this.tell("pictures");
+    };
+    const back = async () => {
+      await this.post("restore", { ids });
+      this.tell("restored", { ids });
+      this.tell("pictures");
+    };
+    await gone();
+    const label = ids.length === 1 ? "deleted one picture" : `deleted ${ids.length} pictures`;
+    this.did(label, back, gone);
+    this.note(`${label[0].toUpperCase()}${label.slice(1)}.`, true);
+  }
+
+  // Do something with a picture: by the component that can, on this page or on its own.
+  act(name, picture, page) {
+    if (this.handlers[name]) return this.handlers[name](picture);
+    const { id, seed, prompt } = picture;
+    sessionStorage.setItem("studio.pending", JSON.stringify({ name, picture: { id, seed, prompt } }));
+    this.enter(page);
+  }
+
+  enter(page) {
+    const link = [...document.querySelectorAll(".st-key-menu a")].find((a) => a.dataset.page === page || a.href.endsWith(`/${page}`));
+    const home = document.querySelector(".st-key-menu a");
+    if (link) link.click();
+    else if (page === "draw" && home) home.click();
+    else location.href = `${BASE}/${page === "draw" ? "" : page}`;
+  }
+
+  // A component can do these now; it takes up what another page asked for.
+  offer(handlers) {
+    Object.assign(this.handlers, handlers);
+    const pending = JSON.parse(sessionStorage.getItem("studio.pending") || "null");
+    if (pending && handlers[pending.name]) {
+      sessionStorage.removeItem("studio.pending");
+      handlers[pending.name](pending.picture);
+    }
+  }
+
+  withdraw(handlers) {
+    for (const name in handlers) if (this.handlers[name] === handlers[name]) delete this.handlers[name];
+  }
+}
+
+const studio = (window.studio ??= new Studio());
+
+// Build an element: make("button", {class: "a", onclick: f}, "text", child).
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node[name] = value;
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+const icon = (name) => make("span", { class: "icon", "aria-hidden": "true" }, name);
+
+function iconButton(name, label, onclick, attributes = {}) {
+  return make("button", { type: "button", title: label, "aria-label": label, onclick, ...attributes }, icon(name), make("span", { class: "label" }, label));
+}
+
+// Show a new image in the place of an old one once it can be painted: nothing flashes.
+async function swapImage(image, url) {
+  const next = image.cloneNode();
+  next.src = url;
+  next.hidden = false;
+  try { await next.decode(); } catch { return image; }
+  if (!image.isConnected && !image.parentNode) return image;
+  image.replaceWith(next);
+  return next;
+}
+
+// The buttons under a picture: {id, seed, prompt, url, name}. One that is not kept has no id: it can be saved as PNG only.
+function pictureButtons(picture, extra = []) {
+  const bar = make("div", { class: "actions", role: "group", "aria-label": `Actions for the picture of seed ${picture.seed ?? "unknown"}` });
+  const kept = Boolean(picture.id);
+  const save = make("details", { class: "save" }, make("summary", { title: "Download", "aria-label": "Download" }, icon("download"), make("span", { class: "label" }, "Download")));
+  const links = (kept ? FORMATS : ["png"]).map((kind) => make("a", { href: kept ? studio.url(picture.id, kind, `download=1`) : picture.url, download: kept ? true : `${picture.name || "picture"}.png` }, kind.toUpperCase()));
+  if (kept) links.push(make("a", { href: studio.url(picture.id, "png", "download=1&settings=0"), download: true }, "PNG without settings"));
+  save.append(make("div", { class: "menu" }, ...links));
+  save.onfocusout = (event) => { if (!save.contains(event.relatedTarget)) save.open = false; };
+  save.onclick = (event) => { if (event.target.closest("a")) save.open = false; };
+  if (kept) bar.append(
+    iconButton("edit", "Edit", () => studio.act("edit", picture, "edit")),
+    iconButton("shuffle", "Vary", () => studio.act("vary", picture, "draw")),
+    iconButton("photo_size_select_large", "Upscale", () => studio.act("upscale", picture, "edit")),
+    iconButton("lock", "Same seed", () => studio.act("seed", picture, "draw")),
+  );
+  bar.append(save, ...extra);
+  if (kept) bar.append(iconButton("delete", "Delete", () => studio.remove([picture.id])));
+  return bar;
+}
+
+// One picture large; the arrow keys turn to the others, Escape closes.
+function openViewer(root, pictures, index) {
+  const image = make("img", { alt: "" });
+  const words = make("p", { class: "words" });
+  const place = make("div", { class: "place" });
+  const turn = (by) => { index = (index + by + pictures.length) % pictures.length; show(); };
+  const dialog = make("dialog", { class: "viewer", "aria-label": "Picture" },
+    iconButton("close", "Close", () => dialog.close(), { class: "close" }),
+    iconButton("chevron_left", "Previous picture", () => turn(-1), { class: "previous", hidden: pictures.length < 2 }),
+    image,
+    iconButton("chevron_right", "Next picture", () => turn(1), { class: "next", hidden: pictures.length < 2 }),
+    words, place);
+  function show() {
+    const picture = pictures[index];
+    image.src = picture.id ? studio.url(picture.id) : picture.url;
+    image.alt = picture.prompt;
+    const when = picture.created ? ` · ${new Date(picture.created * 1000).toLocaleString()}` : "";
+    const seed = picture.seed === undefined || picture.seed === null ? "" : ` · seed ${picture.seed}`;
+    words.replaceChildren(make("b", {}, picture.prompt || "without a prompt"), make("span", {}, `${index + 1} of ${pictures.length}${seed}${when}`));
+    place.replaceChildren(pictureButtons(picture));
+  }
+  dialog.onkeydown = (event) => {
+    if (event.key === "ArrowRight") turn(1);
+    else if (event.key === "ArrowLeft") turn(-1);
+    else return;
+    event.preventDefault();
+  };
+  dialog.onclick = (event) => { if (event.target === dialog || event.target.closest(".place button:not([aria-label=Download])")) dialog.close(); };
+  dialog.onclose = () => dialog.remove();
+  root.append(dialog);
+  show();
+  dialog.showModal();
+}

@@ -1,0 +1,377 @@
+"""The canvas of a page: one WebSocket carries requests up, and steps and pictures down.
+
+Up, JSON texts by "type":
+    draw {prompt, settings}      draw and keep; the drawing before it on this canvas is cancelled
+    draft {prompt, settings}     draw with few steps from the tokens of the drawing before, and keep nothing
+    refine {prompt, settings}    draw with all steps from the tokens of the draft, and keep nothing yet
+    keep                         keep the pictures of the drawing that is shown
+    stop                         cancel the drawing
+    watch                        show the visitor's last drawing on this canvas again, as after a reload
+    vary {id, settings}          draw a share of a kept picture's tokens anew
+    read {prompt, model}         say how the model reads a prompt
+Down, JSON texts by "type":
+    queued {job, position}, step {job, step, of, remaining, masks, rows}, done {job, pictures, facts, notes},
+    kept {job, pictures}, stopped {job}, error {message}, reading {prompt, spans, notes}.
+After a step come as many binary frames as it names rows (WebP); after a done, one for each picture (PNG).
+
+Previews are decoded for at most PREVIEW_SHARE of the time that the drawing has taken: they may not hold it up.
+"""
+
+import asyncio
+import io
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from PIL import Image
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from app.core import paths, png, registry
+from app.core.edit_request import edit_note
+from app.core.request import GenerationRequest, random_seed
+from app.serving.jobs import Job, Status
+from app.serving.services import AppServices, get_services
+from app.web.visitors import same_origin
+from maskgil import inpainting
+from maskgil.inpainting import InpaintingInput
+
+log = logging.getLogger(__name__)
+
+MAX_TEXT = 2**16  # bytes of one message
+MAX_CANVASES = 32  # sockets of one visitor: pages and tabs
+PREVIEW_SHARE = 0.12  # of a drawing's time that its previews may take
+VARIATION = 0.4  # share of the tokens that a variation draws anew
+FIRST_PREVIEW = 0.05  # seconds that the first preview is expected to take
+DRAFT = {"steps": 4, "guidance": 1.0, "refinement_passes": 0, "candidates": 1, "n": 1, "mode": "mar", "ar_tokens": None}
+
+_open: dict[str, int] = {}  # sockets by owner
+
+
+async def serve(socket: WebSocket, owner: str | None) -> None:
+    """One canvas until its page is closed. What it draws and keeps goes on without it."""
+    if not same_origin(socket.headers) or owner is None:
+        await socket.close(4403, "open the studio's own page first")
+        return
+    if _open.get(owner, 0) >= MAX_CANVASES:
+        await socket.close(4429, f"{MAX_CANVASES} of your pages are open already: close some")
+        return
+    await socket.accept()
+    _open[owner] = _open.get(owner, 0) + 1
+    session = CanvasSession(socket, owner, await asyncio.to_thread(get_services))
+    try:
+        await session.run()
+    except WebSocketDisconnect:
+        pass
+    finally:
+        session.close()
+        _open[owner] -= 1
+        if not _open[owner]:
+            del _open[owner]
+
+
+class CanvasSession:
+    """One socket, and the drawing that it shows."""
+
+    def __init__(self, socket: WebSocket, owner: str, services: AppServices):
+        self.socket, self.owner, self.services = socket, owner, services
+        self.name = socket.query_params.get("name", "draw")[:40]
+        self.job: Job | None = None
+        self.is_draft = False
+        self.follower: asyncio.Task | None = None
+        self.sending = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Answer messages, in their order, until the page is gone."""
+        while True:
+            text = await self.socket.receive_text()
+            try:
+                message = json.loads(text[:MAX_TEXT])
+                handle = HANDLERS[message["type"]]
+            except (TypeError, ValueError, KeyError, RecursionError):
+                await self.send(type="error", message="this page is older than the server: reload it")
+                continue
+            try:
+                await handle(self, message)
+            except ValueError as error:
+                await self.send(type="error", message=" ".join(str(error).split()))
+
+    def close(self) -> None:
+        """The page is gone. What is to be kept is drawn to its end; a draft is not."""
+        if self.follower is not None:
+            self.follower.cancel()
+        if self.is_draft and self.job is not None:
+            self.job.cancel()
+
+    async def send(self, frames: tuple[bytes, ...] = (), **message: Any) -> None:
+        """A message and the frames that belong to it, with nothing in between."""
+        async with self.sending:
+            await self.socket.send_text(json.dumps(message))
+            for frame in frames:
+                await self.socket.send_bytes(frame)
+
+    async def draw(self, message: dict[str, Any]) -> None:
+        await self.submit(message, keep=True)
+
+    async def draft(self, message: dict[str, Any]) -> None:
+        settings = {**_settings(message), **DRAFT}
+        await self.submit({**message, "settings": settings}, keep=False)
+
+    async def refine(self, message: dict[str, Any]) -> None:
+        await self.submit({**message, "settings": {**_settings(message), "n": 1, "candidates": 1}}, keep=False)
+
+    async def submit(self, message: dict[str, Any], keep: bool) -> None:
+        """Begin a drawing in the place of the one that is there."""
+        request = parse_request(message, self.services)
+        previous = self.job if not keep and self.is_draft else None
+        if self.job is not None:
+            self.job.cancel()
+        self.follow(await asyncio.to_thread(self.begin, request, keep, previous), draft=not keep)
+
+    def begin(self, request: GenerationRequest, keep: bool, previous: Job | None) -> Job:
+        """On a thread: the model may have to be loaded. A draft goes on from the tokens of the one before, where what
+        it drew is known."""
+        after = previous if previous is not None and previous.status is not Status.FAILED else None
+        finished = self.services.keep if keep else None
+        job = self.services.engine.submit(request, self.owner, None, finished=finished, after=after)
+        job.view = self.name
+        return job
+
+    async def vary(self, message: dict[str, Any]) -> None:
+        """Draw a share of a kept picture's tokens anew, under its own words."""
+        strength = float(message.get("strength", VARIATION))
+        if not 0.0 < strength <= 1.0:
+            raise ValueError(f"strength is {strength:g}: give a share above 0 and at most 1")
+        settings = {**_settings(message), "n": 1}
+
+        def begin() -> Job:
+            picture = self.services.gallery.get(self.owner, str(message.get("id", "")))
+            prompt = picture.prompt or str(message.get("prompt", ""))
+            request = parse_request({"prompt": prompt, "settings": settings}, self.services)
+            loaded = self.services.engine.load(request.model)
+            image = inpainting.fit_to_size(png.read(self.services.gallery.png(picture))[0], loaded.sizes)
+            cells = inpainting.random_mask(strength, request.seed, loaded.model.grid(image.size))
+            start = inpainting.inpainting_input(loaded.model, image, cells)
+            note = edit_note(start, picture.id, f"a share of {strength:g}")
+            return self.submit_edit(replace(request, size=image.size, edit=note), start)
+
+        self.replace(await asyncio.to_thread(begin))
+
+    def submit_edit(self, request: GenerationRequest, start: InpaintingInput) -> Job:
+        """On a thread: begin a drawing on a picture, which is kept when it is done."""
+        job = self.services.draw(request, self.owner, start)
+        job.view = self.name
+        return job
+
+    def replace(self, job: Job) -> None:
+        """Show a drawing that is to be kept in the place of the one that is there."""
+        if self.job is not None:
+            self.job.cancel()
+        self.follow(job, draft=False)
+
+    async def keep(self, message: dict[str, Any]) -> None:
+        if self.job is None or self.job.status is not Status.DONE:
+            raise ValueError("nothing is drawn yet that could be kept")
+        self.is_draft = False
+        job = self.job
+        await asyncio.to_thread(self.services.keep, job)
+        await self.send(type="kept", job=job.id, pictures=_pictures(job), notes=_notes(job))
+
+    async def stop(self, message: dict[str, Any]) -> None:
+        if self.job is not None and not self.job.is_done:
+            self.job.cancel()
+            self.unfollow()
+            await self.send(type="stopped", job=self.job.id)
+
+    async def watch(self, message: dict[str, Any]) -> None:
+        """Take up the visitor's last drawing here, if it was to be kept."""
+        jobs = [job for job in self.services.engine.jobs(self.owner) if job.view == self.name]
+        jobs = [job for job in jobs if job.kept or not job.is_done and job.finished is not None]
+        if jobs and self.job is None:
+            self.follow(jobs[-1], draft=False)
+
+    async def read(self, message: dict[str, Any]) -> None:
+        prompt, model = str(message.get("prompt", "")), str(message.get("model", ""))
+        check_model(model, self.services)
+        reading = await asyncio.to_thread(describe_reading, model, prompt)
+        await self.send(type="reading", **reading)
+
+    def follow(self, job: Job, draft: bool) -> None:
+        """Show a drawing from now on, and no other."""
+        self.unfollow()
+        self.job, self.is_draft = job, draft
+        self.follower = asyncio.create_task(self.show(job))
+
+    def unfollow(self) -> None:
+        if self.follower is not None:
+            self.follower.cancel()
+            self.follower = None
+
+    async def show(self, job: Job) -> None:
+        """Send what becomes of a drawing."""
+        try:
+            previews = Previews(job)
+            async for _ in job.changes():
+                if job.is_done:
+                    break
+                if job.status is Status.QUEUED:
+                    await self.send(type="queued", job=job.id, position=job.position)
+                elif job.frames:
+                    rows, images = await asyncio.to_thread(previews.take)
+                    await self.send(tuple(images), **_step(job), rows=rows)
+            await self.end(job)
+        except (WebSocketDisconnect, RuntimeError):  # starlette raises the latter once the socket is closed
+            pass
+        except Exception:
+            log.exception("job %s cannot be shown", job.id)
+            await self.send(type="error", message="the drawing cannot be shown: the server's log says why")
+
+    async def end(self, job: Job) -> None:
+        """Send how a drawing ended."""
+        if job.status is Status.FAILED:
+            await self.send(type="error", job=job.id, message=job.error)
+        elif job.status is Status.CANCELLED:
+            await self.send(type="stopped", job=job.id)
+        else:
+            frames = await asyncio.to_thread(lambda: tuple(encode_fast(image) for image in job.pictures()))
+            facts = {"draft": self.is_draft, "prompt": job.request.prompt, "facts": summarize(job)}
+            await self.send(
+                frames, type="done", job=job.id, pictures=_pictures(job), notes=_notes(job), size=_size(job), **facts
+            )
+
+
+class Previews:
+    """Previews of a drawing, as many as its time allows; the pictures take turns."""
+
+    def __init__(self, job: Job):
+        self.job, self.spent, self.cost, self.next_row = job, 0.0, FIRST_PREVIEW, 0
+
+    def take(self) -> tuple[list[int], list[bytes]]:
+        """(rows, WebP files) of the pictures whose preview can be paid for now: none at most steps."""
+        job = self.job
+        shown = job.preview_steps
+        number = min(job.request.n, int((PREVIEW_SHARE * job.seconds - self.spent) / self.cost))
+        if job.is_done or not shown or number < 1:
+            return [], []
+        rows = sorted((self.next_row + i) % job.request.n for i in range(number))
+        began = time.thread_time()
+        images = [_webp(job.preview_of_row(shown[-1], row)) for row in rows]
+        took = time.thread_time() - began
+        self.spent, self.cost = self.spent + took, max(1e-3, took / number)
+        self.next_row = (self.next_row + number) % job.request.n
+        return rows, images
+
+
+def parse_request(message: dict[str, Any], services: AppServices) -> GenerationRequest:
+    """The request of a draw message. Raises ValueError for an impossible one."""
+    settings = {name: value for name, value in _settings(message).items() if value is not None}
+    request = GenerationRequest.from_dict({"seed": random_seed(), **settings, "prompt": str(message.get("prompt", ""))})
+    check_model(request.model, services)
+    return replace(request, prompt=request.prompt.strip(), edit="")
+
+
+def check_model(name: str, services: AppServices) -> None:
+    """Raises ValueError for a model that is neither bundled nor in memory: no socket opens other folders."""
+    known = {model.name for model in registry.bundled()} | set(services.engine.loaded()) | {paths.default_model()}
+    if name not in known:
+        raise ValueError(f"the model {name[:80]!r} is not loaded: open it on the Models page")
+
+
+def describe_reading(model: str, prompt: str) -> dict[str, Any]:
+    """How a model reads a prompt: its words, whether the model knows each, and what is to be said about them."""
+    words = registry.find_local(model).vocabulary
+    spans = [[span.text, span.known] for span in words.spans(prompt)]
+    notes = [f"Read as “{read}”."] if (read := words.normalize(prompt)) != prompt else []
+    notes += [_sentence(note) for note in (words.unknown_words_message(prompt), words.color_note(prompt)) if note]
+    return {"prompt": prompt, "spans": spans, "notes": notes}
+
+
+def encode_fast(image: Image.Image) -> bytes:
+    """PNG bytes for a page on the same machine: packed as little as pays."""
+    out = io.BytesIO()
+    image.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def summarize(job: Job) -> str:
+    """One line on a finished drawing: seeds, steps, passes, seconds."""
+    request, last = job.request, job.frames[-1]
+    seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
+    start = {
+        "mar": "",
+        "hybrid": f" · {request.ar_tokens} tokens autoregressive",
+        "ar": " · autoregressive",
+    }[request.mode]
+    steps = last.total - last.refinement_passes
+    refined = f" and {_count(last.refinement_passes, 'refinement')}" if last.refinement_passes else ""
+    best = f" · best of {request.candidates}" if request.candidates > 1 else ""
+    passes = f"{_count(last.nfe, 'pass', 'passes')} per picture"
+    return f"{seeds} · {_count(steps, 'step')}{refined}{start}{best} · {passes} · {job.seconds:.1f} s"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _settings(message: dict[str, Any]) -> dict[str, Any]:
+    settings = message.get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
+def _step(job: Job) -> dict[str, Any]:
+    """The message about the last step; `masks` has a 1 for each token that is still to be drawn."""
+    frame = job.frames[-1]
+    masks = ["".join("1" if cell else "0" for cell in row) for row in frame.grid.mask.tolist()]
+    remaining = job.remaining
+    return {
+        "type": "step",
+        "job": job.id,
+        "step": frame.step,
+        "of": frame.total,
+        "remaining": None if remaining is None else round(remaining, 2),
+        "masks": masks,
+        "grid": list(frame.grid.grid),
+        "size": _size(job),
+        "prompt": job.request.prompt,
+    }
+
+
+def _size(job: Job) -> list[int]:
+    return list(job.request.size or (1, 1))
+
+
+def _pictures(job: Job) -> list[dict[str, Any]]:
+    """Id in the gallery (empty where it is not kept) and seed of each picture."""
+    ids = [entry.id for entry in job.entries]
+    ids += [""] * (job.request.n - len(ids))
+    return [{"id": id, "seed": seed} for id, seed in zip(ids, job.request.seeds, strict=True)]
+
+
+def _notes(job: Job) -> list[str]:
+    notes = [_sentence(job.size_note)] if job.size_note else []
+    return notes + ([f"Not kept in the gallery: {_sentence(job.note)}"] if job.note else [])
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"
+
+
+def _webp(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "WEBP", quality=82, method=0)
+    return out.getvalue()
+
+
+Handler = Callable[[CanvasSession, dict[str, Any]], Any]
+HANDLERS: dict[str, Handler] = {
+    "draw": CanvasSession.draw,
+    "draft": CanvasSession.draft,
+    "refine": CanvasSession.refine,
+    "vary": CanvasSession.vary,
+    "keep": CanvasSession.keep,
+    "stop": CanvasSession.stop,
+    "watch": CanvasSession.watch,
+    "read": CanvasSession.read,
+}

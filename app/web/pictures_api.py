@@ -1,0 +1,263 @@
+"""A visitor's pictures for the page, below /pictures; the cookie says whose.
+
+    GET  /pictures/list?search=&sort=&starred=&everyone=&offset=&limit=   {"count", "pictures": [...]}
+    GET  /pictures/file/ID.png|jpg|webp?settings=1&thumb=0&download=0      the picture
+    GET  /pictures/settings/ID                                             the request that drew it
+    GET  /pictures/replay/JOB/ROW                                          every step of a drawing, for the token player
+    GET  /pictures/zip?ids=A,B&settings=1                                  several pictures in one file
+    POST /pictures/delete | restore {"ids"}, star {"ids", "on"}            change some
+    POST /pictures/import?name=                                            a PNG file: keep it with its settings
+
+What cannot be done is {"error": message} with 400, 403, 404 or 413.
+"""
+
+import asyncio
+import io
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app.core import png
+from app.core.gallery_store import GalleryEntry, slug
+from app.serving.jobs import Status
+from app.serving.services import AppServices, get_services
+from app.web.visitors import known_cookie, same_origin
+
+MAX_IDS = 500
+MAX_PAGE = 200  # pictures of one list
+THUMB = 256  # pixels of the longer side
+FORMATS = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable"}  # a picture never changes under its id
+
+
+class PictureError(ValueError):
+    """What is wrong with a call, with its HTTP status."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+
+
+async def respond(call: Request) -> Response:
+    """The answer to any call below /pictures."""
+    owner = known_cookie(call.scope)
+    try:
+        if owner is None:
+            raise PictureError(403, "open the studio's own page first, with cookies allowed")
+        name, *rest = call.path_params["path"].split("/")
+        handlers = READ if call.method in ("GET", "HEAD") else WRITE
+        if name not in handlers:
+            raise PictureError(404, f"there is no {call.method} /pictures/{name[:40]}")
+        if handlers is WRITE and not same_origin(call.headers):
+            raise PictureError(403, "another site's page may not change pictures")
+        services = await asyncio.to_thread(get_services)
+        return await handlers[name](call, services, owner, rest)
+    except PictureError as error:
+        return JSONResponse({"error": str(error)}, error.status)
+    except ValueError as error:
+        return JSONResponse({"error": " ".join(str(error).split())}, 400)
+
+
+async def list_pictures(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+    query = call.query_params
+    search, sort = query.get("search", ""), query.get("sort", "newest")
+    everyone, starred = query.get("everyone") == "1", query.get("starred") == "1"
+    offset, limit = _number(query.get("offset", "0")), min(MAX_PAGE, _number(query.get("limit", "20")))
+
+    def find() -> dict[str, Any]:
+        gallery = services.gallery
+        entries = gallery.entries(owner, search, limit, offset, everyone, starred, sort)
+        count = gallery.count(owner, search, everyone, starred)
+        return {"count": count, "pictures": [describe(entry, owner) for entry in entries]}
+
+    return JSONResponse(await asyncio.to_thread(find), headers={"Cache-Control": "no-store"})
+
+
+async def file(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+    """The picture in the format that its address ends in; JPG and WebP hold no settings."""
+    id, _, kind = "".join(rest[:1]).rpartition(".")
+    if kind not in FORMATS:
+        raise PictureError(404, f"pictures come as {', '.join(FORMATS)}, not as {kind[:20]!r}")
+    query = call.query_params
+
+    def read() -> tuple[GalleryEntry, bytes]:
+        entry = services.gallery.get(owner, id)
+        data = services.gallery.png(entry, query.get("settings", "1") == "1")
+        return entry, data if kind == "png" and query.get("thumb") != "1" else convert(
+            data, kind, THUMB if query.get("thumb") == "1" else None
+        )
+
+    try:
+        entry, data = await asyncio.to_thread(read)
+    except ValueError as error:
+        raise PictureError(404, str(error)) from None
+    headers = dict(UNCHANGING)
+    if query.get("download") == "1":
+        headers["Content-Disposition"] = f'attachment; filename="{file_name(entry, kind)}"'
+    return Response(data, media_type=FORMATS[kind], headers=headers)
+
+
+async def settings(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+    entry = await asyncio.to_thread(services.gallery.get, owner, "".join(rest[:1]))
+    return JSONResponse(entry.request.to_dict() if entry.request else None)
+
+
+async def replay(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+    """The steps of one picture of a job that is remembered, as the token player takes them."""
+    job = services.engine.job("".join(rest[:1]))
+    row = _number("".join(rest[1:2]) or "0")
+    if job is None or job.owner != owner or job.status is not Status.DONE or row >= job.request.n:
+        raise PictureError(404, "the steps of this picture are no longer in memory: draw it again to replay it")
+
+    def steps() -> dict[str, Any]:
+        last = job.frames[-1].grid
+        shown = job.preview_steps
+        return {
+            "prompt": job.request.prompt,
+            "frames": [png.data_uri(job.preview_of_row(frame, row)) for frame in shown],
+            "steps": [job.frames[frame].step for frame in shown],
+            "rows": last.grid[0],
+            "columns": last.grid[1],
+            "revealed": last.unmasked_at[row].tolist(),
+            # The likelihood of a continuous token is not computed: it would take as long again as drawing it.
+            "confidence": None if last.tokens.is_floating_point() else last.confidence[row].tolist(),
+        }
+
+    return JSONResponse(await asyncio.to_thread(steps))
+
+
+async def archive(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+    ids = _ids(call.query_params.get("ids", "").split(","))
+    notes = call.query_params.get("settings", "1") == "1"
+    data = await asyncio.to_thread(
+        lambda: services.gallery.zip([services.gallery.get(owner, id) for id in ids], notes)
+    )
+    headers = {"Content-Disposition": 'attachment; filename="pictures.zip"', "Cache-Control": "no-store"}
+    return Response(data, media_type="application/zip", headers=headers)
+
+
+async def delete(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+    """Discard pictures; those that are gone already are no error."""
+    ids = _ids((await _fields(call)).get("ids"))
+
+    def discard() -> list[str]:
+        entries = [entry for id in ids if (entry := _find(services, owner, id)) is not None]
+        services.gallery.discard(owner, entries)
+        return [entry.id for entry in entries]
+
+    return JSONResponse({"ids": await asyncio.to_thread(discard)})
+
+
+async def restore(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+    ids = _ids((await _fields(call)).get("ids"))
+    entries = await asyncio.to_thread(services.gallery.restore, owner, ids)
+    return JSONResponse({"ids": [entry.id for entry in entries]})
+
+
+async def star(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+    fields = await _fields(call)
+    ids = [id for id in _ids(fields.get("ids")) if _find(services, owner, id) is not None]
+    await asyncio.to_thread(services.gallery.star, owner, ids, fields.get("on") is True)
+    return JSONResponse({"ids": ids})
+
+
+async def bring(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+    """Keep a PNG from outside; its settings are read if it has some."""
+    data = await _body(call, png.MAX_BYTES)
+
+    def keep() -> dict[str, Any]:
+        image, request = png.read(data)
+        return describe(services.gallery.add(owner, image, request), owner)
+
+    return JSONResponse(await asyncio.to_thread(keep))
+
+
+def describe(entry: GalleryEntry, owner: str) -> dict[str, Any]:
+    """What a page shows of a picture."""
+    request = entry.request
+    return {
+        "id": entry.id,
+        "prompt": entry.prompt,
+        "created": entry.created,
+        "starred": entry.starred,
+        "own": entry.owner == owner,
+        "settings": request.to_dict() if request else None,
+        "name": file_name(entry, ""),
+    }
+
+
+def file_name(entry: GalleryEntry, kind: str) -> str:
+    """'two-cats-7.png': the words and the seed."""
+    seed = f"-{entry.request.seed}" if entry.request else f"-{entry.id[-8:]}"
+    return f"{slug(entry.prompt)}{seed}{kind and '.'}{kind}"
+
+
+def convert(data: bytes, kind: str, longest: int | None = None) -> bytes:
+    """PNG bytes in another format, or smaller; transparency becomes white in a JPG."""
+    image = png.read(data)[0]
+    if longest is not None:
+        image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    if kind == "jpg":
+        rgba = image.convert("RGBA")
+        flat = Image.new("RGB", image.size, "white")
+        flat.paste(rgba, mask=rgba.getchannel("A"))
+        flat.save(out, "JPEG", quality=95, subsampling=0)
+    else:
+        image.save(out, kind.upper(), **({"quality": 95, "method": 2} if kind == "webp" else {}))
+    return out.getvalue()
+
+
+def _find(services: AppServices, owner: str, id: str) -> GalleryEntry | None:
+    try:
+        return services.gallery.get(owner, id)
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise ValueError(f"{text[:20]!r} is no whole number")
+    return int(text)
+
+
+def _ids(values: Any) -> list[str]:
+    if not isinstance(values, list) or not all(isinstance(id, str) and len(id) < 64 for id in values):
+        raise ValueError("ids must be a list of picture ids")
+    if len(values) > MAX_IDS:
+        raise ValueError(f"{len(values)} pictures at once: select at most {MAX_IDS}")
+    return [id for id in values if id]
+
+
+async def _fields(call: Request) -> dict[str, Any]:
+    try:
+        fields = json.loads(await _body(call, 2**16))
+    except PictureError:
+        raise
+    except (ValueError, RecursionError):
+        raise ValueError("the body is no JSON object") from None
+    return fields if isinstance(fields, dict) else {}
+
+
+async def _body(call: Request, most: int) -> bytes:
+    held = bytearray()
+    async for chunk in call.stream():
+        held += chunk
+        if len(held) > most:
+            raise PictureError(413, f"the file has more than {most // 2**20} MB: choose a smaller one")
+    return bytes(held)
+
+
+Handler = Callable[[Request, AppServices, str, list[str]], Awaitable[Response]]
+READ: dict[str, Handler] = {
+    "list": list_pictures,
+    "file": file,
+    "settings": settings,
+    "replay": replay,
+    "zip": archive,
+}
+WRITE: dict[str, Handler] = {"delete": delete, "restore": restore, "star": star, "import": bring}
