@@ -115,6 +115,7 @@ class Job:
         self.images: list[Image.Image] | None = None
         self.error = self.note = self.view = self.size_note = ""
         self.kept = self.cancelled = False
+        self.entries: list[GalleryEntry] = []
         self.keeping = threading.Lock()  # held while its images are saved
         self.asked, self.began, self.ended = time.monotonic(), 0.0, 0.0
         self.weight = 0
@@ -254,3 +255,23 @@ class Job:
     def end(self, status: Status, **values: Any) -> None:
         """For the engine: the last change."""
         self.change(weight=self.memory_bytes, **values, status=status, ended=time.monotonic())
+
+
+def summarize(job: Job) -> str:
+    """One line on a finished drawing: seeds, steps, passes, seconds."""
+    request, last = job.request, job.frames[-1]
+    seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
+    start = {
+        "mar": "",
+        "hybrid": f" · {request.ar_tokens} tokens autoregressive",
+        "ar": " · autoregressive",
+    }[request.mode]
+    steps = last.total - last.refinement_passes
+    refined = f" and {_count(last.refinement_passes, 'refinement')}" if last.refinement_passes else ""
+    best = f" · best of {request.candidates}" if request.candidates > 1 else ""
+    passes = f"{_count(last.nfe, 'pass', 'passes')} per picture"
+    return f"{seeds} · {_count(steps, 'step')}{refined}{start}{best} · {passes} · {job.seconds:.1f} s"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -68,8 +68,14 @@ class Canvas {
     seed.replaceChildren(icon("lock"), `Seed ${data.settings.seed} for every picture`, icon("close"));
     if (data.prompt && data.prompt.stamp !== this.stamp) {
       this.stamp = data.prompt.stamp;
-      if (!first || !this.mounted) this.prompt.value = data.prompt.text;
-      this.remember();
+      const seen = sessionStorage.getItem("studio.stamp") === data.prompt.stamp; // by this canvas before its page was left
+      sessionStorage.setItem("studio.stamp", data.prompt.stamp);
+      if (!seen) {
+        this.prompt.value = data.prompt.text;
+        this.remember();
+        this.read();
+        if (data.prompt.draw) this.draw();
+      }
     }
     if (first) {
       this.mounted = true;

@@ -4,6 +4,7 @@ Each setting lives in the session under "wish <name>", which is also the key of 
 """
 
 import re
+import secrets
 from typing import Any
 
 import streamlit as st
@@ -24,13 +25,13 @@ from app.studio import session, widget_state
 STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}
 PICTURES = (1, 2, 4, 6, 9)
 CANDIDATES = (1, 2, 4, 8)
-MODES = {"mar": "MaskGIL", "hybrid": "twin, then MaskGIL", "ar": "twin"}
+MODES = {"mar": "MaskGIL", "hybrid": "Autoregressive start, then MaskGIL", "ar": "Autoregressive"}
 NEW_SEED = "wish new seed"
+NEW_PROMPT = "prompt for the canvas"  # {text, draw, stamp}
 MISSED = "what a restored picture could not bring back"
-PLAIN = "It was painted over or grew out of another: drawn again, it is a plain picture of its words."
+PLAIN = "It was edited: drawn again, it is a plain picture of its words."
 
 DEFAULTS: dict[str, Any] = {
-    "prompt": "",
     "negative": "",
     "steps": GenerationRequest.steps,
     "guidance": GenerationRequest.guidance,
@@ -46,21 +47,21 @@ DEFAULTS: dict[str, Any] = {
 }
 
 HELP = {
-    "steps": "How often the model looks at the picture. Fewer is faster, more is finer.",
+    "steps": "Number of decoding steps. Fewer is faster, more is finer.",
     "guidance": "How closely to follow the words. 1 leaves the model free; more is stricter and less varied.",
     "refinement_passes": "How often, after the steps, the least likely quarter of the tokens is sampled again.",
-    "candidates": "How many drawings of each picture are made. The one that the model finds likeliest is shown: it "
-    "takes as many times as long, and is right more often.",
+    "candidates": "How many candidates are drawn for each picture. The most likely one is shown. It takes as many "
+    "times as long.",
     "seed": "The same seed and settings draw the same picture.",
-    "negative": "What to steer away from.",
-    "interval": "Guide only during this part of the drawing, which runs from 1 down to 0. The rest costs half.",
-    "temperature": "How daring each choice is. 0 always takes the likeliest.",
-    "mode": "MaskGIL decides many parts at each look. Its autoregressive twin writes one part after the other, line by "
-    "line. The twin can also begin a picture that MaskGIL completes.",
-    "ar_tokens": "How many of the picture's tokens the twin writes, from the top left, before MaskGIL goes on.",
-    "order": "Which parts are decided first: the surest, any, spread evenly, or line by line.",
-    "sampler": "Whether guidance is as strong at every step (ours), or grows from none (as in the released code). Each "
-    "brings its own guidance, temperature and revisions.",
+    "negative": "What the picture should not show.",
+    "interval": "Guidance is on in this part of the drawing, which runs from 1 down to 0. Steps outside it cost half.",
+    "temperature": "How random each choice is. 0 always takes the most likely token.",
+    "mode": "MaskGIL decides many tokens at each step. The autoregressive model writes one token after the other, line "
+    "by line. It can also begin a picture that MaskGIL completes.",
+    "ar_tokens": "How many tokens the autoregressive model writes, from the top left, before MaskGIL takes over.",
+    "order": "Which tokens are decided first: the most confident, random ones, spread evenly, or line by line.",
+    "sampler": "The default sampler guides every step alike. The reference sampler is that of the released code, whose "
+    "guidance grows from none. Each brings its own guidance, temperature and refinement passes.",
 }
 
 
@@ -98,11 +99,17 @@ def fill(request: GenerationRequest) -> None:
     elif request.model != session.chosen():
         missed.insert(0, f"{request.model}, which drew it, is not here: {session.chosen()} draws now.")
     st.session_state[MISSED] = " ".join(missed)
+    put_prompt(request.prompt)
     for name in (*DEFAULTS, "seed"):
         widget_state.put(key(name), getattr(request, name))
     if request.size is not None:
         widget_state.put(key("size"), request.size)
     widget_state.put(NEW_SEED, False)
+
+
+def put_prompt(text: str, draw: bool = False) -> None:
+    """Write a prompt into the line of the next canvas that is shown; `draw`: and draw it."""
+    st.session_state[NEW_PROMPT] = {"text": text, "draw": draw, "stamp": secrets.token_hex(4)}
 
 
 def take_seed(seed: int) -> None:
@@ -119,7 +126,7 @@ def take_new_seeds() -> None:
 def canvas_settings(model: str, several: bool = True) -> dict[str, Any]:
     """The settings for a component that draws over a socket, as JSON; `seed` is None where each drawing has a new one.
     `several` as for `read`."""
-    values = {name: value(name) for name in DEFAULTS if name != "prompt"}
+    values = {name: value(name) for name in DEFAULTS}
     values["negative"] = values["negative"].strip()
     values["ar_tokens"] = values["ar_tokens"] if values["mode"] == "hybrid" else None
     values["n"] = values["n"] if several else 1
@@ -228,11 +235,11 @@ def _widgets(loaded: LoadedModel, tokens: int, several: bool, sized: bool) -> No
             help=HELP["mode"],
         )
     else:
-        st.caption("Drawn by MaskGIL: this model has no autoregressive twin, which could begin the picture.")
+        st.caption("Drawn by MaskGIL: this model has no autoregressive part that could begin the picture.")
     alone = now["mode"] == "ar"  # the twin, which takes a step for each token, in their order
     if now["mode"] == "hybrid":
         st.slider(
-            "Tokens by the twin", 0, tokens, now["ar_tokens"], **shown("ar_tokens", tokens), help=HELP["ar_tokens"]
+            "Autoregressive tokens", 0, tokens, now["ar_tokens"], **shown("ar_tokens", tokens), help=HELP["ar_tokens"]
         )
     steps = sorted({*STEPS, now["steps"]})
     st.select_slider(
@@ -246,7 +253,7 @@ def _widgets(loaded: LoadedModel, tokens: int, several: bool, sized: bool) -> No
     )
     most = max(4, now["refinement_passes"])
     st.slider(
-        "Revisions",
+        "Refinement passes",
         0,
         most,
         now["refinement_passes"],
@@ -258,10 +265,12 @@ def _widgets(loaded: LoadedModel, tokens: int, several: bool, sized: bool) -> No
     st.slider("Guidance", low, high, now["guidance"], 0.5, **shown("guidance", low, high), help=HELP["guidance"])
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.number_input("Seed", 0, MAX_SEED, now["seed"], 1, **shown("seed"), help=HELP["seed"], width=190)
-        st.toggle("a new one each time", widget_state.value(NEW_SEED), **widget_state.widget(NEW_SEED))
-    st.text_input("Without", now["negative"], **shown("negative"), max_chars=MAX_PROMPT, help=HELP["negative"])
+        st.toggle("New seed for each drawing", widget_state.value(NEW_SEED), **widget_state.widget(NEW_SEED))
+    st.text_input(
+        "Avoid (negative prompt)", now["negative"], **shown("negative"), max_chars=MAX_PROMPT, help=HELP["negative"]
+    )
     st.slider(
-        "Guide from ... to ...",
+        "Guidance interval",
         0.0,
         1.0,
         now["interval"],

@@ -9,8 +9,8 @@ import streamlit as st
 from app.core import png
 from app.core.gallery_store import slug
 from app.core.request import GenerationRequest
-from app.serving.jobs import Job, Status
-from app.studio import token_player, widget_state
+from app.serving.jobs import Job, Status, summarize
+from app.studio import widget_state
 from app.studio.session import studio
 
 NOTES = "notes"
@@ -41,12 +41,12 @@ def _working(id: str) -> None:
         of, revisions = (job.frames[-1].total, job.frames[-1].refinement_passes) if frames else (job.request.steps, 0)
         steps, left = of - revisions, job.remaining
         rest = f", about {left:.0f} s left" if left is not None and left > 1.5 else ""
-        doing = f"Step {frames} of {steps}" if frames <= steps else f"Revision {frames - steps} of {revisions}"
+        doing = f"Step {frames} of {steps}" if frames <= steps else f"Refinement pass {frames - steps} of {revisions}"
         st.progress(frames / of, doing + rest)
     if job.preview_steps:
         sheet(job.data_urls(), job.request)
     else:
-        st.html(f'<div class="blank"><b>{"Waiting" if job.status is Status.QUEUED else "Looking"} ...</b></div>')
+        st.html(f'<div class="blank"><b>{"Waiting" if job.status is Status.QUEUED else "Starting"} ...</b></div>')
     if st.button("Stop", icon=":material/stop_circle:", key=f"stop {id}"):
         job.cancel()
 
@@ -58,20 +58,9 @@ def _finished(job: Job) -> None:
     if job.status is Status.CANCELLED:
         st.info("Stopped. Nothing was kept.", icon=":material/stop_circle:")
         return
-    request, last = job.request, job.frames[-1]
-    if token_player.wanted():
-        token_player.show(job)
-    else:
-        sheet(job.data_urls(), request)
-    seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
-    twin = {"mar": "", "hybrid": f" · {request.ar_tokens} tokens by the twin", "ar": " · by the twin"}[request.mode]
-    revised = (
-        f" and {last.refinement_passes} revision{'s' * (last.refinement_passes > 1)}" if last.refinement_passes else ""
-    )
-    best = f" · best of {request.candidates}" if request.candidates > 1 else ""
-    steps = last.total - last.refinement_passes
-    cost = f"{steps} steps{revised}{twin}{best} · {last.nfe} passes per picture · {job.seconds:.1f} s"
-    st.html(f'<div class="facts">{seeds} · {cost}</div>')
+    request = job.request
+    sheet(job.data_urls(), request)
+    st.html(f'<div class="facts">{summarize(job)}</div>')
     if job.size_note:
         st.caption(f"{job.size_note[:1].upper()}{job.size_note[1:]}.")
     if job.note:
@@ -84,9 +73,8 @@ def _finished(job: Job) -> None:
         else:
             name = f"{slug(request.prompt)}.zip"
             st.download_button("Download all", data, name, "application/zip", icon=":material/download:")
-        told = "Prompt, seed and settings, in the PNG."
-        st.toggle("with its settings inside", widget_state.value(NOTES), **widget_state.widget(NOTES), help=told)
-        token_player.switch()
+        told = "Prompt, seed and settings are written into the PNG."
+        st.toggle("Save settings in the file", widget_state.value(NOTES), **widget_state.widget(NOTES), help=told)
 
 
 def sheet(addresses: list[str], request: GenerationRequest) -> None:

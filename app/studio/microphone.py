@@ -36,7 +36,7 @@ def show(model: ModelInfo) -> None:
     component("microphone")(key="microphone", data=settings)
     generation_form.settings(loaded, several=False)  # what is said is one picture, which goes on
     st.select_slider(
-        "A sentence ends after",
+        "Finish the picture after a pause of",
         list(PAUSES),
         widget_state.value(PAUSE),
         **widget_state.widget(PAUSE),

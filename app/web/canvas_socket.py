@@ -24,15 +24,15 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect
 
 from app.core import paths, png, registry
 from app.core.edit_request import edit_note
 from app.core.request import GenerationRequest, random_seed
-from app.serving.jobs import Job, Status
+from app.serving.jobs import Job, Status, summarize
 from app.serving.services import AppServices, get_services
 from app.web.visitors import same_origin
 from maskgil import inpainting
@@ -47,10 +47,25 @@ VARIATION = 0.4  # share of the tokens that a variation draws anew
 FIRST_PREVIEW = 0.05  # seconds that the first preview is expected to take
 DRAFT = {"steps": 4, "guidance": 1.0, "refinement_passes": 0, "candidates": 1, "n": 1, "mode": "mar", "ar_tokens": None}
 
+
+@runtime_checkable
+class CanvasPage(Protocol):
+    """What is used of starlette's WebSocket."""
+
+    headers: Any
+    query_params: Any
+
+    async def accept(self) -> None: ...
+    async def receive_text(self) -> str: ...
+    async def send_text(self, data: str) -> None: ...
+    async def send_bytes(self, data: bytes) -> None: ...
+    async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
+
+
 _open: dict[str, int] = {}  # sockets by owner
 
 
-async def serve(socket: WebSocket, owner: str | None) -> None:
+async def serve(socket: CanvasPage, owner: str | None) -> None:
     """One canvas until its page is closed. What it draws and keeps goes on without it."""
     if not same_origin(socket.headers) or owner is None:
         await socket.close(4403, "open the studio's own page first")
@@ -75,7 +90,7 @@ async def serve(socket: WebSocket, owner: str | None) -> None:
 class CanvasSession:
     """One socket, and the drawing that it shows."""
 
-    def __init__(self, socket: WebSocket, owner: str, services: AppServices):
+    def __init__(self, socket: CanvasPage, owner: str, services: AppServices):
         self.socket, self.owner, self.services = socket, owner, services
         self.name = socket.query_params.get("name", "draw")[:40]
         self.job: Job | None = None
@@ -235,7 +250,7 @@ class CanvasSession:
         elif job.status is Status.CANCELLED:
             await self.send(type="stopped", job=job.id)
         else:
-            frames = await asyncio.to_thread(lambda: tuple(encode_fast(image) for image in job.pictures()))
+            frames = await asyncio.to_thread(lambda: tuple(encode_fast(image) for image in (job.images or [])))
             facts = {"draft": self.is_draft, "prompt": job.request.prompt, "facts": summarize(job)}
             await self.send(
                 frames, type="done", job=job.id, pictures=_pictures(job), notes=_notes(job), size=_size(job), **facts
@@ -293,26 +308,6 @@ def encode_fast(image: Image.Image) -> bytes:
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=1)
     return out.getvalue()
-
-
-def summarize(job: Job) -> str:
-    """One line on a finished drawing: seeds, steps, passes, seconds."""
-    request, last = job.request, job.frames[-1]
-    seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
-    start = {
-        "mar": "",
-        "hybrid": f" · {request.ar_tokens} tokens autoregressive",
-        "ar": " · autoregressive",
-    }[request.mode]
-    steps = last.total - last.refinement_passes
-    refined = f" and {_count(last.refinement_passes, 'refinement')}" if last.refinement_passes else ""
-    best = f" · best of {request.candidates}" if request.candidates > 1 else ""
-    passes = f"{_count(last.nfe, 'pass', 'passes')} per picture"
-    return f"{seeds} · {_count(steps, 'step')}{refined}{start}{best} · {passes} · {job.seconds:.1f} s"
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _settings(message: dict[str, Any]) -> dict[str, Any]:

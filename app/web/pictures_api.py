@@ -133,9 +133,7 @@ async def replay(call: Request, services: AppServices, owner: str, rest: list[st
 async def archive(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
     ids = _ids(call.query_params.get("ids", "").split(","))
     notes = call.query_params.get("settings", "1") == "1"
-    data = await asyncio.to_thread(
-        lambda: services.gallery.zip([services.gallery.get(owner, id) for id in ids], notes)
-    )
+    data = await asyncio.to_thread(lambda: services.gallery.zip([services.gallery.get(owner, id) for id in ids], notes))
     headers = {"Content-Disposition": 'attachment; filename="pictures.zip"', "Cache-Control": "no-store"}
     return Response(data, media_type="application/zip", headers=headers)
 

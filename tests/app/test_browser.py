@@ -183,51 +183,58 @@ def draw(page, prompt: str) -> None:
 
 
 def picture(page, prompt: str):
-    """The finished picture of this prompt."""
-    page.get_by_text(f"“{prompt}”").wait_for()
-    page.locator("[data-test-script-state=notRunning]").wait_for()  # until then what was on the easel before lingers
-    page.get_by_role("button", name="Download").wait_for()
-    return page.locator(".st-key-easel img").first
+    """The finished picture of this prompt, kept."""
+    page.locator(f".easel:not([aria-busy]) .sheet figure:has(.save) img[alt='{prompt}']").first.wait_for()
+    return page.locator(".sheet img").first
 
 
-def download(page) -> tuple:
-    """The finished picture and what it remembers."""
+def download(page, kind: str = "PNG") -> bytes:
+    """The file of the first finished picture."""
+    page.locator(".sheet .save summary").first.click()
     with page.expect_download() as file:
-        page.get_by_role("button", name="Download").click()
-    return read(file.value.path().read_bytes())
+        page.locator(".sheet .save").first.get_by_role("link", name=kind, exact=True).click()
+    return file.value.path().read_bytes()
+
+
+def choose(page, label: str, option: str) -> None:
+    page.get_by_role("combobox", name=label).click()
+    page.get_by_role("option", name=option, exact=True).click()
 
 
 def draw_long(page, prompt: str, pictures: int) -> None:
     """Draw what takes seconds on any machine, and wait until its first step is seen."""
     page.locator("[data-test-script-state=notRunning]").wait_for()  # a click while the page is laid out may be lost
     page.get_by_text("64 × 64, 8 steps, 1 picture").click()
-    for label, option in (("Size", "192 × 192 square"), ("Pictures", str(pictures))):
-        page.get_by_label(label).click()
-        page.get_by_role("option", name=option, exact=True).click()
+    choose(page, "Size", "192 × 192 square")
+    choose(page, "Pictures", str(pictures))
     page.get_by_role("slider", name="Steps").focus()
     page.keyboard.press("End")
     page.get_by_text(f"192 × 192, 64 steps, {pictures} pictures").wait_for()  # the page has heard of it
+    page.locator("[data-test-script-state=notRunning]").wait_for()
     draw(page, prompt)
-    page.get_by_text(f"“{prompt}”").wait_for()
-    page.locator(".st-key-easel img").first.wait_for()
+    page.locator(".progress:not([hidden])").wait_for()
 
 
 def test_type_to_picture_and_download_what_remembers(visit: Callable):
     page = visit()
     draw(page, SENTENCE)
     assert picture(page, SENTENCE).evaluate("image => image.naturalWidth") == 64
-    image, request = download(page)
+    image, request = read(download(page))
     assert image.size == (64, 64) and request is not None and request.prompt == SENTENCE
+    assert Image.open(io.BytesIO(download(page, "JPG"))).format == "JPEG"
+    assert Image.open(io.BytesIO(download(page, "WEBP"))).format == "WEBP"
+    assert read(download(page, "PNG without settings"))[1] is None
 
 
-def test_the_twin_begins_a_picture(visit: Callable):
+def test_the_autoregressive_model_begins_a_picture(visit: Callable):
     page = visit()
     page.get_by_text("64 × 64, 8 steps, 1 picture").click()
-    page.get_by_role("radio", name="twin, then MaskGIL").click()
+    page.get_by_role("radio", name="Autoregressive start, then MaskGIL").click()
     page.get_by_text("64 × 64, 32 tokens, then 8 steps, 1 picture").wait_for()
+    page.locator("[data-test-script-state=notRunning]").wait_for()
     draw(page, "a blue dog")
     picture(page, "a blue dog")
-    request = download(page)[1]
+    request = read(download(page))[1]
     assert request is not None and (request.mode, request.ar_tokens) == ("hybrid", 32)
 
 
@@ -303,101 +310,54 @@ def test_a_choice_outlives_an_older_answer_and_the_room(slow: SlowPage, studio: 
     page.get_by_role("slider", name="Steps").and_(page.locator("[aria-valuetext='64']")).wait_for()
 
 
-def test_settings_that_a_page_hears_of_twice_at_once_are_as_they_were(slow: SlowPage, studio: Studio):
-    """Who presses Enter before the first run has reached the page sees the settings of the second run alone."""
-    page = slow.page
-    slow.late_from = lambda message: message.delta.new_element.button.label == "Draw"
-    page.goto(studio.url)
-    draw(page, SENTENCE)
-    slow.answered(2)
-    slow.catch_up()
-    picture(page, SENTENCE)
-    page.get_by_text("64 × 64, 8 steps, 1 picture").wait_for()
-    draw(page, "a red apple")
-    picture(page, "a red apple")
-    request = download(page)[1]
-    usual = GenerationRequest("a red apple", seed=0)
-    names = (
-        "steps",
-        "guidance",
-        "mode",
-        "temperature",
-        "interval",
-        "order",
-        "sampler",
-        "refinement_passes",
-        "n",
-        "candidates",
-    )
-    for name in names:
-        assert getattr(request, name) == getattr(usual, name)
-
-
 def test_the_best_of_several_candidates_is_drawn(visit: Callable):
     page = visit()
     page.get_by_text("64 × 64, 8 steps, 1 picture").click()
-    page.get_by_role("combobox", name="Best of").click()
-    page.get_by_role("option", name="8", exact=True).click()
+    choose(page, "Best of", "8")
     page.get_by_text("64 × 64, 8 steps, 1 picture, best of 8").wait_for()
+    page.locator("[data-test-script-state=notRunning]").wait_for()
     draw(page, SENTENCE)
     picture(page, SENTENCE)
     page.get_by_text(re.compile("best of 8 · [0-9]+ passes per picture")).wait_for()
-    request = download(page)[1]
+    request = read(download(page))[1]
     assert (request.candidates, request.n) == (8, 1)
-    page.get_by_label("Pictures").click()
-    page.get_by_role("option", name="4", exact=True).click()
+    choose(page, "Pictures", "4")
     page.get_by_text("64 × 64, 8 steps, 4 pictures, best of 4").wait_for()  # 16 drawings are made together at most
 
 
-def test_settings_outlive_rooms_wherever_one_begins(visit: Callable):
-    """Begun in a room that shows none of them, too."""
+def test_settings_and_prompt_outlive_rooms_and_a_reload(visit: Callable):
     page = visit("models")
-    for turn in range(2):
-        page.get_by_role("link", name="Draw").click()
-        page.get_by_text("64 × 64, 64 steps" if turn else "64 × 64, 8 steps").click()
-        if not turn:
-            page.get_by_role("slider", name="Steps").focus()
-            page.keyboard.press("End")
-            page.get_by_text("64 × 64, 64 steps, 1 picture").wait_for()
-            draw(page, "a red apple")
-            picture(page, "a red apple")
-        page.get_by_role("slider", name="Steps").and_(page.locator("[aria-valuetext='64']")).wait_for()
-        assert page.get_by_label("Prompt").input_value() == "a red apple"
-        page.get_by_role("link", name="Gallery").click()
-        page.get_by_text("a red apple").first.wait_for()
-
-
-def test_what_a_page_shows_outlives_a_restart_of_the_server(visit: Callable, studio: Studio):
-    """Its session is another one then: the first press only tells it, the second draws."""
-    page = visit()
-    page.get_by_text("64 × 64, 8 steps, 1 picture").click()
+    page.get_by_role("link", name="Draw").click()
+    page.get_by_text("64 × 64, 8 steps").click()
     page.get_by_role("slider", name="Steps").focus()
     page.keyboard.press("End")
     page.get_by_text("64 × 64, 64 steps, 1 picture").wait_for()
-    page.locator("[data-test-script-state=notRunning]").wait_for()
-    studio.stop(signal.SIGKILL)
-    page.locator("[data-test-connection-state=CONNECTED]").wait_for(state="detached")
-    studio.start()
-    page.locator("[data-test-connection-state=CONNECTED]").wait_for()
-    draw(page, "a big dog")
-    page.get_by_text("started anew").wait_for()
-    assert page.get_by_label("Prompt").input_value() == "a big dog"
-    page.get_by_label("Prompt").press("Enter")
-    picture(page, "a big dog")
-    request = download(page)[1]
-    assert request is not None and request.steps == 64
+    draw(page, "a red apple")
+    picture(page, "a red apple")
+    page.get_by_role("link", name="Gallery").click()
+    page.get_by_text("a red apple").first.wait_for()
+    page.get_by_role("link", name="Draw").click()
+    page.get_by_text("64 × 64, 64 steps").wait_for()
+    assert page.get_by_label("Prompt").input_value() == "a red apple"
+    picture(page, "a red apple")  # it is on the canvas again
 
 
-def test_what_is_kept_out_of_a_file_stays_out(visit: Callable):
+def test_a_link_brings_a_prompt(visit: Callable):
+    page = visit("?prompt=a%20blue%20cat")
+    page.get_by_label("Prompt").wait_for()
+    assert page.get_by_label("Prompt").input_value() == "a blue cat"
+
+
+def test_a_restart_of_the_server_is_said_and_mended_by_itself(visit: Callable, studio: Studio):
     page = visit()
-    for number, prompt in enumerate(("a red apple", "a blue dog")):
-        draw(page, prompt)
-        picture(page, prompt)
-        if not number:
-            page.get_by_text("with its settings inside").click()
-            page.locator("[data-test-script-state=notRunning]").wait_for()
-    image, request = download(page)
-    assert image.size == (64, 64) and request is None
+    draw(page, "a red apple")
+    picture(page, "a red apple")
+    studio.stop(signal.SIGKILL)
+    page.get_by_text("The connection to the server is lost. Reconnecting ...").wait_for()
+    studio.start()
+    page.get_by_text("The connection to the server is lost. Reconnecting ...").wait_for(state="detached")
+    draw(page, "a big dog")
+    picture(page, "a big dog")
 
 
 def test_picks_that_are_made_faster_than_they_are_shown(slow: SlowPage, studio: Studio):
@@ -431,11 +391,43 @@ def test_stop_in_the_middle(visit: Callable):
     page.get_by_text("Nothing is kept yet").wait_for()
 
 
+def test_the_canvas_neither_fades_nor_jumps_while_it_is_drawn(visit: Callable):
+    """Opacity and place of the canvas at every frame of the screen while four pictures are drawn."""
+    page = visit()
+    page.evaluate("""() => {
+        window.seen = {opacity: 1, top: new Set()};
+        const look = () => {
+            const host = document.querySelector(".st-key-easel");
+            for (let node = host; node; node = node.parentElement)
+                window.seen.opacity = Math.min(window.seen.opacity, Number(getComputedStyle(node).opacity));
+            const sheet = [...document.querySelectorAll("*")].map((node) => node.shadowRoot?.querySelector(".sheet")).find(Boolean);
+            const busy = sheet?.closest(".easel").hasAttribute("aria-busy");
+            if (busy && sheet.children.length === 4) window.seen.top.add(Math.round(sheet.getBoundingClientRect().top));
+            requestAnimationFrame(look);
+        };
+        look();
+    }""")
+    draw_long(page, "a red cat", 4)
+    page.get_by_role("slider", name="Steps").press("ArrowLeft")  # a run of the page in the middle
+    picture(page, "a red cat")
+    seen = page.evaluate("({opacity: seen.opacity, top: [...seen.top]})")
+    assert seen["opacity"] == 1 and len(seen["top"]) <= 2, seen  # a status line may come and go once
+
+
+def edited(page, prompt: str) -> tuple:
+    """The finished edit and what it remembers."""
+    page.get_by_text(f"“{prompt}”").wait_for()
+    page.locator("[data-test-script-state=notRunning]").wait_for()
+    with page.expect_download() as file:
+        page.get_by_role("button", name="Download").click()
+    return read(file.value.path().read_bytes())
+
+
 def test_brush_over_a_part_and_the_rest_stays(visit: Callable):
     page = visit()
     draw(page, "a red apple")
     picture(page, "a red apple")
-    before = np.asarray(download(page)[0].convert("RGB"))
+    before = np.asarray(read(download(page))[0].convert("RGB"))
     page.get_by_role("link", name="Gallery").click()
     page.get_by_role("button", name="Edit").click()
     page.get_by_text("nothing is brushed").wait_for()
@@ -454,13 +446,12 @@ def test_brush_over_a_part_and_the_rest_stays(visit: Callable):
     page.get_by_text("7 of 64 cells").wait_for()
     page.get_by_label("What should be there").fill("a blue cat")
     page.get_by_role("button", name="Paint").click()
-    picture(page, "a blue cat")
-    image, request = download(page)
+    image, request = edited(page, "a blue cat")
     cells = (np.asarray(image.convert("RGB")) != before).any(-1).reshape(8, 8, 8, 8).any((1, 3))
     brushed = [(1, column) for column in range(2, 7)] + [(4, 3), (4, 4)]
     assert [tuple(cell) for cell in np.argwhere(cells).tolist()] == brushed
     assert request is not None and request.edit.startswith("7 of 64 cells of ")
-    page.get_by_role("button", name="Go on from this").click()
+    page.get_by_role("button", name="Edit this result").click()
     page.get_by_text("nothing is brushed").wait_for()
     page.get_by_role("group", name=re.compile("Cells")).focus()
     for key in ("ArrowRight", "Space", "ArrowDown", "Space"):
@@ -475,23 +466,6 @@ def test_brush_over_a_part_and_the_rest_stays(visit: Callable):
     page.get_by_text("nothing is brushed").wait_for()
     page.get_by_role("button", name="Paint").click()
     page.get_by_text("Nothing is brushed: paint over what should change.").wait_for()
-
-
-def test_looking_at_a_drawing_does_not_hold_it_up(visit: Callable, studio: Studio):
-    """Streamlit can have Python walk over every object in memory after each run of a page, 0.3 s in which nothing is
-    drawn; a page that looks at a job runs five times a second."""
-    page = visit()
-    runs: list[bytes] = []
-    page.on("websocket", lambda socket: socket.on("framesent", lambda sent: runs.append(sent)))
-    page.reload()
-    before = studio.walks.read_text().count("walk")
-    draw_long(page, "a red cat", 9)
-    watched = len(runs)
-    page.wait_for_timeout(1000)
-    page.get_by_role("button", name="Stop").click()
-    page.get_by_text("Nothing was kept").wait_for()
-    assert len(runs) - watched >= 2  # it was looked at
-    assert studio.walks.read_text().count("walk") - before <= len(runs) // 4
 
 
 def test_two_visitors_do_not_see_each_other(visit: Callable):
@@ -531,15 +505,16 @@ def test_a_picture_is_drawn_again_from_the_gallery(visit: Callable):
     page = visit()
     draw(page, "two dogs on grass")
     picture(page, "two dogs on grass")
-    image, request = download(page)
+    image, request = read(download(page))
     draw(page, "a red cat")
     picture(page, "a red cat")
     page.get_by_role("link", name="Gallery").click()
-    page.get_by_role("button", name="Draw again").nth(1).click()
-    page.wait_for_function("document.querySelector('input[aria-label=Prompt]')?.value === 'two dogs on grass'")
+    page.get_by_role("button", name="Use these settings").nth(1).click()
+    page.locator(".seed:not([hidden])").wait_for()
+    assert page.get_by_label("Prompt").input_value() == "two dogs on grass"
     page.get_by_role("button", name="Draw", exact=True).click()
     picture(page, "two dogs on grass")
-    again, remembered = download(page)
+    again, remembered = read(download(page))
     assert remembered == request and again.tobytes() == image.tobytes()
 
 
@@ -547,9 +522,8 @@ def test_a_reload_in_the_middle_and_a_kill_lose_nothing(visit: Callable, studio:
     page = visit()
     draw_long(page, "a big cat", 4)
     page.reload()
-    page.get_by_text("“a big cat”").wait_for()
     page.get_by_role("button", name="Stop").wait_for()  # the same drawing, still on its way
-    page.get_by_role("button", name="Download all").wait_for()
+    picture(page, "a big cat")
     page.goto(f"{studio.url}/gallery")
     page.get_by_text("a big cat").first.wait_for()
     studio.stop(signal.SIGKILL)

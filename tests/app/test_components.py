@@ -51,6 +51,8 @@ def mount(browser) -> Iterator[Callable]:
 
     def mount(name: str, data: dict):
         html, css, js = ((HERE / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+        if "export default" not in js:  # a part of other components
+            js += "export default showTokenPlayer;"
         page = context.new_page()
         page.set_default_timeout(SECONDS * 1000)
         page.set_content(f"<style>{css}</style><div id=root>{html}</div>")

@@ -19,7 +19,6 @@ from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving import services as houses
 from app.serving.batching import Batch
-from app.serving.jobs import Job
 from app.serving.recognizer import SpeechRecognizer
 from app.studio.views import gallery as gallery_room
 from speech.transcriber import Transcript
@@ -88,121 +87,52 @@ def button(page: AppTest, label: str):
     return next(button for button in page.button if button.label == label)
 
 
+@pytest.fixture
+def canvas(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """What the pages hand to the canvas, run by run."""
+    given = []
+    monkeypatch.setattr("app.studio.views.draw.component", lambda name: lambda data, **rest: given.append(data))
+    return given
+
+
 def test_the_whole_page_opens_on_draw_with_its_menu():
     page = AppTest.from_file(str(MAIN), default_timeout=SECONDS).run()
-    assert not page.exception and page.title[0].value == "What shall I draw?"
+    assert not page.exception and page.button[0].label == "two cats on the beach"
+    assert [link.proto.label for link in page.get("page_link")] == ["Draw", "Speak", "Edit", "Gallery", "Models"]
 
 
-def test_type_press_and_a_picture_appears_and_is_kept(house: houses.AppServices):
+def test_the_canvas_is_given_the_settings_and_an_example_that_is_pressed(canvas: list[dict]):
     page = room("draw").run()
-    page.text_input(key="wish prompt").set_value("two cats on the beach")
-    button(page, "Draw").click().run()
-    assert not page.exception
-    page = drawn(page, house)
-    assert not page.error and shown(page) == 1
-    download = page.get("download_button")
-    assert [item.proto.label for item in download] == ["Download"]
-    (entry,) = house.gallery.entries(page.session_state["owner"])
-    assert entry.prompt == "two cats on the beach"
-    assert page.session_state["wish seed"] == entry.request.seed
-    assert any("two cats on the beach" in html.proto.body for html in page.get("html"))
-
-
-def test_an_example_draws_at_one_press(house: houses.AppServices):
-    page = room("draw").run()
-    button(page, "a red apple").click().run()
-    page = drawn(page, house)
-    assert shown(page) == 1 and page.text_input(key="wish prompt").value == "a red apple"
-
-
-def test_several_pictures_of_a_fixed_seed(house: houses.AppServices):
-    page = room("draw").run()
-    page.text_input(key="wish prompt").set_value("a dog")
+    assert canvas[-1]["settings"]["seed"] is None and canvas[-1]["prompt"] is None
     page.selectbox(key="wish n").set_value(4)
     page.selectbox(key="wish size").set_value((96, 64))
     page.number_input(key="wish seed").set_value(11)
-    page.toggle(key="wish new seed").set_value(False)
-    button(page, "Draw").click().run()
-    page = drawn(page, house)
-    assert shown(page) == 4
-    assert sorted(entry.request.seed for entry in house.gallery.entries(page.session_state["owner"])) == [
-        11,
-        12,
-        13,
-        14,
-    ]
-    assert [item.proto.label for item in page.get("download_button")] == ["Download all"]
+    page.toggle(key="wish new seed").set_value(False).run()
+    settings = canvas[-1]["settings"]
+    assert (settings["n"], settings["size"], settings["seed"], canvas[-1]["number"]) == (4, [96, 64], 11, 4)
+    button(page, "a red apple").click().run()
+    assert not page.exception
+    assert (canvas[-1]["prompt"]["text"], canvas[-1]["prompt"]["draw"]) == ("a red apple", True)
 
 
-def test_the_twin_is_offered_where_there_is_one(house: houses.AppServices, monkeypatch: pytest.MonkeyPatch):
+def test_the_autoregressive_model_is_offered_where_there_is_one(canvas: list[dict], monkeypatch: pytest.MonkeyPatch):
     page = room("draw").run()
-    assert not page.get("button_group") and any("no autoregressive twin" in caption.value for caption in page.caption)
+    assert not page.get("button_group") and any("no autoregressive" in caption.value for caption in page.caption)
     monkeypatch.setenv("MASKGIL_MODEL", "twinned")
     page = room("draw").run()
     page.get("button_group")[0].set_value("hybrid").run()
     page.slider(key="wish ar_tokens").set_value(20).run()
     assert page.expander[0].label == "64 × 64, 20 tokens, then 8 steps, 1 picture"
-    button(page, "a red apple").click().run()
-    page = drawn(page, house)
-    assert not page.exception and not page.error and shown(page) == 1
-    (entry,) = house.gallery.entries(page.session_state["owner"])
-    assert (entry.request.mode, entry.request.ar_tokens) == ("hybrid", 20)
-    assert any("28 steps and 1 revision · 20 tokens by the twin" in html.proto.body for html in page.get("html"))
+    assert (canvas[-1]["settings"]["mode"], canvas[-1]["settings"]["ar_tokens"]) == ("hybrid", 20)
     page.get("button_group")[0].set_value("ar").run()
     assert page.select_slider(key="wish steps").disabled
-    button(page, "a red apple").click().run()
-    page = drawn(page, house)
-    (entry, _) = house.gallery.entries(page.session_state["owner"])
-    assert (entry.request.mode, entry.request.ar_tokens) == ("ar", None)
-
-
-def test_unknown_words_are_marked_and_the_rest_is_drawn(house: houses.AppServices):
-    page = room("draw").run()
-    page.text_input(key="wish prompt").set_value("a <b>zebra</b> & a kat")
-    button(page, "Draw").click().run()
-    page = drawn(page, house)
-    said = next(html.proto.body for html in page.get("html") if "said" in html.proto.body)
-    assert "<mark>zebra</mark>" in said and "<mark>kat</mark>" in said and "<b>zebra" not in said
-    assert any("did you mean cat?" in caption.value for caption in page.caption) and shown(page) == 1
-
-
-@pytest.mark.parametrize(("prompt", "complaint"), [("", "prompt is empty"), ("cat " * 200, "tokens")])
-def test_what_cannot_be_drawn_is_said_on_the_page(house: houses.AppServices, prompt: str, complaint: str):
-    page = room("draw").run()
-    page.text_input(key="wish prompt").set_value(prompt)
-    button(page, "Draw").click().run()
-    page = drawn(page, house)
-    assert not page.exception and complaint in page.error[0].value and not shown(page)
+    assert (canvas[-1]["settings"]["mode"], canvas[-1]["settings"]["ar_tokens"]) == ("ar", None)
 
 
 def test_a_model_that_is_missing_is_said_on_the_page(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MASKGIL_WEIGHTS", "/nowhere")
     page = room("draw").run()
     assert not page.exception and "python -m train" in page.error[0].value
-
-
-def test_stop_ends_the_job(house: houses.AppServices, gate: threading.Semaphore):
-    gate.release()
-    page = room("draw").run()
-    button(page, "a red apple").click().run()
-    button(page, "Stop").click().run()
-    gate.release(20)
-    page = drawn(page, house)
-    assert "Stopped" in page.info[0].value and not house.gallery.entries(page.session_state["owner"])
-
-
-def test_a_reload_shows_the_drawing_to_its_end_where_it_was_begun(house: houses.AppServices, gate: threading.Semaphore):
-    page = room("draw").run()
-    button(page, "a red apple").click().run()
-    again, elsewhere = room("draw"), room("edit")
-    for other in (again, elsewhere):
-        other.session_state["owner"] = page.session_state["owner"]
-        other.run()
-    assert button(again, "Stop") and "canvas is empty" in elsewhere.get("html")[-1].proto.body
-    gate.release(9)
-    again, elsewhere = drawn(again, house), drawn(elsewhere, house)
-    assert not again.exception and shown(again) == 1 and shown(elsewhere) == 0
-    assert [item.proto.label for item in again.get("download_button")] == ["Download"]
 
 
 @pytest.fixture
@@ -290,24 +220,10 @@ def test_what_is_gone_already_cannot_be_deleted_and_that_is_no_error(house: hous
     page.session_state["owner"] = owner = "me-1234567"
     cat, dog = kept(house, owner, "a cat", "a dog")
     page.run()
-    button(page, "Pick all shown").click().run()
+    button(page, "Select all on this page").click().run()
     house.gallery.delete(owner, [house.gallery.get(owner, cat)])
     page.button(key="delete picked").click().run()
     assert not page.exception and not page.error and not house.gallery.entries(owner)
-
-
-def test_another_page_of_the_same_browser_does_not_stop_a_drawing(house: houses.AppServices, gate: threading.Semaphore):
-    page = room("draw").run()
-    button(page, "a red apple").click().run()
-    other = room("draw")
-    other.session_state["owner"] = page.session_state["owner"]
-    other.run()
-    for _ in range(2):  # the second press stops the first one's, which is this page's own
-        button(other, "a red apple").click().run()
-    gate.release(40)
-    drawn(other, house)
-    statuses = [job.status for job in house.engine.jobs(page.session_state["owner"])]
-    assert statuses == ["done", "cancelled", "done"]
 
 
 def test_picks_stay_when_one_turns_the_page(house: houses.AppServices, monkeypatch: pytest.MonkeyPatch):
@@ -316,12 +232,12 @@ def test_picks_stay_when_one_turns_the_page(house: houses.AppServices, monkeypat
     page.session_state["owner"] = owner = "me-1234567"
     ids = kept(house, owner, "a cat", "a dog", "an apple")[::-1]
     page.run()
-    button(page, "Pick all shown").click().run()
+    button(page, "Select all on this page").click().run()
     assert not page.exception and all(page.checkbox(key=f"picked {id}").value for id in ids[:2])
     page.number_input(key="gallery page").set_value(2).run()
     page.checkbox(key=f"picked {ids[2]}").check().run()
     assert [item.proto.label for item in page.get("download_button")] == ["Download 3"]
-    assert all(each.label != "Pick all shown" for each in page.button), "all of this page are"
+    assert all(each.label != "Select all on this page" for each in page.button), "all of this page are"
     page.number_input(key="gallery page").set_value(1).run()
     page.checkbox(key=f"picked {ids[0]}").uncheck().run()
     assert [item.proto.label for item in page.get("download_button")] == ["Download 2"]
@@ -361,7 +277,7 @@ def test_words_of_others_are_shown_as_they_are_and_fetch_nothing(house: houses.A
     (said,) = [each.proto.body for each in page.get("html") if "spy" in each.proto.body]
     assert "&lt;img src=x&gt;" in said and "<img" not in said
     edited = editing(prompt)
-    helps = button(edited, "Change only what the words change").help
+    helps = button(edited, "Apply the new words only").help
     assert r"\!\[\]\(https\:" in helps and not edited.exception
 
 
@@ -382,7 +298,7 @@ def test_what_is_not_shared_cannot_be_seen_taken_or_restored(house: houses.AppSe
             file()
         page.button(key=f"{press} {cat}").click().run()
         assert not page.exception and "no picture" in page.error[0].value and shown(page) == 0
-        assert page.session_state["what is kept"]["wish prompt"] == "" and "picture to edit" not in page.session_state
+        assert "prompt for the canvas" not in page.session_state and "picture to edit" not in page.session_state
         assert not page.get("download_button") and "secret" not in str(page._tree)
 
 
@@ -410,42 +326,23 @@ def restore(request: GenerationRequest) -> AppTest:
     return button(page, "fill").click().run()
 
 
-def test_a_picture_brings_its_model_back_or_says_that_it_is_not_here(house: houses.AppServices):
+def test_a_picture_brings_its_model_back_or_says_that_it_is_not_here(canvas: list[dict]):
     page = restore(GenerationRequest("a dog", 1, "twinned", (64, 64)))
-    assert not page.exception and page.session_state["board"]["model"] == "twinned"
-    button(page, "Draw").click().run()
-    page = drawn(page, house)
-    assert house.gallery.entries(page.session_state["owner"])[0].request.model == "twinned"
+    assert not page.exception and canvas[-1]["model"] == canvas[-1]["settings"]["model"] == "twinned"
     page = restore(GenerationRequest("a dog", 1, "<b>gone</b>", (64, 64), edit="7 of 64 cells of x"))
-    assert not page.exception and page.session_state["board"]["model"] == "scenes"
+    assert not page.exception and canvas[-1]["model"] == "scenes"
     (said,) = [html.proto.body for html in page.get("html") if "notice" in html.proto.body]
     assert "&lt;b&gt;gone&lt;/b&gt;, which drew it, is not here: scenes draws now." in said
     assert "drawn again, it is a plain picture" in said
-    button(page, "Draw").click().run()
-    assert all("notice" not in html.proto.body for html in drawn(page, house).get("html"))
 
 
-def test_a_picture_brings_its_settings_back(house: houses.AppServices, monkeypatch: pytest.MonkeyPatch):
+def test_a_picture_brings_its_settings_back(canvas: list[dict], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MASKGIL_MODEL", "twinned")
-    request = GenerationRequest(
-        "a dog",
-        42,
-        "twinned",
-        (96, 64),
-        steps=5,
-        guidance=12.0,
-        interval=(0.1, 0.3),
-        n=3,
-        order="halton",
-        mode="hybrid",
-        ar_tokens=7,
-    )
+    sampling = {"steps": 5, "guidance": 12.0, "interval": (0.1, 0.3), "order": "halton", "mode": "hybrid"}
+    request = GenerationRequest("a dog", 42, "twinned", (96, 64), n=3, ar_tokens=7, **sampling)
     page = restore(request)
-    assert not page.exception
-    button(page, "Draw").click().run()
-    page = drawn(page, house)
-    entries = house.gallery.entries(page.session_state["owner"])
-    assert [entry.request for entry in entries] == [request.single(i) for i in (2, 1, 0)]
+    assert not page.exception and canvas[-1]["prompt"]["text"] == "a dog"
+    assert GenerationRequest.from_dict({"prompt": "a dog", **canvas[-1]["settings"]}) == request
 
 
 def test_a_png_from_outside_is_read(house: houses.AppServices):
@@ -574,7 +471,7 @@ def test_a_picture_is_extended_to_the_sides_for_which_there_is_a_size(house: hou
     assert image.crop((32, 0, 96, 64)).tobytes() == before.tobytes()
     assert entry.request.edit.startswith("32 of 96 cells of ")
     assert entry.request.edit.endswith(": 0-3 12-15 24-27 36-39 48-51 60-63 72-75 84-87; extended left from 64x64")
-    button(page, "Go on from this").click().run()
+    button(page, "Edit this result").click().run()
     assert not page.exception and not page.get("button_group"), "96x64 is the largest"
     assert any("nothing that 96 × 64 pixels fit into" in caption.value for caption in page.caption)
 
@@ -593,7 +490,7 @@ def test_a_picture_that_is_too_large_to_extend_can_be_made_smaller(
     house.engine.load("scenes").sizes.append((32, 32))
     house.engine.load("scenes").sizes.remove((96, 64))
     page = editing("a dog")
-    button(page, "Make it 32 × 32, to extend it then").click().run()
+    button(page, "Shrink to 32 × 32 first").click().run()
     assert not page.exception and Image.open(io.BytesIO(page.session_state["picture to edit"])).size == (32, 32)
     (sides,) = page.get("button_group")
     assert [option.split()[-1] for option in sides.options] == ["around"]
@@ -602,10 +499,10 @@ def test_a_picture_that_is_too_large_to_extend_can_be_made_smaller(
 def test_new_words_change_only_what_they_contradict(house: houses.AppServices, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("maskgil.sampling.remasking.MARGIN", 0.0)  # random weights hardly listen
     page = editing("a red cat")
-    button(page, "Change only what the words change").click().run()
+    button(page, "Apply the new words only").click().run()
     assert "contradict nothing" in page.error[0].value
     page.text_input(key="words of the edit").set_value("two dogs at night")
-    button(page, "Change only what the words change").click().run()
+    button(page, "Apply the new words only").click().run()
     page = drawn(page, house)
     assert not page.exception and not page.error and shown(page) == 1
     (entry,) = house.gallery.entries(page.session_state["owner"])
@@ -620,25 +517,8 @@ def test_new_words_change_only_what_they_contradict(house: houses.AppServices, m
 
 def test_without_words_that_it_was_drawn_after_new_ones_cannot_change_a_picture():
     page = editing("")
-    assert not page.exception and button(page, "Change only what the words change").disabled
+    assert not page.exception and button(page, "Apply the new words only").disabled
     assert not button(page, "Paint").disabled
-
-
-def test_every_step_is_decoded_once_for_the_player(house: houses.AppServices, monkeypatch: pytest.MonkeyPatch):
-    told = []
-    monkeypatch.setattr("app.studio.token_player.component", lambda name: lambda key, data: told.append(data))
-    page = room("draw").run()
-    button(page, "a red apple").click().run()
-    page = drawn(page, house)
-    decoded = []
-    monkeypatch.setattr(Job, "preview_of_row", lambda job, frame, row: decoded.append(frame) or job.pictures()[row])
-    page.toggle(key="player on").set_value(True).run()
-    page.run()
-    assert not page.exception and decoded == list(range(8 + 1)) and told[0] == told[1]
-    (data,) = told[:1]
-    assert data["steps"] == list(range(1, 10)) and len(data["frames"]) == 9
-    assert (data["rows"], data["columns"]) == (8, 8) and {7, 8} <= set(data["revealed"]) <= set(range(9))
-    assert max(data["confidence"]) <= 0
 
 
 def test_a_picture_is_varied_and_gone_on_from(house: houses.AppServices):
@@ -646,11 +526,11 @@ def test_a_picture_is_varied_and_gone_on_from(house: houses.AppServices):
     assert not page.exception
     button(page, "Paint").click().run()
     assert "Nothing is brushed" in page.error[0].value
-    button(page, "Vary").click().run()
+    button(page, "Make a variation").click().run()
     page = drawn(page, house)
     assert not page.exception and not page.error and shown(page) == 1
     (entry,) = house.gallery.entries(page.session_state["owner"])
     assert entry.request is not None and entry.request.edit.startswith("26 of 64 cells of ")
     assert entry.request.edit.endswith("; a share of 0.4")
-    button(page, "Go on from this").click().run()
+    button(page, "Edit this result").click().run()
     assert not page.exception and not shown(page) and page.text_input(key="words of the edit").value == "a dog"

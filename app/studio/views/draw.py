@@ -1,7 +1,6 @@
 """Draw: a sentence, its settings, and the picture as it comes."""
 
 import html
-import secrets
 
 import streamlit as st
 
@@ -10,7 +9,6 @@ from app.studio import generation_form, session
 from app.studio.component import component
 
 CANVAS = "canvas"
-NEW_PROMPT = "prompt for the canvas"  # {text, stamp}: set by another page, or by a chip
 DEFAULT = "two cats on the beach"
 
 
@@ -39,14 +37,9 @@ def canvas(model: ModelInfo) -> None:
         "number": generation_form.value("n"),
         "examples": examples,
         "placeholder": examples[0] if examples else "a class: its number or name" if model.classes else DEFAULT,
-        "prompt": st.session_state.get(NEW_PROMPT),
+        "prompt": st.session_state.get(generation_form.NEW_PROMPT),
     }
     component("canvas")(key=CANVAS, data=data, on_use_change=_use, on_new_seed_change=generation_form.take_new_seeds)
-
-
-def put_prompt(text: str) -> None:
-    """Write a prompt into the canvas's line."""
-    st.session_state[NEW_PROMPT] = {"text": text, "stamp": secrets.token_hex(4)}
 
 
 def _use() -> None:
@@ -54,14 +47,14 @@ def _use() -> None:
     picture = st.session_state[CANVAS].get("use") or {}
     if isinstance(seed := picture.get("seed"), int):
         generation_form.take_seed(seed)
-        put_prompt(str(picture.get("prompt", "")))
+        generation_form.put_prompt(str(picture.get("prompt", "")))
 
 
 def examples(model: ModelInfo) -> None:
     """A few sentences to press."""
     with st.container(horizontal=True, key="examples"):
         for example in model.vocabulary.examples[:6]:
-            st.button(example, on_click=put_prompt, args=(example,))
+            st.button(example, on_click=generation_form.put_prompt, args=(example, True))
 
 
 def said(model: ModelInfo, prompt: str) -> None:

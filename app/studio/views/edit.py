@@ -52,7 +52,7 @@ def page() -> None:
     widget_state.keep(SHARE, 0.4)
     if BROUGHT_WORDS in state:
         widget_state.put(WORDS, state.pop(BROUGHT_WORDS))
-    st.title("Paint over it.", anchor=False)
+    st.title("Edit a picture", anchor=False)
     left, right = st.columns(2, gap="large")
     with left:
         loaded = session.loaded(model)
@@ -70,7 +70,7 @@ def page() -> None:
         job_view.show(job, "What you paint over, or beyond the edge, is drawn anew; the rest stays to the last pixel.")
         if job is not None and job.status is Status.DONE:
             st.button(
-                "Go on from this", icon=":material/edit:", on_click=take, args=(job.pictures()[0], job.request.prompt)
+                "Edit this result", icon=":material/edit:", on_click=take, args=(job.pictures()[0], job.request.prompt)
             )
 
 
@@ -97,13 +97,13 @@ def brush(model: ModelInfo, image: Image.Image) -> None:
             **widget_state.widget(WORDS),
             max_chars=MAX_PROMPT,
             label_visibility="collapsed",
-            placeholder="what the whole picture shows then",
+            placeholder="Describe the whole picture after the change",
         )
         paint = {"on_click": _begin, "args": (model, _brushed)}
         st.form_submit_button("Paint", type="primary", icon=":material/brush:", **paint)
         reword = {"on_click": _begin, "args": (model, _reworded), "disabled": bool(_wordless())}
         st.form_submit_button(
-            "Change only what the words change",
+            "Apply the new words only",
             icon=":material/edit_note:",
             help=_wordless()
             or f"Nothing needs to be brushed. It was drawn as “{generation_form.plain(_drawn_after())}”.",
@@ -112,8 +112,8 @@ def brush(model: ModelInfo, image: Image.Image) -> None:
     extend(model, image)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         share = widget_state.value(SHARE)
-        st.slider("or change this share of all", 0.1, 0.9, share, 0.1, **widget_state.widget(SHARE), width=220)
-        st.button("Vary", icon=":material/shuffle:", on_click=_begin, args=(model, _varied))
+        st.slider("Variation strength", 0.1, 0.9, share, 0.1, **widget_state.widget(SHARE), width=220)
+        st.button("Make a variation", icon=":material/shuffle:", on_click=_begin, args=(model, _varied))
 
 
 def extend(model: ModelInfo, image: Image.Image) -> None:
@@ -162,7 +162,7 @@ def extend(model: ModelInfo, image: Image.Image) -> None:
         st.caption(reason)
     if not sides and (smaller := _smaller(loaded, image.size)) is not None:
         st.button(
-            f"Make it {_measures(smaller)}, to extend it then",
+            f"Shrink to {_measures(smaller)} first",
             icon=":material/photo_size_select_small:",
             on_click=_shrink,
             args=(image, smaller),
@@ -171,7 +171,7 @@ def extend(model: ModelInfo, image: Image.Image) -> None:
 
 def bring() -> None:
     """Any PNG from outside."""
-    file = st.file_uploader("Bring a picture (PNG)", ["png"], key="picture to bring", max_upload_size=32)
+    file = st.file_uploader("Open a picture", ["png"], key="picture to bring", max_upload_size=32)
     if file is None or st.session_state.get(BROUGHT) == file.file_id:
         return
     st.session_state[BROUGHT] = file.file_id

@@ -77,7 +77,7 @@ def look(search: str, everyones: bool) -> list[GalleryEntry]:
         widget_state.put(PAGE, pages)
     now = widget_state.value(PAGE)
     if pages > 1:
-        st.number_input(f"Page, of {pages}", 1, pages, now, **widget_state.widget(PAGE), width=140)
+        st.number_input(f"Page {now} of {pages}", 1, pages, now, **widget_state.widget(PAGE), width=140)
     return gallery.entries(owner, search, AT_ONCE, AT_ONCE * (now - 1), everyones)
 
 
@@ -99,7 +99,7 @@ def wall(entries: list[GalleryEntry]) -> None:
                     if entry.request is not None:
                         plain = f" {generation_form.PLAIN}" if entry.request.edit else ""
                         st.button(
-                            "Draw again",
+                            "Use these settings",
                             key=f"again {entry.id}",
                             icon=":material/replay:",
                             type="tertiary",
@@ -121,13 +121,13 @@ def actions(shown: list[GalleryEntry], everyones: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if any(entry not in picked for entry in shown):
             ids = [entry.id for entry in shown]
-            st.button("Pick all shown", icon=":material/select_all:", on_click=_pick_all, args=(ids,))
+            st.button("Select all on this page", icon=":material/select_all:", on_click=_pick_all, args=(ids,))
         if not picked:
             st.caption("Pick pictures to download, compare or delete them.")
             return
-        st.button(f"Drop the {len(picked)} picked", icon=":material/deselect:", on_click=_picks().clear)
+        st.button(f"Clear selection ({len(picked)})", icon=":material/deselect:", on_click=_picks().clear)
         widget_state.keep(NOTES, True)
-        notes = st.toggle("with settings inside", widget_state.value(NOTES), **widget_state.widget(NOTES))
+        notes = st.toggle("Save settings in the file", widget_state.value(NOTES), **widget_state.widget(NOTES))
         ids = [entry.id for entry in picked]
         if len(picked) == 1:
             name, mime, label = f"{slug(picked[0].prompt)}.png", "image/png", "Download"
@@ -148,7 +148,7 @@ def actions(shown: list[GalleryEntry], everyones: bool) -> None:
 
 def bring() -> None:
     """Read the settings of a PNG that was made here or elsewhere with the same program."""
-    with st.expander("Bring a PNG back", icon=":material/upload:"):
+    with st.expander("Read a PNG's settings", icon=":material/upload:"):
         file = st.file_uploader("A picture made here remembers its settings", ["png"], key="bring", max_upload_size=32)
         if file is None:
             return
@@ -164,7 +164,7 @@ def bring() -> None:
         st.code(png.parameters(request), language=None, wrap_lines=True)
         if request.edit:
             st.caption(generation_form.PLAIN)
-        if st.button("Draw again", icon=":material/replay:", on_click=generation_form.fill, args=(request,)):
+        if st.button("Use these settings", icon=":material/replay:", on_click=generation_form.fill, args=(request,)):
             session.enter("draw")
 
 

@@ -66,7 +66,7 @@ def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
                 args=(name,) if loaded else None,
             )  # fmt: skip
             st.button(
-                "Drawing with it" if chosen else "Draw with it",
+                "In use" if chosen else "Use this model",
                 key=f"choose {name}",
                 type="primary" if chosen else "secondary",
                 disabled=chosen or bool(reason),
@@ -96,7 +96,7 @@ def recogniser() -> None:
     """Who writes down what is said on the Speak page, of everyone on this server."""
     now = session.studio().recognizer.name
     st.subheader("Recogniser", anchor=False)
-    st.html(f'<div class="facts">It writes down what everyone here says: <b>{html.escape(now)}</b></div>')
+    st.html(f'<div class="facts">Speech recogniser, for everyone on this server: <b>{html.escape(now)}</b></div>')
     for name in registry.recognizers():
         if name != now:
             st.button(f"Listen with {name}", key=f"listen {name}", on_click=_listen, args=(name,))

@@ -18,7 +18,7 @@ KINDS = ["wav", "flac", "mp3", "ogg"]
 
 def page() -> None:
     model = session.model()
-    st.title("Say what you see.", anchor=False)
+    st.title("Say what you want to see.", anchor=False)
     live, recording = st.tabs(["Live", "Record or upload"])
     with live:
         microphone.show(model)
@@ -43,7 +43,7 @@ def record(model: ModelInfo) -> None:
         "Say a sentence", key="recording", sample_rate=16000, on_change=_hear, args=(model.name, "recording")
     )
     st.file_uploader(
-        "or bring a recording", KINDS, key="upload", max_upload_size=16, on_change=_hear, args=(model.name, "upload")
+        "or upload a recording", KINDS, key="upload", max_upload_size=16, on_change=_hear, args=(model.name, "upload")
     )
 
 

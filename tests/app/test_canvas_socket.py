@@ -1,0 +1,258 @@
+"""The canvas's socket: what a page asks for, what it is shown, and what is kept."""
+
+import asyncio
+import io
+import json
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from app_fixtures import tiny_model
+from PIL import Image
+from starlette.datastructures import QueryParams
+from starlette.websockets import WebSocketDisconnect
+
+from app.core.gallery_store import Gallery
+from app.core.request import GenerationRequest
+from app.serving.batching import Batch
+from app.serving.engine import Engine
+from app.serving.jobs import Status
+from app.serving.recognizer import SpeechRecognizer
+from app.serving.services import AppServices
+from app.web import canvas_socket
+from maskgil.pipeline import TextToImage
+
+ME = "me-1234567"
+SECONDS = 120
+SETTINGS = {"model": "scenes", "size": [64, 64], "steps": 8, "refinement_passes": 1, "seed": 5}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(Path(tmp_path_factory.mktemp("weights")) / "scenes")
+
+
+@pytest.fixture
+def services(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppServices]:
+    monkeypatch.setenv("MASKGIL_WEIGHTS", str(model.parent))
+    engine = Engine(lambda name, dtype=None: TextToImage.load(model))
+    services = AppServices(engine, SpeechRecognizer("none"), Gallery(tmp_path / "gallery"))
+    monkeypatch.setattr(canvas_socket, "get_services", lambda: services)
+    yield services
+    engine.close()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """Drawings make a step for each release."""
+    gate, together = threading.Semaphore(0), Batch._together
+
+    def gated(lane, sketches) -> None:
+        gate.acquire(timeout=SECONDS)
+        together(lane, sketches)
+
+    monkeypatch.setattr(Batch, "_together", gated)
+    return gate
+
+
+class Page:
+    """The other end of a socket."""
+
+    def __init__(self, name: str = "draw", origin: str = "http://here"):
+        self.headers, self.query_params = {"origin": origin, "host": "here"}, QueryParams(name=name)
+        self.up: asyncio.Queue = asyncio.Queue()
+        self.down: list[tuple[dict, list[bytes]]] = []
+        self.closed: int | None = None
+        self.news = asyncio.Event()
+
+    async def accept(self) -> None: ...
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        self.closed = code
+
+    async def receive_text(self) -> str:
+        if (text := await self.up.get()) is None:
+            raise WebSocketDisconnect
+        return text
+
+    async def send_text(self, data: str) -> None:
+        self.down.append((json.loads(data), []))
+        self.news.set()
+
+    async def send_bytes(self, data: bytes) -> None:
+        self.down[-1][1].append(data)
+        self.news.set()
+
+    def say(self, type: str, **message) -> None:
+        self.up.put_nowait(json.dumps({"type": type, **message}))
+
+    async def hear(self, type: str) -> tuple[dict, list[bytes]]:
+        """The next message of this type, with its frames."""
+        async with asyncio.timeout(SECONDS):
+            while True:
+                for i, (message, frames) in enumerate(self.down):
+                    wanted = len(message["pictures"]) if type == "done" and message["type"] == "done" else 0
+                    if message["type"] == type and len(frames) >= wanted:
+                        del self.down[: i + 1]
+                        return message, frames
+                self.news.clear()
+                await self.news.wait()
+
+
+def visit(*scripts: Callable[[Page], Awaitable[None]], owner: str | None = ME, **page) -> Page:
+    """Pages that follow these scripts, one after the other; the last of them."""
+
+    async def run() -> Page:
+        for script in scripts:
+            end = Page(**page)
+            serving = asyncio.create_task(canvas_socket.serve(end, owner))
+            await script(end)
+            end.up.put_nowait(None)
+            await asyncio.wait_for(serving, SECONDS)
+        return end
+
+    return asyncio.run(run())
+
+
+def test_a_drawing_shows_its_steps_and_is_kept(services: AppServices):
+    async def script(page: Page) -> None:
+        page.say("draw", prompt=" two cats ", settings={**SETTINGS, "n": 2})
+        message, frames = await page.hear("done")
+        assert [picture["seed"] for picture in message["pictures"]] == [5, 6] and message["prompt"] == "two cats"
+        assert [Image.open(io.BytesIO(frame)).size for frame in frames] == [(64, 64)] * 2
+        assert message["facts"].startswith("seeds 5 to 6 · 8 steps and 1 refinement · ")
+        ids = {entry.id for entry in services.gallery.entries(ME)}
+        assert {picture["id"] for picture in message["pictures"]} == ids and len(ids) == 2
+
+    visit(script)
+
+
+def test_each_step_says_which_tokens_are_open(services: AppServices, gate: threading.Semaphore):
+    async def script(page: Page) -> None:
+        page.say("draw", prompt="a cat", settings=SETTINGS)
+        gate.release()
+        first, frames = await page.hear("step")
+        assert (first["step"], first["of"], first["grid"]) == (1, 9, [8, 8]) and len(first["masks"][0]) == 64
+        assert len(frames) == len(first["rows"])
+        gate.release(20)
+        await page.hear("done")
+
+    visit(script)
+
+
+def test_stop_answers_at_once_and_keeps_nothing(services: AppServices, gate: threading.Semaphore):
+    """Even while a step is being computed."""
+
+    async def script(page: Page) -> None:
+        page.say("draw", prompt="a cat", settings=SETTINGS)
+        gate.release()
+        await page.hear("step")
+        page.say("stop")
+        await page.hear("stopped")
+        gate.release(20)
+
+    visit(script)
+    (job,) = services.engine.jobs(ME)
+    assert job.wait(SECONDS) and job.status is Status.CANCELLED and not services.gallery.entries(ME)
+
+
+def test_drafts_take_four_evaluations_replace_each_other_and_are_not_kept(services: AppServices):
+    async def script(page: Page) -> None:
+        page.say("draft", prompt="a cat", settings={**SETTINGS, "n": 4})
+        message, frames = await page.hear("done")
+        assert message["draft"] and len(frames) == 1 and "· 4 passes per picture" in message["facts"]
+        page.say("draft", prompt="a cat on the beach", settings=SETTINGS)
+        await page.hear("done")
+        second = services.engine.jobs(ME)[-1]
+        assert second.previous is not None and second.previous.prompt == "a cat", "it goes on from the tokens before"
+        page.say("refine", prompt="a cat on the beach", settings=SETTINGS)
+        message, frames = await page.hear("done")
+        assert not services.gallery.entries(ME)
+        page.say("keep")
+        kept, _ = await page.hear("kept")
+        (entry,) = services.gallery.entries(ME)
+        assert kept["pictures"] == [{"id": entry.id, "seed": 5}] and entry.prompt == "a cat on the beach"
+        assert services.gallery.png(entry, False) and Image.open(io.BytesIO(frames[0])).size == (64, 64)
+
+    visit(script)
+
+
+def test_typing_never_has_more_than_one_job_and_leaving_ends_it(services: AppServices, gate: threading.Semaphore):
+    async def script(page: Page) -> None:
+        for words in ("a", "a cat", "a cat on", "a cat on the beach"):
+            page.say("draft", prompt=words, settings=SETTINGS)
+        while len(services.engine.jobs(ME)) < 4:
+            await asyncio.sleep(0.01)
+        running = [job for job in services.engine.jobs(ME) if not job.is_done and not job.cancelled]
+        assert [job.request.prompt for job in running] == ["a cat on the beach"]
+
+    visit(script)
+    gate.release(100)
+    assert all(job.wait(SECONDS) and job.status is Status.CANCELLED for job in services.engine.jobs(ME))
+
+
+def test_a_reload_shows_the_drawing_that_is_under_way(services: AppServices, gate: threading.Semaphore):
+    async def begin(page: Page) -> None:
+        page.say("draw", prompt="a cat", settings=SETTINGS)
+        gate.release()
+        await page.hear("step")
+
+    async def again(page: Page) -> None:
+        page.say("watch")
+        gate.release(20)
+        message, _ = await page.hear("done")
+        assert message["prompt"] == "a cat" and message["pictures"][0]["id"]
+
+    visit(begin, again)
+
+
+def test_a_variation_keeps_most_tokens_and_the_pictures_own_words(services: AppServices):
+    async def script(page: Page) -> None:
+        page.say("draw", prompt="a cat", settings=SETTINGS)
+        first, _ = await page.hear("done")
+        page.say("vary", id=first["pictures"][0]["id"], settings={**SETTINGS, "seed": 9})
+        varied, _ = await page.hear("done")
+        entry = services.gallery.get(ME, varied["pictures"][0]["id"])
+        assert entry.prompt == "a cat" and entry.request.edit.endswith("a share of 0.4")
+        assert entry.request.edit.startswith("26 of 64 cells of ")
+
+    visit(script)
+
+
+@pytest.mark.parametrize(
+    ("message", "complaint"),
+    [
+        ({"type": "draw", "prompt": "", "settings": SETTINGS}, "prompt is empty"),
+        ({"type": "draw", "prompt": "cat " * 200, "settings": SETTINGS}, "token"),
+        ({"type": "draw", "prompt": "a cat", "settings": {**SETTINGS, "model": "/etc"}}, "is not loaded"),
+        ({"type": "draw", "prompt": "a cat", "settings": {**SETTINGS, "steps": 10**6}}, "steps"),
+        ({"type": "vary", "id": "nothing", "settings": SETTINGS}, "no picture"),
+        ({"type": "keep"}, "nothing is drawn"),
+        ({"type": "dance"}, "reload"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_the_socket_lives(services: AppServices, message: dict, complaint: str):
+    async def script(page: Page) -> None:
+        page.say(**message)
+        error, _ = await page.hear("error")
+        assert complaint in error["message"]
+        page.say("read", prompt="a zebra and a cat", model="scenes")
+        reading, _ = await page.hear("reading")
+        assert ["zebra", False] in reading["spans"] and ["cat", True] in reading["spans"]
+
+    visit(script)
+
+
+def test_strangers_and_other_sites_are_refused(services: AppServices):
+    async def nothing(page: Page) -> None: ...
+
+    assert visit(nothing, owner=None).closed == 4403
+    assert visit(nothing, origin="http://elsewhere").closed == 4403
+
+
+def test_previews_take_at_most_their_share_of_the_time(services: AppServices):
+    job = services.engine.submit(GenerationRequest("a cat", 1, "scenes", (64, 64), n=4))
+    assert job.wait(SECONDS)
+    previews = canvas_socket.Previews(job)
+    assert previews.take() == ([], []), "a finished job needs none"
