@@ -177,7 +177,7 @@ def is_abroad(url: str) -> bool:
 
 
 def draw(page, prompt: str) -> None:
-    box = page.get_by_label("Prompt")
+    box = page.get_by_role("textbox", name="Prompt", exact=True)
     box.fill(prompt)
     box.press("Enter")
 
@@ -338,14 +338,14 @@ def test_settings_and_prompt_outlive_rooms_and_a_reload(visit: Callable):
     page.get_by_text("a red apple").first.wait_for()
     page.get_by_role("link", name="Draw").click()
     page.get_by_text("64 × 64, 64 steps").wait_for()
-    assert page.get_by_label("Prompt").input_value() == "a red apple"
+    assert page.get_by_role("textbox", name="Prompt", exact=True).input_value() == "a red apple"
     picture(page, "a red apple")  # it is on the canvas again
 
 
 def test_a_link_brings_a_prompt(visit: Callable):
     page = visit("?prompt=a%20blue%20cat")
-    page.get_by_label("Prompt").wait_for()
-    assert page.get_by_label("Prompt").input_value() == "a blue cat"
+    page.get_by_role("textbox", name="Prompt", exact=True).wait_for()
+    assert page.get_by_role("textbox", name="Prompt", exact=True).input_value() == "a blue cat"
 
 
 def test_a_restart_of_the_server_is_said_and_mended_by_itself(visit: Callable, studio: Studio):
@@ -400,9 +400,10 @@ def test_the_canvas_neither_fades_nor_jumps_while_it_is_drawn(visit: Callable):
             const host = document.querySelector(".st-key-easel");
             for (let node = host; node; node = node.parentElement)
                 window.seen.opacity = Math.min(window.seen.opacity, Number(getComputedStyle(node).opacity));
-            const sheet = [...document.querySelectorAll("*")].map((node) => node.shadowRoot?.querySelector(".sheet")).find(Boolean);
+            const roots = [...host.querySelectorAll("*")].map((node) => node.shadowRoot).filter(Boolean);
+            const sheet = roots.map((root) => root.querySelector(".sheet")).find(Boolean);
             const busy = sheet?.closest(".easel").hasAttribute("aria-busy");
-            if (busy && sheet.children.length === 4) window.seen.top.add(Math.round(sheet.getBoundingClientRect().top));
+            if (busy && sheet.children.length === 4) seen.top.add(Math.round(sheet.getBoundingClientRect().top));
             requestAnimationFrame(look);
         };
         look();
@@ -511,7 +512,7 @@ def test_a_picture_is_drawn_again_from_the_gallery(visit: Callable):
     page.get_by_role("link", name="Gallery").click()
     page.get_by_role("button", name="Use these settings").nth(1).click()
     page.locator(".seed:not([hidden])").wait_for()
-    assert page.get_by_label("Prompt").input_value() == "two dogs on grass"
+    assert page.get_by_role("textbox", name="Prompt", exact=True).input_value() == "two dogs on grass"
     page.get_by_role("button", name="Draw", exact=True).click()
     picture(page, "two dogs on grass")
     again, remembered = read(download(page))
@@ -614,7 +615,7 @@ def test_a_microphone_that_comes_when_its_page_is_left_is_put_away(visit: Callab
     button.click()
     page.wait_for_function("!!window.opened")
     page.get_by_role("link", name="Draw").click()
-    page.get_by_label("Prompt").wait_for()
+    page.get_by_role("textbox", name="Prompt", exact=True).wait_for()
     page.evaluate("allow()")
     page.wait_for_function("opened.getTracks().every((track) => track.readyState === 'ended')")
 
