@@ -150,18 +150,19 @@ class Canvas {
 
   derive(type, picture, label) {
     this.connection.send({ type, id: picture.id, settings: this.data.settings });
-    this.say(`${label} of “${picture.prompt}” ...`);
+    this.say("");
+    this.whisper(`${label} of “${picture.prompt}” ...`);
     this.work(true);
   }
 
   hear(message, images) {
     const { type } = message;
     if (type === "reading") this.describe(message);
-    if (type === "queued") { this.work(true); if (message.position > 0) this.say(message.position > 1 ? `Waiting: ${message.position - 1} before you` : "Waiting: you are next"); }
-    if (type === "step" && this.busy) { this.say(""); this.advance(message); this.sheet.step(message, images); }
+    if (type === "queued") { this.work(true); if (message.position > 0) this.whisper(message.position > 1 ? `Waiting: ${message.position - 1} before you` : "Waiting: you are next"); }
+    if (type === "step" && this.busy) { this.advance(message); this.sheet.step(message, images); }
     if (type === "done") this.done(message, images);
     if (type === "kept") this.kept(message);
-    if (type === "stopped") { this.work(false); this.restore(); this.say("Stopped. Nothing was kept."); }
+    if (type === "stopped") { this.work(false); this.restore(); this.whisper("Stopped. Nothing was kept."); }
     if (type === "error") { this.work(false); this.restore(); this.say(message.message, true); }
   }
 
@@ -170,7 +171,7 @@ class Canvas {
     bar.hidden = false;
     bar.setAttribute("aria-valuenow", Math.round((100 * step) / of));
     bar.firstElementChild.style.width = `${(100 * step) / of}%`;
-    if (remaining > 1.5) this.say(`Step ${step} of ${of}, about ${Math.round(remaining)} s left`);
+    this.whisper(remaining === null || remaining < 1.5 ? "" : `Step ${step} of ${of}, about ${Math.round(remaining)} s left`);
   }
 
   async done(message, images) {
@@ -248,10 +249,18 @@ class Canvas {
     this.root.toggleAttribute("aria-busy", busy);
   }
 
+  // Above the canvas: what went wrong, and what is to be known of a picture.
   say(text, wrong = false) {
     const status = this.find(".status");
     if (status.textContent !== text) status.textContent = text;
     status.classList.toggle("error", wrong);
+    this.whisper("");
+  }
+
+  // On the canvas, so that it stays where it is: what is going on.
+  whisper(text) {
+    const pill = this.find(".pill");
+    if (pill.textContent !== text) pill.textContent = text;
   }
 
   tools() {
