@@ -65,7 +65,7 @@ class CanvasPage(Protocol):
 _open: dict[str, int] = {}  # sockets by owner
 
 
-async def serve(socket: CanvasPage, owner: str | None) -> None:
+async def serve_canvas(socket: CanvasPage, owner: str | None) -> None:
     """One canvas until its page is closed. What it draws and keeps goes on without it."""
     if not same_origin(socket.headers) or owner is None:
         await socket.close(4403, "open the studio's own page first")

@@ -42,7 +42,7 @@ class PictureError(ValueError):
         self.status = status
 
 
-async def respond(call: Request) -> Response:
+async def respond_pictures(call: Request) -> Response:
     """The answer to any call below /pictures."""
     owner = known_cookie(call.scope)
     try:
@@ -62,7 +62,7 @@ async def respond(call: Request) -> Response:
         return JSONResponse({"error": " ".join(str(error).split())}, 400)
 
 
-async def list_pictures(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+async def _list(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
     query = call.query_params
     search, sort = query.get("search", ""), query.get("sort", "newest")
     everyone, starred = query.get("everyone") == "1", query.get("starred") == "1"
@@ -72,12 +72,12 @@ async def list_pictures(call: Request, services: AppServices, owner: str, rest: 
         gallery = services.gallery
         entries = gallery.entries(owner, search, limit, offset, everyone, starred, sort)
         count = gallery.count(owner, search, everyone, starred)
-        return {"count": count, "pictures": [describe(entry, owner) for entry in entries]}
+        return {"count": count, "pictures": [describe_picture(entry, owner) for entry in entries]}
 
     return JSONResponse(await asyncio.to_thread(find), headers={"Cache-Control": "no-store"})
 
 
-async def file(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+async def _file(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
     """The picture in the format that its address ends in; JPG and WebP hold no settings."""
     id, _, kind = "".join(rest[:1]).rpartition(".")
     if kind not in FORMATS:
@@ -87,7 +87,7 @@ async def file(call: Request, services: AppServices, owner: str, rest: list[str]
     def read() -> tuple[GalleryEntry, bytes]:
         entry = services.gallery.get(owner, id)
         data = services.gallery.png(entry, query.get("settings", "1") == "1")
-        return entry, data if kind == "png" and query.get("thumb") != "1" else convert(
+        return entry, data if kind == "png" and query.get("thumb") != "1" else convert_picture(
             data, kind, THUMB if query.get("thumb") == "1" else None
         )
 
@@ -101,12 +101,12 @@ async def file(call: Request, services: AppServices, owner: str, rest: list[str]
     return Response(data, media_type=FORMATS[kind], headers=headers)
 
 
-async def settings(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+async def _settings(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
     entry = await asyncio.to_thread(services.gallery.get, owner, "".join(rest[:1]))
     return JSONResponse(entry.request.to_dict() if entry.request else None)
 
 
-async def replay(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+async def _replay(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
     """The steps of one picture of a job that is remembered, as the token player takes them."""
     job = services.engine.job("".join(rest[:1]))
     row = _number("".join(rest[1:2]) or "0")
@@ -130,7 +130,7 @@ async def replay(call: Request, services: AppServices, owner: str, rest: list[st
     return JSONResponse(await asyncio.to_thread(steps))
 
 
-async def archive(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+async def _archive(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
     ids = _ids(call.query_params.get("ids", "").split(","))
     notes = call.query_params.get("settings", "1") == "1"
     data = await asyncio.to_thread(lambda: services.gallery.zip([services.gallery.get(owner, id) for id in ids], notes))
@@ -138,7 +138,7 @@ async def archive(call: Request, services: AppServices, owner: str, rest: list[s
     return Response(data, media_type="application/zip", headers=headers)
 
 
-async def delete(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+async def _delete(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
     """Discard pictures; those that are gone already are no error."""
     ids = _ids((await _fields(call)).get("ids"))
 
@@ -150,31 +150,31 @@ async def delete(call: Request, services: AppServices, owner: str, rest: list[st
     return JSONResponse({"ids": await asyncio.to_thread(discard)})
 
 
-async def restore(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+async def _restore(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
     ids = _ids((await _fields(call)).get("ids"))
     entries = await asyncio.to_thread(services.gallery.restore, owner, ids)
     return JSONResponse({"ids": [entry.id for entry in entries]})
 
 
-async def star(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+async def _star(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
     fields = await _fields(call)
     ids = [id for id in _ids(fields.get("ids")) if _find(services, owner, id) is not None]
     await asyncio.to_thread(services.gallery.star, owner, ids, fields.get("on") is True)
     return JSONResponse({"ids": ids})
 
 
-async def bring(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+async def _bring(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
     """Keep a PNG from outside; its settings are read if it has some."""
     data = await _body(call, png.MAX_BYTES)
 
     def keep() -> dict[str, Any]:
         image, request = png.read(data)
-        return describe(services.gallery.add(owner, image, request), owner)
+        return describe_picture(services.gallery.add(owner, image, request), owner)
 
     return JSONResponse(await asyncio.to_thread(keep))
 
 
-def describe(entry: GalleryEntry, owner: str) -> dict[str, Any]:
+def describe_picture(entry: GalleryEntry, owner: str) -> dict[str, Any]:
     """What a page shows of a picture."""
     request = entry.request
     return {
@@ -194,7 +194,7 @@ def file_name(entry: GalleryEntry, kind: str) -> str:
     return f"{slug(entry.prompt)}{seed}{kind and '.'}{kind}"
 
 
-def convert(data: bytes, kind: str, longest: int | None = None) -> bytes:
+def convert_picture(data: bytes, kind: str, longest: int | None = None) -> bytes:
     """PNG bytes in another format, or smaller; transparency becomes white in a JPG."""
     image = png.read(data)[0]
     if longest is not None:
@@ -252,10 +252,10 @@ async def _body(call: Request, most: int) -> bytes:
 
 Handler = Callable[[Request, AppServices, str, list[str]], Awaitable[Response]]
 READ: dict[str, Handler] = {
-    "list": list_pictures,
-    "file": file,
-    "settings": settings,
-    "replay": replay,
-    "zip": archive,
+    "list": _list,
+    "file": _file,
+    "settings": _settings,
+    "replay": _replay,
+    "zip": _archive,
 }
-WRITE: dict[str, Handler] = {"delete": delete, "restore": restore, "star": star, "import": bring}
+WRITE: dict[str, Handler] = {"delete": _delete, "restore": _restore, "star": _star, "import": _bring}

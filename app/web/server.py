@@ -97,13 +97,13 @@ def _live_socket_handler() -> Callable[[WebSocket, str | None], Awaitable[None]]
 def _canvas_socket_handler() -> Callable[[WebSocket, str | None], Awaitable[None]]:
     from app.web import canvas_socket
 
-    return canvas_socket.serve
+    return canvas_socket.serve_canvas
 
 
 def _pictures_handler() -> Callable[[Request], Awaitable[Response]]:
     from app.web import pictures_api
 
-    return pictures_api.respond
+    return pictures_api.respond_pictures
 
 
 def _api_handler() -> Callable[[Request], Awaitable[Response]]:

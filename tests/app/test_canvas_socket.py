@@ -106,7 +106,7 @@ def visit(*scripts: Callable[[Page], Awaitable[None]], owner: str | None = ME, *
     async def run() -> Page:
         for script in scripts:
             end = Page(**page)
-            serving = asyncio.create_task(canvas_socket.serve(end, owner))
+            serving = asyncio.create_task(canvas_socket.serve_canvas(end, owner))
             await script(end)
             end.up.put_nowait(None)
             await asyncio.wait_for(serving, SECONDS)
