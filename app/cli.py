@@ -119,7 +119,7 @@ class Listen(_Drawing):
     """A recording of someone speaking: wav, flac, mp3 or ogg."""
     ear: str = field(default_factory=paths.default_recognizer)
     """The recogniser: a bundled one by name, a Whisper checkpoint, or a released size such as `base`. Left out:
-    $MASKGIL_EAR, or whisper-scenes."""
+    $MASKGIL_EAR, or whisper-tiny-en."""
 
 
 @dataclass
@@ -133,7 +133,7 @@ class Ui:
     model: str = field(default_factory=paths.default_model)
     """The model that the page opens with. Left out: $MASKGIL_MODEL, or scenes."""
     ear: str = field(default_factory=paths.default_recognizer)
-    """The recogniser that writes down speech. Left out: $MASKGIL_EAR, or whisper-scenes."""
+    """The recogniser that writes down speech. Left out: $MASKGIL_EAR, or whisper-tiny-en."""
     weights: Path | None = None
     """The folder with the bundled models. Left out: $MASKGIL_WEIGHTS, or the one beside the code."""
     gallery: Path | None = None
@@ -292,8 +292,8 @@ def listen(command: Listen) -> str:
     transcript = SpeechRecognizer(command.ear).transcribe(command.audio)
     if transcript.no_speech:
         raise ValueError(transcript.reason)
-    print(transcript.text, flush=True)
-    return transcript.text
+    print(transcript.prompt, flush=True)
+    return transcript.prompt
 
 
 def ui(command: Ui) -> None:

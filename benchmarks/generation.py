@@ -1,7 +1,7 @@
 """Seconds and memory of drawing, stage by stage, beside what the machine could do at best:
 
     python -m benchmarks.generation [model=scenes] [batches=1,8] [steps=8] [repeats=5] [size=WxH] [dtype=fp32|bf16]
-        [recogniser=whisper-scenes] [wav=FILE]
+        [recogniser=whisper-tiny-en] [wav=FILE]
     python -m benchmarks.generation preset=t2i-xl [dtype=bf16] ...      # full size, random weights
 
 Stages: the recogniser (a spoken sentence for each picture, written down one after the other; espeak-ng says it, unless

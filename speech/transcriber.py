@@ -1,148 +1,110 @@
-"""Writes down what was said, with the bundled small Whisper or any released one; silence and noise give no words.
+"""Writes down what was said, with a bundled Whisper or any released one; silence and noise give no words.
 
-Three gates stand before the words, because a recogniser asked to write always writes something: nobody is loud enough
-(audio.QUIET), nobody speaks (voice activity), and the model's own <|nospeech|>. whisper's modules are used as they are:
-the bundled model is decoded by a loop of our own, since whisper's assumes its 50,000 tokens and 30 seconds.
+Three gates stand before the words, because a recognizer that is asked to write always writes something: nobody is loud
+enough (audio.QUIET), nobody speaks (voice activity), and the model's own probabilities.
 
 Axes: T samples at 16 kHz, N chunks of 32 ms.
 """
 
 import pickle
-import threading
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 import whisper
 from jaxtyping import Float
 from whisper.model import Whisper
 
 from speech.audio import LONGEST, QUIET, RATE, loudest_dbfs
-from speech.mel import PAIR, encode, log_mel, longest
-from speech.tokenizer import END, NO_SPEECH, START, ASRTokenizer
+from speech.backends import ASRBackend, OpenAIWhisperBackend, RawTranscript, SmallWhisperBackend
+from speech.tokenizer import ASRTokenizer
 from speech.vad import CHUNK, VoiceActivityDetector, speech_spans
+from speech.whisper_folder import is_whisper_folder, load_whisper
 
-BUNDLED = "whisper-scenes"
+BUNDLED = "whisper-tiny-en"
+SMALLEST = "whisper-scenes"  # the smallest bundled one: it knows the scenes' words only
 WEIGHTS = Path(__file__).parents[1] / "weights"
+RELEASED_LIMIT = 120.0  # seconds of a recording for a released Whisper
+
+# Whisper's own limits (transcribe.py of openai-whisper): below this mean log-probability, or above this compression
+# ratio, a text counts as failed; above this probability of no speech, an unsure text counts as silence.
+UNSURE = -1.0
+REPETITIVE = 2.4
+NO_SPEECH_LIMIT = 0.6
+
+SMALL_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+NUMBERS = {str(number): word for number, word in enumerate(SMALL_NUMBERS)}
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said. `no_speech`: nothing was, and `reason` says in one line why we think so (else it is empty)."""
+    """What was said.
+
+    text        as the recognizer writes it
+    words       in lower case, without punctuation, small numbers spelled out: what is drawn
+    no_speech   nothing was said; `reason` says in one line why we think so
+    understood  False: the text is a guess, and `reason` says so
+    tokens      of the backend; a later call for more of the same speech may give them as its `guess`
+    """
 
     text: str
     words: tuple[str, ...]
     no_speech: bool
     reason: str
+    understood: bool = True
+    tokens: tuple[int, ...] = ()
+
+    @property
+    def prompt(self) -> str:
+        """The text as a prompt: its words alone."""
+        return " ".join(spoken_words(self.text))
 
 
-@dataclass(frozen=True)
-class RawTranscript:
-    """One piece written down: `no_speech` is the model's probability that there was nothing to write."""
-
-    text: str
-    no_speech: float
-
-
-@runtime_checkable
-class ASRBackend(Protocol):
-    """A model that writes down at most `reach` samples at a time."""
-
-    reach: int
-
-    def transcribe(self, audio: Float[np.ndarray, " T"]) -> RawTranscript: ...
-
-
-class SmallWhisperBackend:
-    """A Whisper with our vocabulary, decoded greedily over the sound's own length."""
-
-    def __init__(self, model: Whisper, vocabulary: ASRTokenizer) -> None:
-        if model.dims.n_vocab != len(vocabulary):
-            raise ValueError(
-                f"the model writes {model.dims.n_vocab} tokens, the vocabulary has {len(vocabulary)}: "
-                "model.pt and tokens.json are not of one training"
-            )
-        if model.dims.n_mels != PAIR:
-            raise ValueError(f"the model hears {model.dims.n_mels} values a frame, not {PAIR}: train it by our recipe")
-        self.model, self.vocabulary, self.reach = model.eval(), vocabulary, longest(model)
-        self._one_at_a_time = threading.Lock()  # the key-value cache hangs on the model's own modules
-
-    @torch.inference_mode()
-    def transcribe(self, audio: Float[np.ndarray, " T"]) -> RawTranscript:
-        model = self.model
-        samples = torch.from_numpy(audio[: self.reach]).to(model.device)
-        with self._one_at_a_time:
-            heard = encode(model, log_mel(samples)[None])
-            cache, hooks = model.install_kv_cache_hooks()
-            try:
-                token, ids, no_speech = START, [], None
-                while len(ids) < model.dims.n_text_ctx:
-                    logits = model.decoder(torch.tensor([[token]], device=model.device), heard, kv_cache=cache)[0, -1]
-                    if no_speech is None:
-                        no_speech = float(logits.softmax(-1)[NO_SPEECH])
-                    logits[[START, NO_SPEECH]] = -torch.inf
-                    token = int(logits.argmax())
-                    if token == END:
-                        break
-                    ids.append(token)
-            finally:
-                for hook in hooks:
-                    hook.remove()
-        return RawTranscript(self.vocabulary.decode(ids), no_speech)
-
-
-class OpenAIWhisperBackend:
-    """One of OpenAI's checkpoints, decoded by whisper itself, which walks through long sound in windows."""
-
-    reach = 1 << 62
-
-    def __init__(self, model: Whisper) -> None:
-        self.model = model.eval()
-        self._one_at_a_time = threading.Lock()
-
-    def transcribe(self, audio: Float[np.ndarray, " T"]) -> RawTranscript:
-        with self._one_at_a_time:
-            result = self.model.transcribe(
-                audio, fp16=self.model.device.type == "cuda", condition_on_previous_text=False, verbose=None
-            )
-        # whisper has dropped what it thinks silent. What is left was heard, even where <|nospeech|> was likely: it goes
-        # by how sure the words are, too.
-        text = result["text"].strip()
-        return RawTranscript(text, 0.0 if text else 1.0)
+def spoken_words(text: str) -> tuple[str, ...]:
+    """The words of a text as they were said: "2 cats, please!" gives two, cats, please."""
+    return tuple(NUMBERS.get(word, word.replace("’", "'")) for word in WORD.findall(text.lower()))
 
 
 class Transcriber:
-    """A scribe behind the gates. `limit` is the longest recording in seconds that it should be given."""
+    """A backend behind the gates. `limit` is the longest recording in seconds that it should be given."""
 
     def __init__(self, scribe: ASRBackend, name: str = BUNDLED, limit: float = LONGEST) -> None:
         self.scribe, self.name, self.limit = scribe, name, limit
 
     @classmethod
     def load(cls, name_or_path: str | Path = BUNDLED, device: str = "cpu") -> "Transcriber":
-        """`whisper-scenes` (bundled), a folder like it, a released size ("base.en"; needs a network once), or a .pt.
+        """A bundled name, a folder, a released size ("base.en"; needs a network once), or a .pt file.
 
+        A folder is one that `save_whisper` or transformers wrote, or one with model.pt and tokens.json.
         Raises ValueError for an unknown name, a size that cannot be downloaded, and a broken or foreign file.
         """
         name = str(name_or_path)
         path = WEIGHTS / name if (WEIGHTS / name).is_dir() else Path(name)
+        if is_whisper_folder(path):
+            model, windows = load_whisper(path, device)
+            return cls(OpenAIWhisperBackend(model, windows), path.name, RELEASED_LIMIT)
         path = path / "model.pt" if path.is_dir() else path
         tokens = path.with_name("tokens.json")
         if name in whisper.available_models():
-            return cls(OpenAIWhisperBackend(_released(name, device)), name, limit=120.0)
+            return cls(OpenAIWhisperBackend(_released(name, device)), name, RELEASED_LIMIT)
         if not path.is_file():
             sizes = ", ".join(whisper.available_models())
-            raise ValueError(f"no recogniser '{name}': take {BUNDLED}, a folder, a .pt file, or one of {sizes}")
+            raise ValueError(
+                f"no recognizer '{name}': take {BUNDLED}, {SMALLEST}, a folder, a .pt file, or one of {sizes}"
+            )
         model = _checkpoint(path, device)
         if tokens.is_file():
             return cls(SmallWhisperBackend(model, ASRTokenizer.load(tokens)), path.parent.name)
         if model.dims.n_vocab < 50_000:
             raise ValueError(f"{path} writes {model.dims.n_vocab} tokens of its own but no tokens.json is beside it")
-        return cls(OpenAIWhisperBackend(model), path.stem, limit=120.0)
+        return cls(OpenAIWhisperBackend(model), path.stem, RELEASED_LIMIT)
 
-    def transcribe(self, audio: Float[np.ndarray, " T"], spoken: bool = False) -> Transcript:
-        """16 kHz samples (audio.load) -> what was said. `spoken`: a listener has already found the speech.
+    def transcribe(self, audio: Float[np.ndarray, " T"], spoken: bool = False, guess: Sequence[int] = ()) -> Transcript:
+        """16 kHz samples (audio.load) -> what was said. `spoken`: a listener has already found the speech. `guess`:
+        tokens of an earlier transcript of the beginning of this very speech.
 
         Raises ValueError for audio over `limit` seconds.
         """
@@ -150,35 +112,48 @@ class Transcriber:
             raise ValueError(f"{len(audio) / RATE:.0f} s of audio, {self.name} takes {self.limit:.0f} s: cut it first")
         if (level := loudest_dbfs(audio)) < QUIET:
             return _nothing(f"only silence was recorded ({level:.0f} dB, speech is over {QUIET:.0f}): is the mic on?")
-        unsure = not spoken or len(audio) > self.scribe.reach  # too long for the model: cut where nobody speaks
-        chances = VoiceActivityDetector().probabilities(audio) if unsure else np.zeros(0, np.float32)
-        found = [(0, len(audio))] if spoken else speech_spans(chances)
-        if not found:
+        whole = spoken and self.scribe.hears_pauses and len(audio) <= self.scribe.reach
+        chances = np.zeros(0, np.float32) if whole else VoiceActivityDetector().probabilities(audio)
+        spans = [] if whole else speech_spans(chances)
+        if not spans and not spoken:
             return _nothing("nobody speaks in this recording, there is only noise: speak closer to the microphone")
+        spans = spans or [(0, len(audio))]
+        pieces = split_long(spans, chances, self.scribe.reach, joined=self.scribe.hears_pauses)
         drafts = [
-            self.scribe.transcribe(audio[start:stop]) for start, stop in split_long(found, chances, self.scribe.reach)
+            self.scribe.transcribe(audio[start:stop], guess if len(pieces) == 1 else ()) for start, stop in pieces
         ]
-        text = " ".join(draft.text for draft in drafts if draft.text and draft.no_speech < 0.5)
-        if not text:
+        drafts = [draft for draft in drafts if draft.text and not _is_silence(draft)]
+        if not drafts:
             return _nothing("there was a sound but no words in it that could be made out: say it again")
-        return Transcript(text, tuple(text.split()), no_speech=False, reason="")
+        text, tokens = " ".join(draft.text for draft in drafts), tuple(t for draft in drafts for t in draft.tokens)
+        understood = all(draft.log_prob > UNSURE and draft.compression < REPETITIVE for draft in drafts)
+        reason = "" if understood else "I did not understand that: say it again, or mend the words"
+        return Transcript(text, spoken_words(text), False, reason, understood, tokens)
 
 
-def split_long(found: list[tuple[int, int]], chances: Float[np.ndarray, " N"], reach: int) -> list[tuple[int, int]]:
-    """Spans of speech joined while they fit into `reach` samples together; a longer one is cut where it is least sure
-    of being speech, in the second half of what fits."""
-    joined: list[tuple[int, int]] = []
-    for start, stop in found:
-        if joined and stop - joined[-1][0] <= reach:
-            joined[-1] = (joined[-1][0], stop)
+def _is_silence(draft: RawTranscript) -> bool:
+    """Whether the model thinks that there was nothing to write. A released one often thinks so of clear speech, so
+    that its words must be unsure, too."""
+    return draft.no_speech > NO_SPEECH_LIMIT and (draft.log_prob == 0.0 or draft.log_prob < UNSURE / 2)
+
+
+def split_long(
+    spans: list[tuple[int, int]], chances: Float[np.ndarray, " N"], reach: int, joined: bool = True
+) -> list[tuple[int, int]]:
+    """Spans of speech, `joined` while they fit into `reach` samples together; a longer one is cut where it is least
+    sure of being speech, in the second half of what fits."""
+    pieces: list[tuple[int, int]] = []
+    for start, stop in spans:
+        if joined and pieces and stop - pieces[-1][0] <= reach:
+            pieces[-1] = (pieces[-1][0], stop)
             continue
         while stop - start > reach:
             low, high = (start + reach // 2) // CHUNK + 1, (start + reach) // CHUNK
             cut = (low + int(chances[low:high].argmin())) * CHUNK
-            joined.append((start, cut))
+            pieces.append((start, cut))
             start = cut
-        joined.append((start, stop))
-    return joined
+        pieces.append((start, stop))
+    return pieces
 
 
 def _nothing(reason: str) -> Transcript:

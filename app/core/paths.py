@@ -33,4 +33,4 @@ def default_model() -> str:
 
 def default_recognizer() -> str:
     """The recogniser that writes down speech: a bundled name, a file, or a released Whisper size."""
-    return os.path.expanduser(os.environ.get(EAR) or "whisper-scenes")
+    return os.path.expanduser(os.environ.get(EAR) or "whisper-tiny-en")

@@ -195,8 +195,16 @@ def _folders() -> list[Path]:
 
 
 def recognizers() -> list[str]:
-    """The bundled recognisers by name: what each takes to run is in its folder."""
-    return sorted(path.parent.name for path in paths.weights_folder().glob("*/model.pt"))
+    """The bundled recognizers by name."""
+    return sorted(folder.name for folder in _folders() if (folder / "model.pt").is_file() or _is_whisper(folder))
+
+
+def _is_whisper(folder: Path) -> bool:
+    """Whether the folder holds a Whisper in safetensors (speech/whisper_folder.py, without the import of torch)."""
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("kind") == "whisper"
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _numbers(file: Path) -> int:

@@ -72,7 +72,7 @@ class Studio:
 
     def start(self) -> None:
         command = [sys.executable, "-c", COUNTED, str(self.walks), "ui", *self.arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {"MASKGIL_EAR": "whisper-scenes", **os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         until(self.healthy)
 

@@ -252,7 +252,7 @@ def test_what_is_left_out_is_as_the_environment_says(monkeypatch: pytest.MonkeyP
     assert request is not None and request.model == "paired"
     for variable in told:
         monkeypatch.delenv(variable)
-    assert main(["ui"]) == 0 and heard.pop() == ("scenes", "whisper-scenes")
+    assert main(["ui"]) == 0 and heard.pop() == ("scenes", "whisper-tiny-en")
 
 
 def test_models_are_listed_and_explained(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):

@@ -36,7 +36,7 @@ def test_sizes_on_disk():
 
     assert megabytes("scenes") <= 60 and megabytes("scenes-reader") <= 10 and megabytes("whisper-scenes") <= 30
     assert megabytes("scenes-ar") <= 25 and megabytes("scenes-emigm") <= 25
-    for name in ("scenes", "scenes-ar", "scenes-emigm", "scenes-reader", "whisper-scenes"):
+    for name in ("scenes", "scenes-ar", "scenes-emigm", "scenes-reader", "whisper-scenes", "whisper-tiny-en"):
         assert (WEIGHTS / name / "README.md").stat().st_size > 300, f"{name} has no model card"
 
 

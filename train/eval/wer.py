@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from speech.audio import RATE
 from speech.tokenizer import plain
-from speech.transcriber import BUNDLED, Transcriber
+from speech.transcriber import SMALLEST, Transcriber
 from train.asr.corpus import LibriUtterance, held_out_speakers, read, unseen
 from train.asr.noise import clip
 from train.asr.tts_voices import FOREIGN, HELD_OUT, TRAINING, UtteranceSpec, Voice, speak_all
@@ -66,7 +66,7 @@ def table(scores: Iterable[WerResult]) -> Iterator[str]:
     yield from map(str, scores)
 
 
-def report(model: str = BUNDLED, real: str | None = None) -> None:
+def report(model: str = SMALLEST, real: str | None = None) -> None:
     """`python -m train.eval.scene_score speech`: prints the table line by line."""
     readings = list(read(Path(real))) if real else []  # refuses what is missing before minutes of speaking
     for line in table(score(Transcriber.load(model), readings)):

@@ -74,8 +74,8 @@ def _hear(model: str, widget: str) -> None:
         transcript = session.studio().recognizer.transcribe(recording.getvalue())
         board[COMPLAINT] = transcript.reason
         if not transcript.no_speech:
-            board[HEARD] = transcript.text
-            session.put(board, EASEL, session.studio().draw(replace(request, prompt=transcript.text), owner))
+            board[HEARD] = transcript.prompt
+            session.put(board, EASEL, session.studio().draw(replace(request, prompt=transcript.prompt), owner))
     except ValueError as error:
         board[COMPLAINT] = str(error)
 

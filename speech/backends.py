@@ -1,0 +1,119 @@
+"""The models behind a transcriber: the small Whisper with its own vocabulary, and any Whisper that OpenAI released.
+
+whisper's modules are used as they are. Each backend transcribes one piece of sound of at most `reach` samples.
+
+Axes: T samples at 16 kHz.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from whisper.model import Whisper
+
+from speech.audio import RATE
+from speech.greedy_decoding import DecodingLanguage, GreedyDecoder
+from speech.mel import PAIR, encode, log_mel, longest
+from speech.tokenizer import END, NO_SPEECH, START, ASRTokenizer
+
+
+@dataclass(frozen=True)
+class RawTranscript:
+    """One piece written down.
+
+    no_speech    the model's probability that there was nothing to write
+    log_prob     mean natural logarithm of the probability of the tokens
+    compression  length of the text over its length after zlib; over 2.4 it repeats itself
+    tokens       what the text was decoded from: a later call may give them as its `guess`
+    """
+
+    text: str
+    no_speech: float
+    log_prob: float = 0.0
+    compression: float = 1.0
+    tokens: tuple[int, ...] = ()
+    language: str = "en"
+
+
+@runtime_checkable
+class ASRBackend(Protocol):
+    """A model that writes down at most `reach` samples at a time. `hears_pauses`: it goes on after a pause inside a
+    piece; otherwise each stretch of speech needs a call of its own."""
+
+    reach: int
+    hears_pauses: bool
+
+    def transcribe(self, audio: Float[np.ndarray, " T"], guess: Sequence[int] = ()) -> RawTranscript: ...
+
+
+class SmallWhisperBackend:
+    """A Whisper with this project's vocabulary, decoded greedily over the sound's own length."""
+
+    hears_pauses = False
+
+    def __init__(self, model: Whisper, vocabulary: ASRTokenizer) -> None:
+        if model.dims.n_vocab != len(vocabulary):
+            raise ValueError(
+                f"the model writes {model.dims.n_vocab} tokens, the vocabulary has {len(vocabulary)}: "
+                "model.pt and tokens.json are not of one training"
+            )
+        if model.dims.n_mels != PAIR:
+            raise ValueError(f"the model hears {model.dims.n_mels} values a frame, not {PAIR}: train it by our recipe")
+        self.model, self.vocabulary, self.reach = model.eval(), vocabulary, longest(model)
+        self._one_at_a_time = threading.Lock()  # the key-value cache hangs on the model's own modules
+
+    @torch.inference_mode()
+    def transcribe(self, audio: Float[np.ndarray, " T"], guess: Sequence[int] = ()) -> RawTranscript:
+        """`guess` is of no use here: decoding takes a tenth of the encoder's time."""
+        model = self.model
+        samples = torch.from_numpy(audio[: self.reach]).to(model.device)
+        with self._one_at_a_time:
+            heard = encode(model, log_mel(samples)[None])
+            cache, hooks = model.install_kv_cache_hooks()
+            try:
+                token, ids, no_speech = START, [], None
+                while len(ids) < model.dims.n_text_ctx:
+                    logits = model.decoder(torch.tensor([[token]], device=model.device), heard, kv_cache=cache)[0, -1]
+                    if no_speech is None:
+                        no_speech = float(logits.softmax(-1)[NO_SPEECH])
+                    logits[[START, NO_SPEECH]] = -torch.inf
+                    token = int(logits.argmax())
+                    if token == END:
+                        break
+                    ids.append(token)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+        return RawTranscript(self.vocabulary.decode(ids), no_speech, tokens=tuple(ids))
+
+
+class OpenAIWhisperBackend:
+    """A released Whisper, decoded greedily over the shortest window that holds the sound.
+
+    `windows`: lengths in seconds that the encoder may be given, the shortest first. `speech`: the language.
+    """
+
+    hears_pauses = True
+
+    def __init__(
+        self, model: Whisper, windows: Sequence[float] = (30.0,), speech: DecodingLanguage | None = None
+    ) -> None:
+        self.decoder = GreedyDecoder(model, windows)
+        self.model, self.reach = self.decoder.model, self.decoder.reach
+        self.speech = speech or DecodingLanguage()
+        self._one_at_a_time = threading.Lock()
+
+    def transcribe(
+        self, audio: Float[np.ndarray, " T"], guess: Sequence[int] = (), speech: DecodingLanguage | None = None
+    ) -> RawTranscript:
+        """`guess`: tokens of an earlier hypothesis of the same speech, which are checked before decoding goes on."""
+        with self._one_at_a_time:
+            states = self.decoder.encode(audio)
+            window = self.decoder.decode(states, len(audio) / RATE, speech or self.speech, guess)
+        return RawTranscript(
+            window.text, window.no_speech, window.log_prob, window.compression, window.tokens, window.language
+        )
