@@ -18,6 +18,7 @@ from tyro.conf import Positional, arg
 
 from app.core import paths
 from app.core.request import MODES, ORDERS, SAMPLERS, GenerationRequest, parse_size, random_seed
+from app.web.options import ServerOptions
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds
     from app.core.edit_request import EditRequest
@@ -126,10 +127,7 @@ class Listen(_Drawing):
 class Ui:
     """Start the page and print its address."""
 
-    port: int = 8501
-    """The port to serve on."""
-    address: str = "127.0.0.1"
-    """The address to listen on; 0.0.0.0 lets other machines in (their microphones need HTTPS)."""
+    server: Annotated[ServerOptions, arg(name="")] = field(default_factory=ServerOptions)
     model: str = field(default_factory=paths.default_model)
     """The model that the page opens with. Left out: $MASKGIL_MODEL, or scenes."""
     ear: str = field(default_factory=paths.default_recognizer)
@@ -307,7 +305,7 @@ def ui(command: Ui) -> None:
     ):
         if value:
             os.environ[variable] = str(value)
-    server.serve(command.address, command.port)
+    server.serve(command.server)
 
 
 def models(command: Models) -> None:

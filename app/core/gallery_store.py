@@ -77,13 +77,16 @@ class GalleryEntry:
 class Gallery:
     """A folder of pictures. Safe to use from several threads and from several processes.
 
-    Every method raises ValueError if the index is locked, or if the disk is full or read-only.
+    Every method raises ValueError if the index is locked, or if the disk is full or read-only. `check`: read the folder
+    now, and raise here if it cannot be used.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, check: bool = True):
         self.folder = Path(folder)
         self.pictures = self.folder / "pictures"
         self._lock = threading.Lock()
+        if not check:
+            return
         try:
             self._check()
         except sqlite3.DatabaseError:
@@ -310,7 +313,8 @@ class Gallery:
                 connection.close()
         except (OSError, sqlite3.OperationalError) as error:
             raise ValueError(
-                f"the gallery in {self.folder} cannot be used ({error}): try again, or free some space"
+                f"the gallery in {self.folder} cannot be used ({error}): try again, free some space, or give another "
+                "folder with --gallery or $MASKGIL_GALLERY"
             ) from error
 
 

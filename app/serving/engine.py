@@ -12,12 +12,13 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 
 from app.core.request import GenerationRequest
+from app.serving import metrics
 from app.serving.batching import Batch, RunningJob
 from app.serving.jobs import Job, Status, StepSnapshot
 from app.serving.model_pool import LoadedModel, ModelPool, open_model
@@ -37,6 +38,15 @@ MIN_ALPHA = 26  # of 255, of cells that are not decided yet
 
 class QueueFullError(ValueError):
     """The queue has no room for another job; the caller can try again later."""
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """Jobs that wait, jobs that run, and the rows of those that run."""
+
+    queued: int
+    running: int
+    rows: int
 
 
 class Engine:
@@ -175,14 +185,26 @@ class Engine:
         with self._lock:
             return self._queue.index(job) + 1 if job in self._queue else 0
 
-    def close(self) -> None:
-        """Refuse new jobs, cancel all others and end the worker."""
+    def status(self) -> EngineStatus:
+        """How much is waiting and running."""
+        with self._lock:
+            running = [job for job in self._jobs.values() if job.status is Status.RUNNING]
+            return EngineStatus(len(self._queue), len(running), sum(job.request.rows for job in running))
+
+    def close(self, grace: float = 0.0) -> None:
+        """Refuse new jobs, cancel the waiting ones, let the running ones finish for `grace` seconds, cancel the rest
+        and end the worker."""
         with self._lock:
             self._closed = True
-            ids = [id for id, job in self._jobs.items() if not job.is_done]
+            waiting = [job.id for job in self._queue]
+            running = [job for id, job in self._jobs.items() if not job.is_done and id not in waiting]
             self._work.notify_all()
-        for id in ids:
+        for id in waiting:
             self.cancel(id)
+        end = time.monotonic() + grace
+        for job in running:
+            if not job.wait(max(0.0, end - time.monotonic())):
+                self.cancel(job.id)
         if self._worker is not None:
             self._worker.join(timeout=60)
 
@@ -253,6 +275,8 @@ class Engine:
         for running in list(batch.sketches):
             if self._job_of[running].cancelled:
                 self._leave(batch, running).end(Status.CANCELLED)
+        if batch.sketches:
+            metrics.BATCH_ROWS.observe(batch.rows)
         for running, error in list(batch.step()):
             self._fail(self._leave(batch, running), error)
         for running in list(batch.sketches):

@@ -18,6 +18,7 @@ from PIL import Image
 from app.core import png
 from app.core.gallery_store import GalleryEntry
 from app.core.request import GenerationRequest
+from app.serving import metrics
 from app.serving.batching import PreviousResult, RunningJob
 from app.serving.model_pool import LoadedModel
 from maskgil.inpainting import InpaintingInput
@@ -255,6 +256,9 @@ class Job:
     def end(self, status: Status, **values: Any) -> None:
         """For the engine: the last change."""
         self.change(weight=self.memory_bytes, **values, status=status, ended=time.monotonic())
+        metrics.count_job(status.value, self.asked, self.began, self.ended)
+        if status is Status.DONE:
+            metrics.count_images(self.request.n, self.request.n * self.frames[-1].nfe)
 
 
 def summarize(job: Job) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from app.core import paths
+from app.serving import metrics
 from speech import audio as sound
 from speech.transcriber import Transcriber, Transcript
 
@@ -42,6 +43,7 @@ class SpeechRecognizer:
                 self._written.move_to_end(key)
                 return self._written[key]
         transcript = transcriber.transcribe(samples)
+        metrics.WORDS.inc(len(transcript.words))
         with self._lock:
             self._written[key] = transcript
             while len(self._written) > REMEMBERED:
@@ -50,4 +52,6 @@ class SpeechRecognizer:
 
     def transcribe_words(self, spoken: Float[np.ndarray, " T"]) -> tuple[str, ...]:
         """The words of speech that a listener has already found."""
-        return self.load().transcribe(spoken, spoken=True).words
+        words = self.load().transcribe(spoken, spoken=True).words
+        metrics.WORDS.inc(len(words))
+        return words

@@ -1,6 +1,5 @@
-"""What every page and socket of this process shares: one engine, one ear, one gallery."""
+"""What every page, socket and API call of this process shares: one engine, one recognizer, one gallery."""
 
-import functools
 import logging
 import threading
 
@@ -16,10 +15,14 @@ log = logging.getLogger(__name__)
 
 
 class AppServices:
-    """The engine that draws, the ear that listens and the gallery that keeps."""
+    """The engine, the speech recognizer and the gallery. `gallery_problem`: why images are not saved, or empty."""
 
-    def __init__(self, engine: Engine, recognizer: SpeechRecognizer, gallery: Gallery):
-        self.engine, self.recognizer, self.gallery = engine, recognizer, gallery
+    def __init__(self, engine: Engine, recognizer: SpeechRecognizer, gallery: Gallery, gallery_problem: str = ""):
+        self.engine, self.recognizer, self.gallery, self.gallery_problem = engine, recognizer, gallery, gallery_problem
+
+    def close(self, grace: float) -> None:
+        """Stop drawing (Engine.close)."""
+        self.engine.close(grace)
 
     def draw(self, request: GenerationRequest, owner: str, start: InpaintingInput | None = None) -> Job:
         """Start drawing; the pictures are kept in the owner's gallery when they are done, watched or not."""
@@ -45,19 +48,38 @@ class AppServices:
             return []
 
 
-_door = threading.Lock()
+_lock = threading.Lock()
+_existing: AppServices | None = None
 
 
 def get_services() -> AppServices:
-    """The one of this process. Its first call reads the gallery, which may take seconds: no event loop may wait for
-    it."""
-    with _door:  # a page, a socket and the warm-up may all be first, and there must not be two engines
-        return _built()
+    """Those of this process, made by the first call, which reads the gallery and may take seconds: no event loop may
+    wait for it."""
+    global _existing
+    with _lock:  # a page, a socket and the warm-up may all be first
+        if _existing is None:
+            gallery, problem = _open_gallery()
+            _existing = AppServices(Engine(), SpeechRecognizer(paths.default_recognizer()), gallery, problem)
+        return _existing
 
 
-@functools.cache
-def _built() -> AppServices:
-    return AppServices(Engine(), SpeechRecognizer(paths.default_recognizer()), Gallery(paths.gallery_folder()))
+def existing_services() -> AppServices | None:
+    """Those of this process if a call has made them; it returns at once."""
+    return _existing
 
 
-get_services.cache_clear = _built.cache_clear
+def forget_services() -> None:
+    """The next call of get_services makes new ones. For tests."""
+    global _existing
+    with _lock:
+        _existing = None
+
+
+def _open_gallery() -> tuple[Gallery, str]:
+    """(the gallery, why images cannot be saved in it). A gallery that cannot be used refuses each call; the API needs
+    none."""
+    folder = paths.gallery_folder()
+    try:
+        return Gallery(folder), ""
+    except ValueError as error:
+        return Gallery(folder, check=False), str(error)

@@ -24,6 +24,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from app.core import png, registry
 from app.core.request import GenerationRequest, random_seed
+from app.serving.admission import served_model
 from app.serving.jobs import Job, Status
 from app.serving.services import AppServices
 from app.web.live_protocol import (
@@ -249,6 +250,7 @@ class LiveSession:
             self.seed = random_seed()
 
     def _submit(self, request: GenerationRequest, before: Job | None, final: bool) -> Job:
+        served_model(self.services.engine, request.model)
         job = self.services.engine.submit(request, self.owner, after=before)
         if final:
             self.final.add(job.id)
@@ -320,6 +322,11 @@ class LiveSession:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task of the microphone failed", exc_info=error)
+
+
+def wait_until_saved() -> None:
+    """Returns when the finished images of all sockets are saved, or could not be."""
+    _saver.submit(lambda: None).result()
 
 
 async def _surely(work: Callable[..., Any], *arguments: Any) -> Any:

@@ -6,13 +6,18 @@ import json
 from starlette.websockets import WebSocketDisconnect
 
 from app.serving.services import get_services
+from app.web.health import is_stopping
 from app.web.live_protocol import ProtocolError, SocketLike
-from app.web.live_session import LiveSession
+from app.web.live_session import LiveSession, wait_until_saved
 from app.web.visitors import same_origin
+
+__all__ = ["finish_all", "serve", "sessions", "wait_until_saved"]
 
 MAX_SOCKETS = 8
 MAX_ENDING = 8  # more, whose visitors have finished speaking: their words are still transcribed and drawn
 MAX_SOCKETS_PER_VISITOR = 2
+
+STOPPING = "the server is shutting down: press the microphone again in a minute"
 
 sessions: set[LiveSession] = set()  # open sockets
 
@@ -23,6 +28,9 @@ async def serve(socket: SocketLike, owner: str | None) -> None:
         await socket.close(4403, "open the studio's own page first")
         return
     await socket.accept()
+    if is_stopping():
+        await _refuse(socket, STOPPING)
+        return
     services = await asyncio.to_thread(get_services)
     speaking = [session for session in sessions if not session.ending]
     if sum(session.owner == owner for session in speaking) >= MAX_SOCKETS_PER_VISITOR:
@@ -40,6 +48,18 @@ async def serve(socket: SocketLike, owner: str | None) -> None:
     finally:
         sessions.discard(session)
         session.stop()
+
+
+async def finish_all(seconds: float) -> None:
+    """Treat all that was said so far as final: transcribe, draw and save it, at most for so long; then close all."""
+
+    async def finish(session: LiveSession) -> None:
+        await session.send(type="error", message=STOPPING)
+        await session.finish()
+
+    open_sessions = [session for session in sessions if not session.ending]
+    if open_sessions:
+        await asyncio.wait([asyncio.ensure_future(finish(session)) for session in open_sessions], timeout=seconds)
 
 
 async def _refuse(socket: SocketLike, reason: str) -> None:

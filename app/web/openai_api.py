@@ -36,7 +36,9 @@ from app.core.request import LEGACY, SAMPLERS, GenerationRequest, parse_size, ra
 from app.serving.engine import QueueFullError
 from app.serving.jobs import Job, Status
 from app.serving.services import get_services
-from app.web.visitors import same_origin
+from app.web import health
+from app.web.api_errors import ApiError
+from app.web.api_keys import ApiKeys
 
 log = logging.getLogger(__name__)
 
@@ -74,27 +76,12 @@ _painter = ThreadPoolExecutor(2, thread_name_prefix="eye of programs")  # so man
 _bringing: Counter[str] = Counter()  # calls with files that are here, by address
 
 
-class ApiError(Exception):
-    """What a caller is told, with its HTTP status."""
-
-    def __init__(self, status: int, message: str, code: str = "invalid_request"):
-        super().__init__(message)
-        self.status, self.message, self.code = status, message, code
-
-    def body(self) -> dict[str, Any]:
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
-        return {"error": {"message": self.message, "type": kind, "code": self.code}}
-
-    def response(self) -> Response:
-        headers = {"Retry-After": "2"} if self.status == 429 else None
-        return JSONResponse(self.body(), self.status, headers)
-
-
 async def answer(call: Call) -> Response:
     """The answer to any call below /v1."""
     try:
-        if "origin" in call.headers and not same_origin(call.headers):
-            raise ApiError(403, "another site's page may not ask here", "cross_origin")
+        if health.is_stopping():
+            raise ApiError(503, "the server is shutting down: try again in a minute", "shutting_down", 30)
+        _check_key(call)
         methods = ENDPOINTS.get(call.url.path)
         if methods is None:
             raise ApiError(404, f"there is no {call.url.path}: there are {', '.join(ENDPOINTS)}", "not_found")
@@ -112,6 +99,21 @@ async def answer(call: Call) -> Response:
     except Exception as error:
         log.exception("%s failed", call.url.path)
         return ApiError(500, f"it failed ({type(error).__name__}): the server's log says why", "failed").response()
+
+
+def _check_key(call: Call) -> None:
+    """Raises ApiError when the server has API keys and the call has none of them, or is over its limit."""
+    keys: ApiKeys | None = call.scope.get("api_keys")
+    if keys is None:
+        return
+    key = keys.find(call.headers.get("authorization"))
+    if key is None:
+        raise ApiError(401, 'send a key of this server as "Authorization: Bearer KEY"', "invalid_api_key")
+    call.scope.setdefault("log", {})["key"] = key.name
+    call.scope["api_key"] = key.name
+    if seconds := keys.seconds_until_free(key):
+        message = f"the key {key.name} may ask {key.limit} times a minute: try again in {seconds:.0f} s"
+        raise ApiError(429, message, "rate_limit_exceeded", seconds)
 
 
 async def models(call: Call) -> Response:

@@ -1,87 +1,230 @@
 """The web server: the Streamlit page, the live socket and the HTTP API on one port."""
 
 import asyncio
+import errno
+import logging
+import os
 import socket
+import sys
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
+import uvicorn
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
+from streamlit import config as streamlit_config
 
 from app.core import paths
+from app.web import health
+from app.web.access import WILDCARDS, AccessPolicy, is_loopback, set_policy
+from app.web.api_keys import ApiKeys
+from app.web.guard import Guard
+from app.web.options import ServerOptions
+from app.web.page_uploads import MAX_FILE, UploadLimits, free_closed_sessions
+from app.web.uvicorn_server import CLOSE_SECONDS, GracefulServer, HeadTimeoutProtocol
 from app.web.visitors import VisitorCookieMiddleware, known_cookie
 
 PAGE = Path(__file__).parents[1] / "studio" / "main.py"
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")  # of the HTTP API; 405 for those that an endpoint refuses
-# MB that a browser may send over any socket at once, where 200 are usual; files come another way. It binds the page
-# too, whose largest message is the token player's: all steps of a picture of 1024 pixels a side, about 3 MB each.
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # an API route refuses what it does not take
+# MB of one WebSocket message, where Streamlit's default is 200; files come another way. The largest message of the page
+# is the token player's: all steps of an image of 1024 pixels a side, about 3 MB each.
 MAX_MESSAGE = 64
+DRAIN_SECONDS = 3.0  # for running jobs to finish before they are cancelled
+
+PAGE_CONFIG: dict[str, Any] = {
+    "server.headless": True,
+    "server.fileWatcherType": "none",
+    "server.maxUploadSize": MAX_FILE // 2**20,
+    "server.maxMessageSize": MAX_MESSAGE,
+    "server.enableCORS": True,
+    "server.enableXsrfProtection": True,
+    "browser.gatherUsageStats": False,
+    "client.toolbarMode": "minimal",
+    "client.showErrorDetails": "none",
+    "logger.hideWelcomeMessage": True,
+    # Streamlit would run Python's collector over every object in memory after each run of a page: 0.3 s with the models
+    # loaded, in which nothing else runs. Python collects by itself when it must.
+    "runner.postScriptGC": False,
+    "global.disableWidgetStateDuplicationWarning": True,  # both are wanted: see app/studio/widget_state.py
+}
 
 
-def build() -> st.App:
-    """Returns the ASGI application, for `serve` or any other ASGI server."""
+class StudioApp:
+    """The ASGI application: Guard, then the page, the live socket and the HTTP API.
 
-    async def microphone(socket: WebSocket) -> None:
-        handler = await asyncio.to_thread(_live_socket_handler)
-        await handler(socket, known_cookie(socket.scope))
+    Raises ValueError for options that cannot be used.
+    """
 
-    async def canvas(socket: WebSocket) -> None:
-        handler = await asyncio.to_thread(_canvas_socket_handler)
-        await handler(socket, known_cookie(socket.scope))
+    def __init__(self, options: ServerOptions):
+        policy = AccessPolicy.of(options)
+        self.keys = None if options.api_keys is None else ApiKeys.read(options.api_keys)
+        if policy.is_public and self.keys is None and not options.no_auth:
+            raise ValueError(
+                "other machines reach this server, and its HTTP API has no keys: give --api-keys FILE, or --no-auth to "
+                "serve everybody"
+            )
+        set_policy(policy)
+        options_from_flags = PAGE_CONFIG | {"server.address": options.address, "server.port": options.port}
+        streamlit_config.get_config_options(force_reparse=True, options_from_flags=options_from_flags)
+        self.options = options
+        self.app: ASGIApp = Guard(self._page(), policy, options.root_path)
 
-    async def pictures(call: Request) -> Response:
-        handler = await asyncio.to_thread(_pictures_handler)
-        return await handler(call)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
 
-    async def programs(call: Request) -> Response:
-        handler = await asyncio.to_thread(_api_handler)
-        return await handler(call)
+    def _page(self) -> st.App:
+        async def microphone(websocket: WebSocket) -> None:
+            handler = await asyncio.to_thread(_live_socket_handler)
+            await handler(websocket, known_cookie(websocket.scope))
 
-    routes = [
-        WebSocketRoute("/live", microphone),
-        WebSocketRoute("/canvas", canvas),
-        Route("/pictures/{path:path}", pictures, methods=["GET", "POST"]),
-        Route("/v1/{path:path}", programs, methods=list(METHODS)),
-    ]
-    return st.App(PAGE, routes=routes, middleware=[Middleware(VisitorCookieMiddleware)])
+        async def canvas(websocket: WebSocket) -> None:
+            handler = await asyncio.to_thread(_canvas_socket_handler)
+            await handler(websocket, known_cookie(websocket.scope))
+
+        async def pictures(call: Request) -> Response:
+            handler = await asyncio.to_thread(_pictures_handler)
+            return await handler(call)
+
+        async def programs(call: Request) -> Response:
+            call.scope["api_keys"], call.scope["log_prompts"] = self.keys, self.options.log_prompts
+            handler = await asyncio.to_thread(_api_handler)
+            return await handler(call)
+
+        routes = [
+            WebSocketRoute("/live", microphone),
+            WebSocketRoute("/canvas", canvas),
+            Route("/pictures/{path:path}", pictures, methods=["GET", "POST"]),
+            Route("/v1", programs, methods=list(METHODS)),
+            Route("/v1/{path:path}", programs, methods=list(METHODS)),
+            *health.ROUTES,
+        ]
+        middleware = [Middleware(VisitorCookieMiddleware), Middleware(UploadLimits)]
+        return st.App(PAGE, routes=routes, middleware=middleware, lifespan=_lifespan)
 
 
-def serve(address: str, port: int) -> int:
-    """Serve until interrupted. Raises ValueError when the address cannot be bound."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except (OSError, OverflowError) as error:
-            raise ValueError(f"cannot serve on {address}:{port} ({error}): choose another with --port") from None
-    host = "localhost" if address in ("0.0.0.0", "::", "127.0.0.1") else f"[{address}]" if ":" in address else address
-    print(f"The studio is at http://{host}:{port}   (stop it with Ctrl-C)", flush=True)
+@asynccontextmanager
+async def _lifespan(app: st.App) -> AsyncIterator[None]:
+    async with free_closed_sessions():
+        yield
+
+
+def build() -> StudioApp:
+    """The ASGI application with the default options, for any ASGI server."""
+    return StudioApp(ServerOptions())
+
+
+def serve(options: ServerOptions) -> int:
+    """Serve until SIGINT or SIGTERM; the process ends with exit code 0 then.
+
+    Raises ValueError for options that cannot be used: address, port, certificate, keys, URLs.
+    """
+    app = StudioApp(options)
+    _check_certificate(options)
+    listener = bind(options.address, options.port)
+    port = listener.getsockname()[1]
+    streamlit_config.set_option("server.port", port)
+    _log_to_stderr()
+    print(f"The studio is at {page_url(options, port)}   (stop it with Ctrl-C)", flush=True)
     threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
-    build().run(
-        config={
-            "server.address": address,
-            "server.port": port,
-            "server.headless": True,
-            "server.fileWatcherType": "none",
-            "server.maxUploadSize": 32,
-            "server.maxMessageSize": MAX_MESSAGE,
-            "browser.gatherUsageStats": False,
-            "client.toolbarMode": "minimal",
-            "client.showErrorDetails": "none",
-            "logger.hideWelcomeMessage": True,
-            # Streamlit would walk every object in memory after each run of a page, in every one of its looks at a job:
-            # 0.3 s with the models loaded, in which nothing else runs. Python collects by itself when it must.
-            "runner.postScriptGC": False,
-            "global.disableWidgetStateDuplicationWarning": True,  # both are wanted: see app/studio/widget_state.py
-        }
+    config = uvicorn.Config(
+        app,
+        host=options.address,
+        port=port,
+        http=HeadTimeoutProtocol,
+        ws_max_size=MAX_MESSAGE * 2**20,
+        ws_ping_interval=30,
+        ws_ping_timeout=30,
+        ws_per_message_deflate=False,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,  # Guard reads them
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+        ssl_certfile=options.tls_cert,
+        ssl_keyfile=options.tls_key,
     )
-    return 0
+    server = GracefulServer(config, health.begin_stop, _drain)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        listener.close()
+    print("stopped", flush=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The interpreter's own shutdown would wait for the threads of models, which may be in the middle of a step.
+    os._exit(0 if server.started else 1)
+
+
+def bind(address: str, port: int) -> socket.socket:
+    """A listening socket. Raises ValueError that names the option at fault: --address or --port."""
+    if not address:
+        raise ValueError("the address is empty: give --address 127.0.0.1, or 0.0.0.0 for all networks")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port {port} is not between 0 and 65535: choose another with --port")
+    try:
+        family, _, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError) as error:
+        raise ValueError(
+            f"{address!r} is no address of this machine ({error}): choose another with --address"
+        ) from None
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6 and address != "::":
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        listener.bind(where)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--address"
+        raise ValueError(f"cannot serve on {address}:{port} ({error.strerror}): choose another with {option}") from None
+    return listener
+
+
+def page_url(options: ServerOptions, port: int) -> str:
+    """The address to open in a browser."""
+    if options.public_url:
+        return options.public_url[0].rstrip("/") + (f"/{options.root_path.strip('/')}" if options.root_path else "")
+    host = "localhost" if options.address in WILDCARDS or is_loopback(options.address) else options.address
+    host = f"[{host}]" if ":" in host else host
+    return f"{'https' if options.tls_cert else 'http'}://{host}:{port}"
+
+
+def _check_certificate(options: ServerOptions) -> None:
+    if (options.tls_cert is None) != (options.tls_key is None):
+        missing = "--tls-key" if options.tls_key is None else "--tls-cert"
+        raise ValueError(f"{missing} is missing: HTTPS needs both --tls-cert and --tls-key")
+    if options.tls_cert is None or options.tls_key is None:
+        return
+    import ssl
+
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(options.tls_cert, options.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(
+            f"the certificate {options.tls_cert} with the key {options.tls_key} cannot be used ({error}): "
+            "docs/serving.md says how to make one"
+        ) from None
+
+
+def _log_to_stderr() -> None:
+    """Warnings of everything, and a line for each request."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name, level in (("app", logging.WARNING), ("maskgil.access", logging.INFO)):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = False
 
 
 # The handlers import torch and the models, which takes seconds: they are imported at the first request, on a thread, so
@@ -116,8 +259,26 @@ def _warm_up() -> None:
     """Load the default model and the speech recognizer before the first request."""
     from app.serving.services import get_services
 
-    for load in (lambda: get_services().engine.load(paths.default_model()), get_services().recognizer.load):
+    services = get_services()
+    if services.gallery_problem:
+        print(f"note: images are not saved: {services.gallery_problem}", flush=True)
+    for load in (lambda: services.engine.load(paths.default_model()), services.recognizer.load):
         try:
             load()
         except ValueError as error:
-            print(f"note: {error}", flush=True)  # the page says so too, to whoever needs it
+            print(f"note: {error}", flush=True)  # the page shows it too
+
+
+async def _drain() -> None:
+    """Finish what runs within DRAIN_SECONDS and cancel the rest; what is finished is saved."""
+    end = time.monotonic() + DRAIN_SECONDS
+    live = sys.modules.get("app.web.live_socket")
+    if live is not None:
+        await live.finish_all(DRAIN_SECONDS / 2)
+    if "app.serving.services" in sys.modules:
+        from app.serving.services import existing_services
+
+        if (services := existing_services()) is not None:
+            await asyncio.to_thread(services.close, max(0.5, end - time.monotonic()))
+    if live is not None:
+        await asyncio.to_thread(live.wait_until_saved)

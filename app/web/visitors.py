@@ -22,7 +22,8 @@ class VisitorCookieMiddleware:
         if scope["type"] != "http" or known_cookie(scope):
             await self.app(scope, receive, send)
             return
-        cookie = f"{COOKIE}={new_owner()}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Lax"
+        secure = "; Secure" if scope["scheme"] == "https" else ""
+        cookie = f"{COOKIE}={new_owner()}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Lax{secure}"
 
         async def send_with_cookie(message: Message) -> None:
             if message["type"] == "http.response.start":

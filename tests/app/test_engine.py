@@ -706,7 +706,7 @@ def test_whoever_comes_first_builds_the_house_and_others_wait(tmp_path: Path, mo
 
     monkeypatch.setattr(houses, "Gallery", slow)
     monkeypatch.setenv("MASKGIL_GALLERY", str(tmp_path / "gallery"))
-    houses.get_services.cache_clear()
+    houses.forget_services()
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(lambda _: houses.get_services(), range(4)))) == 1
-    houses.get_services.cache_clear()
+    houses.forget_services()

@@ -21,11 +21,11 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     monkeypatch.setattr(type(st.context), "cookies", {})  # AppTest has no browser to ask
     monkeypatch.setattr(microphone, "component", lambda name: lambda key, data: told.update(data))
     tiny_model(tmp_path / "weights" / "scenes")
-    houses.get_services.cache_clear()
+    houses.forget_services()
     st.cache_resource.clear()
     yield told
     houses.get_services().engine.close()
-    houses.get_services.cache_clear()
+    houses.forget_services()
     st.cache_resource.clear()
 
 

@@ -69,7 +69,9 @@ def test_pictures_and_what_they_remember(studio: Studio):
         and request.refinement_passes == SAMPLERS["ours"]["refinement_passes"]
     )
     again = ask(studio, wish | {"seed": 8, "n": 1, "metadata": False}).json()["data"][0]["b64_json"]
-    assert opened(again)[0].tobytes() == image.tobytes() and opened(again)[1] is None
+    alone, none = opened(again)
+    difference = np.abs(np.asarray(alone, np.int16) - np.asarray(image, np.int16))
+    assert difference.max() <= 1 and none is None, "decoded together, pixels are rounded otherwise"
 
 
 def test_all_settings_reach_the_drawing(studio: Studio):

@@ -41,11 +41,11 @@ def house(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("MASKGIL_WEIGHTS", str(weights))
     monkeypatch.setenv("MASKGIL_GALLERY", str(tmp_path / "gallery"))
     monkeypatch.setattr(type(st.context), "cookies", {})  # AppTest has no browser to ask
-    houses.get_services.cache_clear()
+    houses.forget_services()
     st.cache_resource.clear()
     yield houses.get_services()
     houses.get_services().engine.close()
-    houses.get_services.cache_clear()
+    houses.forget_services()
     st.cache_resource.clear()
 
 
