@@ -8,7 +8,7 @@ Axes: B prompts, L text tokens, E width of a text state.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,10 +18,12 @@ from torch import Tensor
 from maskgil.condition import Condition
 from maskgil.shared_parts import resolve_part
 from text_encoder.clip_text import ClipTextEncoder
+from text_encoder.encoder_memory import ENCODER_MEMORY, OffloadedEncoder, quantization
 from text_encoder.huggingface import HuggingFaceEncoder
 from text_encoder.small_t5 import SmallT5Config, SmallT5Encoder, train_vocabulary
 
 __all__ = [
+    "ENCODER_MEMORY",
     "ClipTextEncoder",
     "HuggingFaceEncoder",
     "SmallT5Config",
@@ -59,10 +61,11 @@ class TextEncoder(Protocol):
         ...
 
 
-def load(name: str | Path) -> TextEncoder:
+def load(name: str | Path, memory: str = "full") -> TextEncoder:
     """An encoder by folder (as `save` wrote it, or of Hugging Face's layout) or by Hugging Face name.
 
-    A folder may hold nothing but the name of the model whose encoder it borrows (maskgil/shared_parts.py).
+    A folder may hold nothing but the name of the model whose encoder it borrows (maskgil/shared_parts.py). `memory`:
+    full, 8bit, 4bit or offload (text_encoder/encoder_memory.py), for encoders of Hugging Face; others are small.
 
     Raises ValueError for a folder without an encoder, for a lender that is not there, and for a name that is neither
     cached nor to be downloaded.
@@ -70,21 +73,28 @@ def load(name: str | Path) -> TextEncoder:
     if not (Path(name) / CONFIG).is_file():
         if Path(name).is_dir():
             raise ValueError(f"{name} holds no text encoder: {CONFIG} is missing")
-        return HuggingFaceEncoder(str(name))
+        return _in_memory(lambda **how: HuggingFaceEncoder(str(name), **how), memory)
     if (where := resolve_part(name)) != Path(name):
-        return load(where)
+        return load(where, memory)
     about = _about(name)
     kind = about.get("kind")
     if kind == SmallT5Encoder.kind:
         return SmallT5Encoder.load(name)
     if kind == HuggingFaceEncoder.kind:
-        return HuggingFaceEncoder.load(name)
+        return _in_memory(lambda **how: HuggingFaceEncoder.load(name, **how), memory)
     if kind is None and about.get("model_type") in CLIP_TYPES:
         words = Path(name).parent / "tokenizer"  # diffusers' layout has the tokenizer beside the model
-        return ClipTextEncoder(name, words if (words / "vocab.json").is_file() else None)
+        beside = words if (words / "vocab.json").is_file() else None
+        return _in_memory(lambda **how: ClipTextEncoder(name, beside, **how), memory)
     if kind is None:
-        return HuggingFaceEncoder(str(name))
+        return _in_memory(lambda **how: HuggingFaceEncoder(str(name), **how), memory)
     raise ValueError(f"{name} is a model of kind {kind!r}, not a text encoder")
+
+
+def _in_memory(make: Callable[..., Any], memory: str) -> TextEncoder:
+    """The encoder that `make` makes, in the chosen way."""
+    encoder = make(**quantization(memory))
+    return OffloadedEncoder(encoder, lambda: make().model) if memory == "offload" else encoder
 
 
 def _about(folder: str | Path) -> dict[str, Any]:

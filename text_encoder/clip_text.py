@@ -8,6 +8,7 @@ B prompts, L = 78 states (pooled, then 77 tokens), E width.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,7 +28,7 @@ class ClipTextEncoder(nn.Module):
     length = TOKENS + 1
 
     def __init__(
-        self, name: str | Path, tokenizer: str | Path | None = None, dtype: torch.dtype = torch.float32, **load: object
+        self, name: str | Path, tokenizer: str | Path | None = None, dtype: torch.dtype = torch.float32, **load: Any
     ):
         """`name`: a folder or hub id; `load`: further arguments of transformers' from_pretrained.
 

@@ -10,7 +10,7 @@ Axes: B prompts, L tokens (of the longest prompt), E width.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,15 +34,19 @@ class HuggingFaceEncoder(nn.Module):
         length: int = 120,
         padding: Literal["left", "right"] = "right",
         dtype: torch.dtype = torch.bfloat16,
+        **load: Any,
     ):
-        """`name`: a hub id or a folder. Raises ValueError when it can be neither found nor downloaded."""
+        """`name`: a hub id or a folder; `load`: further arguments of transformers' from_pretrained.
+
+        Raises ValueError when it can be neither found nor downloaded.
+        """
         super().__init__()
         self.name, self.length, self.padding = name, length, padding
         try:
             config = AutoConfig.from_pretrained(name)
             self.tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right")
             family = ENCODERS.get(config.model_type, AutoModel)
-            model = family.from_pretrained(name, dtype=dtype)
+            model = family.from_pretrained(name, dtype=dtype, **load)
         except (OSError, ValueError) as error:
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise ValueError(
@@ -98,13 +102,13 @@ class HuggingFaceEncoder(nn.Module):
         write(folder / "config.json", (json.dumps(entries, indent=2) + "\n").encode())
 
     @classmethod
-    def load(cls, folder: str | Path) -> "HuggingFaceEncoder":
-        """The encoder that a folder names: one that lies in it, or a hub id or folder elsewhere."""
+    def load(cls, folder: str | Path, **load: Any) -> "HuggingFaceEncoder":
+        """The encoder that a folder names: one that lies in it, or a hub id or folder elsewhere. `load` as above."""
         entries = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         try:
             inside = Path(folder) / entries["name"]
             name = str(inside) if inside.is_dir() else entries["name"]
-            return cls(name, entries["length"], entries["padding"])
+            return cls(name, entries["length"], entries["padding"], **load)
         except KeyError as error:
             raise ValueError(f"{folder}/config.json lacks {error}") from None
 
