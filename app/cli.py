@@ -5,6 +5,7 @@ A wrong request ends with one line on stderr that says what is wrong and what to
 
 import contextlib
 import io
+import json
 import logging
 import os
 import re
@@ -30,6 +31,7 @@ examples:
   python -m app generate "a fox left of a castle" --mode hybrid --ar-tokens 32
   python -m app generate --model weights/imagenet-b --class "golden retriever" --sampler released
   python -m app edit cats.png "two dogs on the beach" --out dogs.png
+  python -m app read "a photo of a poodle and 2 cats"
   python -m app listen speech.wav --out spoken.png
   python -m app models
   python -m app ui
@@ -139,6 +141,16 @@ class Ui:
 
 
 @dataclass
+class Read:
+    """Print what would be drawn of a prompt, or of each line of a file: one JSON object a line, and no picture."""
+
+    source: Positional[Annotated[str, arg(metavar="TEXT|FILE")]]
+    """A prompt, a text file with a prompt a line, or a .jsonl file of objects with a "prompt"."""
+    model: str = field(default_factory=paths.default_model)
+    """The model that it is read for. Left out: $MASKGIL_MODEL, or scenes."""
+
+
+@dataclass
 class Models:
     """List the models on this machine: what they draw, their sizes and where they lie."""
 
@@ -164,6 +176,8 @@ def main(arguments: list[str] | None = None) -> int:
                 draw(command, listen(command))
             case Ui():
                 ui(command)
+            case Read():
+                read(command)
             case Models():
                 models(command)
     except (ValueError, OSError) as error:
@@ -176,6 +190,14 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted: nothing was written", file=sys.stderr)
         return 1
     return 0
+
+
+def read(command: Read) -> None:
+    """Print one JSON line for each prompt."""
+    from app.core.prompt_admission import readings_of
+
+    for reading in readings_of(command.source, command.model):
+        print(json.dumps(reading.to_dict(), ensure_ascii=False))
 
 
 def wanted(command: Generate) -> str:
@@ -332,13 +354,13 @@ def _check_out(path: Path) -> None:
         raise ValueError(f"{path.parent} cannot be written to: give another --out")
 
 
-def _parse(arguments: list[str] | None) -> Generate | Edit | Listen | Ui | Models:
+def _parse(arguments: list[str] | None) -> Generate | Edit | Listen | Read | Ui | Models:
     """The command, or ValueError with the parser's complaint on one line."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
-                Generate | Edit | Listen | Ui | Models,
+                Generate | Edit | Listen | Read | Ui | Models,
                 prog="python -m app",
                 description="Type or speak, get a picture.\n\n" + EXAMPLES,
                 args=arguments,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from app.core import png
+from app.core.prompt_admission import words_of
 from app.core.request import GenerationRequest
 from maskgil.condition import Condition
 from maskgil.inpainting import InpaintingInput, fit_to_size, inpainting_input, mask_to_tokens, reword
@@ -36,7 +37,7 @@ class EditRequest:
         picture, request = png.read(image)
         marked = None if mask is None else png.read(mask)[0]
         if previous_prompt is None:
-            previous_prompt = request.prompt if request else ""
+            previous_prompt = request.text if request else ""
         return EditRequest(picture, marked, previous_prompt)
 
     def begin(
@@ -51,7 +52,7 @@ class EditRequest:
             tokens = mask_to_tokens(self.mask, self.image, model.grid(picture.size), picture.size)
             edited, how = inpainting_input(model, picture, tokens), "masked"
         elif self.previous_prompt.strip():
-            before, after = encode(self.previous_prompt), encode(request.prompt)
+            before, after = encode(words_of(self.previous_prompt, request.model)), encode(request.text)
             edited = reword(model, picture, before, after, request.seed, remasking.MARGIN)
             how = f"new words for “{self.previous_prompt}”, margin {remasking.MARGIN:g}"
         else:

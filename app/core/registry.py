@@ -18,7 +18,7 @@ from app.core import paths
 from maskgil.aspect_buckets import bucket_classes, sizes_of
 from maskgil.released import catalog, download, layout
 from maskgil.shared_parts import resolve_part
-from text_encoder.prompt_reader import PromptVocabulary
+from text_encoder.prompt_reader import PromptReader, PromptVocabulary
 
 FILES = ("generator/config.json", "tokenizer/config.json", "vocabulary.json")
 PARTS = ("generator", "text_encoder", "tokenizer")
@@ -73,6 +73,11 @@ class ModelInfo:
         if self.classes:
             return f"{self.classes} classes"
         return f"{len(self.vocabulary.objects)} objects" if self.vocabulary.words else "free text"
+
+    @property
+    def reader(self) -> PromptReader:
+        """Reads prompts for this model; one for a free-text model gives them back as they are."""
+        return PromptReader.load(self.folder)
 
     def check_classes(self, *texts: str) -> None:
         """ValueError for a text that names none of a class-driven model's classes; an empty one names nothing."""

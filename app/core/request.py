@@ -8,7 +8,7 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-MAX_PROMPT = 1000
+MAX_PROMPT = 8_000  # characters; what does not fit into a picture is left out by the reader
 MAX_IMAGES = 16
 MAX_LIVE_CANDIDATES = 4  # candidates of a picture that is drawn while somebody speaks, again and again
 MAX_STEPS = 256
@@ -36,6 +36,9 @@ class GenerationRequest:
     that
     are drawn of each picture the one that the model finds likeliest is shown (maskgil/sampling/best_of_n.py).
 
+    `drawn` and `drawn_negative` are the words that the text encoder gets, where they are not the prompt itself
+    (app/core/prompt_admission.py).
+
     Raises ValueError with what is wrong and what to do. What depends on the model (its sizes, its tokens) is
     checked by `fit`, once the model is known.
     """
@@ -57,6 +60,8 @@ class GenerationRequest:
     sampler: str = "ours"
     refinement_passes: int = SAMPLERS["ours"]["refinement_passes"]
     candidates: int = 1
+    drawn: str = ""
+    drawn_negative: str = ""
 
     def __post_init__(self):
         for name, text in (("prompt", self.prompt), ("negative prompt", self.negative)):
@@ -125,6 +130,16 @@ class GenerationRequest:
         return replace(self, seed=(self.seed + index) % (MAX_SEED + 1), n=1)
 
     @property
+    def text(self) -> str:
+        """What the text encoder gets of the prompt."""
+        return self.drawn or self.prompt
+
+    @property
+    def negative_text(self) -> str:
+        """What the text encoder gets of the negative prompt."""
+        return self.drawn_negative if self.drawn else self.negative
+
+    @property
     def rows(self) -> int:
         """Drawings that are made at once: all candidates of all pictures."""
         return self.n * self.candidates
@@ -167,7 +182,7 @@ class GenerationRequest:
             raise ValueError("seed, steps, revisions and numbers of pictures and candidates must be whole numbers")
         if not isinstance(known.get("ar_tokens"), int | None):
             raise ValueError("the number of autoregressive tokens must be a whole number")
-        texts = ("prompt", "model", "order", "negative", "edit", "mode", "sampler")
+        texts = ("prompt", "model", "order", "negative", "edit", "drawn", "drawn_negative", "mode", "sampler")
         if not all(isinstance(known.get(name, ""), str) for name in texts):
             raise ValueError(f"{', '.join(texts[:-1])} and {texts[-1]} must be texts")
         return cls(**known)

@@ -72,11 +72,11 @@ class RunningJob:
         each = model.validate_candidates(request.candidates)
         seeds = best_of_n.candidate_seeds(request.seeds, each)
         canvas = model.blank(request.rows, request.size) if start is None else start.token_grid(request.rows)
-        condition = encode(request.prompt).repeat(request.rows)
-        negative = encode(request.negative).repeat(request.rows) if request.negative.strip() else None
+        condition = encode(request.text).repeat(request.rows)
+        negative = encode(request.negative_text).repeat(request.rows) if request.negative_text.strip() else None
         wish = sampling_params(request, canvas.mask.shape[1])
         if earlier is not None:
-            before, now = (encode(text).repeat(request.n) for text in (earlier.prompt, request.prompt))
+            before, now = (encode(text).repeat(request.n) for text in (earlier.prompt, request.text))
             changed = remasking.remask_changed(model.generator, earlier.grid, before, now, request.seeds)
             changed = replace(changed, canvas=changed.canvas.repeat(each))  # whose holes each candidate fills
             plan = remasking.remask_plan(model, changed, seeds, wish)

@@ -114,7 +114,7 @@ class Engine:
         previous = None if after is None else after.continuation_for(request)
         if previous is not None:
             request = replace(request, edit=f"grown out of “{previous.prompt}”")
-        for text in (request.prompt, request.negative):
+        for text in (request.text, request.negative_text):
             if text.strip():
                 loaded.encode(text)  # a prompt that is too long is refused here
         job = Job(self, loaded, request, owner, start, finished, previous)

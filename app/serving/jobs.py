@@ -171,7 +171,7 @@ class Job:
             return None
         if not self.frames:
             return self.previous
-        return PreviousResult(self.frames[-1].grid, own.prompt)
+        return PreviousResult(self.frames[-1].grid, own.text)
 
     def cancel(self) -> None:
         """End it before its next step. A job that is over stays as it is."""

@@ -27,9 +27,10 @@ class VocabularyEntry(NamedTuple):
     say: tuple[str, ...] = ()
     plural: str = ""
     colourless: bool = False
+    kind: str = ""  # of a background: "place", "color", "time" or "weather"; empty: a place that takes no other
 
 
-class PromptSpan(NamedTuple):
+class WordSpan(NamedTuple):
     """A stretch of a prompt; `known` is False for a word that the model never saw."""
 
     text: str
@@ -44,6 +45,7 @@ class PromptVocabulary:
     as "parrot". `parts` are words that it saw only within a longer name: "pine".
 
     `colours` are those that it can give to things; empty: things have colours of their own.
+    `max_kinds`, `max_things`: how many kinds of things, and things in all, a picture holds.
     """
 
     objects: tuple[VocabularyEntry, ...] = ()
@@ -56,6 +58,8 @@ class PromptVocabulary:
     words: frozenset[str] = field(default=frozenset(), repr=False)
     aliases: dict[str, str] = field(default_factory=dict, repr=False, hash=False)
     parts: frozenset[str] = field(default=frozenset(), repr=False)
+    max_kinds: int = 2
+    max_things: int = 4
 
     @classmethod
     def load(cls, folder: Path) -> "PromptVocabulary":
@@ -76,20 +80,25 @@ class PromptVocabulary:
         aliases = {str(word).lower(): str(name) for word, name in values.get("aliases", {}).items()}
         parts = frozenset(str(word).lower() for word in values.get("parts", ()))
         examples = tuple(values.get("examples", ()))
-        return cls(**things, **names, examples=examples, words=words, aliases=aliases, parts=parts)
+        limits = values.get("limits", {})
+        most = max((int(count) for count in names["counts"] if str(count).isdigit()), default=4)
+        return cls(
+            **things, **names, examples=examples, words=words, aliases=aliases, parts=parts,
+            max_kinds=int(limits.get("kinds", 2)), max_things=int(limits.get("things", most)),
+        )  # fmt: skip
 
-    def spans(self, prompt: str) -> list[PromptSpan]:
+    def spans(self, prompt: str) -> list[WordSpan]:
         """The prompt cut into words and what lies between them; the texts join to the prompt again."""
         pieces, at, whole = [], 0, self._whole(prompt)
         for match in PIECE.finditer(prompt):
             if match.start() > at:
-                pieces.append(PromptSpan(prompt[at : match.start()], True))
+                pieces.append(WordSpan(prompt[at : match.start()], True))
             words = WORD.findall(self._digits(match[0]))
             lone = match.start() not in whole and match[0].lower() in self.parts
-            pieces.append(PromptSpan(match[0], not lone and all(self.knows(word) for word in words)))
+            pieces.append(WordSpan(match[0], not lone and all(self.knows(word) for word in words)))
             at = match.end()
         if at < len(prompt):
-            pieces.append(PromptSpan(prompt[at:], True))
+            pieces.append(WordSpan(prompt[at:], True))
         return pieces
 
     def _whole(self, prompt: str) -> set[int]:
@@ -182,6 +191,7 @@ def _thing(value: str | int | dict[str, Any]) -> VocabularyEntry:
     if isinstance(value, dict):
         synonyms, say = (tuple(str(word) for word in value.get(key, ())) for key in ("synonyms", "say"))
         return VocabularyEntry(
-            str(value["name"]), synonyms, say, str(value.get("plural", "")), bool(value.get("colourless"))
-        )
+            str(value["name"]), synonyms, say, str(value.get("plural", "")), bool(value.get("colourless")),
+            str(value.get("kind", "")),
+        )  # fmt: skip
     return VocabularyEntry(str(value))

@@ -1,0 +1,236 @@
+"""What words mean to one model: its things, places and styles, what stands for others, and the English around them.
+
+`Lexicon.chunks` cuts a prompt into phrases, the longest first, so that "fire truck" is no truck on fire.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from text_encoder.prompt_reader.english_phrases import phrase_meanings
+from text_encoder.prompt_reader.prompt_reading import LANGUAGE
+from text_encoder.prompt_reader.prompt_vocabulary import PromptVocabulary, VocabularyEntry
+from text_encoder.prompt_reader.scene_words import COLOR_NAMES, candidates_of, quality_words, scene_meanings
+from text_encoder.prompt_reader.stand_ins import StandIn, StandInTable, can_be_verb, word_class
+from text_encoder.prompt_reader.text_normalizer import Token
+from text_encoder.prompt_reader.word_forms import american, is_plural, mended, plural, singulars
+
+LONGEST = 7  # words of a phrase
+WALL_PHRASES = (
+    "on a {c} background", "on {c}", "in front of a {c} wall", "with a {c} background", "on the {c} background",
+    "on {c} background", "against a {c} background", "against a {c} wall", "{c} background", "a {c} background",
+    "in front of a {c} background", "with {c} background", "against {c}", "{c} backdrop", "on a {c} backdrop",
+)  # fmt: skip
+OPEN_CLASSES = {"n": "noun", "m": "noun", "b": "noun", "v": "verb", "a": "adjective"}
+
+
+@dataclass(frozen=True)
+class NounMeaning:
+    """A noun that is drawn as `name`; `said`: how the caption says it, empty for the name; `stand_in`: why another."""
+
+    name: str
+    plural: bool = False
+    said: str = ""
+    stand_in: StandIn | None = None
+
+
+@dataclass
+class Chunk:
+    """A phrase of the prompt with all that it may mean (kind -> value), and what became of it.
+
+    `head`: the chunk whose fate it shares, as articles share that of their noun; None: its own.
+    """
+
+    text: str
+    start: int
+    end: int
+    meanings: dict[str, object] = field(default_factory=dict)
+    status: str = LANGUAGE
+    by: str = ""
+    why: str = ""
+    head: "Chunk | None" = None
+    mended_from: str = ""
+    is_name: bool = False  # written with a capital letter within a sentence
+
+    def is_a(self, *kinds: str) -> bool:
+        return any(kind in self.meanings for kind in kinds)
+
+    def mark(self, status: str, why: str = "", by: str = "") -> None:
+        self.status, self.why, self.by = status, why, by
+
+
+class Lexicon:
+    """The meanings of all phrases for one vocabulary and its stand-ins."""
+
+    def __init__(self, vocabulary: PromptVocabulary, stand_ins: StandInTable):
+        self.vocabulary, self.stand_ins = vocabulary, stand_ins
+        self.phrases: dict[tuple[str, ...], dict[str, object]] = {}
+        self.own: set[tuple[str, ...]] = set()  # names of the vocabulary's things
+        self.bare_walls: set[tuple[str, ...]] = set()  # "on blue", which needs no noun behind it
+        for words, (kind, value) in phrase_meanings().items():
+            self._enter(words, kind, value)
+        for words, meanings in scene_meanings().items():
+            for kind, value in meanings:
+                self._enter(words, kind, value)
+        for mood in quality_words():
+            self._enter(tuple(mood.split()), "adjective", mood, weak=True)
+        self._enter_stand_ins()
+        self._enter_vocabulary()
+
+    def _enter(self, words: tuple[str, ...], kind: str, value: object, weak: bool = False) -> None:
+        meanings = self.phrases.setdefault(words, {})
+        if not (weak and meanings):
+            meanings.setdefault(kind, value)
+
+    def _enter_stand_ins(self) -> None:
+        for noun, entry in self.stand_ins.nouns.items():
+            for form, several in ((noun, False), (plural(noun), True)):
+                if entry is None:
+                    self._enter(tuple(form.split()), "noun", form)
+                    continue
+                meaning = NounMeaning(entry.name, several, stand_in=entry)
+                self._enter(tuple(american(word) for word in form.split()), "thing", meaning)
+
+    def _enter_vocabulary(self) -> None:
+        for thing in self.vocabulary.objects:
+            for name in (thing.name, *thing.synonyms):
+                self._enter_name(thing, name)
+        for background in self.vocabulary.backgrounds:
+            for phrase in background.say or (background.name,):
+                self._replace(phrase, "background", (background.name, phrase))
+            if f"on a {background.name} background" in background.say:
+                self._enter_wall(background.name)
+        for style in self.vocabulary.styles:
+            for phrase in style.say:
+                self._replace(phrase, "style said", (style.name, phrase))
+        if not self.stand_ins.nouns:
+            names = {w: m for w, m in self.phrases.items() if isinstance(m.get("thing"), NounMeaning)}
+            for word, target in self.vocabulary.aliases.items():
+                if (known := names.get(tuple(target.split()))) and (word,) not in names:
+                    self.phrases.setdefault((word,), {})["thing"] = known["thing"]
+
+    def _enter_name(self, thing: VocabularyEntry, name: str) -> None:
+        """A name, its plural, and each written as one word or with American spelling."""
+        if name == thing.name:
+            forms = {name: False, thing.plural or plural(name): True}
+        else:
+            forms = {name: any(is_plural(name.split()[-1], s) for s in singulars(name.split()[-1])), plural(name): True}
+        for form, several in forms.items():
+            said = form if self._can_say(form) else (thing.plural if several else thing.name)
+            meaning = NounMeaning(thing.name, several and form != name, said)
+            words = tuple(form.lower().split())
+            self.phrases.setdefault(words, {})["thing"] = meaning
+            for spelled in (tuple(american(w) for w in words), ("".join(words),)):
+                if not isinstance(self.phrases.get(spelled, {}).get("thing"), NounMeaning) or spelled not in self.own:
+                    self.phrases.setdefault(spelled, {})["thing"] = meaning
+            self.own.add(words)
+
+    def _replace(self, phrase: str, kind: str, value: object) -> None:
+        """A phrase of the model's own means that and nothing else."""
+        words = tuple(american(word) for word in phrase.lower().replace("-", " ").split())
+        if words in self.phrases and "color" in self.phrases[words] and len(words) < 3:
+            self.phrases[words][kind] = value
+        else:
+            self.phrases[words] = {kind: value}
+
+    def _enter_wall(self, color: str) -> None:
+        """How people say that all behind the things has one color."""
+        usual = f"on a {color} background"
+        for pattern in WALL_PHRASES:
+            phrase = pattern.format(c=color).replace(" a orange", " an orange")
+            words = tuple(phrase.split())
+            self.phrases[words] = {
+                "background": (color, phrase if pattern in WALL_PHRASES[:4] and self._can_say(phrase) else usual)
+            }
+            if words[-1] == color:
+                self.bare_walls.add(words)
+
+    def _can_say(self, phrase: str) -> bool:
+        words = self.vocabulary.words
+        return not words or all(word in words for word in phrase.lower().split())
+
+    @cached_property
+    def candidates(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        return candidates_of()
+
+    @cached_property
+    def _words_to_mend(self) -> list[str]:
+        """Words that a misspelling may have meant, names of things and colors first."""
+        nouns = {w for words, m in self.phrases.items() if "thing" in m and not _is_stand_in(m["thing"]) for w in words}
+        colors = {words[0] for words, m in self.phrases.items() if "color" in m and len(words) == 1}
+        places = {
+            words[0] for words, m in self.phrases.items() if m.keys() & {"place", "time", "style"} and len(words) == 1
+        }
+        return sorted(word for word in nouns | (colors - COLOR_NAMES) | places if len(word) > 2)
+
+    @cached_property
+    def _set_to_mend(self) -> frozenset[str]:
+        return frozenset(self._words_to_mend)
+
+    def chunks(self, tokens: list[Token]) -> list[Chunk]:
+        """The tokens in phrases, in order."""
+        words = [token.text if token.text in self.vocabulary.words else american(token.text) for token in tokens]
+        chunks, at = [], 0
+        while at < len(tokens):
+            length, meanings = self._longest(words, at)
+            start, end = tokens[at].start, tokens[at + length - 1].end
+            chunk = Chunk(" ".join(words[at : at + length]), start, end, dict(meanings))
+            if not meanings:
+                chunk = self._unlisted(words[at], start, end)
+            chunk.is_name = (
+                at > 0 and tokens[at].is_capital and not tokens[at - 1].is_capital and tokens[at - 1].text != "."
+            )
+            chunks.append(chunk)
+            at += length
+        return chunks
+
+    def _longest(self, words: list[str], at: int) -> tuple[int, dict[str, object]]:
+        """(number of words, meanings) of the longest phrase that begins here; meanings are empty for none."""
+        for length in range(min(LONGEST, len(words) - at), 0, -1):
+            phrase = tuple(words[at : at + length])
+            if meanings := self.phrases.get(phrase):
+                if phrase in self.bare_walls and self._names_more(words, at + length):
+                    continue  # "on orange pumpkins" is no wall
+                return length, meanings
+            for singular in singulars(phrase[-1]):
+                known = self.phrases.get((*phrase[:-1], singular), {})
+                found = {
+                    kind: value for kind, value in known.items() if kind in ("thing", "place", "picture", "amount")
+                }
+                if isinstance(noun := found.get("thing"), NounMeaning):
+                    found["thing"] = NounMeaning(noun.name, True, "", noun.stand_in)
+                if found:
+                    return length, found
+        return 1, {}
+
+    def _names_more(self, words: list[str], at: int) -> bool:
+        """Whether a noun or another quality stands here."""
+        if at >= len(words) or words[at] in ".,":
+            return False
+        meanings = self._longest(words, at)[1]
+        return bool(meanings.keys() & {"thing", "color", "size", "adjective"}) or (
+            not meanings and word_class(words[at]) == "n"
+        )
+
+    def _unlisted(self, word: str, start: int, end: int) -> Chunk:
+        """A word that no table has: a mark, a number, a word of some class, or a misspelling."""
+        if word in ".,":
+            return Chunk(word, start, end, {"mark": word})
+        if word == "'s":
+            return Chunk(word, start, end, {"possessive": ""})
+        if word[0].isdigit():
+            return Chunk(word, start, end, {"number": word})
+        if not word[0].isalpha():
+            return Chunk(word, start, end, {"sign": ""})
+        if kind := OPEN_CLASSES.get(word_class(word)):
+            meanings: dict[str, object] = {kind: word}
+            if can_be_verb(word):
+                meanings["verb"] = word
+            return Chunk(word, start, end, meanings)
+        if near := mended(word, self._words_to_mend, self._set_to_mend):
+            meanings = self.phrases.get((near,)) or {"noun": near}
+            return Chunk(near, start, end, dict(meanings), mended_from=word)
+        return Chunk(word, start, end, {"unknown": word})
+
+
+def _is_stand_in(meaning: object) -> bool:
+    return isinstance(meaning, NounMeaning) and meaning.stand_in is not None

@@ -1,0 +1,143 @@
+"""Free English in, a caption that the text encoder knows out, and what became of every word in between."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from text_encoder.prompt_reader.caption_writer import write_caption
+from text_encoder.prompt_reader.lexicon import Chunk, Lexicon
+from text_encoder.prompt_reader.prompt_reading import (
+    AVOIDED,
+    LANGUAGE,
+    LEFT_OUT,
+    REPLACED,
+    PromptReading,
+    PromptSpan,
+)
+from text_encoder.prompt_reader.prompt_vocabulary import PromptVocabulary
+from text_encoder.prompt_reader.scene_fitting import SceneFitter
+from text_encoder.prompt_reader.scene_parser import parse_scene
+from text_encoder.prompt_reader.stand_ins import STAND_INS, StandInTable
+from text_encoder.prompt_reader.text_normalizer import tokenize_prompt
+
+MAX_READINGS = 1024  # kept for each reader
+SUGGESTIONS = 3
+
+
+class PromptReader:
+    """Reads prompts for the model of one folder.
+
+    A vocabulary without words is that of a model for free text: `read` gives every prompt back as it is.
+    """
+
+    def __init__(self, vocabulary: PromptVocabulary, stand_ins: StandInTable | None = None):
+        self.vocabulary = vocabulary
+        self.stand_ins = stand_ins or StandInTable()
+        self.is_free_text = not vocabulary.words or not vocabulary.objects
+        if not self.is_free_text:
+            self._lexicon = Lexicon(vocabulary, self.stand_ins)
+            self._fitter = SceneFitter(self._lexicon)
+        self.read = lru_cache(MAX_READINGS)(self._read)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "PromptReader":
+        """The reader of a model folder, made once for each version of its files. ValueError for damaged files."""
+        paths = [Path(folder) / name for name in ("vocabulary.json", STAND_INS)]
+        return _load(Path(folder), tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in paths))
+
+    @classmethod
+    def from_dict(cls, vocabulary: dict[str, Any], stand_ins: dict[str, Any] | None = None) -> "PromptReader":
+        """A reader from the contents of vocabulary.json and stand_ins.json."""
+        table = StandInTable.from_dict(stand_ins) if stand_ins else None
+        return cls(PromptVocabulary.from_dict(vocabulary), table)
+
+    def _read(self, prompt: str, avoid: str = "") -> PromptReading:
+        """What is drawn of a prompt; `avoid`: a negative prompt, whose things are left out of it."""
+        if self.is_free_text:
+            return PromptReading(prompt, prompt, (PromptSpan(prompt),) if prompt else ())
+        chunks = self._lexicon.chunks(tokenize_prompt(prompt, self.stand_ins.emoji))
+        asked = parse_scene(chunks)
+        fitted = self._fitter.fit(asked, self.names_in(avoid))
+        drawn = write_caption(fitted)
+        spans = _spans(prompt, chunks)
+        if not drawn:
+            return PromptReading(prompt, "", spans, refused=self._refusal(asked_words(chunks)))
+        return PromptReading(prompt, drawn, spans, fitted.scene())
+
+    def names_in(self, text: str) -> frozenset[str]:
+        """Names of the things and places that a text speaks of."""
+        if not text.strip() or self.is_free_text:
+            return frozenset()
+        asked = parse_scene(self._lexicon.chunks(tokenize_prompt(text, self.stand_ins.emoji)))
+        places = {backdrop.chunk.text for backdrop in asked.backdrops}
+        return frozenset({group.noun.name for group in asked.groups} | places | asked.avoided)
+
+    def _refusal(self, words: list[str]) -> str:
+        """Why nothing is drawn, with things that are."""
+        names = self.suggestions(words)
+        said = f"none of {', '.join(repr(word) for word in words[:4])} can be drawn" if words else "no thing is named"
+        return f"{said}: try {', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else said
+
+    def suggestions(self, words: list[str], n: int = SUGGESTIONS) -> list[str]:
+        """Names of things that can be drawn, to offer where none was named."""
+        del words
+        return [f"“{example}”" for example in self.vocabulary.examples[:n]] or [
+            t.name for t in self.vocabulary.objects[:n]
+        ]
+
+
+@lru_cache(16)
+def _load(folder: Path, versions: tuple[int, ...]) -> PromptReader:
+    return PromptReader(PromptVocabulary.load(folder), StandInTable.load(folder))
+
+
+def asked_words(chunks: list[Chunk]) -> list[str]:
+    """What was left out, for a refusal."""
+    return [chunk.text for chunk in chunks if chunk.status == LEFT_OUT and chunk.head is None]
+
+
+def _fate(chunk: Chunk) -> tuple[str, str, str]:
+    """(status, by, why) of a chunk: its own, or that of the chunk that it belongs to."""
+    if chunk.head is not None and chunk.status == LANGUAGE:
+        return LANGUAGE, "", ""
+    return (
+        chunk.status,
+        chunk.by if chunk.status == REPLACED else "",
+        chunk.why if chunk.status in (REPLACED, LEFT_OUT, AVOIDED) else "",
+    )
+
+
+def _spans(prompt: str, chunks: list[Chunk]) -> tuple[PromptSpan, ...]:
+    """The whole prompt in stretches, neighbors of one fate joined."""
+    pieces: list[tuple[int, int, tuple[str, str, str]]] = []
+    for chunk in chunks:
+        if chunk.is_a("mark"):
+            continue
+        fate = _fate(chunk)
+        if pieces and pieces[-1][1] > chunk.start:
+            continue  # several words of one emoji
+        if (
+            pieces
+            and fate == pieces[-1][2]
+            and fate[0] in (LEFT_OUT, AVOIDED)
+            and not prompt[pieces[-1][1] : chunk.start].strip()
+        ):
+            pieces[-1] = (pieces[-1][0], chunk.end, fate)
+        else:
+            pieces.append((chunk.start, chunk.end, fate))
+    spans: list[PromptSpan] = []
+    at = 0
+
+    def add(span: PromptSpan) -> None:
+        if spans and span.status == spans[-1].status == LANGUAGE:
+            span = PromptSpan(spans.pop().text + span.text)
+        spans.append(span)
+
+    for start, end, (status, by, why) in pieces:
+        if start > at:
+            add(PromptSpan(prompt[at:start]))
+        add(PromptSpan(prompt[start:end], status, by, why))
+        at = end
+    if at < len(prompt):
+        add(PromptSpan(prompt[at:]))
+    return tuple(spans)

@@ -1,0 +1,110 @@
+"""Prompts as tokens: lower-case words, numbers and marks, each with its place in the text that was typed.
+
+Quotation marks, brackets, hyphens, underscores, slashes, zero-width and full-width characters change nothing in what a
+prompt says. They are replaced once, here, so that nothing behind this file has to know them.
+"""
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+INVISIBLE = {"\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", "\u00ad", "\ufe0f", "\ufe0e"}
+JOINER = "\u200d"  # of several emoji into one
+MODIFIERS = {"\ufe0f", "\ufe0e", *map(chr, range(0x1F3FB, 0x1F400))}  # variation and skin tone
+APOSTROPHES = "’‘ʼ`´"
+SPACES = '-_‐‑–—−"“”„«»*~^\\<>|'  # these separate words and say nothing else
+COMMAS = ";:()[]{}/、，；："
+STOPS = ".!?…。！？\n"
+SIGNS = {"&": " and ", "+": " and ", "×": " x ", "@": " at ", "#": " "}
+WEIGHT = re.compile(r":\s*\d+(?:\.\d+)?(?=\s*\))")  # (blue cat:1.3) as other programs weight words
+FLAG = re.compile(r"(?<!\S)--[a-z]+(?:\s+[\d:.]+)?|<lora:[^>]*>", re.IGNORECASE)  # options of other programs
+TOKEN = re.compile(
+    r"\d[dk](?![a-z])|\d+(?:[.,]\d+)*(?:st|nd|rd|th)?(?![a-z])|[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[.,]|[^\w\s]"
+)
+
+
+class Token(NamedTuple):
+    """A word, number or mark. `start` and `end` are its place in the prompt; "." ends a sentence, "," a part of it."""
+
+    text: str
+    start: int
+    end: int
+    is_capital: bool = False
+
+    @property
+    def is_mark(self) -> bool:
+        return self.text in ".,"
+
+
+def _replacement(character: str) -> str:
+    """What stands for one character, in lower case."""
+    if character in INVISIBLE or "\U0001f3fb" <= character <= "\U0001f3ff":  # the latter: skin tones of emoji
+        return ""
+    if character in APOSTROPHES:
+        return "'"
+    if character in SIGNS:
+        return SIGNS[character]
+    if character in SPACES:
+        return " "
+    if character in COMMAS:
+        return ", "
+    if character in STOPS:
+        return ". "
+    folded = unicodedata.normalize("NFKC", character).lower()
+    decomposed = unicodedata.normalize("NFKD", folded)
+    return "".join(c for c in decomposed if not unicodedata.combining(c)) if folded.isalpha() else folded
+
+
+def _blanked(prompt: str) -> str:
+    """The prompt with spaces where other programs' weights and options stand; as long as before."""
+    for pattern in (WEIGHT, FLAG):
+        prompt = pattern.sub(lambda match: " " * len(match[0]), prompt)
+    return prompt
+
+
+def ignored_spans(prompt: str) -> list[tuple[int, int]]:
+    """Places of weights and options of other programs, which are read as nothing."""
+    return [match.span() for pattern in (WEIGHT, FLAG) for match in pattern.finditer(prompt)]
+
+
+def tokenize_prompt(prompt: str, emoji: dict[str, str] | None = None) -> list[Token]:
+    """The tokens of a prompt. `emoji` has for an emoji the words that it stands for: several tokens of one place."""
+    characters, origin, signs = [], [], emoji or {}
+    text, place = _blanked(prompt), 0
+    while place < len(text):
+        length, said = _sign_at(text, place, signs)
+        piece = f" {said} " if said else _replacement(text[place])
+        characters.append(piece)
+        origin += [place] * len(piece)
+        place += length
+    tokens = []
+    for match in TOKEN.finditer("".join(characters)):
+        start, end = origin[match.start()], origin[match.end() - 1] + 1
+        if match[0] == "." and _is_decimal(prompt, start):
+            continue
+        tokens += [Token(part, start, end, prompt[start].isupper()) for part in _parts(match[0])]
+    return tokens
+
+
+def _sign_at(text: str, place: int, signs: dict[str, str]) -> tuple[int, str]:
+    """(characters, words) of the emoji that begins here, a sequence of several before its first; (1, "") for none."""
+    if not signs or ord(text[place]) < 0x2600:
+        return 1, ""
+    end = place + 1
+    while end < len(text) and (text[end] in MODIFIERS or text[end - 1] == JOINER or text[end] == JOINER):
+        end += 1
+    key = "".join(c for c in text[place:end] if c not in MODIFIERS)
+    if said := signs.get(key) or signs.get(text[place]):
+        return end - place, said
+    return 1, ""
+
+
+def _is_decimal(prompt: str, place: int) -> bool:
+    return 0 < place < len(prompt) - 1 and prompt[place - 1].isdigit() and prompt[place + 1].isdigit()
+
+
+def _parts(text: str) -> list[str]:
+    """A token in parts that are words: "cat's" is "cat" and "'s", "dogs'" is "dogs"."""
+    if text.endswith("'s") and text not in ("it's", "that's", "there's", "he's", "she's", "what's", "let's", "here's"):
+        return [text[:-2], "'s"]
+    return [text]
