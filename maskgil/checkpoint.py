@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from maskgil.fileio import sync
 from maskgil.released.catalog import find_model
 from maskgil.released.download import find_fetched, how_to_fetch
 from maskgil.shared_parts import resolve_part
@@ -137,7 +138,8 @@ def write(
         part = folder / f"{CONFIG}.part"
         part.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
         for path in (_new(folder, CARD), _new(folder, WEIGHTS), part):
-            _flush(path)
+            if path.exists():
+                sync(path)
         os.replace(part, _new(folder, CONFIG))
     except (OSError, SafetensorError) as error:
         _discard(folder)
@@ -323,13 +325,6 @@ def _discard(folder: Path) -> None:
     for name in (CARD, WEIGHTS, CONFIG):
         _new(folder, name).unlink(missing_ok=True)
     (folder / f"{CONFIG}.part").unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    """Down to the disk, so that a power cut cannot keep a name without its content."""
-    if path.exists():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 class OneLineParser(argparse.ArgumentParser):

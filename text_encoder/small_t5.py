@@ -9,7 +9,6 @@ Axes: B prompts, L tokens of the longest prompt, E width.
 
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
 from maskgil.condition import Condition
+from maskgil.fileio import atomic_write
 
 PAD, END, UNKNOWN = 0, 1, 2  # T5's ids
 TIED = "encoder.embed_tokens.weight"  # T5's second name for shared.weight
@@ -221,6 +221,5 @@ def _words_twice(sentences: Iterable[str]) -> Iterator[str]:
 
 def write(path: Path, content: bytes) -> None:
     """Replace a file as a whole."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    with atomic_write(path, shared=True) as partial:
+        partial.write_bytes(content)

@@ -11,7 +11,6 @@ gradients, AdamW's moments and average. Two pictures of 256 px keep 6 GB of acti
 are recomputed: under 12 GB either way. Captions are encoded before all that, on the GPU where there is one.
 """
 
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 import text_encoder
 from maskgil import checkpoint
 from maskgil.aspect_buckets import aspect_buckets
+from maskgil.fileio import atomic_write
 from maskgil.models.maskgil import MaskGIL
 from train.data.image_cache import CacheWriter, write
 from train.data.image_sources import source
@@ -71,14 +71,12 @@ def adapters(model: MaskGIL) -> dict[str, Tensor]:
 def save_adapters(model: MaskGIL, config: LoraConfig, base: str, folder: Path) -> None:
     """Write a folder that peft reads too. ValueError on a full disk: adapters that it held stay."""
     config.base_model_name_or_path = base
-    partial = folder / f"{WEIGHTS}.partial"
+    checkpoint.validate_finite(adapters(model), f"the adapters for {folder}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(adapters(model), partial, metadata={"format": "pt"})
-        config.save_pretrained(folder)
-        os.replace(partial, folder / WEIGHTS)
+        with atomic_write(folder / WEIGHTS) as partial:
+            save_file(adapters(model), partial, metadata={"format": "pt"})
+            config.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise ValueError(f"could not write {folder}: {error}; free space, the last checkpoint is untouched") from None
 
 

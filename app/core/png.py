@@ -5,10 +5,9 @@ text that other image tools show.
 """
 
 import base64
+import contextlib
 import io
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from app.core.request import GenerationRequest
+from maskgil.fileio import atomic_write
 
 METADATA_KEY = "t2i"
 MAX_BYTES = 32 * 2**20
@@ -117,18 +117,6 @@ def grid(images: Sequence[Image.Image], gap: int = 4) -> Image.Image:
 
 def write(files: dict[Path, bytes]) -> None:
     """Write all files, or none: each goes to a temporary neighbour first and is renamed once all are whole."""
-    ready: list[tuple[str, Path]] = []
-    try:
+    with contextlib.ExitStack() as renames:
         for path, data in files.items():
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            ready.append((temporary, path))
-            with os.fdopen(handle, "wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            os.chmod(temporary, 0o644)
-        for temporary, path in ready:
-            os.replace(temporary, path)
-    finally:
-        for temporary, _ in ready:
-            Path(temporary).unlink(missing_ok=True)
+            renames.enter_context(atomic_write(path, shared=True)).write_bytes(data)

@@ -19,7 +19,6 @@ N image tokens of a grid, V ids of the vocabulary, S ids of a sentence.
 
 import inspect
 import json
-import os
 import re
 import sys
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from maskgil.fileio import atomic_write
 from maskgil.pipeline import SamplingParams, TextToImage
 from maskgil.sampling.loop import TokenGrid
 
@@ -158,10 +158,9 @@ def complete(
     else:  # the sentence was finished
         images = draws.images_of(canvas)
     path = Path(out)
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        images[0].save(partial, "PNG")
-        os.replace(partial, path)
+        with atomic_write(path) as partial:
+            images[0].save(partial, "PNG")
     except OSError as error:
         raise ValueError(f"could not write {path}: {error}") from None
     print(f"{path}: {size[0]}x{size[1]}, {len(codes)} of {grid[0] * grid[1]} tokens from the sentence")

@@ -213,7 +213,7 @@ def test_a_full_disk_keeps_nothing_and_says_so(gallery: Gallery, monkeypatch: py
     def full(*args) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.core.png.os.fsync", full)
+    monkeypatch.setattr("maskgil.fileio.os.fsync", full)
     with pytest.raises(ValueError, match="No space left"):
         gallery.add(ME, image(), wish())
     assert gallery.entries(ME) == [] and not list(gallery.pictures.rglob("*.png*"))

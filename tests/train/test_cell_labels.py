@@ -7,7 +7,8 @@ import torch
 
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQConfig, VQModel
-from train.data.scene_cache import NOTE, corpus, write_note, write_scenes
+from train.data.cache_files import write_note
+from train.data.scene_cache import NOTE, corpus, write_scenes
 from train.data.scene_datasets import SceneCells
 from train.losses.cell_labels import CellClassifier, CellClassifierLoss
 from train.losses.objectives import neighbor_targets

@@ -240,7 +240,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="could not write .*cache.json: .*free space"):
             replace(made, out=out).begin()
 
-    def full(path: Path, text: str) -> None:
+    def full(path: Path, text: str, encoding: str) -> None:
         path.touch()
         raise OSError(28, "No space left on device")
 
@@ -259,7 +259,7 @@ def test_a_full_disk_keeps_what_is_finished(shards, tmp_path, monkeypatch):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("train.data.scene_cache.save_file", full)
+    monkeypatch.setattr("train.data.cache_files.save_file", full)
     with pytest.raises(ValueError, match="finished files are kept: free space"):
         write(maker(source, tmp_path / "out"), rank=1, world=2)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([kept[0].name, "cache.json"])

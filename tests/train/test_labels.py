@@ -12,6 +12,7 @@ from maskgil.models.config import ModelConfig
 from maskgil.models.maskgil import MaskGIL
 from text_encoder.small_t5 import SmallT5Encoder, train_vocabulary
 from train.data.scene_datasets import SceneFacts
+from train.losses.label_probe import LabelProbe, label_probe_loss
 from train.losses.objectives import (
     MaskedTokenLoss,
     TextConditioned,
@@ -23,7 +24,7 @@ from train.losses.objectives import (
 from train.optim import OptimConfig, build_optimizers, is_matrix
 from train.recipes.scenes import scenes_text
 from train.scenes.captions import sentences
-from train.scenes.labels import FACTS, OF_A_THING, PARTS, CaptionLabelProbe, facts, label_probe_loss, parts
+from train.scenes.labels import FACTS, OF_A_THING, PARTS, facts, label_kinds, parts
 from train.scenes.scene import BACKGROUNDS, COLOUR_CLASSES, STYLES, Item, Scene, sample
 from train.scenes.sprites import things
 
@@ -72,7 +73,7 @@ def test_an_encoder_learns_to_read():
     torch.manual_seed(0)
     encoder = Words()
     encoder.width = 12
-    reader = CaptionLabelProbe(encoder)
+    reader = LabelProbe(encoder, label_kinds())
     ids = torch.tensor([[1, 2, 3], [4, 5, 0]])
     told = torch.zeros(2, FACTS)
     told[0, [0, 40, 700]], told[1, [3, 41]] = 1, 1
@@ -83,7 +84,7 @@ def test_an_encoder_learns_to_read():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert metrics["read whole"] == 1.0
+    assert metrics["caption_exact_match"] == 1.0
     logits = reader(ids, ids != 0)
     longer = torch.nn.functional.pad(ids, (0, 2))
     assert torch.allclose(logits, reader(longer, longer != 0), atol=1e-5)  # padding tells nothing
@@ -102,7 +103,7 @@ def test_a_pair_is_told_by_its_halves():
     """What was never told together is read all the same, and a half alone tells nothing."""
     encoder = Words()
     encoder.width = 12
-    reader = CaptionLabelProbe(encoder)
+    reader = LabelProbe(encoder, label_kinds())
     with torch.no_grad():
         reader.head.weight.zero_()
         reader.head.weight[7, 0] = reader.head.weight[len(things()) + 2, 1] = 1.0  # thing 7; attribute 2

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 
 from maskgil.tokenizers.vq import VQConfig, VQModel
-from train.data import scene_cache
+from train.data import cache_files, scene_cache
 from train.scenes.sprites import Sprites
 
 
@@ -32,7 +32,7 @@ def test_what_the_command_cannot_use_is_one_line(arguments, says):
 def test_a_full_disk_keeps_finished_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(scene_cache, "SHARD", 1)
     monkeypatch.setattr(scene_cache, "render", lambda scene, sprites, rng: np.zeros((32, 32, 3), np.uint8))
-    save, written = scene_cache.save_file, []
+    save, written = cache_files.save_file, []
 
     def filling(tensors: dict, path: Path, metadata: dict | None = None) -> None:
         if len(written) == 1:
@@ -41,7 +41,7 @@ def test_a_full_disk_keeps_finished_shards(tmp_path, monkeypatch):
         written.append(path)
         save(tensors, path, metadata)
 
-    monkeypatch.setattr(scene_cache, "save_file", filling)
+    monkeypatch.setattr(cache_files, "save_file", filling)
     torch.manual_seed(0)
     config = VQConfig(codebook_size=8, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=16)
     tokenizer, sprites = VQModel(config).eval().requires_grad_(False), Sprites()
@@ -56,7 +56,7 @@ def cached(folder: Path, tokenizer: str, numbers: list[int]) -> Path:
     folder.mkdir()
     (folder / "cache.json").write_text(f'{{"tokenizer": "{tokenizer}", "corpus": "{scene_cache.corpus()}"}}')
     tensors = {"tokens": torch.zeros(len(numbers), 64, dtype=torch.uint16), "numbers": torch.tensor(numbers)}
-    scene_cache.write_shard(tensors, folder / "128x128-0000.safetensors")
+    cache_files.write_shard(tensors, folder / "128x128-0000.safetensors")
     return folder
 
 
@@ -106,7 +106,7 @@ def test_scenes_of_another_corpus_are_refused(tmp_path):
     (tmp_path / "cache.json").write_text('{"tokenizer": "a tokenizer", "corpus": "of last year"}')
     config = VQConfig(codebook_size=8, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=16)
     save = {"tokens": torch.zeros(2, 64, dtype=torch.uint16), "numbers": torch.arange(2)}
-    scene_cache.write_shard(save, tmp_path / "128x128-0000.safetensors")
+    cache_files.write_shard(save, tmp_path / "128x128-0000.safetensors")
     for use in (scene_cache.SceneCache.open, scene_cache.note_of):
         with pytest.raises(ValueError, match="another corpus .* make it anew"):
             use(tmp_path)

@@ -37,8 +37,8 @@ from maskgil.tokenizers.vq import VQConfig, VQModel
 from train import export
 from train.data.scene_cache import corpus, scene_number
 from train.data.scene_datasets import ScenePixels
+from train.image_rows import write_image_rows
 from train.losses.diffusion_token import METHODS, generator_for, method
-from train.recipes.scenes import picture
 from train.recipes.scenes_emigm import (
     KLLoss,
     LatentCache,
@@ -269,9 +269,9 @@ def test_going_on_begins_at_a_deviation_of_one_and_paints_the_same(tokenizer, tm
     grid, noise = (6, 6), torch.randn(2, 36, 4)
     assert torch.allclose(new.encode(pixels, noise), old.encode(pixels, noise), atol=1e-5)
     assert torch.allclose(new.decode(new.encode(pixels), grid), old.decode(old.encode(pixels), grid), atol=1e-4)
-    begun = kl_recipe(None, 2, 2, 1e-3, picture, loss=KLLoss(divergence=0.5), init=str(tokenizer)).modules[0]
+    begun = kl_recipe(None, 2, 2, 1e-3, write_image_rows, loss=KLLoss(divergence=0.5), init=str(tokenizer)).modules[0]
     assert begun.module.model.config.scale == 1 and begun.loss.divergence == 0.5
-    kept = kl_recipe(None, 2, 2, 1e-3, picture, init=str(tokenizer), frozen=True).modules[0].module.model
+    kept = kl_recipe(None, 2, 2, 1e-3, write_image_rows, init=str(tokenizer), frozen=True).modules[0].module.model
     assert kept.config.scale == scale, "what a cache was made with stays"
 
 
@@ -355,7 +355,7 @@ def test_batches_are_functions_of_their_number(cached, folder):
 
 
 def test_the_tokenizer_recipe_exports_a_scaled_tokenizer(tmp_path):
-    recipe = replace(kl_recipe(None, 2, 2, 1e-3, picture, KL), workers=0, sample_every=2)
+    recipe = replace(kl_recipe(None, 2, 2, 1e-3, write_image_rows, KL), workers=0, sample_every=2)
     train(recipe, tmp_path)
     model = checkpoint.load(tmp_path / "export", "latent")
     assert model.config.scale != 1 and (tmp_path / "samples" / "0000002.png").is_file()

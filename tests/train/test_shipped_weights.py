@@ -10,7 +10,8 @@ import torch
 from maskgil import checkpoint
 from maskgil.pipeline import SamplingParams, TextToImage
 from maskgil.sampling.ar_prefix import ARPrefix
-from train.data.scene_cache import corpus, write_shard
+from train.data.cache_files import write_shard
+from train.data.scene_cache import corpus
 from train.eval.scene_score import SIDE, asked_scenes, drawn, judge, rendered
 from train.recipes.scenes import scenes_generator
 from train.scenes.captions import vocabulary

@@ -44,8 +44,8 @@ from maskgil import checkpoint
 from maskgil.aspect_buckets import Size, aspect_buckets, fit_to_bucket, nearest_bucket
 from maskgil.pipeline import Tokenizer
 from maskgil.tokenizers.autoencoder import SURE, AutoencoderTokenizer, validate_scale
+from train.data.cache_files import write_note, write_shard
 from train.data.image_sources import ImageExample, ImageSource, source
-from train.data.scene_cache import write_note, write_shard
 
 NOTE = "cache.json"
 CUT = ("crop", "flip")  # of a cache's note: how its pictures were cut, which caches of one model may differ in

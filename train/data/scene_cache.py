@@ -12,10 +12,8 @@ written whole: {"tokens": (n, N) uint16, "numbers": (n,) int64}. A scene is a fu
 are said anew each time they are read. A run that was killed goes on with the shards that are missing.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,12 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQModel
+from train.data.cache_files import write_note, write_shard
 from train.scenes.render import render
 from train.scenes.scene import SIZES, Scene, crowded, paired, sample
 from train.scenes.sprites import Sprites
@@ -115,37 +113,11 @@ def write_scenes(tokenizer: VQModel, sprites: Sprites, out: Path, total: int, ma
         write_shard({"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)}, path)
 
 
-def write_note(path: Path, told: dict[str, Any]) -> None:
-    """What made a cache, in its folder, whole or not at all. ValueError where that cannot be written."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # processes that share the work write it at once
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(told, indent=1) + "\n")
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise ValueError(f"could not write {path}: {error}; what is there is kept: free space, run it again") from None
-
-
 def check_drawings(folders: Iterable[str | Path], sprites: Sprites) -> None:
     """ValueError where a cache was made from other drawings than these, with which its scenes are drawn anew."""
     for folder in folders:
         if note_of(folder).get("sprites", sprites.identity()) != sprites.identity():
             raise ValueError(f"{folder} was made with {OTHERS}: give the sprites= that it was made with")
-
-
-def write_shard(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """A file of a cache, whole or not at all. ValueError when the disk is full; what is finished stays."""
-    partial = path.with_suffix(".partial")
-    try:
-        save_file(tensors, partial, metadata=metadata)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise ValueError(
-            f"could not write {path}: {error}; finished files are kept: free space and run the same command again"
-        ) from None
 
 
 def _ordered(pair: tuple[Scene, np.random.Generator], sprites: Sprites) -> tuple:

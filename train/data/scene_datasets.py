@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import sentencepiece
 import torch
 
+from train.data.caption_pieces import padded_pieces, word_pieces
 from train.data.scene_cache import SceneCache, scene_number
 from train.scenes.captions import caption
 from train.scenes.judge import covers, targets
@@ -98,17 +98,6 @@ def _drawn_rows(
     return size, tokens[chosen].long(), numbers[chosen]
 
 
-@cache
-def _pieces(model: bytes) -> sentencepiece.SentencePieceProcessor:
-    return sentencepiece.SentencePieceProcessor(model_proto=model)
-
-
-def _padded(pieces: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids (B, L) closed by END and padded with PAD, mask), as in T5."""
-    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor([*p, 1]) for p in pieces], batch_first=True)
-    return ids, ids != 0
-
-
 @dataclass(frozen=True)
 class SceneFacts:
     """Captions of scenes that training may see, and what they tell: {"ids", "mask": (B, L), "facts": (B, F) 0 or 1}."""
@@ -120,7 +109,7 @@ class SceneFacts:
     def __call__(self, index: int) -> dict:
         rng = np.random.default_rng([self.seed, index])
         scenes = [sample(rng, *sample_size(rng)) for _ in range(self.batch)]
-        ids, mask = _padded(_pieces(self.vocabulary).encode([caption(scene, rng) for scene in scenes]))
+        ids, mask = padded_pieces(word_pieces(self.vocabulary).encode([caption(scene, rng) for scene in scenes]))
         told = torch.zeros(self.batch, FACTS)
         for row, scene in zip(told, scenes, strict=True):
             row[facts(scene)] = 1
@@ -148,10 +137,10 @@ class SceneTokens:
         rng = np.random.default_rng([self.seed, index])
         (width, height), tokens, numbers = _drawn_rows(_table(self.folder), self.alike * self.batch, rng)
         scenes = [scene_number(number, width, height)[0] for number in numbers.tolist()]
-        pieces = _pieces(self.vocabulary).encode([caption(scene, rng) for scene in scenes])
+        pieces = word_pieces(self.vocabulary).encode([caption(scene, rng) for scene in scenes])
         start = int(rng.integers(self.alike)) * self.batch
         alike = np.argsort([len(p) for p in pieces], kind="stable")[start : start + self.batch]
-        ids, mask = _padded([pieces[i] for i in alike])
+        ids, mask = padded_pieces([pieces[i] for i in alike])
         return {
             "tokens": tokens[torch.from_numpy(alike)],
             "ids": ids,

@@ -10,7 +10,6 @@ seconds a picture takes, as a table, and as a chart in the SVG file `out`.
 """
 
 import html
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from maskgil import checkpoint
+from maskgil.fileio import atomic_write
 from maskgil.pipeline import SamplingParams, TextToImage
 from maskgil.sampling.ar_prefix import ARPrefix
 from maskgil.sampling.guidance import Guidance
@@ -113,10 +113,8 @@ def chart(panels: Sequence[tuple[str, Sequence[float]]], labels: Sequence[str], 
 
 
 def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def hybrid(

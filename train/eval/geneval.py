@@ -10,9 +10,9 @@ The prompt file is GenEval's evaluation_metadata.jsonl (Ghosh et al. 2023, arXiv
 """
 
 import json
-import os
 from pathlib import Path
 
+from maskgil.fileio import atomic_write
 from train.eval.sample_images import Sample, draw_samples, parse_size, read_prompts, settings_of
 
 
@@ -29,10 +29,8 @@ def write_metadata(prompts: list[dict], out: Path) -> None:
     """metadata.jsonl beside the pictures of every prompt."""
     for number, entry in enumerate(prompts):
         path = out / f"{number:05d}" / "metadata.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(entry) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        with atomic_write(path, shared=True) as partial:
+            partial.write_text(json.dumps(entry) + "\n", encoding="utf-8")
 
 
 def geneval_prompts(

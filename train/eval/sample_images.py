@@ -11,7 +11,6 @@ own prompt and seed stand in its PNG: other prompts in the same folder are refus
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from tqdm import tqdm
 
 from maskgil import checkpoint
+from maskgil.fileio import atomic_write
 from maskgil.models.config import ModelConfig
 from maskgil.models.emigm import EMIGMConfig
 from maskgil.pipeline import SAMPLERS, SamplingParams, Size, TextToImage
@@ -283,16 +283,12 @@ def _draw(
 
 def _write(image: Image.Image, sample: Sample, path: Path) -> None:
     """Whole or not at all. Raises ValueError when it cannot be written."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     note = PngImagePlugin.PngInfo()
     note.add_text(ASKED, sample.asked)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(partial, "PNG", pnginfo=note)
-        os.replace(partial, path)
+        with atomic_write(path, shared=True) as partial:
+            image.save(partial, "PNG", pnginfo=note)
     except OSError as error:
-        if path.parent.is_dir():
-            partial.unlink(missing_ok=True)
         raise ValueError(f"could not write {path}: {error}; finished pictures are kept") from None
 
 
@@ -336,9 +332,8 @@ def _claim(out: Path, recipe: dict[str, Any]) -> None:
     note = out / RECIPE
     out.mkdir(parents=True, exist_ok=True)
     if not note.is_file():
-        partial = note.with_name(f"{RECIPE}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(recipe, indent=1) + "\n")
-        os.replace(partial, note)
+        with atomic_write(note, shared=True) as partial:
+            partial.write_text(json.dumps(recipe, indent=1) + "\n")
         return
     found = json.loads(note.read_text())
     differ = [name for name in recipe if found.get(name) != recipe[name]]

@@ -6,9 +6,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 import text_encoder as encoders
 from maskgil import checkpoint
@@ -19,8 +17,10 @@ from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from text_encoder.small_t5 import SmallT5Encoder, train_vocabulary
 from train.data.scene_cache import check_drawings, tokenizer_of
 from train.data.scene_datasets import DecoderBatches, JudgeBatches, SceneCells, SceneFacts, ScenePixels, SceneTokens
+from train.image_rows import write_image_rows
 from train.losses.causal import CAUSAL
 from train.losses.cell_labels import BLOCKS, RECALL, WIDTH, CellClassifier, CellClassifierLoss
+from train.losses.label_probe import LabelProbe, label_probe_loss
 from train.losses.objectives import (
     CodebookRevival,
     DecoderLoss,
@@ -43,19 +43,12 @@ from train.recipes.emigm import RELEASED, RELEASED_LARGE, emigm_recipe
 from train.recipes.pretrain import PretrainOptions, pretrain_recipe
 from train.scenes.captions import sentences
 from train.scenes.judge import SceneJudge, judge_loss, save_judge
-from train.scenes.labels import CELLS, CaptionLabelProbe, kinds, label_probe_loss
+from train.scenes.labels import CELLS, kinds, label_kinds
 from train.scenes.sprites import Sprites, things
 
 # parts of a tokenizer, by what its config says of them
 CORRECTED = ("refiner_channels", "refiner_blocks", "upscaler_channels", "upscaler_blocks")
 NAMED = ("naming_channels", "naming_blocks", "recall")
-
-
-def picture(rows: list[torch.Tensor], path: Path) -> None:
-    """Write rows of (B, 3, H, W) pixels in [-1, 1] as one sheet."""
-    sheet = torch.cat([torch.cat(list(row), -1) for row in rows], -2)
-    array = sheet.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 0).cpu().numpy()
-    Image.fromarray(np.ascontiguousarray(array)).save(path)
 
 
 def _grown(model: VQModel, **parts: int) -> VQModel:
@@ -117,7 +110,7 @@ def scenes_tokenizer(
         pixels = shown(0)["pixels"].to(device).float().div(127.5).sub(1)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
             result = average.decode(average.encode(pixels), average.grid(*pixels.shape[2:]))
-        picture([pixels, result], path)
+        write_image_rows([pixels, result], path)
 
     return Recipe(
         name="scenes-tokenizer",
@@ -193,7 +186,7 @@ def scenes_decoder(
         device = average.codebook.device
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
             result = average(batch["tokens"].to(device), batch["grid"]).float()
-        picture([batch["pixels"].float().div(127.5).sub(1), result.cpu()], path)
+        write_image_rows([batch["pixels"].float().div(127.5).sub(1), result.cpu()], path)
 
     def export(average: DecoderOnly, folder: Path) -> None:
         model.decoder.load_state_dict(average.decoder.state_dict())
@@ -295,7 +288,9 @@ def scenes_text(
         steps=steps,
         modules=(
             OptimizedModule(
-                CaptionLabelProbe(encoder), label_probe_loss, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)
+                LabelProbe(encoder, label_kinds()),
+                label_probe_loss,
+                OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6),
             ),
         ),
         batch_at=SceneFacts(encoder.vocabulary, batch),
@@ -501,7 +496,7 @@ def scenes_kl(
         steps,
         batch,
         lr,
-        picture,
+        write_image_rows,
         replace(SCENES_KL, channels=channels),
         KLLoss(likeness, divergence, 0.0 if known else 0.1, known),
         judge=_judge(adversarial_from),
@@ -638,7 +633,7 @@ def _large(name: str, preset: str, data: str, init: str, valid: str, options: Pr
     if preset == "t2i-xxl":
         text = PRESETS["t2i-xl"]
         config = replace(config, classes=None, text_dim=text.text_dim, null_length=text.null_length)
-    return pretrain_recipe(name, config, data, init, valid, options, picture)
+    return pretrain_recipe(name, config, data, init, valid, options, write_image_rows)
 
 
 def t2i_xl_256(data: str, init: str = "", valid: str = "", options: PretrainOptions = PretrainOptions()) -> Recipe:  # noqa: B008
@@ -712,7 +707,7 @@ def t2i_xl_ar(
 ) -> Recipe:
     """The autoregressive twin of t2i-xl, on a cache of any size; init= may be a converted LlamaGen GPT."""
     config = replace(PRESETS["t2i-xl"], causal=True)
-    return pretrain_recipe("t2i-xl-ar", config, data, init, valid, options, picture, CAUSAL)
+    return pretrain_recipe("t2i-xl-ar", config, data, init, valid, options, write_image_rows, CAUSAL)
 
 
 def c2i_ar(
@@ -726,28 +721,28 @@ def c2i_ar(
     if preset not in ("b", "l", "xl", "xxl"):
         raise ValueError(f"preset={preset}: choose b, l, xl or xxl")
     config = replace(PRESETS[preset], causal=True)
-    return pretrain_recipe("c2i-ar", config, data, init, valid, options, picture, CAUSAL)
+    return pretrain_recipe("c2i-ar", config, data, init, valid, options, write_image_rows, CAUSAL)
 
 
 def emigm_xs(
     data: str, init: str = "", valid: str = "", repeats: int = 4, options: PretrainOptions = RELEASED
 ) -> Recipe:
     """eMIGM, class-driven, 69M, on a cache of latents of an ImageNet-style folder (256 or 512, shape=square)."""
-    return emigm_recipe("xs", data, init, valid, repeats, options, picture)
+    return emigm_recipe("xs", data, init, valid, repeats, options, write_image_rows)
 
 
 def emigm_s(
     data: str, init: str = "", valid: str = "", repeats: int = 4, options: PretrainOptions = RELEASED
 ) -> Recipe:
     """eMIGM, class-driven, 97M."""
-    return emigm_recipe("s", data, init, valid, repeats, options, picture)
+    return emigm_recipe("s", data, init, valid, repeats, options, write_image_rows)
 
 
 def emigm_b(
     data: str, init: str = "", valid: str = "", repeats: int = 4, options: PretrainOptions = RELEASED_LARGE
 ) -> Recipe:
     """eMIGM, class-driven, 208M; init= may be a converted release, to be fine-tuned."""
-    return emigm_recipe("b", data, init, valid, repeats, options, picture)
+    return emigm_recipe("b", data, init, valid, repeats, options, write_image_rows)
 
 
 def emigm_l(
@@ -758,7 +753,7 @@ def emigm_l(
     options: PretrainOptions = replace(RELEASED_LARGE, recompute=True),  # noqa: B008
 ) -> Recipe:
     """eMIGM, class-driven, 478M."""
-    return emigm_recipe("l", data, init, valid, repeats, options, picture)
+    return emigm_recipe("l", data, init, valid, repeats, options, write_image_rows)
 
 
 def emigm_h(
@@ -769,7 +764,7 @@ def emigm_h(
     options: PretrainOptions = replace(RELEASED_LARGE, recompute=True),  # noqa: B008
 ) -> Recipe:
     """eMIGM, class-driven, 942M, of 256 px."""
-    return emigm_recipe("h", data, init, valid, repeats, options, picture)
+    return emigm_recipe("h", data, init, valid, repeats, options, write_image_rows)
 
 
 def lora(
@@ -797,4 +792,4 @@ def lora(
     """Adapters for a text-to-image folder, from a folder of pictures with .txt captions (train/lora.py)."""
     from train.lora import lora_recipe  # peft takes seconds to load
 
-    return lora_recipe(model, pictures, size, rank, cache, options, picture, valid)
+    return lora_recipe(model, pictures, size, rank, cache, options, write_image_rows, valid)

@@ -43,6 +43,8 @@ from maskgil.tokenizers import vq_latents
 from maskgil.tokenizers.autoencoder import AutoencoderConfig, AutoencoderTokenizer, validate_scale
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from maskgil.tokenizers.vq_latents import VQLatentTokenizer
+from train.data.cache_files import write_note, write_shard
+from train.data.caption_pieces import padded_pieces, word_pieces
 from train.data.scene_cache import (
     KINDS,
     NOTE,
@@ -52,10 +54,8 @@ from train.data.scene_cache import (
     note_of,
     scene_number,
     tokenizer_of,
-    write_note,
-    write_shard,
 )
-from train.data.scene_datasets import ScenePixels, SceneTokens, _padded, _pieces
+from train.data.scene_datasets import ScenePixels, SceneTokens
 from train.losses.diffusion_token import (
     CodeTrunk,
     LatentTokenLoss,
@@ -351,7 +351,7 @@ class SceneLatents:
         rng, table = np.random.default_rng([self.seed, index]), _latents(self.folder)
         chosen = rng.choice(len(table.numbers), self.batch, replace=len(table.numbers) < self.batch)
         scenes = [scene_number(int(table.numbers[i]), SIDE, SIDE)[0] for i in chosen]
-        ids, mask = _padded([self._said(scene, rng) for scene in scenes])
+        ids, mask = padded_pieces([self._said(scene, rng) for scene in scenes])
         noise = torch.from_numpy(rng.standard_normal((self.batch, *table.mean.shape[1:]), np.float32))
         chosen = torch.from_numpy(chosen)
         side = int(table.mean.shape[1] ** 0.5)
@@ -369,7 +369,7 @@ class SceneLatents:
     def _said(self, scene: Scene, rng: np.random.Generator) -> list[int]:
         """Pieces of a caption that fits, END not among them."""
         for _ in range(20):
-            pieces = _pieces(self.vocabulary).encode(caption(scene, rng))
+            pieces = word_pieces(self.vocabulary).encode(caption(scene, rng))
             if len(pieces) < self.words:
                 return pieces
         raise ValueError(

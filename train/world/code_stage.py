@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQConfig, VQModel
+from train.image_rows import write_image_rows
 from train.losses.objectives import quantize_with_gradient, spread_codebook
 from train.losses.reconstruction import reconstruction
 from train.optim import OptimConfig
@@ -167,13 +168,11 @@ def code_recipe(
     shown = CodeBatches(WorldScenes(drawings, things, 10, seed=99, square=True), CELL)
 
     def sample(training: CodesInTraining, path: Path) -> None:
-        from train.world.world_stages import write_rows
-
         device = next(training.parameters()).device
         pixels = to_pixels(shown(0)).to(device)
         with torch.no_grad():
             result = training.model.decode(training.model.encode(pixels), training.model.grid(*pixels.shape[2:]))
-        write_rows([pixels, result], path)
+        write_image_rows([pixels, result], path)
 
     return Recipe(
         name="world-codes",

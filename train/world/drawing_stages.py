@@ -14,6 +14,7 @@ from maskgil.models.config import ModelConfig
 from maskgil.models.maskgil import MaskGIL
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder.small_t5 import SmallT5Encoder
+from train.image_rows import write_image_rows
 from train.losses.objectives import (
     DecoderLoss,
     DecoderOnly,
@@ -29,7 +30,6 @@ from train.world.answers import answer_counts
 from train.world.code_stage import CELL, CODES
 from train.world.reading_stage import LENGTH
 from train.world.token_cache import CachedScenes, PictureBatches, TokenBatches
-from train.world.world_stages import write_rows
 
 PICTURE_CELL = 2 * CELL  # pixels of a cell of the picture
 HEADS = 5  # of CELL_ANSWERS: things, parts, grounds, styles, colours
@@ -99,7 +99,7 @@ def decoder_recipe(
         shown = replace(data, scenes=replace(data.scenes, seed=99, batch=8))(0)
         with torch.no_grad():
             result = average(shown["tokens"].to(average.codebook.device), shown["grid"]).float()
-        write_rows([shown["pixels"].float().div(127.5).sub(1), result], path)
+        write_image_rows([shown["pixels"].float().div(127.5).sub(1), result], path)
 
     def export(average: DecoderOnly, folder: Path) -> None:
         model.decoder.load_state_dict(average.decoder.state_dict())

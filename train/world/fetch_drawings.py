@@ -9,7 +9,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -23,6 +22,7 @@ import resvg_py
 import tyro
 from PIL import Image
 
+from maskgil.fileio import atomic_write
 from train.world.thing_table import HANDS, VARIATION, Glyph, WorldThing, all_things, first_things
 
 SIDE = 256  # pixels of a drawing's longer side
@@ -156,9 +156,9 @@ def pack(out: Path, readers: dict[str, Callable], things: int) -> Path:
     """Write out/drawings.zip for the first `things` of the table, whole or not at all, and return its path.
 
     ValueError when a thing has no drawing."""
-    path, partial = out / "drawings.zip", out / "drawings.zip.partial"
+    path = out / "drawings.zip"
     index: dict[str, list[dict]] = {}
-    with zipfile.ZipFile(partial, "w") as archive:
+    with atomic_write(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for thing in first_things(things):
             rows = []
             for number, (hand, drawing) in enumerate(drawings_of(thing, readers)):
@@ -169,7 +169,6 @@ def pack(out: Path, readers: dict[str, Callable], things: int) -> Path:
                 rows.append({"file": name, "hand": hand, "size": list(drawing.size)})
             index[thing.name] = rows
         archive.writestr(zipfile.ZipInfo("index.json"), json.dumps(index, indent=1))
-    os.replace(partial, path)
     return path
 
 

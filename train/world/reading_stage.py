@@ -11,18 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
 
 from text_encoder.small_t5 import SmallT5Encoder, train_vocabulary
+from train.data.caption_pieces import padded_pieces, word_pieces
+from train.losses.label_probe import LabelProbe, label_probe_loss
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
 from train.world.answers import OF_A_SCENE, OF_A_THING, fact_count, told_facts
 from train.world.phrases import frame_words, names_of, say
 from train.world.scene_sampling import CROWDS, PAIRS, Shares, sample_scene
 from train.world.thing_table import all_things, first_things
-from train.world.token_cache import padded, word_pieces
 from train.world.world_data import open_pack
 
 LENGTH = 64  # tokens of the longest caption, its end token included
@@ -52,41 +50,16 @@ class CaptionBatches:
         pack, things = open_pack(self.drawings), first_things(self.things)
         kinds = (Shares(), Shares(), PAIRS, CROWDS)
         scenes = [sample_scene(things, pack, 12, 12, rng, shares=kinds[i % 4]) for i in range(self.batch)]
-        ids, mask = padded(word_pieces(self.vocabulary).encode([say(scene, rng) for scene in scenes]))
+        ids, mask = padded_pieces(word_pieces(self.vocabulary).encode([say(scene, rng) for scene in scenes]))
         facts = torch.zeros(self.batch, fact_count(self.things))
         for row, scene in zip(facts, scenes, strict=True):
             row[told_facts(scene, self.things)] = 1
         return {"ids": ids, "mask": mask, "facts": facts}
 
 
-class WorldFactProbe(nn.Module):
-    """A text encoder and a head over its states: a fact holds if some token tells it."""
-
-    def __init__(self, text_encoder: nn.Module, things: int):
-        super().__init__()
-        self.text_encoder = text_encoder
-        self.kinds = (things, len(OF_A_THING), len(OF_A_SCENE))
-        self.head = nn.Linear(text_encoder.width, sum(self.kinds))
-        nn.init.constant_(self.head.bias, -7.0)  # about the share of facts that hold, over a caption's tokens
-        nn.init.constant_(self.head.bias[: sum(self.kinds[:2])], -3.0)  # a pair needs both halves
-
-    def forward(self, ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B F"]:
-        """Logits."""
-        thing, what, scene = self.head(self.text_encoder(ids, mask)).float().split(self.kinds, dim=-1)
-        thing, what = -thing[..., :, None], -what[..., None, :]
-        # sigmoid(t) sigmoid(w) as a logit: -log(e^-t + e^-w + e^-(t + w))
-        pairs = -torch.logaddexp(torch.logaddexp(thing, what), thing + what)
-        told = torch.cat([pairs.flatten(2), scene], dim=-1)
-        return told.masked_fill(~mask[..., None], float("-inf")).logsumexp(1)
-
-
-def reading_loss(modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-    """Cross-entropy of each fact, summed over the facts of a caption."""
-    logits = modules[0](batch["ids"], batch["mask"])
-    loss = F.binary_cross_entropy_with_logits(logits, batch["facts"], reduction="sum") / len(logits)
-    with torch.no_grad():
-        right = ((logits > 0) == (batch["facts"] > 0.5)).all(1).float().mean()
-    return loss, {"loss": loss.item(), "caption_exact_match": right.item()}
+def world_label_kinds(things: int) -> tuple[int, int, int]:
+    """How many things, labels of a thing and labels of a scene `told_facts` counts, for a LabelProbe."""
+    return things, len(OF_A_THING), len(OF_A_SCENE)
 
 
 def reading_recipe(drawings: str, things: int, steps: int, batch: int, precision: str, vocabulary: Path) -> Recipe:
@@ -101,7 +74,9 @@ def reading_recipe(drawings: str, things: int, steps: int, batch: int, precision
         steps=steps,
         modules=(
             OptimizedModule(
-                WorldFactProbe(encoder, things), reading_loss, OptimConfig(lr=2e-3, muon_lr=0.02, warmup=50, decay=0.6)
+                LabelProbe(encoder, world_label_kinds(things)),
+                label_probe_loss,
+                OptimConfig(lr=2e-3, muon_lr=0.02, warmup=50, decay=0.6),
             ),
         ),
         batch_at=CaptionBatches(drawings, things, encoder.vocabulary, batch),

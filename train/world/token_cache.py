@@ -9,19 +9,19 @@ Axes: B scenes of a batch, N cells, L text tokens, n scenes of a shard.
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQModel
+from train.data.cache_files import write_note, write_shard
+from train.data.caption_pieces import padded_pieces, word_pieces
 from train.world.answers import cell_answers, cover
 from train.world.arrangement import WorldScene
 from train.world.code_stage import CELL, to_pixels
@@ -47,13 +47,6 @@ def world_identity(drawings: str, things: int) -> str:
     return hashlib.sha256(repr(scenes).encode()).hexdigest()[:12]
 
 
-def write_whole(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """A safetensors file, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    os.replace(partial, path)
-
-
 def write_cache(tokenizer: Path, drawings: str, things: int, out: Path, total: int, batch: int = 32) -> None:
     """Fill folder `out` with the codes of about `total` scenes, shared among the shapes as training is. ValueError when
     the folder was made by another tokenizer or of another world."""
@@ -70,7 +63,7 @@ def write_cache(tokenizer: Path, drawings: str, things: int, out: Path, total: i
         if (old := json.loads((out / "cache.json").read_text())) != note:
             raise ValueError(f"{out} holds {old}, this run would write {note}: give another folder, or delete it")
     else:
-        (out / "cache.json").write_text(json.dumps(note) + "\n")
+        write_note(out / "cache.json", note)
     counts = {shape: max(1, round(total * share / SHARD)) for shape, share in SHAPES.items()}
     order = sorted((shard / n, shape, shard) for shape, n in counts.items() for shard in range(n))
     for _, shape, shard in tqdm(order, desc="encoding scenes", unit_scale=SHARD, unit="scene"):
@@ -79,7 +72,7 @@ def write_cache(tokenizer: Path, drawings: str, things: int, out: Path, total: i
             continue
         numbers = list(range(shard * SHARD, (shard + 1) * SHARD))
         tokens = [encode(model, numbers[i : i + batch], shape, drawings, things) for i in range(0, SHARD, batch)]
-        write_whole(path, {"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)})
+        write_shard({"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)}, path)
     (out / "complete").write_text(f"{total}\n")
 
 
@@ -116,17 +109,6 @@ def open_cache(folder: str, drawings: str, things: int) -> dict[tuple[int, int],
     }
 
 
-@lru_cache(maxsize=2)
-def word_pieces(vocabulary: bytes) -> sentencepiece.SentencePieceProcessor:
-    return sentencepiece.SentencePieceProcessor(model_proto=vocabulary)
-
-
-def padded(pieces: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids (B, L), mask): each row closed by END = 1 and padded with PAD = 0, as in T5."""
-    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor([*p, 1]) for p in pieces], batch_first=True)
-    return ids, ids != 0
-
-
 @dataclass(frozen=True)
 class CachedScenes:
     """Rows of a cache and their scenes: what the batches below are made of."""
@@ -159,7 +141,7 @@ class TokenBatches:
 
     def __call__(self, index: int) -> dict:
         (columns, rows), tokens, scenes, rng = self.scenes(index)
-        ids, mask = padded(word_pieces(self.vocabulary).encode([say(scene, rng) for scene in scenes]))
+        ids, mask = padded_pieces(word_pieces(self.vocabulary).encode([say(scene, rng) for scene in scenes]))
         return {"tokens": tokens, "grid": (rows, columns), "ids": ids, "mask": mask} | cell_answers(scenes)
 
 

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 import tyro
-from PIL import Image
 
 from train.precision import chosen_precision
 from train.world.thing_table import first_things
@@ -43,13 +41,6 @@ class StageOptions:
     threads: int = 2
     stop_at: int | None = None  # end early at this step, state saved
     precision: Literal["auto", "bf16", "no"] = "auto"  # auto: bf16 where processor or GPU multiplies it fast
-
-
-def write_rows(rows: list[torch.Tensor], path: Path) -> None:
-    """Write rows of (B, 3, H, W) pixels in [-1, 1] as one sheet."""
-    sheet = torch.cat([torch.cat(list(row.cpu()), -1) for row in rows], -2)
-    array = sheet.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 0).numpy()
-    Image.fromarray(np.ascontiguousarray(array)).save(path)
 
 
 def assemble_model(runs: Path, things: int) -> Path:

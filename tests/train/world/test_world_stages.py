@@ -15,11 +15,12 @@ from maskgil import checkpoint
 from maskgil.pipeline import SamplingParams, TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder.small_t5 import SmallT5Encoder, train_vocabulary
+from train.losses.label_probe import LabelProbe, label_probe_loss
 from train.world.answers import CELL_ANSWERS, answer_counts, cell_answers, fact_count
 from train.world.arrangement import SIDES
 from train.world.code_stage import CODES, CodebookStart, CodeLoss, CodesInTraining, begin_as
 from train.world.drawing_stages import DECODER, GENERATOR
-from train.world.reading_stage import LENGTH, CaptionBatches, WorldFactProbe, reading_loss, world_sentences
+from train.world.reading_stage import LENGTH, CaptionBatches, world_label_kinds, world_sentences
 from train.world.token_cache import CachedScenes, PictureBatches, TokenBatches, encode, numbered_scene, write_cache
 from train.world.world_data import CodeBatches, JudgePictures, WorldScenes
 from train.world.world_judge import CELL, WorldJudge, WorldJudgeConfig, save_world_judge, world_judge_loss
@@ -134,12 +135,12 @@ def test_a_text_encoder_learns_to_tell_facts(drawings, tmp_path):
     torch.manual_seed(0)
     train_vocabulary(world_sentences(drawings, 300, seed=1), tmp_path, 1500)
     encoder = SmallT5Encoder.fresh(tmp_path, dropout_rate=0.0, length=LENGTH, d_model=32, d_ff=64, num_layers=1)
-    probe = WorldFactProbe(encoder, THINGS)
+    probe = LabelProbe(encoder, world_label_kinds(THINGS))
     batch = CaptionBatches(drawings, THINGS, encoder.vocabulary, 16)(0)
     assert batch["facts"].shape == (16, fact_count(THINGS)) and (batch["facts"].sum(1) >= 5).all()
     optimizer, losses = torch.optim.Adam(probe.parameters(), 1e-2), []
     for step in range(12):
-        loss, _ = reading_loss([probe], batch, torch.Generator(), step)
+        loss, _ = label_probe_loss([probe], batch, torch.Generator(), step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
