@@ -119,7 +119,7 @@ class Listen(_Drawing):
     """Write down a recording, print its words, and draw them."""
 
     audio: Positional[Path] = field(kw_only=True)
-    """A recording of someone speaking: wav, flac, mp3 or ogg."""
+    """A recording of someone speaking: any format that FFmpeg decodes (wav, mp3, m4a, webm, ...)."""
     ear: str = field(default_factory=paths.default_recognizer)
     """The recogniser: a bundled one by name, a Whisper checkpoint, or a released size such as `base`. Left out:
     $MASKGIL_EAR, or whisper-tiny-en."""

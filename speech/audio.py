@@ -26,6 +26,9 @@ QUIET = -55.0  # dBFS of the loudest 32 ms: below it nobody spoke into this micr
 CANCELLED = 0.01  # power of the mix over that of a channel: below it the channels cancel each other
 RATES = (1_000, 768_000)  # Hz
 KINDS = "wav, flac, mp3, ogg, opus, webm, m4a, mp4, aac, 3gp, amr, aiff"  # for messages
+EXTENSIONS = (
+    "wav flac mp3 ogg oga opus webm weba m4a mp4 mov aac 3gp amr aiff aif caf au w64 wma mka mkv".split()
+)  # of recordings, for file choosers
 # The containers that FFmpeg may open: no playlists and no other formats that name files or addresses.
 CONTAINERS = "wav,w64,aiff,au,caf,flac,mp3,aac,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,amr,asf,ac3,mpegts,wv"
 

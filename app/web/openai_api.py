@@ -374,7 +374,7 @@ async def _recording(form: FormData, ear: str) -> tuple[bytes, str]:
         raise ValueError(f"response_format is {_brief(shape)}: give json or text")
     recording = form.get("file")
     if not isinstance(recording, UploadFile):
-        raise ValueError("file is missing: send a recording of someone speaking (wav, flac, mp3, ogg)")
+        raise ValueError("file is missing: send a recording of someone speaking (wav, mp3, m4a, webm, ...)")
     return await recording.read(), shape
 
 

@@ -21,7 +21,7 @@ from train.asr.corpus import FITS, Corpus, CorpusPlan, otherwise, prepare, spoke
 from train.asr.dataset import IGNORED, SILENCE, SpeechDataset, _epoch
 from train.asr.model import SMALL, SmallWhisper, SmallWhisperLoss, export, recipe, vocabulary_of
 from train.asr.noise import KINDS, clip
-from train.eval.wer import WerResult, rate, report, table
+from train.eval.wer import WerResult, rate, rate_people, report, table, transcripts
 
 TINY = replace(SMALL, n_audio_state=32, n_audio_head=2, n_audio_layer=1, n_text_state=32, n_text_head=2, n_text_layer=1)
 PLAN = CorpusPlan(sentences=6, general=0, flite=0.2)
@@ -240,3 +240,26 @@ def test_word_error_rate(folder):
     found = rate(Transcriber(Fixed()), "a voice", [("two cats", sound), ("two dogs", sound)])
     assert found == WerResult("a voice", 0.25, 2)
     assert list(table([found]))[-1] == "| a voice | 25.0% | 2 |"
+
+
+def test_word_error_rate_on_recordings_of_people(folder, tmp_path, capsys, monkeypatch):
+    """Any format, any length; the transcripts are as people write them."""
+    corpus = Corpus(folder)
+    sound = corpus.samples(corpus.clips[0])
+    (tmp_path / "deep").mkdir()
+    soundfile.write(tmp_path / "a-1.wav", sound, RATE)
+    soundfile.write(tmp_path / "deep" / "b-2.flac", np.tile(sound, 40), RATE)
+    listing = tmp_path / "transcripts.tsv"
+    listing.write_text("id\ttext\na-1\tTwo cats.\nb-2\t2 cats two cats\n")
+    monkeypatch.setattr(Transcriber, "load", lambda name: Transcriber(Fixed(), name, limit=5.0))
+    report(real=str(tmp_path))
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].startswith("real people: WER ") and said[-2] == f"2 clips of {tmp_path.name}, whisper-tiny-en"
+    assert len(list(rate_people(Transcriber(Fixed()), transcripts(tmp_path)))) == 2
+    for content, message in (("c-3\tcats\n", "line 1: no recording named 'c-3'"), ("", "lists no recordings")):
+        listing.write_text(content)
+        with pytest.raises(ValueError, match=message):
+            transcripts(tmp_path)
+    listing.unlink()
+    with pytest.raises(ValueError, match="is missing: it lists id, tab, text"):
+        transcripts(tmp_path)

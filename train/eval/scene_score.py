@@ -3,7 +3,7 @@
             [sprites=FOLDER] [splits="training,held out"] [sampler=ours|released] [guidance=..] [shape=constant|ramp|..]
             [interval=0.1,1] [temperature=..] [choice=..] [order=confidence|random|halton|raster] [curve=arccos|..]
             [revisions=1] [doubt=0.25] [candidates=1]
-        python -m train.eval.scene_score speech [model=whisper-scenes] [real=FOLDER]
+        python -m train.eval.scene_score speech [model=whisper-tiny-en] [real=FOLDER] [every=1]
         python -m train.eval.scene_score hybrid [model=scenes] [out=hybrid.svg]
         (train/eval/ar_prefix_scores.py)
         python -m train.eval.scene_score repaint [model=scenes] [n=20]

@@ -11,17 +11,18 @@ from pathlib import Path
 import jiwer
 import numpy as np
 from jaxtyping import Float
+from whisper.normalizers import EnglishTextNormalizer
 
+from speech import audio
 from speech.audio import RATE
 from speech.tokenizer import plain
-from speech.transcriber import SMALLEST, Transcriber
-from train.asr.corpus import LibriUtterance, held_out_speakers, read, unseen
+from speech.transcriber import BUNDLED, Transcriber
+from train.asr.corpus import unseen
 from train.asr.noise import clip
 from train.asr.tts_voices import FOREIGN, HELD_OUT, TRAINING, UtteranceSpec, Voice, speak_all
 
 AROUND = round(0.3 * RATE)  # silence before and after, as a person leaves it
 NOISES = 200
-LONGEST_REAL = 8.5  # seconds
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,8 @@ class WerResult:
         return f"| {self.what} | {100 * self.rate:.1f}% | {self.utterances} |"
 
 
-def score(
-    transcriber: Transcriber, readings: Sequence[LibriUtterance] = (), per_voice: int = 40
-) -> Iterator[WerResult]:
-    """Scores one after the other, as they come. `readings`: those that corpus.prepare took; its held-out speakers."""
+def score(transcriber: Transcriber, per_voice: int = 40) -> Iterator[WerResult]:
+    """Scores in synthetic voices one after the other, as they come."""
     texts = unseen(seed=1)
     draw = np.random.default_rng(41)
     known = [TRAINING[i] for i in draw.choice(len(TRAINING), per_voice)]
@@ -47,11 +46,6 @@ def score(
     for i, voice in enumerate((*HELD_OUT, *FOREIGN), start=1):
         name = f"{voice} (program never heard)" if voice in FOREIGN else f"{voice} (voice never heard)"
         yield _voices(transcriber, name, [voice] * per_voice, texts[i * per_voice :])
-    if readings:
-        held_out = held_out_speakers(readings)
-        pairs = ((r.text, r.samples()) for r in readings if r.speaker in held_out)
-        pairs = ((text, sound) for text, sound in pairs if len(sound) <= LONGEST_REAL * RATE)
-        yield rate(transcriber, f"{len(held_out)} real people, any English (LibriSpeech)", pairs)
     written = [not transcriber.transcribe(clip(i, seed=0)[1]).no_speech for i in range(NOISES)]
     yield WerResult("noise and silence: share that gave words", float(np.mean(written)), NOISES)
     # The model's own judgement, as if voice activity had let everything through.
@@ -66,11 +60,69 @@ def table(scores: Iterable[WerResult]) -> Iterator[str]:
     yield from map(str, scores)
 
 
-def report(model: str = SMALLEST, real: str | None = None) -> None:
-    """`python -m train.eval.scene_score speech`: prints the table line by line."""
-    readings = list(read(Path(real))) if real else []  # refuses what is missing before minutes of speaking
-    for line in table(score(Transcriber.load(model), readings)):
+def report(model: str = BUNDLED, real: str | None = None, every: int = 1) -> None:
+    """`maskgil eval speech`: word error rates in synthetic voices, line by line.
+
+    With `real`, a folder of recordings with transcripts.tsv, that of people instead; `every` n-th recording counts.
+    """
+    if real:
+        report_people(Path(real), model, every)
+        return
+    for line in table(score(Transcriber.load(model))):
         print(line, flush=True)
+
+
+def transcripts(folder: Path) -> list[tuple[str, Path]]:
+    """(text, recording) of every line of transcripts.tsv: id, tab, text. The recording is any file of that stem.
+
+    Raises ValueError when the list is missing or empty, or a recording is.
+    """
+    listing = folder / "transcripts.tsv"
+    if not listing.is_file():
+        raise ValueError(f"{listing} is missing: it lists id, tab, text, one recording a line")
+    recordings = {path.stem: path for path in sorted(folder.rglob("*")) if path.is_file() and path != listing}
+    pairs = []
+    for number, line in enumerate(listing.read_text(encoding="utf-8-sig").splitlines(), 1):
+        name, tab, text = line.partition("\t")
+        if not line.strip() or (number == 1 and (name, text) == ("id", "text")):
+            continue
+        if not tab or name not in recordings:
+            raise ValueError(f"{listing}, line {number}: no recording named {name!r} lies in {folder}")
+        pairs.append((text, recordings[name]))
+    if not pairs:
+        raise ValueError(f"{listing} lists no recordings")
+    return pairs
+
+
+def rate_people(
+    transcriber: Transcriber, pairs: Sequence[tuple[str, Path]], longest: float = 3600.0
+) -> Iterator[tuple[int, float]]:
+    """(number of clips so far, their word error rate after Whisper's English normalizer), clip by clip.
+
+    Clips longer than the transcriber's limit are cut at pauses.
+    """
+    normalize = EnglishTextNormalizer()
+    patient = Transcriber(transcriber.scribe, transcriber.name, limit=longest)
+    errors = words = 0
+    for number, (text, path) in enumerate(pairs, 1):
+        reference = normalize(text)
+        if not reference:
+            raise ValueError(f"the transcript of {path.name} has no words: {text!r}")
+        counts = jiwer.process_words(reference, normalize(patient.transcribe(audio.load(path, longest=longest)).text))
+        errors += counts.substitutions + counts.deletions + counts.insertions
+        words += len(reference.split())
+        yield number, errors / words
+
+
+def report_people(folder: Path, model: str = BUNDLED, every: int = 1) -> None:
+    """Prints the word error rate on every n-th of the recordings of people in the folder."""
+    pairs = transcripts(folder)[::every]
+    number, error_rate = 0, 0.0
+    for number, error_rate in rate_people(Transcriber.load(model), pairs):
+        if number % 50 == 0:
+            print(f"{number} of {len(pairs)} clips: WER {100 * error_rate:.1f} %", flush=True)
+    print(f"{number} clips of {folder.name}, {model}")
+    print(f"real people: WER {100 * error_rate:.1f} %")
 
 
 def _voices(transcriber: Transcriber, what: str, voices: list[Voice], texts: list[str]) -> WerResult:

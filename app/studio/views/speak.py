@@ -8,12 +8,12 @@ from app.core.registry import ModelInfo
 from app.core.request import MAX_PROMPT
 from app.studio import generation_form, job_view, microphone, session, widget_state
 from app.studio.views.draw import said
+from speech.audio import EXTENSIONS
 
 EASEL = "speak"
 COMPLAINT = "complaint of speak"
 HEARD = "heard"  # on the board, until the page takes it over
 TRANSCRIPT = "transcript"
-KINDS = ["wav", "flac", "mp3", "ogg"]
 
 
 def page() -> None:
@@ -43,7 +43,12 @@ def record(model: ModelInfo) -> None:
         "Say a sentence", key="recording", sample_rate=16000, on_change=_hear, args=(model.name, "recording")
     )
     st.file_uploader(
-        "or upload a recording", KINDS, key="upload", max_upload_size=16, on_change=_hear, args=(model.name, "upload")
+        "or upload a recording",
+        list(EXTENSIONS),
+        key="upload",
+        max_upload_size=16,
+        on_change=_hear,
+        args=(model.name, "upload"),
     )
 
 
