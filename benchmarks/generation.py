@@ -1,32 +1,31 @@
 """Seconds and memory of drawing, stage by stage, beside what the machine could do at best:
 
-    python -m benchmarks.generation [model=scenes] [batches=1,8] [steps=8] [repeats=5] [size=WxH] [dtype=fp32|bf16]
-        [recogniser=whisper-tiny-en] [wav=FILE]
-    python -m benchmarks.generation preset=t2i-xl [dtype=bf16] ...      # full size, random weights
+    maskgil bench generation --model scenes --batches 1 8 --steps 8
+    maskgil bench generation --preset t2i-xl --dtype bf16      # full size, random weights
 
 Stages: the recogniser (a spoken sentence for each picture, written down one after the other; espeak-ng says it, unless
-a recording is given; it stays in float32 on the CPU, as in the app; recogniser= leaves it out), the text encoder,
+a recording is given; it stays in float32 on the CPU, as in the app; --recogniser "" leaves it out), the text encoder,
 MaskGIL in `steps` steps, the autoregressive twin with its KV cache for the same picture (the shipped one, or a random
 one of the generator's size), and the tokenizer. On a GPU MaskGIL is timed twice: as CUDA graphs, which is how it draws
 there, and without. Medians of `repeats` runs after a warm-up.
 
 The floor of a stage is the longer of two times: its weights (and the twin's cache) read once for each call at the
 bandwidth, and its multiplications at the rate, that this machine reached in this very run, at the precision of the
-stage: with dtype=bf16 the text encoder and the tokenizer of a folder stay in float32. Tables of embeddings are not read
-as a whole and do not count.
+stage: with --dtype bf16 the text encoder and the tokenizer of a folder stay in float32. Tables of embeddings are not
+read as a whole and do not count.
 """
 
 import os
 import platform
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,6 +33,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from app.core.request import parse_size
 from maskgil.condition import Condition
 from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.models.config import PRESETS, ModelConfig
@@ -46,7 +46,8 @@ from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from speech import audio
 from speech.transcriber import BUNDLED, Transcriber
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Precision = Literal["fp32", "bf16"]
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PROMPTS = ("two cats on the beach", "a red car at night")
 PATIENCE = 120.0  # seconds after which a stage is not repeated any more
 
@@ -397,38 +398,48 @@ def report(
         print(table(batch, found, machine) + "\n", flush=True)
 
 
-def main(arguments: list[str]) -> None:
-    known = {"model": "scenes", "preset": "", "batches": "1,8", "steps": "8", "repeats": "5", "size": "", "dtype": ""}
-    known |= {"recogniser": BUNDLED, "wav": ""}
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    if "--help" in given or "-h" in given:
-        print(__doc__)
-        return
-    if wrong := [name for name in given if name not in known]:
-        raise ValueError(f"unknown: {', '.join(wrong)}; it takes {', '.join(f'{name}=' for name in known)}")
-    options = known | given
+def default_dtype(device: torch.device) -> Precision:
+    return "bf16" if device.type == "cuda" else "fp32"
+
+
+def bench_generation(
+    model: str = "scenes",
+    preset: str = "",
+    batches: tuple[int, ...] = (1, 8),
+    steps: int = 8,
+    repeats: int = 5,
+    size: str = "",
+    dtype: Precision | None = None,
+    recogniser: str = BUNDLED,
+    wav: str = "",
+) -> None:
+    """Seconds and memory of each stage from speech and prompt to pixels, beside the machine's floor.
+
+    Args:
+        model: A model folder of codes.
+        preset: A full-size preset with random weights instead, such as t2i-xl.
+        batches: Batch sizes, a table each.
+        steps: Steps of MaskGIL.
+        repeats: Runs of a stage after a warm-up; the median is printed.
+        size: Width x height in pixels. Left out: the model's first size.
+        dtype: Precision of the generator. Left out: bf16 on a GPU, fp32 on a CPU.
+        recogniser: The speech recognizer; an empty name leaves it out.
+        wav: A recording for the recognizer. Left out: espeak-ng says a sentence.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind = options["dtype"] or ("bf16" if device.type == "cuda" else "fp32")
-    if kind not in DTYPES:
-        raise ValueError(f"dtype is {kind!r}; choose one of {', '.join(DTYPES)}")
-    size = tuple(int(side) for side in options["size"].lower().split("x")) if options["size"] else None
-    said = heard(options["recogniser"], options["wav"]) if options["recogniser"] else None
-    if options["preset"]:
-        size = size or (256, 256)
-        model, twin_name = preset_model(options["preset"], size, device, DTYPES[kind]), "random twin"
+    kind, side = DTYPES[dtype or default_dtype(device)], parse_size(size) if size else None
+    said = heard(recogniser, wav) if recogniser else None
+    if preset:
+        side = side or (256, 256)
+        drawn, twin_name = preset_model(preset, side, device, kind), "random twin"
     else:
-        model = TextToImage.load(options["model"], device, DTYPES[kind])
-        if model.continuous:
-            raise ValueError(f"{options['model']} draws vectors: there is no twin of codes to measure it against")
-        model, twin_name = with_twin(model)
-        size = model.validate_size(size)
-    batches = [int(batch) for batch in options["batches"].split(",")]
-    report(model, said, batches, int(options["steps"]), int(options["repeats"]), size, twin_name)
+        drawn = TextToImage.load(model, device, kind)
+        if drawn.continuous:
+            raise ValueError(f"{model} draws vectors: there is no twin of codes to measure it against")
+        drawn, twin_name = with_twin(drawn)
+        side = drawn.validate_size(side)
+    report(drawn, said, batches, steps, repeats, side, twin_name)
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        print(f"benchmarks.generation: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit("error: this command is `maskgil bench generation` now")

@@ -1,8 +1,7 @@
 """A crowd at one engine: pictures a second and how long each visitor waits, drawn one by one and in company.
 
-    python -m benchmarks.serving_load [model=scenes] [rates=0.5,1,2,all] [jobs=40] [rows=16] [steps=8] [size=WxH]
-    [repeats=5]
-    python -m benchmarks.serving_load preset=t2i-xl [dtype=bf16] ...      # full size, random weights
+    maskgil bench serving --model scenes --rates 0.5 1 2 all --jobs 40 --rows 16
+    maskgil bench serving --preset t2i-xl --dtype bf16      # full size, random weights
 
 Jobs of one picture each arrive at random (exponential gaps, the same for both ways), at `rates` times what this machine
 draws alone, or all at once. `solo` draws them one after the other, `shared` up to `rows` of them in each call of the
@@ -15,7 +14,6 @@ Last, whether a job's picture is the same alone and in company: the share of tok
 """
 
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,14 +21,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from app.core.request import GenerationRequest
+from app.core.request import GenerationRequest, parse_size
 from app.serving.engine import Engine
 from app.serving.jobs import Job, Status
 from benchmarks.generation import (
     DTYPES,
     PROMPTS,
     Machine,
+    Precision,
     Stage,
+    default_dtype,
     measure_machine,
     operations_of,
     painting_bytes,
@@ -173,50 +173,47 @@ def report(
         print(f"are the same alone and in company of {rows}", flush=True)
 
 
-def main(arguments: list[str]) -> None:
-    known = {
-        "model": "scenes",
-        "preset": "",
-        "rates": "0.5,1,2,all",
-        "jobs": "40",
-        "rows": "16",
-        "steps": "8",
-        "repeats": "5",
-        "size": "",
-        "dtype": "",
-    }
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    if "--help" in given or "-h" in given:
-        print(__doc__)
-        return
-    if wrong := [name for name in given if name not in known]:
-        raise ValueError(f"unknown: {', '.join(wrong)}; it takes {', '.join(f'{name}=' for name in known)}")
-    options = known | given
+def bench_serving(
+    model: str = "scenes",
+    preset: str = "",
+    rates: tuple[str, ...] = ("0.5", "1", "2", "all"),
+    jobs: int = 40,
+    rows: int = 16,
+    steps: int = 8,
+    repeats: int = 5,
+    size: str = "",
+    dtype: Precision | None = None,
+) -> None:
+    """Pictures a second and waiting times of many visitors at one engine, drawn one by one and in shared batches.
+
+    Args:
+        model: A model folder.
+        preset: A full-size preset with random weights instead, such as t2i-xl.
+        rates: Arrivals as multiples of what the machine draws alone; all: everyone at once.
+        jobs: Jobs of one picture at each rate.
+        rows: Jobs that share a call of the model.
+        steps: Steps of each drawing.
+        repeats: Runs of a picture without the engine; the median is printed.
+        size: Width x height in pixels. Left out: the model's first size.
+        dtype: Precision of the generator. Left out: bf16 on a GPU, fp32 on a CPU.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    first = options["dtype"] or ("bf16" if device.type == "cuda" else "fp32")
-    if first not in DTYPES:
-        raise ValueError(f"dtype is {first!r}; choose one of {', '.join(DTYPES)}")
-    rates = [math.inf if rate == "all" else float(rate) for rate in options["rates"].split(",")]
-    jobs, rows, steps, repeats = (int(options[name]) for name in ("jobs", "rows", "steps", "repeats"))
-    if min(rates) <= 0 or min(jobs, rows, repeats) < 1:
+    first, side = dtype or default_dtype(device), parse_size(size) if size else None
+    multiples = [math.inf if rate == "all" else float(rate) for rate in rates]
+    if min(multiples) <= 0 or min(jobs, rows, repeats) < 1:
         raise ValueError("rates must be above 0, and jobs, rows and repeats at least 1")
-    size = tuple(int(side) for side in options["size"].lower().split("x")) if options["size"] else None
     models = {}
     for kind in sorted(DTYPES, key=lambda kind: kind != first):
-        if options["preset"]:
-            size = size or (256, 256)
+        if preset:
+            side = side or (256, 256)
             with torch.random.fork_rng():
                 torch.manual_seed(0)  # the same random weights in every type
-                models[kind] = preset_model(options["preset"], size, device, DTYPES[kind])
+                models[kind] = preset_model(preset, side, device, DTYPES[kind])
         else:
-            models[kind] = TextToImage.load(options["model"], device, DTYPES[kind])
-            size = models[kind].validate_size(size)
-    report(models, rates, jobs, rows, steps, repeats, size)
+            models[kind] = TextToImage.load(model, device, DTYPES[kind])
+            side = models[kind].validate_size(side)
+    report(models, multiples, jobs, rows, steps, repeats, side)
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        print(f"benchmarks.serving_load: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit("error: this command is `maskgil bench serving` now")

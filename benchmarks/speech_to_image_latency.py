@@ -1,8 +1,6 @@
 """From the last sound of a sentence to its words and its picture, in a real browser with a spoken file as microphone:
 
-    python -m benchmarks.speech_to_image_latency [model=scenes] [n=10] [steps=8] [end=0.3] [gap=4] [sentence="two cats
-    on the beach"]
-        [wav=FILE] [targets=0.4,0.6,1.2]
+    maskgil bench speech-to-image --model scenes --n 10 --steps 8 --end 0.3 --gap 4
 
 A headless Chromium opens the Speak page of a server of its own and hears the sentence (said by espeak-ng, or a file)
 again and again, `gap` seconds of silence after each. All times are taken in the browser, by one clock: speech ends with
@@ -270,36 +268,32 @@ def report(
     print(table(found, targets, floors, timing.pause))
 
 
-def main(arguments: list[str]) -> None:
-    known = {
-        "model": "scenes",
-        "n": "10",
-        "steps": "8",
-        "end": "0.3",
-        "gap": "4",
-        "sentence": "two cats on the beach",
-        "wav": "",
-        "targets": "0.4,0.6,1.2",
-    }
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    if "--help" in given or "-h" in given:
-        print(__doc__)
-        return
-    if wrong := [name for name in given if name not in known]:
-        raise ValueError(f"unknown: {', '.join(wrong)}; it takes {', '.join(f'{name}=' for name in known)}")
-    options = known | given
-    targets = [float(target) for target in options["targets"].split(",")]
-    n, steps, end, gap = int(options["n"]), int(options["steps"]), float(options["end"]), float(options["gap"])
-    if len(targets) != 3 or n < 1 or not 0.2 <= end <= 2 or gap < end + ROOM:
-        raise ValueError(
-            f"give three targets, n of at least 1, end from 0.2 to 2 s, and a gap that is {ROOM:g} s longer, or more"
-        )
-    report(options["model"], options["sentence"], options["wav"], n, steps, end, gap, targets)
+def bench_speech_to_image(
+    model: str = "scenes",
+    n: int = 10,
+    steps: int = 8,
+    end: float = 0.3,
+    gap: float = 4.0,
+    sentence: str = "two cats on the beach",
+    wav: str = "",
+    targets: tuple[float, float, float] = (0.4, 0.6, 1.2),
+) -> None:
+    """Seconds from the last sound of a sentence to its words and its picture, in a headless Chromium.
+
+    Args:
+        model: A model folder.
+        n: Sentences after the one that warms up.
+        steps: Steps of each drawing.
+        end: Seconds of silence that end a sentence, 0.2 to 2.
+        gap: Seconds of silence between sentences.
+        sentence: What espeak-ng says.
+        wav: A recording to play instead.
+        targets: Seconds to the final words, the first picture and the final picture.
+    """
+    if n < 1 or not 0.2 <= end <= 2 or gap < end + ROOM:
+        raise ValueError(f"give n of at least 1, end from 0.2 to 2 s, and a gap at least {ROOM:g} s longer than it")
+    report(model, sentence, wav, n, steps, end, gap, targets)
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        print(f"benchmarks.speech_to_image_latency: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit("error: this command is `maskgil bench speech-to-image` now")

@@ -1,9 +1,7 @@
-"""What a training step costs: python -m benchmarks.training [models=t2i-xl,t2i-xxl] [batch=32] [steps=12] ...
+"""What a training step costs: `maskgil bench training --models t2i-xl t2i-xxl --batch 32`.
 
-Prints step time, pictures a second, model FLOP utilisation and peak memory of the project's own loop on made-up tokens
-of 256 x 256 px (256 image tokens, 120 text tokens), and the machine. Many GPUs: start it with torchrun.
-Options: size=256 shard=no activation_checkpointing=no compile=no rank=0 (LoRA of that rank). `models=tiny` checks that
-it works.
+Prints step time, pictures a second, model FLOP utilization (MFU) and peak memory of the project's own loop on made-up
+tokens of 256 x 256 px (256 image tokens, 120 text tokens), and the machine.
 
 MFU counts what the model needs, 6 FLOP a weight and token (4 where LoRA leaves the weights as they are) plus attention,
 not what recomputation adds; its whole is the chip's dense bfloat16 rate by its data sheet, or, for an unknown chip, a
@@ -13,12 +11,11 @@ large matrix multiplication measured here.
 import platform
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -165,28 +162,37 @@ def measure(name: str, batch: int, size: int, steps: int, rank: int, **options: 
     )
 
 
-def main(arguments: list[str]) -> None:
-    takes = {"models": "t2i-xl,t2i-xxl", "batch": "32", "size": "256", "steps": "12", "rank": "0"}
-    flags = ("shard", "activation_checkpointing", "compile")
-    given = dict(a.split("=", 1) for a in arguments if "=" in a)
-    if stray := [a for a in arguments if "=" not in a] + [k for k in given if k not in takes and k not in flags]:
-        raise ValueError(f"{', '.join(stray)} is not known; it takes {', '.join([*takes, *flags])}")
-    values = takes | {k: v for k, v in given.items() if k in takes}
-    if unknown := [name for name in values["models"].split(",") if name not in MODELS]:
-        raise ValueError(f"no model {', '.join(unknown)}; there are {', '.join(MODELS)}")
-    numbers = {key: int(values[key]) for key in ("batch", "size", "steps", "rank")}
-    if numbers["steps"] < 6:
+def bench_training(
+    models: tuple[Literal["t2i-xl", "t2i-xxl", "tiny"], ...] = ("t2i-xl", "t2i-xxl"),
+    batch: int = 32,
+    size: int = 256,
+    steps: int = 12,
+    rank: int = 0,
+    shard: bool = False,
+    activation_checkpointing: bool = False,
+    compile: bool = False,
+) -> None:
+    """Step time, pictures a second, model FLOP utilization and peak memory of a training step on made-up tokens.
+
+    Many GPUs: torchrun --nproc_per_node 8 -m app bench training ...
+
+    Args:
+        models: Presets to measure; tiny checks that the command works.
+        batch: Pictures a GPU in each step.
+        size: Side of the pictures in pixels.
+        steps: Steps to run; the first three are not counted.
+        rank: LoRA of this rank; 0: all weights are trained.
+        shard: FSDP2.
+        activation_checkpointing: Compute activations again in the backward pass.
+        compile: torch.compile.
+    """
+    if steps < 6:
         raise ValueError("give at least 6 steps: the first three are not counted")
-    if vague := [f"{flag}={given[flag]}" for flag in flags if given.get(flag, "no") not in ("yes", "no")]:
-        raise ValueError(f"{', '.join(vague)}: choose yes or no")
-    for name in values["models"].split(","):
-        print(measure(name, **numbers, **{flag: given.get(flag) == "yes" for flag in flags}), flush=True)
+    options = {"shard": shard, "activation_checkpointing": activation_checkpointing, "compile": compile}
+    for name in models:
+        print(measure(name, batch, size, steps, rank, **options), flush=True)
+    shutdown_distributed()
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-        shutdown_distributed()
-    except ValueError as error:
-        print(f"benchmarks.training: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit("error: this command is `maskgil bench training` now")

@@ -2,22 +2,20 @@
 
     save("weights/mine", model, "maskgil", model.config.to_dict(), card, tokenizer_hash=...)
     model = load("weights/mine")                 # the class that config.json's "kind" names
-    python -m maskgil.checkpoint convert llamagen-vq vq_ds16_c2i.pt weights/llamagen-vq16
+    maskgil convert llamagen-vq vq_ds16_c2i.pt weights/llamagen-vq16
 
 A save is whole or not at all. New files are written beside the old ones as *.new, config.json.new last: once that
 exists the save counts, and whoever opens the folder next finishes the renaming. A process killed anywhere leaves the
 old model or the new one, never a mixture; other files in the folder are left alone.
 """
 
-import argparse
 import hashlib
 import json
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -327,39 +325,5 @@ def _discard(folder: Path) -> None:
     (folder / f"{CONFIG}.part").unlink(missing_ok=True)
 
 
-class OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: {message} (--help explains)\n")
-
-
-def main(arguments: list[str] | None = None) -> Literal[0, 2]:
-    """Convert released weights; exit status 2 and one line for bad input."""
-    from maskgil.converters import CONVERTERS, convert
-
-    parser = OneLineParser(prog="python -m maskgil.checkpoint", description="Model folders.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    conversion = commands.add_parser(
-        "convert",
-        help="turn a released weight file into a model folder",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Turn a released weight file into a model folder. Every tensor must fit; nothing is left over.\n\n"
-        + "\n".join(f"  {name:21} {converter.about}" for name, converter in CONVERTERS.items()),
-        epilog="example: python -m maskgil.checkpoint convert llamagen-vq vq_ds16_c2i.pt weights/llamagen-vq16",
-    )
-    conversion.add_argument("format", metavar="FORMAT", choices=CONVERTERS, help=", ".join(CONVERTERS))
-    conversion.add_argument("source", type=Path, metavar="SRC", help="the file: .pt, .pth, .ckpt or .safetensors")
-    conversion.add_argument("folder", type=Path, metavar="DEST", help="the model folder to write")
-    conversion.add_argument("--dtype", choices=DTYPES, default="fp32", help="type of the stored weights (fp32)")
-    chosen = parser.parse_args(arguments)
-    try:
-        result = convert(chosen.format, chosen.source)
-        print(f"writing {sum(t.numel() for t in result.tensors.values()):,} numbers to {chosen.folder}", flush=True)
-        write(chosen.folder, result.tensors, result.kind, result.config, result.card, DTYPES[chosen.dtype])
-    except ValueError as error:
-        print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit("error: this command is `maskgil convert` now")

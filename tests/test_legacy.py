@@ -10,7 +10,6 @@ stay as they are: nothing writes them again.
 
 import asyncio
 import base64
-import inspect
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,20 +25,20 @@ from starlette.requests import Request as Call
 from torch import Tensor
 
 import text_encoder
-from app import cli
+from app.cli import ROOT as COMMANDS
 from app.core import paths, png, registry
 from app.core.gallery_store import Gallery
 from app.core.request import LEGACY, GenerationRequest
 from app.serving.services import forget_services, get_services
 from app.web import openai_api
 from app.web.live_socket import LiveSession
-from app.web.options import ServerOptions
 from maskgil import checkpoint
+from maskgil.command_line import options_of
 from maskgil.condition import Condition
 from maskgil.tokenizers import vq_latents
 from speech.mel import encode
 from speech.transcriber import Transcriber
-from train import __main__ as trainer
+from train.commands import recipes
 from train.scenes import judge  # noqa: F401, its import makes the kind of its checkpoints known
 
 FOLDER = Path(__file__).resolve().parent / "fixtures" / "legacy"
@@ -348,12 +347,8 @@ def test_names_of_before():
     """The list itself, until aliases take its place: every name is known today."""
     current = {LEGACY.get(name, name) for name in NAMES["api"]["generations"]}
     assert current <= {*openai_api.SETTINGS, *openai_api.ANSWER}
-    assert set(NAMES["recipes"]) == set(trainer.available())
+    assert set(NAMES["recipes"]) <= set(recipes())
     for name, parameters in NAMES["recipes"].items():
-        assert parameters == list(trainer.parameters_of(trainer.available()[name])), name
-    commands = (cli.Generate, cli.Edit, cli.Listen, cli.Ui, cli.Models)
-    for command in commands:
-        names = {name.rstrip("_") for name in inspect.signature(command).parameters}
-        if "server" in names:  # the options of the web server, on the command line without a prefix
-            names |= set(inspect.signature(ServerOptions).parameters)
-        assert set(NAMES["cli"][command.__name__.lower()]) <= names
+        assert {name.replace("_", "-") for name in parameters} <= set(options_of(recipes()[name])), name
+    for name, options in NAMES["cli"].items():
+        assert {option.replace("_", "-") for option in options} <= set(options_of(COMMANDS.load()[name].load())), name

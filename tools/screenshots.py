@@ -1,6 +1,6 @@
 """A picture of every page of the studio, for the README, taken in a real browser from a server of its own:
 
-    python -m tools.screenshots [model=scenes] [out=docs] [seed=7] [only=draw,speak,...]
+    python -m tools.screenshots --model scenes --out docs --seed 7 --only draw speak
 
 Every picture in them is drawn by the model there and then, with the same seed each time; on the Speak page, a sentence
 said by espeak-ng comes in as the microphone. What is written is the screen as a visitor sees it, no more than 300 kB.
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
@@ -20,6 +20,7 @@ from PIL import Image
 
 from app.core.request import MAX_SEED
 from benchmarks.speech_to_image_latency import chromium, spoken, start_server
+from maskgil.command_line import Command, run
 from speech import audio
 
 WIDE, PHONE = (1280, 860), (390, 844)  # CSS pixels, one to each of the file's
@@ -162,12 +163,27 @@ def microphone(folder: Path) -> Path:
     return folder / "microphone.wav"
 
 
-def take(model: str, out: Path, seed: int, names: list[str]) -> None:
+def take(
+    model: str = "scenes",
+    out: Path = Path("docs"),
+    seed: int = 7,
+    only: tuple[Literal["draw", "speak", "edit", "gallery", "models", "draw-dark", "draw-phone"], ...] = tuple(PAGES),
+) -> None:
+    """Take a picture of every page of the studio.
+
+    Args:
+        model: The model that draws.
+        out: The folder to write to.
+        seed: The seed of every picture.
+        only: Pages to take.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed {seed}: give a whole number from 0 to {MAX_SEED}")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         wav = microphone(Path(folder))
         with start_server(model, Path(folder) / "gallery") as url, chromium(wav) as browser:
-            for name in names:
+            for name in only:
                 arrange, size, colours = PAGES[name]
                 visitor = Visitor(browser, url, size, colours, seed)
                 arrange(visitor)
@@ -175,26 +191,7 @@ def take(model: str, out: Path, seed: int, names: list[str]) -> None:
                 visitor.page.context.close()
 
 
-def main(arguments: list[str]) -> None:
-    known = {"model": "scenes", "out": "docs", "seed": "7", "only": ",".join(PAGES)}
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    if "--help" in given or "-h" in given:
-        print(__doc__)
-        return
-    if wrong := [name for name in given if name not in known]:
-        raise ValueError(f"unknown: {', '.join(wrong)}; it takes {', '.join(f'{name}=' for name in known)}")
-    options = known | given
-    names, seed = options["only"].split(","), options["seed"]
-    if wrong := [name for name in names if name not in PAGES]:
-        raise ValueError(f"no such page: {', '.join(wrong)}; there are {', '.join(PAGES)}")
-    if not seed.isdigit() or int(seed) > MAX_SEED:
-        raise ValueError(f"seed={seed}: give a whole number from 0 to {MAX_SEED}")
-    take(options["model"], Path(options["out"]), int(seed), names)
-
+SCREENSHOTS = Command("Take a picture of every page of the studio.", lambda: take)
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        print(f"tools.screenshots: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run(SCREENSHOTS, "python -m tools.screenshots"))

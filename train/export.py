@@ -1,20 +1,20 @@
-"""Puts trained parts together as a model folder that ships: python -m train.export PART ...
+"""Assemble trained parts into a model folder: `maskgil export PART`.
 
-    python -m train.export scenes tokenizer=runs/decoder/export generator=runs/generator/export out=weights/scenes
-    python -m train.export emigm tokenizer=weights/scenes/tokenizer generator=runs/scenes-emigm/export
-        text_encoder=weights/scenes/text_encoder [borrow=scenes] out=weights/scenes-emigm
-    python -m train.export ar twin=runs/ar/export model=weights/scenes out=weights/scenes-ar [adopt=yes]
-    python -m train.export reader reader=runs/reader/export sprites=FOLDER out=weights/scenes-reader
-    python -m train.export text generator=runs/t2i-xl-512/export tokenizer=FOLDER text_encoder=google/flan-t5-xl
-        size=512,256 out=weights/t2i-xl
-    python -m train.export class generator=runs/c2i-b/export tokenizer=FOLDER size=256 out=weights/imagenet-b
-        [class_names=FILE adopt=yes]
+    maskgil export scenes --tokenizer runs/decoder/export --generator runs/generator/export --out weights/scenes
+    maskgil export emigm --tokenizer weights/scenes/tokenizer --generator runs/scenes-emigm/export
+        --text-encoder weights/scenes/text_encoder [--borrow scenes] --out weights/scenes-emigm
+    maskgil export ar --twin runs/ar/export --model weights/scenes --out weights/scenes-ar [--adopt]
+    maskgil export reader --reader runs/reader/export --sprites FOLDER --out weights/scenes-reader
+    maskgil export text --generator runs/t2i-xl-512/export --tokenizer FOLDER --text-encoder google/flan-t5-xl
+        --size 512 256 --out weights/t2i-xl
+    maskgil export class --generator runs/c2i-b/export --tokenizer FOLDER --size 256 --out weights/imagenet-b
+        [--class-names FILE --adopt]
 
 `scenes` writes tokenizer/, text_encoder/, generator/ and vocabulary.json, and opens the result once: parts that do not
 belong together are refused. `emigm` does so for continuous tokens, with a text encoder that is there: a copy or, with
-borrow=, the name of a model beside it, whose it is; and so the tokenizer, where the vectors are that model's own. `ar`
+--borrow, the name of a model beside it, whose it is; and so the tokenizer, where the vectors are that model's own. `ar`
 writes the autoregressive twin of such a model, of the same tokenizer and text encoder or refused; a converted LlamaGen
-GPT, which does not say what it was trained with, is taken on your word by adopt=yes when its shapes fit. `text` and
+GPT, which does not say what it was trained with, is taken on your word by --adopt when its shapes fit. `text` and
 `class` do as `scenes` does for the large recipes (train/recipes/pretrain.py), as a new folder that appears whole or
 not at all:
 
@@ -23,13 +23,12 @@ not at all:
     shape         any: all buckets of each class;  square: only SIZE x SIZE, as class-driven models usually learn
     text_encoder  a Hugging Face name, which is recorded and not copied, or a folder, which is copied
     class_names   JSON as maskgil/class_labels.py reads it; left out: the names of the folders that it was trained on
-    adopt         yes: a converted generator, released eMIGM's say, which does not name its tokenizer, is taken on your
+    adopt         a converted generator, released eMIGM's say, which does not name its tokenizer, is taken on your
                   word to be of the one given. `class` takes eMIGM with a latent tokenizer too, at the one size it has
 
 The model card (README.md) is written by people.
 """
 
-import inspect
 import json
 import os
 import shutil
@@ -38,7 +37,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -114,10 +113,17 @@ def _save_vq(folder: Path, model: VQModel) -> None:
     checkpoint.save(folder, model, "vq", model.config.to_dict(), bytewise=("decoder.", "naming."))
 
 
-def text(generator: str, tokenizer: str, text_encoder: str, size: str, out: str, shape: str = "any") -> None:
+def text(
+    generator: str,
+    tokenizer: str,
+    text_encoder: str,
+    size: tuple[int, ...],
+    out: str,
+    shape: Literal["any", "square"] = "any",
+) -> None:
     trunk, notes = _generator(generator)
     if trunk.config.classes is not None:
-        raise ValueError(f"{generator} is driven by classes: publish it with `python -m train.export class`")
+        raise ValueError(f"{generator} is driven by classes: publish it with `maskgil export class`")
     sizes, codes = _sizes(size, shape), _tokenizer(tokenizer, generator, notes)
     encoder = encoders.load(text_encoder)
     _belong("text encoder", text_encoder, encoder, generator, notes)
@@ -132,14 +138,18 @@ def text(generator: str, tokenizer: str, text_encoder: str, size: str, out: str,
 
 
 def class_driven(
-    generator: str, tokenizer: str, size: str, out: str, shape: str = "square", class_names: str = "", adopt: str = "no"
+    generator: str,
+    tokenizer: str,
+    size: tuple[int, ...],
+    out: str,
+    shape: Literal["any", "square"] = "square",
+    class_names: str = "",
+    adopt: bool = False,
 ) -> None:
-    if adopt not in ("yes", "no"):
-        raise ValueError(f"adopt={adopt}: choose yes or no")
     trunk, notes = _generator(generator, ("maskgil", "emigm"))
     if (classes := trunk.config.classes) is None:
-        raise ValueError(f"{generator} is driven by texts: publish it with `python -m train.export text`")
-    sizes, made_by = _sizes(size, shape), _tokenizer(tokenizer, generator, notes, adopt == "yes", _kind(trunk)[1])
+        raise ValueError(f"{generator} is driven by texts: publish it with `maskgil export text`")
+    sizes, made_by = _sizes(size, shape), _tokenizer(tokenizer, generator, notes, adopt, _kind(trunk)[1])
     trained = [[name] for name in notes.get("classes", [])]
     names = ClassLabels.read(Path(class_names), classes).names if class_names else trained
     with _appearing(out) as target:
@@ -187,16 +197,11 @@ def _belong(part: str, name: str, model: Any, generator: str, notes: dict[str, A
         )
 
 
-def _sizes(size: str, shape: str) -> dict[str, Any]:
+def _sizes(size: tuple[int, ...], shape: str) -> dict[str, Any]:
     """What vocabulary.json says of the sizes."""
-    try:
-        classes = [int(side) for side in size.split(",")]
-    except ValueError:
-        raise ValueError(f"size={size}: give classes of sizes, such as 512 or 512,256") from None
-    if shape not in ("any", "square"):
-        raise ValueError(f"shape={shape}: choose any or square")
-    for side in classes:
+    for side in size:
         aspect_buckets(side)  # refuses what is no class
+    classes = list(size)
     return {"bucket_classes": classes} if shape == "any" else {"sizes": [[side, side] for side in classes]}
 
 
@@ -234,9 +239,7 @@ def _megabytes(folder: Path) -> float:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
-def ar(twin: str, model: str, out: str, adopt: str = "no") -> None:
-    if adopt not in ("yes", "no"):
-        raise ValueError(f"adopt={adopt}: choose yes or no")
+def ar(twin: str, model: str, out: str, adopt: bool = False) -> None:
     draws = TextToImage.load(model, dtype=torch.bfloat16)
     if draws.continuous:
         raise ValueError(f"{model} draws vectors, and an autoregressive twin writes codes: it can have none")
@@ -245,7 +248,7 @@ def ar(twin: str, model: str, out: str, adopt: str = "no") -> None:
         parts["text_encoder"] = draws.text_encoder
     hashes = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
     notes, card = checkpoint.describe(twin), Path(twin) / checkpoint.CARD
-    silent = [name for name in hashes if f"{name}_hash" not in notes] if adopt == "yes" else []
+    silent = [name for name in hashes if f"{name}_hash" not in notes] if adopt else []
     found = load_ar_model(twin, {name: found for name, found in hashes.items() if name not in silent}, torch.bfloat16)
     validate_ar_model(found, draws.generator.config)
     for name in silent:
@@ -267,27 +270,5 @@ def reader(reader: str, sprites: str, out: str) -> None:
         write_reference(model.eval(), Sprites(sprites), Path(out) / "reference.safetensors")
 
 
-PARTS = {"scenes": scenes, "emigm": emigm, "text": text, "class": class_driven, "ar": ar, "reader": reader}
-
-
-def main(arguments: list[str]) -> None:
-    """The command; see the top of this file."""
-    if not arguments or arguments[0] not in PARTS:
-        raise ValueError(f"publish what? {', '.join(PARTS)}; see the top of train/export.py")
-    part, options = PARTS[arguments[0]], dict(a.partition("=")[::2] for a in arguments[1:])
-    takes = inspect.signature(part).parameters
-    required = [name for name, parameter in takes.items() if parameter.default is inspect.Parameter.empty]
-    missing = [f"{name}=" for name in required if not options.get(name)]
-    strange = [name for name in options if name not in takes]
-    if missing or strange:
-        known = f"{', '.join(strange)} is not known; " if strange else ""
-        raise ValueError(f"{known}{arguments[0]} needs {', '.join(missing) or 'nothing more'}: see train/export.py")
-    part(**options)
-
-
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        print(f"train.export: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit("error: this command is `maskgil export` now")

@@ -1,7 +1,7 @@
 """LoRA (Hu et al. 2021) on a folder of captioned pictures, through peft: a text-driven model learns a thing or a style.
 
-    python -m train lora model=weights/mine pictures=holiday out=runs/holiday
-    python -m train.lora merge model=weights/mine adapter=runs/holiday/export out=weights/holiday
+    maskgil train lora --model weights/mine --pictures holiday --out runs/holiday
+    maskgil export lora --model weights/mine --adapter runs/holiday/export --out weights/holiday
 
 The model's own weights stay as they are, in bfloat16, and go into no checkpoint; each linear map of its blocks gets two
 thin matrices of rank r beside it. Those alone are exported, in peft's files; `merge` adds them to the model.
@@ -12,7 +12,6 @@ are recomputed: under 12 GB either way. Captions are encoded before all that, on
 """
 
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -174,16 +173,5 @@ def merge(model: str, adapter: str, out: str) -> None:
     print(f"{target}: {model} with {adapter} merged into it")
 
 
-def main(arguments: list[str]) -> None:
-    options = dict(a.split("=", 1) for a in arguments[1:] if "=" in a)
-    if arguments[:1] != ["merge"] or set(options) != {"model", "adapter", "out"}:
-        raise ValueError("usage: python -m train.lora merge model=FOLDER adapter=FOLDER out=FOLDER")
-    merge(**options)
-
-
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        print(f"train.lora: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit("error: this command is `maskgil export lora` now")

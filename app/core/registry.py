@@ -24,7 +24,7 @@ FILES = ("generator/config.json", "tokenizer/config.json", "vocabulary.json")
 PARTS = ("generator", "text_encoder", "tokenizer")
 TEXTS = "text_encoder/config.json"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # a Hugging Face id
-HOW_TO_GET = "fetch the project's weights folder, or train one with `python -m train scenes`"
+HOW_TO_GET = "fetch the project's weights folder, or train one with `maskgil train` (docs/training-scenes.md)"
 
 _fetched: dict[str, Path] = {}  # where Hugging Face's models lie, of those that this process has asked for
 

@@ -1,12 +1,7 @@
-"""Do the papers' findings hold here? python -m experiments.paper_findings.findings [only=NAME,...]
-[kind=sampling|training] [seeds=2]
-        [n=20] [train=1] [batch=64] [results=benchmarks/reproduction.jsonl] [runs=runs/reproduce]
-        [codes=cache/scenes] [latents=cache/latents] [reader=scenes-reader] [sprites=FOLDER]
-    python -m experiments.paper_findings.findings table [results=...]         prints the table of what is known, and
-    computes nothing
+"""Do the papers' findings hold here? `maskgil bench paper-findings`; `--table-only` prints what is known.
 
 A finding is data: what the paper says, arms, and claims that compare two arms by a number. Sampling arms draw with the
-bundled weights, training arms first train a small model on 64 cached tokens (`train=0.5`: half as long). What an arm
+bundled weights, training arms first train a small model on 64 cached tokens (`--train 0.5`: half as long). What an arm
 gave for a seed is appended to `results`, one JSON object a line, under a key that stands for all that it depends on: so
 a run that was killed goes on, arms that findings share are computed once, and new weights are measured anew. A finding
 whose weights or cache are missing waits, and says so. An arm that fails (its loss is no number any more, say) is a line
@@ -29,7 +24,6 @@ import json
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -915,37 +909,48 @@ def chosen(only: str, kind: str) -> list[Finding]:
     return [f for f in FINDINGS if (not names or f.name in names) and kind in ("", f.kind)]
 
 
-NUMBERS: dict[str, type] = {"n": int, "seeds": int, "batch": int, "train": float}
+def paper_findings(
+    only: tuple[str, ...] = (),
+    kind: Literal["", "sampling", "training"] = "",
+    seeds: int = 2,
+    table_only: bool = False,
+    results: Path = Path("benchmarks/reproduction.jsonl"),
+    runs: Path = Path("runs/reproduce"),
+    n: int = 20,
+    train: float = 1.0,
+    batch: int = 64,
+    codes: str = "cache/scenes",
+    latents: str = "cache/latents",
+    reader: str = "scenes-reader",
+    sprites: str = "",
+) -> None:
+    """Test the two papers' findings on the scene corpus, and print the table of what is known.
 
-
-def main(arguments: list[str]) -> None:
-    if arguments[:1] in (["-h"], ["--help"]):
-        print(__doc__)
-        return
-    only_table = arguments[:1] == ["table"]
-    given: dict[str, Any] = dict(a.partition("=")[::2] for a in arguments[only_table:])
-    places = ("runs", "codes", "latents", "reader", "sprites")
-    if strange := sorted(set(given) - {"only", "kind", "results", *NUMBERS, *places}):
-        raise ValueError(f"{', '.join(strange)} is not known: see the top of experiments/paper_findings/findings.py")
-    for name, convert in NUMBERS.items():
-        if name in given:
-            try:
-                given[name] = convert(given[name])
-            except ValueError:
-                raise ValueError(f"{name}={given[name]} is not a number") from None
-            if not given[name] > 0:
-                raise ValueError(f"{name}={given[name]}: give more than 0")
-    findings = chosen(given.pop("only", ""), given.pop("kind", ""))
-    results, seeds = Path(given.pop("results", "benchmarks/reproduction.jsonl")), given.pop("seeds", 2)
-    if not only_table:
-        for line in measure(findings, Bench(Path(given.pop("runs", "runs/reproduce")), **given), seeds, results):
+    Args:
+        only: Names of findings. Left out: all.
+        kind: sampling or training findings alone.
+        seeds: Seeds of each arm.
+        table_only: Print the table and compute nothing.
+        results: The file of measurements, a JSON object a line; the same command again continues it.
+        runs: The folder of the training runs.
+        n: Pictures of each kind that judge an arm.
+        train: Share of all training steps.
+        batch: Pictures a training step.
+        codes: The cache of codes.
+        latents: The cache of latents.
+        reader: The judge's folder.
+        sprites: A folder of drawings.
+    """
+    for name, number in {"n": n, "seeds": seeds, "batch": batch, "train": train}.items():
+        if not number > 0:
+            raise ValueError(f"{name}={number}: give more than 0")
+    findings = chosen(",".join(only), kind)
+    if not table_only:
+        bench = Bench(runs, n=n, train=train, codes=codes, latents=latents, reader=reader, sprites=sprites, batch=batch)
+        for line in measure(findings, bench, seeds, results):
             print(line, flush=True)
-    print(table(findings, read(results), **{name: given[name] for name in ("n", "train", "batch") if name in given}))
+    print(table(findings, read(results), n=n, train=train, batch=batch))
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        print(f"experiments.paper_findings.findings: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit("error: this command is `maskgil bench paper-findings` now")

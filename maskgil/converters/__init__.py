@@ -13,14 +13,14 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from maskgil.checkpoint import build, compare, shapes
+from maskgil.checkpoint import DTYPES, build, compare, shapes, write
 from maskgil.models.config import ModelConfig
 from maskgil.tokenizers.vq import VQ_PRESETS, VQConfig
 
@@ -45,6 +45,14 @@ class Converter:
 def convert(name: str, path: Path) -> Converted:
     """The file at `path` through the converter of that name. ValueError when the file is not what it should be."""
     return CONVERTERS[name].run(read(path, CONVERTERS[name].keys), str(path))
+
+
+def convert_file(name: str, source: Path, folder: Path, dtype: Literal["fp32", "bf16"] = "fp32") -> None:
+    """Write a released weight file as a model folder. ValueError when a tensor is missing, left over or of another
+    shape."""
+    result = convert(name, source)
+    print(f"writing {sum(t.numel() for t in result.tensors.values()):,} numbers to {folder}", flush=True)
+    write(folder, result.tensors, result.kind, result.config, result.card, DTYPES[dtype])
 
 
 def read(path: Path, keys: Iterable[str]) -> dict[str, Tensor]:
@@ -243,6 +251,4 @@ def _driven(config: ModelConfig) -> str:
 
 
 def _card(title: str, source: str, origin: str) -> str:
-    return (
-        f"# {title}\n\nConverted from `{Path(source).name}` by `python -m maskgil.checkpoint convert`. From {origin}\n"
-    )
+    return f"# {title}\n\nConverted from `{Path(source).name}` by `maskgil convert`. From {origin}\n"

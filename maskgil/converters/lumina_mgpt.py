@@ -7,9 +7,8 @@ newline is <reserved08799>. An image id stands for a code of Chameleon's tokeniz
 vocabulary's names tell (`IMGIMG` + the code with A for 0 to J for 9 + `Z`). So an unfinished sentence becomes the
 prefix of a grid that a MaskGIL on the same tokenizer completes (Liu et al. 2024, arXiv 2408.02657):
 
-    python -m maskgil.converters.lumina_mgpt complete model=FOLDER vocabulary=text_tokenizer.json sentence=ids.json
-    prompt="a red fox"
-        out=fox.png [seed=0] [steps=8] [guidance=2]
+    maskgil convert lumina-sentence --model FOLDER --vocabulary text_tokenizer.json --sentence ids.json
+        --prompt "a red fox" --out fox.png [--seed 0] [--steps 8] [--guidance 2]
 
 `sentence` is a JSON list of ids, as Lumina-mGPT's generation leaves them, cut off anywhere after the sides. The prompt
 is said again: its words stand in the sentence as ids of a language model, which MaskGIL's text encoder does not read.
@@ -17,10 +16,8 @@ is said again: its words stand in the sentence as ids of a language model, which
 N image tokens of a grid, V ids of the vocabulary, S ids of a sentence.
 """
 
-import inspect
 import json
 import re
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -141,6 +138,16 @@ def complete(
     """Draw the rest of the picture that a sentence begins, and write it as a PNG.
 
     Raises ValueError for a sentence or vocabulary that is none, and a size or tokenizer that is not the model's.
+
+    Args:
+        model: A MaskGIL folder on Chameleon's tokenizer.
+        vocabulary: Chameleon's text_tokenizer.json.
+        sentence: A JSON list of ids, cut off anywhere after the sides.
+        prompt: What the picture shows; MaskGIL does not read the words in the sentence.
+        out: The PNG to write.
+        seed: The seed of the rest.
+        steps: Steps of the rest.
+        guidance: Guidance scale; 1 is off.
     """
     lumina = LuminaSequence.load(vocabulary)
     codes, grid = lumina.read(sentence_of(Path(sentence)))
@@ -166,29 +173,5 @@ def complete(
     print(f"{path}: {size[0]}x{size[1]}, {len(codes)} of {grid[0] * grid[1]} tokens from the sentence")
 
 
-def main(arguments: list[str]) -> None:
-    """The command; see the top of this file. Raises ValueError with one line."""
-    takes = inspect.signature(complete).parameters
-    options = dict(word.partition("=")[::2] for word in arguments[1:])
-    missing = [name for name, p in takes.items() if p.default is p.empty and not options.get(name)]
-    strange = [name for name in options if name not in takes]
-    if arguments[:1] != ["complete"] or missing or strange:
-        known = f"{', '.join(strange)} is not known; " if strange else ""
-        raise ValueError(
-            f"{known}usage: complete {' '.join(f'{name}=' for name in takes)}; see maskgil/converters/lumina_mgpt.py"
-        )
-    for name in ("seed", "steps", "guidance"):
-        try:
-            if name in options:
-                options[name] = takes[name].annotation(options[name])
-        except ValueError:
-            raise ValueError(f"{name}={options[name]} is not a number") from None
-    complete(**options)
-
-
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        print(f"maskgil.converters.lumina_mgpt: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit("error: this command is `maskgil convert lumina-sentence` now")

@@ -129,7 +129,7 @@ def load_ar_model(
         if wanted is None:
             raise ValueError(
                 f"the twin {folder} does not say which {name} it was trained with, as converted weights do not: "
-                "`python -m train.export ar` with adopt=yes takes it as this model's, on your word"
+                "`maskgil export ar --adopt` takes it as this model's, on your word"
             )
         if wanted != found:
             raise ValueError(

@@ -262,7 +262,7 @@ def test_models_are_listed_and_explained(capsys: pytest.CaptureFixture, monkeypa
     told = capsys.readouterr().out
     assert "cat (kitten)" in told and "two cats on the beach" in told and "Random weights" in told
     monkeypatch.setenv("MASKGIL_WEIGHTS", "/nowhere")
-    assert "python -m train" in refused(["models"], capsys)
+    assert "maskgil train" in refused(["models"], capsys)
 
 
 def test_help_teaches_and_a_real_process_ends_with_two():

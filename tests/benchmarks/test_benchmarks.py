@@ -10,12 +10,14 @@ import pytest
 import soundfile
 import torch
 from app_fixtures import tiny_latents, tiny_model
+from commands import maskgil
 from conftest import TINY
 from test_transcriber import VOCABULARY, saved
 from test_transcriber import tiny as tiny_whisper
 
 from benchmarks import generation, serving_load, speech_to_image_latency
 from benchmarks.generation import Machine, Stage, Timed
+from maskgil.command_line import parse
 from maskgil.condition import Condition
 from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.pipeline import TextToImage
@@ -117,15 +119,15 @@ def test_a_model_without_twin_gets_a_random_one(model):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["preset=b"], "no preset 'b' reads"),
-        (["dtype=int4"], "dtype is 'int4'"),
-        (["speed=9"], "unknown: speed"),
-        (["recogniser=nobody"], "no recogniser 'nobody'"),
+        (["--preset=b", "--recogniser="], "no preset 'b' reads"),
+        (["--dtype=fp16"], "did you mean bf16"),
+        (["--speed=9"], "unknown: --speed=9"),
+        (["--recogniser=nobody"], "no recogniser 'nobody'"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message):
     with pytest.raises(ValueError, match=message):
-        generation.main(arguments)
+        maskgil("bench", "generation", *arguments)
 
 
 def test_a_crowd_is_served_in_both_ways_and_gets_the_same_pictures(model, monkeypatch, capsys):
@@ -162,10 +164,10 @@ def test_in_company_the_weights_are_read_for_all_at_once():
     assert [serving_load.floor(picture, machine, rows) for rows in (1, 2, 16)] == [5.0, 2.5, 2.0]
 
 
-@pytest.mark.parametrize("arguments", [["rates=0"], ["jobs=0"], ["dtype=int4"], ["speed=9"], ["rates=fast"]])
+@pytest.mark.parametrize("arguments", [["--rates=0"], ["--jobs=0"], ["--dtype=int4"], ["--speed=9"], ["--rates=fast"]])
 def test_a_crowd_of_nonsense_is_one_line(arguments):
     with pytest.raises(ValueError):
-        serving_load.main(arguments)
+        maskgil("bench", "serving", *arguments)
 
 
 def note(at: float, type: str, **more: object) -> dict:
@@ -209,11 +211,12 @@ def test_a_sentence_that_begins_before_the_last_ones_words_is_not_taken_for_thei
 
 
 @pytest.mark.parametrize(
-    "arguments", [["n=0"], ["end=5"], ["gap=1"], ["end=2", "gap=3"], ["targets=1"], ["speed=9"], ["model=nobody"]]
+    "arguments",
+    [["--n=0"], ["--end=5"], ["--gap=1"], ["--end=2", "--gap=3"], ["--targets=1"], ["--speed=9"], ["--model=nobody"]],
 )
 def test_listening_to_nonsense_is_one_line(arguments):
     with pytest.raises(ValueError):
-        speech_to_image_latency.main(arguments)
+        maskgil("bench", "speech-to-image", *arguments)
 
 
 class Stop(Exception):
@@ -248,11 +251,15 @@ def test_the_floor_is_measured_with_the_model_and_the_recogniser_that_the_server
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
-    [(["shape=round"], "unknown: shape"), (["only=kitchen"], "no such page: kitchen"), (["seed=-1"], "whole number")],
+    [
+        (["--shape=round"], "unknown: --shape"),
+        (["--only=galery"], "did you mean gallery"),
+        (["--seed=-1"], "whole number"),
+    ],
 )
 def test_screenshots_of_nonsense_are_one_line(arguments: list[str], complaint: str):
     with pytest.raises(ValueError, match=complaint):
-        screenshots.main(arguments)
+        parse(screenshots.SCREENSHOTS, "screenshots", arguments)()
 
 
 @pytest.mark.parametrize("kind", [{"text_dim": 16, "text_length": 9}, {"classes": 7, "text_dim": None}])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from app_fixtures import scene_words, tiny_latents, tiny_model
+from commands import maskgil
 from safetensors.torch import save_file
 
 from experiments.paper_findings.findings import (
@@ -19,7 +20,6 @@ from experiments.paper_findings.findings import (
     Small,
     append,
     chosen,
-    main,
     measure,
     merged,
     output_norm,
@@ -302,11 +302,12 @@ def test_the_output_norm_is_that_of_the_trunk(codes):
 
 def test_wrong_words_are_refused(tmp_path, capsys):
     for words, match in (
-        (["table", "magic=1"], "magic is not known"),
-        (["n=many"], "n=many is not a number"),
-        (["n=0"], "give more than 0"),
+        (["--table-only", "--magic=1"], "unknown: --magic=1"),
+        (["--n=many"], "Error parsing --n"),
+        (["--n=0"], "give more than 0"),
+        (["--kind=trainning"], "did you mean training"),
     ):
         with pytest.raises(ValueError, match=match):
-            main(words)
-    main(["table", f"results={tmp_path / 'none.jsonl'}"])
+            maskgil("bench", "paper-findings", *words)
+    maskgil("bench", "paper-findings", "--table-only", f"--results={tmp_path / 'none.jsonl'}")
     assert capsys.readouterr().out.startswith("| finding |")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from app_fixtures import tiny_classes, tiny_latents, tiny_model
+from commands import maskgil
 from conftest import TINY, make_tiny
 from PIL import Image
 from safetensors.torch import save_file
@@ -294,15 +295,13 @@ def test_a_converted_gpt_is_taken_as_a_twin_on_ones_word(tmp_path: Path, capsys,
     tiny_model(tmp_path / "model") if driven == "text" else tiny_classes(tmp_path / "model")
     codes = checkpoint.describe(tmp_path / "model" / "generator")["config"]["codebook_size"]
     torch.save({"model": full(gpt_file(64, 1, 256, codes=codes, **kind))}, "gpt.pt")
-    assert checkpoint.main(["convert", "llamagen-gpt", "gpt.pt", "converted"]) == 0
-    told = ["ar", "twin=converted", "model=model", "out=model-ar"]
-    with pytest.raises(ValueError, match="does not say which tokenizer it was trained with.* adopt=yes"):
-        export.main(told)
-    with pytest.raises(ValueError, match="adopt=maybe: choose yes or no"):
-        export.main([*told, "adopt=maybe"])
+    maskgil("convert", "llamagen-gpt", "gpt.pt", "converted")
+    told = ["export", "ar", "--twin=converted", "--model=model", "--out=model-ar"]
+    with pytest.raises(ValueError, match="does not say which tokenizer it was trained with.* --adopt"):
+        maskgil(*told)
     assert not Path("model-ar").exists()
     capsys.readouterr()
-    export.main([*told, "adopt=yes"])
+    maskgil(*told, "--adopt")
     warned = capsys.readouterr().err.splitlines()
     assert len(warned) == (2 if driven == "text" else 1) and all("on your word" in line for line in warned)
     assert checkpoint.describe("model-ar")["kind"] == "llamagen"
@@ -317,16 +316,17 @@ def test_a_converted_gpt_is_taken_as_a_twin_on_ones_word(tmp_path: Path, capsys,
     for change, message in (({"codes": codes // 2}, "codes 32"), ({"text": (9, 16)}, "texts of 9 tokens")):
         if driven == "text":
             torch.save({"model": full(gpt_file(64, 1, 256, **({"codes": codes} | kind | change)))}, "gpt.pt")
-            assert checkpoint.main(["convert", "llamagen-gpt", "gpt.pt", "other"]) == 0
+            maskgil("convert", "llamagen-gpt", "gpt.pt", "other")
             with pytest.raises(ValueError, match=f"does not fit: .*{message}"):
-                export.main(["ar", "twin=other", "model=model", "out=never", "adopt=yes"])
+                maskgil("export", "ar", "--twin=other", "--model=model", "--out=never", "--adopt")
     checkpoint.save("claims", checkpoint.load("converted"), "llamagen", checkpoint.describe("converted")["config"],
                     tokenizer_hash="another")  # fmt: skip
     with pytest.raises(ValueError, match="trained with another tokenizer than this model has: fingerprint another"):
-        export.main(["ar", "twin=claims", "model=model", "out=never", "adopt=yes"])
+        maskgil("export", "ar", "--twin=claims", "--model=model", "--out=never", "--adopt")
     assert not Path("never").exists()
 
 
 def test_a_model_of_vectors_has_no_twin(tmp_path: Path):
     with pytest.raises(ValueError, match="draws vectors, and an autoregressive twin writes codes"):
-        export.main(["ar", f"twin={tmp_path}", f"model={tiny_latents(tmp_path / 'latents')}", f"out={tmp_path / 'x'}"])
+        model = tiny_latents(tmp_path / "latents")
+        maskgil("export", "ar", f"--twin={tmp_path}", f"--model={model}", f"--out={tmp_path / 'x'}")

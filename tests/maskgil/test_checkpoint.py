@@ -15,8 +15,9 @@ import torch
 from conftest import TINY, make_condition, make_tiny
 from safetensors.torch import load_file, save_file
 
+from app.cli import main
 from maskgil import checkpoint
-from maskgil.checkpoint import describe, fingerprint, load, main, resolve, save
+from maskgil.checkpoint import describe, fingerprint, load, resolve, save
 from maskgil.models.ar import ARTransformer
 from maskgil.tokenizers.vq import VQConfig, VQModel
 
@@ -248,23 +249,17 @@ def test_names_resolve_to_bundled_then_local_then_nothing(tmp_path, monkeypatch)
 
 def test_bad_command_lines_are_one_line(tmp_path, capsys):
     (tmp_path / "notes.pt").write_text("not weights")
-    bad = [
-        ["convert", "llamagen-vq", str(tmp_path / "none.pt"), str(tmp_path / "out")],
-        ["convert", "llamagen-vq", str(tmp_path / "notes.pt"), str(tmp_path / "out")],
-        ["convert", "nonsense", "a", "b"],
-        ["convert"],
-        [],
-    ]
-    for arguments in bad:
-        try:
-            status = main(arguments)
-        except SystemExit as stopped:
-            status = stopped.code
+    for arguments, says in (
+        (["llamagen-vq", str(tmp_path / "none.pt"), str(tmp_path / "out")], "none.pt"),
+        (["llamagen-vq", str(tmp_path / "notes.pt"), str(tmp_path / "out")], "notes.pt"),
+        (["llamagen-qv", "a", "b"], "did you mean llamagen-vq"),
+        (["llamagen-vq"], "Missing"),
+    ):
+        assert main(["convert", *arguments]) == 2
         error = capsys.readouterr().err
-        assert status == 2 and error.count("\n") == 1 and "Traceback" not in error, error
+        assert error.count("\n") == 1 and "Traceback" not in error and says in error, error
     assert not (tmp_path / "out").exists()
-    with pytest.raises(SystemExit):
-        main(["convert", "--help"])
+    assert main(["convert", "--help"]) == 0
     told = capsys.readouterr().out
     assert "vq_ds16_c2i.pt" in told and "chameleon-vq" in told and "maskgil-from-llamagen" in told
 

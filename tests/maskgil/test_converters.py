@@ -11,9 +11,10 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import maskgil
 from test_emigm_converter import emigm_file, kl16_file
 
-from maskgil.checkpoint import build, describe, load, main
+from maskgil.checkpoint import build, describe, load
 from maskgil.condition import Condition
 from maskgil.converters import CONVERTERS, chameleon_vq, convert, llamagen_gpt, maskgil_from_llamagen
 from maskgil.models.ar import ARTransformer
@@ -213,7 +214,7 @@ def test_a_class_driven_warm_start_maps_rows_as_published():
 def test_a_text_driven_warm_start_runs(tmp_path):
     path = tmp_path / "t2i.pt"
     torch.save({"module": full(gpt_file(**SMALL, text=(6, 10)))}, path)
-    assert main(["convert", "maskgil-from-llamagen", str(path), str(tmp_path / "mar")]) == 0
+    maskgil("convert", "maskgil-from-llamagen", path, tmp_path / "mar")
     model = load(tmp_path / "mar", "maskgil")
     condition = Condition(torch.randn(1, 6, 10), torch.ones(1, 6, dtype=torch.bool))
     logits = model(torch.full((1, 4), model.config.mask_id), (2, 2), condition, torch.tensor([True]))
@@ -226,7 +227,7 @@ def test_a_converted_gpt_is_llamagen(classes, tmp_path):
     tensors = full(gpt_file(**SMALL, classes=classes, text=(6, 10)))
     path = tmp_path / "gpt.pt"
     torch.save(tensors, path)
-    assert main(["convert", "llamagen-gpt", str(path), str(tmp_path / "gpt")]) == 0
+    maskgil("convert", "llamagen-gpt", path, tmp_path / "gpt")
     model = load(tmp_path / "gpt")
     assert isinstance(model, ARTransformer) and model.zero_prefix and describe(tmp_path / "gpt")["kind"] == "llamagen"
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in tensors.items())

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import maskgil
 from conftest import TINY, make_tiny
 from PIL import Image
 from test_converters import full, taming_file
 
 from maskgil import checkpoint
 from maskgil.converters import chameleon_vq
-from maskgil.converters.lumina_mgpt import LuminaSequence, main, prefix_canvas
+from maskgil.converters.lumina_mgpt import LuminaSequence, prefix_canvas
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.loop import masked_plan, sample
 from maskgil.tokenizers.vq import VQConfig
@@ -132,17 +133,24 @@ def test_the_command_completes_what_a_sentence_begins(lumina, model, tmp_path):
     pictures = {}
     for given in (2 + 1, 2 + 1 + 12 + 1, len(sentence)):
         (tmp_path / "ids.json").write_text(json.dumps([0, 9000, *sentence[:given]]))
-        options = ["vocabulary=text_tokenizer.json", "sentence=ids.json", "prompt=a red fox", "out=x.png", "seed=3"]
+        options = [
+            "--vocabulary=text_tokenizer.json",
+            "--sentence=ids.json",
+            "--prompt=a red fox",
+            "--out=x.png",
+            "--seed=3",
+        ]
         done = subprocess.run(
             [
                 sys.executable,
                 "-m",
-                "maskgil.converters.lumina_mgpt",
-                "complete",
-                f"model={model}",
+                "app",
+                "convert",
+                "lumina-sentence",
+                f"--model={model}",
                 *options,
-                "steps=2",
-                "guidance=3",
+                "--steps=2",
+                "--guidance=3",
             ],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -166,8 +174,8 @@ def test_what_the_sentence_says_stays(lumina, model, tmp_path, monkeypatch):
     drawn, decode = [], TextToImage.images_of
     monkeypatch.setattr(TextToImage, "images_of", lambda self, canvas: drawn.append(canvas) or decode(self, canvas))
     monkeypatch.chdir(tmp_path)
-    options = ["vocabulary=text_tokenizer.json", "sentence=ids.json", "prompt=a red fox", "out=x.png"]
-    main(["complete", f"model={model}", *options])
+    options = ["--vocabulary=text_tokenizer.json", "--sentence=ids.json", "--prompt=a red fox", "--out=x.png"]
+    maskgil("convert", "lumina-sentence", f"--model={model}", *options)
     assert torch.equal(drawn[0].tokens[0, :9], tokens[:9]) and not drawn[0].mask.any()
 
 
@@ -177,9 +185,17 @@ def test_what_cannot_be_completed_is_one_line(lumina, model, tmp_path, monkeypat
 
     def refused(ids, *changes: str) -> str:
         Path("ids.json").write_text(ids if isinstance(ids, str) else json.dumps(ids.tolist()))
-        options = ["vocabulary=text_tokenizer.json", "sentence=ids.json", "prompt=a red fox", "out=x.png"]
+        changed = {change.partition("=")[0] for change in changes}
+        options = ["--vocabulary=text_tokenizer.json", "--sentence=ids.json", "--prompt=a red fox", "--out=x.png"]
+        options = [word for word in options if word.partition("=")[0] not in changed]
         with pytest.raises(ValueError) as error:
-            main(["complete", f"model={model}", *options, *changes])
+            maskgil(
+                "convert",
+                "lumina-sentence",
+                f"--model={model}",
+                *[word for word in options if word.partition("=")[0] not in {c.partition("=")[0] for c in changes}],
+                *changes,
+            )
         assert not list(tmp_path.glob("x.png*")) and "\n" not in str(error.value)
         return str(error.value)
 
@@ -187,13 +203,13 @@ def test_what_cannot_be_completed_is_one_line(lumina, model, tmp_path, monkeypat
     fine = lumina.write(tokens[:24], (4, 6))[:9]
     assert "JSON list of ids" in refused("[1, -2]") and "cannot read the sentence" in refused("[1,")
     assert "holds no picture" in refused("[1, 2]")
-    assert "is not Chameleon's vocabulary" in refused(fine, "vocabulary=ids.json")
-    assert "usage: complete model=" in refused(fine, "prompt=") and "size is not known" in refused(fine, "size=3")
-    assert "steps=few is not a number" in refused(fine, "steps=few")
+    assert "is not Chameleon's vocabulary" in refused(fine, "--vocabulary=ids.json")
+    assert "the prompt is empty" in refused(fine, "--prompt=") and "unknown: --size=3" in refused(fine, "--size=3")
+    assert "Error parsing --steps" in refused(fine, "--steps=few")
     names = json.loads(Path("text_tokenizer.json").read_text())["model"]["vocab"]
     fewer = {name: number for name, number in names.items() if name not in ("IMGIMGGDZ", "IMGIMGGCZ")}  # 63, 62
     Path("fewer.json").write_text(json.dumps({"model": {"vocab": fewer}}))
-    assert "draws 64 codes, fewer.json names 62" in refused(fine, "vocabulary=fewer.json")
+    assert "draws 64 codes, fewer.json names 62" in refused(fine, "--vocabulary=fewer.json")
     full_disk = OSError(28, "No space left on device")
     monkeypatch.setattr(Image.Image, "save", lambda *_, **__: (_ for _ in ()).throw(full_disk))
-    assert "could not write x.png" in refused(fine, "steps=1")
+    assert "could not write x.png" in refused(fine, "--steps=1")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from app_fixtures import tiny_latents, tiny_model, tiny_twin
+from commands import maskgil
 
 import text_encoder
 from app.core import registry
@@ -17,7 +18,6 @@ from maskgil.tokenizers import vq_latents
 from maskgil.tokenizers.autoencoder import validate_scale
 from maskgil.tokenizers.vq import VQModel
 from maskgil.tokenizers.vq_latents import VQLatentTokenizer
-from train import export
 from train.data.scene_cache import PAIRED, SceneCache
 from train.eval import sample_images
 from train.recipes.scenes_emigm import LatentCache, write_latents
@@ -89,11 +89,11 @@ def test_a_folder_may_borrow_its_tokenizer(model: Path, vq: VQModel, tmp_path: P
         "text_encoder_hash": checkpoint.fingerprint(encoder.identity()),
     }
     checkpoint.save(tmp_path / "run" / "generator", EMIGM(config), "emigm", config.to_dict(), **hashes)
-    arguments = [f"tokenizer={model / 'tokenizer'}", f"generator={tmp_path / 'run'}"]
-    arguments += [f"text_encoder={model / 'text_encoder'}"]
+    arguments = [f"--tokenizer={model / 'tokenizer'}", f"--generator={tmp_path / 'run'}"]
+    arguments += [f"--text-encoder={model / 'text_encoder'}"]
     own, lent = tmp_path / "own", model.parent / "lent"
-    export.main(["emigm", *arguments, f"out={own}"])
-    export.main(["emigm", *arguments, f"borrow={model.name}", f"out={lent}"])
+    maskgil("export", "emigm", *arguments, f"--out={own}")
+    maskgil("export", "emigm", *arguments, f"--borrow={model.name}", f"--out={lent}")
     assert not list((lent / "tokenizer").glob("*.safetensors")) and list((own / "tokenizer").glob("*.safetensors"))
     two_steps = SamplingParams(steps=2)
     one, two = (TextToImage.load(folder).images(["a cat"], [1], settings=two_steps)[0] for folder in (own, lent))

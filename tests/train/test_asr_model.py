@@ -21,7 +21,7 @@ from train.asr.corpus import FITS, Corpus, CorpusPlan, otherwise, prepare, spoke
 from train.asr.dataset import IGNORED, SILENCE, SpeechDataset, _epoch
 from train.asr.model import SMALL, SmallWhisper, SmallWhisperLoss, export, recipe, vocabulary_of
 from train.asr.noise import KINDS, clip
-from train.eval.wer import WerResult, rate, rate_people, report, table, transcripts
+from train.eval.wer import WerResult, rate, rate_people, speech_report, table, transcripts
 
 TINY = replace(SMALL, n_audio_state=32, n_audio_head=2, n_audio_layer=1, n_text_state=32, n_text_head=2, n_text_layer=1)
 PLAN = CorpusPlan(sentences=6, general=0, flite=0.2)
@@ -86,7 +86,7 @@ def test_what_a_corpus_lacks_is_said_before_anything_is_spoken(tmp_path, monkeyp
             prepare(**({"folder": tmp_path / "corpus", "plan": PLAN} | given))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "noise", "real"]
     with pytest.raises(ValueError, match="typo/transcripts.tsv is missing"):
-        report(real=str(tmp_path / "typo"))
+        speech_report(real=str(tmp_path / "typo"))
     assert capsys.readouterr().out == ""
 
 
@@ -252,7 +252,7 @@ def test_word_error_rate_on_recordings_of_people(folder, tmp_path, capsys, monke
     listing = tmp_path / "transcripts.tsv"
     listing.write_text("id\ttext\na-1\tTwo cats.\nb-2\t2 cats two cats\n")
     monkeypatch.setattr(Transcriber, "load", lambda name: Transcriber(Fixed(), name, limit=5.0))
-    report(real=str(tmp_path))
+    speech_report(real=str(tmp_path))
     said = capsys.readouterr().out.splitlines()
     assert said[-1].startswith("real people: WER ") and said[-2] == f"2 clips of {tmp_path.name}, whisper-tiny-en"
     assert len(list(rate_people(Transcriber(Fixed()), transcripts(tmp_path)))) == 2

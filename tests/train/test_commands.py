@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import maskgil
 from conftest import TINY
 from safetensors.torch import load_file
 from test_image_cache import VQ, shards  # noqa: F401, a fixture: pictures with captions in two tar files
@@ -17,8 +18,6 @@ from maskgil import checkpoint
 from maskgil.models.maskgil import MaskGIL
 from maskgil.tokenizers.vq import VQModel
 from text_encoder import SmallT5Encoder, train_vocabulary
-from train.__main__ import main
-from train.data import image_cache
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = replace(TINY, codebook_size=VQ.codebook_size, text_length=20)
@@ -46,11 +45,11 @@ def test_two_processes_make_a_cache_and_train_on_it(shards: Path, monkeypatch): 
     torch.nn.init.normal_(model.output.weight, std=0.3)
     checkpoint.save("start", model, "maskgil", CONFIG.to_dict(), dtype=torch.float32)
 
-    making = ["source=part-{00..01}.tar", "tokenizer=tokenizer", "text_encoder=encoder", "size=64", "batch=2"]
-    done = torchrun(shards, "train.data.scene_cache", "pictures", *making, "out=two")
+    making = ["--source=part-{00..01}.tar", "--tokenizer=tokenizer", "--text-encoder=encoder", "--size=64", "--batch=2"]
+    done = torchrun(shards, "app", "data", "images", *making, "--out=two")
     assert done.returncode == 0, done.stderr[-8000:]
     assert all(f"process {rank} of 2 encoded 4 pictures" in done.stdout for rank in (1, 2)), done.stdout
-    image_cache.main([*making, "out=one"])
+    maskgil("data", "images", *[*making, "--out=one"])
     names = sorted(path.name for path in Path("one").iterdir())
     assert names == sorted(path.name for path in Path("two").iterdir()) and len(names) == 3
     for name in names[:2]:
@@ -58,13 +57,22 @@ def test_two_processes_make_a_cache_and_train_on_it(shards: Path, monkeypatch): 
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     assert Path("one", names[2]).read_text() == Path("two", names[2]).read_text()
 
-    options = ["data=two", "valid=two", "init=start", "batch=4", "micro=1", "steps=2", "precision=no", "workers=0"]
-    options += ["token_dropout=0", "ema=0.9", "lr=0.01", "warmup=1", "valid_every=1"]
-    done = torchrun(shards, "train", "t2i-xl-256", *options, "out=together")
+    options = [
+        "--data=two",
+        "--valid=two",
+        "--init=start",
+        "--batch=4",
+        "--micro=1",
+        "--steps=2",
+        "--precision=no",
+        "--workers=0",
+    ]
+    options += ["--token-dropout=0", "--ema=0.9", "--lr=0.01", "--warmup=1", "--valid-every=1"]
+    done = torchrun(shards, "train", "t2i-xl-256", *options, "--out=together")
     assert done.returncode == 0, done.stderr[-8000:]
     state = torch.load("together/state.pt", weights_only=True)
     assert (state["step"], state["world"]) == (2, 2), "two processes trained one model"
-    main(["t2i-xl-256", *options, "out=alone"])
+    maskgil("train", "t2i-xl-256", *options, "--out=alone")
     ours, theirs = (json.loads(Path(name, "log.jsonl").read_text().splitlines()[-1]) for name in ("together", "alone"))
     assert ours["step"] == theirs["step"] == 2 and ours["valid"] == pytest.approx(theirs["valid"], rel=1e-4)
     ours, theirs = (checkpoint.load(Path(name, "export", "generator")) for name in ("together", "alone"))

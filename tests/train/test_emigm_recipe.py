@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import flags, made, maskgil
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_image_cache import VQ
@@ -19,10 +20,7 @@ from maskgil.pipeline import SamplingParams, TextToImage
 from maskgil.sampling.guidance import Guidance
 from maskgil.tokenizers.autoencoder import AUTOENCODER_PRESETS, AutoencoderConfig, AutoencoderTokenizer
 from maskgil.tokenizers.vq import VQModel
-from train import export
-from train.__main__ import available, made, main
 from train.activation_checkpointing import blocks, bytes_needed, recomputed
-from train.data import image_cache
 from train.data.image_cache import CachedBatches, CacheWriter, ImageCache, write
 from train.data.image_sources import source
 from train.losses.diffusion_token import METHODS, LatentTokenLoss
@@ -81,13 +79,13 @@ def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(EMIGM_PRESETS, f"emigm-{size}-64", TINY)
 
 
-def options(folder: Path, **changes: object) -> dict[str, str]:
+def options(folder: Path, **changes: object) -> dict[str, object]:
     given = {"data": folder / "cache", "batch": 8, "micro": 4, "workers": 0, "warmup": 2, "ema": 0.9, "lr": 0.01}
-    return {name: str(value) for name, value in (given | changes).items()}
+    return given | changes
 
 
 def run(folder: Path, recipe: str = "emigm-b", **changes: object) -> Path:
-    main([recipe, *(f"{name}={value}" for name, value in options(folder, **changes).items())])
+    maskgil("train", recipe, *flags(**options(folder, **changes)))
     return Path(str(changes["out"]))
 
 
@@ -151,9 +149,9 @@ def test_a_deterministic_tokenizer_keeps_its_latents_alone(folder, tmp_path, mon
     model = a_tokenizer(DC, folder / "in")
     checkpoint.save(tmp_path / "dc", model, "latent", model.config.to_dict(), dtype=torch.float32)
     out = tmp_path / "out"
-    image_cache.main([
-        f"source={folder / 'in'}", f"tokenizer={tmp_path / 'dc'}", f"out={out}", "size=128", "shape=square",
-        "device=cpu", "crop=centre", "flip=no",
+    maskgil("data", "images", *[
+        f"--source={folder / 'in'}", f"--tokenizer={tmp_path / 'dc'}", f"--out={out}", "--size=128", "--shape=square",
+        "--device=cpu", "--crop=centre",
     ])  # fmt: skip
     (unit,) = out.glob("*.safetensors")
     held = load_file(unit)
@@ -161,11 +159,11 @@ def test_a_deterministic_tokenizer_keeps_its_latents_alone(folder, tmp_path, mon
     data = CachedBatches(str(out), PICTURES)
     assert data(0)["grid"] == (4, 4) and torch.equal(data(0)["tokens"].half(), data(0)["tokens"])
     monkeypatch.setitem(EMIGM_PRESETS, "emigm-b-128", TINY)
-    recipe = made(available()["emigm-b"], options(folder, data=out))
+    recipe = made("emigm-b", options(folder, data=out))
     assert recipe.modules[0].module.generator.config.grid == (4, 4)
-    for wrong in ("crop=left", "flip=maybe", "shape=round"):
-        with pytest.raises(ValueError, match=f"{wrong}: choose"):
-            image_cache.main([wrong, f"source={folder / 'in'}", "tokenizer=x", "out=y"])
+    for wrong, nearest in (("--crop=center", "did you mean centre"), ("--shape=round", "choose one of any, square")):
+        with pytest.raises(ValueError, match=nearest):
+            maskgil("data", "images", wrong, f"--source={folder / 'in'}", "--tokenizer=x", "--out=y")
 
 
 def test_latents_of_the_wrong_scale_are_one_line(folder, tmp_path):
@@ -179,7 +177,7 @@ def test_latents_of_the_wrong_scale_are_one_line(folder, tmp_path):
         held = load_file(path)
         save_file(held | {name: held[name] * 5 for name in ("64x64/tokens", "64x64/std")}, path)
     with pytest.raises(ValueError, match="wrong: latents with a standard deviation of [45]"):
-        made(available()["emigm-b"], options(folder, data=wrong))
+        made("emigm-b", options(folder, data=wrong))
 
 
 # --- the recipes ------------------------------------------------------------------------------------------------------
@@ -195,7 +193,7 @@ def test_a_run_from_cache_to_a_folder_that_draws_by_class(folder, tmp_path):
     notes, cache = checkpoint.describe(one / "export" / "generator"), ImageCache.open(folder / "cache").note
     assert (notes["kind"], notes["tokenizer_hash"], notes["classes"]) == ("emigm", cache["tokenizer"], ["cat", "dog"])
     target, parts = tmp_path / "model", {"generator": one / "export", "tokenizer": folder / "tokenizer", "size": 64}
-    export.main(["class", *(f"{name}={value}" for name, value in parts.items()), f"out={target}"])
+    maskgil("export", *["class", *flags(**parts), f"--out={target}"])
     draws = TextToImage.load(target)
     settings = SamplingParams(steps=4, guidance=Guidance(3.0, interval=(0.1, 0.6)))
     (named,), (numbered,) = (draws.images([name], [1], settings=settings) for name in ("dog", "1"))
@@ -204,10 +202,9 @@ def test_a_run_from_cache_to_a_folder_that_draws_by_class(folder, tmp_path):
     other = AutoencoderTokenizer(KL)
     checkpoint.save(tmp_path / "other", other, "latent", KL.to_dict())
     with pytest.raises(ValueError, match="was trained with another tokenizer than .*other"):
-        export.main(["class", *(f"{n}={v}" for n, v in (parts | {"tokenizer": tmp_path / "other"}).items()),
-                      f"out={tmp_path / 'no'}"])  # fmt: skip
+        maskgil("export", *["class", *flags(**(parts | {"tokenizer": tmp_path / "other"})), f"--out={tmp_path / 'no'}"])
     with pytest.raises(ValueError, match="was made with another tokenizer than"):
-        made(available()["emigm-b"], options(folder, tokenizer=tmp_path / "other"))
+        made("emigm-b", options(folder, tokenizer=tmp_path / "other"))
     for number, init in enumerate((one / "export", target)):
         on = run(folder, "emigm-xs", steps=1, init=init, out=tmp_path / f"on-{number}", lr=0)
         before, after = (checkpoint.load(f / "export" / "generator", "emigm").state_dict() for f in (one, on))
@@ -222,9 +219,9 @@ def test_a_killed_run_goes_on_to_the_same_losses(folder, tmp_path):
     for stop in (2, 5):
         run(folder, steps=5, stop_at=stop, out=tmp_path / "parts")
     assert losses(whole) == losses(tmp_path / "parts")
-    sharded = run(folder, steps=5, out=tmp_path / "sharded", shard="yes", recompute="yes", precision="no", stop_at=2)
+    sharded = run(folder, steps=5, out=tmp_path / "sharded", shard=True, recompute=True, precision="no", stop_at=2)
     assert (sharded / "sharded-0000002").is_dir()
-    run(folder, steps=5, out=tmp_path / "sharded", shard="yes", recompute="yes", precision="no")
+    run(folder, steps=5, out=tmp_path / "sharded", shard=True, recompute=True, precision="no")
     run(folder, steps=5, out=tmp_path / "plain", precision="no")
     assert losses(sharded) == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
     assert checkpoint.load(sharded / "export" / "generator", "emigm").config.classes == 2
@@ -232,7 +229,7 @@ def test_a_killed_run_goes_on_to_the_same_losses(folder, tmp_path):
 
 def test_draws_are_the_batchs_own_whoever_computes_it(folder):
     """With several batches a step, and several processes, none repeats another's masks, times and noises."""
-    recipe = made(available()["emigm-b"], options(folder))
+    recipe = made("emigm-b", options(folder))
     model, data, objective = recipe.modules[0].module, recipe.batch_at, recipe.modules[0].loss
 
     def loss(index: int, seed: int) -> tuple[float, float]:
@@ -246,13 +243,13 @@ def test_draws_are_the_batchs_own_whoever_computes_it(folder):
 
 
 def test_what_does_not_fit_is_one_line(folder, tmp_path, monkeypatch):
-    recipe = available()["emigm-b"]
+    recipe = "emigm-b"
     write(CacheWriter(source(str(folder / "in")), VQModel(VQ).eval(), None, tmp_path / "codes", [(64, 64)]))
     with pytest.raises(ValueError, match="holds codes, which MaskGIL learns from: use a t2i or c2i recipe"):
         made(recipe, options(folder, data=tmp_path / "codes"))
     for name in ("c2i-b", "c2i-ar", "t2i-xl-256"):
         with pytest.raises(ValueError, match="holds latents, which eMIGM learns from: use an emigm recipe"):
-            made(available()[name], options(folder))
+            made(name, options(folder))
     for change, says in (
         ({"smoothing": 0.1}, "smoothing=0.1: that is for models of codes"), ({"qk_norm": "rms"}, "qk_norm=rms: that"),
         ({"repeats": 0}, "repeats=0: give 1 or more"), ({"batch": 6}, "no multiple of micro=4"),
@@ -281,19 +278,19 @@ def test_a_converted_release_goes_on(folder, tmp_path, monkeypatch):
     config = replace(TINY, width=16, channels=4, grid=(4, 4), classes=2, null="token", dropout=0.1)
     model = EMIGM(config)
     checkpoint.save(tmp_path / "released", model, "emigm", config.to_dict(), dtype=torch.float32)
-    begun = made(available()["emigm-b"], options(folder, init=tmp_path / "released")).modules[0].module.generator
+    begun = made("emigm-b", options(folder, init=tmp_path / "released")).modules[0].module.generator
     assert begun.config == config and begun.training
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in begun.state_dict().items())
 
 
 def test_validation_may_be_cut_otherwise_but_not_encoded(folder, tmp_path):
     write(a_maker(folder, tmp_path / "centred", centre=True))
-    recipe = made(available()["emigm-b"], options(folder, valid=tmp_path / "centred"))
+    recipe = made("emigm-b", options(folder, valid=tmp_path / "centred"))
     assert recipe.valid_at(0)["tokens"].shape == (4, 16, 4)
     note = json.loads((tmp_path / "centred" / "cache.json").read_text())
     (tmp_path / "centred" / "cache.json").write_text(json.dumps(note | {"tokenizer": "another"}))
     with pytest.raises(ValueError, match="differ in tokenizer"):
-        made(available()["emigm-b"], options(folder, valid=tmp_path / "centred"))
+        made("emigm-b", options(folder, valid=tmp_path / "centred"))
 
 
 def released_cache(folder: Path, side: int) -> Path:
@@ -318,7 +315,7 @@ def test_recipes_have_the_released_sizes(name, side, parameters, tmp_path, monke
 
     monkeypatch.setattr(emigm, "EMIGM", weightless)
     data = str(released_cache(tmp_path / "cache", side))
-    recipe = made(available()[name], {"data": data})
+    recipe = made(name, {"data": data})
     module = recipe.modules[0].module
     assert sum(p.numel() for p in module.parameters()) == parameters
     assert bytes_needed([module]) == 20 * parameters
@@ -326,7 +323,7 @@ def test_recipes_have_the_released_sizes(name, side, parameters, tmp_path, monke
     assert (config.grid, config.channels, config.null, config.mae) == ((16, 16), side // 16, "mask", True)
     assert len(blocks(module)) == 2 * config.depth + config.head_depth
     with pytest.raises(ValueError, match="emigm-h draws squares of one size: .* size=256$"):
-        made(available()["emigm-h"], {"data": str(released_cache(tmp_path / "other", 512))})
+        made("emigm-h", {"data": str(released_cache(tmp_path / "other", 512))})
 
 
 def test_the_settings_are_the_released_ones():

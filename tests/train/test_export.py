@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from app_fixtures import tiny_model
+from commands import flags, maskgil
 from conftest import TINY, make_tiny
 from test_text_encoder import make_t5
 
@@ -22,7 +23,6 @@ from maskgil.models.emigm import EMIGM, EMIGMConfig
 from maskgil.pipeline import SAMPLERS, SamplingParams, TextToImage
 from maskgil.tokenizers.autoencoder import AutoencoderConfig, AutoencoderTokenizer
 from maskgil.tokenizers.vq import VQConfig, VQModel
-from train.export import main
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = replace(TINY, text_dim=24)  # as wide as make_t5's
@@ -46,11 +46,13 @@ def parts(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def publish(parts: Path, kind: str, **changes: str) -> Path:
+def publish(parts: Path, kind: str, **changes: object) -> Path:
     """Run the command with the right parts, but for `changes`; "" leaves one out."""
-    options = {"generator": parts / kind, "tokenizer": parts / "tokenizer", "size": "64,32", "out": parts / "out"}
+    options: dict[str, object] = {"generator": parts / kind, "tokenizer": parts / "tokenizer", "out": parts / "out"}
     options |= {"text_encoder": parts / "t5"} if kind == "text" else {"class_names": parts / "names.json"}
-    main([kind, *(f"{name}={value}" for name, value in {**options, **changes}.items() if value)])
+    sizes = str(changes.pop("size", "64 32")).split()
+    given = {name: value for name, value in {**options, **changes}.items() if value}
+    maskgil("export", kind, *flags(**given), *(["--size", *sizes] if sizes else []))
     return parts / "out"
 
 
@@ -74,8 +76,8 @@ def test_a_text_encoder_of_hugging_face_is_named_and_not_copied(parts):
     (hub / "refs" / "main").write_text("1" * 40)
     (hub / "snapshots").mkdir()
     (parts / "t5").rename(hub / "snapshots" / ("1" * 40))
-    options = ["generator=text", "tokenizer=tokenizer", "text_encoder=google/tiny-t5", "size=64", "out=out"]
-    command = [sys.executable, "-m", "train.export", "text", *options]
+    options = ["--generator=text", "--tokenizer=tokenizer", "--text-encoder=google/tiny-t5", "--size=64", "--out=out"]
+    command = [sys.executable, "-m", "app", "export", "text", *options]
     environment = os.environ | {"HF_HOME": str(parts / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=parts, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -113,12 +115,12 @@ def test_a_part_of_another_model_is_refused_before_anything_is_written(parts, pa
     "kind, changes, message",
     [
         ("text", {"size": "250"}, "multiple of 32"),
-        ("text", {"size": "big"}, "size=big: give classes"),
-        ("text", {"shape": "round"}, "shape=round"),
-        ("text", {"size": ""}, "text needs size="),
-        ("text", {"weight": "1"}, "weight is not known"),
-        ("text", {"generator": "class"}, "driven by classes: publish it with `python -m train.export class`"),
-        ("class", {"generator": "text"}, "driven by texts: publish it with `python -m train.export text`"),
+        ("text", {"size": "big"}, "Error parsing --size: .*big"),
+        ("text", {"shape": "round"}, "--shape round"),
+        ("text", {"size": ""}, "Missing from maskgil export text: --size"),
+        ("text", {"weight": "1"}, "unknown: --weight=1"),
+        ("text", {"generator": "class"}, "driven by classes: publish it with `maskgil export class`"),
+        ("class", {"generator": "text"}, "driven by texts: publish it with `maskgil export text`"),
         ("class", {"class_names": "tokenizer/config.json"}, "no list of class names"),
         ("class", {"class_names": "nowhere.json"}, "no list of class names"),
         ("class", {"out": "tokenizer"}, "is there already"),
@@ -160,8 +162,8 @@ def test_a_converted_emigm_becomes_a_folder_on_its_owners_word(parts, capsys):
     with pytest.raises(ValueError, match="does not say which tokenizer"):
         publish(parts, "class", **options)
     with pytest.raises(ValueError, match="has learned 64x64 alone"):
-        publish(parts, "class", **options | {"size": "128"}, adopt="yes")
-    draws = TextToImage.load(publish(parts, "class", **options, adopt="yes"))
+        publish(parts, "class", **options | {"size": "128"}, adopt=True)
+    draws = TextToImage.load(publish(parts, "class", **options, adopt=True))
     assert "on your word it is" in capsys.readouterr().err
     assert draws.images(["crane"], [1], settings=SamplingParams(steps=2))[0].size == (64, 64)
 
@@ -180,9 +182,9 @@ def test_scenes_replace_what_is_there_whole_or_not_at_all(tmp_path):
     other = VQModel(VQConfig(codebook_size=64, channels=(32,), res_blocks=1, z_channels=32, patch=8))
     checkpoint.save(tmp_path / "other", other, "vq", other.config.to_dict())
     with pytest.raises(ValueError, match="was trained with another tokenizer"):
-        main(["scenes", f"tokenizer={tmp_path / 'other'}", f"generator={fresh['generator']}", f"out={shipped}"])
+        maskgil("export", "scenes", *flags(**(fresh | {"tokenizer": tmp_path / "other"}), out=shipped))
     assert {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()} == before
-    main(["scenes", *(f"{name}={path}" for name, path in fresh.items()), f"out={shipped}"])
+    maskgil("export", "scenes", *flags(**fresh), f"--out={shipped}")
     assert (shipped / "README.md").read_text().startswith("# Tiny"), "the card stays"
     assert len(json.loads((shipped / "vocabulary.json").read_text())["objects"]) > 100
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "other", "run", "shipped"]

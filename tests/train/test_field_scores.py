@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from app_fixtures import tiny_latents
+from commands import flags, maskgil
 from conftest import TINY, make_tiny
 from PIL import Image
 from test_pipeline import (
@@ -33,6 +34,7 @@ from maskgil.sampling.ar_prefix import ARPrefix
 from maskgil.sampling.guidance import Guidance
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from train.eval import ar_prefix_scores, clip_score, fid, geneval, sample_images, scene_score
+from train.eval.sample_images import SamplerOptions
 from train.scenes.judge import SceneJudge, SceneJudgeConfig, save_judge
 
 FEW = SamplingParams(steps=2)
@@ -244,16 +246,17 @@ def test_pictures_of_other_prompts_seeds_or_twins_are_not_taken_for_those_asked_
 def test_a_full_disk_is_one_line(saved: Path, tmp_path: Path, processes: str):  # noqa: F811
     """A limit on the size of files stands for it; pictures are larger, and what is there already is kept."""
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "a red cat"}\n{"prompt": "two dogs"}\n')
-    options = [f"model={saved}", f"prompts={tmp_path / 'prompts.jsonl'}", f"out={tmp_path / 'out'}", "steps=1"]
-    scene_score.main(["geneval-prompts", *options, "n=1"])
+    options = [f"--model={saved}", f"--prompts={tmp_path / 'prompts.jsonl'}", f"--out={tmp_path / 'out'}", "--steps=1"]
+    maskgil("eval", "geneval-prompts", *options, "--n=1")
     command = [
         sys.executable,
         "-m",
-        "train.eval.scene_score",
+        "app",
+        "eval",
         "geneval-prompts",
         *options,
-        "n=2",
-        f"processes={processes}",
+        "--n=2",
+        f"--processes={processes}",
     ]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -292,7 +295,7 @@ def test_prompts_and_settings_come_from_words(tmp_path: Path):
     vectors = sample_images.generator_config(str(tiny_latents(tmp_path / "vectors")))
     assert len(sample_images.prompts_for(vectors, "scenes", 4)) == 4 and vectors.classes is None
     for source, n, message in (
-        ("", 1, "needs prompts=FILE"),
+        ("", 1, "needs --prompts FILE"),
         ("bad.jsonl", 1, 'line 2 has no "prompt"'),
         ("none.txt", 1, "holds no prompts"),
         ("missing.txt", 1, "cannot read the prompts"),
@@ -300,15 +303,12 @@ def test_prompts_and_settings_come_from_words(tmp_path: Path):
     ):
         with pytest.raises(ValueError, match=message):
             sample_images.prompts_for(TINY, str(tmp_path / source) if source else "", n)
-    assert sample_images.settings_of() == SamplingParams()
-    changed = sample_images.settings_of("released", steps="4", guidance="2", ar_tokens="3")
+    assert SamplerOptions().params() == SamplingParams()
+    changed = SamplerOptions("released", guidance=2, ar_tokens=3).params(steps=4)
     assert changed.guidance == Guidance(2.0, "ramp") and changed.ar_prefix == ARPrefix(3) and changed.steps == 4
-    for words, message in ((("best",), "no sampler is called 'best'"), (("ours", "many"), "sampler settings")):
-        with pytest.raises(ValueError, match=message):
-            sample_images.settings_of(*words)
     with pytest.raises(ValueError, match="0 candidates"):
-        sample_images.settings_of(candidates="0")
-    best = sample_images.settings_of(candidates="4")
+        SamplerOptions(candidates=0).params()
+    best = SamplerOptions(candidates=4).params()
     assert sample_images.settings_from_names(sample_images.settings_to_names(best)) == best and best.candidates == 4
     assert "candidates" not in sample_images.settings_to_names(SamplingParams()), (
         "folders from before there were any go on"
@@ -326,13 +326,13 @@ def test_fid_of_a_model_in_the_readers_features(saved: Path, tmp_path: Path, cap
     options = {"model": str(saved), "out": str(tmp_path / "out"), "n": "4", "steps": "2", "prompts": "scenes"}
     (tmp_path / "words.txt").write_text("a red cat\ntwo dogs\n")
     options["prompts"] = str(tmp_path / "words.txt")
-    scene_score.main(["fid", *(f"{k}={v}" for k, v in options.items()), "share=1/2"])
+    maskgil("eval", "fid", *flags(**options), "--share=1/2")
     assert "others are missing" in capsys.readouterr().out
     options |= {"reference": str(tmp_path / "real"), "features": str(tmp_path / "reader")}
-    scene_score.main(["fid", *(f"{k}={v}" for k, v in options.items())])
+    maskgil("eval", "fid", *flags(**options))
     said = capsys.readouterr().out
     assert "4 samples of 16x16" in said and "| FID | precision | recall |" in said
-    with pytest.raises(ValueError, match="give reference=FOLDER"):
+    with pytest.raises(ValueError, match="give --reference FOLDER"):
         fid.fid(str(saved), str(tmp_path / "out"), prompts=options["prompts"])
 
 
@@ -364,8 +364,8 @@ def test_clip_scores_belong_to_pairs_and_lie_in_range(tiny_clip: Path):
 
 def test_clip_score_of_a_model(saved: Path, tiny_clip: Path, tmp_path: Path, capsys):  # noqa: F811
     (tmp_path / "words.txt").write_text("a red cat\ntwo dogs\n")
-    options = [f"model={saved}", f"out={tmp_path / 'out'}", f"prompts={tmp_path / 'words.txt'}", "steps=2"]
-    scene_score.main(["clip", *options, f"clip={tiny_clip}"])
+    options = [f"--model={saved}", f"--out={tmp_path / 'out'}", f"--prompts={tmp_path / 'words.txt'}", "--steps=2"]
+    maskgil("eval", "clip", *options, f"--clip={tiny_clip}")
     assert "2 pictures" in (said := capsys.readouterr().out) and "CLIP score" in said
     with pytest.raises(ValueError, match="no CLIP model"):
         clip_score.ClipScore(str(tmp_path))
@@ -374,8 +374,8 @@ def test_clip_score_of_a_model(saved: Path, tiny_clip: Path, tmp_path: Path, cap
 def test_geneval_gets_its_own_layout(saved: Path, tmp_path: Path):  # noqa: F811
     lines = [{"tag": "single_object", "include": [], "prompt": "a red cat"}, {"tag": "two", "prompt": "two dogs"}]
     (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-    options = [f"model={saved}", f"prompts={tmp_path / 'prompts.jsonl'}", f"out={tmp_path / 'out'}"]
-    scene_score.main(["geneval-prompts", *options, "n=3", "steps=2"])
+    options = [f"--model={saved}", f"--prompts={tmp_path / 'prompts.jsonl'}", f"--out={tmp_path / 'out'}"]
+    maskgil("eval", "geneval-prompts", *options, "--n=3", "--steps=2")
     found = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert found == {"recipe.json"} | {f"0000{i}/metadata.jsonl" for i in (0, 1)} | {
         f"0000{i}/samples/000{k}.png" for i in (0, 1) for k in (0, 1, 2)
@@ -412,4 +412,4 @@ def test_hybrid_is_measured_and_drawn_as_a_chart(tmp_path: Path):
 
 def test_an_unknown_measure_is_refused():
     with pytest.raises(ValueError, match="geneval-prompts"):
-        scene_score.main(["beauty"])
+        maskgil("eval", "beauty")

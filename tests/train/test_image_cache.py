@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import maskgil
 from PIL import Image
 from torch import nn
 
@@ -365,13 +366,14 @@ def test_nothing_there_is_one_clear_line(tmp_path, text, says):
 
 
 def test_the_command(shards, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(image_cache.text_encoder, "load", lambda name: Letters())
+    monkeypatch.setattr(image_cache.encoders, "load", lambda name: Letters())
     checkpoint.save(tmp_path / "vq", VQModel(VQ), "vq", VQ.to_dict())
     out = tmp_path / "out"
-    image_cache.main([f"source={shards}", f"tokenizer={tmp_path / 'vq'}", "text_encoder=x", f"out={out}", "size=64"])
+    options = [f"--source={shards}", f"--tokenizer={tmp_path / 'vq'}", "--text-encoder=x", f"--out={out}", "--size=64"]
+    maskgil("data", "images", *options)
     assert "encoded 8 pictures, skipped 2" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="colour is not known"):
-        image_cache.main(["colour=red", "source=a", "tokenizer=b", "out=c"])
+    with pytest.raises(ValueError, match="unknown: --colour=red"):
+        maskgil("data", "images", "--colour=red", "--source=a", "--tokenizer=b", "--out=c")
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 64, 1000])

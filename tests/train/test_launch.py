@@ -1,5 +1,6 @@
 """The Slurm script without Slurm: what happens five minutes before a job's time is up."""
 
+import inspect
 import os
 import re
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 import parallel_run
 import pytest
 
-from train.__main__ import available, parameters_of
+from train.commands import recipes
 from train.recipe import batches_of_process
 
 SCRIPT = Path(__file__).resolve().parents[2] / "train" / "launch" / "slurm.sh"
@@ -23,7 +24,7 @@ def started(folder: Path, srun: str) -> subprocess.Popen:
         (folder / name).chmod(0o755)
     job = {"SLURM_JOB_NODELIST": "n[1-4]", "SLURM_NNODES": "4", "SLURM_JOB_ID": "77", "SLURM_CPUS_PER_TASK": "64"}
     return subprocess.Popen(
-        ["bash", SCRIPT, "data=x", "out=y"], env=os.environ | job | {"PATH": f"{folder}:{os.environ['PATH']}"}
+        ["bash", SCRIPT, "--data=x", "--out=y"], env=os.environ | job | {"PATH": f"{folder}:{os.environ['PATH']}"}
     )
 
 
@@ -54,9 +55,9 @@ def test_every_gpu_of_the_script_has_its_share_of_a_step(tmp_path):
     torchrun, (name, *pairs) = words[: words.index("train")], words[words.index("train") + 1 :]
     nodes, each = re.search(r"--nodes=(\d+)", SCRIPT.read_text())[1], torchrun[torchrun.index("--nproc_per_node") + 1]
     gpus = int(nodes) * int(each)
-    sizes = {key: parameters_of(available()[name])[key].default for key in ("batch", "micro")}
-    sizes |= {key: int(value) for key, value in (pair.split("=") for pair in pairs) if key in sizes}
-    assert (cores, gpus) == ("64", 32) and pairs[-2:] == ["data=x", "out=y"]
+    defaults = inspect.signature(recipes()[name]).parameters["options"].default
+    sizes = {"batch": defaults.batch, "micro": int(pairs[pairs.index("--micro") + 1])}
+    assert (cores, gpus) == ("64", 32) and pairs[-2:] == ["--data=x", "--out=y"]
     assert batches_of_process(parallel_run.recipe(batches=sizes["batch"] // sizes["micro"]), gpus) >= 1
 
 

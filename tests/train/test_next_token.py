@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import maskgil
 from PIL import Image
 from test_image_cache import VQ, png
 from test_pretrain import CONFIG, folder, rows  # noqa: F401, a fixture: pictures, their cache, a tokenizer
@@ -14,7 +15,7 @@ from maskgil import checkpoint
 from maskgil.models.ar import ARTransformer
 from maskgil.models.config import PRESETS
 from maskgil.tokenizers.vq import VQModel
-from train.__main__ import available, main
+from train.commands import recipes
 from train.data import image_sources
 from train.data.image_cache import CacheWriter, write
 from train.losses.causal import NextFeatureLoss
@@ -28,9 +29,22 @@ def test_a_twin_learns_from_the_cache_of_its_model(folder: Path, released: bool)
     torch.manual_seed(0)
     start = ARTransformer(TWIN, zero_prefix=released)
     checkpoint.save(folder / "start", start, start.kind, TWIN.to_dict(), dtype=torch.float32)
-    options = [f"data={folder / 'cache'}", f"valid={folder / 'cache'}", "batch=4", "micro=2", "workers=0", "ema=0.9"]
-    options += ["warmup=2", "token_dropout=0", "lr=0.01", "valid_every=20", f"tokenizer={folder / 'tokenizer'}"]
-    main(["t2i-xl-ar", *options, f"init={folder / 'start'}", "steps=40", f"out={folder / 'run'}"])
+    options = [
+        f"--data={folder / 'cache'}",
+        f"--valid={folder / 'cache'}",
+        "--batch=4",
+        "--micro=2",
+        "--workers=0",
+        "--ema=0.9",
+    ]
+    options += [
+        "--warmup=2",
+        "--token-dropout=0",
+        "--lr=0.01",
+        "--valid-every=20",
+        f"--tokenizer={folder / 'tokenizer'}",
+    ]
+    maskgil("train", "t2i-xl-ar", *options, f"--init={folder / 'start'}", "--steps=40", f"--out={folder / 'run'}")
     logged = rows(folder / "run")
     assert logged[-1]["step"] == 40 and logged[39]["valid"] < logged[19]["valid"]
     assert Image.open(folder / "run" / "samples" / "0000040.png").size == (8 * 64, 2 * 64)
@@ -44,9 +58,13 @@ def test_a_generator_is_no_start_for_a_twin_nor_a_twin_for_a_generator(folder: P
     twin = ARTransformer(TWIN)
     checkpoint.save(folder / "twin", twin, twin.kind, TWIN.to_dict())
     with pytest.raises(ValueError, match="kind 'maskgil'; autoregressive or llamagen is needed here"):
-        main(["t2i-xl-ar", f"data={folder / 'cache'}", f"init={folder / 'init'}", f"out={folder / 'x'}"])
+        maskgil(
+            "train", *["t2i-xl-ar", f"--data={folder / 'cache'}", f"--init={folder / 'init'}", f"--out={folder / 'x'}"]
+        )
     with pytest.raises(ValueError, match="kind 'autoregressive'; maskgil is needed here"):
-        main(["t2i-xl-256", f"data={folder / 'cache'}", f"init={folder / 'twin'}", f"out={folder / 'x'}"])
+        maskgil(
+            "train", *["t2i-xl-256", f"--data={folder / 'cache'}", f"--init={folder / 'twin'}", f"--out={folder / 'x'}"]
+        )
 
 
 def test_a_class_driven_twin(tmp_path: Path, monkeypatch):
@@ -59,13 +77,20 @@ def test_a_class_driven_twin(tmp_path: Path, monkeypatch):
         )
     )
     monkeypatch.setitem(PRESETS, "l", replace(PRESETS["l"], dim=16, layers=1, heads=2))
-    options = [f"data={tmp_path / 'cache'}", "batch=2", "micro=2", "steps=1", "workers=0", f"out={tmp_path / 'run'}"]
-    main(["c2i-ar", "preset=l", *options])
+    options = [
+        f"--data={tmp_path / 'cache'}",
+        "--batch=2",
+        "--micro=2",
+        "--steps=1",
+        "--workers=0",
+        f"--out={tmp_path / 'run'}",
+    ]
+    maskgil("train", "c2i-ar", "--preset=l", *options)
     export = checkpoint.load(tmp_path / "run" / "export", "autoregressive")
     assert export.config.classes == 2 and export.config.causal and export.config.layers == 1
     with pytest.raises(ValueError, match="preset=huge: choose b, l, xl or xxl"):
-        main(["c2i-ar", "preset=huge", *options])
-    assert {"t2i-xl-ar", "c2i-ar"} <= set(available())
+        maskgil("train", "c2i-ar", "--preset=huge", *options)
+    assert {"t2i-xl-ar", "c2i-ar"} <= set(recipes())
 
 
 def test_the_loss_does_not_depend_on_who_shares_the_batch():

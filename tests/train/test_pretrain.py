@@ -1,12 +1,14 @@
 """The large recipes on tiny models, from a cache to an exported generator; adapters; the training benchmark."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import PartialState
+from commands import flags, help_of, made, maskgil
 from PIL import Image
 from safetensors import SafetensorError
 from test_image_cache import VQ, Letters, maker, png
@@ -20,8 +22,8 @@ from maskgil.models.maskgil import MaskGIL
 from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.tokenizers.vq import VQModel
 from train import lora
-from train.__main__ import available, made, main, parameters_of
 from train.activation_checkpointing import bytes_needed
+from train.commands import recipes
 from train.data import image_sources
 from train.data.image_cache import CacheWriter, write
 from train.losses.masked import Conditioned, MaskedFeatureLoss
@@ -51,52 +53,76 @@ def rows(folder: Path) -> list[dict]:
 
 def test_a_text_driven_run_from_cache_to_export(folder):
     """As a person starts it; the second stage goes on from the first one's export."""
-    common = [f"data={folder / 'cache'}", f"valid={folder / 'cache'}", "batch=4", "micro=2", "workers=0", "ema=0.9"]
-    common += ["warmup=2", "token_dropout=0", "lr=0.01", "schedule=cosine", f"tokenizer={folder / 'tokenizer'}"]
-    main(["t2i-xl-256", *common, f"init={folder / 'init'}", "steps=40", "valid_every=20", f"out={folder / 'one'}"])
+    common = [
+        f"--data={folder / 'cache'}",
+        f"--valid={folder / 'cache'}",
+        "--batch=4",
+        "--micro=2",
+        "--workers=0",
+        "--ema=0.9",
+    ]
+    common += [
+        "--warmup=2",
+        "--token-dropout=0",
+        "--lr=0.01",
+        "--schedule=cosine",
+        f"--tokenizer={folder / 'tokenizer'}",
+    ]
+    maskgil(
+        "train",
+        *[
+            "t2i-xl-256",
+            *common,
+            f"--init={folder / 'init'}",
+            "--steps=40",
+            "--valid-every=20",
+            f"--out={folder / 'one'}",
+        ],
+    )
     logged = rows(folder / "one")
     assert logged[-1]["step"] == 40 and logged[39]["valid"] < logged[19]["valid"]
     assert Image.open(folder / "one" / "samples" / "0000040.png").size == (8 * 64, 2 * 64)
     notes = checkpoint.describe(folder / "one" / "export" / "generator")
     cache = json.loads((folder / "cache" / "cache.json").read_text())
     assert notes["tokenizer_hash"] == cache["tokenizer"] and notes["text_encoder_hash"] == cache["text_encoder"]
-    main(["t2i-xl-512", *common, f"init={folder / 'one' / 'export'}", "steps=2", f"out={folder / 'two'}"])
+    maskgil(
+        "train", *["t2i-xl-512", *common, f"--init={folder / 'one' / 'export'}", "--steps=2", f"--out={folder / 'two'}"]
+    )
     assert checkpoint.load(folder / "two" / "export" / "generator", "maskgil").config.dim == 16
 
 
 def test_what_does_not_fit_is_one_line(folder):
     cache, init = folder / "cache", folder / "init"
     with pytest.raises(ValueError, match="holds pictures with captions: use a t2i recipe"):
-        main(["c2i-b", f"data={cache}", f"out={folder / 'x'}"])
-    with pytest.raises(ValueError, match="t2i-xl-512 needs init="):
-        main(["t2i-xl-512", f"data={cache}"])
-    with pytest.raises(ValueError, match="shard=maybe: choose yes or no"):
-        main(["t2i-xl-256", f"data={cache}", "shard=maybe"])
+        maskgil("train", "c2i-b", f"--data={cache}", f"--out={folder / 'x'}")
+    with pytest.raises(ValueError, match="Missing from maskgil train t2i-xl-512: --init"):
+        maskgil("train", "t2i-xl-512", f"--data={cache}")
     with pytest.raises(ValueError, match="is no multiple of micro=3"):
-        main(["t2i-xl-256", f"data={cache}", f"init={init}", "batch=4", "micro=3"])
+        maskgil("train", "t2i-xl-256", f"--data={cache}", f"--init={init}", "--batch=4", "--micro=3")
     with pytest.raises(ValueError, match="is no cache of pictures"):
-        main(["t2i-xl-256", f"data={folder}", f"init={init}"])
+        maskgil("train", "t2i-xl-256", f"--data={folder}", f"--init={init}")
     other = replace(CONFIG, codebook_size=32)
     checkpoint.save(folder / "other", MaskGIL(other), "maskgil", other.to_dict())
     with pytest.raises(ValueError, match="has codebook_size 32, .* needs 64"):
-        main(["t2i-xl-256", f"data={cache}", f"init={folder / 'other'}"])
+        maskgil("train", "t2i-xl-256", f"--data={cache}", f"--init={folder / 'other'}")
     checkpoint.save(folder / "other", MaskGIL(CONFIG), "maskgil", CONFIG.to_dict(), tokenizer_hash="another")
     with pytest.raises(ValueError, match="trained with the tokenizer another"):
-        main(["t2i-xl-256", f"data={cache}", f"init={folder / 'other'}"])
+        maskgil("train", "t2i-xl-256", f"--data={cache}", f"--init={folder / 'other'}")
 
 
 @pytest.mark.parametrize("option, says", [
-    ("micro=0", "micro=0: give 1 or more"), ("steps=0", "steps=0"), ("sample_every=-1", "sample_every=-1: give 0 or"),
-    ("seed=-1", "seed=-1: give 0 to 524287"), ("seed=524288", "seed=524288: give 0 to 524287"),
-    ("schedule=linear", "choose cosine, constant"),
-    ("caption_dropout=5", "caption_dropout=5.0: give 0.0 to 1.0"), ("ema=7", "ema=7.0: give 0.0 to 0.999999"),
-    ("clip=-3", "clip=-3.0: give 0.0 or more"), ("lr=nan", "lr=nan: give"), ("precision=fp8", "choose auto, bf16, no"),
-    ("qk_norm=cosine", "qk_norm=cosine: choose none, layer, rms"), ("norm=mid", "norm=mid: choose pre, post"),
+    ("--micro=0", "micro=0: give 1 or more"), ("--steps=0", "steps=0"),
+    ("--sample-every=-1", "sample_every=-1: give 0 or"),
+    ("--seed=-1", "seed=-1: give 0 to 524287"), ("--seed=524288", "seed=524288: give 0 to 524287"),
+    ("--schedule=linear", "choose cosine, constant"), ("--precision=fp8", "choose auto, bf16, no"),
+    ("--caption-dropout=5", "caption_dropout=5.0: give 0.0 to 1.0"), ("--ema=7", "ema=7.0: give 0.0 to 0.999999"),
+    ("--clip=-3", "clip=-3.0: give 0.0 or more"), ("--lr=nan", "lr=nan: give"),
+    ("--qk-norm=cosine", "qk_norm=cosine: choose none, layer, rms"), ("--norm=mid", "norm=mid: choose pre, post"),
 ])  # fmt: skip
 def test_values_that_no_run_can_have_are_one_line(folder, monkeypatch, option, says):
     monkeypatch.setitem(PRESETS, "t2i-xl", CONFIG)
     with pytest.raises(ValueError, match=says):
-        main(["t2i-xl-256", f"data={folder / 'cache'}", f"out={folder / 'run'}", option])
+        maskgil("train", "t2i-xl-256", f"--data={folder / 'cache'}", f"--out={folder / 'run'}", option)
 
 
 def test_an_empty_cache_is_one_line(folder, monkeypatch):
@@ -106,22 +132,22 @@ def test_an_empty_cache_is_one_line(folder, monkeypatch):
     (folder / "empty" / "cache.json").write_text((folder / "cache" / "cache.json").read_text())
     for data, valid in (("empty", ""), ("cache", "empty")):
         pairs = {"data": str(folder / data), "valid": valid and str(folder / valid), "batch": "2", "micro": "2"}
-        with pytest.raises(ValueError, match="empty holds no pictures yet: run python -m train.data.scene_cache"):
-            made(available()["t2i-xl-256"], pairs)
+        with pytest.raises(ValueError, match="empty holds no pictures yet: run maskgil data images"):
+            made("t2i-xl-256", pairs)
 
 
 def test_a_run_keeps_to_the_tokenizer_of_its_cache(folder, monkeypatch):
     monkeypatch.setitem(PRESETS, "t2i-xl", CONFIG)
-    options = ["batch=2", "micro=2", "steps=2", "workers=0", f"out={folder / 'run'}"]
-    main(["t2i-xl-256", f"data={folder / 'cache'}", *options, "stop_at=1"])
+    options = ["--batch=2", "--micro=2", "--steps=2", "--workers=0", f"--out={folder / 'run'}"]
+    maskgil("train", "t2i-xl-256", f"--data={folder / 'cache'}", *options, "--stop-at=1")
     with pytest.raises(ValueError, match="was begun with the tokenizer .*: give another out="):
-        main(["t2i-xl-256", f"data={other_cache(folder)}", *options])
-    main(["t2i-xl-256", f"data={folder / 'cache'}", *options])
+        maskgil("train", "t2i-xl-256", f"--data={other_cache(folder)}", *options)
+    maskgil("train", "t2i-xl-256", f"--data={folder / 'cache'}", *options)
 
 
 def test_norms_of_a_new_model_are_chosen_and_of_an_old_one_kept(folder, monkeypatch):
     monkeypatch.setitem(PRESETS, "t2i-xl", CONFIG)
-    recipe, pairs = available()["t2i-xl-256"], {"data": str(folder / "cache"), "batch": "2", "micro": "2"}
+    recipe, pairs = "t2i-xl-256", {"data": str(folder / "cache"), "batch": "2", "micro": "2"}
     config = made(recipe, pairs | {"qk_norm": "rms", "norm": "post"}).modules[0].module.generator.config
     assert (config.qk_norm, config.norm) == ("rms", "post")
     assert made(recipe, pairs).modules[0].module.generator.config.norm == "pre"
@@ -141,9 +167,9 @@ def test_sheets_are_drawn_in_the_precision_of_the_run(folder, monkeypatch):
         return decode(self, *given)
 
     monkeypatch.setattr(CodeSampler, "__call__", watched)
-    common = [f"data={folder / 'cache'}", f"tokenizer={folder / 'tokenizer'}", "batch=2", "micro=2", "workers=0"]
+    common = flags(data=folder / "cache", tokenizer=folder / "tokenizer", batch=2, micro=2, workers=0)
     for precision in ("bf16", "no"):
-        main(["t2i-xl-256", *common, "steps=1", f"precision={precision}", f"out={folder / precision}"])
+        maskgil("train", "t2i-xl-256", *common, "--steps=1", f"--precision={precision}", f"--out={folder / precision}")
     half = len(drawn) // 2
     assert half and set(drawn[:half]) == {True} and set(drawn[half:]) == {False}
 
@@ -155,23 +181,21 @@ def test_a_class_driven_recipe(tmp_path, monkeypatch):
     source = image_sources.source(str(tmp_path / "in"))
     write(CacheWriter(source, VQModel(VQ).eval(), None, tmp_path / "cache", [(64, 64)]))
     monkeypatch.setitem(PRESETS, "b", replace(PRESETS["b"], dim=16, layers=1, heads=2))
-    options = ["batch=2", "micro=2", "steps=1", "workers=0", f"out={tmp_path / 'run'}"]
-    main(["c2i-b", f"data={tmp_path / 'cache'}", *options])
+    options = ["--batch=2", "--micro=2", "--steps=1", "--workers=0", f"--out={tmp_path / 'run'}"]
+    maskgil("train", "c2i-b", f"--data={tmp_path / 'cache'}", *options)
     export = tmp_path / "run" / "export" / "generator"
     assert checkpoint.load(export).config.classes == 2 and checkpoint.describe(export)["classes"] == ["cat", "dog"]
 
 
 def test_every_recipe_takes_its_options():
-    table = available()
-    with pytest.raises(ValueError, match="fresh=perhaps: choose yes or no"):
-        made(table["scenes-decoder"], {"tokenizer": "weights/scenes/tokenizer", "fresh": "perhaps"})
+    table = recipes()
     assert {"t2i-xl-256", "t2i-xl-512", "t2i-xl-1024", "t2i-xxl-256", "c2i-b", "c2i-l", "c2i-xl", "c2i-xxl", "lora",
             "scenes-generator"} <= set(table)  # fmt: skip
     assert not any(name.startswith("-") for name in table)
-    assert parameters_of(table["t2i-xxl-256"])["shard"].default is True
-    assert parameters_of(table["t2i-xl-512"])["lr"].default == 5e-5
-    with pytest.raises(ValueError, match="needs data="):
-        made(table["t2i-xl-256"], {})
+    for name, default in (("t2i-xxl-256", "--shard, --no-shard.*default: True"), ("t2i-xl-512", "default: 5e-05")):
+        assert re.search(default, help_of("train", name), re.DOTALL), name
+    with pytest.raises(ValueError, match="Missing from maskgil train t2i-xl-256: --data STR"):
+        made("t2i-xl-256", {})
 
 
 def test_cosine_rises_and_falls():
@@ -291,17 +315,18 @@ def whole_model(folder, monkeypatch) -> Path:
 
 def test_lora_from_a_folder_of_pictures(whole_model):
     folder = whole_model
-    options = ["size=64", "rank=2", "batch=2", "micro=1", "steps=2", "workers=0", f"out={folder / 'run'}"]
-    main(["lora", f"model={folder / 'model'}", f"pictures={folder / 'in'}", *options])
+    options = ["--size=64", "--rank=2", "--batch=2", "--micro=1", "--steps=2", "--workers=0", f"--out={folder / 'run'}"]
+    maskgil("train", "lora", f"--model={folder / 'model'}", f"--pictures={folder / 'in'}", *options)
     assert (folder / "run" / "export" / "adapter_model.safetensors").stat().st_size < 50_000
     assert (folder / "run" / "state.pt").stat().st_size < 200_000  # the frozen model is not in it
-    lora.main(["merge", f"model={folder / 'model'}", f"adapter={folder / 'run' / 'export'}", f"out={folder / 'new'}"])
+    adapter, merged = folder / "run" / "export", folder / "new"
+    maskgil("export", "lora", f"--model={folder / 'model'}", f"--adapter={adapter}", f"--out={merged}")
     assert checkpoint.load(folder / "new" / "generator", "maskgil").config == CONFIG
     assert (folder / "new" / "tokenizer" / "config.json").is_file()
 
 
 def test_options_of_lora_have_their_effect_or_are_refused(whole_model):
-    folder, recipe = whole_model, available()["lora"]
+    folder, recipe = whole_model, "lora"
     pairs = {"model": str(folder / "model"), "pictures": str(folder / "in"), "size": "64", "batch": "2", "micro": "1"}
     chosen = made(recipe, pairs | {"schedule": "cosine", "wandb": "mine", "precision": "no", "valid_every": "7"})
     assert isinstance(chosen.schedule, CosineSchedule) and (chosen.wandb, chosen.precision) == ("mine", "no")
@@ -312,7 +337,7 @@ def test_options_of_lora_have_their_effect_or_are_refused(whole_model):
     assert made(recipe, pairs | {"valid": str(folder / "cache")}).valid_at(0)["tokens"].shape == (1, 16)
     plain = made(recipe, pairs)
     assert plain.schedule is None and plain.modules[0].module.generator.output.weight.dtype == torch.bfloat16
-    for key, value, says in (("shard", "yes", "leave it out"), ("tokenizer", "x", "leave it out"),
+    for key, value, says in (("shard", True, "leave it out"), ("tokenizer", "x", "leave it out"),
                              ("qk_norm", "rms", "cannot become rms"), ("rank", "0", "rank=0: give 1 or more"),
                              ("micro", "0", "micro=0"), ("batch", "3", "is no multiple of micro=2")):  # fmt: skip
         with pytest.raises(ValueError, match=says):
@@ -329,13 +354,8 @@ def test_captions_are_encoded_where_the_model_is_trained(whole_model, monkeypatc
 
     monkeypatch.setattr(lora.text_encoder, "load", lambda name: Device())
     pairs = {"model": str(folder / "model"), "pictures": str(folder / "in"), "size": "64"}
-    made(available()["lora"], pairs)
+    made("lora", pairs)
     assert moves == [PartialState().device]
-
-
-def test_the_benchmark_takes_yes_or_no():
-    with pytest.raises(ValueError, match="shard=maybe: choose yes or no"):
-        training.main(["models=tiny", "shard=maybe"])
 
 
 @pytest.mark.parametrize("name, rate", [
@@ -348,7 +368,7 @@ def test_the_rate_is_that_of_the_very_card(monkeypatch, name, rate):
 
 
 def test_the_benchmark_prints_a_line(capsys):
-    training.main(["models=tiny", "batch=1", "steps=6", "size=64"])
+    maskgil("bench", "training", "--models=tiny", "--batch=1", "--steps=6", "--size=64")
     shown = capsys.readouterr().out
     assert "ms a step of 1" in shown and "MFU" in shown and "GB" in shown and "CPU" in shown
     with torch.device("meta"):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import maskgil
 from safetensors import SafetensorError
 
 from maskgil.tokenizers.vq import VQConfig, VQModel
@@ -15,17 +16,17 @@ from train.scenes.sprites import Sprites
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["scenes"], "usage: python -m train.data.scene_cache"),
-        (["scenes", "out=x"], "usage: python -m train.data.scene_cache"),
-        (["crowded", "tokenizer=x"], "usage"),
-        (["pictured", "tokenizer=x", "out=y"], "usage"),
-        (["scenes", "tokenizer=x", "out=y", "size=64"], "size=64 is not known; usage"),
-        (["scenes", "tokenizer=x", "out=y", "total=many"], "total=many: give a whole number"),
+        ([], "Missing from maskgil data scenes: --tokenizer STR .* --out STR"),
+        (["--out=x"], "Missing from maskgil data scenes: --tokenizer"),
+        (["--tokenizer=x", "--out=y", "--kind=pairde"], "did you mean paired"),
+        (["--tokenizer=x", "--out=y", "--size=64"], "unknown: --size=64"),
+        (["--tokenizer=x", "--out=y", "--total=many"], "Error parsing --total"),
+        (["tokenizer=x", "out=y", "total=4"], "written --name value: .* --tokenizer x --out y --total 4"),
     ],
 )
 def test_what_the_command_cannot_use_is_one_line(arguments, says):
     with pytest.raises(ValueError, match=says) as error:
-        scene_cache.main(arguments)
+        maskgil("data", "scenes", *arguments)
     assert "\n" not in str(error.value)
 
 

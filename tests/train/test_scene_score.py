@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import maskgil
 from conftest import TINY, make_tiny
 
 from maskgil import checkpoint
@@ -53,8 +54,8 @@ def test_scenes_are_scored_with_the_settings_that_were_asked_for(folder: Path, c
         return draw(self, prompts, seeds, size, settings)
 
     monkeypatch.setattr(TextToImage, "draw", spied)
-    common = ["scenes", f"model={folder / 'model'}", f"reader={folder / 'reader'}", "n=1"]
-    scene_score.main([*common, "steps=2,3"])
+    common = ["eval", "scenes", f"--model={folder / 'model'}", f"--reader={folder / 'reader'}", "--n=1"]
+    maskgil(*common, "--steps", "2", "3")
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [line.split("|")[1].strip() for line in rows[1:]] == [
         "training, 2 steps",
@@ -64,13 +65,13 @@ def test_scenes_are_scored_with_the_settings_that_were_asked_for(folder: Path, c
     ]
     assert len({line.count("|") for line in rows}) == 1 and used[0] == SamplingParams(steps=2)
     used.clear()
-    scene_score.main([*common, "steps=2", "splits=training", "sampler=released"])
+    maskgil(*common, "--steps=2", "--splits=training", "--sampler=released")
     said = capsys.readouterr().out
     assert set(used) == {replace(SAMPLERS["released"], steps=2)} and "sampler released" in said
     assert "held out" not in said
     used.clear()
-    words = "temperature=0.8 choice=1.5 guidance=3 order=halton curve=cosine interval=0.2,0.9 shape=ramp"
-    scene_score.main([*common, "steps=2", "splits=held out", *words.split()])
+    words = "--temperature=0.8 --choice=1.5 --guidance=3 --order=halton --curve=cosine --interval 0.2 0.9 --shape=ramp"
+    maskgil(*common, "--steps=2", "--splits=held out", *words.split())
     asked = SamplingParams(
         2, Guidance(3.0, "ramp", (0.2, 0.9)), temperature=0.8, choice_temperature=1.5, order="halton", schedule=cosine
     )
@@ -86,10 +87,10 @@ def test_hybrid_prints_what_every_share_of_the_twin_scores(folder: Path, capsys,
         return draw(self, prompts, seeds, size, settings)
 
     monkeypatch.setattr(TextToImage, "draw", spied)
-    common = ["hybrid", "--model", str(folder / "model"), "--reader", str(folder / "reader"), "--n=1"]
+    common = ["eval", "hybrid", "--model", str(folder / "model"), "--reader", str(folder / "reader"), "--n=1"]
     chart = folder / "new" / "chart.svg"
-    twins = ["ar_guidance=1", "ar_temperature=0.9", "ar_top_k=5", "ar_top_p=0.95"]
-    scene_score.main([*common, "steps=3", "guidance=1", *twins, f"--out={chart}"])
+    twins = ["--ar-guidance=1", "--ar-temperature=0.9", "--ar-top-k=5", "--ar-top-p=0.95"]
+    maskgil(*common, "--steps=3", "--guidance=1", *twins, f"--out={chart}")
     title, head, line, *rows, last = capsys.readouterr().out.splitlines()
     assert "3 steps, guidance 1, twin's guidance 1" in title and last == f"chart: {chart}"
     assert {head.count("|"), line.count("|")} | {row.count("|") for row in rows} == {len(scene_score.KINDS) + 6}
@@ -104,48 +105,30 @@ def test_hybrid_prints_what_every_share_of_the_twin_scores(folder: Path, capsys,
     ]
     assert "seconds a picture" in chart.read_text() and "Fréchet" not in chart.read_text(), "no reference, no distance"
     for words, message in (
-        ("split=all", "split=all: choose one of training, held out"),
-        ("ar_tokens=3", "leave ar_tokens= out"),
-        ("n=0", "n is 0"),
+        ("--split=all", "--split all: choose one of held out, training"),
+        ("--ar-tokens=3", "leave --ar-tokens out"),
     ):
         with pytest.raises(ValueError, match=message):
-            scene_score.main([*common[:5], words])
+            maskgil(*common, words)
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
-        ("splits=all", "no combinations are called all; there are training, held out"),
-        ("sampler=best", "no sampler is called 'best'"),
-        ("curve=straight", "no curve is called 'straight'"),
-        ("order=listed", "no order is called 'listed'"),
-        ("interval=1", "sampler settings: interval=1: give two ends, such as 0.1,1"),
-        ("choice=much", "sampler settings"),
-        ("n=0", "n is 0"),
-        ("n=two", "n=two is not a whole number"),
-        ("n", "'n' is no option: write name=value"),
-        ("--n", "'--n' is no option: write name=value"),
-        ("--n --steps=2", "'--n' is no option"),
-        ("modle=scenes", "scenes has no option 'modle'; it has .*choice.*model"),
-        ("--modle scenes", "scenes has no option 'modle'"),
+        ("--splits=all", "choose one of held out, training"),
+        ("--sampler=release", "did you mean released"),
+        ("--curve=straight", "curve=straight: choose one of"),
+        ("--order=listed", "choose one of confidence, halton, random, raster"),
+        ("--choice=much", "Error parsing --choice"),
+        ("--n=0", "n is 0"),
+        ("--n=two", "Error parsing --n"),
+        ("--candidates=0", "0 candidates"),
+        ("--guidance=-1", "sampler settings: guidance is -1"),
+        ("--modle=scenes", "did you mean --model"),
+        ("model=scenes n=3", "maskgil eval scenes --model scenes --n 3"),
     ],
 )
 def test_what_is_no_option_is_one_line(words: str, message: str):
     with pytest.raises(ValueError, match=message) as refusal:
-        scene_score.main(["scenes", *words.split()])
+        maskgil("eval", "scenes", *words.split())
     assert "\n" not in str(refusal.value)
-
-
-def test_options_may_be_spelt_in_three_ways(monkeypatch):
-    def measure(model: str, n: int = 1, ar_guidance: float = 2.0) -> None:
-        found.append((model, n, ar_guidance))
-
-    found: list = []
-    monkeypatch.setattr(scene_score, "toy", measure, raising=False)
-    monkeypatch.setitem(scene_score.MEASURES, "toy", ("train.eval.scene_score", "toy"))
-    scene_score.main(["toy", "model=a=b", "n=3", "ar_guidance=1.5"])
-    scene_score.main(["toy", "--model", "a=b", "--n", "3", "--ar-guidance", "1.5"])
-    scene_score.main(["toy", "--model=a=b", "--n=3", "--ar_guidance=1.5"])
-    assert found == [("a=b", 3, 1.5)] * 3
-    with pytest.raises(ValueError, match="toy needs model="):
-        scene_score.main(["toy", "n=3"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from app_fixtures import scene_words, tiny_latents, tiny_model
+from commands import maskgil
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -47,7 +48,6 @@ from train.recipes.scenes_emigm import (
     folded,
     init_from_maskgil,
     kl_recipe,
-    main,
     measured_scale,
     method_recipe,
     unit_latents,
@@ -331,8 +331,8 @@ def test_a_cache_of_the_wrong_scale_is_refused(cached, tmp_path):
         path.unlink()
     with pytest.raises(ValueError, match="holds no cached latents"):
         LatentCache.open(wrong)
-    with pytest.raises(ValueError, match="usage"):
-        main(["tokenizer=x"])
+    with pytest.raises(ValueError, match="Missing from maskgil data latents: --out"):
+        maskgil("data", "latents", "--tokenizer=x")
 
 
 def test_batches_are_functions_of_their_number(cached, folder):
@@ -385,24 +385,24 @@ def test_a_text_driven_emigm_trains_and_is_published(trunk, cached, tokenizer, t
     assert rows[-1]["step"] == 3 and rows[-1]["valid"] > 0
     monkeypatch.setattr(export, "vocabulary", lambda: {"sizes": [[128, 128], [96, 96]], "words": ["a"]})
     out = tmp_path / "published"
-    export.main([
-        "emigm", f"tokenizer={tokenizer}", f"generator={tmp_path / 'run' / 'export'}", f"text_encoder={words}",
-        f"out={out}",
+    maskgil("export", *[
+        "emigm", f"--tokenizer={tokenizer}", f"--generator={tmp_path / 'run' / 'export'}", f"--text-encoder={words}",
+        f"--out={out}",
     ])  # fmt: skip
     model = TextToImage.load(out)
     assert model.sizes == [(128, 128)]
     assert model.images(["a cat"], [1], settings=SamplingParams(steps=2))[0].size == (128, 128)
     again = model.images(["a cat"], [1], settings=SamplingParams(steps=2))[0]
-    export.main([
-        "emigm", f"tokenizer={tokenizer}", f"generator={tmp_path / 'run' / 'export'}", f"text_encoder={words}",
-        "borrow=published", f"out={tmp_path / 'lent'}",
+    maskgil("export", *[
+        "emigm", f"--tokenizer={tokenizer}", f"--generator={tmp_path / 'run' / 'export'}", f"--text-encoder={words}",
+        "--borrow=published", f"--out={tmp_path / 'lent'}",
     ])  # fmt: skip
     assert not list((tmp_path / "lent" / "text_encoder").glob("*.safetensors"))
     assert alike(TextToImage.load(tmp_path / "lent").images(["a cat"], [1], settings=SamplingParams(steps=2))[0], again)
     with pytest.raises(ValueError, match="another text encoder"):
-        export.main([
-            "emigm", f"tokenizer={tokenizer}", f"generator={tmp_path / 'run' / 'export'}",
-            f"text_encoder={tiny_latents(tmp_path / 'other') / 'text_encoder'}", f"out={tmp_path / 'no'}",
+        maskgil("export", *[
+            "emigm", f"--tokenizer={tokenizer}", f"--generator={tmp_path / 'run' / 'export'}",
+            f"--text-encoder={tiny_latents(tmp_path / 'other') / 'text_encoder'}", f"--out={tmp_path / 'no'}",
         ])  # fmt: skip
 
 

@@ -20,9 +20,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from maskgil.command_line import one_line
 from maskgil.models.config import ModelConfig
 from maskgil.models.maskgil import MaskGIL
-from train.__main__ import one_line
 from train.ema import EMA
 from train.optim import Muon, OptimConfig, build_optimizers, is_matrix, orthogonalise
 from train.recipe import OptimizedModule, Recipe

@@ -10,15 +10,16 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
+from tyro.conf import arg
 
 from speech import audio
 from speech.audio import RATE
@@ -210,17 +211,23 @@ def held_out_speakers(readings: Sequence[LibriUtterance]) -> frozenset[str]:
     return frozenset(sorted({reading.speaker for reading in readings})[::5])
 
 
+def prepare_corpus(
+    out: Path,
+    real: Path | None = None,
+    noise: Path | None = None,
+    plan: Annotated[CorpusPlan, arg(name="")] = CorpusPlan(),  # noqa: B008
+) -> None:
+    """Speak the corpus of the speech recognizer into a folder, once.
+
+    Args:
+        out: The folder of the corpus.
+        real: A folder of recordings of people, with transcripts.tsv.
+        noise: A folder of recordings without speech.
+    """
+    corpus = prepare(out, plan, real, noise)
+    hours = sum(clip.stop - clip.start for clip in corpus.clips) / RATE / 3600
+    print(f"{len(corpus.clips)} clips, {hours:.1f} h in {out}")
+
+
 if __name__ == "__main__":
-    import tyro
-
-    def main(out: Path, real: Path | None = None, noise: Path | None = None, plan: CorpusPlan = CorpusPlan()) -> None:  # noqa: B008
-        """Speak the corpus into a folder, once."""
-        corpus = prepare(out, plan, real, noise)
-        hours = sum(clip.stop - clip.start for clip in corpus.clips) / RATE / 3600
-        print(f"{len(corpus.clips)} clips, {hours:.1f} h in {out}")
-
-    try:
-        tyro.cli(main)
-    except (ValueError, OSError) as error:
-        print(f"train.asr.corpus: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit("error: this command is `maskgil data speech` now")

@@ -1,16 +1,6 @@
-"""Tokens and text states of pictures, computed once: python -m train.data.scene_cache pictures source=...
-tokenizer=... out=...
+"""Tokens and text states of pictures, computed once: `maskgil data images --source ... --tokenizer ... --out ...`.
 
-    source        shards, a folder or hf:NAME (train/data/image_sources.py)
-    tokenizer     a model folder, of codes or of latents
-    text_encoder  a folder or a Hugging Face name (not for pictures that have classes)
-    size          class of sizes, 256;  shape=square: only SIZE x SIZE, for class-driven models
-    crop          centre: what is cut off a picture is the same on both sides, as ADM and whoever compares with it do;
-                  any: where it is cut depends on its name
-    flip          yes: every picture twice, the second one mirrored
-    device        cuda where there is one;  batch=32  pictures encoded at once
-
-Many processes share the work: torchrun --nproc_per_node 8 -m train.data.scene_cache pictures ...
+Many processes share the work: torchrun --nproc_per_node 8 -m app data images ...
 
 Axes: n pictures, N tokens, C channels, T text tokens of all n one after the other, E width of a text state.
 A cache is `cache.json` (what made it) and a file for each unit of the source, written whole: for each bucket
@@ -30,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,13 +29,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-import text_encoder
+import text_encoder as encoders
 from maskgil import checkpoint
 from maskgil.aspect_buckets import Size, aspect_buckets, fit_to_bucket, nearest_bucket
 from maskgil.pipeline import Tokenizer
 from maskgil.tokenizers.autoencoder import SURE, AutoencoderTokenizer, validate_scale
 from train.data.cache_files import write_note, write_shard
-from train.data.image_sources import ImageExample, ImageSource, source
+from train.data.image_sources import ImageExample, ImageSource
+from train.data.image_sources import source as image_source
 
 NOTE = "cache.json"
 CUT = ("crop", "flip")  # of a cache's note: how its pictures were cut, which caches of one model may differ in
@@ -73,7 +64,7 @@ class CacheWriter:
 
     source: ImageSource
     tokenizer: Tokenizer
-    encoder: text_encoder.TextEncoder | None
+    encoder: encoders.TextEncoder | None
     out: Path
     shapes: list[Size]
     batch: int = 32
@@ -106,9 +97,9 @@ class CacheWriter:
         """Write cache.json, or see that the one there agrees. ValueError when it was made by something else."""
         if (self.source.classes is None) != (self.encoder is not None):
             raise ValueError(
-                "these pictures have classes, not captions: leave text_encoder= out"
+                "these pictures have classes, not captions: leave --text-encoder out"
                 if self.encoder is not None
-                else "captions need text_encoder=, a folder or a name such as google/flan-t5-xl"
+                else "captions need --text-encoder, a folder or a name such as google/flan-t5-xl"
             )
         note, path = json.loads(json.dumps(self.note())), self.out / NOTE
         if path.is_file():
@@ -368,39 +359,51 @@ def filled(folder: str) -> ImageCache:
     """A cache, open for reading. ValueError when there is no picture in it, and as ImageCache.open."""
     opened = ImageCache.open(folder)
     if not opened.tables:
-        raise ValueError(
-            f"{folder} holds no pictures yet: run python -m train.data.scene_cache pictures out={folder} ... first"
-        )
+        raise ValueError(f"{folder} holds no pictures yet: run maskgil data images --out {folder} ... first")
     return opened
 
 
 _opened = cache(filled)
 
 
-def main(arguments: list[str]) -> None:
-    """The command; see the top of this file."""
-    takes = ("source", "tokenizer", "text_encoder", "out", "size", "shape", "crop", "flip", "device", "batch")
-    options = dict(a.split("=", 1) for a in arguments if "=" in a)
-    stray = [a for a in arguments if "=" not in a] + [k for k in options if k not in takes]
-    if stray or not {"source", "tokenizer", "out"} <= set(options):
-        named = f"{', '.join(stray)} is not known; " if stray else ""
-        raise ValueError(f"{named}give source=, tokenizer=, out= and, where wanted, {', '.join(takes[1:])}")
+def cache_images(
+    source: str,
+    tokenizer: str,
+    out: str,
+    text_encoder: str = "",
+    size: int = 256,
+    shape: Literal["any", "square"] = "any",
+    crop: Literal["any", "centre"] = "any",
+    flip: bool = False,
+    device: str = "",
+    batch: int = 32,
+) -> None:
+    """Encode pictures into tokens, and their captions into states, for the large recipes. Under torchrun the processes
+    share the work.
+
+    Args:
+        source: WebDataset shards (part-{00..09}.tar), a folder of pictures with .txt captions, a folder of class
+            folders, or a Hugging Face data set.
+        tokenizer: A VQ or latent tokenizer's folder.
+        out: The folder of the cache. The same command again continues there.
+        text_encoder: A Hugging Face name or a folder, for captions. Left out: class folders.
+        size: The size class in pixels: 256, 512, 768 or 1024.
+        shape: any: all aspect-ratio buckets of the size; square: only SIZE x SIZE.
+        crop: Where a picture is cut to its bucket. centre: the same on both sides, as ADM does; any: at a place that
+            depends on the picture's name.
+        flip: Encode every picture twice, the second time mirrored.
+        device: cuda or cpu. Left out: cuda where there is one.
+        batch: Pictures encoded at once.
+    """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    pictures = source(options["source"])
-    try:
-        size, batch = int(options.get("size", 256)), int(options.get("batch", 32))
-    except ValueError:
-        raise ValueError(f"size={options.get('size')} batch={options.get('batch')}: give whole numbers") from None
-    for name, choices in {"shape": ("any", "square"), "crop": ("any", "centre"), "flip": ("no", "yes")}.items():
-        if options.setdefault(name, choices[0]) not in choices:
-            raise ValueError(f"{name}={options[name]}: choose {' or '.join(choices)}")
-    shapes = [(size, size)] if options["shape"] == "square" else aspect_buckets(size)
-    folder = checkpoint.resolve(options["tokenizer"])
+    pictures = image_source(source)
+    shapes = [(size, size)] if shape == "square" else aspect_buckets(size)
+    folder = checkpoint.resolve(tokenizer)
     kind = "latent" if checkpoint.describe(folder)["kind"] == "latent" else "vq"
-    tokenizer = checkpoint.load(folder, kind).requires_grad_(False).to(device)
-    encoder = text_encoder.load(options["text_encoder"]).to(device) if "text_encoder" in options else None
-    cut = {"centre": options["crop"] == "centre", "flip": options["flip"] == "yes"}
-    write(CacheWriter(pictures, tokenizer, encoder, Path(options["out"]), shapes, batch, **cut), rank, world)
+    model = checkpoint.load(folder, kind).requires_grad_(False).to(device)
+    encoder = encoders.load(text_encoder).to(device) if text_encoder else None
+    cut = {"centre": crop == "centre", "flip": flip}
+    write(CacheWriter(pictures, model, encoder, Path(out), shapes, batch, **cut), rank, world)

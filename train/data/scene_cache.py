@@ -1,11 +1,10 @@
-"""Tokens of rendered scenes, computed once: python -m train.data.scene_cache scenes tokenizer=weights/scenes/tokenizer
-...
+"""Tokens of rendered scenes, computed once: `maskgil data scenes --tokenizer weights/scenes/tokenizer --out FOLDER`.
 
-Other people's pictures are cached by `python -m train.data.scene_cache pictures ...`: see train/data/image_cache.py.
+Other people's pictures are cached by `maskgil data images` (train/data/image_cache.py).
 
 `scenes` are what the generator learns from, and `paired` ones are two kinds of things of which one at least was given a
-colour: mixed in (cache=cache/scenes,cache/paired), they teach whose colour is whose. `crowded` ones, with captions that
-nobody would say, serve the decoder.
+colour: mixed in (--cache cache/scenes,cache/paired), they teach whose colour is whose. `crowded` ones, with captions
+that nobody would say, serve the decoder.
 
 Axes: n pictures, N tokens. A cache is a folder with `cache.json` (what made it) and `<W>x<H>-<shard>.safetensors`, each
 written whole: {"tokens": (n, N) uint16, "numbers": (n,) int64}. A scene is a function of its number, so that captions
@@ -14,12 +13,11 @@ are said anew each time they are read. A run that was killed goes on with the sh
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -139,9 +137,7 @@ class SceneCache:
             if paths and "latent" in note_of(folder):
                 raise ValueError(f"{folder} holds latents, which scenes-emigm learns from; codes are wanted here")
             if not paths:
-                raise ValueError(
-                    f"{folder} holds no cached scenes: run python -m train.data.scene_cache scenes out={folder}"
-                )
+                raise ValueError(f"{folder} holds no cached scenes: run maskgil data scenes --out {folder}")
             for path in paths:
                 width, height = map(int, path.name.split("-")[0].split("x"))
                 tables.setdefault((width, height), []).append(load_file(path))
@@ -154,39 +150,27 @@ class SceneCache:
         )
 
 
-def main(arguments: list[str]) -> None:
-    if arguments[:1] == ["pictures"]:
-        from train.data import image_cache  # scenes need neither shards nor big text encoders
+def cache_scenes(
+    tokenizer: str,
+    out: str,
+    kind: Literal["scenes", "paired", "crowded"] = "scenes",
+    sprites: str | None = None,
+    total: int = 50_000,
+) -> None:
+    """Encode drawn scenes into tokens, for the recipes of codes.
 
-        return image_cache.main(arguments[1:])
-    options = dict(a.split("=", 1) for a in arguments[1:] if "=" in a)
-    stray = [a for a in arguments[1:] if a.split("=", 1)[0] not in ("tokenizer", "out", "sprites", "total")]
-    if not set(arguments[:1]) & set(KINDS) or stray or not {"tokenizer", "out"} <= set(options):
-        named = f"{', '.join(stray)} is not known; " if stray else ""
-        raise ValueError(
-            f"{named}usage: python -m train.data.scene_cache {'|'.join(KINDS)} tokenizer=FOLDER out=FOLDER "
-            "[sprites=FOLDER "
-            "total=50000]; or python -m train.data.scene_cache pictures source=... tokenizer=... out=..."
-        )
-    try:
-        total = int(options.get("total", 50000))
-    except ValueError:
-        raise ValueError(f"total={options['total']}: give a whole number") from None
-    tokenizer = checkpoint.load(options["tokenizer"])
-    tokenizer.eval().to(memory_format=torch.channels_last)
-    write_scenes(
-        tokenizer,
-        Sprites(options.get("sprites")),
-        Path(options["out"]),
-        total,
-        checkpoint.fingerprint(tokenizer.identity()),
-        KINDS[arguments[0]],
-    )
+    Args:
+        tokenizer: A VQ tokenizer's folder.
+        out: The folder of the cache. The same command again continues there.
+        kind: scenes for the generator; paired: two things, one of a given color; crowded: for the decoder.
+        sprites: A folder of drawings. Left out: the emoji font alone.
+        total: About how many scenes, shared among the sizes.
+    """
+    model = checkpoint.load(tokenizer)
+    model.eval().to(memory_format=torch.channels_last)
+    made_by = checkpoint.fingerprint(model.identity())
+    write_scenes(model, Sprites(sprites), Path(out), total, made_by, KINDS[kind])
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        print(f"train.data.scene_cache: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit("error: this command is `maskgil data` now")

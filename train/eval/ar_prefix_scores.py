@@ -1,8 +1,4 @@
-"""What hybrid drawing costs and gives: python -m train.eval.scene_score hybrid [model=scenes] [twin=FOLDER] [n=20]
-        [reader=scenes-reader] [split=training|"held out"] [out=hybrid.svg]
-        [ar_guidance=..] [ar_temperature=..] [ar_top_k=..] [ar_top_p=..]           of the twin
-        [sampler=ours|released] [steps=8] [guidance=..] [temperature=..] ...       of MaskGIL
-        (train/eval/sample_images.py)
+"""What hybrid drawing costs and gives: `maskgil eval hybrid --model scenes --n 20 --out hybrid.svg`.
 
 The same scenes are drawn with 0, 1/8, 1/4, 1/2 and all of the tokens written by the autoregressive twin and the rest by
 MaskGIL in `steps` steps. For each: the scene score, the Frechet distance to the corpus in the reader's features and the
@@ -13,19 +9,20 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 from safetensors.torch import load_file
+from tyro.conf import arg
 
 from maskgil import checkpoint
 from maskgil.fileio import atomic_write
 from maskgil.pipeline import SamplingParams, TextToImage
 from maskgil.sampling.ar_prefix import ARPrefix
 from maskgil.sampling.guidance import Guidance
-from train.eval.sample_images import settings_of
+from train.eval.sample_images import SamplerOptions
 from train.eval.scene_score import (
     KINDS,
-    SPLITS,
     asked_scenes,
     drawn,
     frechet,
@@ -122,22 +119,35 @@ def hybrid(
     reader: str = "scenes-reader",
     twin: str = "",
     n: int = 20,
-    split: str = SPLITS[0],
+    split: Literal["training", "held out"] = "training",
     out: str = "hybrid.svg",
     ar_guidance: float = ARPrefix.guidance.scale,
     ar_temperature: float = ARPrefix.temperature,
     ar_top_k: int = 0,
     ar_top_p: float = 1.0,
-    **sampler: str,
+    sampler: Annotated[SamplerOptions, arg(name="")] = SamplerOptions(),  # noqa: B008
+    steps: int = 8,
 ) -> None:
-    """Print the table and write the chart. `ar_top_k` 0 and `ar_top_p` 1 leave nothing out."""
-    if split not in SPLITS:
-        raise ValueError(f"split={split}: choose one of {', '.join(SPLITS)}")
+    """Scene score, Frechet distance and time against the share of tokens that the autoregressive model writes.
+
+    Args:
+        model: A model folder with an autoregressive model beside it.
+        reader: The judge's folder.
+        twin: The autoregressive model's folder. Left out: the one beside the model.
+        n: Pictures of each kind.
+        split: Combinations that training showed, or those that it never did.
+        out: The chart, an SVG file.
+        ar_guidance: Guidance scale of the autoregressive model.
+        ar_temperature: Its temperature.
+        ar_top_k: It chooses among so many tokens; 0: all.
+        ar_top_p: It chooses among the likeliest tokens of this total probability.
+        steps: Steps of MaskGIL.
+    """
     if n < 1:
         raise ValueError(f"n is {n}: give the number of pictures of each kind, 20 is usual")
-    settings = settings_of(**sampler)
+    settings = sampler.params(steps)
     if settings.ar_prefix is not None:
-        raise ValueError("hybrid draws every share of the twin's tokens: leave ar_tokens= out")
+        raise ValueError("hybrid draws every share of the twin's tokens: leave --ar-tokens out")
     prefix = ARPrefix(0, Guidance(ar_guidance), ar_temperature, ar_top_k or None, ar_top_p if ar_top_p != 1 else None)
     draws = TextToImage.load(model, twin=twin or None)
     folder = checkpoint.resolve(reader)
@@ -145,9 +155,8 @@ def hybrid(
     file = folder / "reference.safetensors"
     reference = load_file(file) if file.is_file() else None
     found = measure(draws, judging, asked_scenes(n, split == "held out"), settings, prefix, reference)
-    words = "".join(f", {name} {value}" for name, value in sampler.items() if name != "steps")
     width, height = scene_size(draws)
-    title = f"{model}: {n} pictures of each kind, {width}x{height}, {settings.steps} steps{words}"
+    title = f"{model}: {n} pictures of each kind, {width}x{height}, {settings.steps} steps{sampler}"
     title += f", twin's guidance {ar_guidance:g}, {torch.get_num_threads()} threads"
     print(f"{title}\n{table(found)}")
     panels = [("scene score (higher is better)", [overall(m.scores) for m in found])]

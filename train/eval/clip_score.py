@@ -1,6 +1,4 @@
-"""How well pictures fit their prompts: python -m train.eval.scene_score clip model=FOLDER out=FOLDER prompts=FILE
-        [clip=openai/clip-vit-large-patch14] [n=all prompts] [processes=1] [share=1/8] [batch=16] [size=WxH]
-        [sampler=ours|released] [steps=..] [guidance=..] [temperature=..] [ar_tokens=..] ...
+"""How well pictures fit their prompts: `maskgil eval clip --model FOLDER --out FOLDER --prompts FILE`.
 
 Draws what is missing in `out` (train/eval/sample_images.py) and prints the CLIP score: the mean of max(0, 100 cos)
 between a
@@ -12,21 +10,24 @@ Axes: n pictures.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
+from tyro.conf import arg
 
 from train.eval.sample_images import (
+    SamplerOptions,
+    WorkOptions,
     draw_samples,
     generator_config,
     numbered,
     parse_size,
     prompts_for,
     read_prompts,
-    settings_of,
 )
 
 
@@ -82,21 +83,28 @@ def clip(
     prompts: str,
     clip: str = "openai/clip-vit-large-patch14",
     n: int = 0,
-    processes: int = 1,
-    share: str = "",
-    batch: int = 16,
-    size: str = "",
-    **sampler: str,
+    steps: int | None = None,
+    work: Annotated[WorkOptions, arg(name="")] = WorkOptions(),  # noqa: B008
+    sampler: Annotated[SamplerOptions, arg(name="")] = SamplerOptions(),  # noqa: B008
 ) -> None:
-    """Draw what is missing, then print the score; with `share`, draw only."""
-    score = None if share else ClipScore(clip)  # before hours of drawing
+    """CLIP score of drawn samples: how well pictures fit their prompts.
+
+    Args:
+        model: A text-to-image model.
+        out: The folder of the samples. Those that are missing are drawn first.
+        prompts: A file with a prompt a line, or .jsonl with "prompt"; scenes: captions of the built-in grammar.
+        clip: A CLIP model: a folder or a Hugging Face name.
+        n: How many samples; 0: one for each prompt.
+        steps: Steps of each drawing. Left out: the sampler's.
+    """
+    score = None if work.share else ClipScore(clip)  # before hours of drawing
     count = n if n else 1000 if prompts == "scenes" else len(read_prompts(Path(prompts)))
     samples = numbered(prompts_for(generator_config(model), prompts, count))
-    settings, wanted = settings_of(**sampler), parse_size(size)
-    whole = draw_samples(model, samples, Path(out), settings, wanted, batch, processes, share)
+    settings, wanted = sampler.params(steps), parse_size(work.size)
+    whole = draw_samples(model, samples, Path(out), settings, wanted, work.batch, work.processes, work.share)
     if score is None:
-        print(f"this share is drawn; {'all are there' if whole else 'others are missing'}: run again without share=")
+        print(f"this share is drawn; {'all are there' if whole else 'others are missing'}: run again without --share")
         return
-    found = score_files(score, [Path(out) / s.path for s in samples], [s.prompt for s in samples], batch)
+    found = score_files(score, [Path(out) / s.path for s in samples], [s.prompt for s in samples], work.batch)
     error = float(found.std()) / len(found) ** 0.5 if len(found) > 1 else 0.0
     print(f"{model}, {len(found):,} pictures, {clip}\nCLIP score {float(found.mean()):.2f} ± {error:.2f}")

@@ -1,7 +1,4 @@
-"""Scores of the field over many samples: python -m train.eval.scene_score fid model=FOLDER out=FOLDER
-reference=FOLDER|FILE.npz
-        [n=50000] [prompts=FILE] [processes=1] [share=1/8] [batch=16] [size=WxH] [features=inception|READER]
-        [sampler=ours|released] [steps=..] [guidance=..] [temperature=..] [choice=..] [ar_tokens=..] ...
+"""Scores of the field over many samples: `maskgil eval fid --model FOLDER --out FOLDER --reference FOLDER|FILE.npz`.
 
 Draws the samples that are missing in `out` (train/eval/sample_images.py: resumable, over processes and machines), then
 prints FID,
@@ -10,8 +7,8 @@ picture, which would change the distance. The reference is a folder of pictures,
 file as ADM published them: pictures in `arr_0` (n, H, W, 3) uint8, and statistics as `mu` and `sigma`, those of sFID as
 `mu_s` and `sigma_s`.
 
-Inception is torch-fidelity's (the weights of the first FID) through torchmetrics. `features=scenes-reader` compares in
-the features of the bundled judge instead, which needs nothing that is not here; it has no sFID and no inception score.
+Inception is torch-fidelity's (the weights of the first FID) through torchmetrics. `--features scenes-reader` compares
+in the features of the bundled judge instead, which needs no download; it has no sFID and no inception score.
 
 Axes: n pictures, C features, S spatial features, K classes.
 """
@@ -20,7 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -28,10 +25,19 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 from tqdm import tqdm
+from tyro.conf import arg
 
 from maskgil import checkpoint
 from maskgil.pipeline import Size
-from train.eval.sample_images import draw_samples, generator_config, numbered, parse_size, prompts_for, settings_of
+from train.eval.sample_images import (
+    SamplerOptions,
+    WorkOptions,
+    draw_samples,
+    generator_config,
+    numbered,
+    parse_size,
+    prompts_for,
+)
 from train.eval.scene_score import SIDE, frechet, moments
 from train.scenes.judge import SceneJudge, in_scene_size
 
@@ -240,31 +246,43 @@ def fid(
     reference: str = "",
     prompts: str = "",
     n: int = 50_000,
-    processes: int = 1,
-    share: str = "",
-    batch: int = 16,
-    size: str = "",
+    steps: int | None = None,
+    work: Annotated[WorkOptions, arg(name="")] = WorkOptions(),  # noqa: B008
     features: str = "inception",
-    **sampler: str,
+    sampler: Annotated[SamplerOptions, arg(name="")] = SamplerOptions(),  # noqa: B008
 ) -> None:
-    """Draw what is missing, then print the scores; with `share`, draw only."""
-    if not share and not reference:
-        raise ValueError("give reference=FOLDER of pictures or reference=FILE.npz with statistics")
+    """FID, sFID, inception score, precision and recall of drawn samples against a reference.
+
+    Samples that are missing in --out are drawn first. Inception is torch-fidelity's network; another --features is a
+    reader's folder, which has no sFID and no inception score.
+
+    Args:
+        model: A text-to-image or class-driven model.
+        out: The folder of the samples.
+        reference: A folder of pictures, or an npz file of ADM with arr_0 or with mu and sigma.
+        prompts: A file with a prompt a line, or .jsonl with "prompt"; scenes: captions of the built-in grammar. Left
+            out for a class-driven model: its classes take turns.
+        n: How many samples.
+        steps: Steps of each drawing. Left out: the sampler's.
+        features: inception, or a reader such as scenes-reader.
+    """
+    if not work.share and not reference:
+        raise ValueError("give --reference FOLDER of pictures or --reference FILE.npz with statistics")
     extract = None
-    if not share:  # before hours of drawing
+    if not work.share:  # before hours of drawing
         extract = inception() if features == "inception" else judge_features(features)
     samples = numbered(prompts_for(generator_config(model), prompts, n))
-    settings, wanted = settings_of(**sampler), parse_size(size)
-    whole = draw_samples(model, samples, Path(out), settings, wanted, batch, processes, share)
+    settings, wanted = sampler.params(steps), parse_size(work.size)
+    whole = draw_samples(model, samples, Path(out), settings, wanted, work.batch, work.processes, work.share)
     if extract is None:
-        print(f"this share is drawn; {'all are there' if whole else 'others are missing'}: run again without share=")
+        print(f"this share is drawn; {'all are there' if whole else 'others are missing'}: run again without --share")
         return
     assert whole, "a run without share draws everything"
     paths = [Path(out) / sample.path for sample in samples]
     with Image.open(paths[0]) as first:
         side = first.size
-    theirs = reference_statistics(Path(reference), extract, batch, side)
-    ours = statistics(picture_batches(paths, batch, side), extract, len(paths), "reading the samples")
+    theirs = reference_statistics(Path(reference), extract, work.batch, side)
+    ours = statistics(picture_batches(paths, work.batch, side), extract, len(paths), "reading the samples")
     found = scores(ours, theirs)
     print(f"{model}, {len(paths):,} samples of {side[0]}x{side[1]} against {reference}, features of {features}")
     print("| " + " | ".join(found) + " |\n|" + "---|" * len(found))

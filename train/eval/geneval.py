@@ -1,6 +1,4 @@
-"""Pictures for GenEval's own judge: python -m train.eval.scene_score geneval-prompts model=FOLDER prompts=FILE.jsonl
-out=FOLDER
-        [n=4] [processes=1] [share=1/8] [batch=16] [size=WxH] [sampler=ours|released] [steps=..] [guidance=..] ...
+"""Pictures for GenEval's own judge: `maskgil eval geneval-prompts --model FOLDER --prompts FILE.jsonl --out FOLDER`.
 
 The prompt file is GenEval's evaluation_metadata.jsonl (Ghosh et al. 2023, arXiv 2310.11513): a JSON object with
 "prompt" on each line. The folder is laid out as its object detector reads it:
@@ -11,9 +9,12 @@ The prompt file is GenEval's evaluation_metadata.jsonl (Ghosh et al. 2023, arXiv
 
 import json
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
 
 from maskgil.fileio import atomic_write
-from train.eval.sample_images import Sample, draw_samples, parse_size, read_prompts, settings_of
+from train.eval.sample_images import Sample, SamplerOptions, WorkOptions, draw_samples, parse_size, read_prompts
 
 
 def geneval_samples(prompts: list[dict], n: int) -> list[Sample]:
@@ -38,17 +39,23 @@ def geneval_prompts(
     prompts: str,
     out: str,
     n: int = 4,
-    processes: int = 1,
-    share: str = "",
-    batch: int = 16,
-    size: str = "",
-    **sampler: str,
+    steps: int | None = None,
+    work: Annotated[WorkOptions, arg(name="")] = WorkOptions(),  # noqa: B008
+    sampler: Annotated[SamplerOptions, arg(name="")] = SamplerOptions(),  # noqa: B008
 ) -> None:
-    """Draw what is missing of n pictures for every prompt."""
+    """Draw GenEval's prompts into the folders that its object detector reads.
+
+    Args:
+        model: A text-to-image model.
+        prompts: GenEval's evaluation_metadata.jsonl.
+        out: The folder of the samples. Those that are missing are drawn.
+        n: Pictures of each prompt.
+        steps: Steps of each drawing. Left out: the sampler's.
+    """
     if n < 1:
         raise ValueError(f"n is {n}: give the number of pictures for each prompt, GenEval's is 4")
     entries = read_prompts(Path(prompts))
-    settings, wanted, samples = settings_of(**sampler), parse_size(size), geneval_samples(entries, n)
-    whole = draw_samples(model, samples, Path(out), settings, wanted, batch, processes, share)
+    settings, wanted, samples = sampler.params(steps), parse_size(work.size), geneval_samples(entries, n)
+    whole = draw_samples(model, samples, Path(out), settings, wanted, work.batch, work.processes, work.share)
     write_metadata(entries, Path(out))
     print(f"{out}: {len(entries):,} prompts, {n} pictures each{'' if whole else '; other shares are missing'}")

@@ -1,5 +1,4 @@
-"""What repainting keeps and costs: python -m train.eval.scene_score repaint [model=scenes] [n=20] [steps=8] [masks=1]
-        [margin=0.1] [reader=scenes-reader]
+"""What repainting keeps and costs: `maskgil eval repaint --model scenes --n 20 --steps 8`.
 
 Sentences that grow as they would while one speaks: "a cat", "a cat on the beach", "two cats on the beach", "two cats on
 the beach in pixel art". Each picture is drawn afresh, and repainted from the repainted picture of the sentence before.
@@ -179,7 +178,16 @@ def repaint(
     margin: float = MARGIN,
     reader: str = "scenes-reader",
 ) -> None:
-    """Print the table, a row at a time."""
+    """What repainting a growing sentence keeps and costs, against drawing afresh.
+
+    Args:
+        model: A model folder.
+        n: Sentences that grow.
+        steps: Steps of each drawing.
+        masks: Maskings over which the likelihood of a token is averaged.
+        margin: How much less likely a token must become to be decided anew.
+        reader: The judge's folder.
+    """
     draws = TextToImage.load(model)
     if n < 1:
         raise ValueError(f"n is {n}: give the number of sentences, 20 is usual")

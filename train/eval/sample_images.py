@@ -13,9 +13,9 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
@@ -28,9 +28,8 @@ from maskgil.models.emigm import EMIGMConfig
 from maskgil.pipeline import SAMPLERS, SamplingParams, Size, TextToImage
 from maskgil.sampling import best_of_n
 from maskgil.sampling.ar_prefix import ARPrefix, beside
-from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.orders import DecodingOrder
-from maskgil.sampling.schedules import SCHEDULES
+from maskgil.sampling.guidance import Guidance, Shape
+from maskgil.sampling.schedules import SCHEDULES, schedule_by_name
 from maskgil.shared_parts import resolve_part
 from train.scenes.captions import sentences
 
@@ -93,7 +92,7 @@ def prompts_for(config: ModelConfig | EMIGMConfig, source: str, n: int) -> list[
     if source == "scenes":
         return sentences(n, seed=5)
     if not source:
-        raise ValueError("a text-driven model needs prompts=FILE (lines of text, or .jsonl), or prompts=scenes")
+        raise ValueError("a text-driven model needs --prompts FILE (lines of text, or .jsonl), or --prompts scenes")
     lines = read_prompts(Path(source))
     return [lines[number % len(lines)]["prompt"] for number in range(n)]
 
@@ -120,66 +119,77 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
     return out
 
 
-def settings_of(
-    sampler: str = "ours",
-    steps: str = "",
-    guidance: str = "",
-    shape: str = "",
-    interval: str = "",
-    temperature: str = "",
-    choice: str = "",
-    order: str = "",
-    curve: str = "",
-    revisions: str = "",
-    doubt: str = "",
-    candidates: str = "",
-    ar_tokens: str = "0",
-) -> SamplingParams:
-    """Settings from words of a command line: a sampler by name, and what differs from it. ValueError for bad ones.
+@dataclass(frozen=True)
+class SamplerOptions:
+    """How pictures are drawn: a sampler by name, and what differs from it."""
 
-    guidance, shape and interval (such as 0.1,1) are those of maskgil/sampling/guidance.py.
-    """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"no sampler is called {sampler!r}; there are {', '.join(SAMPLERS)}")
-    if curve and curve not in SCHEDULES:
-        raise ValueError(f"no curve is called {curve!r}; there are {', '.join(SCHEDULES)}")
-    orders = [
-        name.value for name in DecodingOrder if name is not DecodingOrder.FIXED
-    ]  # that one needs a list of places
-    if order and order not in orders:
-        raise ValueError(f"no order is called {order!r}; there are {', '.join(orders)}")
-    base = SAMPLERS[sampler]
-    try:
-        led: dict[str, Any] = {"scale": float(guidance)} if guidance else {}
-        led |= {"shape": shape} if shape else {}
-        if interval:
-            ends = tuple(float(end) for end in interval.split(","))
-            if len(ends) != 2:
-                raise ValueError(f"interval={interval}: give two ends, such as 0.1,1")
-            led["interval"] = ends
-        changes: dict[str, Any] = {"guidance": replace(base.guidance, **led)}
-        if steps:
-            changes["steps"] = int(steps)
-        if temperature:
-            changes["temperature"] = float(temperature)
-        if choice:
-            changes["choice_temperature"] = float(choice)
-        if order:
-            changes["order"] = order
-        if curve:
-            changes["schedule"] = SCHEDULES[curve]
-        if revisions:
-            changes["refinement_passes"] = int(revisions)
-        if doubt:
-            changes["remask_fraction"] = float(doubt)
-        if candidates:
-            changes["candidates"] = int(candidates)
-            best_of_n.validate_candidates(changes["candidates"])
-        if int(ar_tokens):
-            changes["ar_prefix"] = ARPrefix(int(ar_tokens))
-    except ValueError as error:
-        raise ValueError(f"sampler settings: {error}") from None
-    return replace(base, **changes)
+    sampler: Literal["ours", "released"] = "ours"
+    """ours: constant guidance and one refinement pass. released: as the released code draws."""
+    guidance: float | None = None
+    """Guidance scale; 1 is off."""
+    shape: Shape | None = None
+    """How the guidance scale grows over the steps (maskgil/sampling/guidance.py)."""
+    interval: tuple[float, float] | None = None
+    """Guide only while the plan's time, which runs from 1 to 0, is in this interval."""
+    temperature: float | None = None
+    """Temperature of the tokens."""
+    choice: float | None = None
+    """Choice temperature of MaskGIT: noise on the confidence that orders the tokens."""
+    order: Literal["confidence", "random", "halton", "raster"] | None = None
+    """Decoding order."""
+    curve: str | None = None
+    """Schedule of the number of masked tokens: arccos, cosine, exp, ... or poly-EXPONENT."""
+    revisions: int | None = None
+    """Refinement passes after the steps."""
+    doubt: float | None = None
+    """Share of the tokens that a refinement pass decides anew."""
+    candidates: int | None = None
+    """Draw so many and keep the likeliest."""
+    ar_tokens: int = 0
+    """Tokens that the autoregressive model writes first."""
+
+    def params(self, steps: int | None = None) -> SamplingParams:
+        """The sampling parameters. ValueError for what is out of bounds."""
+        base = SAMPLERS[self.sampler]
+        guidance = {"scale": self.guidance, "shape": self.shape, "interval": self.interval}
+        changes: dict[str, Any] = {
+            "steps": steps,
+            "temperature": self.temperature,
+            "choice_temperature": self.choice,
+            "order": self.order,
+            "schedule": schedule_by_name(self.curve) if self.curve else None,
+            "refinement_passes": self.revisions,
+            "remask_fraction": self.doubt,
+            "candidates": self.candidates,
+            "ar_prefix": ARPrefix(self.ar_tokens) if self.ar_tokens else None,
+        }
+        given = {name: value for name, value in guidance.items() if value is not None}
+        if self.candidates is not None:
+            best_of_n.validate_candidates(self.candidates)
+        try:
+            changes["guidance"] = replace(base.guidance, **given)
+            return replace(base, **{name: value for name, value in changes.items() if value is not None})
+        except ValueError as error:
+            raise ValueError(f"sampler settings: {error}") from None
+
+    def __str__(self) -> str:
+        """What differs from the defaults, for the title of a table: ", guidance 3"."""
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return "".join(f", {n} {v:g}" if isinstance(v, float) else f", {n} {v}" for n, v in changed.items())
+
+
+@dataclass(frozen=True)
+class WorkOptions:
+    """Who draws the pictures of a folder, and how many at once."""
+
+    processes: int = 1
+    """Processes on this machine, each with a GPU of its own where there are any."""
+    share: str = ""
+    """2/8: draw every eighth picture from the second on; other machines draw the others. Then no score is printed."""
+    batch: int = 16
+    """Pictures drawn at once."""
+    size: str = ""
+    """Width x height in pixels. Left out: the model's first size."""
 
 
 def draw_samples(

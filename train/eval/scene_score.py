@@ -1,43 +1,26 @@
-"""Scores: python -m train.eval.scene_score scenes [model=scenes[,scenes-emigm,..]] [reader=scenes-reader] [n=40]
-[steps=4,8,16]
-            [sprites=FOLDER] [splits="training,held out"] [sampler=ours|released] [guidance=..] [shape=constant|ramp|..]
-            [interval=0.1,1] [temperature=..] [choice=..] [order=confidence|random|halton|raster] [curve=arccos|..]
-            [revisions=1] [doubt=0.25] [candidates=1]
-        python -m train.eval.scene_score speech [model=whisper-tiny-en] [real=FOLDER] [every=1]
-        python -m train.eval.scene_score hybrid [model=scenes] [out=hybrid.svg]
-        (train/eval/ar_prefix_scores.py)
-        python -m train.eval.scene_score repaint [model=scenes] [n=20]
-        (train/eval/remasking_scores.py)
-        python -m train.eval.scene_score fid|clip|geneval-prompts model=... out=...      (train/eval/fid.py, clip.py,
-        geneval.py)
+"""The scene score: `maskgil eval scenes --model scenes --n 20 --steps 4 8 16 --sprites FOLDER`.
 
-An option is name=value, --name value or --name=value. What `sampler` names (maskgil/pipeline.py) the options after it
-change.
-
-`scenes` asks the model for eight kinds of scenes, with combinations that training showed and with those that it never
-did, and lets the reader judge: a picture counts when it shows exactly the things and counts asked for and keeps the
+It asks the model for eight kinds of scenes, with combinations that training showed and with those that it never did,
+and lets the reader judge: a picture counts when it shows exactly the things and counts asked for and keeps the
 background, relation, size, style or colours that its kind is about. `overall` is the mean of the eight, as in GenEval;
 silhouettes stand apart. `rendered` is the reader's verdict on true pictures: the ceiling. Nothing is tuned on these.
 """
 
-import importlib
-import inspect
 import itertools
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tyro.conf import arg
 
 from maskgil import checkpoint
 from maskgil.pipeline import SamplingParams, TextToImage, Tokenizer
-from train.eval.sample_images import settings_of
+from train.eval.sample_images import SamplerOptions
 from train.scenes.captions import caption
 from train.scenes.judge import SceneJudge, in_scene_size, verdict
 from train.scenes.render import render
@@ -197,32 +180,38 @@ def write_reference(reader: SceneJudge, sprites: Sprites, path: Path, n: int = 3
 
 @torch.no_grad()
 def scenes(
-    model: str = "scenes",
+    model: tuple[str, ...] = ("scenes",),
     reader: str = "scenes-reader",
     n: int = 40,
-    steps: str = "4,8,16",
+    steps: tuple[int, ...] = (4, 8, 16),
     sprites: str = "",
-    splits: str = ",".join(SPLITS),
-    **sampler: str,
+    splits: tuple[Literal["training", "held out"], ...] = ("training", "held out"),
+    sampler: Annotated[SamplerOptions, arg(name="")] = SamplerOptions(),  # noqa: B008
 ) -> None:
-    """Print the scene score of a model folder, or of several (`model=scenes,scenes-emigm`), one beside the other."""
-    if wrong := [split for split in splits.split(",") if split not in SPLITS]:
-        raise ValueError(f"no combinations are called {', '.join(wrong)}; there are {', '.join(SPLITS)}")
+    """Print the scene score of a model, or of several beside each other, as a Markdown table.
+
+    Args:
+        model: Model folders: bundled names or paths.
+        reader: The judge's folder.
+        n: Pictures of each kind.
+        steps: Numbers of steps, a row each.
+        sprites: A folder of drawings: adds the judge's score of true pictures, and of those through the tokenizer.
+        splits: Combinations that training showed, and those that it never did.
+    """
     if n < 1:
         raise ValueError(f"n is {n}: give the number of pictures of each kind, 20 is usual")
-    plans = [settings_of(steps=count, **sampler) for count in steps.split(",")]
+    plans = [sampler.params(count) for count in steps]
     judge_model = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
-    models = {name: TextToImage.load(name) for name in model.split(",")}
+    models = {name: TextToImage.load(name) for name in model}
     for draws, settings in itertools.product(models.values(), plans):
         draws.validate_candidates(settings.candidates)  # before minutes of drawing
     reference_file = checkpoint.resolve(reader) / "reference.safetensors"
     reference = load_file(reference_file) if reference_file.is_file() else None
-    said = "".join(f", {name} {value}" for name, value in sampler.items())
     sizes = ",".join("{}x{}".format(*scene_size(draws)) for draws in models.values())
-    print(f"{model}, {n} pictures of each kind, {sizes}, {torch.get_num_threads()} threads{said}")
+    print(f"{','.join(model)}, {n} pictures of each kind, {sizes}, {torch.get_num_threads()} threads{sampler}")
     print("| combinations, steps | " + " | ".join(KINDS) + " | overall | Fréchet | s/picture | NFE |")
     print("|" + "---|" * (len(KINDS) + 5))
-    for split in splits.split(","):
+    for split in splits:
         asked = asked_scenes(n, split == "held out")
         if sprites:
             scores, _ = judge(judge_model, asked, rendered([scene for _, scene, _ in asked], Sprites(sprites)))
@@ -255,67 +244,5 @@ def reconstructed(tokenizer: Tokenizer, pixels: Float[Tensor, "n 3 H W"]) -> Flo
     return torch.cat([tokenizer.decode(tokenizer.encode(part), grid) for part in pixels.split(32)])
 
 
-# measure -> where it is; imported when asked for
-MEASURES = {
-    "scenes": ("train.eval.scene_score", "scenes"),
-    "speech": ("train.eval.wer", "report"),
-    "hybrid": ("train.eval.ar_prefix_scores", "hybrid"),
-    "repaint": ("train.eval.remasking_scores", "repaint"),
-    "fid": ("train.eval.fid", "fid"),
-    "clip": ("train.eval.clip_score", "clip"),
-    "geneval-prompts": ("train.eval.geneval", "geneval_prompts"),
-}
-
-
-def options_of(arguments: list[str], measure: Callable, name: str) -> dict[str, Any]:
-    """What a command line gives a measure, as its parameters want it: name=value, --name value or --name=value.
-
-    `**sampler` stands for the parameters of settings_of. Raises ValueError for a word that is no option, an option that
-    the measure does not have, a number that is none, and one that is needed and missing.
-    """
-    takes = dict(inspect.signature(measure).parameters)
-    if takes.pop("sampler", None):
-        takes = {**inspect.signature(settings_of).parameters, **takes}
-    given: dict[str, Any] = {}
-    words = iter(arguments)
-    for word in words:
-        option, equals, value = word.removeprefix("--").partition("=")
-        if word.startswith("--") and not equals:
-            value = next(words, "--")
-        if value.startswith("--") or not (equals or word.startswith("--")):
-            raise ValueError(f"{word!r} is no option: write name=value, --name value or --name=value")
-        option = option.replace("-", "_")
-        if option not in takes:
-            raise ValueError(f"{name} has no option {option!r}; it has {', '.join(takes)}")
-        kind = takes[option].annotation
-        try:
-            given[option] = kind(value) if kind in (int, float) else value
-        except ValueError:
-            raise ValueError(f"{option}={value} is not a {'whole ' if kind is int else ''}number") from None
-    missing = [o for o, p in takes.items() if p.default is inspect.Parameter.empty and o not in given]
-    if missing:
-        raise ValueError(f"{name} needs {', '.join(f'{option}=' for option in missing)}")
-    return given
-
-
-def main(arguments: list[str]) -> None:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return
-    if arguments[0] not in MEASURES:
-        raise ValueError(f"nothing to evaluate is called {arguments[0]!r}: {', '.join(MEASURES)}")
-    where, name = MEASURES[arguments[0]]
-    module = importlib.import_module(where)
-    if {"-h", "--help"} & set(arguments):
-        print(module.__doc__)
-        return
-    measure = getattr(module, name)
-    measure(**options_of(arguments[1:], measure, arguments[0]))
-
-
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        print(f"train.eval.scene_score: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit("error: this command is `maskgil eval` now")

@@ -60,10 +60,13 @@ def table(scores: Iterable[WerResult]) -> Iterator[str]:
     yield from map(str, scores)
 
 
-def report(model: str = BUNDLED, real: str | None = None, every: int = 1) -> None:
-    """`maskgil eval speech`: word error rates in synthetic voices, line by line.
+def speech_report(model: str = BUNDLED, real: str | None = None, every: int = 1) -> None:
+    """Word error rates of a speech recognizer on voices that it never heard, or on recordings of people.
 
-    With `real`, a folder of recordings with transcripts.tsv, that of people instead; `every` n-th recording counts.
+    Args:
+        model: The recognizer: a bundled name, a folder, or a released Whisper size.
+        real: A folder of recordings of people, with transcripts.tsv: they are scored instead of synthetic voices.
+        every: Every n-th recording of people counts.
     """
     if real:
         report_people(Path(real), model, every)

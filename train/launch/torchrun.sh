@@ -5,16 +5,16 @@
 set -eu
 GPUS=${GPUS:-8}
 SHARDS=${SHARDS:?say where the pictures are, for example SHARDS='laion/{00000..00999}.tar'}
-TOKENIZER=${TOKENIZER:-weights/llamagen-vq16}  # python -m maskgil.checkpoint convert llamagen-vq vq_ds16_t2i.pt $TOKENIZER
+TOKENIZER=${TOKENIZER:-weights/llamagen-vq16}  # maskgil convert llamagen-vq vq_ds16_t2i.pt $TOKENIZER
 ENCODER=${ENCODER:-google/flan-t5-xl}
 PYTHON=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 
 init=""
 for size in 256 512 1024; do
-  "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$GPUS" -m train.data.scene_cache pictures \
-    source="$SHARDS" tokenizer="$TOKENIZER" text_encoder="$ENCODER" size=$size out=cache/t2i-$size
+  "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$GPUS" -m app data images \
+    --source "$SHARDS" --tokenizer "$TOKENIZER" --text-encoder "$ENCODER" --size $size --out cache/t2i-$size
   "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$GPUS" -m train t2i-xl-$size \
-    data=cache/t2i-$size tokenizer="$TOKENIZER" $init out=runs/t2i-xl-$size
-  init="init=runs/t2i-xl-$size/export"
+    --data cache/t2i-$size --tokenizer "$TOKENIZER" $init --out runs/t2i-xl-$size
+  init="--init runs/t2i-xl-$size/export"
 done

@@ -1,10 +1,9 @@
 """Continuous tokens of drawn scenes: the small KL tokenizer, its cache, and the recipes of the framework's methods.
 
-    python -m train scenes-kl sprites=FOLDER
-    python -m train.recipes.scenes_emigm tokenizer=weights/scenes/tokenizer out=cache/latents [kind=paired
-    sprites=FOLDER
-        total=50000 codes=weights/scenes/tokenizer]
-    python -m train scenes-emigm cache=cache/latents
+    maskgil train scenes-kl --sprites FOLDER
+    maskgil data latents --tokenizer weights/scenes/tokenizer --out cache/latents [--kind paired --sprites FOLDER
+        --total 50000 --codes weights/scenes/tokenizer]
+    maskgil train scenes-emigm --cache cache/latents
 
 The bundled eMIGM draws the latents of the bundled VQ (maskgil/tokenizers/vq_latents.py); a KL tokenizer of this size
 may
@@ -20,12 +19,11 @@ Axes: B batch, n pictures, N tokens, C channels, h w cells.
 """
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -377,21 +375,27 @@ class SceneLatents:
         )
 
 
-def main(arguments: list[str]) -> None:
-    options = dict(a.partition("=")[::2] for a in arguments)
-    if not {"tokenizer", "out"} <= set(options) <= {"tokenizer", "out", "kind", "sprites", "total", "codes"}:
-        raise ValueError(
-            "usage: python -m train.recipes.scenes_emigm tokenizer=FOLDER out=FOLDER "
-            "[kind=scenes|paired sprites=FOLDER "
-            "total=50000 codes=FOLDER]"
-        )
-    if (kind := options.get("kind", "scenes")) not in ("scenes", "paired"):
-        raise ValueError(f"kind={kind}: choose scenes or paired")
-    tokenizer = vq_latents.load(options["tokenizer"]).to(memory_format=torch.channels_last)
-    sprites = Sprites(options.get("sprites"))
-    codes = checkpoint.load(options["codes"], "vq") if "codes" in options else None
-    total = int(options.get("total", 50_000))
-    write_latents(tokenizer, sprites, Path(options["out"]), total, codes=codes, first=KINDS[kind])
+def cache_latents(
+    tokenizer: str,
+    out: str,
+    kind: Literal["scenes", "paired"] = "scenes",
+    sprites: str | None = None,
+    total: int = 50_000,
+    codes: str | None = None,
+) -> None:
+    """Encode drawn scenes into latents, for the recipes of eMIGM.
+
+    Args:
+        tokenizer: A KL tokenizer's folder, or a VQ tokenizer's, whose latents before quantization are kept.
+        out: The folder of the cache. The same command again continues there.
+        kind: scenes, or paired: two things, one of a given color.
+        sprites: A folder of drawings. Left out: the emoji font alone.
+        total: How many scenes.
+        codes: A VQ tokenizer whose codes are kept too, for a teacher.
+    """
+    model = vq_latents.load(tokenizer).to(memory_format=torch.channels_last)
+    reads = checkpoint.load(codes, "vq") if codes else None
+    write_latents(model, Sprites(sprites), Path(out), total, codes=reads, first=KINDS[kind])
 
 
 # --- the generators ---------------------------------------------------------------------------------------------------
@@ -583,8 +587,4 @@ def _begun(folder: Path, like: nn.Module, hashes: dict[str, str]) -> nn.Module:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        print(f"train.recipes.scenes_emigm: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit("error: this command is `maskgil data latents` now")

@@ -1,0 +1,56 @@
+"""`maskgil convert FORMAT`: released weights as model folders."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from maskgil.command_line import Command, CommandTree, Group
+
+NOTES = """\
+examples:
+  maskgil convert llamagen-vq vq_ds16_c2i.pt weights/llamagen-vq16
+  maskgil convert emigm emigm_b.pth weights/emigm-b --dtype bf16"""
+
+
+def _load() -> Mapping[str, CommandTree]:
+    from maskgil.converters import CONVERTERS
+
+    commands: dict[str, CommandTree] = {
+        name: Command(f"{converter.about[:1].upper()}{converter.about[1:]}.", _converter(name))
+        for name, converter in CONVERTERS.items()
+    }
+    return commands | {"lumina-sentence": Command("Complete the picture that a Lumina-mGPT sentence begins.", _lumina)}
+
+
+def _converter(name: str) -> Callable[[], Callable[..., None]]:
+    def load() -> Callable[..., None]:
+        from maskgil.converters import convert_file
+
+        def convert(
+            source: Positional[Annotated[Path, arg(metavar="FILE")]],
+            folder: Positional[Annotated[Path, arg(metavar="FOLDER")]],
+            dtype: Literal["fp32", "bf16"] = "fp32",
+        ) -> None:
+            """Turn a released weight file into a model folder. Every tensor must fit; nothing is left over.
+
+            Args:
+                source: The file: .pt, .pth, .ckpt or .safetensors.
+                folder: The model folder to write.
+                dtype: Type of the stored weights.
+            """
+            convert_file(name, source, folder, dtype)
+
+        return convert
+
+    return load
+
+
+def _lumina() -> Callable[..., None]:
+    from maskgil.converters.lumina_mgpt import complete
+
+    return complete
+
+
+GROUP = Group("Turn released weights into a model folder.", _load, NOTES)

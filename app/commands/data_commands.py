@@ -1,0 +1,43 @@
+"""`maskgil data NAME`: caches that training reads."""
+
+from maskgil.command_line import Command, Group
+
+
+def _scenes():
+    from train.data.scene_cache import cache_scenes
+
+    return cache_scenes
+
+
+def _latents():
+    from train.recipes.scenes_emigm import cache_latents
+
+    return cache_latents
+
+
+def _images():
+    from train.data.image_cache import cache_images
+
+    return cache_images
+
+
+def _speech():
+    from train.asr.corpus import prepare_corpus
+
+    return prepare_corpus
+
+
+COMMANDS = {
+    "scenes": Command("Tokens of drawn scenes.", _scenes),
+    "latents": Command("Latents of drawn scenes, for eMIGM.", _latents),
+    "images": Command("Tokens and text states of your own pictures.", _images),
+    "speech": Command("The spoken corpus of the speech recognizer.", _speech),
+}
+
+NOTES = """\
+examples:
+  maskgil data scenes --tokenizer weights/scenes/tokenizer --out cache/scenes --total 98304
+  maskgil data images --source photos --tokenizer weights/llamagen-vq16 --text-encoder google/flan-t5-base \\
+      --out cache/photos"""
+
+GROUP = Group("Prepare training data: caches of tokens, a spoken corpus.", lambda: COMMANDS, NOTES)

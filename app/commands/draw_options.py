@@ -1,0 +1,185 @@
+"""The options that generate, edit and listen share, and the drawing itself: load, draw, write every file or none."""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from app.core import paths
+from app.core.request import MODES, ORDERS, SAMPLERS, GenerationRequest, parse_size, random_seed
+from maskgil.command_line import CommandFailed
+
+if TYPE_CHECKING:  # they import torch, which takes seconds
+    from app.core.edit_request import EditRequest
+    from app.serving.engine import Engine
+    from app.serving.jobs import Job
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """Options of every command that draws."""
+
+    out: Path = Path("picture.png")
+    """The PNG to write. With --n 4 it holds all four side by side, and NAME-1.png to NAME-4.png hold one each."""
+    model: str = field(default_factory=paths.default_model)
+    """A bundled model by name (`maskgil models` lists them) or a model folder. Left out: $MASKGIL_MODEL, or
+    scenes."""
+    size: Annotated[str | None, arg(metavar="WxH")] = None
+    """Width x height in pixels, for example 256x256. Left out: the model's first size. A model of size buckets draws
+    the nearest that it has, another the nearest of the very shape, and says so."""
+    sampler: Annotated[str, arg(metavar="{" + ",".join(SAMPLERS) + "}")] = GenerationRequest.sampler
+    """ours: constant guidance. released: what the released code does, guidance that grows from none to 4."""
+    steps: int = GenerationRequest.steps
+    """How often MaskGIL looks at the picture: 4 is fast, 8 standard, 16 fine. Mode ar takes a step a token instead."""
+    seed: Annotated[int | None, arg(metavar="INT")] = None
+    """The same seed draws the same picture. Left out: a new one, which is printed."""
+    guidance: Annotated[float | None, arg(metavar="FLOAT")] = None
+    """How closely to follow the prompt: 1 is off, 4 usual; more is stricter and less varied. Left out: the sampler's,
+    2 for ours, 4 for released."""
+    guidance_interval: Annotated[tuple[float, float] | None, arg(metavar="FLOAT FLOAT")] = None
+    """Guide only while the plan's time, which runs from 1 down to 0, is in this interval; the rest costs half. Left
+    out: the sampler's, 0.1 to 1 for ours, 0 to 1 for released."""
+    temperature: Annotated[float | None, arg(metavar="FLOAT")] = None
+    """How daring each choice is: 0 always takes the likeliest, 1 is as the model has learned. Left out: the sampler's,
+    0.6 for ours, 1 for released."""
+    mode: Annotated[str, arg(metavar="{" + ",".join(MODES) + "}")] = GenerationRequest.mode
+    """Who draws. mar: MaskGIL, many tokens a step. ar: its autoregressive twin, one token a step, line by line. hybrid:
+    the twin begins, MaskGIL draws the rest around what stands. ar and hybrid need a model with a twin."""
+    ar_tokens: Annotated[int | None, arg(metavar="INT")] = None
+    """With --mode hybrid: how many tokens the twin decides, from the top left. 0 is mode mar, all of them mode ar; a
+    picture has one for each cell of its grid. Left out: half of them."""
+    revisions: Annotated[int | None, arg(metavar="INT")] = None
+    """How often, after the steps, a quarter of the picture is decided anew: what fits the rest least. Each costs three
+    looks, four where it is guided. Left out: the sampler's, 1 for ours, 0 for released."""
+    candidates: int = GenerationRequest.candidates
+    """How many drawings of each picture are made, of which the one that the model finds likeliest is kept: 4 take four
+    times as long, and come out right more often."""
+    order: Annotated[str, arg(metavar="{" + ",".join(ORDERS) + "}")] = GenerationRequest.order
+    """Which parts of the picture are decided first."""
+    negative: str = ""
+    """What to steer away from, in words; it takes the place of the empty prompt in guidance."""
+    n: int = 1
+    """How many pictures; picture i has the seed SEED + i."""
+    metadata: bool = True
+    """Write prompt, seed, model and settings into the PNG."""
+    anyway: bool = False
+    """Draw even when the model does not know some of the words."""
+
+    def validate_out(self) -> None:
+        """ValueError when the picture could not be written there: checked before it is drawn."""
+        path = self.out
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"{path} is no PNG: pictures are written as PNG, give a name that ends in .png")
+        if path.is_dir() or not path.parent.is_dir():
+            problem = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
+            raise ValueError(f"{path} {problem}: give another --out")
+        if not os.access(path.parent, os.W_OK):
+            raise ValueError(f"{path.parent} cannot be written to: give another --out")
+
+    def request(self, prompt: str) -> GenerationRequest:
+        """The request for `prompt`. ValueError for an option out of its bounds."""
+        given = {
+            "guidance": self.guidance,
+            "interval": self.guidance_interval,
+            "temperature": self.temperature,
+            "refinement_passes": self.revisions,
+        }
+        sampled = SAMPLERS.get(self.sampler, {}) | {name: value for name, value in given.items() if value is not None}
+        return GenerationRequest(
+            prompt=prompt,
+            seed=random_seed() if self.seed is None else self.seed,
+            model=self.model,
+            size=parse_size(self.size) if self.size else None,
+            steps=self.steps,
+            **sampled,
+            sampler=self.sampler,
+            order=self.order,
+            negative=self.negative,
+            n=self.n,
+            mode=self.mode,
+            ar_tokens=self.ar_tokens,
+            candidates=self.candidates,
+        )
+
+
+def draw(options: DrawOptions, prompt: str, change: "EditRequest | None" = None) -> None:
+    """Draw `prompt` and write the PNGs. `change`: the picture to edit, where there is one.
+
+    Raises ValueError for a request that the model cannot draw, CommandFailed when the drawing fails.
+    """
+    from app.core import registry
+
+    request = options.request(prompt)
+    model = registry.find(request.model)
+    if message := model.vocabulary.unknown_words_message(f"{prompt} {options.negative}"):
+        if not options.anyway:
+            raise ValueError(f"{message}: say it in its words (`maskgil models {options.model}`), or add --anyway")
+    model.check_classes(prompt, options.negative)
+    if (normalized := model.vocabulary.normalize(prompt)) != prompt:
+        print(f"read as: {normalized}", file=sys.stderr)
+    if note := model.vocabulary.color_note(prompt):
+        print(f"note: {note}", file=sys.stderr)
+    print(f"loading {model.name} ...", file=sys.stderr)
+    from app.serving.engine import Engine  # after everything that can be refused at once
+
+    engine = Engine()
+    try:
+        job = _submit(engine, request, change)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("nothing was written") from None
+    except (RuntimeError, MemoryError) as error:
+        raise CommandFailed(f"the drawing failed ({type(error).__name__}: {error})") from error
+    finally:
+        engine.close()
+    _write(options, job)
+
+
+def quiet_log() -> None:
+    """Keep libraries' log lines off the terminal: a command reports its own errors, on one line."""
+    logging.disable(logging.ERROR)
+
+
+def _submit(engine: "Engine", request: GenerationRequest, change: "EditRequest | None") -> "Job":
+    """The finished job, with a progress bar while it runs. ValueError when it was refused or failed."""
+    from tqdm import tqdm
+
+    from app.serving.jobs import Status
+
+    start = None
+    if change is not None:
+        loaded = engine.load(request.model)
+        start, request = change.begin(loaded.model, loaded.encode, request)
+    job = engine.submit(request, start=start)
+    if job.size_note:
+        print(job.size_note, file=sys.stderr)
+    with tqdm(total=request.steps, unit="step", file=sys.stderr, leave=False) as bar:
+        while not job.is_done:
+            job.wait_change(bar.n, timeout=0.5)
+            if frames := job.frames:
+                bar.total = frames[-1].total
+                bar.update(len(frames) - bar.n)
+    if job.status is not Status.DONE:
+        raise ValueError(job.error)
+    return job
+
+
+def _write(options: DrawOptions, job: "Job") -> None:
+    """Write one PNG, or a sheet and one PNG a picture, and print what was written."""
+    from app.core import png
+
+    pictures, request = job.pictures(), job.request
+    notes = [request.single(i) if options.metadata else None for i in range(request.n)]
+    if request.n == 1:
+        files = {options.out: png.encode_png(pictures[0], notes[0])}
+    else:
+        files = {options.out: png.encode_png(png.grid(pictures), request if options.metadata else None)}
+        for i, (image, note) in enumerate(zip(pictures, notes, strict=True), 1):
+            files[options.out.with_name(f"{options.out.stem}-{i}.png")] = png.encode_png(image, note)
+    png.write(files)
+    seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
+    cost = f"{job.frames[-1].nfe} evaluations a picture, {job.seconds:.1f} s"
+    print(f"wrote {', '.join(str(path) for path in files)} ({seeds}, {cost})", file=sys.stderr)

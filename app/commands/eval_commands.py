@@ -1,0 +1,64 @@
+"""`maskgil eval NAME`: scores of models."""
+
+from maskgil.command_line import Command, Group
+
+
+def _scenes():
+    from train.eval.scene_score import scenes
+
+    return scenes
+
+
+def _speech():
+    from train.eval.wer import speech_report
+
+    return speech_report
+
+
+def _hybrid():
+    from train.eval.ar_prefix_scores import hybrid
+
+    return hybrid
+
+
+def _repaint():
+    from train.eval.remasking_scores import repaint
+
+    return repaint
+
+
+def _fid():
+    from train.eval.fid import fid
+
+    return fid
+
+
+def _clip():
+    from train.eval.clip_score import clip
+
+    return clip
+
+
+def _geneval_prompts():
+    from train.eval.geneval import geneval_prompts
+
+    return geneval_prompts
+
+
+COMMANDS = {
+    "scenes": Command("Scene score: does a picture show exactly what was asked?", _scenes),
+    "speech": Command("Word error rates of a speech recognizer.", _speech),
+    "hybrid": Command("Scores against the share of autoregressive tokens.", _hybrid),
+    "repaint": Command("What repainting a growing sentence keeps and costs.", _repaint),
+    "fid": Command("FID, sFID, inception score, precision and recall.", _fid),
+    "clip": Command("CLIP score.", _clip),
+    "geneval-prompts": Command("Pictures of GenEval's prompts, for its detector.", _geneval_prompts),
+}
+
+NOTES = """\
+examples:
+  maskgil eval scenes --n 20 --steps 8
+  maskgil eval scenes --model scenes scenes-emigm --n 20 --steps 8 16 --candidates 4
+  maskgil eval speech --model whisper-scenes"""
+
+GROUP = Group("Score a model: pictures, speech, hybrid drawing.", lambda: COMMANDS, NOTES)

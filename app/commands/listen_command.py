@@ -1,0 +1,54 @@
+"""`maskgil listen`: transcribe a recording, print its words and draw them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from app.commands.draw_options import DrawOptions, draw, quiet_log
+from app.core import paths
+from maskgil.command_line import Command
+
+
+@dataclass(frozen=True)
+class RecognizerOptions:
+    """Which speech recognizer transcribes."""
+
+    ear: str = field(default_factory=paths.default_recognizer)
+    """The recognizer: a bundled one by name, a Whisper checkpoint, or a released size such as `base`. Left out:
+    $MASKGIL_EAR, or whisper-tiny-en."""
+
+
+def listen(
+    audio: Positional[Path],
+    *,
+    recognizer: Annotated[RecognizerOptions, arg(name="")],
+    options: Annotated[DrawOptions, arg(name="")],
+) -> None:
+    """Transcribe a recording, print its words, and draw them.
+
+    Args:
+        audio: A recording of someone speaking: any format that FFmpeg decodes (wav, mp3, m4a, webm, ...).
+    """
+    quiet_log()
+    options.validate_out()
+    draw(options, transcribe(audio, recognizer.ear))
+
+
+def transcribe(audio: Path, recognizer: str) -> str:
+    """Print what is said in the recording, and return it. ValueError where no speech is found."""
+    from app.serving.recognizer import SpeechRecognizer
+
+    transcript = SpeechRecognizer(recognizer).transcribe(audio)
+    if transcript.no_speech:
+        raise ValueError(transcript.reason)
+    print(transcript.prompt, flush=True)
+    return transcript.prompt
+
+
+def _load():
+    return listen
+
+
+COMMAND = Command("Transcribe a recording, print its words, and draw them.", _load)

@@ -1,0 +1,14 @@
+"""`maskgil train RECIPE`: the recipes of train/, each with its own options."""
+
+from collections.abc import Mapping
+
+from maskgil.command_line import CommandTree, Group
+
+
+def _load() -> Mapping[str, CommandTree]:
+    from train.commands import recipe_commands
+
+    return recipe_commands()
+
+
+GROUP = Group("Train a model: one recipe a command.", _load)

@@ -1,0 +1,49 @@
+"""`maskgil ui`: the studio in a browser, and the HTTP API on the same port."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from app.core import paths
+from app.web.options import ServerOptions
+from maskgil.command_line import Command
+
+
+@dataclass(frozen=True)
+class StudioOptions:
+    """Where the studio listens and what it opens with."""
+
+    server: Annotated[ServerOptions, arg(name="")] = field(default_factory=ServerOptions)
+    model: str = field(default_factory=paths.default_model)
+    """The model that the page opens with. Left out: $MASKGIL_MODEL, or scenes."""
+    ear: str = field(default_factory=paths.default_recognizer)
+    """The speech recognizer. Left out: $MASKGIL_EAR, or whisper-tiny-en."""
+    weights: Path | None = None
+    """The folder with the bundled models. Left out: $MASKGIL_WEIGHTS, or the one beside the code."""
+    gallery: Path | None = None
+    """The folder that keeps people's pictures. Left out: $MASKGIL_GALLERY, or the one beside the code."""
+
+
+def ui(options: Annotated[StudioOptions, arg(name="")]) -> None:
+    """Start the studio and the HTTP API, and print their address."""
+    from app.web import server
+
+    for variable, value in (
+        (paths.MODEL, options.model),
+        (paths.EAR, options.ear),
+        (paths.WEIGHTS, options.weights),
+        (paths.GALLERY, options.gallery),
+    ):
+        if value:
+            os.environ[variable] = str(value)
+    server.serve(options.server)
+
+
+def _load():
+    return ui
+
+
+COMMAND = Command("Start the studio in a browser, and the HTTP API.", _load)
