@@ -213,7 +213,7 @@ def _from_assignments(arguments: list[str], options: Mapping[str, Any]) -> str:
 
 def _refuse_repeated(arguments: list[str], options: Mapping[str, Any]) -> None:
     """ValueError for an option that is given twice, unless it is repeatable: the first would be lost in silence."""
-    appends = tyro.conf.UseAppendAction[int].__metadata__  # noqa: B009: a special attribute
+    appends = tyro.conf.UseAppendAction[int].__metadata__  # noqa: B009
     once = {name for name, kind in options.items() if not set(appends) & set(getattr(kind, "__metadata__", ()))}
     names = [word.partition("=")[0].replace("_", "-").lstrip("-").removeprefix("no-") for word in arguments]
     flags = [name for name, word in zip(names, arguments, strict=True) if word.startswith("--") and name in once]

@@ -240,7 +240,7 @@ def test_what_is_left_out_is_as_the_environment_says(monkeypatch: pytest.MonkeyP
     load = SpeechRecognizer.load
     monkeypatch.setattr(SpeechRecognizer, "load", lambda self: heard.append(self.name) or load(self))
     monkeypatch.setattr(
-        server, "serve", lambda address, port: heard.append((paths.default_model(), paths.default_recognizer()))
+        server, "serve", lambda options: heard.append((paths.default_model(), paths.default_recognizer()))
     )
     for variable in told:
         monkeypatch.setenv(variable, told[variable])
