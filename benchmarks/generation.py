@@ -38,7 +38,8 @@ from maskgil.condition import Condition
 from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.models.config import PRESETS, ModelConfig
 from maskgil.models.maskgil import MaskGIL
-from maskgil.pipeline import SamplingParams, Size, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import Size, TextToImage
 from maskgil.sampling.ar_prefix import ARPrefix
 from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.sampling.loop import raster_plan, sample

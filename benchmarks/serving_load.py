@@ -38,7 +38,8 @@ from benchmarks.generation import (
     timed,
     weight_bytes,
 )
-from maskgil.pipeline import SamplingParams, Size, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import Size, TextToImage
 from maskgil.sampling.loop import sample
 
 PATIENCE = 3600.0  # seconds for all jobs of one load
@@ -65,7 +66,10 @@ def arrivals(jobs: int, rate: float, seed: int = 0) -> list[float]:
 def wishes(model: TextToImage, jobs: int, steps: int, size: Size) -> list[GenerationRequest]:
     classes = model.generator.config.classes
     prompts = PROMPTS if classes is None else tuple(map(str, range(min(classes, 10))))
-    return [GenerationRequest(prompts[i % len(prompts)], seed=i, size=size, steps=steps) for i in range(jobs)]
+    return [
+        GenerationRequest(prompts[i % len(prompts)], seed=i, size=size, params=SamplingParams(steps=steps))
+        for i in range(jobs)
+    ]
 
 
 def serve(model: TextToImage, asked: Sequence[GenerationRequest], times: Sequence[float], rows: int) -> Served:
@@ -90,7 +94,7 @@ def serve(model: TextToImage, asked: Sequence[GenerationRequest], times: Sequenc
 def lone_picture(model: TextToImage, wish: GenerationRequest, size: Size) -> Stage:
     """One picture without an engine, with what it cannot do without. Its text is read once, before."""
     condition, blank = model.condition([wish.prompt]), model.blank(1, size)
-    plan = model.plan(blank, [wish.seed], SamplingParams(steps=wish.steps))
+    plan = model.plan(blank, [wish.seed], SamplingParams(steps=wish.params.steps))
 
     def draw() -> object:
         return model.pixels(list(sample(model.sampler(condition), blank, plan))[-1])

@@ -36,7 +36,8 @@ from app.core import paths, registry
 from app.serving.model_pool import open_model
 from app.serving.recognizer import SpeechRecognizer
 from benchmarks.generation import machine_name, seconds_of
-from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.sampling.loop import sample
 from speech import audio
 from speech.streaming import EndpointingConfig

@@ -7,7 +7,7 @@
 
 A class-driven model is drawn from in the same way, with class numbers or names as prompts (maskgil/class_labels.py):
 
-    TextToImage.load("weights/imagenet-b").images(["207"], seeds=[0], settings=SAMPLERS["released"])
+    TextToImage.load("weights/imagenet-b").images(["207"], seeds=[0], settings=SAMPLERS["reference"])
 
 So is eMIGM, whose tokens are vectors, with a continuous tokenizer in the VQ's place (maskgil/tokenizers/autoencoder.py,
 absorbed.py).
@@ -39,6 +39,7 @@ from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.models.diffusion_head import DDPM, DPMSolver
 from maskgil.models.emigm import EMIGM
 from maskgil.models.transformer import set_attention_backend
+from maskgil.params import DecodingOrder, SamplingParams
 from maskgil.released.layout import TEXT_ENCODER, ReleasedFolder, is_released
 from maskgil.released.loader import load_generator, load_vq, set_null_condition
 from maskgil.sampling import best_of_n
@@ -56,8 +57,7 @@ from maskgil.sampling.cuda_graphs import CUDAGraphRunner
 from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.latent_sampler import LatentSampler
 from maskgil.sampling.loop import StepParams, TokenGrid, masked_plan, sample
-from maskgil.sampling.orders import DecodingOrder
-from maskgil.sampling.schedules import MaskSchedule, arccos, exp
+from maskgil.sampling.schedules import MaskSchedule, arccos, exp, schedule_by_name
 from maskgil.sampling.scoring import MaskedTokenModel
 from maskgil.tokenizers import vq_latents
 from maskgil.tokenizers.autoencoder import validate_given_tokens
@@ -94,41 +94,6 @@ class Tokenizer(Protocol):
     ) -> Float[Tensor, "B 3 H W"]: ...
 
     def identity(self) -> dict[str, Tensor]: ...
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """How to draw. `choice` is the Gumbel noise on confidences, `prefix` what the autoregressive twin decides first
-    (maskgil/sampling/ar_prefix.py); the rest is explained in maskgil/sampling/loop.py.
-
-    Of `candidates` (maskgil/sampling/best_of_n.py) the best is shown.
-
-    Continuous tokens are not decided by confidence: order confidence means random for them, and the curve arccos, which
-    goes with confidence, means exp (2503.07197, section 3.3); any curve is then read as in that paper, as what remains
-    (maskgil/sampling/schedules.py). choice, top_k and top_p say nothing about them."""
-
-    steps: int = 8
-    guidance: Guidance = Guidance(2.0, interval=(0.1, 1.0))
-    temperature: float = 0.6
-    choice_temperature: float = 2.0
-    order: str = DecodingOrder.CONFIDENCE
-    schedule: MaskSchedule = arccos
-    top_k: int | None = None
-    top_p: float | None = None
-    refinement_passes: int = 1
-    remask_fraction: float = 0.25
-    candidates: int = 1
-    ar_prefix: ARPrefix | None = None
-
-
-# The released code's defaults (its `main.py`): w = 3 on a ramp is a scale of 4, and every step is guided but the first.
-# Ours was chosen on scenes that no score is printed for, 14 of each kind, 8 steps: score 85 at temperature 0.6 and at
-# 0.7, 79 at 0.5, 74 at 0.4, 82 at 1 (the standard error is about 4; the model two thirds through its training: 86 at
-# 0.6, 81 at 0.8, 69 at 1); guidance 3 and choice 1 or 4 made no difference that could be told from chance.
-RELEASED = SamplingParams(
-    guidance=Guidance(4.0, shape="ramp"), temperature=1.0, choice_temperature=4.5, refinement_passes=0
-)
-SAMPLERS = {"ours": SamplingParams(), "released": RELEASED}
 
 
 @dataclass(frozen=True)
@@ -392,10 +357,11 @@ class TextToImage:
 
         Raises ValueError for an impossible seed or setting, and for a prefix without a twin.
         """
-        if settings.ar_prefix is None or settings.ar_prefix.tokens == 0:
+        prefix = ARPrefix.of(settings, canvas.mask.shape[1])
+        if prefix is None or prefix.tokens == 0:
             return [SamplingStage(self.sampler(condition, negative), self.plan(canvas, seeds, settings))]
         _check_holes(canvas.num_masked())
-        written = prefix_plan(canvas, _checked_seeds(seeds), settings.ar_prefix)
+        written = prefix_plan(canvas, _checked_seeds(seeds), prefix)
         phases = [SamplingStage(ARSampler(self.ar_model, condition, negative), written)]
         left = TokenGrid(canvas.tokens, unmask_prefix_only(canvas.mask, len(written)), canvas.grid)
         if any(left.num_masked()):
@@ -419,10 +385,8 @@ class TextToImage:
         decided (left out: first). end: the plan is the end of one for whole pictures, from where as much is decided.
         Raises ValueError for an impossible seed or setting.
         """
-        seeds, settings = _checked_seeds(seeds), self.fitted(settings)
-        if isinstance(settings.steps, bool) or not isinstance(settings.steps, int):
-            raise ValueError(f"steps is {settings.steps!r}; give a whole number, 8 is usual")
-        settings.schedule.counts(settings.steps, canvas.mask.shape[1])  # refuses more steps than a picture has tokens
+        seeds, (order, schedule) = _checked_seeds(seeds), self.order_and_schedule(settings)
+        schedule.counts(settings.steps, canvas.mask.shape[1])  # refuses more steps than a picture has tokens
         holes = canvas.num_masked()
         if not end:
             _check_holes(holes)
@@ -430,11 +394,11 @@ class TextToImage:
             holes,
             steps=settings.steps if end else min(settings.steps, min(holes)),
             total=canvas.mask.shape[1] if end else None,
-            curve=settings.schedule,
-            order=settings.order,
+            curve=schedule,
+            order=order,
             temperature=settings.temperature,
             choice_temperature=settings.choice_temperature,
-            guidance=settings.guidance,
+            guidance=Guidance.of(settings),
             seeds=seeds,
             top_k=settings.top_k,
             top_p=settings.top_p,
@@ -445,13 +409,13 @@ class TextToImage:
             device=canvas.mask.device,
         )
 
-    def fitted(self, settings: SamplingParams) -> SamplingParams:
-        """Settings as this model understands them: see `SamplingParams` for continuous tokens."""
+    def order_and_schedule(self, settings: SamplingParams) -> tuple[str, MaskSchedule]:
+        """Decoding order and mask schedule as this model reads them: see `SamplingParams` for continuous tokens."""
+        schedule = schedule_by_name(settings.schedule)
         if not self.continuous:
-            return settings
+            return settings.order, schedule
         order = DecodingOrder.RANDOM if settings.order == DecodingOrder.CONFIDENCE else settings.order
-        curve = exp if settings.schedule is arccos else replace(settings.schedule, num_unmasked="remain")
-        return replace(settings, order=order, schedule=curve)
+        return order, exp if schedule is arccos else replace(schedule, num_unmasked="remain")
 
     @torch.no_grad()
     def pixels(self, canvas: TokenGrid) -> Float[Tensor, "B 3 H W"]:

@@ -29,10 +29,8 @@ from app.serving.engine import Engine
 from app.serving.jobs import Job, Status
 from maskgil import inpainting
 from maskgil.models.diffusion_head import DDPM, DPMSolver
-from maskgil.pipeline import SamplingParams, TextToImage
-from maskgil.sampling import schedules
-from maskgil.sampling.ar_prefix import ARPrefix
-from maskgil.sampling.guidance import Guidance
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.sampling.loop import TokenGrid
 
 FOLDER = Path(__file__).resolve().parent / "fixtures" / "golden"
@@ -44,36 +42,37 @@ SECONDS = 60.0
 # Between the names in the data and those in the code: the one place that a renaming touches.
 
 
-def guidance_of(values: dict) -> Guidance:
-    return Guidance(values["scale"], values["shape"], tuple(values["interval"]), values["power"])
-
-
-def prefix_of(values: dict | None) -> ARPrefix | None:
-    if values is None:
-        return None
-    return ARPrefix(
-        tokens=values["tokens"],
-        guidance=guidance_of(values["guidance"]),
-        temperature=values["temperature"],
-        top_k=values["top_k"],
-        top_p=values["top_p"],
-    )
-
-
 def settings_of(values: dict) -> SamplingParams:
+    guidance, prefix = values["guidance"], values["prefix"]
+    written = {}
+    if prefix is not None:
+        assert prefix["guidance"]["power"] == guidance["power"]
+        written = {
+            "mode": "hybrid",
+            "ar_tokens": prefix["tokens"],
+            "ar_guidance_scale": prefix["guidance"]["scale"],
+            "ar_guidance_shape": prefix["guidance"]["shape"],
+            "ar_guidance_interval": tuple(prefix["guidance"]["interval"]),
+            "ar_temperature": prefix["temperature"],
+            "ar_top_k": prefix["top_k"],
+            "ar_top_p": prefix["top_p"],
+        }
     return SamplingParams(
         steps=values["steps"],
-        guidance=guidance_of(values["guidance"]),
+        guidance_scale=guidance["scale"],
+        guidance_shape=guidance["shape"],
+        guidance_interval=tuple(guidance["interval"]),
+        guidance_power=guidance["power"],
         temperature=values["temperature"],
         choice_temperature=values["choice"],
         order=values["order"],
-        schedule=schedules.schedule_by_name(values["curve"]),
+        schedule=values["curve"],
         top_k=values["top_k"],
         top_p=values["top_p"],
         refinement_passes=values["revisions"],
         remask_fraction=values["doubt"],
         candidates=values["candidates"],
-        ar_prefix=prefix_of(values["prefix"]),
+        **written,
     )
 
 
@@ -82,7 +81,7 @@ def head_of(kind: str, steps: int) -> DPMSolver | DDPM:
 
 
 def request_of(metadata: dict) -> GenerationRequest:
-    return GenerationRequest.from_dict(metadata)
+    return GenerationRequest.from_metadata(metadata)
 
 
 def values_of(canvas: TokenGrid, nfe: int) -> dict[str, Tensor]:

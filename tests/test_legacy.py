@@ -28,13 +28,14 @@ import text_encoder
 from app.cli import ROOT as COMMANDS
 from app.core import paths, png, registry
 from app.core.gallery_store import Gallery
-from app.core.request import LEGACY, GenerationRequest
+from app.core.request import GenerationRequest
 from app.serving.services import forget_services, get_services
 from app.web import openai_api
 from app.web.live_socket import LiveSession
 from maskgil import checkpoint
 from maskgil.command_line import options_of
 from maskgil.condition import Condition
+from maskgil.params import LEGACY, SAMPLERS, SamplingParams
 from maskgil.tokenizers import vq_latents
 from speech.mel import encode
 from speech.transcriber import Transcriber
@@ -56,29 +57,39 @@ CELLS = (6, 6)
 
 # Between the names of before and those of the code: the one place that a renaming touches.
 
-VALUES: dict[str, str] = {"mar": "mar", "ours": "ours", "released": "released"}  # what is another word now
+VALUES: dict[str, str] = {"mar": "masked", "ours": "default", "released": "reference"}  # what is another word now
+
+
+def sampler_of(params: SamplingParams) -> str:
+    """The preset whose guidance shape and choice temperature, which it alone set, the parameters have."""
+    alike = ("guidance_shape", "choice_temperature")
+    (name,) = [
+        name for name, each in SAMPLERS.items() if all(getattr(each, part) == getattr(params, part) for part in alike)
+    ]
+    return name
 
 
 def settings_of(request: GenerationRequest) -> dict[str, Any]:
     """A request's settings, by the names of before."""
+    params = request.params
     return {
         "prompt": request.prompt,
         "seed": request.seed,
         "model": request.model,
         "size": request.size and list(request.size),
-        "steps": request.steps,
-        "guidance": request.guidance,
-        "interval": list(request.interval),
-        "temperature": request.temperature,
-        "order": request.order,
-        "negative": request.negative,
+        "steps": params.steps,
+        "guidance": params.guidance_scale,
+        "interval": list(params.guidance_interval),
+        "temperature": params.temperature,
+        "order": params.order,
+        "negative": request.negative_prompt,
         "n": request.n,
         "edit": request.edit,
-        "mode": request.mode,
-        "ar_tokens": request.ar_tokens,
-        "sampler": request.sampler,
-        "revisions": request.refinement_passes,
-        "candidates": request.candidates,
+        "mode": params.mode,
+        "ar_tokens": params.ar_tokens,
+        "sampler": sampler_of(params),
+        "revisions": params.refinement_passes,
+        "candidates": params.candidates,
     }
 
 
@@ -339,16 +350,17 @@ def test_the_socket_takes_every_setting_of_before(served: None):
     assert set(SPOKEN) == set(NAMES["socket"])
     session = LiveSession(SilentSocket(), OWNER, get_services())
     assert not session.on_control(json.dumps({"type": "settings", **SPOKEN}))
-    request = GenerationRequest.from_dict({"prompt": "two cats on the beach", **session.settings})
+    request = GenerationRequest.read({"prompt": "two cats on the beach", **session.settings})
     assert settings_of(request) == current(READ | {"n": 1})
 
 
 def test_names_of_before():
     """The list itself, until aliases take its place: every name is known today."""
     current = {LEGACY.get(name, name) for name in NAMES["api"]["generations"]}
-    assert current <= {*openai_api.SETTINGS, *openai_api.ANSWER}
+    assert current <= set(openai_api.known_fields())
     assert set(NAMES["recipes"]) <= set(recipes())
     for name, parameters in NAMES["recipes"].items():
         assert {name.replace("_", "-") for name in parameters} <= set(options_of(recipes()[name])), name
     for name, options in NAMES["cli"].items():
-        assert {option.replace("_", "-") for option in options} <= set(options_of(COMMANDS.load()[name].load())), name
+        today = {LEGACY.get(option, option).replace("_", "-") for option in options}
+        assert today <= set(options_of(COMMANDS.load()[name].load())), name

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from app.core import paths
-from app.core.request import MODES, ORDERS, SAMPLERS, GenerationRequest, parse_size, random_seed
+from app.core.request import GenerationRequest, parse_size, random_seed
 from maskgil.command_line import CommandFailed
+from maskgil.params import read_params
+from maskgil.sampling_flags import given_options, sampling_flags
 
 if TYPE_CHECKING:  # they import torch, which takes seconds
     from app.core.edit_request import EditRequest
@@ -20,7 +22,7 @@ if TYPE_CHECKING:  # they import torch, which takes seconds
 
 
 @dataclass(frozen=True)
-class DrawOptions:
+class DrawOptions(sampling_flags()):
     """Options of every command that draws."""
 
     out: Path = Path("picture.png")
@@ -31,37 +33,10 @@ class DrawOptions:
     size: Annotated[str | None, arg(metavar="WxH")] = None
     """Width x height in pixels, for example 256x256. Left out: the model's first size. A model of size buckets draws
     the nearest that it has, another the nearest of the very shape, and says so."""
-    sampler: Annotated[str, arg(metavar="{" + ",".join(SAMPLERS) + "}")] = GenerationRequest.sampler
-    """ours: constant guidance. released: what the released code does, guidance that grows from none to 4."""
-    steps: int = GenerationRequest.steps
-    """How often MaskGIL looks at the picture: 4 is fast, 8 standard, 16 fine. Mode ar takes a step a token instead."""
     seed: Annotated[int | None, arg(metavar="INT")] = None
     """The same seed draws the same picture. Left out: a new one, which is printed."""
-    guidance: Annotated[float | None, arg(metavar="FLOAT")] = None
-    """How closely to follow the prompt: 1 is off, 4 usual; more is stricter and less varied. Left out: the sampler's,
-    2 for ours, 4 for released."""
-    guidance_interval: Annotated[tuple[float, float] | None, arg(metavar="FLOAT FLOAT")] = None
-    """Guide only while the plan's time, which runs from 1 down to 0, is in this interval; the rest costs half. Left
-    out: the sampler's, 0.1 to 1 for ours, 0 to 1 for released."""
-    temperature: Annotated[float | None, arg(metavar="FLOAT")] = None
-    """How daring each choice is: 0 always takes the likeliest, 1 is as the model has learned. Left out: the sampler's,
-    0.6 for ours, 1 for released."""
-    mode: Annotated[str, arg(metavar="{" + ",".join(MODES) + "}")] = GenerationRequest.mode
-    """Who draws. mar: MaskGIL, many tokens a step. ar: its autoregressive twin, one token a step, line by line. hybrid:
-    the twin begins, MaskGIL draws the rest around what stands. ar and hybrid need a model with a twin."""
-    ar_tokens: Annotated[int | None, arg(metavar="INT")] = None
-    """With --mode hybrid: how many tokens the twin decides, from the top left. 0 is mode mar, all of them mode ar; a
-    picture has one for each cell of its grid. Left out: half of them."""
-    revisions: Annotated[int | None, arg(metavar="INT")] = None
-    """How often, after the steps, a quarter of the picture is decided anew: what fits the rest least. Each costs three
-    looks, four where it is guided. Left out: the sampler's, 1 for ours, 0 for released."""
-    candidates: int = GenerationRequest.candidates
-    """How many drawings of each picture are made, of which the one that the model finds likeliest is kept: 4 take four
-    times as long, and come out right more often."""
-    order: Annotated[str, arg(metavar="{" + ",".join(ORDERS) + "}")] = GenerationRequest.order
-    """Which parts of the picture are decided first."""
     negative: str = ""
-    """What to steer away from, in words; it takes the place of the empty prompt in guidance."""
+    """What to leave out of the picture, in words. It takes the place of the empty prompt in guidance."""
     n: int = 1
     """How many pictures; picture i has the seed SEED + i."""
     metadata: bool = True
@@ -82,27 +57,14 @@ class DrawOptions:
 
     def request(self, prompt: str) -> GenerationRequest:
         """The request for `prompt`. ValueError for an option out of its bounds."""
-        given = {
-            "guidance": self.guidance,
-            "interval": self.guidance_interval,
-            "temperature": self.temperature,
-            "refinement_passes": self.revisions,
-        }
-        sampled = SAMPLERS.get(self.sampler, {}) | {name: value for name, value in given.items() if value is not None}
         return GenerationRequest(
             prompt=prompt,
             seed=random_seed() if self.seed is None else self.seed,
             model=self.model,
             size=parse_size(self.size) if self.size else None,
-            steps=self.steps,
-            **sampled,
-            sampler=self.sampler,
-            order=self.order,
-            negative=self.negative,
+            negative_prompt=self.negative,
             n=self.n,
-            mode=self.mode,
-            ar_tokens=self.ar_tokens,
-            candidates=self.candidates,
+            params=read_params(given_options(self)),
         )
 
 
@@ -156,7 +118,7 @@ def _submit(engine: "Engine", request: GenerationRequest, change: "EditRequest |
     job = engine.submit(request, start=start)
     if job.size_note:
         print(job.size_note, file=sys.stderr)
-    with tqdm(total=request.steps, unit="step", file=sys.stderr, leave=False) as bar:
+    with tqdm(total=request.params.steps, unit="step", file=sys.stderr, leave=False) as bar:
         while not job.is_done:
             job.wait_change(bar.n, timeout=0.5)
             if frames := job.frames:

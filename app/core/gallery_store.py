@@ -353,7 +353,7 @@ def _prompt(request: GenerationRequest | None) -> str:
 def _entry(row: tuple) -> GalleryEntry:
     id, owner, made, prompt, request, starred = row
     try:
-        settings = GenerationRequest.from_dict(json.loads(request)) if request else None
+        settings = GenerationRequest.from_metadata(json.loads(request)) if request else None
     except (TypeError, ValueError):
         settings = None
     return GalleryEntry(id, owner, made, prompt, settings, bool(starred))

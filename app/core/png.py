@@ -17,8 +17,10 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from app.core.request import GenerationRequest
 from maskgil.fileio import atomic_write
+from maskgil.params import SamplingParams, options
 
 METADATA_KEY = "t2i"
+SHOWN = {"steps", "order", "guidance_scale", "temperature"}  # options that other tools have names for
 MAX_BYTES = 32 * 2**20
 MAX_SIDE = 4096
 
@@ -42,28 +44,23 @@ def data_uri(image: Image.Image) -> str:
 def parameters(request: GenerationRequest) -> str:
     """The settings as the text that other image tools write and read."""
     lines = [request.prompt]
-    if request.negative:
-        lines.append(f"Negative prompt: {request.negative}")
-    settings = {
-        "Steps": request.steps,
-        "Sampler": f"MaskGIL {request.order}" + (" released" if request.sampler == "released" else ""),
-        "CFG scale": f"{request.guidance:g}",
+    if request.negative_prompt:
+        lines.append(f"Negative prompt: {request.negative_prompt}")
+    params, usual = request.params, SamplingParams()
+    settings: dict[str, Any] = {
+        "Steps": params.steps,
+        "Sampler": f"MaskGIL {params.order}",
+        "CFG scale": f"{params.guidance_scale:g}",
         "Seed": request.seed,
         "Model": request.model,
-        "Temperature": f"{request.temperature:g}",
+        "Temperature": f"{params.temperature:g}",
     }
-    if request.refinement_passes:
-        settings["Revisions"] = request.refinement_passes
-    if request.candidates > 1:
-        settings["Candidates"] = request.candidates
     if request.size is not None:
         settings["Size"] = f"{request.size[0]}x{request.size[1]}"
-    if request.interval != (0.0, 1.0):
-        settings["Guidance interval"] = f"{request.interval[0]:g}-{request.interval[1]:g}"
-    if request.mode == "ar":
-        settings["Mode"] = "autoregressive"
-    if request.mode == "hybrid":
-        settings["Mode"] = f"hybrid, {request.ar_tokens} tokens autoregressive"
+    for name, about in options(type(params)).items():
+        value = getattr(params, name)
+        if name not in SHOWN and value != getattr(usual, name, None):
+            settings[about.label] = "-".join(f"{end:g}" for end in value) if isinstance(value, tuple) else value
     if request.edit:
         settings["Edit"] = request.edit
     lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))
@@ -99,7 +96,7 @@ def read(data: bytes) -> tuple[Image.Image, GenerationRequest | None]:
 def settings_of(info: dict[str, Any]) -> GenerationRequest | None:
     """The request in a PNG's notes; None when there is none, or none that this version can read."""
     try:
-        return GenerationRequest.from_dict(json.loads(info[METADATA_KEY]))
+        return GenerationRequest.from_metadata(json.loads(info[METADATA_KEY]))
     except (KeyError, TypeError, ValueError, RecursionError):  # the last: lists in lists in lists
         return None
 

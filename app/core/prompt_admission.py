@@ -34,12 +34,12 @@ def admit(request: GenerationRequest, model: registry.ModelInfo, strict: bool = 
     `strict` when anything is left out or replaced.
     """
     if model.classes is not None:
-        model.check_classes(request.prompt, request.negative)
+        model.check_classes(request.prompt, request.negative_prompt)
         return AdmittedRequest(request, PromptReading(request.prompt, request.prompt))
-    reading = model.reader.read(request.prompt, request.negative)
+    reading = model.reader.read(request.prompt, request.negative_prompt)
     if reading.refused:
         raise ValueError(reading.refused)
-    negative = model.reader.read(request.negative) if request.negative.strip() else PromptReading("", "")
+    negative = model.reader.read(request.negative_prompt) if request.negative_prompt.strip() else PromptReading("", "")
     notes = [note for note in (reading.note(), _negative_note(negative)) if note]
     if strict and not (reading.is_as_said and negative.is_as_said):
         raise ValueError(f"strict: {'; '.join(notes)}")

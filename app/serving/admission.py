@@ -34,10 +34,10 @@ def check_words(model: ModelInfo, request: GenerationRequest, allow_unknown: boo
     """Notes on how the model reads the request's texts. Raises UnknownWordsError for words that it does not know,
     unless they are allowed, and ValueError for a text that names no class of a class-driven model."""
     words = model.vocabulary
-    complaint = words.unknown_words_message(f"{request.prompt} {request.negative}")
+    complaint = words.unknown_words_message(f"{request.prompt} {request.negative_prompt}")
     if complaint and not allow_unknown:
         raise UnknownWordsError(complaint)
-    model.check_classes(request.prompt, request.negative)
+    model.check_classes(request.prompt, request.negative_prompt)
     normalized = words.normalize(request.prompt)
     read_as = f"read as: {normalized}" if normalized != request.prompt else ""
     return [note for note in (read_as, words.color_note(request.prompt), complaint) if note]

@@ -17,10 +17,8 @@ from app.core.request import GenerationRequest
 from maskgil.condition import Condition
 from maskgil.inpainting import InpaintingInput
 from maskgil.models.ar import ARSampler
-from maskgil.pipeline import SAMPLERS, SamplingParams, TextToImage
+from maskgil.pipeline import TextToImage
 from maskgil.sampling import best_of_n, remasking
-from maskgil.sampling.ar_prefix import prefix_of
-from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.loop import StepParams, TokenGrid, sample_step
 
 Encode = Callable[[str], Condition]
@@ -69,19 +67,19 @@ class RunningJob:
         Raises ValueError for what the model refuses.
         """
         assert request.size is not None, "fit the request to its model first"
-        each = model.validate_candidates(request.candidates)
+        each = model.validate_candidates(request.params.candidates)
         seeds = best_of_n.candidate_seeds(request.seeds, each)
         canvas = model.blank(request.rows, request.size) if start is None else start.token_grid(request.rows)
         condition = encode(request.text).repeat(request.rows)
         negative = encode(request.negative_text).repeat(request.rows) if request.negative_text.strip() else None
-        wish = sampling_params(request, canvas.mask.shape[1])
+        params = request.params
         if earlier is not None:
             before, now = (encode(text).repeat(request.n) for text in (earlier.prompt, request.text))
             changed = remasking.remask_changed(model.generator, earlier.grid, before, now, request.seeds)
             changed = replace(changed, canvas=changed.canvas.repeat(each))  # whose holes each candidate fills
-            plan = remasking.remask_plan(model, changed, seeds, wish)
+            plan = remasking.remask_plan(model, changed, seeds, params)
             return RunningJob(changed.canvas, plan, condition, negative, base_nfe=changed.nfe, candidates=each)
-        phases = model.stages(canvas, seeds, wish, condition, negative)
+        phases = model.stages(canvas, seeds, params, condition, negative)
         plan, first = [step for phase in phases for step in phase.plan], phases[0]
         if not isinstance(first.predict, ARSampler):
             return RunningJob(canvas, plan, condition, negative, candidates=each)
@@ -130,27 +128,6 @@ class RunningJob:
             self.history.append(canvas)
         if self.done == self.ar_steps:
             self.ar_sampler = None  # and with it the cache of all that it wrote
-
-
-def sampling_params(request: GenerationRequest, tokens: int) -> SamplingParams:
-    """How a request for a picture of so many tokens is drawn, as the pipeline says it.
-
-    The twin is guided as strongly, and dares as much, as MaskGIL; the interval is for MaskGIL's steps alone.
-    """
-    prefix = prefix_of(request.mode, request.ar_tokens, tokens)
-    if prefix is not None:
-        prefix = replace(prefix, guidance=Guidance(request.guidance), temperature=request.temperature)
-    sampler = SAMPLERS[request.sampler]
-    return replace(
-        sampler,
-        steps=request.steps,
-        guidance=replace(sampler.guidance, scale=request.guidance, interval=request.interval),
-        temperature=request.temperature,
-        order=request.order,
-        refinement_passes=request.refinement_passes,
-        candidates=request.candidates,
-        ar_prefix=prefix,
-    )
 
 
 class Batch:

@@ -138,11 +138,12 @@ class Engine:
         if request.size is not None:
             request = replace(request, size=loaded.model.rounded(request.size))
         request = request.fit(loaded.sizes, loaded.model.tokenizer.config.downsample)
-        if request.mode == "ar":
-            request = replace(request, refinement_passes=0)  # the AR model makes none; the metadata should not say so
-        if request.mode != "mar":
+        if request.params.mode == "ar":
+            # The AR model makes none, and the metadata should not say that it did.
+            request = replace(request, params=replace(request.params, refinement_passes=0))
+        if request.params.mode != "masked":
             loaded.load_ar_model()  # here, where it holds up no other job
-        loaded.model.validate_candidates(request.candidates)
+        loaded.model.validate_candidates(request.params.candidates)
         if request.rows > self._max_rows:
             raise ValueError(f"{request.rows} pictures at once: at most {self._max_rows} are drawn together")
         return request

@@ -167,7 +167,7 @@ class Job:
         """The grid from which a job with another prompt can continue; None if model, size or number differ, or if the
         AR model takes part."""
         own = self.request
-        if request.mode != "mar" or (own.model, own.size, own.n) != (request.model, request.size, request.n):
+        if request.params.mode != "masked" or (own.model, own.size, own.n) != (request.model, request.size, request.n):
             return None
         if not self.frames:
             return self.previous
@@ -266,13 +266,13 @@ def summarize(job: Job) -> str:
     request, last = job.request, job.frames[-1]
     seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
     start = {
-        "mar": "",
-        "hybrid": f" · {request.ar_tokens} tokens autoregressive",
+        "masked": "",
+        "hybrid": f" · {request.params.ar_tokens} tokens autoregressive",
         "ar": " · autoregressive",
-    }[request.mode]
+    }[request.params.mode]
     steps = last.total - last.refinement_passes
     refined = f" and {_count(last.refinement_passes, 'refinement')}" if last.refinement_passes else ""
-    best = f" · best of {request.candidates}" if request.candidates > 1 else ""
+    best = f" · best of {request.params.candidates}" if request.params.candidates > 1 else ""
     passes = f"{_count(last.nfe, 'pass', 'passes')} per picture"
     return f"{seeds} · {_count(steps, 'step')}{refined}{start}{best} · {passes} · {job.seconds:.1f} s"
 

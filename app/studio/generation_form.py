@@ -14,55 +14,32 @@ from app.core.request import (
     MAX_LIVE_CANDIDATES,
     MAX_PROMPT,
     MAX_SEED,
-    ORDERS,
-    SAMPLERS,
     GenerationRequest,
     random_seed,
 )
 from app.serving.model_pool import LoadedModel
 from app.studio import session, widget_state
+from app.studio.option_widgets import option_widget
+from maskgil.params import SAMPLER_HELP, SAMPLERS, SamplingParams, defaults, option_types, options, read_params
 
 STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}
 PICTURES = (1, 2, 4, 6, 9)
 CANDIDATES = (1, 2, 4, 8)
-MODES = {"mar": "MaskGIL", "hybrid": "Autoregressive start, then MaskGIL", "ar": "Autoregressive"}
+MODES = {"masked": "MaskGIL", "hybrid": "AR model, then MaskGIL", "ar": "AR model"}
 NEW_SEED = "wish new seed"
 NEW_PROMPT = "prompt for the canvas"  # {text, draw, stamp}
 MISSED = "what a restored picture could not bring back"
 PLAIN = "It was edited: drawn again, it is a plain picture of its words."
 
-DEFAULTS: dict[str, Any] = {
-    "negative": "",
-    "steps": GenerationRequest.steps,
-    "guidance": GenerationRequest.guidance,
-    "interval": GenerationRequest.interval,
-    "temperature": GenerationRequest.temperature,
-    "order": GenerationRequest.order,
-    "sampler": GenerationRequest.sampler,
-    "refinement_passes": GenerationRequest.refinement_passes,
-    "n": GenerationRequest.n,
-    "candidates": GenerationRequest.candidates,
-    "mode": GenerationRequest.mode,
-    "ar_tokens": GenerationRequest.ar_tokens,
-}
-
+OWN: dict[str, Any] = {"negative_prompt": "", "n": GenerationRequest.n}
+SAMPLER = "wish sampler"
 HELP = {
-    "steps": "Number of decoding steps. Fewer is faster, more is finer.",
-    "guidance": "How closely to follow the words. 1 leaves the model free; more is stricter and less varied.",
-    "refinement_passes": "How often, after the steps, the least likely quarter of the tokens is sampled again.",
-    "candidates": "How many candidates are drawn for each picture. The most likely one is shown. It takes as many "
-    "times as long.",
     "seed": "The same seed and settings draw the same picture.",
-    "negative": "What the picture should not show.",
-    "interval": "Guidance is on in this part of the drawing, which runs from 1 down to 0. Steps outside it cost half.",
-    "temperature": "How random each choice is. 0 always takes the most likely token.",
-    "mode": "MaskGIL decides many tokens at each step. The autoregressive model writes one token after the other, line "
-    "by line. It can also begin a picture that MaskGIL completes.",
-    "ar_tokens": "How many tokens the autoregressive model writes, from the top left, before MaskGIL takes over.",
-    "order": "Which tokens are decided first: the most confident, random ones, spread evenly, or line by line.",
-    "sampler": "The default sampler guides every step alike. The reference sampler is that of the released code, whose "
-    "guidance grows from none. Each brings its own guidance, temperature and refinement passes.",
+    "negative_prompt": "What to leave out of the picture.",
 }
+# Options with a widget of their own; every other option is drawn by its type, in the order of `SamplingParams`.
+PLACED = {"steps", "candidates", "mode", "ar_tokens"}
+AR_MODES = {"hybrid", "ar"}
 
 
 def key(name: str) -> str:
@@ -84,10 +61,11 @@ def plain(text: str) -> str:
     return re.sub(r"([^\w\s])", r"\\\1", text)
 
 
-def keep() -> None:
+def keep(kind: type[SamplingParams] = SamplingParams) -> None:
     """Every setting has a value from now on: call it in each run."""
-    for name, value in {**DEFAULTS, "size": None, "seed": random_seed()}.items():
+    for name, value in {**OWN, **defaults(kind), "size": None, "seed": random_seed()}.items():
         widget_state.keep(key(name), value)
+    widget_state.keep(SAMPLER, "default")
     widget_state.keep(NEW_SEED, True)
 
 
@@ -100,8 +78,10 @@ def fill(request: GenerationRequest) -> None:
         missed.insert(0, f"{request.model}, which drew it, is not here: {session.chosen()} draws now.")
     st.session_state[MISSED] = " ".join(missed)
     put_prompt(request.prompt)
-    for name in (*DEFAULTS, "seed"):
+    for name in (*OWN, "seed"):
         widget_state.put(key(name), getattr(request, name))
+    for name in options():
+        widget_state.put(key(name), getattr(request.params, name))
     if request.size is not None:
         widget_state.put(key("size"), request.size)
     widget_state.put(NEW_SEED, False)
@@ -126,12 +106,14 @@ def take_new_seeds() -> None:
 def canvas_settings(model: str, several: bool = True) -> dict[str, Any]:
     """The settings for a component that draws over a socket, as JSON; `seed` is None where each drawing has a new one.
     `several` as for `read`."""
-    values = {name: value(name) for name in DEFAULTS}
-    values["negative"] = values["negative"].strip()
-    values["ar_tokens"] = values["ar_tokens"] if values["mode"] == "hybrid" else None
-    values["n"] = values["n"] if several else 1
-    seed = None if widget_state.value(NEW_SEED) else value("seed")
-    return {**values, "interval": list(values["interval"]), "size": list(value("size")), "seed": seed, "model": model}
+    return {
+        **params().to_dict(),
+        "negative_prompt": value("negative_prompt").strip(),
+        "n": value("n") if several else 1,
+        "size": list(value("size")),
+        "seed": None if widget_state.value(NEW_SEED) else value("seed"),
+        "model": model,
+    }
 
 
 def read(model: str, prompt: str, several: bool = True) -> GenerationRequest:
@@ -140,15 +122,25 @@ def read(model: str, prompt: str, several: bool = True) -> GenerationRequest:
 
     To be called in a callback: a seed cannot change once its widget is drawn.
     """
-    values = {name: value(name) for name in DEFAULTS} | {"prompt": prompt.strip(), "model": model}
     if widget_state.value(NEW_SEED):
         widget_state.put(key("seed"), random_seed())
-    values["negative"] = values["negative"].strip()
-    if not several:
-        values["n"] = 1
+    return GenerationRequest(
+        prompt.strip(),
+        value("seed"),
+        model,
+        value("size"),
+        value("negative_prompt").strip(),
+        value("n") if several else 1,
+        params=params(),
+    )
+
+
+def params(kind: type[SamplingParams] = SamplingParams) -> SamplingParams:
+    """The sampling options as they stand. Raises ValueError for an impossible one."""
+    values = {name: value(name) for name in options(kind)}
     if values["mode"] != "hybrid":
         values["ar_tokens"] = None
-    return GenerationRequest(**values, seed=value("seed"), size=value("size"))
+    return read_params(values, kind)
 
 
 def correct(loaded: LoadedModel, several: bool = True, size: tuple[int, int] | None = None) -> int:
@@ -157,8 +149,8 @@ def correct(loaded: LoadedModel, several: bool = True, size: tuple[int, int] | N
     if value("size") not in loaded.sizes:
         widget_state.put(key("size"), _nearest(loaded, value("size")))
     rows, columns = loaded.model.grid(size or value("size"))
-    if not loaded.model.has_ar_model and value("mode") != "mar":
-        widget_state.put(key("mode"), "mar")
+    if not loaded.model.has_ar_model and value("mode") != "masked":
+        widget_state.put(key("mode"), "masked")
     if value("candidates") > (most := _most_candidates(several)):
         widget_state.put(key("candidates"), max(few for few in CANDIDATES if few <= most))
     if value("ar_tokens") is None or not 0 <= value("ar_tokens") <= rows * columns:
@@ -193,7 +185,7 @@ def _summary(tokens: int, several: bool, size: tuple[int, int] | None) -> str:
     now = {name: value(name) for name in ("size", "n", "candidates", "steps", "mode", "ar_tokens")}
     width, height = size or now["size"]
     how = {
-        "mar": f"{now['steps']} steps",
+        "masked": f"{now['steps']} steps",
         "hybrid": f"{now['ar_tokens']} tokens, then {now['steps']} steps",
         "ar": f"{tokens} tokens",
     }
@@ -202,10 +194,43 @@ def _summary(tokens: int, several: bool, size: tuple[int, int] | None) -> str:
     return f"{width} × {height}, {how[now['mode']]}{number}{best}"
 
 
-def _widgets(loaded: LoadedModel, tokens: int, several: bool, sized: bool) -> None:
+def _widgets(
+    loaded: LoadedModel, tokens: int, several: bool, sized: bool, kind: type[SamplingParams] = SamplingParams
+) -> None:
     """Ranges and choices stretch to a value that was filled in from a picture."""
-    sizes = loaded.sizes
-    now = {name: value(name) for name in (*DEFAULTS, "size", "seed")}
+    _basic_widgets(loaded, several, sized)
+    _mode_widgets(loaded, tokens)
+    mode = value("mode")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.number_input("Seed", 0, MAX_SEED, value("seed"), 1, **shown("seed"), help=HELP["seed"], width=190)
+        st.toggle("a new one each time", widget_state.value(NEW_SEED), **widget_state.widget(NEW_SEED))
+    st.text_input(
+        "Without",
+        value("negative_prompt"),
+        **shown("negative_prompt"),
+        max_chars=MAX_PROMPT,
+        help=HELP["negative_prompt"],
+    )
+    samplers, sampler = list(SAMPLERS), widget_state.value(SAMPLER)
+    st.selectbox(
+        "Sampler",
+        samplers,
+        samplers.index(sampler),
+        **widget_state.widget(SAMPLER),
+        help=SAMPLER_HELP,
+        on_change=_take_sampler,
+    )
+    kinds = option_types(kind)
+    for name, about in options(kind).items():
+        if name not in PLACED and (mode in AR_MODES or not name.startswith("ar_")):
+            unused = mode == "ar" and not name.startswith("ar_") and name not in ("guidance_scale", "temperature")
+            option_widget(key(name), name, about, kinds[name], disabled=unused)
+
+
+def _basic_widgets(loaded: LoadedModel, several: bool, sized: bool) -> None:
+    """Size, number of pictures, best of n, steps."""
+    sizes, about = loaded.sizes, options()
+    now = {name: value(name) for name in ("size", "n", "candidates", "steps")}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if sized:
             st.selectbox(
@@ -217,95 +242,57 @@ def _widgets(loaded: LoadedModel, tokens: int, several: bool, sized: bool) -> No
         most = _most_candidates(several)
         tries = sorted({*(few for few in CANDIDATES if few <= most), now["candidates"]})
         st.selectbox(
-            "Best of",
+            about["candidates"].label,
             tries,
             tries.index(now["candidates"]),
             **shown("candidates", tries),
-            help=HELP["candidates"],
+            help=about["candidates"].help,
             width=120,
-        )
-    if loaded.model.has_ar_model:
-        st.segmented_control(
-            "Drawn by",
-            list(MODES),
-            default=now["mode"],
-            **shown("mode"),
-            format_func=MODES.get,
-            required=True,
-            help=HELP["mode"],
-        )
-    else:
-        st.caption("Drawn by MaskGIL: this model has no autoregressive part that could begin the picture.")
-    alone = now["mode"] == "ar"  # the twin, which takes a step for each token, in their order
-    if now["mode"] == "hybrid":
-        st.slider(
-            "Autoregressive tokens", 0, tokens, now["ar_tokens"], **shown("ar_tokens", tokens), help=HELP["ar_tokens"]
         )
     steps = sorted({*STEPS, now["steps"]})
     st.select_slider(
-        "Steps",
+        about["steps"].label,
         steps,
         now["steps"],
         **shown("steps", steps),
         format_func=lambda n: STEPS.get(n, str(n)),
-        help=HELP["steps"],
-        disabled=alone,
+        help=about["steps"].help,
+        disabled=value("mode") == "ar",  # it takes one step a token
     )
-    most = max(4, now["refinement_passes"])
-    st.slider(
-        "Refinement passes",
-        0,
-        most,
-        now["refinement_passes"],
-        **shown("refinement_passes", most),
-        help=HELP["refinement_passes"],
-        disabled=alone,
-    )
-    low, high = min(1.0, now["guidance"]), max(10.0, now["guidance"])
-    st.slider("Guidance", low, high, now["guidance"], 0.5, **shown("guidance", low, high), help=HELP["guidance"])
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.number_input("Seed", 0, MAX_SEED, now["seed"], 1, **shown("seed"), help=HELP["seed"], width=190)
-        st.toggle("New seed for each drawing", widget_state.value(NEW_SEED), **widget_state.widget(NEW_SEED))
-    st.text_input(
-        "Avoid (negative prompt)", now["negative"], **shown("negative"), max_chars=MAX_PROMPT, help=HELP["negative"]
-    )
-    st.slider(
-        "Guidance interval",
-        0.0,
-        1.0,
-        now["interval"],
-        0.05,
-        **shown("interval"),
-        help=HELP["interval"],
-        disabled=alone,
-    )
-    hottest = max(2.0, now["temperature"])
-    st.slider(
-        "Temperature",
-        0.0,
-        hottest,
-        now["temperature"],
-        0.05,
-        **shown("temperature", hottest),
-        help=HELP["temperature"],
-    )
-    st.selectbox("Order", ORDERS, ORDERS.index(now["order"]), **shown("order"), help=HELP["order"], disabled=alone)
-    samplers = list(SAMPLERS)
-    st.selectbox(
-        "Sampler",
-        samplers,
-        samplers.index(now["sampler"]),
-        **shown("sampler"),
-        help=HELP["sampler"],
-        disabled=alone,
-        on_change=_take_sampler,
-    )
+
+
+def _mode_widgets(loaded: LoadedModel, tokens: int) -> None:
+    """Who draws, and how many tokens the autoregressive model writes in hybrid mode."""
+    about, mode = options(), value("mode")
+    if loaded.model.has_ar_model:
+        st.segmented_control(
+            about["mode"].label,
+            list(MODES),
+            default=mode,
+            **shown("mode"),
+            format_func=MODES.get,
+            required=True,
+            help=about["mode"].help,
+        )
+    else:
+        st.caption("Drawn by MaskGIL: this model has no autoregressive model for hybrid mode.")
+    if mode == "hybrid":
+        st.slider(
+            about["ar_tokens"].label,
+            0,
+            tokens,
+            value("ar_tokens"),
+            **shown("ar_tokens", tokens),
+            help=about["ar_tokens"].help,
+        )
 
 
 def _take_sampler() -> None:
-    """A sampler brings what it does when nobody says otherwise."""
-    for name, its in SAMPLERS[value("sampler")].items():
-        widget_state.put(key(name), its)
+    """Set the options in which the presets differ."""
+    preset = SAMPLERS[widget_state.value(SAMPLER)]
+    for name in options():
+        if len({getattr(each, name) for each in SAMPLERS.values()}) > 1:
+            widget_state.put(key(name), getattr(preset, name))
 
 
 def _size_name(size: tuple[int, int]) -> str:

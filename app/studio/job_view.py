@@ -38,7 +38,9 @@ def _working(id: str) -> None:
         place = job.position
         st.progress(0.0, f"Waiting: {place - 1} before you" if place > 1 else "Waiting: you are next")
     else:
-        of, revisions = (job.frames[-1].total, job.frames[-1].refinement_passes) if frames else (job.request.steps, 0)
+        of, revisions = (
+            (job.frames[-1].total, job.frames[-1].refinement_passes) if frames else (job.request.params.steps, 0)
+        )
         steps, left = of - revisions, job.remaining
         rest = f", about {left:.0f} s left" if left is not None and left > 1.5 else ""
         doing = f"Step {frames} of {steps}" if frames <= steps else f"Refinement pass {frames - steps} of {revisions}"

@@ -15,22 +15,13 @@ def show(model: ModelInfo) -> None:
     widget_state.keep(PAUSE, 0.3)
     loaded = session.loaded(model)
     generation_form.correct(loaded, several=False)
-    (width, height), mode = generation_form.value("size"), generation_form.value("mode")
+    width, height = generation_form.value("size")
     settings = {
         "model": model.name,
         "size": f"{width}x{height}",
-        "steps": generation_form.value("steps"),
-        "guidance": generation_form.value("guidance"),
-        "interval": list(generation_form.value("interval")),
-        "temperature": generation_form.value("temperature"),
-        "negative": generation_form.value("negative").strip(),
+        "negative_prompt": generation_form.value("negative_prompt").strip(),
         "seed": None if widget_state.value(generation_form.NEW_SEED) else generation_form.value("seed"),
-        "order": generation_form.value("order"),
-        "sampler": generation_form.value("sampler"),
-        "refinement_passes": generation_form.value("refinement_passes"),
-        "candidates": generation_form.value("candidates"),
-        "mode": mode,
-        "ar_tokens": generation_form.value("ar_tokens") if mode == "hybrid" else None,
+        **generation_form.params().to_dict(),
         "pause": widget_state.value(PAUSE),
     }
     component("microphone")(key="microphone", data=settings)

@@ -45,7 +45,8 @@ MAX_CANVASES = 32  # sockets of one visitor: pages and tabs
 PREVIEW_SHARE = 0.12  # of a drawing's time that its previews may take
 VARIATION = 0.4  # share of the tokens that a variation draws anew
 FIRST_PREVIEW = 0.05  # seconds that the first preview is expected to take
-DRAFT = {"steps": 4, "guidance": 1.0, "refinement_passes": 0, "candidates": 1, "n": 1, "mode": "mar", "ar_tokens": None}
+DRAFT = {"steps": 4, "guidance_scale": 1.0, "refinement_passes": 0, "candidates": 1, "n": 1, "mode": "masked"}
+DRAFT |= {"ar_tokens": None}
 
 
 @runtime_checkable
@@ -282,7 +283,7 @@ class Previews:
 def parse_request(message: dict[str, Any], services: AppServices) -> GenerationRequest:
     """The request of a draw message. Raises ValueError for an impossible one."""
     settings = {name: value for name, value in _settings(message).items() if value is not None}
-    request = GenerationRequest.from_dict({"seed": random_seed(), **settings, "prompt": str(message.get("prompt", ""))})
+    request = GenerationRequest.read({"seed": random_seed(), **settings, "prompt": str(message.get("prompt", ""))})
     check_model(request.model, services)
     return replace(request, prompt=request.prompt.strip(), edit="")
 

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from app.core import paths
-from app.core.request import LEGACY, MAX_LIVE_CANDIDATES, SAMPLERS, GenerationRequest, parse_size
+from app.core.request import LEGACY, MAX_LIVE_CANDIDATES, GenerationRequest, parse_size
+from maskgil.params import current_names, options, unknown_option
 
 MAX_FRAME = 2**16  # bytes of one message
 MAX_SECONDS = 600.0  # of one socket
 MAX_AHEAD = 10.0  # seconds that audio may be ahead of the clock: what a network held back arrives at once
 MAX_IDLE = 60.0  # seconds without a message: a page that listens sends one every 32 ms
 # The fields of a settings message that go to the request as they are; None leaves a setting at its default.
-SETTINGS = ("model", "steps", "guidance", "interval", "temperature", "negative", "seed", "order", "sampler")
-SETTINGS += ("mode", "ar_tokens", "refinement_passes", "candidates")
+SETTINGS = ("model", "negative_prompt", "seed", "sampler", *options())
 
 
 @runtime_checkable
@@ -58,30 +58,31 @@ class LiveSettings:
 def parse_control(text: str) -> LiveSettings | None:
     """The settings in a text message; None for the end. Raises ProtocolError for any other message."""
     try:
-        fields = {LEGACY.get(name, name): value for name, value in json.loads(text[:MAX_FRAME]).items()}
+        sent = json.loads(text[:MAX_FRAME])
+        fields = current_names({LEGACY.get(name, name): value for name, value in sent.items()})
         if fields["type"] == "end":
             return None
         if fields["type"] != "settings":
             raise ValueError("what is not of type settings or end")
+        for name in fields:
+            if name not in (*SETTINGS, "type", "size", "pause"):
+                raise ValueError(unknown_option(name, SETTINGS))
         known = {key: fields[key] for key in SETTINGS if fields.get(key) is not None}
-        if wrong := next((key for key, value in known.items() if isinstance(value, bool)), None):
-            raise ValueError(f"{wrong} is {str(known[wrong]).lower()}: give a text or a number")
         if fields.get("size"):
             known["size"] = parse_size(fields["size"])
-        settings = default_settings(known)
-        request = GenerationRequest.from_dict({"prompt": "a try", "seed": 0, **settings})
-        if request.candidates > MAX_LIVE_CANDIDATES:
-            raise ValueError(f"{request.candidates} candidates, and at most {MAX_LIVE_CANDIDATES} while one speaks")
+        settings = default_settings() | known
+        candidates = GenerationRequest.read({"prompt": "a try", "seed": 0, **settings}).params.candidates
+        if candidates > MAX_LIVE_CANDIDATES:
+            raise ValueError(f"{candidates} candidates, and at most {MAX_LIVE_CANDIDATES} while one speaks")
         return LiveSettings(settings, min(2.0, max(0.2, float(fields.get("pause", 0.3)))))
     except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ProtocolError(f"settings that cannot be read ({reason}): reload the page") from None
 
 
-def default_settings(given: dict[str, Any]) -> dict[str, Any]:
-    """The given settings, completed with the defaults of their sampler."""
-    sampler = SAMPLERS.get(str(given.get("sampler", GenerationRequest.sampler)), {})
-    return {"model": paths.default_model()} | sampler | given
+def default_settings() -> dict[str, Any]:
+    """What is set before the first settings message."""
+    return {"model": paths.default_model()}
 
 
 def over_time_message() -> str:

@@ -67,7 +67,7 @@ class LiveSession:
 
     def __init__(self, socket: SocketLike, owner: str, services: AppServices):
         self.socket, self.owner, self.services = socket, owner, services
-        self.settings = default_settings({})
+        self.settings = default_settings()
         self.listener = StreamingTranscriber()
         self.began = monotonic()
         self.sound = bytearray()  # less than one chunk
@@ -233,7 +233,7 @@ class LiveSession:
             before = self.job if self.draw_partial else None
             self.drop()
             try:
-                request = GenerationRequest.from_dict({"seed": self.seed, **self.settings, "prompt": prompt})
+                request = GenerationRequest.read({"seed": self.seed, **self.settings, "prompt": prompt})
                 # On a thread: the model may have to be loaded.
                 job = await _surely(self._submit, request, before, final)
             except ValueError as error:

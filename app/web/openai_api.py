@@ -32,13 +32,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 
 from app.core import paths, png, registry
 from app.core.edit_request import EditRequest
-from app.core.request import LEGACY, SAMPLERS, GenerationRequest, parse_size, random_seed
+from app.core.request import GenerationRequest, parse_size, random_seed
 from app.serving.engine import QueueFullError
 from app.serving.jobs import Job, Status
 from app.serving.services import get_services
 from app.web import health
 from app.web.api_errors import ApiError
 from app.web.api_keys import ApiKeys
+from maskgil.params import LEGACY, current_names, defaults, options, unknown_option
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +49,10 @@ MAX_WAIT = 60.0  # seconds for a caller to send all of it
 MAX_PARTIAL = 8  # partial pictures of a stream
 MAX_CONCURRENT_UPLOADS = 16  # calls with files at once ...
 MAX_REQUESTS_PER_CALLER = 4  # ... and of one address
-# Fields that are a setting of ours by another name, or by the same one.
-SETTINGS = {
-    "negative_prompt": "negative",
-    "num_inference_steps": "steps",
-    "guidance_scale": "guidance",
-    "guidance_interval": "interval",
-    **{name: name for name in ("prompt", "model", "n", "seed", "sampler", "temperature", "order")},
-    **{name: name for name in ("mode", "ar_tokens", "refinement_passes", "candidates")},
-}
+# Fields of the request itself; the other settings are the options of maskgil/params.py.
+OWN = ("prompt", "model", "n", "seed", "negative_prompt", "sampler")
+TEXTS = {"prompt", "model", "negative_prompt", "sampler"}
+TEXTS |= {name for name, value in defaults().items() if isinstance(value, str)}
 # Fields about the answer, with the values that they may have; None: any of the type.
 ANSWER: dict[str, tuple[type, tuple[Any, ...] | None]] = {
     "size": (str, None),
@@ -67,7 +63,6 @@ ANSWER: dict[str, tuple[type, tuple[Any, ...] | None]] = {
     "metadata": (bool, None),
     "anyway": (bool, None),
 }
-TEXTS = {"prompt", "model", "negative_prompt", "sampler", "order", "mode"}
 
 NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # or a proxy keeps the events until the end
 
@@ -150,7 +145,7 @@ def parse_form(texts: dict[str, str]) -> dict[str, Any]:
     """The fields of a form, whose numbers, pairs and truths are written as in JSON. Raises ValueError for others."""
     fields: dict[str, Any] = {}
     for name, text in texts.items():
-        if name in TEXTS or ANSWER.get(name, (None,))[0] is str:
+        if LEGACY.get(name, name) in TEXTS or ANSWER.get(name, (None,))[0] is str:
             fields[name] = text
             continue
         try:
@@ -162,11 +157,10 @@ def parse_form(texts: dict[str, str]) -> dict[str, Any]:
 
 def read(fields: dict[str, Any]) -> tuple[GenerationRequest, dict[str, Any]]:
     """(what to draw, how to answer). Raises ValueError for what is unknown or wrong."""
-    if twice := [f"{old} and {new}" for old, new in LEGACY.items() if {old, new} <= fields.keys()]:
-        raise ValueError(f"{twice[0]} are one setting: give one of them")
-    fields = {LEGACY.get(name, name): value for name, value in fields.items()}
-    if unknown := sorted(set(fields) - set(SETTINGS) - set(ANSWER)):
-        raise ValueError(f"unknown field {unknown[0][:40]!r}: there are {', '.join(sorted({*SETTINGS, *ANSWER}))}")
+    fields = current_names(fields)
+    for name in fields:
+        if name not in known_fields():
+            raise ValueError(unknown_option(name, known_fields()))
     fields = {name: value for name, value in fields.items() if value is not None}
     if "prompt" not in fields:
         raise ValueError("prompt is missing: say what to draw, for example 'two cats on the beach'")
@@ -175,17 +169,19 @@ def read(fields: dict[str, Any]) -> tuple[GenerationRequest, dict[str, Any]]:
         if value is not None and (type(value) is not kind or (values is not None and value not in values)):
             may = f"{values[0]} to {values[-1]}" if kind is int else " or ".join(values or ())
             raise ValueError(f"{name} is {_brief(value)}: give {may or {str: 'a text', bool: 'true or false'}[kind]}")
-    if wrong := next((name for name in SETTINGS if isinstance(fields.get(name), bool)), None):
-        raise ValueError(f"{wrong} is {_brief(fields[wrong])}: give a text or a number")
-    asked = {ours: fields[name] for name, ours in SETTINGS.items() if name in fields}
-    sampled = SAMPLERS.get(str(asked.get("sampler", GenerationRequest.sampler)), {})
+    asked = {name: value for name, value in fields.items() if name not in ANSWER}
     size = fields.get("size", "auto")
     known = {
         "model": paths.default_model(),
         "seed": random_seed(),
         "size": None if size == "auto" else parse_size(size),
     }
-    return GenerationRequest.from_dict(known | sampled | asked), fields
+    return GenerationRequest.read(known | asked), fields
+
+
+def known_fields() -> list[str]:
+    """The names that a call may have: the request's own, the sampling options, and those about the answer."""
+    return sorted({*OWN, *options(), *ANSWER})
 
 
 def _brief(value: Any) -> str:
@@ -243,10 +239,10 @@ async def _drawn(
         ):  # no caller opens other folders of this disk
             raise ApiError(404, f"no model {request.model[:80]!r}: there is {', '.join(there)}", "model_not_found")
         model = registry.find_local(request.model)
-        complaint = model.vocabulary.unknown_words_message(f"{request.prompt} {request.negative}")
+        complaint = model.vocabulary.unknown_words_message(f"{request.prompt} {request.negative_prompt}")
         if complaint and not how.get("anyway"):
             raise ApiError(400, f'{complaint}: say it in its words, or add "anyway": true', "unknown_words")
-        model.check_classes(request.prompt, request.negative)
+        model.check_classes(request.prompt, request.negative_prompt)
         start, wish = None, request
         if change is not None:
             loaded = rooms.engine.load(request.model)
@@ -393,7 +389,7 @@ async def _form(call: Call) -> AbstractAsyncContextManager[FormData]:
 @asynccontextmanager
 async def _parsed(call: Call) -> AsyncIterator[FormData]:
     try:
-        async with call.form(max_files=2, max_fields=len(SETTINGS) + len(ANSWER) + 1) as form:
+        async with call.form(max_files=2, max_fields=len(known_fields()) + 1) as form:
             yield form
     except HTTPException as error:
         raise ValueError(f"the form cannot be read: {error.detail}") from None

@@ -42,10 +42,9 @@ from maskgil import checkpoint
 from maskgil.models.diffusion_head import DDPM, DPMSolver
 from maskgil.models.emigm import Blocks
 from maskgil.models.maskgil import MaskGIL
-from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.sampling.ar_prefix import ARPrefix
-from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.schedules import SCHEDULES
 from maskgil.tokenizers.vq import VQModel
 from train.data.scene_cache import note_of
 from train.eval.scene_score import (
@@ -93,21 +92,27 @@ class Draw:
     revisions        none, unlike what people get: the papers have none
     """
 
-    steps: int = SamplingParams().steps
+    steps: int = SamplingParams.steps
     curve: str = ""
-    scale: float = SamplingParams().guidance.scale
-    interval: tuple[float, float] = SamplingParams().guidance.interval
+    scale: float = SamplingParams.guidance_scale
+    interval: tuple[float, float] = SamplingParams.guidance_interval
     head: int = TextToImage.head.steps
-    temperature: float = SamplingParams().temperature
+    temperature: float = SamplingParams.temperature
     twin: int = 0
     revisions: int = 0
 
     def settings(self) -> SamplingParams:
-        curve = {"schedule": SCHEDULES[self.curve]} if self.curve else {}
-        prefix = ARPrefix(self.twin) if self.twin else None
-        guidance = replace(SamplingParams().guidance, scale=self.scale, interval=self.interval)
         return SamplingParams(
-            self.steps, guidance, self.temperature, refinement_passes=self.revisions, ar_prefix=prefix, **curve
+            steps=self.steps,
+            guidance_scale=self.scale,
+            guidance_interval=self.interval,
+            temperature=self.temperature,
+            schedule=self.curve or SamplingParams.schedule,
+            refinement_passes=self.revisions,
+            mode="hybrid" if self.twin else "masked",
+            ar_tokens=self.twin or None,
+            ar_guidance_scale=ARPrefix.guidance.scale,
+            ar_temperature=ARPrefix.temperature,
         )
 
     def sampler(self) -> DPMSolver | DDPM:
@@ -827,7 +832,7 @@ def output_norm(model: TextToImage, prompts: int = 16) -> float:
     watch = last.register_forward_pre_hook(lambda module, given: seen.append(given[0].float()))
     try:
         texts = [text for _, _, text in asked_scenes(max(1, prompts // 8), held_out=False)][:prompts]
-        model.images(texts, list(range(len(texts))), model.sizes[0], SamplingParams(steps=1, guidance=Guidance(1.0)))
+        model.images(texts, list(range(len(texts))), model.sizes[0], SamplingParams(steps=1, guidance_scale=1.0))
     finally:
         watch.remove()
     return seen[0].square().mean().sqrt().item()

@@ -18,7 +18,7 @@ N image tokens of a grid, V ids of the vocabulary, S ids of a sentence.
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,7 +26,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from maskgil.fileio import atomic_write
-from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.sampling.loop import TokenGrid
 
 CODES_PER_UNIT = 2  # a unit is 32 pixels, a code 16
@@ -133,7 +134,7 @@ def complete(
     out: str,
     seed: int = 0,
     steps: int = SamplingParams.steps,
-    guidance: float = SamplingParams.guidance.scale,
+    guidance: float = SamplingParams.guidance_scale,
 ) -> None:
     """Draw the rest of the picture that a sentence begins, and write it as a PNG.
 
@@ -159,7 +160,7 @@ def complete(
     side = draws.tokenizer.config.downsample
     size = draws.validate_size((grid[1] * side, grid[0] * side))
     canvas = prefix_canvas(codes, grid, config.mask_id, draws.device)
-    settings = replace(SamplingParams(), steps=steps, guidance=replace(SamplingParams().guidance, scale=guidance))
+    settings = SamplingParams(steps=steps, guidance_scale=guidance)
     if canvas.mask.any():
         images = draws.images([prompt], [seed], size, settings, canvas=canvas)
     else:  # the sentence was finished

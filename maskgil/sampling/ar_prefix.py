@@ -11,7 +11,6 @@ B pictures, N tokens.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool
@@ -20,12 +19,11 @@ from torch import Tensor
 from maskgil import checkpoint
 from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.models.config import ModelConfig
+from maskgil.params import SamplingParams
 from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.latent_sampler import LatentSampler
 from maskgil.sampling.loop import StepParams, TokenGrid, raster_plan
-
-SamplingMode = Literal["mar", "ar", "hybrid"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,24 @@ class ARPrefix:
     top_k: int | None = None
     top_p: float | None = None
 
+    @staticmethod
+    def of(params: SamplingParams, tokens: int) -> "ARPrefix | None":
+        """The prefix that the parameters ask for in pictures of `tokens` tokens; None in mode masked."""
+        if params.mode == "masked":
+            return None
+        if params.mode == "ar":
+            number = tokens
+        else:
+            number = tokens // 2 if params.ar_tokens is None else params.ar_tokens
+        scale = params.guidance_scale if params.ar_guidance_scale is None else params.ar_guidance_scale
+        return ARPrefix(
+            number,
+            Guidance(scale, params.ar_guidance_shape, params.ar_guidance_interval, params.guidance_power),
+            params.temperature if params.ar_temperature is None else params.ar_temperature,
+            params.ar_top_k,
+            params.ar_top_p,
+        )
+
 
 @dataclass(frozen=True)
 class SamplingStage:
@@ -50,24 +66,6 @@ class SamplingStage:
 
     predict: CodeSampler | ARSampler | LatentSampler
     plan: Sequence[StepParams]
-
-
-def prefix_of(mode: str, ar_tokens: int | None, tokens: int) -> ARPrefix | None:
-    """What a person asks for in words: mode mar, ar or hybrid, with `ar_tokens` of a picture's `tokens` for hybrid.
-
-    Raises ValueError for another mode, and for a number that does not go with it.
-    """
-    if mode not in get_args(SamplingMode):
-        raise ValueError(f"mode is {mode!r}; choose one of {', '.join(get_args(SamplingMode))}")
-    if mode != "hybrid":
-        if ar_tokens is not None:
-            raise ValueError(f"a number of autoregressive tokens ({ar_tokens}) goes with mode hybrid, not with {mode}")
-        return None if mode == "mar" else ARPrefix(tokens)
-    if ar_tokens is None:
-        return ARPrefix(tokens // 2)
-    if isinstance(ar_tokens, bool) or not isinstance(ar_tokens, int) or not 0 <= ar_tokens <= tokens:
-        raise ValueError(f"{ar_tokens} autoregressive tokens: a picture of this size has {tokens}, give 0 to {tokens}")
-    return ARPrefix(ar_tokens)
 
 
 def prefix_plan(canvas: TokenGrid, seeds: Sequence[int], prefix: ARPrefix) -> list[StepParams]:

@@ -7,12 +7,11 @@ the scale is 1, the second evaluation is not made at all.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor
 
-Shape = Literal["constant", "ramp", "linear", "cosine", "power"]
+from maskgil.params import SHAPES, GuidanceShape, SamplingParams
 
 # A plan's time ends here instead of at 0 (eMIGM's linspace(1, 1e-5, T + 1)), so that an interval from 0 on holds the
 # last step. Ends lie a little above k / T for it: k / T as upper bound leaves that step out.
@@ -31,20 +30,25 @@ class Guidance:
     """
 
     scale: float = 4.0
-    shape: Shape = "constant"
+    shape: GuidanceShape = "constant"
     interval: tuple[float, float] = (0.0, 1.0)
     power: float = 3.0
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale) or not 0 <= self.scale <= 100:
             raise ValueError(f"guidance is {self.scale}; give a number from 0 to 100 (1 = off, 3 to 8 is usual)")
-        if self.shape not in get_args(Shape):
-            raise ValueError(f"the shape of guidance is {self.shape!r}; choose one of {', '.join(get_args(Shape))}")
+        if self.shape not in SHAPES:
+            raise ValueError(f"the shape of guidance is {self.shape!r}; choose one of {', '.join(SHAPES)}")
         low, high = self.interval
         if not 0 <= low <= high <= 1:
             raise ValueError(f"guidance interval ({low}, {high}): give 0 <= low <= high <= 1, in plan time from 1 to 0")
         if not math.isfinite(self.power) or self.power <= 0:
             raise ValueError(f"the power of guidance is {self.power}; give a positive number")
+
+    @staticmethod
+    def of(params: SamplingParams) -> "Guidance":
+        """MaskGIL's guidance in the parameters."""
+        return Guidance(params.guidance_scale, params.guidance_shape, params.guidance_interval, params.guidance_power)
 
     def scales(self, decided: Sequence[float]) -> list[float]:
         """The scale of each step, 1 where it runs unguided. `decided`: share of the tokens known after each step."""

@@ -3,24 +3,14 @@
 B rows, N tokens.
 """
 
-from enum import StrEnum
 from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from maskgil.params import DecodingOrder
 from maskgil.sampling import counter_rng
-
-
-class DecodingOrder(StrEnum):
-    """Which holes a step decides. All but confidence are known before the painter is called."""
-
-    CONFIDENCE = "confidence"  # the surest of all holes, with annealed Gumbel noise
-    RANDOM = "random"
-    HALTON = "halton"  # spread evenly (Halton points in bases 2 and 3), started at a place that the seed chooses
-    RASTER = "raster"  # left to right, top to bottom
-    FIXED = "listed"  # where the plan says: Step.priority
 
 
 def priority(order: DecodingOrder, seeds: Int[Tensor, " B"], grid: tuple[int, int]) -> Float[Tensor, "B N"]:

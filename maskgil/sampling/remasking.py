@@ -19,7 +19,8 @@ from torch import Tensor
 
 from maskgil.condition import Condition
 from maskgil.models.emigm import EMIGM
-from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.sampling import counter_rng
 from maskgil.sampling.loop import StepParams, TokenGrid
 from maskgil.sampling.scoring import MaskedTokenModel, likelihood

@@ -235,7 +235,7 @@ def test_the_autoregressive_model_begins_a_picture(visit: Callable):
     draw(page, "a blue dog")
     picture(page, "a blue dog")
     request = read(download(page))[1]
-    assert request is not None and (request.mode, request.ar_tokens) == ("hybrid", 32)
+    assert request is not None and (request.params.mode, request.params.ar_tokens) == ("hybrid", 32)
 
 
 class SlowPage:
@@ -320,7 +320,7 @@ def test_the_best_of_several_candidates_is_drawn(visit: Callable):
     picture(page, SENTENCE)
     page.get_by_text(re.compile("best of 8 · [0-9]+ passes per picture")).wait_for()
     request = read(download(page))[1]
-    assert (request.candidates, request.n) == (8, 1)
+    assert (request.params.candidates, request.n) == (8, 1)
     choose(page, "Pictures", "4")
     page.get_by_text("64 × 64, 8 steps, 4 pictures, best of 4").wait_for()  # 16 drawings are made together at most
 
@@ -675,7 +675,9 @@ def test_a_sentence_is_among_the_pictures_although_the_next_one_is_drawn_already
     page.get_by_text("Press, and say what you would like to see.").wait_for()
     settings, end = heard[0], heard[-1]
     assert end == {"type": "end"} and page.locator(".past a").count() == 1
-    assert {"negative", "interval", "temperature", "seed"} <= settings.keys() and settings["seed"] is None
+    assert {"negative_prompt", "guidance_interval", "temperature", "seed"} <= settings.keys() and settings[
+        "seed"
+    ] is None
 
 
 @bundled

@@ -17,6 +17,7 @@ from app.core import paths, png
 from app.core.request import GenerationRequest, parse_size
 from app.serving.recognizer import SpeechRecognizer
 from app.web import server
+from maskgil.params import SamplingParams
 from speech.transcriber import Transcript
 from text_encoder.prompt_reader import PromptVocabulary
 from train.scenes.captions import sentences, vocabulary
@@ -56,9 +57,12 @@ def test_generate_writes_a_picture_that_remembers_how_it_was_made(capsys: pytest
     image, request = png.read(Path("cats.png").read_bytes())
     assert image.size == (96, 64)
     assert request == GenerationRequest(
-        "two cats on the beach", 7, size=(96, 64), steps=4, guidance=4.0, interval=(0.1, 0.3), order="random",
-        negative="a dog",
-    )  # fmt: skip
+        "two cats on the beach",
+        7,
+        size=(96, 64),
+        negative_prompt="a dog",
+        params=SamplingParams(steps=4, guidance_scale=4.0, guidance_interval=(0.1, 0.3), order="random"),
+    )
     said = capsys.readouterr()
     assert "seed 7" in said.err and said.out == ""
     again = ["generate", "two cats on the beach", *wanted.split(), "--order", "random", "--negative", "a dog"]
@@ -87,11 +91,12 @@ def test_revisions_are_made_paid_for_and_remembered(capsys: pytest.CaptureFixtur
         told = ["generate", "a dog", "--steps", "2", "--seed", "3", "--out", f"{made}.png", *given]
         assert main(told) == 0 and f"{looks} evaluations a picture" in capsys.readouterr().err
         request = png.read(Path(f"{made}.png").read_bytes())[1]
-        assert request is not None and request.refinement_passes == made
-        assert (f"Revisions: {made}" in Image.open(f"{made}.png").info["parameters"]) == (made > 0)
-    released = ["generate", "a dog", "--steps", "2", "--out", "r.png", "--sampler", "released"]
-    assert main(released) == 0 and "Revisions" not in Image.open("r.png").info["parameters"]
-    assert "revisions" in refused(["generate", "a dog", "--revisions", "99"], capsys)
+        assert request is not None and request.params.refinement_passes == made
+        usual = SamplingParams.refinement_passes
+        assert (f"Refinement passes: {made}" in Image.open(f"{made}.png").info["parameters"]) == (made != usual)
+    released = ["generate", "a dog", "--steps", "2", "--out", "r.png", "--sampler", "reference"]
+    assert main(released) == 0 and "Refinement passes: 0" in Image.open("r.png").info["parameters"]
+    assert "refinement_passes" in refused(["generate", "a dog", "--revisions", "99"], capsys)
 
 
 def test_the_best_of_candidates_is_drawn_paid_for_and_remembered(capsys: pytest.CaptureFixture):
@@ -99,11 +104,11 @@ def test_the_best_of_candidates_is_drawn_paid_for_and_remembered(capsys: pytest.
     assert main([*told, "--candidates", "4"]) == 0
     assert f"{4 * (3 + 2)} evaluations a picture" in capsys.readouterr().err
     image, request = png.read(Path("c.png").read_bytes())
-    assert request is not None and request.candidates == 4
-    assert "Candidates: 4" in Image.open("c.png").info["parameters"]
+    assert request is not None and request.params.candidates == 4
+    assert "Best of: 4" in Image.open("c.png").info["parameters"]
     assert main([*told, "--candidates", "4"]) == 0
     assert png.read(Path("c.png").read_bytes())[0].tobytes() == image.tobytes()
-    assert main(told) == 0 and "Candidates" not in Image.open("c.png").info["parameters"]
+    assert main(told) == 0 and "Best of" not in Image.open("c.png").info["parameters"]
     assert "at most 16" in refused([*told, "--candidates", "4", "--n", "5"], capsys)
 
 
@@ -113,7 +118,7 @@ def test_the_twin_draws_and_the_picture_remembers_it(mode: str, tokens: int | No
     told = ["generate", "a dog", "--model", "paired", "--steps", "2", "--seed", "3", "--out", "d.png"]
     assert main([*told, "--mode", mode, *number]) == 0
     image, request = png.read(Path("d.png").read_bytes())
-    assert request is not None and (request.mode, request.ar_tokens) == (mode, tokens)
+    assert request is not None and (request.params.mode, request.params.ar_tokens) == (mode, tokens)
     assert main(told) == 0
     assert png.read(Path("d.png").read_bytes())[0].tobytes() != image.tobytes(), "MaskGIL alone draws another"
 
@@ -147,19 +152,19 @@ def test_unknown_words_are_refused_by_name_unless_one_insists(capsys: pytest.Cap
         (["a cat", "--steps", "0"], "steps is 0"),
         (["a cat", "--steps", "65"], "at most 64 steps"),
         (["a cat", "--steps", "many"], "--steps"),
-        (["a cat", "--guidance", "nan"], "guidance is nan"),
-        (["a cat", "--guidance", "inf"], "guidance is inf"),
-        (["a cat", "--guidance-interval", "0.9", "0.1"], "guidance interval"),
-        (["a cat", "--guidance-interval", "nan", "1"], "guidance interval"),
+        (["a cat", "--guidance", "nan"], "guidance_scale is nan"),
+        (["a cat", "--guidance", "inf"], "guidance_scale is inf"),
+        (["a cat", "--guidance-interval", "0.9", "0.1"], "guidance_interval is"),
+        (["a cat", "--guidance-interval", "nan", "1"], "guidance_interval is"),
         (["a cat", "--temperature", "-1"], "temperature is -1"),
-        (["a cat", "--n", "0"], "number of pictures"),
-        (["a cat", "--n", "1000"], "number of pictures"),
+        (["a cat", "--n", "0"], "n is 0"),
+        (["a cat", "--n", "1000"], "n is 1000"),
         (["a cat", "--seed", "-1"], "seed is -1"),
         (["a cat", "--order", "any"], "order"),
-        (["a cat", "--mode", "both"], "choose one of mar, ar, hybrid"),
+        (["a cat", "--mode", "both"], "choose one of masked, hybrid, ar"),
         (["a cat", "--mode", "hybrid"], "no autoregressive twin"),
-        (["a cat", "--ar-tokens", "5"], "go with mode hybrid, not with mar"),
-        (["a cat", "--model", "paired", "--mode", "hybrid", "--ar-tokens", "65"], "from 0 to 64"),
+        (["a cat", "--ar-tokens", "5"], "ar_tokens needs mode hybrid"),
+        (["a cat", "--model", "paired", "--mode", "hybrid", "--ar-tokens", "65"], "give 0 to 64"),
         (["a cat", "--out", "cat.jpg"], "ends in .png"),
         (["a cat", "--out", "nowhere/cat.png"], "no folder"),
         (["a cat", "--model", "nothing"], "no model named 'nothing'"),
@@ -268,7 +273,7 @@ def test_models_are_listed_and_explained(capsys: pytest.CaptureFixture, monkeypa
 def test_help_teaches_and_a_real_process_ends_with_two():
     told = subprocess.run([sys.executable, "-m", "app", "generate", "--help"], capture_output=True, text=True, cwd=ROOT)
     assert told.returncode == 0 and "two cats on the beach" in told.stdout and "--guidance-interval" in told.stdout
-    assert "--mode {mar,ar,hybrid}" in told.stdout and "the twin begins" in told.stdout
+    assert "--mode {masked,hybrid,ar}" in told.stdout and "MaskGIL, many tokens a step" in told.stdout
     wrong = subprocess.run([sys.executable, "-m", "app", "generate", ""], capture_output=True, text=True, cwd=ROOT)
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and "Traceback" not in wrong.stderr
     assert len(wrong.stderr.splitlines()) == 1 and wrong.stdout == ""

@@ -18,6 +18,7 @@ from PIL import Image
 from app.core import png
 from app.core.gallery_store import Gallery, new_owner, slug
 from app.core.request import GenerationRequest
+from maskgil.params import SamplingParams
 
 ME, YOU = "me-1234567", "you-123456"
 
@@ -27,7 +28,7 @@ def image(shade: int = 90) -> Image.Image:
 
 
 def wish(prompt: str = "two cats", **settings) -> GenerationRequest:
-    return GenerationRequest(**{"prompt": prompt, "seed": 3, "size": (16, 8)} | settings)
+    return GenerationRequest.read({"prompt": prompt, "seed": 3, "size": (16, 8)} | settings)
 
 
 @pytest.fixture
@@ -37,13 +38,13 @@ def gallery(tmp_path: Path) -> Gallery:
 
 def test_what_is_kept_comes_back_with_every_setting(gallery: Gallery):
     request = wish("два кота 🐈", steps=5, guidance=2.5, interval=(0.1, 0.3), negative="a dog", order="halton")
-    request = replace(request, mode="hybrid", ar_tokens=12)
+    request = replace(request, params=SamplingParams(mode="hybrid", ar_tokens=12))
     entry = gallery.add(ME, image(), request)
     again = Gallery(gallery.folder).get(ME, entry.id)
     assert again == entry and again.request == request
     read, remembered = png.read(gallery.png(again))
     assert remembered == request and read.tobytes() == image().tobytes()
-    assert "Mode: hybrid, 12 tokens autoregressive" in png.parameters(remembered)
+    assert "Drawn by: hybrid, Autoregressive tokens: 12" in png.parameters(remembered)
 
 
 def test_the_newest_comes_first_and_pages_follow(gallery: Gallery):
@@ -245,7 +246,7 @@ def test_what_is_no_whole_png_is_refused(data: bytes, complaint: str):
 def test_notes_that_cannot_be_read_are_no_notes(note: str):
     assert png.settings_of({png.METADATA_KEY: note}) is None
     known = png.settings_of({png.METADATA_KEY: '{"prompt": "a cat", "seed": 1, "later": true}'})
-    assert known == GenerationRequest("a cat", 1, refinement_passes=0), (
+    assert known == GenerationRequest("a cat", 1, params=SamplingParams(refinement_passes=0)), (
         "there were none when notes did not speak of them"
     )
 

@@ -10,12 +10,11 @@ from PIL import Image
 from test_cli import refused
 
 from app.cli import main
-from app.core import png, registry, request
+from app.core import png, registry
 from app.core.request import GenerationRequest
-from app.serving.batching import sampling_params
 from app.serving.engine import Engine
 from maskgil.aspect_buckets import aspect_buckets
-from maskgil.pipeline import SAMPLERS, SamplingParams
+from maskgil.params import SAMPLERS, SamplingParams
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +74,13 @@ def test_buckets_are_listed_in_a_few_words(capsys):
 def test_the_engine_tells_every_caller_what_became_of_a_size():
     engine = Engine()
     try:
-        job = engine.submit(GenerationRequest("a cat", 1, "wide", size=(190, 60), steps=1))
+        job = engine.submit(GenerationRequest("a cat", 1, "wide", size=(190, 60), params=SamplingParams(steps=1)))
         assert job.wait(60) and job.request.size == (192, 64) == job.pictures()[0].size
         assert job.size_note == "190x60 is drawn as 192x64, the nearest size of this model"
-        assert not engine.submit(GenerationRequest("a cat", 1, "wide", size=(192, 64), steps=1)).size_note
-        assert not engine.submit(GenerationRequest("a cat", 1, "wide", steps=1)).size_note
+        assert not engine.submit(
+            GenerationRequest("a cat", 1, "wide", size=(192, 64), params=SamplingParams(steps=1))
+        ).size_note
+        assert not engine.submit(GenerationRequest("a cat", 1, "wide", params=SamplingParams(steps=1))).size_note
     finally:
         engine.close()
 
@@ -91,7 +92,7 @@ def test_a_class_is_drawn_by_number_and_by_name():
     by_number, wish = of("1")
     assert wish.prompt == "1" and wish.model == "classes" and by_number.size == (32, 32)
     assert of(CLASSES[1].upper())[0].tobytes() == by_number.tobytes() != of("0")[0].tobytes()
-    assert of("1", "--negative", "0")[1].negative == "0"
+    assert of("1", "--negative", "0")[1].negative_prompt == "0"
 
 
 @pytest.mark.parametrize(
@@ -112,14 +113,11 @@ def test_what_does_not_go_together_is_one_line(arguments, complaint, capsys):
     assert complaint in refused(["generate", *arguments], capsys)
 
 
-def test_the_samplers_are_the_pipelines_and_a_picture_remembers_its_own():
-    for name, wish in (("ours", drawn("a cat")[1]), ("released", drawn("a cat", "--sampler", "released")[1])):
-        meant = sampling_params(wish, 64)
-        assert wish.sampler == name and meant == replace(SAMPLERS[name], steps=2)
-        told = {"guidance": meant.guidance.scale, "interval": meant.guidance.interval, "temperature": meant.temperature}
-        assert request.SAMPLERS[name] == told | {"refinement_passes": meant.refinement_passes}
-    assert SamplingParams() == SAMPLERS["ours"]
-    wish = drawn("a cat", "--sampler", "released", "--guidance", "2")[1]
-    assert (wish.guidance, wish.interval, sampling_params(wish, 64).guidance.shape) == (2.0, (0.0, 1.0), "ramp")
-    assert "Sampler: MaskGIL confidence released" in png.parameters(wish)
-    assert GenerationRequest.from_dict({**wish.to_dict(), "sampler": "ours"}).sampler == "ours"
+def test_a_sampler_is_a_preset_and_a_picture_remembers_what_it_set():
+    for name, wish in (("default", drawn("a cat")[1]), ("reference", drawn("a cat", "--sampler", "reference")[1])):
+        assert wish.params == replace(SAMPLERS[name], steps=2)
+    assert SamplingParams() == SAMPLERS["default"]
+    wish = drawn("a cat", "--sampler", "reference", "--guidance-scale", "2")[1]
+    assert wish.params == replace(SAMPLERS["reference"], steps=2, guidance_scale=2.0)
+    assert "Guidance shape: ramp" in png.parameters(wish)
+    assert GenerationRequest.from_metadata(wish.to_dict()) == wish

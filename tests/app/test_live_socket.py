@@ -14,13 +14,14 @@ from PIL import Image
 
 from app.core.gallery_store import Gallery
 from app.core.png import read
-from app.core.request import SAMPLERS, GenerationRequest
+from app.core.request import GenerationRequest
 from app.serving.batching import Batch
 from app.serving.engine import Engine
 from app.serving.jobs import Status
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
 from app.web import live_protocol, live_session, live_socket
+from maskgil.params import SAMPLERS
 from maskgil.pipeline import TextToImage
 from speech.audio import RATE
 from speech.streaming import StreamingTranscriber
@@ -168,7 +169,7 @@ def test_speech_becomes_words_and_a_picture_that_is_kept(house: AppServices):
     png = socket.down[socket.down.index(shown) + 1]
     assert isinstance(png, bytes) and Image.open(io.BytesIO(png)).size == (96, 64)
     (entry,) = house.gallery.entries(ME)
-    assert entry.prompt == "a red cat" and entry.request is not None and entry.request.steps == 3
+    assert entry.prompt == "a red cat" and entry.request is not None and entry.request.params.steps == 3
 
 
 def test_a_drawing_begins_at_a_pause_and_grows_when_more_words_come(house: AppServices, words: list[str]):
@@ -727,12 +728,14 @@ def test_a_picture_remembers_how_it_was_made_and_all_settings_are_honoured(house
 
     socket = talk(house, script)
     requests = [read(socket.down[socket.down.index(shown) + 1])[1] for shown in socket.of("picture")]
-    expected = GenerationRequest.from_dict({"prompt": "a red cat", "seed": 5, **told, "size": (96, 64)})
+    expected = GenerationRequest.read({"prompt": "a red cat", "seed": 5, **told, "size": (96, 64)})
     assert requests[:2] == [expected, expected] and requests[2].seed != 5, "chance has its way again"
     assert [entry.request for entry in house.gallery.entries(ME)] == requests[::-1]
 
 
-@pytest.mark.parametrize(("told", "usual"), [(None, "ours"), ({}, "ours"), ({"sampler": "released"}, "released")])
+@pytest.mark.parametrize(
+    ("told", "usual"), [(None, "default"), ({}, "default"), ({"sampler": "released"}, "reference")]
+)
 def test_settings_that_are_left_out_are_as_usual_for_their_sampler(house: AppServices, told: dict | None, usual: str):
     async def script(socket: Socket) -> None:
         if told is not None:
@@ -744,7 +747,7 @@ def test_settings_that_are_left_out_are_as_usual_for_their_sampler(house: AppSer
     talk(house, script)
     (entry,) = house.gallery.entries(ME)
     assert entry.request is not None
-    assert {name: getattr(entry.request, name) for name in SAMPLERS[usual]} == SAMPLERS[usual]
+    assert entry.request.params == SAMPLERS[usual]
 
 
 @pytest.mark.parametrize("final", [False, True])

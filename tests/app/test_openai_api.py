@@ -23,12 +23,13 @@ from test_browser import SECONDS, Studio, bundled, until
 
 from app.core import paths, png
 from app.core.gallery_store import Gallery
-from app.core.request import SAMPLERS, GenerationRequest
+from app.core.request import GenerationRequest
 from app.serving.engine import Engine
 from app.serving.jobs import Status
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
 from app.web import openai_api
+from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,10 +64,10 @@ def test_pictures_and_what_they_remember(studio: Studio):
     assert [one["seed"] for one in told["data"]] == [7, 8] and "notes" not in told
     image, request = opened(told["data"][1]["b64_json"])
     assert image.size == (96, 64)
-    assert (request.prompt, request.seed, request.steps, request.n) == ("two cats", 8, 3, 1)
+    assert (request.prompt, request.seed, request.params.steps, request.n) == ("two cats", 8, 3, 1)
     assert (
-        request.guidance == SAMPLERS["ours"]["guidance"]
-        and request.refinement_passes == SAMPLERS["ours"]["refinement_passes"]
+        request.params.guidance_scale == SamplingParams.guidance_scale
+        and request.params.refinement_passes == SamplingParams.refinement_passes
     )
     again = ask(studio, wish | {"seed": 8, "n": 1, "metadata": False}).json()["data"][0]["b64_json"]
     alone, none = opened(again)
@@ -82,10 +83,24 @@ def test_all_settings_reach_the_drawing(studio: Studio):
     }  # fmt: skip
     _, request = opened(ask(studio, wish).json()["data"][0]["b64_json"])
     assert request == GenerationRequest(
-        prompt="a dog", negative="grass", steps=4, guidance=3.5, seed=1, interval=(0.2, 0.8), temperature=0.9,
-        order="halton", mode="hybrid", ar_tokens=16, sampler="released", refinement_passes=2, candidates=3,
+        prompt="a dog",
+        negative_prompt="grass",
+        seed=1,
         size=(64, 64),
-    )  # fmt: skip
+        params=SamplingParams(
+            steps=4,
+            guidance_scale=3.5,
+            guidance_interval=(0.2, 0.8),
+            temperature=0.9,
+            order="halton",
+            mode="hybrid",
+            ar_tokens=16,
+            refinement_passes=2,
+            candidates=3,
+            guidance_shape="ramp",
+            choice_temperature=4.5,
+        ),
+    )
 
 
 def events(studio: Studio, body: Any) -> list[dict]:
@@ -126,15 +141,15 @@ def test_a_stream_without_partial_pictures_has_only_the_finished_ones(studio: St
     ({"prompt": None}, 400, "invalid_request", "prompt is missing"),
     ([1], 400, "invalid_request", "the body is a list"),
     ({"prompt": "   "}, 400, "invalid_request", "the prompt is empty"),
-    ({"prompt": 5}, 400, "invalid_request", "must be texts"),
+    ({"prompt": 5}, 400, "invalid_request", "prompt is 5: give a text"),
     ({"prompt": "a zebra"}, 400, "unknown_words", "does not know 'zebra'"),
     ({"prompt": "a cat", "negative_prompt": "zebras"}, 400, "unknown_words", "does not know 'zebras'"),
-    ({"prompt": "a cat", "quality": "hd"}, 400, "invalid_request", "unknown field 'quality'"),
-    ({"prompt": "a cat", "edit": "mine"}, 400, "invalid_request", "unknown field 'edit'"),
+    ({"prompt": "a cat", "quality": "hd"}, 400, "invalid_request", "unknown option 'quality'"),
+    ({"prompt": "a cat", "edit": "mine"}, 400, "invalid_request", "unknown option 'edit'"),
     ({"prompt": "a cat", "n": 17}, 400, "invalid_request", "from 1 to 16"),
-    ({"prompt": "a cat", "n": True}, 400, "invalid_request", "n is true"),
-    ({"prompt": "a cat", "n": 1.5}, 400, "invalid_request", "whole numbers"),
-    ({"prompt": "a cat", "guidance_scale": "much"}, 400, "invalid_request", "must be pairs of numbers"),
+    ({"prompt": "a cat", "n": True}, 400, "invalid_request", "n is True: give a whole number"),
+    ({"prompt": "a cat", "n": 1.5}, 400, "invalid_request", "n is 1.5: give a whole number"),
+    ({"prompt": "a cat", "guidance_scale": "much"}, 400, "invalid_request", "guidance_scale is 'much': give a number"),
     ({"prompt": "a cat", "size": "100x30"}, 400, "invalid_request", "choose one of 64x64"),
     ({"prompt": "a cat " * 12}, 400, "invalid_request", "tokens, this text encoder reads 24"),
     ({"prompt": "a cat", "size": "large"}, 400, "invalid_request", "cannot read the size"),
@@ -306,7 +321,7 @@ def test_what_a_mask_leaves_is_drawn_anew_and_nothing_else(studio: Studio, photo
     changed = (np.asarray(drawn) != np.asarray(photo)).any(2)
     assert not changed[:8].any() and not changed[40:].any() and not changed[:, :16].any() and not changed[:, 40:].any()
     assert changed[8:40, 16:40].mean() > 0.9
-    assert (request.seed, request.steps) == (4, 4) and request.edit.startswith("12 of 64 cells of ")
+    assert (request.seed, request.params.steps) == (4, 4) and request.edit.startswith("12 of 64 cells of ")
     white = Image.new("L", photo.size)
     white.paste(255, (16, 8, 40, 33))
     again = draw_on(studio, as_png(photo), as_png(white), prompt="a cat", seed="4", num_inference_steps="4")
@@ -334,7 +349,7 @@ def test_without_a_mask_the_words_decide(studio: Studio, photo: Image.Image):
     ({"prompt": "a cat", "n": "many"}, "write it as in JSON"),
     ({"prompt": "a cat", "n": "99"}, "from 1 to 16"),
     ({"prompt": "a cat", "stream": "yes"}, "write it as in JSON"),
-    ({"prompt": "a cat", "edit": "1"}, "unknown field 'edit'"),
+    ({"prompt": "a cat", "edit": "1"}, "unknown option 'edit'"),
 ])  # fmt: skip
 def test_edits_that_cannot_be(studio: Studio, photo: Image.Image, fields: dict, says: str):
     answer = draw_on(studio, as_png(photo), **fields)
@@ -377,7 +392,7 @@ def test_few_bring_files_at_once(studio: Studio, photo: Image.Image):
 VALUES = some.none() | some.booleans() | some.integers() | some.floats() | some.text() | some.lists(some.integers())
 
 
-@given(some.dictionaries(some.sampled_from(sorted({*openai_api.SETTINGS, *openai_api.ANSWER, "other"})), VALUES))
+@given(some.dictionaries(some.sampled_from(sorted({*openai_api.known_fields(), "other"})), VALUES))
 def test_any_json_is_a_request_or_a_complaint_of_one_line(fields: dict):
     try:
         request, how = openai_api.read(openai_api.parse_json_body(json.dumps({"prompt": "a cat"} | fields).encode()))

@@ -21,6 +21,7 @@ from app.serving import services as houses
 from app.serving.batching import Batch
 from app.serving.recognizer import SpeechRecognizer
 from app.studio.views import gallery as gallery_room
+from maskgil.params import SamplingParams
 from speech.transcriber import Transcript
 
 SECONDS = 120
@@ -132,7 +133,7 @@ def test_the_autoregressive_model_is_offered_where_there_is_one(canvas: list[dic
 def test_a_model_that_is_missing_is_said_on_the_page(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MASKGIL_WEIGHTS", "/nowhere")
     page = room("draw").run()
-    assert not page.exception and "python -m train" in page.error[0].value
+    assert not page.exception and "maskgil train" in page.error[0].value
 
 
 @pytest.fixture
@@ -175,7 +176,7 @@ def test_what_is_said_is_one_picture_and_the_best_of_a_few(house: houses.AppServ
     page.get("audio_input")[0].set_value(recording(0.3)).run()
     page = drawn(page, house)
     (request,) = [entry.request for entry in house.gallery.entries(page.session_state["owner"])]
-    assert (request.n, request.candidates) == (1, 4)
+    assert (request.n, request.params.candidates) == (1, 4)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,8 @@ def test_what_cannot_be_heard_is_said(house: houses.AppServices, hears: None, so
 def kept(house: houses.AppServices, owner: str, *prompts: str) -> list[str]:
     image = Image.new("RGB", (64, 64), (200, 100, 50))
     requests = [
-        GenerationRequest(prompt, seed, size=(64, 64), steps=5, guidance=12.0) for seed, prompt in enumerate(prompts)
+        GenerationRequest(prompt, seed, size=(64, 64), params=SamplingParams(steps=5, guidance_scale=12.0))
+        for seed, prompt in enumerate(prompts)
     ]
     return [house.gallery.add(owner, image, request).id for request in requests]
 
@@ -317,6 +319,7 @@ def restore(request: GenerationRequest) -> AppTest:
         "import streamlit as st\n"
         "from app.core.request import GenerationRequest\n"
         "from app.studio import generation_form\nfrom app.studio.views import draw\n"
+        "from maskgil.params import SamplingParams\n"
         "if st.button('fill'):\n"
         f"    generation_form.fill({request!r})\n"
         "generation_form.keep()\n"
@@ -338,8 +341,16 @@ def test_a_picture_brings_its_model_back_or_says_that_it_is_not_here(canvas: lis
 
 def test_a_picture_brings_its_settings_back(canvas: list[dict], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MASKGIL_MODEL", "twinned")
-    sampling = {"steps": 5, "guidance": 12.0, "interval": (0.1, 0.3), "order": "halton", "mode": "hybrid"}
-    request = GenerationRequest("a dog", 42, "twinned", (96, 64), n=3, ar_tokens=7, **sampling)
+    request = GenerationRequest(
+        "a dog",
+        42,
+        "twinned",
+        (96, 64),
+        n=3,
+        params=SamplingParams(
+            steps=5, guidance_scale=12.0, guidance_interval=(0.1, 0.3), order="halton", mode="hybrid", ar_tokens=7
+        ),
+    )
     page = restore(request)
     assert not page.exception and canvas[-1]["prompt"]["text"] == "a dog"
     assert GenerationRequest.from_dict({"prompt": "a dog", **canvas[-1]["settings"]}) == request

@@ -14,8 +14,9 @@ from PIL import Image, PngImagePlugin
 
 from app.core import png
 from app.core.request import GenerationRequest
+from maskgil.params import SamplingParams
 
-WISH = GenerationRequest("a red cat", 7, size=(64, 64), steps=4)
+WISH = GenerationRequest("a red cat", 7, size=(64, 64), params=SamplingParams(steps=4))
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -108,17 +109,17 @@ def test_a_note_that_is_no_request_is_left_aside(note: str):
     [
         ({"steps": 10**400}, "steps is far too large: give a number from 1 to 256"),
         ({"seed": -1}, "seed is -1"),
-        ({"guidance": float("nan")}, "guidance is nan"),
-        ({"guidance": 10**400}, "none of them endless"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
+        ({"guidance_scale": 10**400}, "guidance_scale is inf"),
         ({"size": (10**6, 64)}, "more than 99,999 pixels"),
-        ({"mode": "hybrid", "ar_tokens": -(10**30)}, "number of autoregressive tokens is far too large"),
+        ({"mode": "hybrid", "ar_tokens": -(10**30)}, "ar_tokens is far too large"),
         ({"edit": "\ud800"}, "control characters"),
     ],
     ids=["steps", "seed", "nan", "guidance", "size", "tokens", "surrogate"],
 )
 def test_numbers_without_end_are_one_line(settings: dict, complaint: str):
     with pytest.raises(ValueError, match=complaint) as refusal:
-        GenerationRequest.from_dict(WISH.to_dict() | settings)
+        GenerationRequest.from_metadata(WISH.to_dict() | settings)
     assert len(str(refusal.value)) < 200
 
 
@@ -133,7 +134,7 @@ json_values = st.recursive(
 def test_whatever_the_settings_are_they_are_a_request_or_a_line(values):
     whole = WISH.to_dict() | values if isinstance(values, dict) else values
     try:
-        request = GenerationRequest.from_dict(whole)
+        request = GenerationRequest.from_metadata(whole)
     except ValueError as refusal:
         assert str(refusal)
     else:

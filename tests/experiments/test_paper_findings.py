@@ -30,7 +30,8 @@ from experiments.paper_findings.findings import (
 )
 from maskgil import checkpoint
 from maskgil.models.diffusion_head import DDPM
-from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from train.data.scene_cache import corpus
 from train.recipes.scenes_emigm import write_latents
@@ -66,7 +67,7 @@ def test_arms_of_equal_compute_are_of_equal_compute():
 
 def test_our_own_way_to_draw_is_what_people_get():
     ours, default = Draw().settings(), SamplingParams()
-    assert (ours.steps, ours.guidance, ours.schedule) == (default.steps, default.guidance, default.schedule)
+    assert replace(ours, refinement_passes=1, ar_guidance_scale=None, ar_temperature=None) == default
     assert Draw().sampler() == TextToImage.head and Draw(head=-100).sampler() == DDPM(100, clip=5.0)
 
 

@@ -19,8 +19,9 @@ from test_pipeline import Letters, Shades
 from app.cli import main as app
 from maskgil import checkpoint
 from maskgil.models.ar import ARSampler, ARTransformer
-from maskgil.pipeline import SamplingParams, SamplingProgress, TextToImage
-from maskgil.sampling.ar_prefix import ARPrefix, prefix_of
+from maskgil.params import SamplingParams
+from maskgil.pipeline import SamplingProgress, TextToImage
+from maskgil.sampling.ar_prefix import ARPrefix
 from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.loop import TokenGrid, raster_plan, sample
 from maskgil.tokenizers.vq import VQConfig, VQModel
@@ -131,8 +132,13 @@ def test_a_twin_begins_as_a_generator(tmp_path: Path, monkeypatch):
         recipes.scenes_ar(*folders, twin=str(tmp_path / "twin"))
 
 
-PLAIN = SamplingParams(steps=3, guidance=Guidance(3.0, interval=(0.1, 1.0)), refinement_passes=0)
+PLAIN = SamplingParams(steps=3, guidance_scale=3.0, guidance_interval=(0.1, 1.0), refinement_passes=0)
 GUIDED = Guidance(2.0)
+
+
+def begun_by_ar(tokens: int) -> SamplingParams:
+    """PLAIN, with the first tokens by the autoregressive model."""
+    return replace(PLAIN, mode="hybrid", ar_tokens=tokens, ar_guidance_scale=GUIDED.scale)
 
 
 def make_twin(config=CAUSAL) -> ARTransformer:
@@ -148,7 +154,7 @@ def draws() -> TextToImage:
 
 
 def drawn(model: TextToImage, tokens: int | None, **arguments) -> list[SamplingProgress]:
-    settings = replace(PLAIN, ar_prefix=None if tokens is None else ARPrefix(tokens, GUIDED))
+    settings = PLAIN if tokens is None else begun_by_ar(tokens)
     return list(model.draw(["cat", "a dog"], [1, 2], (24, 16), settings, **arguments))
 
 
@@ -187,7 +193,7 @@ def test_a_revision_may_put_right_what_the_twin_wrote(draws):
     hole = torch.ones(1, 24, dtype=torch.bool)
     hole[0, [0, 9]] = False
     given = TokenGrid(torch.arange(24)[None] % 32, hole, (4, 6))
-    settings = replace(PLAIN, ar_prefix=ARPrefix(10, GUIDED), refinement_passes=1, remask_fraction=1.0)
+    settings = replace(begun_by_ar(10), refinement_passes=1, remask_fraction=1.0)
     *_, last = draws.draw(["cat", "a dog"], [1, 2], (24, 16), settings, canvas=given)
     revised = last.canvas.unmasked_at == last.of - 1
     assert revised.sum(1).tolist() == [12, 12] and revised[:, :12].any() and not revised[:, [0, 9]].any()
@@ -200,7 +206,7 @@ def test_evaluations_of_both_phases_are_counted(draws):
 
 def test_the_batch_does_not_matter(draws):
     both = drawn(draws, 10)[-1].canvas.tokens
-    settings = replace(PLAIN, ar_prefix=ARPrefix(10, GUIDED))
+    settings = begun_by_ar(10)
     *_, one = draws.draw(["a dog"], [2], (24, 16), settings)
     assert torch.equal(one.canvas.tokens[0], both[1])
 
@@ -218,9 +224,7 @@ def test_given_tokens_and_a_negative_text(draws):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"settings": SamplingParams(ar_prefix=ARPrefix(25))}, "prefix of 25 tokens: the picture has 24"),
-        ({"settings": SamplingParams(ar_prefix=ARPrefix(-1))}, "prefix of -1"),
-        ({"settings": SamplingParams(ar_prefix=ARPrefix(3, temperature=-1.0))}, "temperature is -1"),
+        ({"settings": SamplingParams(mode="hybrid", ar_tokens=25)}, "prefix of 25 tokens: the picture has 24"),
         ({"seeds": [1, -5]}, "seed -5"),
         ({"canvas": TokenGrid(torch.zeros(2, 24).long(), torch.eye(2, 24).bool(), (4, 6))}, "same holes together"),
     ],
@@ -231,23 +235,19 @@ def test_bad_input_is_one_line_before_anything_is_drawn(draws, change, message):
         "prompts": ["a", "b"],
         "seeds": [1, 2],
         "size": (24, 16),
-        "settings": SamplingParams(ar_prefix=ARPrefix(3)),
+        "settings": SamplingParams(mode="hybrid", ar_tokens=3),
     }
     with pytest.raises(ValueError, match=message):
         draws.draw(**(arguments | change))
 
 
-def test_what_a_person_says_becomes_a_prefix():
-    assert prefix_of("mar", None, 64) is None
-    assert prefix_of("ar", None, 64) == ARPrefix(64)
-    assert prefix_of("hybrid", 32, 64) == prefix_of("hybrid", None, 64) == ARPrefix(32)
-    for words, message in (
-        (("both", None, 64), "choose one of mar, ar, hybrid"),
-        (("mar", 3, 64), "goes with mode hybrid"),
-        (("hybrid", 65, 64), "give 0 to 64"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            prefix_of(*words)
+def test_parameters_say_what_the_prefix_is():
+    assert ARPrefix.of(SamplingParams(), 64) is None
+    assert ARPrefix.of(SamplingParams(mode="ar"), 64) == ARPrefix(64)
+    for tokens in (32, None):
+        assert ARPrefix.of(SamplingParams(mode="hybrid", ar_tokens=tokens), 64) == ARPrefix(32)
+    own = SamplingParams(mode="ar", ar_guidance_scale=3.0, ar_guidance_shape="ramp", ar_temperature=0.9, ar_top_k=5)
+    assert ARPrefix.of(own, 64) == ARPrefix(64, Guidance(3.0, "ramp"), 0.9, 5)
 
 
 def test_a_twin_is_found_beside_its_model_and_checked(tmp_path: Path):
@@ -265,13 +265,15 @@ def test_a_twin_is_found_beside_its_model_and_checked(tmp_path: Path):
     draws = TextToImage.load(folder)
     assert not draws.has_ar_model
     with pytest.raises(ValueError, match="no autoregressive twin"):
-        draws.draw(["cat"], [1], settings=SamplingParams(ar_prefix=ARPrefix(4)))
+        draws.draw(["cat"], [1], settings=SamplingParams(mode="hybrid", ar_tokens=4))
 
     twin = make_twin()
     checkpoint.save(tmp_path / "export", twin, twin.kind, CAUSAL.to_dict(), **hashes)
     export.ar(str(tmp_path / "export"), str(folder), str(tmp_path / "tiny-ar"))
     draws = TextToImage.load(folder)
-    assert draws.has_ar_model and len(draws.images(["cat"], [1], settings=SamplingParams(ar_prefix=ARPrefix(4)))) == 1
+    assert (
+        draws.has_ar_model and len(draws.images(["cat"], [1], settings=SamplingParams(mode="hybrid", ar_tokens=4))) == 1
+    )
     other = tmp_path / "other"
     checkpoint.save(other, twin, twin.kind, CAUSAL.to_dict(), **(hashes | {"tokenizer_hash": "000000000000"}))
     with pytest.raises(ValueError, match="another tokenizer than this model has"):

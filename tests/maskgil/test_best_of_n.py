@@ -8,13 +8,15 @@ from conftest import make_condition
 from test_pipeline import draws  # noqa: F401, a fixture
 from test_refinement import GRID, TRUTH, Knows
 
-from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.sampling import best_of_n
 from maskgil.sampling.code_sampler import CodeSampler
-from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.loop import SCORING_NFE, TokenGrid
 
-SETTINGS = SamplingParams(steps=4, guidance=Guidance(3.0, interval=(0.3, 1.0)), refinement_passes=1, temperature=1.0)
+SETTINGS = SamplingParams(
+    steps=4, guidance_scale=3.0, guidance_interval=(0.3, 1.0), refinement_passes=1, temperature=1.0
+)
 
 
 def drawn(tokens: torch.Tensor, given: int = 0) -> TokenGrid:
@@ -98,5 +100,5 @@ def test_given_parts_stay_in_every_candidate(draws: TextToImage):  # noqa: F811
 
 @pytest.mark.parametrize("number", [0, 65, True])
 def test_no_number_of_candidates_is_refused(draws: TextToImage, number):  # noqa: F811
-    with pytest.raises(ValueError, match="candidates; give a whole number from 1 to 64"):
+    with pytest.raises(ValueError, match="from 1 to 64"):
         draws.draw(["cat"], [1], settings=replace(SETTINGS, candidates=number))

@@ -14,8 +14,8 @@ from maskgil.class_labels import ClassLabels
 from maskgil.condition import Condition
 from maskgil.models.ar import ARTransformer
 from maskgil.models.config import PRESETS
-from maskgil.pipeline import SAMPLERS, SamplingParams, TextToImage
-from maskgil.sampling.ar_prefix import ARPrefix
+from maskgil.params import SAMPLERS, SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.tokenizers.vq import VQConfig, VQModel
 
@@ -65,20 +65,16 @@ def test_folders_with_numbers_for_names_are_meant_by_their_names():
 
 
 def test_the_label_reaches_the_model(draws):
-    settings = SamplingParams(steps=1, temperature=0.0, guidance=replace_scale(1.0), refinement_passes=0)
+    settings = SamplingParams(steps=1, temperature=0.0, guidance_scale=1.0, refinement_passes=0)
     *_, last = draws.draw(["6"], [4], settings=settings)
     logits = draws.generator(draws.blank(1).tokens, (4, 4), Condition.classes(torch.tensor([6])))
     assert torch.equal(last.canvas.tokens, logits.argmax(-1))
 
 
-def replace_scale(scale: float):
-    return replace(SamplingParams().guidance, scale=scale)
-
-
 def test_the_released_sampler_is_what_the_released_code_does(draws):
     """8 steps of round(v / sum(v) 256) with v = arccos(r) / (pi / 2); w = 3 i / (T - 1), so that scale is 1 + w; noise
     4.5 (1 - i / (T - 1)). The first step has w = 0 and costs one evaluation."""
-    released = SAMPLERS["released"]
+    released = SAMPLERS["reference"]
     canvas = replace_canvas(draws, 256)
     plan = draws.plan(canvas, [0], released)
     assert [int(step.num_unmask) for step in plan] == [1, 18, 26, 32, 38, 43, 48, 50]
@@ -100,7 +96,7 @@ def test_a_class_can_be_led_away_from_and_a_twin_can_begin(draws):
     both = TextToImage(draws.generator, draws.text_encoder, draws.tokenizer, draws.sizes, twin=twin)
     *_, plain = both.draw(["2"], [1])
     *_, away = both.draw(["2"], [1], negative="3")
-    *_, mixed = both.draw(["2"], [1], settings=SamplingParams(ar_prefix=ARPrefix(8)))
+    *_, mixed = both.draw(["2"], [1], settings=SamplingParams(mode="hybrid", ar_tokens=8))
     assert not torch.allclose(plain.canvas.confidence, away.canvas.confidence) and not mixed.canvas.mask.any()
     assert isinstance(both.sampler(both.condition(["2"])), CodeSampler)
 

@@ -16,6 +16,7 @@ from app.core.request import GenerationRequest
 from app.serving.engine import Engine
 from app.serving.jobs import Status
 from maskgil import inpainting
+from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import remasking
 from maskgil.sampling.loop import TokenGrid
@@ -43,7 +44,7 @@ def photo() -> Image.Image:
 def test_what_is_not_brushed_stays_to_the_last_bit(engine: Engine, model: TextToImage, photo: Image.Image):
     cells = [0, 1, 12, 13, 95]  # of 8 rows and 12 columns
     start = inpainting.inpainting_input(model, photo, cells)
-    job = engine.submit(GenerationRequest("a cat", 3, size=(96, 64), steps=4, n=2), start=start)
+    job = engine.submit(GenerationRequest("a cat", 3, size=(96, 64), n=2, params=SamplingParams(steps=4)), start=start)
     assert job.wait(SECONDS) and job.status is Status.DONE, job.error
     brushed = torch.zeros(96, dtype=torch.bool)
     brushed[cells] = True
@@ -58,7 +59,7 @@ def test_what_is_not_brushed_stays_to_the_last_bit(engine: Engine, model: TextTo
 
 def test_a_step_shows_the_picture_with_its_holes(engine: Engine, model: TextToImage, photo: Image.Image):
     start = inpainting.inpainting_input(model, photo, range(0, 96, 2))
-    job = engine.submit(GenerationRequest("a cat", 3, size=(96, 64), steps=4), start=start)
+    job = engine.submit(GenerationRequest("a cat", 3, size=(96, 64), params=SamplingParams(steps=4)), start=start)
     assert job.wait(SECONDS)
     first = np.asarray(job.preview(0)[0])
     alpha = first[::8, ::8, 3].reshape(-1)
@@ -68,7 +69,8 @@ def test_a_step_shows_the_picture_with_its_holes(engine: Engine, model: TextToIm
 
 def test_a_few_cells_take_no_more_steps_than_cells(engine: Engine, model: TextToImage, photo: Image.Image):
     job = engine.submit(
-        GenerationRequest("a cat", 3, size=(96, 64), steps=8), start=inpainting.inpainting_input(model, photo, [5, 6])
+        GenerationRequest("a cat", 3, size=(96, 64), params=SamplingParams(steps=8)),
+        start=inpainting.inpainting_input(model, photo, [5, 6]),
     )
     assert job.wait(SECONDS) and [frame.total for frame in job.frames] == [2, 2]
 
@@ -108,7 +110,7 @@ def test_beyond_the_edge_it_is_drawn_and_within_it_stays(engine: Engine, model: 
     photo = Image.effect_noise((64, 64), 90).convert("RGB")
     (way,) = [way for way in inpainting.outpaintings(photo.size, model.sizes, 8) if way.side == side]
     start = inpainting.outpaint(model, photo, way)
-    job = engine.submit(GenerationRequest("a cat", 3, size=way.size, steps=4, n=2), start=start)
+    job = engine.submit(GenerationRequest("a cat", 3, size=way.size, n=2, params=SamplingParams(steps=4)), start=start)
     assert job.wait(SECONDS) and job.status is Status.DONE, job.error
     given = inpainting.inpainting_input(model, photo, [0]).tokens.view(8, 8)
     for tokens, image in zip(job.frames[-1].grid.tokens, job.pictures(), strict=True):
@@ -122,7 +124,10 @@ def test_what_lies_beyond_the_edge_cannot_matter(engine: Engine, model: TextToIm
     """The tokens under the holes are placeholders: others draw the same picture."""
     start = inpainting.outpaint(model, photo.crop((0, 0, 64, 64)), inpainting.Outpainting("right", (96, 64), 0, 0))
     other = replace(start, tokens=torch.where(start.mask, 5, start.tokens))
-    jobs = [engine.submit(GenerationRequest("a cat", 3, size=(96, 64), steps=4), start=each) for each in (start, other)]
+    jobs = [
+        engine.submit(GenerationRequest("a cat", 3, size=(96, 64), params=SamplingParams(steps=4)), start=each)
+        for each in (start, other)
+    ]
     assert all(job.wait(SECONDS) for job in jobs)
     assert jobs[0].pictures()[0].tobytes() == jobs[1].pictures()[0].tobytes()
 
@@ -135,7 +140,9 @@ def test_new_words_open_only_what_they_contradict(engine: Engine, model: TextToI
     whole = TokenGrid(given.tokens[None], torch.zeros(1, 96, dtype=torch.bool), (8, 12))
     fell = remasking.remask_changed(model.generator, whole, old, new, [3], margin=0.0).canvas.mask[0]
     assert torch.equal(start.mask, fell)
-    job = engine.submit(GenerationRequest("two dogs at night", 3, size=(96, 64), steps=4), start=start)
+    job = engine.submit(
+        GenerationRequest("two dogs at night", 3, size=(96, 64), params=SamplingParams(steps=4)), start=start
+    )
     assert job.wait(SECONDS) and job.status is Status.DONE, job.error
     assert torch.equal(job.frames[-1].grid.tokens[0][~start.mask], given.tokens[~start.mask])
     kept = np.kron(~start.mask.view(8, 12).numpy(), np.ones((8, 8), bool))
@@ -198,7 +205,9 @@ def test_a_picture_that_had_to_be_scaled_is_said_to_be(engine: Engine, model: Te
         (photo, mask.resize(photo.size), ""),
     ):
         change = EditRequest(image, marked, "")
-        begun, wish = change.begin(model, lambda text: model.condition([text]), GenerationRequest("a cat", 3, steps=2))
+        begun, wish = change.begin(
+            model, lambda text: model.condition([text]), GenerationRequest("a cat", 3, params=SamplingParams(steps=2))
+        )
         job = engine.submit(wish, start=begun)
         assert job.wait(SECONDS) and job.size_note == said and job.pictures()[0].size == (96, 64)
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from benchmarks.generation import RandomText, random_model
 from maskgil.condition import Condition
-from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.sampling.code_sampler import CodeSampler
-from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.loop import TokenGrid, masked_plan, sample
 from maskgil.sampling.remasking import MARGIN, RemaskResult, complementary, remask_changed, remask_plan
 from maskgil.tokenizers.vq import VQConfig, VQModel
@@ -133,7 +133,7 @@ def test_nothing_decided_costs_nothing_and_leaves_the_whole_plan(tiny, draws):
     counted = Counted(tiny)
     changed = remask_changed(counted, TokenGrid.blank(3, GRID, TINY.mask_id), OLD, NEW, SEEDS, masks=4)
     assert counted.rows == changed.nfe == changed.first == 0 and changed.kept.tolist() == [1, 1, 1]
-    guided = SamplingParams(steps=6, guidance=Guidance(3.0))
+    guided = SamplingParams(steps=6, guidance_scale=3.0, guidance_interval=(0.0, 1.0))
     for ours, usual in zip(
         remask_plan(draws, changed, SEEDS, guided), draws.plan(changed.canvas, SEEDS, guided), strict=True
     ):
@@ -167,7 +167,9 @@ def test_what_is_left_is_drawn_by_the_end_of_the_whole_plan(draws, holes):
     hole = torch.arange(24)[None] < torch.tensor([[holes], [min(holes, 2)], [0]])
     canvas = TokenGrid(torch.zeros(3, 24).long(), hole, GRID)
     changed = RemaskResult(canvas, torch.zeros(3, 24), torch.ones(3), nfe=0, first=9)
-    settings = SamplingParams(steps=6, guidance=Guidance(3.0, "linear", (0.3, 0.8)), refinement_passes=0)
+    settings = SamplingParams(
+        steps=6, guidance_scale=3.0, guidance_shape="linear", guidance_interval=(0.3, 0.8), refinement_passes=0
+    )
     whole = draws.plan(TokenGrid.blank(1, GRID, TINY.mask_id), [1], settings)
     left = remask_plan(draws, changed, SEEDS, settings)
     assert [int(step.index[0]) for step in left] == list(range(9, 9 + len(left)))

@@ -13,7 +13,8 @@ import text_encoder
 from app.core import registry
 from maskgil import checkpoint
 from maskgil.models.emigm import EMIGM, EMIGMConfig
-from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.tokenizers import vq_latents
 from maskgil.tokenizers.autoencoder import validate_scale
 from maskgil.tokenizers.vq import VQModel

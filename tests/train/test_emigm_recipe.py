@@ -16,8 +16,8 @@ from test_pretrain import rows
 
 from maskgil import checkpoint
 from maskgil.models.emigm import EMIGM, EMIGM_PRESETS, EMIGMConfig
-from maskgil.pipeline import SamplingParams, TextToImage
-from maskgil.sampling.guidance import Guidance
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.autoencoder import AUTOENCODER_PRESETS, AutoencoderConfig, AutoencoderTokenizer
 from maskgil.tokenizers.vq import VQModel
 from train.activation_checkpointing import blocks, bytes_needed, recomputed
@@ -195,7 +195,7 @@ def test_a_run_from_cache_to_a_folder_that_draws_by_class(folder, tmp_path):
     target, parts = tmp_path / "model", {"generator": one / "export", "tokenizer": folder / "tokenizer", "size": 64}
     maskgil("export", *["class", *flags(**parts), f"--out={target}"])
     draws = TextToImage.load(target)
-    settings = SamplingParams(steps=4, guidance=Guidance(3.0, interval=(0.1, 0.6)))
+    settings = SamplingParams(steps=4, guidance_scale=3.0, guidance_interval=(0.1, 0.6))
     (named,), (numbered,) = (draws.images([name], [1], settings=settings) for name in ("dog", "1"))
     assert named.size == (64, 64) and named.tobytes() == numbered.tobytes()
     torch.manual_seed(5)

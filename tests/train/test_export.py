@@ -20,7 +20,8 @@ from maskgil import checkpoint
 from maskgil.aspect_buckets import aspect_buckets
 from maskgil.class_labels import ClassLabels
 from maskgil.models.emigm import EMIGM, EMIGMConfig
-from maskgil.pipeline import SAMPLERS, SamplingParams, TextToImage
+from maskgil.params import SAMPLERS, SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.autoencoder import AutoencoderConfig, AutoencoderTokenizer
 from maskgil.tokenizers.vq import VQConfig, VQModel
 
@@ -88,9 +89,9 @@ def test_a_text_encoder_of_hugging_face_is_named_and_not_copied(parts):
 def test_a_class_driven_folder_knows_its_names(parts):
     draws = TextToImage.load(publish(parts, "class"))
     assert draws.sizes == [(64, 64), (32, 32)] and not draws.bucket_classes
-    (named,) = draws.images(["Golden Retriever"], [1], settings=SAMPLERS["released"])
+    (named,) = draws.images(["Golden Retriever"], [1], settings=SAMPLERS["reference"])
     assert named.size == (64, 64)
-    assert named.tobytes() == draws.images(["1"], [1], settings=SAMPLERS["released"])[0].tobytes()
+    assert named.tobytes() == draws.images(["1"], [1], settings=SAMPLERS["reference"])[0].tobytes()
     (parts / "out").rename(parts / "named")
     folder = publish(parts, "class", class_names="", shape="any")
     assert ClassLabels.open(folder, 3).number("n02,x") == 1, "the folders that it was trained on"

@@ -29,9 +29,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from maskgil import checkpoint
 from maskgil.models.ar import ARTransformer
 from maskgil.models.config import PRESETS
-from maskgil.pipeline import SAMPLERS, SamplingParams, TextToImage
-from maskgil.sampling.ar_prefix import ARPrefix
-from maskgil.sampling.guidance import Guidance
+from maskgil.params import SAMPLERS, SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from train.eval import ar_prefix_scores, clip_score, fid, geneval, sample_images, scene_score
 from train.eval.sample_images import SamplerOptions
@@ -228,7 +227,7 @@ def test_pictures_of_other_prompts_seeds_or_twins_are_not_taken_for_those_asked_
     with pytest.raises(ValueError, match="000003.png is no picture"):
         sample_images.draw_samples(str(saved), [sample_images.Sample("a red cat", 3, "000003.png")], out, FEW)
 
-    model, begun = tmp_path / "model", replace(FEW, ar_prefix=ARPrefix(2))
+    model, begun = tmp_path / "model", replace(FEW, mode="hybrid", ar_tokens=2)
     shutil.copytree(saved, model)
     hashes = {k: v for k, v in checkpoint.describe(saved / "generator").items() if k.endswith("_hash")}
     for seed in (0, 1):
@@ -270,9 +269,20 @@ def test_a_full_disk_is_one_line(saved: Path, tmp_path: Path, processes: str):  
     assert not list((tmp_path / "out").rglob("*.partial"))
 
 
-def test_what_processes_are_given_is_what_was_asked():
-    for settings in (*SAMPLERS.values(), SamplingParams(ar_prefix=ARPrefix(3, Guidance(2.0, "ramp")), top_k=5)):
-        assert sample_images.settings_from_names(sample_images.settings_to_names(settings)) == settings
+def test_a_folder_that_an_earlier_version_began_goes_on():
+    """Its recipe.json names the guidance and the prefix apart, and no candidates when there was one."""
+    before = {
+        "steps": 4, "temperature": 0.6, "choice_temperature": 2.0, "order": "confidence", "top_k": None, "top_p": None,
+        "refinement_passes": 1, "remask_fraction": 0.25, "schedule": "arccos",
+        "guidance": {"scale": 3.0, "shape": "ramp", "interval": [0.1, 1.0], "power": 3.0},
+        "ar_prefix": {"tokens": 3, "guidance": {"scale": 2.0, "shape": "constant", "interval": [0.0, 1.0],
+                      "power": 3.0}, "temperature": 0.6, "top_k": None, "top_p": None},
+    }  # fmt: skip
+    now = SamplingParams(
+        steps=4, guidance_scale=3.0, guidance_shape="ramp", mode="hybrid", ar_tokens=3, ar_guidance_scale=2.0,
+        ar_temperature=0.6,
+    )  # fmt: skip
+    assert sample_images.current_settings(before) == sample_images.current_settings(now.to_dict()) == now.to_dict()
 
 
 @pytest.mark.slow
@@ -304,15 +314,11 @@ def test_prompts_and_settings_come_from_words(tmp_path: Path):
         with pytest.raises(ValueError, match=message):
             sample_images.prompts_for(TINY, str(tmp_path / source) if source else "", n)
     assert SamplerOptions().params() == SamplingParams()
-    changed = SamplerOptions("released", guidance=2, ar_tokens=3).params(steps=4)
-    assert changed.guidance == Guidance(2.0, "ramp") and changed.ar_prefix == ARPrefix(3) and changed.steps == 4
-    with pytest.raises(ValueError, match="0 candidates"):
+    changed = SamplerOptions(sampler="released", guidance_scale=2.0, ar_tokens=3).params(steps=4)
+    assert changed == replace(SAMPLERS["reference"], steps=4, guidance_scale=2.0, mode="hybrid", ar_tokens=3)
+    with pytest.raises(ValueError, match="candidates is 0"):
         SamplerOptions(candidates=0).params()
-    best = SamplerOptions(candidates=4).params()
-    assert sample_images.settings_from_names(sample_images.settings_to_names(best)) == best and best.candidates == 4
-    assert "candidates" not in sample_images.settings_to_names(SamplingParams()), (
-        "folders from before there were any go on"
-    )
+    assert SamplerOptions(candidates=4).params() == SamplingParams(candidates=4)
     assert sample_images.parse_size("160x96") == (160, 96) and sample_images.parse_size("") is None
     with pytest.raises(ValueError, match="width x height"):
         sample_images.parse_size("big")
@@ -396,7 +402,7 @@ def test_hybrid_is_measured_and_drawn_as_a_chart(tmp_path: Path):
     reference = {"mean": torch.zeros(32), "covariance": torch.eye(32)}
     with torch.no_grad():
         found = ar_prefix_scores.measure(
-            draws, reader, asked, SamplingParams(steps=2), ARPrefix(0, Guidance(1.0)), reference
+            draws, reader, asked, SamplingParams(steps=2, ar_guidance_scale=1.0), reference
         )
     assert [m.tokens for m in found] == [0, 8, 16, 32, 64] and found[-1].nfe == 64
     assert all(m.distance is not None and m.seconds > 0 for m in found)

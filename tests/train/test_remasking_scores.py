@@ -7,7 +7,8 @@ import torch
 from conftest import TINY, make_tiny
 from test_pipeline import Letters
 
-from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from train.eval import remasking_scores
 from train.scenes.captions import known_words

@@ -12,10 +12,8 @@ from conftest import TINY, make_tiny
 
 from maskgil import checkpoint
 from maskgil.models.ar import ARTransformer
-from maskgil.pipeline import SAMPLERS, SamplingParams, TextToImage
-from maskgil.sampling.ar_prefix import ARPrefix
-from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.schedules import cosine
+from maskgil.params import SAMPLERS, SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder import SmallT5Encoder, train_vocabulary
 from train.eval import scene_score
@@ -67,13 +65,20 @@ def test_scenes_are_scored_with_the_settings_that_were_asked_for(folder: Path, c
     used.clear()
     maskgil(*common, "--steps=2", "--splits=training", "--sampler=released")
     said = capsys.readouterr().out
-    assert set(used) == {replace(SAMPLERS["released"], steps=2)} and "sampler released" in said
+    assert set(used) == {replace(SAMPLERS["reference"], steps=2)} and "sampler released" in said
     assert "held out" not in said
     used.clear()
     words = "--temperature=0.8 --choice=1.5 --guidance=3 --order=halton --curve=cosine --interval 0.2 0.9 --shape=ramp"
     maskgil(*common, "--steps=2", "--splits=held out", *words.split())
     asked = SamplingParams(
-        2, Guidance(3.0, "ramp", (0.2, 0.9)), temperature=0.8, choice_temperature=1.5, order="halton", schedule=cosine
+        steps=2,
+        guidance_scale=3.0,
+        guidance_shape="ramp",
+        guidance_interval=(0.2, 0.9),
+        temperature=0.8,
+        choice_temperature=1.5,
+        order="halton",
+        schedule="cosine",
     )
     assert set(used) == {asked}
 
@@ -89,24 +94,24 @@ def test_hybrid_prints_what_every_share_of_the_twin_scores(folder: Path, capsys,
     monkeypatch.setattr(TextToImage, "draw", spied)
     common = ["eval", "hybrid", "--model", str(folder / "model"), "--reader", str(folder / "reader"), "--n=1"]
     chart = folder / "new" / "chart.svg"
-    twins = ["--ar-guidance=1", "--ar-temperature=0.9", "--ar-top-k=5", "--ar-top-p=0.95"]
+    twins = ["--ar-guidance-scale=1", "--ar-temperature=0.9", "--ar-top-k=5", "--ar-top-p=0.95"]
     maskgil(*common, "--steps=3", "--guidance=1", *twins, f"--out={chart}")
     title, head, line, *rows, last = capsys.readouterr().out.splitlines()
-    assert "3 steps, guidance 1, twin's guidance 1" in title and last == f"chart: {chart}"
+    assert "3 steps, guidance_scale 1, ar_guidance_scale 1" in title and last == f"chart: {chart}"
     assert {head.count("|"), line.count("|")} | {row.count("|") for row in rows} == {len(scene_score.KINDS) + 6}
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert [row[0] for row in cells] == ["none (0)", "1/8 (8)", "1/4 (16)", "1/2 (32)", "all (64)"]
     assert [row[-1] for row in cells] == ["6", "14", "22", "38", "64"], "one a token, then 3 steps and a revision"
     assert all(0 <= float(row[9].strip("*")) <= 100 for row in cells)
-    twin = ARPrefix(0, Guidance(1.0), 0.9, 5, 0.95)
+    own = {"ar_guidance_scale": 1.0, "ar_temperature": 0.9, "ar_top_k": 5, "ar_top_p": 0.95}
     assert used[1:] == [
-        SamplingParams(3, Guidance(1.0, interval=(0.1, 1.0)), ar_prefix=replace(twin, tokens=tokens))
+        SamplingParams(steps=3, guidance_scale=1.0, mode="hybrid", ar_tokens=tokens, **own)
         for tokens in (0, 8, 16, 32, 64)
     ]
     assert "seconds a picture" in chart.read_text() and "Fréchet" not in chart.read_text(), "no reference, no distance"
     for words, message in (
         ("--split=all", "--split all: choose one of held out, training"),
-        ("--ar-tokens=3", "leave --ar-tokens out"),
+        ("--ar-tokens=3", "leave --mode and --ar-tokens out"),
     ):
         with pytest.raises(ValueError, match=message):
             maskgil(*common, words)
@@ -116,15 +121,15 @@ def test_hybrid_prints_what_every_share_of_the_twin_scores(folder: Path, capsys,
     "words, message",
     [
         ("--splits=all", "choose one of held out, training"),
-        ("--sampler=release", "did you mean released"),
-        ("--curve=straight", "curve=straight: choose one of"),
-        ("--order=listed", "choose one of confidence, halton, random, raster"),
-        ("--choice=much", "Error parsing --choice"),
+        ("--sampler=refrence", "sampler is 'refrence': did you mean 'reference'"),
+        ("--curve=straight", "schedule is 'straight': choose one of"),
+        ("--order=listed", "order is 'listed': choose one of confidence, random, halton, raster"),
+        ("--choice=much", "--choice"),
         ("--n=0", "n is 0"),
         ("--n=two", "Error parsing --n"),
-        ("--candidates=0", "0 candidates"),
-        ("--guidance=-1", "sampler settings: guidance is -1"),
-        ("--modle=scenes", "did you mean --model"),
+        ("--candidates=0", "candidates is 0"),
+        ("--guidance=-1", "guidance_scale is -1"),
+        ("--modle=scenes", "did you mean --mode or --model"),
         ("model=scenes n=3", "maskgil eval scenes --model scenes --n 3"),
     ],
 )

@@ -23,11 +23,11 @@ from maskgil.models.config import ModelConfig
 from maskgil.models.diffusion_head import DPMSolver
 from maskgil.models.emigm import EMIGM
 from maskgil.models.maskgil import MaskGIL
-from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.sampling import remasking
-from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.loop import TokenGrid
-from maskgil.sampling.schedules import cosine, exp, linear
+from maskgil.sampling.schedules import cosine, exp
 from maskgil.tokenizers.autoencoder import (
     AutoencoderConfig,
     AutoencoderTokenizer,
@@ -112,24 +112,23 @@ def test_a_folder_of_vectors_draws_as_one_of_codes_does(draws):
 
 
 def test_vectors_go_by_chance_and_exp_unless_another_curve_is_asked_for(draws):
-    fitted = draws.fitted(SamplingParams())
-    assert (fitted.order, fitted.schedule) == ("random", exp)
-    asked = draws.fitted(SamplingParams(order="halton", schedule=cosine))
-    assert (asked.order, asked.schedule) == ("halton", replace(cosine, num_unmasked="remain"))
+    assert draws.order_and_schedule(SamplingParams()) == ("random", exp)
+    asked = draws.order_and_schedule(SamplingParams(order="halton", schedule="cosine"))
+    assert asked == ("halton", replace(cosine, num_unmasked="remain"))
 
 
 def test_a_linear_curve_decides_as_many_vectors_at_each_step(draws):
     """gamma(t) = t is what remains (2503.07197, section 3.3)."""
-    assert draws.fitted(SamplingParams(schedule=linear)).schedule.counts(8, 64) == [8] * 8
+    assert draws.order_and_schedule(SamplingParams(schedule="linear"))[1].counts(8, 64) == [8] * 8
     plan = draws.plan(
-        TokenGrid.blank(1, (4, 4), channels=4), [1], SamplingParams(steps=4, schedule=linear, remask_fraction=0.5)
+        TokenGrid.blank(1, (4, 4), channels=4), [1], SamplingParams(steps=4, schedule="linear", remask_fraction=0.5)
     )
     assert [int(step.num_unmask) for step in plan] == [4] * 4 + [8], "and a revision"
 
 
 def test_evaluations_outside_the_interval_are_saved(draws):
     def cost(low: float, high: float) -> int:
-        settings = SamplingParams(steps=10, guidance=Guidance(3.0, interval=(low, high)), refinement_passes=0)
+        settings = SamplingParams(steps=10, guidance_scale=3.0, guidance_interval=(low, high), refinement_passes=0)
         *_, last = draws.draw(["a cat"], [1], settings=settings)
         return last.nfe
 
@@ -187,7 +186,7 @@ def test_the_engine_draws_it_for_several_at_once(draws):
     engine = Engine(find=lambda name: draws)
     try:
         jobs = [
-            engine.submit(GenerationRequest("a cat", seed=s, steps=s, negative=n))
+            engine.submit(GenerationRequest("a cat", seed=s, negative_prompt=n, params=SamplingParams(steps=s)))
             for s, n in ((2, ""), (3, ""), (3, "dog"))
         ]
         assert all(job.wait(60) for job in jobs)
@@ -195,7 +194,9 @@ def test_the_engine_draws_it_for_several_at_once(draws):
         alone = draws.images(["a cat"], [2], settings=SamplingParams(steps=2))[0]
         assert alike(jobs[0].pictures()[0], alone)
         assert not torch.allclose(jobs[1].frames[-1].grid.tokens, jobs[2].frames[-1].grid.tokens)
-        grown = engine.submit(GenerationRequest("a cat at night", seed=2, steps=2), after=jobs[0])
+        grown = engine.submit(
+            GenerationRequest("a cat at night", seed=2, params=SamplingParams(steps=2)), after=jobs[0]
+        )
         assert grown.wait(60) and not grown.error and "grown out of" in grown.request.edit, grown.frames
         old, new = (draws.condition([text]) for text in ("a cat", "a cat at night"))
         before = jobs[0].frames[-1].grid

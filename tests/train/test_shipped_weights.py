@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from maskgil import checkpoint
-from maskgil.pipeline import SamplingParams, TextToImage
-from maskgil.sampling.ar_prefix import ARPrefix
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from train.data.cache_files import write_shard
 from train.data.scene_cache import corpus
 from train.eval.scene_score import SIDE, asked_scenes, drawn, judge, rendered
@@ -99,7 +99,7 @@ def test_it_gives_things_the_colours_that_are_said(scenes, reader):
 def test_its_twin_draws_too_alone_and_as_a_beginning(scenes, reader):
     asked = [a for a in asked_scenes(16, False) if a[0] == "single"]
     for prefix in (64, 32):
-        pixels, _, nfe = drawn(scenes, asked, SamplingParams(ar_prefix=ARPrefix(prefix)))
+        pixels, _, nfe = drawn(scenes, asked, SamplingParams(mode="hybrid", ar_tokens=prefix))
         scores, _ = judge(reader, asked, pixels)
         assert scores["single"] >= 60 and nfe > 2 * prefix - 1, (prefix, scores)
 

@@ -17,9 +17,8 @@ from tyro.conf import arg
 
 from maskgil import checkpoint
 from maskgil.fileio import atomic_write
-from maskgil.pipeline import SamplingParams, TextToImage
-from maskgil.sampling.ar_prefix import ARPrefix
-from maskgil.sampling.guidance import Guidance
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from train.eval.sample_images import SamplerOptions
 from train.eval.scene_score import (
     KINDS,
@@ -55,16 +54,15 @@ def measure(
     reader: SceneJudge,
     asked: list,
     settings: SamplingParams,
-    prefix: ARPrefix,
     reference: dict | None = None,
 ) -> list[ArPrefixResult]:
-    """Every share of SHARES on the same captions and seeds. `prefix`: how the twin writes, however much it does."""
+    """Every share of SHARES on the same captions and seeds."""
     rows, columns = model.grid(scene_size(model))
-    drawn(model, asked[:1], SamplingParams(steps=1, ar_prefix=ARPrefix(1)))  # loads the twin and warms up
+    drawn(model, asked[:1], SamplingParams(steps=1, mode="hybrid", ar_tokens=1))  # loads the twin and warms up
     out = []
     for share, label in SHARES:
         tokens = round(share * rows * columns)
-        pixels, seconds, nfe = drawn(model, asked, replace(settings, ar_prefix=replace(prefix, tokens=tokens)))
+        pixels, seconds, nfe = drawn(model, asked, replace(settings, mode="hybrid", ar_tokens=tokens))
         scores, features = judge(reader, asked, pixels)
         distance = frechet(moments(features), (reference["mean"], reference["covariance"])) if reference else None
         out.append(ArPrefixResult(label, tokens, scores, distance, seconds, nfe))
@@ -121,10 +119,6 @@ def hybrid(
     n: int = 20,
     split: Literal["training", "held out"] = "training",
     out: str = "hybrid.svg",
-    ar_guidance: float = ARPrefix.guidance.scale,
-    ar_temperature: float = ARPrefix.temperature,
-    ar_top_k: int = 0,
-    ar_top_p: float = 1.0,
     sampler: Annotated[SamplerOptions, arg(name="")] = SamplerOptions(),  # noqa: B008
     steps: int = 8,
 ) -> None:
@@ -137,27 +131,22 @@ def hybrid(
         n: Pictures of each kind.
         split: Combinations that training showed, or those that it never did.
         out: The chart, an SVG file.
-        ar_guidance: Guidance scale of the autoregressive model.
-        ar_temperature: Its temperature.
-        ar_top_k: It chooses among so many tokens; 0: all.
-        ar_top_p: It chooses among the likeliest tokens of this total probability.
         steps: Steps of MaskGIL.
     """
     if n < 1:
         raise ValueError(f"n is {n}: give the number of pictures of each kind, 20 is usual")
     settings = sampler.params(steps)
-    if settings.ar_prefix is not None:
-        raise ValueError("hybrid draws every share of the twin's tokens: leave --ar-tokens out")
-    prefix = ARPrefix(0, Guidance(ar_guidance), ar_temperature, ar_top_k or None, ar_top_p if ar_top_p != 1 else None)
+    if settings.mode != "masked":
+        raise ValueError("every share of the autoregressive model's tokens is drawn: leave --mode and --ar-tokens out")
     draws = TextToImage.load(model, twin=twin or None)
     folder = checkpoint.resolve(reader)
     judging = checkpoint.load(folder, "reader").eval()
     file = folder / "reference.safetensors"
     reference = load_file(file) if file.is_file() else None
-    found = measure(draws, judging, asked_scenes(n, split == "held out"), settings, prefix, reference)
+    found = measure(draws, judging, asked_scenes(n, split == "held out"), settings, reference)
     width, height = scene_size(draws)
     title = f"{model}: {n} pictures of each kind, {width}x{height}, {settings.steps} steps{sampler}"
-    title += f", twin's guidance {ar_guidance:g}, {torch.get_num_threads()} threads"
+    title += f", {torch.get_num_threads()} threads"
     print(f"{title}\n{table(found)}")
     panels = [("scene score (higher is better)", [overall(m.scores) for m in found])]
     if reference:

@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from maskgil import checkpoint
-from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.sampling.loop import TokenGrid, sample
 from maskgil.sampling.remasking import MARGIN, NUM_MASKINGS, remask_changed, remask_plan
 from maskgil.tokenizers.vq_latents import VQLatentTokenizer

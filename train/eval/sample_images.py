@@ -13,9 +13,9 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
@@ -25,11 +25,11 @@ from maskgil import checkpoint
 from maskgil.fileio import atomic_write
 from maskgil.models.config import ModelConfig
 from maskgil.models.emigm import EMIGMConfig
-from maskgil.pipeline import SAMPLERS, SamplingParams, Size, TextToImage
+from maskgil.params import SamplingParams, read_params
+from maskgil.pipeline import Size, TextToImage
 from maskgil.sampling import best_of_n
-from maskgil.sampling.ar_prefix import ARPrefix, beside
-from maskgil.sampling.guidance import Guidance, Shape
-from maskgil.sampling.schedules import SCHEDULES, schedule_by_name
+from maskgil.sampling.ar_prefix import beside
+from maskgil.sampling_flags import given_options, sampling_flags
 from maskgil.shared_parts import resolve_part
 from train.scenes.captions import sentences
 
@@ -120,60 +120,18 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class SamplerOptions:
-    """How pictures are drawn: a sampler by name, and what differs from it."""
-
-    sampler: Literal["ours", "released"] = "ours"
-    """ours: constant guidance and one refinement pass. released: as the released code draws."""
-    guidance: float | None = None
-    """Guidance scale; 1 is off."""
-    shape: Shape | None = None
-    """How the guidance scale grows over the steps (maskgil/sampling/guidance.py)."""
-    interval: tuple[float, float] | None = None
-    """Guide only while the plan's time, which runs from 1 to 0, is in this interval."""
-    temperature: float | None = None
-    """Temperature of the tokens."""
-    choice: float | None = None
-    """Choice temperature of MaskGIT: noise on the confidence that orders the tokens."""
-    order: Literal["confidence", "random", "halton", "raster"] | None = None
-    """Decoding order."""
-    curve: str | None = None
-    """Schedule of the number of masked tokens: arccos, cosine, exp, ... or poly-EXPONENT."""
-    revisions: int | None = None
-    """Refinement passes after the steps."""
-    doubt: float | None = None
-    """Share of the tokens that a refinement pass decides anew."""
-    candidates: int | None = None
-    """Draw so many and keep the likeliest."""
-    ar_tokens: int = 0
-    """Tokens that the autoregressive model writes first."""
+class SamplerOptions(sampling_flags(without=("steps",))):
+    """How pictures are drawn: a sampler by name, and the options that differ from it."""
 
     def params(self, steps: int | None = None) -> SamplingParams:
         """The sampling parameters. ValueError for what is out of bounds."""
-        base = SAMPLERS[self.sampler]
-        guidance = {"scale": self.guidance, "shape": self.shape, "interval": self.interval}
-        changes: dict[str, Any] = {
-            "steps": steps,
-            "temperature": self.temperature,
-            "choice_temperature": self.choice,
-            "order": self.order,
-            "schedule": schedule_by_name(self.curve) if self.curve else None,
-            "refinement_passes": self.revisions,
-            "remask_fraction": self.doubt,
-            "candidates": self.candidates,
-            "ar_prefix": ARPrefix(self.ar_tokens) if self.ar_tokens else None,
-        }
-        given = {name: value for name, value in guidance.items() if value is not None}
-        if self.candidates is not None:
-            best_of_n.validate_candidates(self.candidates)
-        try:
-            changes["guidance"] = replace(base.guidance, **given)
-            return replace(base, **{name: value for name, value in changes.items() if value is not None})
-        except ValueError as error:
-            raise ValueError(f"sampler settings: {error}") from None
+        given = given_options(self) | ({} if steps is None else {"steps": steps})
+        if self.ar_tokens is not None and self.mode is None:
+            given["mode"] = "hybrid"
+        return read_params(given)
 
     def __str__(self) -> str:
-        """What differs from the defaults, for the title of a table: ", guidance 3"."""
+        """What differs from the defaults, for the title of a table: ", guidance_scale 3"."""
         changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         return "".join(f", {n} {v:g}" if isinstance(v, float) else f", {n} {v}" for n, v in changed.items())
 
@@ -234,7 +192,7 @@ def _spawn(
     processes: int, model: str, missing: Sequence[Sample], out: Path, settings: SamplingParams, *rest: Any
 ) -> None:
     context = torch.multiprocessing.get_context("spawn")
-    named, faults = settings_to_names(settings), context.SimpleQueue()
+    named, faults = settings.to_dict(), context.SimpleQueue()
     workers = [
         context.Process(
             target=_worker, args=(faults, rank, processes, model, missing[rank::processes], out, named, *rest)
@@ -258,7 +216,7 @@ def _worker(
 ) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     try:
-        _draw(rank, processes, model, missing, out, settings_from_names(named), *rest)
+        _draw(rank, processes, model, missing, out, read_params(named), *rest)
     except (ValueError, OSError) as error:  # the first process says it once, in one line
         faults.put(" ".join(str(error).split()))
         sys.exit(1)
@@ -302,28 +260,24 @@ def _write(image: Image.Image, sample: Sample, path: Path) -> None:
         raise ValueError(f"could not write {path}: {error}; finished pictures are kept") from None
 
 
-def settings_to_names(settings: SamplingParams) -> dict[str, Any]:
-    """Settings as plain values: curves by their names. They travel to other processes, and into recipe.json."""
-    plain = {name: value for name, value in vars(settings).items() if name not in ("schedule", "guidance", "ar_prefix")}
-    if settings.candidates == 1:
-        del plain["candidates"]  # folders from before there were any go on
-    prefix = None if settings.ar_prefix is None else asdict(settings.ar_prefix)
-    return plain | {"schedule": settings.schedule.name, "guidance": asdict(settings.guidance), "ar_prefix": prefix}
-
-
-def settings_from_names(named: dict[str, Any]) -> SamplingParams:
-    """What `settings_to_names` took apart."""
-    prefix = named["ar_prefix"]
+def current_settings(found: dict[str, Any]) -> dict[str, Any]:
+    """The settings in a folder's recipe.json by the names of `SamplingParams`, whichever version wrote it."""
+    if "guidance" not in found:
+        return found
+    guidance, prefix = found["guidance"], found.get("ar_prefix")
+    values = {name: value for name, value in found.items() if name not in ("guidance", "ar_prefix")}
+    values |= {f"guidance_{name}": value for name, value in guidance.items()}
     if prefix is not None:
-        prefix = ARPrefix(**(prefix | {"guidance": Guidance(**prefix["guidance"])}))
-    objects = {"schedule": SCHEDULES[named["schedule"]], "guidance": Guidance(**named["guidance"]), "ar_prefix": prefix}
-    return SamplingParams(**(named | objects))
+        led = {f"ar_guidance_{name}": value for name, value in prefix["guidance"].items() if name != "power"}
+        rest = {f"ar_{name}": value for name, value in prefix.items() if name != "guidance"}
+        values |= {"mode": "hybrid", **led, **rest}
+    return read_params(values).to_dict()
 
 
 def _recipe(model: str, settings: SamplingParams, size: Size | None) -> dict[str, Any]:
     folder = checkpoint.resolve(model)
     files = {part: resolve_part(folder / part) / checkpoint.WEIGHTS for part in ("generator", "tokenizer")}
-    if settings.ar_prefix is not None and (twin := beside(folder)):  # without one, drawing says what is missing
+    if settings.mode != "masked" and (twin := beside(folder)):  # without one, drawing says what is missing
         files["twin"] = twin / checkpoint.WEIGHTS
     weights = {"text_encoder": checkpoint.describe(folder / "generator").get("text_encoder_hash")}
     for part, path in files.items():
@@ -331,7 +285,7 @@ def _recipe(model: str, settings: SamplingParams, size: Size | None) -> dict[str
             raise ValueError(f"{folder} is not a text-to-image folder: {path} is missing")
         with path.open("rb") as file:
             weights[part] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-    recipe = {"weights": weights, "settings": settings_to_names(settings), "size": size}
+    recipe = {"weights": weights, "settings": settings.to_dict(), "size": size}
     if settings.refinement_passes and checkpoint.describe(folder / "generator")["kind"] == "emigm":
         recipe["judge"] = "bound"  # vectors were not revised before there was one, whatever was asked for
     return json.loads(json.dumps(recipe))  # tuples become lists, as they will be read back
@@ -346,6 +300,7 @@ def _claim(out: Path, recipe: dict[str, Any]) -> None:
             partial.write_text(json.dumps(recipe, indent=1) + "\n")
         return
     found = json.loads(note.read_text())
+    found["settings"] = current_settings(found.get("settings", {}))
     differ = [name for name in recipe if found.get(name) != recipe[name]]
     if differ:
         raise ValueError(f"{out} holds pictures of another {' and '.join(differ)}: give another folder, or delete it")

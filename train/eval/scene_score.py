@@ -19,7 +19,8 @@ from torch import Tensor
 from tyro.conf import arg
 
 from maskgil import checkpoint
-from maskgil.pipeline import SamplingParams, TextToImage, Tokenizer
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage, Tokenizer
 from train.eval.sample_images import SamplerOptions
 from train.scenes.captions import caption
 from train.scenes.judge import SceneJudge, in_scene_size, verdict

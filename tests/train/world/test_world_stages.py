@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from world.stand_ins import write_stand_ins
 
 from maskgil import checkpoint
-from maskgil.pipeline import SamplingParams, TextToImage
+from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder.small_t5 import SmallT5Encoder, train_vocabulary
 from train.losses.label_probe import LabelProbe, label_probe_loss
