@@ -23,6 +23,8 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from maskgil.released.download import models_folder
+
 PEFT_CONFIG, PEFT_WEIGHTS, DIFFUSERS_WEIGHTS = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -33,6 +35,37 @@ DIFFUSERS_PREFIXES = ("transformer.", "unet.")
 DIFFUSERS_METADATA = "lora_adapter_metadata"
 LARGEST_WEIGHT = 10.0
 DOWN, UP = (".lora_A.weight", ".lora.down.weight"), (".lora_B.weight", ".lora.up.weight")
+
+
+def adapters_folder() -> Path:
+    """Where adapters lie that are used by their names: folders, and .safetensors files."""
+    return models_folder() / "adapters"
+
+
+def adapter_names() -> list[str]:
+    """The adapters in `adapters_folder`, by name."""
+    folder = adapters_folder()
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path.stem if path.suffix == ".safetensors" else path.name for path in found if _is_adapter(path))
+
+
+def find_adapter(name: str) -> Path:
+    """Where the adapter of this name lies. ValueError, with the names that there are, when there is none.
+
+    A name is no path: a request from the network cannot open other files.
+    """
+    folder = adapters_folder()
+    for path in (folder / name, folder / f"{name}.safetensors"):
+        if path.parent == folder and _is_adapter(path):
+            return path
+    there = ", ".join(adapter_names()) or "none"
+    raise ValueError(f"no LoRA adapter is named {name!r} in {folder}: there is {there}; copy its folder or file there")
+
+
+def _is_adapter(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        return path.is_file()
+    return any((path / file).is_file() for file in (PEFT_WEIGHTS, DIFFUSERS_WEIGHTS))
 
 
 @dataclass(frozen=True)
@@ -80,6 +113,11 @@ class AdaptedGenerator(nn.Module):
         for layer in self.updates:
             if _add_updates not in layer._forward_hooks.values():
                 layer.register_forward_hook(_add_updates)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The generator's blocks."""
+        return self.generator.layers
 
     def forward(self, *arguments: Any, **named: Any) -> Tensor:
         token = _ACTIVE.set(self.updates)

@@ -22,7 +22,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -167,11 +167,13 @@ class TextToImage:
         dtype: torch.dtype = torch.float32,
         attention: str = "sdpa",
         twin: str | Path | None = None,
+        encoder_memory: str = "full",
     ) -> "TextToImage":
         """A bundled name, a folder or a Hugging Face id, with generator/, text_encoder/, tokenizer/, vocabulary.json.
 
         A class-driven one has no text_encoder/, and may have class_names.json. twin names the autoregressive twin; left
-        out, it is the folder beside this one whose name ends in -ar, if there is one.
+        out, it is the folder beside this one whose name ends in -ar, if there is one. encoder_memory is full, 8bit,
+        4bit or offload (text_encoder/encoder_memory.py). Released models are loaded from their own layout.
 
         Raises ValueError for a part that is missing or broken, and for a tokenizer or text encoder other than those
         that the generator was trained with (its config.json keeps their fingerprints).
@@ -179,16 +181,16 @@ class TextToImage:
         # Only here: the models themselves do not depend on any one text encoder.
         import text_encoder
 
-        folder = checkpoint.resolve(name)
+        folder, load_encoder = checkpoint.resolve(name), partial(text_encoder.load, memory=encoder_memory)
         if is_released(folder):
-            return _load_released(folder, device, dtype, attention)
+            return _load_released(folder, device, dtype, attention, encoder_memory)
         notes = checkpoint.describe(folder / "generator")
         continuous = notes["kind"] == "emigm"
         generator = checkpoint.load(folder / "generator", "emigm" if continuous else "maskgil", dtype)
         place = folder / "tokenizer"
         tokenizer = vq_latents.load(place) if continuous else checkpoint.load(place, "vq")
         classes = generator.config.classes
-        encoder = ClassLabels.open(folder, classes) if classes else text_encoder.load(folder / "text_encoder")
+        encoder = ClassLabels.open(folder, classes) if classes else load_encoder(folder / "text_encoder")
         for part, model in (("tokenizer", tokenizer), *([] if classes else [("text_encoder", encoder)])):
             found, wanted = checkpoint.fingerprint(model.identity()), notes.get(f"{part}_hash")
             if wanted != found:
@@ -463,13 +465,15 @@ class TextToImage:
         return TokenGrid(canvas.tokens.to(self.device), canvas.mask.to(self.device), canvas.grid)
 
 
-def _load_released(folder: Path, device: torch.device | str, dtype: torch.dtype, attention: str) -> TextToImage:
+def _load_released(
+    folder: Path, device: torch.device | str, dtype: torch.dtype, attention: str, encoder_memory: str
+) -> TextToImage:
     """A model in the layout of its release (maskgil/released/layout.py): its parts are not trained together anew, so
     there are no fingerprints to compare."""
     import text_encoder
 
     released = ReleasedFolder.open(folder)
-    encoder = text_encoder.load(folder / TEXT_ENCODER)
+    encoder = text_encoder.load(folder / TEXT_ENCODER, encoder_memory)
     generator, tokenizer = load_generator(released, dtype), load_vq(released)
     set_attention_backend(generator, attention)
     set_null_condition(generator, encoder.encode([""]).states[0])

@@ -1,4 +1,4 @@
-"""`maskgil models`: the models on this machine."""
+"""`maskgil models`: the models on this machine, and the released ones that can be fetched."""
 
 from tyro.conf import Positional
 
@@ -7,27 +7,52 @@ from app.core import paths
 from maskgil.command_line import Command
 
 
-def models(name: Positional[str] = "") -> None:
-    """List the models on this machine: what they draw, their sizes and their folders.
+def models(name: Positional[str] = "", released: Positional[str] = "") -> None:
+    """List the models on this machine, and the released models that can be fetched from Hugging Face.
+
+    maskgil models                          list all
+    maskgil models NAME                     show everything about one, with all the words it knows
+    maskgil models get amused/amused-256    fetch a released model, or what is missing of it
+    maskgil models rm amused/amused-256     remove a fetched model
 
     Args:
-        name: Show everything about this one, with all the words it knows.
+        name: A model, or get, or rm.
+        released: With get and rm: the name of a released model.
     """
-    from app.core import registry
+    from app.core import registry, released_models
+    from maskgil.released import download
 
     quiet_log()
-    if name:
+    if released and name not in ("get", "rm"):
+        raise ValueError(f"{name} {released}: give one model, or get or rm and the name of a released model")
+    if name in ("get", "rm") and not released:
+        raise ValueError(f"models {name}: which one? `maskgil models` lists the released models")
+    if name == "get":
+        print(f"{released} is in {download.fetch(released)}")
+    elif name == "rm":
+        print(released_models.remove_model(released))
+    elif name:
         print(registry.describe(registry.find(name)))
-        return
-    listed = registry.bundled()
-    if not listed:
-        raise ValueError(f"there is no model in {paths.weights_folder()}: {registry.HOW_TO_GET}")
-    for model in listed:
-        print(registry.summary(model))
+    else:
+        print(_listing())
+
+
+def _listing() -> str:
+    """Models that are here, then those that can be fetched."""
+    from app.core import registry, released_models
+
+    here = [*registry.bundled(), *registry.fetched()]
+    if not here:
+        here_text = f"there is no model in {paths.weights_folder()}: {registry.HOW_TO_GET}"
+    else:
+        here_text = "\n".join(registry.summary(model) for model in here)
+    return (
+        f"{here_text}\n\nReleased models, fetched with `maskgil models get NAME`:\n{released_models.released_table()}"
+    )
 
 
 def _load():
     return models
 
 
-COMMAND = Command("List the models on this machine, or describe one.", _load)
+COMMAND = Command("List the models on this machine, describe one, fetch or remove a released one.", _load)

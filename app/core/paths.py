@@ -10,6 +10,7 @@ WEIGHTS = model_folder.WEIGHTS
 GALLERY = "MASKGIL_GALLERY"
 MODEL = "MASKGIL_MODEL"
 EAR = "MASKGIL_EAR"
+TEXT_ENCODER = "MASKGIL_TEXT_ENCODER"
 
 
 def weights_folder() -> Path:
@@ -34,3 +35,8 @@ def default_model() -> str:
 def default_recognizer() -> str:
     """The recogniser that writes down speech: a bundled name, a file, or a released Whisper size."""
     return os.path.expanduser(os.environ.get(EAR) or "whisper-tiny-en")
+
+
+def text_encoder_memory() -> str:
+    """How text encoders of released models are kept: full, 8bit, 4bit or offload (text_encoder/encoder_memory.py)."""
+    return os.environ.get(TEXT_ENCODER) or "full"

@@ -37,7 +37,7 @@ class ModelInfo:
     sizes         image sizes (width, height) in pixels, the default first
     size_classes  the bucket classes of `sizes` (maskgil/aspect_buckets.py); empty for a fixed list
     parts         the folders in it that hold weights
-    sampler       the preset of sampling options that it was released with (maskgil/params.py); empty: the usual one
+    sampler       the preset of sampling options that it was released with (maskgil/params.py)
     """
 
     name: str
@@ -47,7 +47,7 @@ class ModelInfo:
     sizes: tuple[tuple[int, int], ...] = ()
     size_classes: tuple[int, ...] = ()
     parts: tuple[str, ...] = PARTS
-    sampler: str = ""
+    sampler: str = "default"
 
     @property
     def sizes_summary(self) -> str:
@@ -154,6 +154,17 @@ def fetched() -> list[ModelInfo]:
     return [find_local(model.name) for model in catalog.MODELS if download.is_complete(model)]
 
 
+def sampler_of(name: str) -> str:
+    """The preset of sampling options of a model on this machine; `default` where it has none, or is not here."""
+    try:
+        folder = _folder(name)
+        if folder is not None and layout.is_released(folder):
+            return layout.ReleasedFolder.open(folder).sampler
+        return "default" if folder is None else _sampler(folder)
+    except ValueError:
+        return "default"
+
+
 def summary(model: ModelInfo) -> str:
     """The model in one line."""
     return f"{model.name:12} {model.reads:14} {model.sizes_summary}   {model.megabytes:.1f} MB   {model.folder}"
@@ -239,6 +250,15 @@ def _there(file: Path) -> bool:
         return False
 
 
+def _sampler(folder: Path) -> str:
+    """The preset of a folder with generator/: LlamaGen's text-driven generator has its own."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        about = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
+        if about["kind"] == "llamagen" and about["config"].get("text_dim"):
+            return "llamagen"
+    return "default"
+
+
 def _classes(folder: Path) -> int | None:
     """How many classes its generator draws; None for one that reads texts, or that cannot be read."""
     try:
@@ -265,4 +285,5 @@ def _open(name: str, folder: Path) -> ModelInfo:
         words = PromptVocabulary.from_dict({})
         return ModelInfo(name, folder, words, sizes=released.sizes, parts=layout.PARTS, sampler=released.sampler)
     sizes, size_classes = _sizes(folder)
-    return ModelInfo(name, folder, PromptVocabulary.load(folder), _classes(folder), tuple(sizes), size_classes)
+    words, classes = PromptVocabulary.load(folder), _classes(folder)
+    return ModelInfo(name, folder, words, classes, tuple(sizes), size_classes, sampler=_sampler(folder))

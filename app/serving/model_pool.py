@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from app.core import registry
+from app.core import paths, registry
 from maskgil.condition import Condition
 from maskgil.pipeline import TextToImage
 from text_encoder.prompt_reader import PromptVocabulary
@@ -151,4 +151,5 @@ def open_model(name: str, dtype: torch.dtype | None = None) -> TextToImage:
     with _memory:  # free memory is read and then used by one thread at a time
         if reason := why_not_loadable(model, dtype):
             raise ValueError(f"{reason}: unload another, or take a smaller one")
-        return TextToImage.load(model.folder, device=device, dtype=dtype or default_precision())
+        memory = paths.text_encoder_memory()
+        return TextToImage.load(model.folder, device, dtype or default_precision(), encoder_memory=memory)

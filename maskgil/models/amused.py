@@ -29,10 +29,10 @@ from maskgil.models.uvit_layers import (
     ConvHead,
     Resample,
     channel_norm,
-    check_grid,
     clip_states,
     micro_conditions,
     read_config,
+    validate_token_grid,
 )
 
 FIXED = {"use_bias": False, "ln_elementwise_affine": True, "layer_norm_eps": EPS, "micro_cond_encode_dim": MICRO_WIDTH}
@@ -299,7 +299,7 @@ class Amused(nn.Module):
 
         grid is (rows, columns) with rows * columns = N. Raises ValueError for a condition or grid of another shape.
         """
-        check_grid(tokens, grid, self.config.downsample)
+        validate_token_grid(tokens, grid, self.config.downsample)
         pooled, text = self._condition(condition, drop, grid)
         x = self.down_block(self.embed(tokens.unflatten(1, grid)), text, pooled)
         inner = x.shape[2:]

@@ -29,11 +29,11 @@ from maskgil.models.uvit_layers import (
     ConvHead,
     Resample,
     channel_norm,
-    check_grid,
     clip_states,
     micro_conditions,
     read_config,
     sinusoidal_embedding,
+    validate_token_grid,
 )
 
 FIXED = {"patch_size": 1, "guidance_embeds": False}
@@ -281,7 +281,7 @@ class Meissonic(nn.Module):
         remaining: sampling steps left after this one, as the released sampler numbers them; None: 0, the last step.
         Raises ValueError for a condition or grid of another shape.
         """
-        check_grid(tokens, grid, self.config.downsample)
+        validate_token_grid(tokens, grid, self.config.downsample)
         remaining = torch.zeros(len(tokens), device=tokens.device) if remaining is None else remaining
         states = clip_states(condition, drop, self.null_states)
         modulation = self._modulation(states[:, 0], grid, remaining)

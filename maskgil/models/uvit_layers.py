@@ -98,7 +98,7 @@ def channel_norm(norm: nn.Module, x: Float[Tensor, "B C h w"]) -> Float[Tensor, 
     return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def check_grid(tokens: Int[Tensor, "B N"], grid: tuple[int, int], halved: bool) -> None:
+def validate_token_grid(tokens: Int[Tensor, "B N"], grid: tuple[int, int], halved: bool) -> None:
     """ValueError for a grid that the tokens do not fill, or that a model with a downsampling layer cannot halve."""
     rows, columns = grid
     if rows * columns != tokens.shape[1]:

@@ -22,12 +22,14 @@ class RepositoryFiles:
 class ReleasedModel:
     """A model that `maskgil models get` fetches.
 
-    name        its id on Hugging Face, by which it is asked for everywhere
+    name        by which it is asked for everywhere: its id on Hugging Face, where a repository holds one model
     good_for    what somebody chooses it for, in a few words
     size        of its images, (width, height) in pixels
     generator, text_encoder, tokenizer  numbers that each part has learned
     license     of the weights
     steps       of its sampler, as released
+    download    gigabytes that are fetched; 0: its parameters in float32
+    converted   it is fetched in files that are converted to a model folder (maskgil/released/conversion.py)
     """
 
     name: str
@@ -39,6 +41,8 @@ class ReleasedModel:
     license: str
     steps: int
     repositories: tuple[RepositoryFiles, ...]
+    download: float = 0.0
+    converted: bool = False
 
     @property
     def parameters(self) -> int:
@@ -46,7 +50,12 @@ class ReleasedModel:
 
     @property
     def gigabytes(self) -> float:
-        """About what is fetched, and what it takes in memory in float32."""
+        """About what is fetched."""
+        return self.download or self.parameters * BYTES_PER_NUMBER / 1e9
+
+    @property
+    def memory(self) -> float:
+        """Gigabytes of its weights in memory in float32; half of it in bfloat16."""
         return self.parameters * BYTES_PER_NUMBER / 1e9
 
 
@@ -63,9 +72,18 @@ DIFFUSERS_FILES = (
     "tokenizer/*",
 )
 CLIP_FILES = ("config.json", "model.safetensors")  # of a whole CLIP, of which the text half is read
+T5_FILES = ("config.json", "model*.safetensors*", "special_tokens_map.json", "spiece.model", "tokenizer*.json")
 VARIANTS = ("*.fp16.*", "*.fp8.*", "*.non_ema.*", "*.bf16.*")  # the same weights once more: not fetched
-CLIP_L, CLIP_H = 123_650_304, 354_032_640
-AMUSED_VQ = 146_244_675
+CLIP_L, CLIP_H, T5_XL = 123_650_304, 354_032_640, 1_223_527_424  # T5: of the encoder alone
+AMUSED_VQ, LLAMAGEN_VQ, LLAMAGEN_XL = 146_244_675, 71_883_403, 777_923_840
+T5_XL_DOWNLOAD = 11.4  # GB: encoder and decoder
+
+
+def _llamagen(name: str) -> tuple[RepositoryFiles, ...]:
+    return (
+        RepositoryFiles("peizesun/llamagen_t2i", (f"{name}.pt", "vq_ds16_t2i.pt"), "released"),
+        RepositoryFiles("google/flan-t5-xl", T5_FILES, "text_encoder/flan-t5-xl"),
+    )
 
 
 def _diffusers(repo: str) -> tuple[RepositoryFiles, ...]:
@@ -103,12 +121,13 @@ MODELS = (
         CLIP_H,
         AMUSED_VQ,
         "Apache 2.0",
-        64,
+        48,
         (
             RepositoryFiles("MeissonFlow/Meissonic", tuple(f for f in DIFFUSERS_FILES if "text_encoder" not in f)),
             # The authors draw with the text encoder of this repository (their inference.py).
             RepositoryFiles("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", CLIP_FILES, "text_encoder"),
         ),
+        download=8.6,  # the text encoder's repository holds the vision half too, 2.5 GB
     ),
     ReleasedModel(
         "Collov-Labs/Monetico",

@@ -55,6 +55,12 @@ def is_begun(model: ReleasedModel) -> bool:
     return (folder_of(model) / RECORD).is_file()
 
 
+def bytes_here(model: ReleasedModel) -> int:
+    """Bytes of the model's files on this machine, those of files on their way included."""
+    folder = folder_of(model)
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
+
+
 def how_to_fetch(model: ReleasedModel) -> str:
     """What to say to somebody who asks for a model that is not here."""
     state = "was not fetched whole" if is_begun(model) else "is not on this machine"
@@ -73,16 +79,18 @@ def read_record(folder: Path) -> dict[str, Any]:
 def fetch(name: str, endpoint: str | None = None) -> Path:
     """Fetch a released model, or what is missing of it, with a progress bar; returns its folder.
 
-    `endpoint`: another address than huggingface.co's. Raises ValueError for an unknown name, without a network, for a
-    disk with too little room, and where files are missing afterwards.
+    `endpoint`: another address than huggingface.co's; left out: $HF_ENDPOINT, where it is set. Raises ValueError for an
+    unknown name, without a network, for a disk with too little room, and where files are missing afterwards.
     """
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     model = released_model(name)
     folder = folder_of(model)
+    if is_complete(model):
+        return folder
     try:
-        _fetch(model, folder, endpoint)
+        _fetch(model, folder, endpoint or os.environ.get("HF_ENDPOINT"))
     except (HfHubHTTPError, httpx2.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         begun = ", and goes on where it stopped when it is asked again" if is_begun(model) else ""
@@ -101,7 +109,7 @@ def remove(name: str) -> int:
     folder = folder_of(model)
     if not is_begun(model):
         raise ValueError(f"{model.name} is not on this machine: nothing to remove in {folder}")
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = bytes_here(model)
     (folder / RECORD).unlink()  # first, so that what is left of a removal that was cut off counts for nothing
     shutil.rmtree(folder)
     return size
@@ -129,6 +137,10 @@ def _fetch(model: ReleasedModel, folder: Path, endpoint: str | None) -> None:
             path = folder / repository.into / file.name
             if not path.is_file() or path.stat().st_size != file.size:
                 raise ValueError(f"{path} did not come whole: `maskgil models get {model.name}` fetches the rest")
+    if model.converted:
+        from maskgil.released.conversion import convert_llamagen  # imports torch
+
+        convert_llamagen(folder, model.size[0])
     _write_record(model, folder, revisions, complete=True)
 
 

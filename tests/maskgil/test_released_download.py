@@ -57,11 +57,10 @@ def test_a_model_is_fetched_whole_and_found_by_its_name(hub, repository):
     assert registry.fetched() == [model] and checkpoint.resolve(NAME) == folder
 
 
-def test_a_later_call_asks_for_the_revision_of_the_first_and_fetches_nothing_twice(hub):
-    download.fetch(NAME, hub.endpoint)
+def test_what_is_here_is_not_asked_for_again(hub):
+    folder = download.fetch(NAME, hub.endpoint)
     hub.requests.clear()
-    download.fetch(NAME, hub.endpoint)
-    assert [path for _, path, _ in hub.requests] == [f"/api/models/{NAME}/revision/{REVISION}"]
+    assert download.fetch(NAME, hub.endpoint) == folder and hub.requests == []
 
 
 def test_a_file_that_was_cut_off_goes_on_where_it_stopped(hub, repository):
@@ -108,7 +107,7 @@ def test_a_model_is_removed_and_nothing_else(hub, tmp_path):
         download.remove(NAME)
 
 
-def test_half_a_model_is_no_model(hub, monkeypatch):
+def test_half_a_model_is_no_model(hub, monkeypatch, tmp_path):
     import huggingface_hub
 
     def stops(*_, **__):
@@ -120,3 +119,8 @@ def test_half_a_model_is_no_model(hub, monkeypatch):
     assert registry.fetched() == []
     with pytest.raises(ValueError, match="was not fetched whole"):
         registry.find(NAME)
+    monkeypatch.undo()
+    monkeypatch.setenv(download.FOLDER, str(tmp_path / "models"))
+    hub.requests.clear()
+    download.fetch(NAME, hub.endpoint)
+    assert hub.requests[0][1] == f"/api/models/{NAME}/revision/{REVISION}"  # the one of the first call

@@ -10,6 +10,7 @@ from app.core import registry
 from app.serving import model_pool
 from app.serving.recognizer import SpeechRecognizer
 from app.studio import session, widget_state
+from app.studio.views import released_models_section
 from app.studio.views.draw import sentence
 
 COMPLAINT = "complaint of models"
@@ -22,7 +23,7 @@ PRECISIONS = {torch.float32: "fp32 · exact", torch.bfloat16: "bf16 · half the 
 def page() -> None:
     st.title("Models", anchor=False)
     chosen = session.chosen()
-    models = {model.name: model for model in registry.bundled()}
+    models = {model.name: model for model in [*registry.bundled(), *registry.fetched()]}
     for name in [chosen, *session.studio().engine.loaded()]:  # those from elsewhere too
         if name not in models:
             try:
@@ -37,6 +38,7 @@ def page() -> None:
         with st.container(border=True):
             st.subheader(name, anchor=False)
             st.caption(f":material/block: Cannot run: {reason}.")
+    released_models_section.section()
     another()
     recogniser()
 
