@@ -21,7 +21,8 @@ import torch
 
 from maskgil.models.config import PRESETS, ModelConfig
 from maskgil.models.maskgil import MaskGIL
-from train.losses.masked import Conditioned, MaskedFeatureLoss
+from train.losses.conditioned import Conditioned
+from train.losses.masked_token import MaskedTokenLoss
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
 from train.trainer import shutdown_distributed, train
@@ -105,7 +106,7 @@ def _wait(device: torch.device) -> None:
 class Stopwatch:
     """A loss that notes when each step begins."""
 
-    def __init__(self, loss: MaskedFeatureLoss, device: torch.device):
+    def __init__(self, loss: MaskedTokenLoss, device: torch.device):
         self.loss, self.device, self.starts = loss, device, {}
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple:
@@ -131,7 +132,7 @@ def measure(name: str, batch: int, size: int, steps: int, rank: int, **options: 
         from train.lora import adapted
 
         adapted(model.to(torch.bfloat16).generator, rank)
-    watch = Stopwatch(MaskedFeatureLoss(), device)
+    watch = Stopwatch(MaskedTokenLoss(), device)
     recipe = Recipe(
         name,
         steps,

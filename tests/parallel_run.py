@@ -17,7 +17,8 @@ if __name__ == "__main__":  # run by torchrun, not by pytest
 
 from maskgil.models.config import ModelConfig
 from maskgil.models.maskgil import MaskGIL
-from train.losses.masked import Conditioned, MaskedFeatureLoss
+from train.losses.conditioned import Conditioned
+from train.losses.masked_token import MaskedTokenLoss
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
 from train.trainer import shutdown_distributed, train
@@ -47,7 +48,7 @@ def recipe(rows: int = 2, batches: int = 4, **options) -> Recipe:
     model = Conditioned(MaskGIL(CONFIG))
     torch.nn.init.normal_(model.generator.output.weight, std=0.3)
     rates = OptimConfig(lr=3e-3, warmup=1, decay=0, clip=0, weight_decay=0.1)
-    player = OptimizedModule(model, MaskedFeatureLoss(smoothing=0.1), rates)
+    player = OptimizedModule(model, MaskedTokenLoss(smoothing=0.1), rates)
     defaults = {"precision": "no", "workers": 0, "save_every": 1, "ema": 0.9}
     return Recipe("tiny", 4, (player,), Rows(rows), batches=batches, **(defaults | options))
 

@@ -32,7 +32,7 @@ from maskgil.fileio import atomic_write
 from maskgil.models.maskgil import MaskGIL
 from train.data.image_cache import CacheWriter, write
 from train.data.image_sources import source
-from train.losses.masked import Conditioned
+from train.losses.conditioned import Conditioned
 from train.precision import chosen_precision
 from train.recipe import Recipe
 from train.recipes.pretrain import PretrainOptions, check_norms, noted, over_cache

@@ -22,6 +22,10 @@ class SumAndCount:
     total: Tensor
     count: Tensor
 
+    @property
+    def mean(self) -> Tensor:
+        return self.total / self.count.clamp_min(1)
+
 
 @dataclass(frozen=True)
 class OptimizedModule:

@@ -28,7 +28,8 @@ from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder import SmallT5Encoder, train_vocabulary
 from train import export
 from train.data.scene_cache import corpus
-from train.losses.objectives import NextTokenLoss, TextConditioned
+from train.losses.conditioned import Conditioned
+from train.losses.next_token import NextTokenLoss
 from train.recipes import scenes as recipes
 from train.trainer import train
 
@@ -45,27 +46,30 @@ class Words(torch.nn.Module):
 
 
 def test_the_twin_overfits_one_batch():
-    model = TextConditioned(ARTransformer(replace(CAUSAL, dim=64, ffn=128)), Words())
+    model = Conditioned(ARTransformer(replace(CAUSAL, dim=64, ffn=128)), Words())
     ids = torch.tensor([[1, 2, 3], [4, 5, 0]])
-    batch = {"tokens": torch.randint(0, 32, (2, 12)), "grid": (3, 4), "ids": ids, "mask": ids != 0}
+    batch = {"tokens": torch.randint(0, 32, (2, 12)), "grid": (3, 4), "ids": ids, "mask": ids != 0,
+             "numbers": torch.arange(2)}  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     for step in range(120):
-        loss, metrics = NextTokenLoss(caption_dropout=0.0)([model], batch, torch.Generator().manual_seed(step), step)
+        part, metrics = NextTokenLoss(caption_dropout=0.0)([model], batch, torch.Generator(), step)
+        loss = part.mean
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         assert step or loss.item() == pytest.approx(torch.tensor(32.0).log().item()), "at first every code is as likely"
-    assert loss.item() < 0.1 and metrics["right"] == 1
+    assert loss.item() < 0.1 and metrics["accuracy"] == 1
 
 
 def test_dropped_captions_teach_the_null_caption():
-    model = TextConditioned(ARTransformer(CAUSAL), Words())
+    model = Conditioned(ARTransformer(CAUSAL), Words())
     torch.nn.init.normal_(model.generator.output.weight)
     ids = torch.tensor([[1, 2, 3], [4, 5, 0]])
-    batch = {"tokens": torch.randint(0, 32, (2, 12)), "grid": (3, 4), "ids": ids, "mask": ids != 0}
+    batch = {"tokens": torch.randint(0, 32, (2, 12)), "grid": (3, 4), "ids": ids, "mask": ids != 0,
+             "numbers": torch.arange(2)}  # fmt: skip
     for share, learns in ((0.0, False), (1.0, True)):
         model.zero_grad()
-        NextTokenLoss(share)([model], batch, torch.Generator().manual_seed(0), 0)[0].backward()
+        NextTokenLoss(share)([model], batch, torch.Generator(), 0)[0].mean.backward()
         assert bool(model.generator.cls_embedding.uncond_embedding.grad.any()) == learns
         assert bool(model.text_encoder.table.weight.grad.any()) != learns
 

@@ -11,7 +11,7 @@ from train.data.cache_files import write_note
 from train.data.scene_cache import NOTE, corpus, write_scenes
 from train.data.scene_datasets import SceneCells
 from train.losses.cell_labels import CellClassifier, CellClassifierLoss
-from train.losses.objectives import neighbor_targets
+from train.losses.token_targets import neighbor_targets
 from train.recipes.scenes import CORRECTED, scenes_decoder, scenes_naming
 from train.scenes.labels import CELLS, cells, kinds
 from train.scenes.scene import Item, Scene

@@ -18,8 +18,8 @@ from maskgil.tokenizers.vq import VQModel
 from train.commands import recipes
 from train.data import image_sources
 from train.data.image_cache import CacheWriter, write
-from train.losses.causal import NextFeatureLoss
-from train.losses.masked import Conditioned
+from train.losses.conditioned import Conditioned
+from train.losses.next_token import NextTokenLoss
 
 TWIN = replace(CONFIG, causal=True, null_length=20)
 
@@ -104,7 +104,7 @@ def test_the_loss_does_not_depend_on_who_shares_the_batch():
 
     def loss(rows: slice, dropout: float = 0.5):
         part = {name: tensor[rows] for name, tensor in batch.items()} | {"grid": (3, 4)}
-        return NextFeatureLoss(dropout, 0.1)([model], part, torch.Generator(), 0)[0]
+        return NextTokenLoss(dropout, 0.1)([model], part, torch.Generator(), 0)[0]
 
     whole, halves = loss(slice(None)), [loss(slice(0, 2)), loss(slice(2, 6))]
     assert float(sum(half.total for half in halves)) == pytest.approx(float(whole.total), rel=1e-5)

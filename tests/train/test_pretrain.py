@@ -26,7 +26,8 @@ from train.activation_checkpointing import bytes_needed
 from train.commands import recipes
 from train.data import image_sources
 from train.data.image_cache import CacheWriter, write
-from train.losses.masked import Conditioned, MaskedFeatureLoss
+from train.losses.conditioned import Conditioned
+from train.losses.masked_token import MaskedTokenLoss
 from train.recipes.pretrain import CosineSchedule, PretrainOptions
 
 CONFIG = ModelConfig(codebook_size=64, dim=16, layers=2, heads=2, ffn=32, text_dim=3, text_length=20, dropout=0.0)
@@ -219,7 +220,7 @@ def test_adapters_are_apart_and_merge_exactly(tmp_path):
              "states": torch.randn(2, 3, 3), "mask": torch.ones(2, 3, dtype=torch.bool)}  # fmt: skip
 
     def total(generator: MaskGIL) -> torch.Tensor:
-        return MaskedFeatureLoss()([Conditioned(generator)], batch, torch.Generator(), 0)[0].total
+        return MaskedTokenLoss()([Conditioned(generator)], batch, torch.Generator(), 0)[0].total
 
     assert torch.equal(total(model), total(plain))
     optimizer = torch.optim.AdamW(moving.values(), 0.05)

@@ -20,7 +20,8 @@ from maskgil.models.maskgil import MaskGIL
 from train import fsdp
 from train.activation_checkpointing import bytes_needed, check_memory, recomputed
 from train.ema import local
-from train.losses.masked import Conditioned, MaskedFeatureLoss
+from train.losses.conditioned import Conditioned
+from train.losses.masked_token import MaskedTokenLoss
 from train.recipe import SumAndCount, batches_of_process, describe_world_change
 from train.trainer import shutdown_distributed, train
 
@@ -202,7 +203,7 @@ def test_masks_are_functions_of_the_picture():
     torch.manual_seed(0)
     model = Conditioned(MaskGIL(CONFIG)).eval()
     nn.init.normal_(model.generator.output.weight)
-    objective, generator = MaskedFeatureLoss(), torch.Generator()
+    objective, generator = MaskedTokenLoss(), torch.Generator()
     whole, _ = objective([model], Rows(8)(0), generator, 0)
     parts = [objective([model], Rows(2)(i), generator, 5)[0] for i in range(4)]
     assert isinstance(whole, SumAndCount) and sum(p.count for p in parts) == whole.count
@@ -212,16 +213,16 @@ def test_masks_are_functions_of_the_picture():
 def test_labels_drive_too():
     model = Conditioned(MaskGIL(replace(CONFIG, classes=5, text_dim=None)))
     batch = {k: v for k, v in Rows(4)(0).items() if k not in ("states", "mask")} | {"labels": torch.arange(4)}
-    part, metrics = MaskedFeatureLoss(everywhere=True)([model], batch, torch.Generator(), 0)
-    assert part.count == 48 and torch.isfinite(part.total) and 0 <= metrics["right"] <= 1
+    part, metrics = MaskedTokenLoss(everywhere=True)([model], batch, torch.Generator(), 0)
+    assert part.count == 48 and torch.isfinite(part.total) and 0 <= metrics["accuracy"] <= 1
 
 
 def test_a_model_that_cannot_drop_its_text_is_trained_without_dropping_it():
     model = Conditioned(MaskGIL(replace(CONFIG, null="none")))
-    part, _ = MaskedFeatureLoss(caption_dropout=0)([model], Rows(2)(0), torch.Generator(), 0)
+    part, _ = MaskedTokenLoss(caption_dropout=0)([model], Rows(2)(0), torch.Generator(), 0)
     assert torch.isfinite(part.total)
     with pytest.raises(ValueError, match="cannot drop its text"):
-        MaskedFeatureLoss()([model], Rows(2)(0), torch.Generator(), 0)
+        MaskedTokenLoss()([model], Rows(2)(0), torch.Generator(), 0)
 
 
 def test_recomputed_activations_change_nothing():
@@ -232,7 +233,7 @@ def test_recomputed_activations_change_nothing():
         nn.init.normal_(model.generator.output.weight)
         if again:
             recomputed(model)
-        part, _ = MaskedFeatureLoss()([model], Rows(2)(0), torch.Generator(), 0)
+        part, _ = MaskedTokenLoss()([model], Rows(2)(0), torch.Generator(), 0)
         part.total.backward()
         found.append([p.grad for p in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -143,6 +143,7 @@ class SceneTokens:
         ids, mask = padded_pieces([pieces[i] for i in alike])
         return {
             "tokens": tokens[torch.from_numpy(alike)],
+            "numbers": torch.arange(index * self.batch, (index + 1) * self.batch),
             "ids": ids,
             "mask": mask,
             "grid": (height // self.cell, width // self.cell),

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from maskgil.tokenizers.vq import VQModel
-from train.losses.objectives import corrupt_codes, latents_of
+from train.losses.tokenizer_losses import corrupt_codes, latents_of
 
 WIDTH, BLOCKS, RECALL = 256, 3, 1536  # of the bundled tokenizer's Naming and Recall
 

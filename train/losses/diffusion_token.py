@@ -31,7 +31,7 @@ from maskgil.sampling.schedules import (
     linear,
     schedule_by_name,
 )
-from train.losses.objectives import layout_loss
+from train.losses.token_targets import layout_loss
 from train.recipe import SumAndCount
 
 Masking = Literal["exact", "independent"]

@@ -76,7 +76,7 @@ def perceptual_net_loss(modules: list, batch: dict, generator: torch.Generator, 
     there = batch["covers"] > 0
     right = (things.argmax(1) == batch["covers"])[there].float().mean()
     return naming + 0.2 * places + 0.3 * styles, {
-        "things": naming.item(), "right": right.item(), "background": places.item(), "style": styles.item(),
+        "things": naming.item(), "accuracy": right.item(), "background": places.item(), "style": styles.item(),
     }  # fmt: skip
 
 

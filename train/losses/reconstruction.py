@@ -73,7 +73,7 @@ def patchgan_loss(modules: list, batch: dict, generator: torch.Generator, step: 
     real, fake = judge(shifted(pixels, step)).float(), judge(shifted(painted, step)).float()
     loss = 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
     told = 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())
-    return loss, {"judge": loss.item(), "told apart": told.item()}
+    return loss, {"d/loss": loss.item(), "d/accuracy": told.item()}
 
 
 class ReconstructionLoss:
@@ -112,13 +112,13 @@ class ReconstructionLoss:
         if self.observer is not None:
             seen = (F.avg_pool2d(p, self.finer) for p in (result, pixels))
             distance = self.observer.to(result.device).distance(*seen)
-            loss, report["looks"] = loss + self.perceptual * distance, distance.item()
+            loss, report["loss/perceptual"] = loss + self.perceptual * distance, distance.item()
         if self.adversarial_from is not None and step >= self.adversarial_from:
             fooling = -modules[1](shifted(result, step)).float().mean()
             ours, theirs = (
                 torch.autograd.grad(part, last_layer, retain_graph=True)[0].norm() for part in (loss, fooling)
             )
             share = (ours / (theirs + 1e-4)).clamp(0, 1e4).detach()
-            loss, report["fooling"] = loss + self.adversarial * share * fooling, fooling.item()
+            loss, report["g/adversarial"] = loss + self.adversarial * share * fooling, fooling.item()
             batch["painted"] = result.detach(), pixels
         return loss, report

@@ -1,6 +1,6 @@
 """The recipes for people with GPUs: text- and class-driven models on cached features, in stages of growing pictures.
 
-`large_recipe` makes them, of MaskGIL (`MASKED`), of its twin (train/losses/causal.py) or of eMIGM
+`large_recipe` makes them, of MaskGIL (`MASKED`), of its twin (train/recipes/pretrain_ar.py) or of eMIGM
 (train/recipes/emigm.py);
 train/recipes/scenes.py names them.
 `PretrainOptions` are what the command line may change, for adapters (train/lora.py) too.
@@ -25,7 +25,8 @@ from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.loop import TokenGrid, masked_plan, sample
 from train.data.image_cache import CUT, CachedBatches, filled
-from train.losses.masked import Conditioned, MaskedFeatureLoss
+from train.losses.conditioned import Conditioned
+from train.losses.masked_token import MaskedTokenLoss
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
 
@@ -175,7 +176,7 @@ def _in_eight_steps(model: MaskGIL, condition: Condition, canvas: TokenGrid, gui
 MASKED = ModelSpec(
     kinds=("maskgil",),
     build=lambda config, before: MaskGIL(config),
-    objective=lambda o: MaskedFeatureLoss(o.caption_dropout, o.smoothing, o.everywhere, seed=o.seed),
+    objective=lambda o: MaskedTokenLoss(o.caption_dropout, o.smoothing, o.everywhere, seed=o.seed),
     draw=_in_eight_steps,
     folder="generator",
 )

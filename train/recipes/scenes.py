@@ -18,33 +18,26 @@ from text_encoder.small_t5 import SmallT5Encoder, train_vocabulary
 from train.data.scene_cache import check_drawings, tokenizer_of
 from train.data.scene_datasets import DecoderBatches, JudgeBatches, SceneCells, SceneFacts, ScenePixels, SceneTokens
 from train.image_rows import write_image_rows
-from train.losses.causal import CAUSAL
 from train.losses.cell_labels import BLOCKS, RECALL, WIDTH, CellClassifier, CellClassifierLoss
+from train.losses.codebook import CodebookRevival
+from train.losses.conditioned import Conditioned, WithLayoutHeads
 from train.losses.label_probe import LabelProbe, label_probe_loss
-from train.losses.objectives import (
-    CodebookRevival,
-    DecoderLoss,
-    DecoderOnly,
-    MaskedTokenLoss,
-    NextTokenLoss,
-    TextConditioned,
-    TokenizerLoss,
-    TokenizerWithCellHead,
-    WithLayoutHeads,
-    align_text_encoders,
-    neighbor_targets,
-    resume_seed,
-)
+from train.losses.masked_token import MaskedTokenLoss
+from train.losses.next_token import NextTokenLoss
 from train.losses.perceptual import PerceptualNet, load_perceptual_net, perceptual_net_loss, save_perceptual_net
 from train.losses.reconstruction import PatchGAN, ReconstructionLoss, patchgan_loss
+from train.losses.token_targets import neighbor_targets
+from train.losses.tokenizer_losses import DecoderLoss, DecoderOnly, TokenizerLoss, TokenizerWithCellHead
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
 from train.recipes.emigm import RELEASED, RELEASED_LARGE, emigm_recipe
 from train.recipes.pretrain import PretrainOptions, pretrain_recipe
+from train.recipes.pretrain_ar import CAUSAL
 from train.scenes.captions import sentences
 from train.scenes.judge import SceneJudge, judge_loss, save_judge
 from train.scenes.labels import CELLS, kinds, label_kinds
 from train.scenes.sprites import Sprites, things
+from train.warm_start import align_text_encoders, resume_seed
 
 # parts of a tokenizer, by what its config says of them
 CORRECTED = ("refiner_channels", "refiner_blocks", "upscaler_channels", "upscaler_blocks")
@@ -101,7 +94,7 @@ def scenes_tokenizer(
         model = checkpoint.load(init, "vq")
     model = model.to(memory_format=torch.channels_last)
     data = ScenePixels(sprites, batch, seed=int(bool(init)) * 1000, scale=model.config.upscale)
-    quantise_from = 0 if init else min(600, steps // 8)
+    quantize_from = 0 if init else min(600, steps // 8)
     shown = replace(data, seed=99, batch=8)
 
     def sample(named: TokenizerWithCellHead, path: Path) -> None:
@@ -119,7 +112,7 @@ def scenes_tokenizer(
             OptimizedModule(
                 TokenizerWithCellHead(model, len(things())),
                 TokenizerLoss(
-                    quantise_from,
+                    quantize_from,
                     likeness=ReconstructionLoss(
                         load_perceptual_net(observer) if observer else None,
                         perceptual,
@@ -136,7 +129,7 @@ def scenes_tokenizer(
         ema=0.995,
         save_every=250,
         sample_every=500,
-        after_step=CodebookRevival(quantise_from, replace(data, seed=7), until=int(steps * 0.8)),
+        after_step=CodebookRevival(quantize_from, replace(data, seed=7), until=int(steps * 0.8)),
         sample=sample,
         export=lambda named, folder: checkpoint.save(folder, named.model, "vq", named.model.config.to_dict()),
     )
@@ -339,10 +332,10 @@ def scenes_generator(
         encoder = SmallT5Encoder.load(text_encoder or "runs/scenes-text/export").train()
         generator, seed = MaskGIL(PRESETS["scenes"]), 0
     encoder.requires_grad_(not frozen)
-    model = WithLayoutHeads(TextConditioned(generator, encoder), kinds())
+    model = WithLayoutHeads(Conditioned(generator, encoder), kinds())
 
     def export(average: WithLayoutHeads, folder: Path) -> None:
-        text, maskgil = average.driven.text_encoder, average.driven.generator
+        text, maskgil = average.text_encoder, average.generator
         text.save(folder / "text_encoder")
         checkpoint.save(
             folder / "generator",
@@ -406,11 +399,11 @@ def scenes_ar(
     made_of = {"tokenizer": tokenizer_hash, "text_encoder": checkpoint.fingerprint(encoder.identity())}
 
     def export(average: WithLayoutHeads, folder: Path) -> None:
-        twin, hashes = average.driven.generator, {f"{part}_hash": made_by for part, made_by in made_of.items()}
+        twin, hashes = average.generator, {f"{part}_hash": made_by for part, made_by in made_of.items()}
         checkpoint.save(folder, twin, twin.kind, twin.config.to_dict(), **hashes)
 
     objective = NextTokenLoss(layout=0.5, near=neighbor_targets(codes.quantize.codebook().detach()))
-    taught = WithLayoutHeads(TextConditioned(model, encoder), kinds())
+    taught = WithLayoutHeads(Conditioned(model, encoder), kinds())
     return Recipe(
         name="scenes-ar",
         steps=steps,

@@ -61,7 +61,6 @@ from train.losses.diffusion_token import (
     MaskedGenerationConfig,
     generator_for,
 )
-from train.losses.objectives import align_text_encoders, resume_seed
 from train.losses.reconstruction import ReconstructionLoss
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
@@ -71,6 +70,7 @@ from train.scenes.render import render
 from train.scenes.scene import Scene
 from train.scenes.sprites import Sprites, things
 from train.training_step import unwrapped
+from train.warm_start import align_text_encoders, resume_seed
 
 SIDE = 128  # pixels
 # Slots for text: every one costs as much as a token, and of 40,000 captions the longest has 27 pieces, END included.
@@ -143,10 +143,10 @@ class KLLoss:
         if self.naming:
             names, there = names.float(), batch["covers"] > 0
             loss = loss + self.naming * F.cross_entropy(names, batch["covers"])
-            report["named"] = (names.argmax(1) == batch["covers"])[there].float().mean().item()
+            report["cell_accuracy"] = (names.argmax(1) == batch["covers"])[there].float().mean().item()
         if self.teacher is not None:
             far = F.mse_loss(mean, unit_latents(self.teacher.to(pixels.device), pixels))
-            loss, report["taught"] = loss + self.anchor * far, far.item()
+            loss, report["loss/distill"] = loss + self.anchor * far, far.item()
         with torch.no_grad():
             l1 = (result - pixels).abs().mean()
         return loss, report | {"l1": l1, "kl": kl.detach()}

@@ -187,7 +187,7 @@ def judge_loss(modules: list, batch: dict, generator: torch.Generator, step: int
     right = (out["thing"].argmax(1) == batch["thing"])[there].float().mean()
     loss = thing + 0.3 * (size + colour + style) + 0.2 * background
     return loss, {
-        "loss": loss.item(), "right": right.item(), "colour": colour.item(), "background": background.item(),
+        "loss": loss.item(), "accuracy": right.item(), "colour": colour.item(), "background": background.item(),
         "style": style.item(),
     }  # fmt: skip
 

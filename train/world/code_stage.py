@@ -7,7 +7,6 @@ trained later on codes that stay, and generators need not wait for them.
 The encoder may begin as that of another tokenizer. It then rests until the new decoder has learned to read it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from train.image_rows import write_image_rows
-from train.losses.objectives import quantize_with_gradient, spread_codebook
+from train.losses.codebook import CodebookRevival, quantize_with_gradient
 from train.losses.reconstruction import reconstruction
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
@@ -100,38 +99,6 @@ class CodeLoss:
         return fit + extra + self.naming * sum(named), report
 
 
-@dataclass(frozen=True)
-class CodebookStart:
-    """After each step: starts the codebook when quantization begins, and moves codes that nothing uses to latents that
-    the codebook serves worst, 5% of it at a time."""
-
-    quantize_from: int
-    more: Callable[[int], dict]
-    every: int = 100
-    until: int = 10**9
-
-    @torch.no_grad()
-    def _latents(self, model: VQModel, step: int, batches: int) -> Float[Tensor, "n C"]:
-        device = next(model.parameters()).device
-        seen = [self.more(10_000_000 + step * 64 + i)["pixels"].to(device) for i in range(batches)]
-        return torch.cat([model.latents(to_pixels({"pixels": p})).flatten(0, 2).float() for p in seen])
-
-    @torch.no_grad()
-    def __call__(self, training: CodesInTraining, batch: dict, generator: torch.Generator, step: int) -> None:
-        model = training.model
-        if step + 1 == self.quantize_from:
-            spread_codebook(model, self._latents(model, step, 24), generator)
-        elif self.quantize_from < step < self.until and step % self.every == 0:
-            latents, codes = self._latents(model, step, 8), model.quantize.codebook()
-            similarity, nearest = zip(*[(part @ codes.T).max(1) for part in latents.split(4096)], strict=True)
-            used = torch.bincount(torch.cat(nearest), minlength=len(codes))
-            dead = (used == 0).nonzero().flatten()
-            dead = dead[torch.randperm(len(dead), generator=generator, device=dead.device)[: len(codes) // 20]]
-            worst = torch.cat(similarity).argsort()[: 4 * len(dead)]
-            chosen = worst[torch.randperm(len(worst), generator=generator, device=dead.device)[: len(dead)]]
-            model.quantize.embedding.weight[dead[: len(chosen)]] = latents[chosen]
-
-
 def resized_stem(weight: Float[Tensor, "O I k k"], old: int, new: int) -> Float[Tensor, "O J k k"]:
     """A first convolution over folded patches of `old` px for patches of `new` px: it answers to a picture as it did to
     the same picture in the old size."""
@@ -189,7 +156,7 @@ def code_recipe(
         ema=0.995,
         save_every=20,
         sample_every=200,
-        after_step=CodebookStart(quantize_from, spare, until=int(steps * 0.8)),
+        after_step=CodebookRevival(quantize_from, spare, until=int(steps * 0.8), start=24, more=8),
         sample=sample,
         export=lambda training, folder: checkpoint.save(folder, training.model, "vq", training.model.config.to_dict()),
     )

@@ -15,15 +15,11 @@ from maskgil.models.maskgil import MaskGIL
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder.small_t5 import SmallT5Encoder
 from train.image_rows import write_image_rows
-from train.losses.objectives import (
-    DecoderLoss,
-    DecoderOnly,
-    MaskedTokenLoss,
-    TextConditioned,
-    WithLayoutHeads,
-    neighbor_targets,
-)
+from train.losses.conditioned import Conditioned, WithLayoutHeads
+from train.losses.masked_token import MaskedTokenLoss
 from train.losses.reconstruction import ReconstructionLoss
+from train.losses.token_targets import neighbor_targets
+from train.losses.tokenizer_losses import DecoderLoss, DecoderOnly
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
 from train.world.answers import answer_counts
@@ -57,13 +53,13 @@ def generator_recipe(
     torch.manual_seed(0)
     tokenizer, tokenizer_hash = _codes(codes)
     encoder = SmallT5Encoder.load(reader).train()
-    model = WithLayoutHeads(TextConditioned(MaskGIL(GENERATOR), encoder), answer_counts(things)[:HEADS])
+    model = WithLayoutHeads(Conditioned(MaskGIL(GENERATOR), encoder), answer_counts(things)[:HEADS])
     objective = MaskedTokenLoss(
         layout=0.5, near=neighbor_targets(tokenizer.quantize.codebook().detach()), things_first=True
     )
 
     def export(average: WithLayoutHeads, folder: Path) -> None:
-        text, generator = average.driven.text_encoder, average.driven.generator
+        text, generator = average.text_encoder, average.generator
         text.save(folder / "text_encoder")
         checkpoint.save(
             folder / "generator", generator, "maskgil", generator.config.to_dict(), tokenizer_hash=tokenizer_hash,

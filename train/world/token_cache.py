@@ -142,7 +142,9 @@ class TokenBatches:
     def __call__(self, index: int) -> dict:
         (columns, rows), tokens, scenes, rng = self.scenes(index)
         ids, mask = padded_pieces(word_pieces(self.vocabulary).encode([say(scene, rng) for scene in scenes]))
-        return {"tokens": tokens, "grid": (rows, columns), "ids": ids, "mask": mask} | cell_answers(scenes)
+        numbers = torch.arange(index * len(tokens), (index + 1) * len(tokens))
+        told = {"tokens": tokens, "numbers": numbers, "grid": (rows, columns), "ids": ids, "mask": mask}
+        return told | cell_answers(scenes)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder.small_t5 import SmallT5Encoder, train_vocabulary
+from train.losses.codebook import CodebookRevival
 from train.losses.label_probe import LabelProbe, label_probe_loss
 from train.world.answers import CELL_ANSWERS, answer_counts, cell_answers, fact_count
 from train.world.arrangement import SIDES
-from train.world.code_stage import CODES, CodebookStart, CodeLoss, CodesInTraining, begin_as
+from train.world.code_stage import CODES, CodeLoss, CodesInTraining, begin_as
 from train.world.drawing_stages import DECODER, GENERATOR
 from train.world.reading_stage import LENGTH, CaptionBatches, world_label_kinds, world_sentences
 from train.world.token_cache import CachedScenes, PictureBatches, TokenBatches, encode, numbered_scene, write_cache
@@ -97,7 +98,7 @@ def test_the_codebook_starts_from_latents_and_unused_codes_move(drawings):
     torch.manual_seed(0)
     training = CodesInTraining(VQModel(TINY), THINGS)
     data = CodeBatches(WorldScenes(drawings, THINGS, 2, seed=7, crowds=1.0, square=True), 12)
-    start = CodebookStart(2, data, every=3)
+    start = CodebookRevival(2, data, every=3)
     generator = torch.Generator().manual_seed(0)
     before = training.model.quantize.embedding.weight.clone()
     start(training, {}, generator, 0)

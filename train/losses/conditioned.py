@@ -1,0 +1,86 @@
+"""A generator with its condition as plain tensors, which is what DDP and FSDP pass on.
+
+Axes: B batch, N image tokens, L text tokens, E width of a text state, K codes.
+"""
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from maskgil.condition import Condition
+from maskgil.models.ar import ARTransformer
+from maskgil.models.maskgil import MaskGIL
+
+CONDITION = ("ids", "states", "mask", "labels")  # of a batch, what a generator may be conditioned on
+
+
+class Conditioned(nn.Module):
+    """A generator, or its autoregressive model, and the text encoder that is trained with it, if there is one.
+
+    The condition: word pieces `ids` for the text encoder or its `states`, each with `mask`; or class `labels`.
+    """
+
+    def __init__(self, generator: MaskGIL | ARTransformer, text_encoder: nn.Module | None = None):
+        super().__init__()
+        self.generator, self.text_encoder = generator, text_encoder
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B N"],
+        grid: tuple[int, int],
+        drop: Bool[Tensor, " B"] | None,
+        *,
+        ids: Int[Tensor, "B L"] | None = None,
+        states: Float[Tensor, "B L E"] | None = None,
+        mask: Bool[Tensor, "B L"] | None = None,
+        labels: Int[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B N K"]:
+        """Logits; rows of `drop` see the null condition."""
+        if ids is not None:
+            states = self.text_encoder(ids, mask)
+        condition = Condition(states, mask) if labels is None else Condition.classes(labels)
+        return self.generator(tokens, tuple(grid), condition, drop)
+
+
+class WithLayoutHeads(nn.Module):
+    """A text-driven generator in training: heads halfway up its layers must say what each cell will show.
+
+    Which thing a cell shows, and which part of it, is nearly settled by the caption and learned far sooner than tokens,
+    which depend on it. The heads are dropped at export.
+    """
+
+    def __init__(self, driven: Conditioned, kinds: tuple[int, ...]):
+        """`kinds`: answers of each head."""
+        super().__init__()
+        self.driven = driven
+        self.heads = nn.ModuleList(nn.Linear(driven.generator.config.dim, kind) for kind in kinds)
+
+    @property
+    def generator(self) -> nn.Module:
+        return self.driven.generator
+
+    @property
+    def text_encoder(self) -> nn.Module:
+        return self.driven.text_encoder
+
+    def forward(self, tokens, grid, drop, **condition) -> tuple[Tensor, ...]:
+        """Logits of the tokens, then of each head."""
+        layers, seen = self.generator.layers, []
+        watch = layers[len(layers) // 2].register_forward_hook(lambda layer, given, out: seen.append(out))
+        try:
+            logits = self.driven(tokens, grid, drop, **condition)
+        finally:
+            watch.remove()
+        cells = seen[0][:, -tokens.shape[1] :]  # the text comes first
+        cells = F.rms_norm(cells, cells.shape[-1:])
+        return logits, *(head(cells) for head in self.heads)
+
+
+def predict(
+    model: nn.Module, tokens: Int[Tensor, "B N"], batch: dict, drop: Bool[Tensor, " B"] | None
+) -> tuple[Float[Tensor, "B N K"], list[Tensor]]:
+    """(logits of the tokens, logits of each layout head) for what a batch is conditioned on."""
+    condition = {name: batch[name] for name in CONDITION if name in batch}
+    out = model(tokens, tuple(batch["grid"]), drop, **condition)
+    logits, *heads = out if isinstance(out, tuple) else (out,)
+    return logits, heads

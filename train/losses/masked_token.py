@@ -1,0 +1,83 @@
+"""Masked-token prediction: cross-entropy of masked tokens given the others and the condition.
+
+Every random choice is a function of the picture's number in the stream of the run: masks and dropped conditions, and so
+the loss, are the same however many processes share the work.
+
+Axes: B batch, N image tokens.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from maskgil.sampling import counter_rng
+from maskgil.sampling.schedules import MaskSchedule, arccos, exact_mask
+from train.losses.conditioned import predict
+from train.losses.token_targets import layout_loss, token_loss
+from train.recipe import SumAndCount
+from train.training_step import unwrapped
+
+MASKS = 64  # a stream of its own, apart from those that sampling draws from (maskgil.sampling.counter_rng.RngStream)
+
+
+def picture_seeds(batch: dict, seed: int) -> Tensor:
+    """(B,) of each picture, from its number in the stream of the run and the run's seed of 19 bits."""
+    return batch["numbers"] + (seed << 44)
+
+
+def dropped(draws: Tensor, share: float, null: str) -> Tensor | None:
+    """Which rows see the null condition; None for a model that has none and is not asked for it."""
+    return None if null == "none" and not share else draws < share
+
+
+@dataclass(frozen=True)
+class MaskedTokenLoss:
+    """MaskGIT (Chang et al. 2022); MaskGIL's published code, for the options named so.
+
+    caption_dropout  share of pictures that see the null condition, for guidance (0.1 in the published code)
+    smoothing        label smoothing (0.1 in the published code)
+    everywhere       also score the visible tokens, as the published code does
+    independent      mask each token by itself with the ratio as its probability, as the published code does, instead of
+                     exactly that share of them
+    curve            uniform numbers -> mask ratios; arccos in the published code, mean 0.637
+    layout           weight of what the heads of a WithLayoutHeads model say of the masked cells
+    near             codes that may stand for a code, and their shares of the target (neighbor_targets)
+    things_first     mask the cells of things before those of the background, in each row to another degree. That is the
+                     order of sampling, which settles the background first; and only where a thing is masked whole must
+                     its name come from the caption
+    """
+
+    caption_dropout: float = 0.1
+    smoothing: float = 0.0
+    everywhere: bool = False
+    curve: MaskSchedule = arccos
+    seed: int = 0
+    layout: float = 0.0
+    near: tuple[Tensor, Tensor] | None = None
+    things_first: bool = False
+    independent: bool = False
+
+    def masks(self, batch: dict) -> tuple[Tensor, Tensor]:
+        """(masked (B, N), a uniform number for each picture's condition (B,))."""
+        seeds, count = picture_seeds(batch, self.seed), batch["tokens"].shape[1]
+        positions = count + 2 + self.things_first
+        draws = counter_rng.uniform(seeds, MASKS, torch.zeros_like(seeds), positions, 1)[..., 0]
+        ratio, order = self.curve.gamma(draws[:, 0]), draws[:, 2 : count + 2]
+        if self.things_first:
+            order = order - draws[:, count + 2 :] * (batch["things"] > 0)
+        masked = order < ratio[:, None] if self.independent else exact_mask(ratio, order)
+        return masked, draws[:, 1]
+
+    def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[SumAndCount, dict]:
+        model, tokens = modules[0], batch["tokens"]
+        config = unwrapped(model).generator.config
+        masked, draws = self.masks(batch)
+        drop = dropped(draws, self.caption_dropout, config.null)
+        logits, heads = predict(model, tokens.masked_fill(masked, config.mask_id), batch, drop)
+        scored = torch.ones_like(masked) if self.everywhere else masked
+        total, count = token_loss(logits[scored].float(), tokens[scored], self.smoothing, self.near), scored.sum()
+        with torch.no_grad():
+            accuracy = (logits[masked].argmax(-1) == tokens[masked]).float().mean()
+        layout, report = layout_loss(heads, batch, masked)
+        return SumAndCount(total + self.layout * layout * count, count), {"accuracy": accuracy} | report

@@ -1,0 +1,50 @@
+"""What a token's cross-entropy is taken against, and what layout heads are asked beside it.
+
+Axes: B batch, N image tokens, K codes, C channels of a code, n scored tokens or neighbors.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def neighbor_targets(
+    codebook: Float[Tensor, "K C"], neighbours: int = 16, temperature: float = 0.04
+) -> tuple[Int[Tensor, "K n"], Float[Tensor, "K n"]]:
+    """(codes, shares): what else than itself may stand for each code, by cosine similarity; shares sum to 1.
+
+    A small codebook learned from few pictures is dense: which of several near codes a patch gets is chance, and decodes
+    alike. Asked for the exact one, a generator spends most of its loss on that chance.
+    """
+    unit = F.normalize(codebook, dim=-1)
+    similarity, codes = torch.cat([part @ unit.T for part in unit.split(1024)]).topk(neighbours, dim=1)
+    return codes, (similarity / temperature).softmax(1)
+
+
+def token_loss(
+    logits: Float[Tensor, "n K"],
+    tokens: Int[Tensor, " n"],
+    smoothing: float = 0.0,
+    near: tuple[Tensor, Tensor] | None = None,
+) -> Float[Tensor, ""]:
+    """Cross-entropy summed over the tokens; with `near` (neighbor_targets) the codes that may stand for a token share
+    its target."""
+    if near is None:
+        return F.cross_entropy(logits, tokens, label_smoothing=smoothing, reduction="sum")
+    codes, shares = (table.to(tokens.device)[tokens] for table in near)
+    return -(shares * logits.log_softmax(1).gather(1, codes)).sum()
+
+
+# What heads of a model in training may be asked of each cell, in this order (train/scenes/labels.py).
+LAYOUT = ("things", "parts", "grounds", "styles", "colours")
+
+
+def layout_loss(answers: list[Tensor], batch: dict, scored: Bool[Tensor, "B N"]) -> tuple[Tensor | float, dict]:
+    """Cross-entropy of what the heads of a WithLayoutHeads model say of the scored cells, summed over heads, and
+    each."""
+    wrong = {
+        name: F.cross_entropy(answer[scored].float(), batch[name][scored])
+        for name, answer in zip(LAYOUT, answers, strict=False)
+    }
+    return sum(wrong.values()), {name: loss.item() for name, loss in wrong.items()}

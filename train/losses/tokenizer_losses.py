@@ -1,0 +1,135 @@
+"""What tokenizers and their decoders are trained by: reconstruction, and names of what covers each cell.
+
+Axes: B batch, N image tokens, K codes, C latent channels, h w cells, H W pixels.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from maskgil.tokenizers.vq import VQModel
+from train.losses.codebook import quantize_with_gradient
+from train.losses.reconstruction import ReconstructionLoss
+from train.training_step import unwrapped
+
+
+class TokenizerWithCellHead(nn.Module):
+    """A tokenizer in training: beside it a head that must name, from the tokens alone, what covers each cell.
+
+    Pixels alone teach a small tokenizer colours long before identities; this makes the codes carry both. The head is
+    dropped at export.
+    """
+
+    def __init__(self, model: VQModel, things: int):
+        super().__init__()
+        self.model = model
+        if hasattr(model, "naming"):  # which pixels are not to teach, while the codes that it reads change
+            model.naming.requires_grad_(False)
+        self.head = nn.Conv2d((model.config.decoder_channels or model.config.channels)[-1], things + 1, 1)
+
+    def forward(
+        self, pixels: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B h w C"] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(pixels again, logits of names (B, T+1, h, w), codebook loss); with `noise`, through latents that are not
+        quantized but a little off."""
+        z = self.model.latents(self.model.to_encoder_resolution(pixels))
+        if noise is None:
+            z, _, extra = quantize_with_gradient(self.model, z)
+        else:
+            z, extra = F.normalize(z + noise, dim=-1), z.new_zeros(())
+        z = z.permute(0, 3, 1, 2)
+        cells = self.model.decoder.encode_latents(self.model.post_quant_conv(z))
+        return self.model.decoder.to_pixels(cells, self.model.cell_features(z)), self.head(cells), extra
+
+
+class TokenizerLoss:
+    """Reconstruction through the codebook, and the names of what covers each cell. Until `quantize_from` the latents
+    pass unquantized (normalised only), so that the codebook starts from clusters of latents that mean something."""
+
+    def __init__(self, quantize_from: int, naming: float = 0.1, likeness: ReconstructionLoss | None = None):
+        self.quantize_from, self.naming, self.likeness = quantize_from, naming, likeness or ReconstructionLoss()
+
+    def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
+        model = unwrapped(modules[0]).model
+        pixels = batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        noise = None
+        if step < self.quantize_from:
+            shape = (len(pixels), *model.grid(*pixels.shape[2:]), model.config.codebook_dim)
+            noise = 0.05 * torch.randn(shape, generator=generator, device=pixels.device)
+        result, names, extra = modules[0](pixels, noise)
+        result, names = result.float(), names.float()
+        naming = F.cross_entropy(names, batch["covers"])
+        loss, report = self.likeness(result, batch, pixels, modules, model.decoder.last_layer, step)
+        loss = loss + extra + self.naming * naming
+        with torch.no_grad():
+            l1 = (result - pixels).abs().mean()
+            there = batch["covers"] > 0
+            named = (names.argmax(1) == batch["covers"])[there].float().mean()
+        return loss, report | {"l1": l1.item(), "vq": extra.item(), "cell_accuracy": named.item()}
+
+
+def latents_of(
+    codebook: Float[Tensor, "K C"], tokens: Int[Tensor, "B N"], grid: tuple[int, int]
+) -> Float[Tensor, "B C h w"]:
+    """What a decoder and its Naming read of tokens."""
+    return codebook[tokens].unflatten(1, grid).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+class DecoderOnly(nn.Module):
+    """The half of a tokenizer that paints: what may still be improved when a generator has learned its tokens. A Naming
+    stays as it is: it has learned to tell what painting alone would not teach it (train/losses/cell_labels.py). So do
+    refiner and
+    upscaler of one that is `coarse`: it paints without them, three times as many pictures in the same time."""
+
+    def __init__(self, model: VQModel, coarse: bool = False):
+        super().__init__()
+        self.decoder, self.post_quant_conv, self.coarse = model.decoder, model.post_quant_conv, coarse
+        for part in ("refiner", "upscaler") if coarse else ():
+            getattr(model.decoder, part).requires_grad_(False)
+        self.naming = model.naming.requires_grad_(False) if hasattr(model, "naming") else None
+        self.register_buffer("codebook", model.quantize.codebook().detach().clone())
+
+    def forward(self, tokens: Int[Tensor, "B N"], grid: tuple[int, int]) -> Float[Tensor, "B 3 H W"]:
+        z = latents_of(self.codebook, tokens, grid)
+        named = None if self.naming is None else self.naming(z)
+        return self.decoder(self.post_quant_conv(z), named, corrected=not self.coarse)
+
+
+def corrupt_codes(
+    tokens: Int[Tensor, "B N"], near: tuple[Tensor, Tensor], most: float, generator: torch.Generator
+) -> Int[Tensor, "B N"]:
+    """In half of the pictures up to `most` of the tokens give way to a near one (neighbor_targets), as they do when a
+    generator samples them."""
+    codes, shares = (table.to(tokens.device)[tokens.flatten()] for table in near)
+    other = codes.gather(1, torch.multinomial(shares, 1, generator=generator)).view_as(tokens)
+    share = torch.rand(2, len(tokens), 1, generator=generator, device=tokens.device)
+    rate = torch.where(share[0] < 0.5, most * share[1], 0.0)
+    given = torch.rand(tokens.shape, generator=generator, device=tokens.device) < rate
+    return torch.where(given, other, tokens)
+
+
+class DecoderLoss:
+    """Likeness from given tokens; what lies on an object weighs three times as much as the background.
+
+    muddle: how far the tokens are `muddled`, by codes that are `near`: a decoder should not care.
+    """
+
+    def __init__(self, likeness: ReconstructionLoss, near: tuple[Tensor, Tensor] | None = None, muddle: float = 0.0):
+        self.likeness, self.near, self.muddle = likeness, near, muddle
+
+    def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
+        model = unwrapped(modules[0])
+        pixels = batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        tokens = batch["tokens"]
+        if self.near is not None and self.muddle:
+            tokens = corrupt_codes(tokens, self.near, self.muddle, generator)
+        result = modules[0](tokens, tuple(batch["grid"])).float()
+        there = (batch["covers"] > 0)[:, None].float()
+        weight = F.interpolate(1 + 2 * there, size=pixels.shape[2:], mode="nearest")
+        weight = weight / weight.mean()
+        loss, report = self.likeness(result, batch, pixels, modules, model.decoder.last_layer, step, weight)
+        with torch.no_grad():
+            l1 = (result - pixels).abs()
+            on = (l1 * (weight > 1)).sum() / (3 * (weight > 1).sum()).clamp(1)
+        return loss, report | {"l1": l1.mean().item(), "l1/foreground": on.item()}

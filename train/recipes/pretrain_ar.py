@@ -1,0 +1,36 @@
+"""The autoregressive model beside the large ones, on the same caches: python -m train t2i-xl-ar data=CACHE out=FOLDER
+
+Everything but the loss and the sampling is train/recipes/pretrain.py's. The export is the model's folder itself, which
+`python -m train.export ar` puts beside the model that it belongs to.
+"""
+
+from maskgil.condition import Condition
+from maskgil.models.ar import ARSampler, ARTransformer
+from maskgil.models.config import ModelConfig
+from maskgil.sampling.guidance import Guidance
+from maskgil.sampling.loop import TokenGrid, raster_plan, sample
+from train.losses.next_token import NextTokenLoss
+from train.recipes.pretrain import ModelSpec
+
+
+def _built(config: ModelConfig, before: ARTransformer | None) -> ARTransformer:
+    """A converted LlamaGen goes on as one, with its handling of condition tokens."""
+    return ARTransformer(config, zero_prefix=before is not None and before.zero_prefix)
+
+
+def _token_by_token(
+    model: ARTransformer, condition: Condition, canvas: TokenGrid, guidance: Guidance | None
+) -> TokenGrid:
+    rows, tokens = canvas.mask.shape
+    plan = raster_plan(tokens, guidance=guidance, seeds=list(range(rows)), device=canvas.mask.device)
+    *_, last = sample(ARSampler(model, condition), canvas, plan)
+    return last
+
+
+CAUSAL = ModelSpec(
+    kinds=("autoregressive", "llamagen"),
+    build=_built,
+    objective=lambda o: NextTokenLoss(o.caption_dropout, o.smoothing, o.seed),
+    draw=_token_by_token,
+    folder="",
+)
