@@ -30,7 +30,7 @@ from app.core import paths, png, registry
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving.services import forget_services, get_services
-from app.web import openai_api
+from app.web import image_fields, openai_api
 from app.web.live_socket import LiveSession
 from maskgil import checkpoint
 from maskgil.command_line import options_of
@@ -178,7 +178,7 @@ OUTPUTS: dict[str, Callable[[], dict[str, Tensor]]] = {
 
 
 def read_api(fields: dict[str, Any]) -> GenerationRequest:
-    return openai_api.read(fields)[0]
+    return image_fields.read_image_fields(fields)[0]
 
 
 # The tests.
@@ -357,7 +357,7 @@ def test_the_socket_takes_every_setting_of_before(served: None):
 def test_names_of_before():
     """The list itself, until aliases take its place: every name is known today."""
     current = {LEGACY.get(name, name) for name in NAMES["api"]["generations"]}
-    assert current <= set(openai_api.known_fields())
+    assert current <= set(image_fields.known_fields())
     assert set(NAMES["recipes"]) <= set(recipes())
     for name, parameters in NAMES["recipes"].items():
         assert {name.replace("_", "-") for name in parameters} <= set(options_of(recipes()[name])), name

@@ -30,9 +30,9 @@ class EditRequest:
 
     @staticmethod
     def read(image: bytes, mask: bytes | None = None, previous_prompt: str | None = None) -> "EditRequest":
-        """An edit of PNG bytes. Without `previous_prompt` the prompt in the picture's metadata is taken.
+        """an edit of picture files. Without `previous_prompt` the prompt in the picture's metadata is taken.
 
-        Raises ValueError for bytes that are not a PNG.
+        Raises ValueError for bytes that are not a picture.
         """
         picture, request = png.read(image)
         marked = None if mask is None else png.read(mask)[0]

@@ -6,33 +6,55 @@ text that other image tools show.
 
 import base64
 import contextlib
+import errno
+import glob
 import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, PngImagePlugin
 
 from app.core.request import GenerationRequest
 from maskgil.fileio import atomic_write
+from maskgil.image_io import MAX_BYTES, flatten, open_image
 from maskgil.params import SamplingParams, options
+
+__all__ = ["MAX_BYTES"]
 
 METADATA_KEY = "t2i"
 SHOWN = {"steps", "order", "guidance_scale", "temperature"}  # options that other tools have names for
-MAX_BYTES = 32 * 2**20
-MAX_SIDE = 4096
+IMAGE_DESCRIPTION, EXIF_IFD, USER_COMMENT = 0x010E, 0x8769, 0x9286  # tags of EXIF
+SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def encode_png(image: Image.Image, request: GenerationRequest | None = None) -> bytes:
-    """The image as PNG bytes; with a request, its settings are written into the file."""
+    """The image as PNG bytes in sRGB; with a request, its settings are written into the file."""
     info = PngImagePlugin.PngInfo()
+    info.add(b"sRGB", b"\0")  # rendering intent: perceptual
     if request is not None:
         info.add_itxt(METADATA_KEY, json.dumps(request.to_dict(), ensure_ascii=False))
         info.add_itxt("parameters", parameters(request))
     out = io.BytesIO()
     image.save(out, "PNG", pnginfo=info)
+    return out.getvalue()
+
+
+def encode_image(
+    image: Image.Image, format: str, request: GenerationRequest | None = None, quality: int | None = None
+) -> bytes:
+    """The image as png, jpeg or webp bytes in sRGB. `quality`: 0 to 100, of jpeg and webp. With a request, its settings
+    are in the PNG's texts, or in EXIF's ImageDescription and UserComment."""
+    if format == "png":
+        return encode_png(image, request)
+    exif = Image.Exif()
+    if request is not None:
+        exif[IMAGE_DESCRIPTION] = f"{METADATA_KEY}:{json.dumps(request.to_dict())}"
+        exif.get_ifd(EXIF_IFD)[USER_COMMENT] = b"UNICODE\0" + parameters(request).encode("utf-16-be")
+    out = io.BytesIO()
+    options = {"exif": exif, "icc_profile": SRGB_PROFILE, "quality": 90 if quality is None else quality}
+    flatten(image).save(out, format.upper(), **options)
     return out.getvalue()
 
 
@@ -68,35 +90,21 @@ def parameters(request: GenerationRequest) -> str:
 
 
 def read(data: bytes) -> tuple[Image.Image, GenerationRequest | None]:
-    """The image in a PNG and the request that it remembers, if any.
+    """The picture in a file of any format (maskgil/image_io.py) and the request that it remembers, if any.
 
-    Raises ValueError when the bytes are no PNG, too large, or cut short.
+    Raises ValueError when the bytes are no picture, too large, or cut short.
     """
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"the file has {len(data) / 2**20:.0f} MB and at most {MAX_BYTES // 2**20} MB are read")
-    try:
-        image = Image.open(io.BytesIO(data), formats=["PNG"])
-        if max(image.size) <= MAX_SIDE:
-            image.load()
-    except UnidentifiedImageError:
-        raise ValueError("the file is not a PNG picture: choose a PNG") from None
-    except Image.DecompressionBombError:
-        raise ValueError(f"the picture is far too large: at most {MAX_SIDE} pixels a side are read") from None
-    except Exception as error:  # a file made to do harm makes Pillow stumble in any way: struct, zlib, its own limits
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise ValueError(f"the PNG is damaged or cut short ({reason}): choose another") from None
-    if max(image.size) > MAX_SIDE:
-        raise ValueError(f"the picture is {image.width}x{image.height} and at most {MAX_SIDE} a side are read")
-    request = settings_of(image.info)
-    if image.mode.startswith("I"):  # 16 bits of grey, of which Pillow would make white
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-    return image, request
+    image = open_image(data)
+    return image, settings_of(image.info)
 
 
 def settings_of(info: dict[str, Any]) -> GenerationRequest | None:
     """The request in a PNG's notes; None when there is none, or none that this version can read."""
+    description = str(info.get("description", ""))
+    prefix = f"{METADATA_KEY}:"
+    text = info.get(METADATA_KEY) or (description.removeprefix(prefix) if description.startswith(prefix) else None)
     try:
-        return GenerationRequest.from_metadata(json.loads(info[METADATA_KEY]))
+        return GenerationRequest.from_metadata(json.loads(text))
     except (KeyError, TypeError, ValueError, RecursionError):  # the last: lists in lists in lists
         return None
 
@@ -113,7 +121,27 @@ def grid(images: Sequence[Image.Image], gap: int = 4) -> Image.Image:
 
 
 def write(files: dict[Path, bytes]) -> None:
-    """Write all files, or none: each goes to a temporary neighbour first and is renamed once all are whole."""
-    with contextlib.ExitStack() as renames:
-        for path, data in files.items():
-            renames.enter_context(atomic_write(path, shared=True)).write_bytes(data)
+    """Write all files, or none: each goes to a temporary neighbor first and is renamed once all are whole.
+
+    A symbolic link stays one, and its target is written. Temporary files of processes that were killed are removed.
+    Raises ValueError that names the file and what to do.
+    """
+    targets = {path.resolve() if path.is_symlink() else path: data for path, data in files.items()}
+    path = Path()
+    try:
+        with contextlib.ExitStack() as renames:
+            for path, data in targets.items():
+                _remove_leftovers(path)
+                renames.enter_context(atomic_write(path, shared=True)).write_bytes(data)
+    except OSError as error:
+        remedy = "free some space or choose another place" if error.errno == errno.ENOSPC else "choose another place"
+        raise ValueError(f"{path} cannot be written ({error.strerror}): {remedy}") from error
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files of `path` whose process has ended."""
+    for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+        owner = leftover.name.removeprefix(f"{path.name}.").removesuffix(".partial")
+        if owner.isdigit() and Path("/proc/self").exists() and not Path(f"/proc/{owner}").exists():
+            with contextlib.suppress(OSError):
+                leftover.unlink()

@@ -3,7 +3,7 @@
 import logging
 import threading
 
-from app.core import paths
+from app.core import paths, registry
 from app.core.gallery_store import Gallery, GalleryEntry
 from app.core.request import GenerationRequest
 from app.serving.engine import Engine
@@ -19,6 +19,17 @@ class AppServices:
 
     def __init__(self, engine: Engine, recognizer: SpeechRecognizer, gallery: Gallery, gallery_problem: str = ""):
         self.engine, self.recognizer, self.gallery, self.gallery_problem = engine, recognizer, gallery, gallery_problem
+        self._recognizers: dict[str, SpeechRecognizer] = {}
+        self._lock = threading.Lock()
+
+    def recognizer_named(self, name: str) -> SpeechRecognizer | None:
+        """The recognizer of this name: the default or a bundled one, which is loaded on first use; None for others."""
+        if name == self.recognizer.name:
+            return self.recognizer
+        if name not in registry.recognizers():
+            return None
+        with self._lock:
+            return self._recognizers.setdefault(name, SpeechRecognizer(name))
 
     def close(self, grace: float) -> None:
         """Stop drawing (Engine.close)."""

@@ -1,5 +1,6 @@
 """Errors of the HTTP API, in OpenAI's error object."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -14,10 +15,16 @@ class ApiError(Exception):
     """
 
     def __init__(
-        self, status: int, message: str, code: str = "invalid_request", retry_after: float = RETRY_SECONDS
+        self,
+        status: int,
+        message: str,
+        code: str = "invalid_request",
+        retry_after: float = RETRY_SECONDS,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.code, self.retry_after = status, message, code, retry_after
+        self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
         kinds = {401: "authentication_error", 429: "rate_limit_error"}
@@ -25,7 +32,9 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
 
     def response(self) -> Response:
-        headers = {"Retry-After": str(max(1, round(self.retry_after)))} if self.status in (429, 503) else {}
+        headers = dict(self.headers)
+        if self.status in (429, 503):
+            headers["Retry-After"] = str(max(1, round(self.retry_after)))
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return JSONResponse(self.body(), self.status, headers)

@@ -369,7 +369,7 @@ def test_edit_cuts_a_picture_of_another_shape(capsys: pytest.CaptureFixture):
     ("edit in.png cat --mask small.png", "the mask is 8x8 and the picture 64x64"),
     ("edit in.png cat --mask nowhere.png", "nowhere.png is no file"),
     ("edit nowhere.png cat", "nowhere.png is no file"),
-    ("edit text.png cat", "not a PNG"),
+    ("edit text.png cat", "not a picture"),
     ("edit in.png cat --size 64x64", "keeps the picture's own"),
     ("edit in.png zebra --mask in.png", "does not know 'zebra'"),
 ])  # fmt: skip

@@ -362,7 +362,7 @@ def test_a_png_from_outside_is_read(house: houses.AppServices):
     page.get("file_uploader")[0].set_value(("cat.png", note, "image/png")).run()
     assert not page.exception and "a cat" in page.code[0].value
     page.get("file_uploader")[0].set_value(("cat.png", b"PK\x03\x04", "image/png")).run()
-    assert not page.exception and "not a PNG" in page.error[0].value
+    assert not page.exception and "not a picture" in page.error[0].value
 
 
 def test_models_shows_what_there_is():

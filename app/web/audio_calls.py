@@ -1,0 +1,188 @@
+"""The audio endpoints of the HTTP API: transcriptions and translations of a recording."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+
+from app.core import paths
+from app.serving.recognizer import SpeechRecognizer
+from app.serving.services import AppServices
+from app.web.api_errors import ApiError
+from app.web.image_calls import NO_BUFFER, Caller, places
+from app.web.image_fields import brief
+from app.web.uploads import Form, read_form
+from app.web.word_times import ESTIMATED, TimedWord, estimate_word_times, segments, to_srt, to_vtt
+from speech import audio
+from speech.audio import RATE
+
+FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
+GRANULARITIES = ("word", "segment")
+# Names of OpenAI's recognizers, which clients send by default: the default recognizer is meant.
+MODEL_ALIASES = ("", "whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+ENGLISH = ("en", "english", "en-us", "en-gb")
+FIELDS = ("language", "model", "prompt", "response_format", "stream", "temperature")
+LISTS = ("timestamp_granularities", "include")
+
+_recognizer_executor = ThreadPoolExecutor(1, thread_name_prefix="recognizer of programs")
+
+
+@dataclass(frozen=True)
+class AudioFields:
+    """The checked fields of a call. `notes`: how fields were mapped."""
+
+    response_format: str = "json"
+    stream: bool = False
+    granularities: tuple[str, ...] = ("segment",)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HeardSpeech:
+    """A transcript, its duration in seconds, its words with times where they are needed."""
+
+    text: str
+    reason: str
+    duration: float
+    words: tuple[TimedWord, ...] = ()
+
+
+async def transcriptions(call: Request, services: AppServices, caller: Caller) -> Response:
+    """Transcribe a recording. One without speech has an empty text, and `reason` says why."""
+    return await _answer(call, services, caller, "transcribe")
+
+
+async def translations(call: Request, services: AppServices, caller: Caller) -> Response:
+    """Transcribe a recording of English; the recognizers here translate nothing."""
+    return await _answer(call, services, caller, "translate")
+
+
+async def _answer(call: Request, services: AppServices, caller: Caller, task: str) -> Response:
+    with places.place(caller.name):
+        form = await read_form(call)
+        recording = _recording(form)
+        recognizer = _recognizer(services, form.texts.get("model", ""))
+        fields = read_audio_fields(form.texts, form.lists, recognizer.name)
+        loop = asyncio.get_running_loop()
+        timed = fields.response_format not in ("json", "text")
+        heard = await loop.run_in_executor(_recognizer_executor, _hear, recognizer, recording, timed)
+    if fields.stream:
+        return StreamingResponse(_events(heard), media_type="text/event-stream", headers=NO_BUFFER)
+    match fields.response_format:
+        case "text":
+            return PlainTextResponse(heard.text + "\n")
+        case "srt":
+            return PlainTextResponse(to_srt(heard.words), media_type="application/x-subrip; charset=utf-8")
+        case "vtt":
+            return PlainTextResponse(to_vtt(heard.words), media_type="text/vtt; charset=utf-8")
+        case "verbose_json":
+            return JSONResponse(_verbose(heard, fields, task))
+    notes: dict[str, Any] = {"reason": heard.reason} if heard.reason else {}
+    return JSONResponse({"text": heard.text} | notes | ({"notes": list(fields.notes)} if fields.notes else {}))
+
+
+def _recognizer(services: AppServices, model: str) -> SpeechRecognizer:
+    """Raises ApiError 404 for one that is not served."""
+    if model in (*MODEL_ALIASES, paths.default_recognizer()):
+        return services.recognizer
+    recognizer = services.recognizer_named(model)
+    if recognizer is None:
+        message = f"no recognizer {model[:80]!r}: this server transcribes with {services.recognizer.name}"
+        raise ApiError(404, message, "model_not_found")
+    return recognizer
+
+
+def _recording(form: Form) -> bytes:
+    if stray := sorted(set(form.files) - {"file"}):
+        raise ValueError(f"{stray[0][:40]!r} is a file: file is the only one")
+    file = form.file("file")
+    if file is None:
+        raise ValueError("file is missing: send a recording of someone speaking")
+    return file.data
+
+
+def read_audio_fields(texts: Mapping[str, str], lists: Mapping[str, list[str]], recognizer: str) -> AudioFields:
+    """The fields of a call to the recognizer of this name.
+
+    Raises ValueError for a field that is unknown or cannot be done.
+    """
+    if unknown := sorted((set(texts) - {*FIELDS, *LISTS}) | (set(lists) - set(LISTS))):
+        raise ValueError(f"unknown field {unknown[0][:40]!r}: there are file, {', '.join((*FIELDS, *LISTS))}")
+    model = texts.get("model", "")
+    response_format = texts.get("response_format", "json")
+    if response_format not in FORMATS:
+        raise ValueError(
+            f"response_format is {brief(response_format)}: give {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        )
+    stream = texts.get("stream", "false").lower()
+    if stream not in ("true", "false"):
+        raise ValueError(f"stream is {brief(stream)}: give true or false")
+    if stream == "true" and response_format not in ("json", "text"):
+        raise ValueError(f"a stream has no {response_format}: leave response_format or stream out")
+    language = texts.get("language", "en").lower()
+    if language not in ("", *ENGLISH):
+        raise ValueError(f"language is {brief(language)}: the recognizer transcribes English, give en or leave it out")
+    granularities = tuple(lists.get("timestamp_granularities", [])) or ("segment",)
+    if "timestamp_granularities" in texts:
+        granularities = (texts["timestamp_granularities"],)
+    if wrong := [name for name in granularities if name not in GRANULARITIES]:
+        raise ValueError(f"timestamp_granularities has {brief(wrong[0])}: give word or segment")
+    if lists.get("include") or texts.get("include"):
+        raise ValueError("include asks for log probabilities, which this server does not return: leave it out")
+    notes = [f"{texts['model']} is not served here: {recognizer} transcribes"] if model in MODEL_ALIASES[1:] else []
+    try:
+        temperature = float(texts.get("temperature", "0") or 0)
+    except ValueError:
+        raise ValueError(f"temperature is {brief(texts['temperature'])}: give 0") from None
+    if not 0 <= temperature <= 1:
+        raise ValueError(f"temperature is {temperature:g}: give a number from 0 to 1")
+    if temperature:
+        notes.append("temperature changes nothing: the recognizer decodes greedily")
+    if texts.get("prompt", "").strip():
+        notes.append("prompt changes nothing: the recognizer takes no context")
+    return AudioFields(response_format, stream == "true", granularities, tuple(notes))
+
+
+def _hear(recognizer: SpeechRecognizer, recording: bytes, timed: bool) -> HeardSpeech:
+    """On a thread. Raises ValueError for what is no sound, empty or too long."""
+    transcript = recognizer.transcribe(recording)
+    if not timed:
+        return HeardSpeech(transcript.text, transcript.reason, 0.0)
+    samples = audio.load(recording)
+    words = tuple(estimate_word_times(samples, transcript.text.split()))
+    return HeardSpeech(transcript.text, transcript.reason, len(samples) / RATE, words)
+
+
+def _verbose(heard: HeardSpeech, fields: AudioFields, task: str) -> dict[str, Any]:
+    """OpenAI's verbose_json."""
+    result: dict[str, Any] = {"task": task, "language": "english", "duration": round(heard.duration, 3)}
+    result |= {"text": heard.text, "notes": [*fields.notes, ESTIMATED]}
+    if heard.reason:
+        result["reason"] = heard.reason
+    # OpenAI's clients require every field of a segment; these have no measured value here.
+    unmeasured = {"seek": 0, "tokens": [], "temperature": 0.0, "avg_logprob": 0.0, "compression_ratio": 1.0}
+    unmeasured["no_speech_prob"] = 0.0
+    result["segments"] = [
+        {"id": index, "start": group[0].start, "end": group[-1].end, "text": " ".join(word.word for word in group)}
+        | unmeasured
+        for index, group in enumerate(segments(heard.words))
+    ]
+    if "word" in fields.granularities:
+        result["words"] = [{"word": word.word, "start": word.start, "end": word.end} for word in heard.words]
+    return result
+
+
+async def _events(heard: HeardSpeech) -> AsyncIterator[str]:
+    """Server-sent events: the text word by word, then all of it. The recognizer has finished by then."""
+
+    def event(type: str, **values: Any) -> str:
+        return f"event: {type}\ndata: {json.dumps({'type': type} | values)}\n\n"
+
+    for index, word in enumerate(heard.text.split()):
+        yield event("transcript.text.delta", delta=word if index == 0 else f" {word}")
+    yield event("transcript.text.done", text=heard.text)
