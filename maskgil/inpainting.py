@@ -195,8 +195,10 @@ def reword(
     """A start from a picture of the old words: its holes are the cells that the new words make less likely, by more
     than `margin` nats (maskgil/sampling/remasking.py).
 
-    Raises ValueError when there are none.
+    Raises ValueError when there are none, and for an autoregressive model, which cannot tell.
     """
+    if model.autoregressive:
+        raise ValueError("this model draws line by line and cannot tell what new words change: brush over it")
     tokens, grid = _tokens(model, image), model.grid(model.validate_size(image.size))
     given = TokenGrid(tokens[None], torch.zeros(1, len(tokens), dtype=torch.bool, device=model.device), grid)
     hole = remasking.remask_changed(model.generator, given, old, new, [seed], margin=margin).canvas.mask[0]

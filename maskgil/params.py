@@ -241,8 +241,8 @@ class SamplingParams:
 
 
 SAMPLER_HELP = (
-    "Preset of the options left out. default: constant guidance. reference: as the released code, guidance that grows "
-    "from none to 4."
+    "Preset of the options left out. default: constant guidance. reference: as the released MaskGIL code, guidance "
+    "that grows from none to 4. amused, meissonic, llamagen: as these models were released. Left out: the model's own."
 )
 
 Params = TypeVar("Params", bound=SamplingParams)
@@ -393,6 +393,33 @@ SAMPLERS: dict[str, SamplingParams] = {
         guidance_shape="ramp",
         temperature=1.0,
         choice_temperature=4.5,
+        refinement_passes=0,
+    ),
+    # As the released pipelines of these models sample when nobody says otherwise (maskgil/released).
+    "amused": SamplingParams(
+        steps=12,
+        guidance_scale=10.0,
+        guidance_interval=(0.0, 1.0),
+        temperature=1.0,
+        choice_temperature=2.0,
+        schedule="maskgit",
+        refinement_passes=0,
+    ),
+    "meissonic": SamplingParams(
+        steps=48,
+        guidance_scale=9.0,
+        guidance_interval=(0.0, 1.0),
+        temperature=1.0,
+        choice_temperature=2.0,
+        schedule="maskgit",
+        refinement_passes=0,
+    ),
+    "llamagen": SamplingParams(
+        mode="ar",
+        guidance_scale=7.5,
+        guidance_interval=(0.0, 1.0),
+        temperature=1.0,
+        ar_top_k=1000,
         refinement_passes=0,
     ),
 }

@@ -35,11 +35,12 @@ from maskgil import checkpoint
 from maskgil.aspect_buckets import bucket_classes, nearest_bucket, rounded, sizes_of
 from maskgil.class_labels import ClassLabels
 from maskgil.condition import Condition
+from maskgil.lora_adapters import AdaptedGenerator, LoraAdapter
 from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.models.diffusion_head import DDPM, DPMSolver
 from maskgil.models.emigm import EMIGM
 from maskgil.models.transformer import set_attention_backend
-from maskgil.params import DecodingOrder, SamplingParams
+from maskgil.params import SAMPLERS, DecodingOrder, SamplingParams
 from maskgil.released.layout import TEXT_ENCODER, ReleasedFolder, is_released
 from maskgil.released.loader import load_generator, load_vq, set_null_condition
 from maskgil.sampling import best_of_n
@@ -62,6 +63,7 @@ from maskgil.sampling.scoring import MaskedTokenModel
 from maskgil.tokenizers import vq_latents
 from maskgil.tokenizers.autoencoder import validate_given_tokens
 
+AR_KINDS = ("llamagen", "autoregressive")  # generators that draw alone
 MAX_PROMPT = 1000  # characters
 MAX_SEED = 2**63 - 1
 
@@ -126,14 +128,16 @@ class TextToImage:
 
     def __init__(
         self,
-        generator: MaskedTokenModel | EMIGM,
+        generator: MaskedTokenModel | EMIGM | ARTransformer,
         text_encoder: Encoder,
         tokenizer: Tokenizer,
         sizes: Sequence[Size],
         vocabulary: dict[str, Any] | None = None,
         twin: ARTransformer | Path | None = None,
+        preset: str = "default",
     ):
-        """`twin`: the autoregressive twin, or the folder that it is loaded from when it is first needed."""
+        """`twin`: the autoregressive twin, or the folder that it is loaded from when it is first needed. `preset`: the
+        name of the sampling options that are used where none are given (maskgil/params.py)."""
         width = generator.config.text_dim or ClassLabels.width
         if width != text_encoder.width:
             raise ValueError(
@@ -151,7 +155,10 @@ class TextToImage:
         self.sizes = [tuple(size) for size in sizes]
         self.vocabulary = vocabulary or {}
         self.bucket_classes = bucket_classes(self.vocabulary)
-        self._twin = twin
+        self.preset = preset
+        # An autoregressive generator draws alone: it is its own twin.
+        self.autoregressive = isinstance(generator, ARTransformer)
+        self._twin = generator if isinstance(generator, ARTransformer) else twin
         if self.continuous and any(self.grid(size) != generator.config.grid for size in self.sizes):
             rows, columns = generator.config.grid
             raise ValueError(
@@ -185,15 +192,18 @@ class TextToImage:
         if is_released(folder):
             return _load_released(folder, device, dtype, attention, encoder_memory)
         notes = checkpoint.describe(folder / "generator")
-        continuous = notes["kind"] == "emigm"
-        generator = checkpoint.load(folder / "generator", "emigm" if continuous else "maskgil", dtype)
+        continuous, alone = notes["kind"] == "emigm", notes["kind"] in AR_KINDS
+        kind = notes["kind"] if continuous or alone else "maskgil"
+        generator = checkpoint.load(folder / "generator", kind, dtype)
         place = folder / "tokenizer"
         tokenizer = vq_latents.load(place) if continuous else checkpoint.load(place, "vq")
         classes = generator.config.classes
         encoder = ClassLabels.open(folder, classes) if classes else load_encoder(folder / "text_encoder")
         for part, model in (("tokenizer", tokenizer), *([] if classes else [("text_encoder", encoder)])):
-            found, wanted = checkpoint.fingerprint(model.identity()), notes.get(f"{part}_hash")
-            if wanted != found:
+            wanted = notes.get(f"{part}_hash")
+            if wanted is None and notes["kind"] == "llamagen":
+                continue  # weights that others released carry no fingerprints
+            if wanted != (found := checkpoint.fingerprint(model.identity())):
                 raise ValueError(
                     f"{folder / part} is not what {folder / 'generator'} was trained with: its fingerprint is {found}, "
                     f"the generator wants {wanted}; put the right one there"
@@ -204,7 +214,8 @@ class TextToImage:
             if isinstance(module, nn.Module):
                 module.to(device).requires_grad_(False)
         other = checkpoint.resolve(twin) if twin is not None else beside(folder)
-        return TextToImage(generator, encoder, tokenizer, sizes_of(vocabulary), vocabulary, other)
+        preset = "llamagen" if notes["kind"] == "llamagen" and not classes else "default"
+        return TextToImage(generator, encoder, tokenizer, sizes_of(vocabulary), vocabulary, other, preset)
 
     @property
     def device(self) -> torch.device:
@@ -242,13 +253,14 @@ class TextToImage:
         prompts: Sequence[str],
         seeds: Sequence[int],
         size: Size | None = None,
-        settings: SamplingParams = SamplingParams(),  # noqa: B008, a frozen value
+        settings: SamplingParams | None = None,
         negative: str = "",
         canvas: TokenGrid | None = None,
     ) -> Iterator[SamplingProgress]:
         """The pictures of the prompts after each step. Stop asking and the drawing stops.
 
         seeds     one for each prompt: the same prompt, seed and settings draw the same picture
+        settings  None: those of the model's preset
         negative  what guidance should lead away from, for all pictures
         canvas    given tokens and holes to fill (one row for each prompt, or one for all) instead of a blank
 
@@ -257,6 +269,7 @@ class TextToImage:
         prompts = _checked_prompts(prompts, "prompt")
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
+        settings = self.fit_params(SAMPLERS[self.preset] if settings is None else settings)
         each = self.validate_candidates(settings.candidates)
         canvas = self._checked_canvas(canvas, self.validate_size(size), len(prompts)).repeat(each)
         condition, instead = self.condition(prompts).repeat(each), self.negative(negative, len(canvas))
@@ -270,7 +283,7 @@ class TextToImage:
         prompts: Sequence[str],
         seeds: Sequence[int],
         size: Size | None = None,
-        settings: SamplingParams = SamplingParams(),  # noqa: B008, a frozen value
+        settings: SamplingParams | None = None,
         negative: str = "",
         canvas: TokenGrid | None = None,
     ) -> list[Image.Image]:
@@ -337,7 +350,29 @@ class TextToImage:
             return None
         return self.condition(_checked_prompts([text], "negative prompt")).repeat(batch)
 
-    def sampler(self, condition: Condition, negative: Condition | None = None) -> CodeSampler | LatentSampler:
+    def fit_params(self, params: SamplingParams) -> SamplingParams:
+        """The options as this model draws: an autoregressive one knows no other mode, and refines nothing."""
+        if not self.autoregressive:
+            return params
+        return replace(params, mode="ar", ar_tokens=None, refinement_passes=0)
+
+    def with_adapters(self, adapters: Sequence[tuple[LoraAdapter, float]]) -> "TextToImage":
+        """This model with LoRA adapters, each with a weight. The parts are the same, and this one stays as it is.
+
+        ValueError for a model whose generator takes no adapters.
+        """
+        if self.continuous or self.autoregressive:
+            raise ValueError("LoRA adapters are for masked generators of codes; this model is none")
+        adapted = AdaptedGenerator(self.generator, adapters)
+        return TextToImage(
+            adapted, self.text_encoder, self.tokenizer, self.sizes, self.vocabulary, self._twin, self.preset
+        )
+
+    def sampler(
+        self, condition: Condition, negative: Condition | None = None
+    ) -> CodeSampler | LatentSampler | ARSampler:
+        if self.autoregressive:
+            return ARSampler(self.ar_model, condition, negative)
         if self.continuous:
             return LatentSampler(self.generator, condition, self.head, negative)
         return CodeSampler(self.cuda_graphs if self.device.type == "cuda" else self.generator, condition, negative)
@@ -359,6 +394,7 @@ class TextToImage:
 
         Raises ValueError for an impossible seed or setting, and for a prefix without a twin.
         """
+        settings = self.fit_params(settings)
         prefix = ARPrefix.of(settings, canvas.mask.shape[1])
         if prefix is None or prefix.tokens == 0:
             return [SamplingStage(self.sampler(condition, negative), self.plan(canvas, seeds, settings))]
@@ -479,14 +515,14 @@ def _load_released(
     set_null_condition(generator, encoder.encode([""]).states[0])
     for module in (generator, tokenizer, encoder):
         module.to(device).requires_grad_(False)
-    return TextToImage(generator, encoder, tokenizer, released.sizes)
+    return TextToImage(generator, encoder, tokenizer, released.sizes, preset=released.sampler)
 
 
 def _progress(
     phases: Sequence[SamplingStage],
     canvas: TokenGrid,
     candidates: int = 1,
-    critic: CodeSampler | LatentSampler | None = None,
+    critic: CodeSampler | LatentSampler | ARSampler | None = None,
 ) -> Iterator[SamplingProgress]:
     done, nfe, of = 0, 0, sum(len(phase.plan) for phase in phases)
     for phase in phases:

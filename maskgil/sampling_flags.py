@@ -34,8 +34,8 @@ def sampling_flags(kind: type[SamplingParams] = SamplingParams, without: tuple[s
     flags: list[tuple[str, Any, Any]] = [
         (
             "sampler",
-            Annotated[str, arg(help=SAMPLER_HELP, metavar="{" + ",".join(SAMPLERS) + "}")],
-            field(default="default", kw_only=True),
+            Annotated[str | None, arg(help=SAMPLER_HELP, metavar="{" + ",".join(SAMPLERS) + "}")],
+            field(default=None, kw_only=True),
         )
     ]
     for name, about in options(kind).items():

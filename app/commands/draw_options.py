@@ -41,6 +41,8 @@ class DrawOptions(sampling_flags()):
     """How many pictures; picture i has the seed SEED + i."""
     metadata: bool = True
     """Write prompt, seed, model and settings into the PNG."""
+    adapters: str = ""
+    """LoRA adapters by name, with weights: "ink:0.8, holiday". They lie in $MASKGIL_MODELS/adapters."""
     anyway: bool = False
     """Draw even when the model does not know some of the words."""
 
@@ -57,6 +59,8 @@ class DrawOptions(sampling_flags()):
 
     def request(self, prompt: str) -> GenerationRequest:
         """The request for `prompt`. ValueError for an option out of its bounds."""
+        from app.core.registry import sampler_of
+
         return GenerationRequest(
             prompt=prompt,
             seed=random_seed() if self.seed is None else self.seed,
@@ -64,7 +68,8 @@ class DrawOptions(sampling_flags()):
             size=parse_size(self.size) if self.size else None,
             negative_prompt=self.negative,
             n=self.n,
-            params=read_params(given_options(self)),
+            adapters=self.adapters,
+            params=read_params({"sampler": sampler_of(self.model)} | given_options(self)),
         )
 
 

@@ -38,17 +38,19 @@ def models(name: Positional[str] = "", released: Positional[str] = "") -> None:
 
 
 def _listing() -> str:
-    """Models that are here, then those that can be fetched."""
+    """Models that are here, then those that can be fetched. ValueError when none is here."""
     from app.core import registry, released_models
+    from maskgil.released import catalog
 
     here = [*registry.bundled(), *registry.fetched()]
     if not here:
-        here_text = f"there is no model in {paths.weights_folder()}: {registry.HOW_TO_GET}"
-    else:
-        here_text = "\n".join(registry.summary(model) for model in here)
-    return (
-        f"{here_text}\n\nReleased models, fetched with `maskgil models get NAME`:\n{released_models.released_table()}"
-    )
+        names = ", ".join(model.name for model in catalog.MODELS)
+        raise ValueError(
+            f"there is no model in {paths.weights_folder()}: {registry.HOW_TO_GET}, or fetch a released one with "
+            f"`maskgil models get NAME`: {names}"
+        )
+    listed = "\n".join(registry.summary(model) for model in here)
+    return f"{listed}\n\nReleased models, fetched with `maskgil models get NAME`:\n{released_models.released_table()}"
 
 
 def _load():

@@ -23,6 +23,7 @@ MAX_PROMPT = 8_000  # characters; what does not fit into a picture is left out b
 MAX_IMAGES = 16
 MAX_LIVE_CANDIDATES = 4  # of a picture that is drawn again and again while somebody speaks
 MAX_SEED = 2**31 - 1
+MAX_ADAPTERS, MAX_WEIGHT = 8, 10.0  # of one request
 MAX_SIDE = 99_999  # pixels: what `parse_size` reads
 LEGACY = {"negative": "negative_prompt"}  # fields of older pictures and programs: current name
 # What pictures left unsaid before SamplingParams existed, by their sampler.
@@ -43,7 +44,7 @@ LEGACY_DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 LEGACY_COMMON = {"steps": 8, "order": "confidence", "refinement_passes": 0, "remask_fraction": 0.25}
-TEXTS = ("prompt", "negative_prompt", "edit", "model", "drawn", "drawn_negative")
+TEXTS = ("prompt", "negative_prompt", "edit", "model", "drawn", "drawn_negative", "adapters")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class GenerationRequest:
     edit             what was repainted of which picture, for the metadata of an edited one
     drawn            what the text encoder gets, where that is not the prompt itself (app/core/prompt_admission.py)
     drawn_negative   the same of the negative prompt
+    adapters         LoRA adapters by name, each with its weight where that is not 1: "ink:0.8, holiday"
     params           how they are sampled
 
     Raises ValueError with what is wrong and what to do. What depends on the model (its sizes, its tokens) is checked by
@@ -70,6 +72,7 @@ class GenerationRequest:
     edit: str = ""
     drawn: str = ""
     drawn_negative: str = ""
+    adapters: str = ""
     params: SamplingParams = SamplingParams()  # noqa: RUF009, a frozen value
 
     def __post_init__(self) -> None:
@@ -83,6 +86,7 @@ class GenerationRequest:
         texts = (getattr(self, name) for name in TEXTS)
         if any(ord(c) < 32 and c not in "\t\n\r" or 0xD800 <= ord(c) < 0xE000 for text in texts for c in text):
             raise ValueError("the prompt contains control characters: type it again as plain text")
+        parse_adapters(self.adapters)
         _validate_integer("seed", self.seed, 0, MAX_SEED)
         _validate_integer("n", self.n, 1, MAX_IMAGES)
         if self.rows > MAX_IMAGES:
@@ -162,7 +166,12 @@ class GenerationRequest:
         _validate_integer("seed", given["seed"], 0, MAX_SEED)
         _validate_integer("n", given.get("n", 1), 1, MAX_IMAGES)
         _validate_texts(given)
-        params = read_params({name: value for name, value in given.items() if name not in own}, kind)
+        sampling = {name: value for name, value in given.items() if name not in own}
+        if "sampler" not in sampling:
+            from app.core.registry import sampler_of  # imports torch, which `--help` does not wait for
+
+            sampling["sampler"] = sampler_of(given.get("model", cls.model))
+        params = read_params(sampling, kind)
         return cls(**{name: value for name, value in given.items() if name in own}, params=params)
 
     @classmethod
@@ -181,6 +190,23 @@ class GenerationRequest:
                 raise ValueError(f"sampler is {brief(sampler)}: choose one of {', '.join(LEGACY_VALUES['sampler'])}")
             given = LEGACY_COMMON | LEGACY_DEFAULTS[sampler] | given
         return cls.read({name: value for name, value in given.items() if name in known}, kind)
+
+
+def parse_adapters(text: str) -> tuple[tuple[str, float], ...]:
+    """'ink:0.8, holiday' -> (('ink', 0.8), ('holiday', 1.0)). ValueError for a weight that is no number, too many
+    adapters and one that is named twice."""
+    adapters = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, colon, weight = part.rpartition(":")
+        try:
+            adapters.append((name.strip(), float(weight)) if colon else (part, 1.0))
+        except ValueError:
+            raise ValueError(f"adapter {brief(part)}: write its name, a colon and a weight, such as ink:0.8") from None
+    if any(not name or not -MAX_WEIGHT <= weight <= MAX_WEIGHT for name, weight in adapters):
+        raise ValueError(f"adapters is {brief(text)}: give names with weights from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}")
+    if len({name for name, _ in adapters}) < len(adapters) or len(adapters) > MAX_ADAPTERS:
+        raise ValueError(f"adapters is {brief(text)}: name each one once, and at most {MAX_ADAPTERS}")
+    return tuple(adapters)
 
 
 def parse_size(text: str) -> tuple[int, int]:

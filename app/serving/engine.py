@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from PIL import Image
 
-from app.core.request import GenerationRequest
+from app.core.request import GenerationRequest, parse_adapters
 from app.serving import metrics
 from app.serving.batching import Batch, RunningJob
 from app.serving.jobs import Job, Status, StepSnapshot
@@ -109,7 +109,8 @@ class Engine:
         The call takes as long as the model takes to load: no event loop may wait for it. Raises ValueError for what
         the model cannot draw, and QueueFullError, a ValueError, when the queue is full.
         """
-        loaded, asked = self.load(request.model), request.size
+        loaded = self.load(request.model).with_adapters(parse_adapters(request.adapters))
+        asked = request.size
         request = self._fitted(loaded, request)
         previous = None if after is None else after.continuation_for(request)
         if previous is not None:
@@ -137,6 +138,7 @@ class Engine:
         """The request as its model draws it. Raises ValueError for what the model or the engine cannot draw."""
         if request.size is not None:
             request = replace(request, size=loaded.model.rounded(request.size))
+        request = replace(request, params=loaded.model.fit_params(request.params))
         request = request.fit(loaded.sizes, loaded.model.tokenizer.config.downsample)
         if request.params.mode == "ar":
             # The AR model makes none, and the metadata should not say that it did.

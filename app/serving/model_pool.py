@@ -10,30 +10,53 @@ import torch
 
 from app.core import paths, registry
 from maskgil.condition import Condition
+from maskgil.lora_adapters import find_adapter, load_adapter
 from maskgil.pipeline import TextToImage
 from text_encoder.prompt_reader import PromptVocabulary
 
 MAX_MODELS = 2  # in memory
+MAX_ADAPTED = 8  # sets of adapters kept for each model
 MAX_TEXTS = 512  # encoded prompts that are kept for each model
 
 
 class LoadedModel:
     """A model in memory, with its latest encoded prompts. `sizes`: (width, height) in pixels, the default first."""
 
-    def __init__(self, model: TextToImage):
+    def __init__(self, model: TextToImage, encode: Callable[[str], Condition] | None = None):
+        """`encode`: that of another LoadedModel with the same text encoder; None: one of its own."""
         self.model = model
         self.sizes = list(model.sizes)
         words = PromptVocabulary.from_dict(model.vocabulary)
         # For a text encoder that would truncate a long prompt; others refuse it themselves.
         check = getattr(model.text_encoder, "check", lambda text: None)
 
-        def encode(prompt: str) -> Condition:
+        shared = encode
+
+        def encode_one(prompt: str) -> Condition:
             check(text := words.normalize(prompt))
             return model.condition([text])
 
         # One prompt at a time: its states do not depend on the other prompts of a batch and can be cached.
-        self.encode = functools.lru_cache(MAX_TEXTS)(encode)
+        self.encode = shared or functools.lru_cache(MAX_TEXTS)(encode_one)
         self._pairing = threading.Lock()
+        self._adapted: OrderedDict[tuple[tuple[str, float], ...], LoadedModel] = OrderedDict()
+
+    def with_adapters(self, adapters: tuple[tuple[str, float], ...]) -> "LoadedModel":
+        """The same model with LoRA adapters, (name, weight) each. Its weights are shared, and its encoded prompts.
+
+        Raises ValueError for adapters that are missing or do not fit.
+        """
+        if not adapters:
+            return self
+        with self._pairing:
+            if adapters not in self._adapted:
+                generator = self.model.generator
+                loaded = [(load_adapter(find_adapter(name), generator), weight) for name, weight in adapters]
+                self._adapted[adapters] = LoadedModel(self.model.with_adapters(loaded), self.encode)
+                while len(self._adapted) > MAX_ADAPTED:
+                    self._adapted.popitem(last=False)
+            self._adapted.move_to_end(adapters)
+            return self._adapted[adapters]
 
     def load_ar_model(self) -> None:
         """Load the model's AR model. Raises ValueError when there is none, or one of another model."""

@@ -20,6 +20,7 @@ from app.core.request import (
 from app.serving.model_pool import LoadedModel
 from app.studio import session, widget_state
 from app.studio.option_widgets import option_widget
+from maskgil.lora_adapters import adapter_names
 from maskgil.params import SAMPLER_HELP, SAMPLERS, SamplingParams, defaults, option_types, options, read_params
 
 STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}
@@ -31,11 +32,12 @@ NEW_PROMPT = "prompt for the canvas"  # {text, draw, stamp}
 MISSED = "what a restored picture could not bring back"
 PLAIN = "It was edited: drawn again, it is a plain picture of its words."
 
-OWN: dict[str, Any] = {"negative_prompt": "", "n": GenerationRequest.n}
+OWN: dict[str, Any] = {"negative_prompt": "", "adapters": "", "n": GenerationRequest.n}
 SAMPLER = "wish sampler"
 HELP = {
     "seed": "The same seed and settings draw the same picture.",
     "negative_prompt": "What to leave out of the picture.",
+    "adapters": "Names, each with its weight where that is not 1: ink:0.8, holiday.",
 }
 # Options with a widget of their own; every other option is drawn by its type, in the order of `SamplingParams`.
 PLACED = {"steps", "candidates", "mode", "ar_tokens"}
@@ -109,6 +111,7 @@ def canvas_settings(model: str, several: bool = True) -> dict[str, Any]:
     return {
         **params().to_dict(),
         "negative_prompt": value("negative_prompt").strip(),
+        "adapters": value("adapters").strip(),
         "n": value("n") if several else 1,
         "size": list(value("size")),
         "seed": None if widget_state.value(NEW_SEED) else value("seed"),
@@ -131,6 +134,7 @@ def read(model: str, prompt: str, several: bool = True) -> GenerationRequest:
         value("size"),
         value("negative_prompt").strip(),
         value("n") if several else 1,
+        adapters=value("adapters").strip(),
         params=params(),
     )
 
@@ -211,6 +215,15 @@ def _widgets(
         max_chars=MAX_PROMPT,
         help=HELP["negative_prompt"],
     )
+    if there := adapter_names():
+        st.text_input(
+            "LoRA adapters",
+            value("adapters"),
+            **shown("adapters"),
+            max_chars=MAX_PROMPT,
+            placeholder=", ".join(there),
+            help=HELP["adapters"],
+        )
     samplers, sampler = list(SAMPLERS), widget_state.value(SAMPLER)
     st.selectbox(
         "Sampler",
@@ -285,6 +298,12 @@ def _mode_widgets(loaded: LoadedModel, tokens: int) -> None:
             **shown("ar_tokens", tokens),
             help=about["ar_tokens"].help,
         )
+
+
+def use_sampler(name: str) -> None:
+    """Take the preset of a model's sampling options."""
+    widget_state.put(SAMPLER, name)
+    _take_sampler()
 
 
 def _take_sampler() -> None:

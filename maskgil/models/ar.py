@@ -212,6 +212,12 @@ class ARSampler:
         tokens, confidence = sample_tokens(conditional, step)
         return tokens.expand(where.shape), confidence.expand(where.shape)
 
+    def likelihood(self, canvas: TokenGrid, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]:
+        """Log-probability of each token of these rows given the text and the tokens before it: one evaluation."""
+        drawn = canvas.rows(rows)
+        logits = self.model(drawn.tokens, drawn.grid, self.condition.rows(rows)).float()
+        return logits.gather(-1, drawn.tokens[..., None])[..., 0] - logits.logsumexp(-1)
+
     def _starts_anew(self, canvas: TokenGrid, step: StepParams, place: int) -> bool:
         """Nothing is read yet, the canvas is another, or other rows are guided: read again, in one evaluation."""
         writing = self.state

@@ -140,6 +140,25 @@ MODELS = (
         48,
         _diffusers("Collov-Labs/Monetico"),
     ),
+    *(
+        ReleasedModel(
+            f"LlamaGen/t2i-XL-{side}",
+            good_for,
+            (side, side),
+            LLAMAGEN_XL,
+            T5_XL,
+            LLAMAGEN_VQ,
+            "MIT",
+            (side // 16) ** 2,
+            _llamagen(name),
+            download=T5_XL_DOWNLOAD + 3.4,
+            converted=True,
+        )
+        for side, name, good_for in (
+            (256, "t2i_XL_stage1_256", "small images, token by token"),
+            (512, "t2i_XL_stage2_512", "images of medium size, token by token"),
+        )
+    ),
 )
 
 

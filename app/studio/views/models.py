@@ -9,7 +9,7 @@ import torch
 from app.core import registry
 from app.serving import model_pool
 from app.serving.recognizer import SpeechRecognizer
-from app.studio import session, widget_state
+from app.studio import generation_form, session, widget_state
 from app.studio.views import released_models_section
 from app.studio.views.draw import sentence
 
@@ -128,9 +128,11 @@ def _load(name: str) -> bool:
 
 
 def _choose(name: str) -> None:
-    board = session.board()
+    board, before = session.board(), registry.sampler_of(session.chosen())
     if _load(name):
         board[session.MODEL] = name
+        if (sampler := registry.sampler_of(name)) != before:  # the settings of another kind of model would not do
+            generation_form.use_sampler(sampler)
 
 
 def _listen(name: str) -> None:
