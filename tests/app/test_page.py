@@ -353,7 +353,7 @@ def test_a_picture_brings_its_settings_back(canvas: list[dict], monkeypatch: pyt
     )
     page = restore(request)
     assert not page.exception and canvas[-1]["prompt"]["text"] == "a dog"
-    assert GenerationRequest.from_dict({"prompt": "a dog", **canvas[-1]["settings"]}) == request
+    assert GenerationRequest.read({"prompt": "a dog", **canvas[-1]["settings"]}) == request
 
 
 def test_a_png_from_outside_is_read(house: houses.AppServices):
