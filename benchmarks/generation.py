@@ -435,7 +435,7 @@ def bench_generation(
         drawn, twin_name = preset_model(preset, side, device, kind), "random twin"
     else:
         drawn = TextToImage.load(model, device, kind)
-        if drawn.continuous:
+        if drawn.generator.token_space.codebook_size is None:
             raise ValueError(f"{model} draws vectors: there is no twin of codes to measure it against")
         drawn, twin_name = with_twin(drawn)
         side = drawn.validate_size(side)

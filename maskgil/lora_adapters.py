@@ -23,6 +23,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from maskgil.generator import TokenSpace
 from maskgil.released.download import models_folder
 
 PEFT_CONFIG, PEFT_WEIGHTS, DIFFUSERS_WEIGHTS = (
@@ -113,6 +114,11 @@ class AdaptedGenerator(nn.Module):
         for layer in self.updates:
             if _add_updates not in layer._forward_hooks.values():
                 layer.register_forward_hook(_add_updates)
+
+    @property
+    def token_space(self) -> TokenSpace:
+        """The generator's tokens."""
+        return self.generator.token_space
 
     @property
     def layers(self) -> nn.ModuleList:

@@ -21,7 +21,7 @@ B pictures, N tokens, C channels of a continuous token, L text tokens, E width o
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -35,12 +35,12 @@ from maskgil import checkpoint
 from maskgil.aspect_buckets import bucket_classes, nearest_bucket, rounded, sizes_of
 from maskgil.class_labels import ClassLabels
 from maskgil.condition import Condition
+from maskgil.generator import Generator, Sampler
 from maskgil.lora_adapters import AdaptedGenerator, LoraAdapter
 from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.models.diffusion_head import DDPM, DPMSolver
-from maskgil.models.emigm import EMIGM
 from maskgil.models.transformer import set_attention_backend
-from maskgil.params import SAMPLERS, DecodingOrder, SamplingParams
+from maskgil.params import SAMPLERS, SamplingParams
 from maskgil.released.layout import TEXT_ENCODER, ReleasedFolder, is_released
 from maskgil.released.loader import load_generator, load_vq, set_null_condition
 from maskgil.sampling import best_of_n
@@ -53,15 +53,10 @@ from maskgil.sampling.ar_prefix import (
     unmask_prefix_only,
     validate_ar_model,
 )
-from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.sampling.cuda_graphs import CUDAGraphRunner
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.latent_sampler import LatentSampler
 from maskgil.sampling.loop import StepParams, TokenGrid, masked_plan, sample
-from maskgil.sampling.schedules import MaskSchedule, arccos, exp, schedule_by_name
-from maskgil.sampling.scoring import MaskedTokenModel
 from maskgil.tokenizers import vq_latents
-from maskgil.tokenizers.autoencoder import validate_given_tokens
 
 AR_KINDS = ("llamagen", "autoregressive")  # generators that draw alone
 MAX_PROMPT = 1000  # characters
@@ -128,7 +123,7 @@ class TextToImage:
 
     def __init__(
         self,
-        generator: MaskedTokenModel | EMIGM | ARTransformer,
+        generator: Generator,
         text_encoder: Encoder,
         tokenizer: Tokenizer,
         sizes: Sequence[Size],
@@ -143,11 +138,7 @@ class TextToImage:
             raise ValueError(
                 f"the generator reads text states of width {width}, this text encoder gives {text_encoder.width}"
             )
-        self.continuous = isinstance(generator, EMIGM)
-        kind, unit = ("channels", "channels of a latent") if self.continuous else ("codebook_size", "codes")
-        ours, theirs = getattr(generator.config, kind), getattr(tokenizer.config, kind, "no")
-        if ours != theirs:
-            raise ValueError(f"the generator draws {ours} {unit}, this tokenizer has {theirs}")
+        generator.token_space.validate_tokenizer(tokenizer.config)
         side = tokenizer.config.downsample
         if not sizes or any(width < side or height < side or width % side or height % side for width, height in sizes):
             raise ValueError(f"sizes {_listed(sizes)}: give widths and heights in multiples of {side} px")
@@ -157,13 +148,9 @@ class TextToImage:
         self.bucket_classes = bucket_classes(self.vocabulary)
         self.preset = preset
         # An autoregressive generator draws alone: it is its own twin.
-        self.autoregressive = isinstance(generator, ARTransformer)
-        self._twin = generator if isinstance(generator, ARTransformer) else twin
-        if self.continuous and any(self.grid(size) != generator.config.grid for size in self.sizes):
-            rows, columns = generator.config.grid
-            raise ValueError(
-                f"sizes {_listed(self.sizes)}: the generator has learned {columns * side}x{rows * side} alone"
-            )
+        self.autoregressive = generator.token_space.autoregressive
+        self._twin = generator if self.autoregressive else twin
+        generator.token_space.validate_grids([self.grid(size) for size in self.sizes])
         if isinstance(twin, ARTransformer):
             validate_ar_model(twin, generator.config)
 
@@ -335,10 +322,7 @@ class TextToImage:
 
     def blank(self, batch: int, size: Size | None = None) -> TokenGrid:
         """An empty canvas of a size that the model draws."""
-        grid = self.grid(self.validate_size(size))
-        if self.continuous:
-            return TokenGrid.blank(batch, grid, device=self.device, channels=self.generator.config.channels)
-        return TokenGrid.blank(batch, grid, self.generator.config.mask_id, self.device)
+        return self.generator.token_space.blank(batch, self.grid(self.validate_size(size)), self.device)
 
     def condition(self, prompts: Sequence[str]) -> Condition:
         """What the generator reads of the prompts."""
@@ -351,31 +335,26 @@ class TextToImage:
         return self.condition(_checked_prompts([text], "negative prompt")).repeat(batch)
 
     def fit_params(self, params: SamplingParams) -> SamplingParams:
-        """The options as this model draws: an autoregressive one knows no other mode, and refines nothing."""
-        if not self.autoregressive:
-            return params
-        return replace(params, mode="ar", ar_tokens=None, refinement_passes=0)
+        """The options as this model draws."""
+        return self.generator.token_space.fit_params(params)
 
     def with_adapters(self, adapters: Sequence[tuple[LoraAdapter, float]]) -> "TextToImage":
         """This model with LoRA adapters, each with a weight. The parts are the same, and this one stays as it is.
 
         ValueError for a model whose generator takes no adapters.
         """
-        if self.continuous or self.autoregressive:
+        if not self.generator.token_space.takes_adapters:
             raise ValueError("LoRA adapters are for masked generators of codes; this model is none")
         adapted = AdaptedGenerator(self.generator, adapters)
         return TextToImage(
             adapted, self.text_encoder, self.tokenizer, self.sizes, self.vocabulary, self._twin, self.preset
         )
 
-    def sampler(
-        self, condition: Condition, negative: Condition | None = None
-    ) -> CodeSampler | LatentSampler | ARSampler:
-        if self.autoregressive:
-            return ARSampler(self.ar_model, condition, negative)
-        if self.continuous:
-            return LatentSampler(self.generator, condition, self.head, negative)
-        return CodeSampler(self.cuda_graphs if self.device.type == "cuda" else self.generator, condition, negative)
+    def sampler(self, condition: Condition, negative: Condition | None = None) -> Sampler:
+        """What samples the tokens of a step."""
+        space = self.generator.token_space
+        model = self.cuda_graphs if self.device.type == "cuda" and space.fixed_shapes else self.generator
+        return space.sampler(model, condition, negative, self.head)
 
     @cached_property
     def cuda_graphs(self) -> CUDAGraphRunner:
@@ -423,7 +402,7 @@ class TextToImage:
         decided (left out: first). end: the plan is the end of one for whole pictures, from where as much is decided.
         Raises ValueError for an impossible seed or setting.
         """
-        seeds, (order, schedule) = _checked_seeds(seeds), self.order_and_schedule(settings)
+        seeds, (order, schedule) = _checked_seeds(seeds), self.generator.token_space.order_and_schedule(settings)
         schedule.counts(settings.steps, canvas.mask.shape[1])  # refuses more steps than a picture has tokens
         holes = canvas.num_masked()
         if not end:
@@ -447,14 +426,6 @@ class TextToImage:
             device=canvas.mask.device,
         )
 
-    def order_and_schedule(self, settings: SamplingParams) -> tuple[str, MaskSchedule]:
-        """Decoding order and mask schedule as this model reads them: see `SamplingParams` for continuous tokens."""
-        schedule = schedule_by_name(settings.schedule)
-        if not self.continuous:
-            return settings.order, schedule
-        order = DecodingOrder.RANDOM if settings.order == DecodingOrder.CONFIDENCE else settings.order
-        return order, exp if schedule is arccos else replace(schedule, num_unmasked="remain")
-
     @torch.no_grad()
     def pixels(self, canvas: TokenGrid) -> Float[Tensor, "B 3 H W"]:
         """Pictures in [-1, 1]; cells that are not decided yet are flat grey.
@@ -462,8 +433,7 @@ class TextToImage:
         Under the grey each hole takes the nearest decided token, so that the tokenizer, which looks across cells, draws
         the edges of the decided ones as if the picture went on.
         """
-        hole = canvas.mask[..., None] if self.continuous else canvas.mask
-        tokens = fill_nearest(canvas.tokens.masked_fill(hole, 0), canvas.mask, canvas.grid)
+        tokens = fill_nearest(self.generator.token_space.without_masked(canvas), canvas.mask, canvas.grid)
         pixels = self.tokenizer.decode(tokens, canvas.grid).float().clamp(-1, 1)
         side = self.tokenizer.config.downsample
         grey = canvas.mask.unflatten(1, canvas.grid)[:, None]
@@ -484,18 +454,7 @@ class TextToImage:
             )
         if len(canvas) not in (1, batch):
             raise ValueError(f"the canvas holds {len(canvas)} pictures for {batch} prompts: give 1 or {batch}")
-        if (canvas.tokens.dim() == 3) != self.continuous:
-            holds, draws = ("vectors", "codes") if canvas.tokens.dim() == 3 else ("codes", "vectors")
-            raise ValueError(f"the canvas holds {holds}, this model draws {draws}: use its own tokenizer")
-        given = canvas.tokens[~canvas.mask]
-        if self.continuous:
-            validate_given_tokens(given, self.tokenizer.config.scale)
-        elif given.numel() and not 0 <= int(given.min()) <= int(given.max()) < (
-            codes := self.generator.config.codebook_size
-        ):
-            raise ValueError(
-                f"the canvas holds tokens {int(given.min())}..{int(given.max())}; codes are 0..{codes - 1}"
-            )
+        self.generator.token_space.validate_given(canvas, self.tokenizer.config)
         if len(canvas) < batch:
             canvas = canvas.rows(torch.zeros(batch, dtype=torch.long, device=canvas.mask.device))
         return TokenGrid(canvas.tokens.to(self.device), canvas.mask.to(self.device), canvas.grid)
@@ -522,7 +481,7 @@ def _progress(
     phases: Sequence[SamplingStage],
     canvas: TokenGrid,
     candidates: int = 1,
-    critic: CodeSampler | LatentSampler | ARSampler | None = None,
+    critic: Sampler | None = None,
 ) -> Iterator[SamplingProgress]:
     done, nfe, of = 0, 0, sum(len(phase.plan) for phase in phases)
     for phase in phases:

@@ -241,7 +241,7 @@ def _megabytes(folder: Path) -> float:
 
 def ar(twin: str, model: str, out: str, adopt: bool = False) -> None:
     draws = TextToImage.load(model, dtype=torch.bfloat16)
-    if draws.continuous:
+    if draws.generator.token_space.codebook_size is None:
         raise ValueError(f"{model} draws vectors, and an autoregressive twin writes codes: it can have none")
     parts = {"tokenizer": draws.tokenizer}
     if draws.generator.config.classes is None:

@@ -154,8 +154,9 @@ def complete(
     codes, grid = lumina.read(sentence_of(Path(sentence)))
     draws = TextToImage.load(model, "cuda" if torch.cuda.is_available() else "cpu")
     config = draws.generator.config
-    if draws.continuous or config.codebook_size != len(lumina.id_of):
-        has = "vectors" if draws.continuous else f"{config.codebook_size} codes"
+    codes_drawn = draws.generator.token_space.codebook_size
+    if codes_drawn != len(lumina.id_of):
+        has = "vectors" if codes_drawn is None else f"{codes_drawn} codes"
         raise ValueError(f"{model} draws {has}, {vocabulary} names {len(lumina.id_of)} codes: give a MaskGIL on those")
     side = draws.tokenizer.config.downsample
     size = draws.validate_size((grid[1] * side, grid[0] * side))

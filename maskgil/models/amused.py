@@ -34,6 +34,7 @@ from maskgil.models.uvit_layers import (
     read_config,
     validate_token_grid,
 )
+from maskgil.sampling.code_space import CodeSpace
 
 FIXED = {"use_bias": False, "ln_elementwise_affine": True, "layer_norm_eps": EPS, "micro_cond_encode_dim": MICRO_WIDTH}
 
@@ -287,6 +288,11 @@ class Amused(nn.Module):
         self.register_buffer(
             "null_states", torch.zeros(config.text_length, config.encoder_hidden_size), persistent=False
         )
+
+    @property
+    def token_space(self) -> CodeSpace:
+        """Codes: see maskgil/generator.py."""
+        return CodeSpace(self.config.codebook_size, self.config.mask_id)
 
     def forward(
         self,

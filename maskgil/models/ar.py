@@ -8,6 +8,9 @@ arXiv 2406.06525), and with `zero_prefix` so is every number.
 B batch, N image tokens, L condition tokens, S = L + N, D width, K codes, E width of a text state.
 """
 
+from dataclasses import replace
+from typing import Any, ClassVar
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -27,7 +30,9 @@ from maskgil.models.transformer import (
     rotation_2d,
     zero_rotation,
 )
+from maskgil.params import SamplingParams
 from maskgil.sampling.code_sampler import sample_tokens
+from maskgil.sampling.code_space import CodeSpace
 from maskgil.sampling.guidance import apply_guidance
 from maskgil.sampling.loop import StepParams, TokenGrid
 
@@ -76,6 +81,11 @@ class ARTransformer(nn.Module):
     def kind(self) -> str:
         """What config.json of a model folder calls it."""
         return "llamagen" if self.zero_prefix else "autoregressive"
+
+    @property
+    def token_space(self) -> "ARCodeSpace":
+        """Codes in raster order: see maskgil/generator.py."""
+        return ARCodeSpace(self.config.codebook_size, self.config.mask_id)
 
     def forward(
         self,
@@ -234,6 +244,24 @@ class ARSampler:
         if self.negative is None:
             drop = torch.arange(len(both), device=step.guided.device) >= len(self.condition)
         return ARDecodingState(self.model, canvas.grid, both, drop)
+
+
+class ARCodeSpace(CodeSpace):
+    """Codes that are written one after the other, in raster order (maskgil/generator.py)."""
+
+    fixed_shapes: ClassVar[bool] = False  # the cache grows with the tokens
+    autoregressive: ClassVar[bool] = True
+    takes_adapters: ClassVar[bool] = False
+
+    def fit_params(self, params: SamplingParams) -> SamplingParams:
+        """Mode ar: the model knows no other, and refines nothing."""
+        return replace(params, mode="ar", ar_tokens=None, refinement_passes=0)
+
+    def sampler(
+        self, model: ARTransformer, condition: Condition, negative: Condition | None, head: Any = None
+    ) -> ARSampler:
+        """Continues pictures token by token."""
+        return ARSampler(model, condition, negative)
 
 
 def next_masked_position(canvas: TokenGrid, where: Bool[Tensor, "B N"]) -> int:

@@ -21,6 +21,7 @@ from maskgil.models.config import ModelConfig
 from maskgil.models.diffusion_head import TIMES, DiffusionHead
 from maskgil.models.transformer import Block as LlamaBlock
 from maskgil.models.transformer import RMSNorm, identity_rotation, rotation_2d, sdpa
+from maskgil.sampling.latent_space import LatentSpace
 from maskgil.sampling.schedules import MaskSchedule, independent_mask
 
 Null = Literal["mask", "token"]
@@ -250,6 +251,11 @@ class EMIGM(nn.Module):
             words = self.text_proj(states.to(self.mask_token.dtype))
             slots = torch.where(condition.mask.gather(1, order)[..., None], words, self.null_token)
         return slots if drop is None else torch.where(drop[:, None, None], self.null_token, slots)
+
+    @property
+    def token_space(self) -> LatentSpace:
+        """Vectors: see maskgil/generator.py."""
+        return LatentSpace(self.config.channels, self.config.grid)
 
     def forward(
         self,

@@ -23,6 +23,7 @@ from maskgil.models.transformer import (
     rotation_2d,
     zero_rotation,
 )
+from maskgil.sampling.code_space import CodeSpace
 
 
 class MaskGIL(nn.Module):
@@ -44,6 +45,11 @@ class MaskGIL(nn.Module):
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.output = LMHead(config.dim, config.codebook_size + 1, config.codebook_size)
         self.apply(initialize)
+
+    @property
+    def token_space(self) -> CodeSpace:
+        """Codes: see maskgil/generator.py."""
+        return CodeSpace(self.config.codebook_size, self.config.mask_id)
 
     def forward(
         self,

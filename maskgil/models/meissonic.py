@@ -35,6 +35,7 @@ from maskgil.models.uvit_layers import (
     sinusoidal_embedding,
     validate_token_grid,
 )
+from maskgil.sampling.code_space import CodeSpace
 
 FIXED = {"patch_size": 1, "guidance_embeds": False}
 TIME_WIDTH = 256  # numbers that the steps left are embedded in
@@ -267,6 +268,11 @@ class Meissonic(nn.Module):
             self.down_block["downsample"] = Resample(width, up=False)
             self.up_block["upsample"] = Resample(width, up=True)
         self.register_buffer("null_states", torch.zeros(config.text_length, config.text_dim), persistent=False)
+
+    @property
+    def token_space(self) -> CodeSpace:
+        """Codes: see maskgil/generator.py."""
+        return CodeSpace(self.config.codebook_size, self.config.mask_id)
 
     def forward(
         self,

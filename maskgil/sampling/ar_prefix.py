@@ -17,13 +17,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from maskgil import checkpoint
-from maskgil.models.ar import ARSampler, ARTransformer
+from maskgil.models.ar import ARTransformer
 from maskgil.models.config import ModelConfig
 from maskgil.params import SamplingParams
-from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.latent_sampler import LatentSampler
-from maskgil.sampling.loop import StepParams, TokenGrid, raster_plan
+from maskgil.sampling.loop import Predict, StepParams, TokenGrid, raster_plan
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class ARPrefix:
 class SamplingStage:
     """One painter's part of a drawing."""
 
-    predict: CodeSampler | ARSampler | LatentSampler
+    predict: Predict
     plan: Sequence[StepParams]
 
 

@@ -3,6 +3,8 @@
 B rows, N tokens, K codes, G guided rows.
 """
 
+import functools
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -11,7 +13,12 @@ from maskgil.condition import Condition
 from maskgil.sampling import counter_rng
 from maskgil.sampling.guidance import apply_guidance
 from maskgil.sampling.loop import StepParams, TokenGrid
-from maskgil.sampling.scoring import MaskedTokenModel, checkerboard_log_likelihood, log_probability
+from maskgil.sampling.scoring import (
+    MaskedTokenModel,
+    checkerboard_log_likelihood,
+    code_log_likelihood,
+    log_probability,
+)
 
 LARGEST = 2**26  # logits that codes are sampled from at once
 
@@ -35,8 +42,9 @@ class CodeSampler:
         return sample_tokens(logits, step)
 
     def likelihood(self, canvas: TokenGrid, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]:
-        """Of each token of these rows, given the text and half of the others (by_halves)."""
-        return checkerboard_log_likelihood(self.model, canvas.rows(rows), self.condition.rows(rows))
+        """Of each token of these rows, given the text and half of the others."""
+        score = functools.partial(code_log_likelihood, self.model)
+        return checkerboard_log_likelihood(score, canvas.rows(rows), self.condition.rows(rows))
 
     def logits(self, canvas: TokenGrid, step: StepParams) -> Float[Tensor, "B N K"]:
         """Guided logits in float32. Unguided rows are evaluated once, guided ones twice, all in one call."""

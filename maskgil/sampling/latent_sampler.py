@@ -9,6 +9,7 @@
 Axes: B rows, N tokens, C channels, D width, S slots of the buffer, G guided rows, n tokens decided by a step.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,9 +19,9 @@ from torch import Tensor
 
 from maskgil.condition import Condition
 from maskgil.models.diffusion_head import DDPM, TIMES, DPMSolver, denoiser
-from maskgil.models.emigm import EMIGM
 from maskgil.sampling import counter_rng
 from maskgil.sampling.guidance import END, Guidance
+from maskgil.sampling.latent_scoring import LatentTrunk, latent_log_likelihood
 from maskgil.sampling.loop import DecodingOrder, StepParams, TokenGrid, fixed_plan, masked_plan
 from maskgil.sampling.schedules import MaskSchedule
 from maskgil.sampling.scoring import checkerboard_log_likelihood
@@ -42,7 +43,7 @@ class LatentSampler:
 
     def __init__(
         self,
-        model: EMIGM,
+        model: LatentTrunk,
         condition: Condition,
         sampler: DPMSolver | DDPM,
         negative: Condition | None = None,
@@ -95,8 +96,9 @@ class LatentSampler:
         return tokens, torch.zeros_like(canvas.confidence)
 
     def likelihood(self, canvas: TokenGrid, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]:
-        """Of each token of these rows, given the text and half of the others (by_halves)."""
-        return checkerboard_log_likelihood(self.model, canvas.rows(rows), self.condition.rows(rows))
+        """Of each token of these rows, given the text and half of the others."""
+        score = functools.partial(latent_log_likelihood, self.model)
+        return checkerboard_log_likelihood(score, canvas.rows(rows), self.condition.rows(rows))
 
     def _trunk(
         self, canvas: TokenGrid, step: StepParams

@@ -18,12 +18,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskgil.condition import Condition
-from maskgil.models.emigm import EMIGM
+from maskgil.generator import Generator
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import counter_rng
 from maskgil.sampling.loop import StepParams, TokenGrid
-from maskgil.sampling.scoring import MaskedTokenModel, likelihood
 
 # One mask hides the whole picture, and a token is judged by the words alone. With more, its neighbours, which the old
 # words left, speak for it: of 60 pictures whose sentence grew 40% came out right with one mask (37% afresh), 8% with
@@ -55,7 +54,7 @@ class RemaskResult:
 
 @torch.no_grad()
 def remask_changed(
-    model: MaskedTokenModel | EMIGM,
+    model: Generator,
     canvas: TokenGrid,
     old: Condition,
     new: Condition,
@@ -77,7 +76,9 @@ def remask_changed(
     texts = Condition.cat([old, new])
     for number in range(used):
         hidden = group == number
-        before, now = likelihood(model, TokenGrid.cat([canvas] * 2), hidden.repeat(2, 1), texts).chunk(2)
+        twice = TokenGrid.cat([canvas] * 2)
+        both = model.token_space.log_likelihood(model, twice, hidden.repeat(2, 1), texts)
+        before, now = both.chunk(2)
         change = torch.where(hidden, now - before, change)
     keep = decided & (change >= -margin)
     kept = torch.where(decided.any(1), keep.sum(1) / decided.sum(1).clamp_min(1), 1.0)

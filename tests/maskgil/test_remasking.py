@@ -28,7 +28,7 @@ class Counted(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model, self.config, self.rows, self.shown = model, model.config, 0, []
+        self.model, self.config, self.token_space, self.rows, self.shown = model, model.config, model.token_space, 0, []
 
     def forward(self, tokens: Tensor, *rest: object) -> Tensor:
         self.rows += len(tokens)

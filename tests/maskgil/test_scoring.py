@@ -1,5 +1,7 @@
 """How likely vectors are: the bound against densities that are known, and what goes by it."""
 
+import functools
+
 import pytest
 import torch
 from test_emigm import classes, make
@@ -9,9 +11,10 @@ from maskgil.models.diffusion_head import DiffusionHead, DPMSolver, SimpleMLPAda
 from maskgil.models.emigm import EMIGM
 from maskgil.sampling import best_of_n, remasking
 from maskgil.sampling.latent_sampler import LatentSampler
+from maskgil.sampling.latent_scoring import latent_log_likelihood, vector_bound
 from maskgil.sampling.loop import TokenGrid, masked_plan, sample, sample_step
 from maskgil.sampling.schedules import exp
-from maskgil.sampling.scoring import checkerboard_log_likelihood, likelihood, vector_bound
+from maskgil.sampling.scoring import checkerboard_log_likelihood
 
 GRID = (2, 3)
 
@@ -73,14 +76,14 @@ def canvas() -> TokenGrid:
 def test_a_token_is_judged_by_what_is_seen_and_not_by_itself(canvas: TokenGrid):
     model, hidden = lively(), torch.zeros(2, 6, dtype=torch.bool)
     hidden[:, [0, 4]] = True
-    before = likelihood(model, canvas, hidden, classes(1, 4))
+    before = latent_log_likelihood(model, canvas, hidden, classes(1, 4))
     other = canvas.tokens.clone()
     other[:, 4] += 1  # hidden from the other one, too
-    after = likelihood(model, TokenGrid(other, canvas.mask, GRID), hidden, classes(1, 4))
+    after = latent_log_likelihood(model, TokenGrid(other, canvas.mask, GRID), hidden, classes(1, 4))
     assert torch.allclose(before[:, 0], after[:, 0], atol=1e-3)
     assert not torch.allclose(before[:, 4], after[:, 4], atol=0.1)
     other[:, 1] += 1
-    seen = likelihood(model, TokenGrid(other, canvas.mask, GRID), hidden, classes(1, 4))
+    seen = latent_log_likelihood(model, TokenGrid(other, canvas.mask, GRID), hidden, classes(1, 4))
     assert not torch.allclose(before[:, 0], seen[:, 0], atol=1e-2)
 
 
@@ -88,10 +91,14 @@ def test_a_token_is_judged_by_what_is_seen_and_not_by_itself(canvas: TokenGrid):
 def test_halves_are_judged_each_by_the_other(canvas: TokenGrid):
     model = make()
     half = torch.tensor([True, False, True, False, True, False]).expand(2, -1)
-    first, second = (likelihood(model, canvas, hidden, classes(1, 4)) for hidden in (half, ~half))
+    first, second = (latent_log_likelihood(model, canvas, hidden, classes(1, 4)) for hidden in (half, ~half))
     found = LatentSampler(model, classes(1, 4), DPMSolver(2)).likelihood(canvas, torch.tensor([1, 0]))
     assert torch.allclose(found.flip(0), torch.where(half, first, second), atol=1e-3)
-    assert torch.allclose(checkerboard_log_likelihood(model, canvas, classes(1, 4)).flip(0), found, atol=1e-3)
+    assert torch.allclose(
+        checkerboard_log_likelihood(functools.partial(latent_log_likelihood, model), canvas, classes(1, 4)).flip(0),
+        found,
+        atol=1e-3,
+    )
 
 
 def test_a_stray_vector_is_found_and_drawn_anew(canvas: TokenGrid):

@@ -112,14 +112,14 @@ def test_a_folder_of_vectors_draws_as_one_of_codes_does(draws):
 
 
 def test_vectors_go_by_chance_and_exp_unless_another_curve_is_asked_for(draws):
-    assert draws.order_and_schedule(SamplingParams()) == ("random", exp)
-    asked = draws.order_and_schedule(SamplingParams(order="halton", schedule="cosine"))
+    assert draws.generator.token_space.order_and_schedule(SamplingParams()) == ("random", exp)
+    asked = draws.generator.token_space.order_and_schedule(SamplingParams(order="halton", schedule="cosine"))
     assert asked == ("halton", replace(cosine, num_unmasked="remain"))
 
 
 def test_a_linear_curve_decides_as_many_vectors_at_each_step(draws):
     """gamma(t) = t is what remains (2503.07197, section 3.3)."""
-    assert draws.order_and_schedule(SamplingParams(schedule="linear"))[1].counts(8, 64) == [8] * 8
+    assert draws.generator.token_space.order_and_schedule(SamplingParams(schedule="linear"))[1].counts(8, 64) == [8] * 8
     plan = draws.plan(
         TokenGrid.blank(1, (4, 4), channels=4), [1], SamplingParams(steps=4, schedule="linear", remask_fraction=0.5)
     )
@@ -159,7 +159,7 @@ def test_latents_of_the_wrong_scale_are_refused_in_one_line(draws):
 
 
 def test_what_does_not_fit_is_refused(draws, folder, tmp_path):
-    with pytest.raises(ValueError, match="has learned 64x64 alone"):
+    with pytest.raises(ValueError, match="has learned 4 rows and 4 columns alone"):
         TextToImage(draws.generator, draws.text_encoder, draws.tokenizer, [(64, 64), (96, 64)])
     other = AutoencoderTokenizer(replace(draws.tokenizer.config, channels=8))
     with pytest.raises(ValueError, match="draws 4 channels of a latent, this tokenizer has 8"):

@@ -112,7 +112,7 @@ def vectors() -> TextToImage:
 @torch.no_grad()
 def test_emigm_draws_what_is_said_and_reads_as_scenes_does(vectors, scenes, reader):
     ours, theirs = (checkpoint.fingerprint(m.text_encoder.identity()) for m in (vectors, scenes))
-    assert vectors.continuous and ours == theirs and vectors.sizes == [(256, 256)]
+    assert vectors.generator.token_space.codebook_size is None and ours == theirs and vectors.sizes == [(256, 256)]
     asked = [a for a in asked_scenes(16, False) if a[0] in ("single", "counting", "relation", "background", "colour")]
     pixels, _, nfe = drawn(vectors, asked, SamplingParams())
     scores, _ = judge(reader, asked, pixels)

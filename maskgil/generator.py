@@ -1,0 +1,98 @@
+"""What the pipeline asks of a generator, and of the tokens that it draws.
+
+MaskGIL, aMUSEd and Meissonic draw codes (maskgil/sampling/code_space.py), eMIGM draws vectors
+(maskgil/sampling/latent_space.py). A generator names its token space; no other code asks which of the two it is.
+
+B pictures, N tokens, C channels of a continuous token.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from maskgil.condition import Condition
+from maskgil.params import SamplingParams
+from maskgil.sampling.loop import StepParams, TokenGrid
+from maskgil.sampling.schedules import MaskSchedule
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Samples the tokens of a step, and scores the tokens of a grid; for one condition a row."""
+
+    def __call__(
+        self, canvas: TokenGrid, step: StepParams, where: Bool[Tensor, "B N"]
+    ) -> tuple[Tensor, Float[Tensor, "B N"]]: ...
+
+    def likelihood(self, canvas: TokenGrid, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]: ...
+
+
+@runtime_checkable
+class TokenSpace(Protocol):
+    """The tokens that a generator draws: codes of a codebook, or vectors.
+
+    fixed_shapes    whether every evaluation of a batch has the same shapes, so that CUDA graphs can replay it
+    autoregressive  whether tokens are drawn one after the other, in raster order
+    takes_adapters  whether LoRA adapters can be applied to the generator (maskgil/lora_adapters.py)
+    """
+
+    fixed_shapes: ClassVar[bool]
+    autoregressive: ClassVar[bool]
+    takes_adapters: ClassVar[bool]
+
+    @property
+    def codebook_size(self) -> int | None:
+        """The number of codes; None for vectors."""
+        ...
+
+    def validate_tokenizer(self, config: Any) -> None:
+        """Raises ValueError when the tokenizer of this config has other tokens."""
+        ...
+
+    def validate_grids(self, grids: Sequence[tuple[int, int]]) -> None:
+        """Raises ValueError for a grid of (rows, columns) that the generator cannot draw."""
+        ...
+
+    def validate_given(self, grid: TokenGrid, tokenizer_config: Any) -> None:
+        """Raises ValueError for a grid whose given tokens are none of this space."""
+        ...
+
+    def blank(self, batch: int, grid: tuple[int, int], device: torch.device | str) -> TokenGrid:
+        """A grid of masked tokens alone."""
+        ...
+
+    def without_masked(self, grid: TokenGrid) -> Int[Tensor, "B N"] | Float[Tensor, "B N C"]:
+        """The tokens with 0 where they are masked."""
+        ...
+
+    def fit_params(self, params: SamplingParams) -> SamplingParams:
+        """The parameters as these tokens are drawn."""
+        ...
+
+    def order_and_schedule(self, params: SamplingParams) -> tuple[str, MaskSchedule]:
+        """Decoding order and mask schedule of the parameters, as they are read for these tokens."""
+        ...
+
+    def sampler(self, model: Any, condition: Condition, negative: Condition | None, head: Any) -> Sampler:
+        """A sampler of `model`. `head`: how a diffusion head samples; codes need none."""
+        ...
+
+    def log_likelihood(
+        self, model: Any, grid: TokenGrid, hidden: Bool[Tensor, "B N"], condition: Condition
+    ) -> Float[Tensor, "B N"]:
+        """Log-probability in nats of the token at each place of `hidden`, given the condition and the tokens that are
+        neither hidden nor masked: one evaluation of the model, without guidance. Elsewhere the value has no meaning."""
+        ...
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A module that predicts masked tokens. `config` has text_dim and classes."""
+
+    config: Any
+
+    @property
+    def token_space(self) -> TokenSpace: ...

@@ -1,0 +1,85 @@
+"""Vectors as tokens: what the pipeline asks of them (maskgil/generator.py).
+
+B pictures, N tokens, C channels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from maskgil.condition import Condition
+from maskgil.params import DecodingOrder, SamplingParams
+from maskgil.sampling.latent_sampler import LatentSampler
+from maskgil.sampling.latent_scoring import LatentTrunk, latent_log_likelihood
+from maskgil.sampling.loop import TokenGrid
+from maskgil.sampling.schedules import MaskSchedule, arccos, exp, schedule_by_name
+from maskgil.tokenizers.autoencoder import validate_given_tokens
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """Vectors of `channels` numbers, on the one `grid` of (rows, columns) that the generator has learned."""
+
+    fixed_shapes: ClassVar[bool] = False  # the encoder reads known tokens alone
+    autoregressive: ClassVar[bool] = False
+    takes_adapters: ClassVar[bool] = False
+    channels: int
+    grid: tuple[int, int]
+
+    @property
+    def codebook_size(self) -> None:
+        """Vectors have no codebook."""
+
+    def validate_tokenizer(self, config: Any) -> None:
+        """Raises ValueError for a tokenizer with another number of channels."""
+        found = getattr(config, "channels", "no")
+        if found != self.channels:
+            raise ValueError(f"the generator draws {self.channels} channels of a latent, this tokenizer has {found}")
+
+    def validate_grids(self, grids: Sequence[tuple[int, int]]) -> None:
+        """Raises ValueError for every grid but the learned one."""
+        if wrong := [grid for grid in grids if grid != self.grid]:
+            rows, columns = self.grid
+            raise ValueError(
+                f"grids of {', '.join(f'{r} x {c}' for r, c in wrong)} tokens: the generator has learned {rows} rows "
+                f"and {columns} columns alone"
+            )
+
+    def validate_given(self, grid: TokenGrid, tokenizer_config: Any) -> None:
+        """Raises ValueError for codes, and for vectors that no picture has, as unscaled latents are."""
+        if grid.tokens.dim() != 3:
+            raise ValueError("the canvas holds codes, this model draws vectors: use its own tokenizer")
+        validate_given_tokens(grid.tokens[~grid.mask], tokenizer_config.scale)
+
+    def blank(self, batch: int, grid: tuple[int, int], device: torch.device | str) -> TokenGrid:
+        """A grid of masked zero vectors."""
+        return TokenGrid.blank(batch, grid, device=device, channels=self.channels)
+
+    def without_masked(self, grid: TokenGrid) -> Float[Tensor, "B N C"]:
+        """The vectors, with zeros where they are masked."""
+        return grid.tokens.masked_fill(grid.mask[..., None], 0)
+
+    def fit_params(self, params: SamplingParams) -> SamplingParams:
+        """The parameters as they are."""
+        return params
+
+    def order_and_schedule(self, params: SamplingParams) -> tuple[str, MaskSchedule]:
+        """Vectors have no confidence: order confidence is random, and schedule arccos, which goes with confidence, is
+        exp (2503.07197, section 3.3). Any schedule is read as the share that remains masked."""
+        order = DecodingOrder.RANDOM if params.order == DecodingOrder.CONFIDENCE else params.order
+        schedule = schedule_by_name(params.schedule)
+        return order, exp if schedule is arccos else replace(schedule, num_unmasked="remain")
+
+    def sampler(self, model: LatentTrunk, condition: Condition, negative: Condition | None, head: Any) -> LatentSampler:
+        """Samples vectors by the diffusion head of `model` with the solver `head`."""
+        return LatentSampler(model, condition, head, negative)
+
+    def log_likelihood(
+        self, model: LatentTrunk, grid: TokenGrid, hidden: Bool[Tensor, "B N"], condition: Condition
+    ) -> Float[Tensor, "B N"]:
+        """As `TokenSpace.log_likelihood`, by the bound: only differences count, since its unit is that of the space."""
+        return latent_log_likelihood(model, grid, hidden, condition)
