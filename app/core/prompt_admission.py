@@ -36,6 +36,8 @@ def admit(request: GenerationRequest, model: registry.ModelInfo, strict: bool = 
     if model.classes is not None:
         model.check_classes(request.prompt, request.negative_prompt)
         return AdmittedRequest(request, PromptReading(request.prompt, request.prompt))
+    if model.reader.is_free_text:
+        return AdmittedRequest(replace(request, drawn="", drawn_negative=""), model.reader.read(request.prompt))
     reading = model.reader.read(request.prompt, request.negative_prompt)
     if reading.refused:
         raise ValueError(reading.refused)
@@ -47,6 +49,12 @@ def admit(request: GenerationRequest, model: registry.ModelInfo, strict: bool = 
         notes.insert(0, f"drawn: “{reading.drawn}”")
     drawn = replace(request, drawn=reading.drawn, drawn_negative=negative.drawn)
     return AdmittedRequest(drawn, reading, tuple(notes))
+
+
+def notes_of(request: GenerationRequest) -> tuple[str, ...]:
+    """The notes on a request that was admitted."""
+    model = registry.find_local(request.model)
+    return admit(request, model).notes if request.drawn and model.classes is None else ()
 
 
 def _negative_note(reading: PromptReading) -> str:

@@ -5,6 +5,7 @@ import threading
 
 from app.core import paths, registry
 from app.core.gallery_store import Gallery, GalleryEntry
+from app.core.prompt_admission import admit
 from app.core.request import GenerationRequest
 from app.serving.engine import Engine
 from app.serving.jobs import Job
@@ -36,7 +37,11 @@ class AppServices:
         self.engine.close(grace)
 
     def draw(self, request: GenerationRequest, owner: str, start: InpaintingInput | None = None) -> Job:
-        """Start drawing; the pictures are kept in the owner's gallery when they are done, watched or not."""
+        """Start drawing; the pictures are kept in the owner's gallery when they are done, watched or not.
+
+        Raises ValueError for a prompt in which nothing can be drawn (app/core/prompt_admission.py).
+        """
+        request = admit(request, registry.find_local(request.model)).request
         return self.engine.submit(request, owner, start, finished=self.keep)
 
     def keep(self, job: Job) -> list[GalleryEntry]:

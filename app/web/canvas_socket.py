@@ -31,6 +31,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from app.core import paths, png, registry
 from app.core.edit_request import edit_note
+from app.core.prompt_admission import admit, notes_of
 from app.core.request import GenerationRequest, random_seed
 from app.serving.jobs import Job, Status, summarize
 from app.serving.services import AppServices, get_services
@@ -149,6 +150,7 @@ class CanvasSession:
     def begin(self, request: GenerationRequest, keep: bool, previous: Job | None) -> Job:
         """On a thread: the model may have to be loaded. A draft goes on from the tokens of the one before, where what
         it drew is known."""
+        request = admit(request, registry.find_local(request.model)).request
         after = previous if previous is not None and previous.status is not Status.FAILED else None
         finished = self.services.keep if keep else None
         job = self.services.engine.submit(request, self.owner, None, finished=finished, after=after)
@@ -296,12 +298,14 @@ def check_model(name: str, services: AppServices) -> None:
 
 
 def describe_reading(model: str, prompt: str) -> dict[str, Any]:
-    """How a model reads a prompt: its words, whether the model knows each, and what is to be said about them."""
-    words = registry.find_local(model).vocabulary
-    spans = [[span.text, span.known] for span in words.spans(prompt)]
-    notes = [f"Read as “{read}”."] if (read := words.normalize(prompt)) != prompt else []
-    notes += [_sentence(note) for note in (words.unknown_words_message(prompt), words.color_note(prompt)) if note]
-    return {"prompt": prompt, "spans": spans, "notes": notes}
+    """How a model reads a prompt: its stretches, what becomes of each, what may be said instead, and what is drawn."""
+    reader = registry.find_local(model).reader
+    reading = reader.read(prompt)
+    spans = [
+        {"text": s.text, "status": s.status, "by": s.by, "why": s.why, "instead": reader.alternatives(s)}
+        for s in reading.spans
+    ]
+    return {"prompt": prompt, "spans": spans, "drawn": reading.drawn, "refused": _sentence(reading.refused)}
 
 
 def encode_fast(image: Image.Image) -> bytes:
@@ -346,7 +350,7 @@ def _pictures(job: Job) -> list[dict[str, Any]]:
 
 
 def _notes(job: Job) -> list[str]:
-    notes = [_sentence(job.size_note)] if job.size_note else []
+    notes = [_sentence(note) for note in (*notes_of(job.request), job.size_note) if note]
     return notes + ([f"Not kept in the gallery: {_sentence(job.note)}"] if job.note else [])
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from starlette.websockets import WebSocketDisconnect
 
 from app.core import png, registry
+from app.core.prompt_admission import admit, notes_of
 from app.core.request import GenerationRequest, random_seed
 from app.serving.admission import served_model
 from app.serving.jobs import Job, Status
@@ -60,6 +61,10 @@ STABLE_WORDS = 3
 _vad_executor = ThreadPoolExecutor(1, thread_name_prefix="vad")
 _recognizer_executor = ThreadPoolExecutor(1, thread_name_prefix="recognizer")
 _saver = ThreadPoolExecutor(1, thread_name_prefix="saver")
+
+
+class NothingToDrawError(ValueError):
+    """Words, not all of a sentence yet, of which nothing can be drawn."""
 
 
 class LiveSession:
@@ -236,6 +241,8 @@ class LiveSession:
                 request = GenerationRequest.read({"seed": self.seed, **self.settings, "prompt": prompt})
                 # On a thread: the model may have to be loaded.
                 job = await _surely(self._submit, request, before, final)
+            except NothingToDrawError:
+                return
             except ValueError as error:
                 await self.send(type="error", message=str(error))
                 return
@@ -250,7 +257,13 @@ class LiveSession:
             self.seed = random_seed()
 
     def _submit(self, request: GenerationRequest, before: Job | None, final: bool) -> Job:
-        served_model(self.services.engine, request.model)
+        model = served_model(self.services.engine, request.model)
+        try:
+            request = admit(request, model).request
+        except ValueError:
+            if final:
+                raise
+            raise NothingToDrawError from None  # the words that make it a picture may come yet
         job = self.services.engine.submit(request, self.owner, after=before)
         if final:
             self.final.add(job.id)
@@ -285,8 +298,8 @@ class LiveSession:
             await self.send(type="error", message=job.error)
         elif job.status is Status.DONE and (self.job is job or job.id in self.final):
             request = job.request
-            unknown = await asyncio.to_thread(_unknown, request)
-            told = {"job": job.id, "seed": request.seed, "prompt": request.prompt, "unknown": unknown}
+            reading = await asyncio.to_thread(_reading, request)
+            told = {"job": job.id, "seed": request.seed, "prompt": request.prompt, **reading}
             await self.send(job.pictures()[0], request, type="picture", **told)
             self.sent.add(job.id)
             if job.id in self.final:
@@ -334,6 +347,9 @@ async def _surely(work: Callable[..., Any], *arguments: Any) -> Any:
     return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, work, *arguments))
 
 
-def _unknown(request: GenerationRequest) -> list[str]:
-    """The words of the prompt that its model does not know. It reads the disk: not for an event loop."""
-    return registry.find_local(request.model).vocabulary.unknown_words(request.prompt)
+def _reading(request: GenerationRequest) -> dict[str, Any]:
+    """The words that are not drawn as said, and notes on them. It reads the disk: not for an event loop."""
+    reading = registry.find_local(request.model).reader.read(request.prompt)
+    stretches = (span.text for span in (*reading.left_out, *reading.replaced))
+    words = [word for text in stretches for word in text.split() if word.lower() not in ("a", "an", "the")]
+    return {"unknown": words, "notes": list(notes_of(request))}

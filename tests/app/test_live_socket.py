@@ -14,6 +14,7 @@ from PIL import Image
 
 from app.core.gallery_store import Gallery
 from app.core.png import read
+from app.core.registry import ModelInfo
 from app.core.request import GenerationRequest
 from app.serving.batching import Batch
 from app.serving.engine import Engine
@@ -25,6 +26,7 @@ from maskgil.params import SAMPLERS
 from maskgil.pipeline import TextToImage
 from speech.audio import RATE
 from speech.streaming import StreamingTranscriber
+from text_encoder.prompt_reader import PromptReader
 
 ME = "me-1234567"
 SECONDS = 120
@@ -113,7 +115,8 @@ def house(model: TextToImage, tmp_path: Path, words: list[str], monkeypatch: pyt
     engine = Engine(lambda name: model)
     house = AppServices(engine, SpeechRecognizer("nobody"), Gallery(tmp_path / "gallery"))
     monkeypatch.setattr(live_socket, "get_services", lambda: house)
-    monkeypatch.setattr(live_session.registry, "find_local", lambda name: Known())
+    monkeypatch.setattr(live_session.registry, "find_local", lambda name: known())
+    monkeypatch.setattr(live_session, "served_model", lambda engine, name: known())
     yield house
     engine.close()
 
@@ -131,13 +134,19 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     return gate
 
 
-class Known:
-    """A catalogue entry that knows three words."""
+READER = PromptReader.from_dict(
+    {"objects": ["cat", "apple"], "colours": ["red"], "counts": [1, 2], "words": "a an red cat apple and".split()}
+)
 
-    class vocabulary:
-        @staticmethod
-        def unknown_words(prompt: str) -> list[str]:
-            return [word for word in prompt.split() if word not in SAID]
+
+class Known(ModelInfo):
+    """A registry entry of a model that draws red cats and apples."""
+
+    reader = READER
+
+
+def known() -> Known:
+    return Known("scenes", Path(), READER.vocabulary, None, ((64, 64),))
 
 
 def talk(house: AppServices, script) -> Socket:
@@ -186,7 +195,7 @@ def test_a_drawing_begins_at_a_pause_and_grows_when_more_words_come(house: AppSe
     socket = talk(house, script)
     assert [shown["prompt"] for shown in socket.of("picture")] == ["a red cat", "a red cat and a dog"]
     assert [entry.prompt for entry in house.gallery.entries(ME)] == ["a red cat and a dog"], "a guess is not kept"
-    assert socket.of("picture")[1]["unknown"] == ["and", "dog"]
+    assert socket.of("picture")[1]["unknown"] == ["dog"]
     first, *_, last = house.engine.jobs(ME)
     assert first.previous is None and last.previous is not None, "the second goes on from the canvas of the first"
     assert house.gallery.entries(ME)[0].request.edit == f"grown out of “{last.previous.prompt}”"

@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from text_encoder.prompt_reader.caption_writer import write_caption
+from text_encoder.prompt_reader.caption_writer import with_indefinite_article, write_caption
 from text_encoder.prompt_reader.lexicon import Chunk, Lexicon
 from text_encoder.prompt_reader.prompt_reading import (
     AVOIDED,
@@ -78,12 +78,17 @@ class PromptReader:
         said = f"none of {', '.join(repr(word) for word in words[:4])} can be drawn" if words else "no thing is named"
         return f"{said}: try {', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else said
 
+    def alternatives(self, span: PromptSpan) -> list[str]:
+        """Things to say instead of a stretch that is left out or replaced, the nearest in meaning first."""
+        if span.status not in (LEFT_OUT, REPLACED):
+            return []
+        return [name for name in self.stand_ins.nearest(span.text) if name != span.by][:SUGGESTIONS]
+
     def suggestions(self, words: list[str], n: int = SUGGESTIONS) -> list[str]:
-        """Names of things that can be drawn, to offer where none was named."""
-        del words
-        return [f"“{example}”" for example in self.vocabulary.examples[:n]] or [
-            t.name for t in self.vocabulary.objects[:n]
-        ]
+        """Things that can be drawn, the nearest in meaning to these words; examples where none is near."""
+        near = dict.fromkeys(name for word in words for name in self.stand_ins.nearest(word))
+        names = [with_indefinite_article(name) for name in near][:n]
+        return [f"“{text}”" for text in (names or self.vocabulary.examples[:n])]
 
 
 @lru_cache(16)

@@ -43,10 +43,11 @@ class StandIn(NamedTuple):
 @dataclass(frozen=True)
 class StandInTable:
     """Stand-ins by noun, singular and in lower case; None for a phrase that must not be read as its last word. `emoji`
-    has for an emoji the words that it stands for."""
+    has for an emoji the words that it stands for, `near` for a noun the things that are nearest to it in meaning."""
 
     nouns: dict[str, StandIn | None] = field(default_factory=dict)
     emoji: dict[str, str] = field(default_factory=dict)
+    near: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> "StandInTable":
@@ -56,7 +57,15 @@ class StandInTable:
             return cls()
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError, AttributeError, ValueError) as error:
+        except (
+            json.JSONDecodeError,
+            UnicodeDecodeError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            ValueError,
+            IndexError,
+        ) as error:
             raise ValueError(f"{path} is damaged ({error}): fetch the model folder again") from None
 
     @classmethod
@@ -64,7 +73,18 @@ class StandInTable:
         nouns = {str(noun): StandIn(*map(str, entry)) if entry else None for noun, entry in values["nouns"].items()}
         if wrong := {entry.how for entry in nouns.values() if entry} - set(HOW):
             raise ValueError(f"{', '.join(sorted(wrong))} is no way to stand for a noun")
-        return cls(nouns, {str(sign): str(words) for sign, words in values.get("emoji", {}).items()})
+        emoji = {str(sign): str(words) for sign, words in values.get("emoji", {}).items()}
+        things = values.get("things", [])
+        near = {str(noun): tuple(str(things[i]) for i in places) for noun, places in values.get("near", {}).items()}
+        return cls(nouns, emoji, near)
+
+    def nearest(self, phrase: str) -> tuple[str, ...]:
+        """Things that are near to a phrase in meaning, by its last noun that is known; empty for none."""
+        for word in reversed(phrase.lower().split()):
+            for form in (word, *singulars(word)):
+                if names := self.near.get(form):
+                    return names
+        return ()
 
 
 @cache

@@ -50,17 +50,23 @@ def build_stand_ins(options: BuildStandIns) -> None:
         if not path.is_file():
             raise ValueError(f"{folder} holds no vocabulary.json: give the folder of a model")
         objects = json.loads(path.read_text(encoding="utf-8")).get("objects", [])
-        table = StandInBuilder.of(wordnet, vectors, objects).table()
-        write(folder / STAND_INS, table_json(table, emoji).encode())
+        builder = StandInBuilder.of(wordnet, vectors, objects)
+        table = builder.table()
+        write(folder / STAND_INS, stand_ins_json(builder, table, emoji).encode())
         print(f"{folder / STAND_INS}: {len(table):,} nouns, {len(emoji):,} emoji")
 
 
-def table_json(table: dict[str, tuple[str, str, str]], emoji: dict[str, str]) -> str:
-    """The text of stand_ins.json, a noun a line."""
+def stand_ins_json(builder: StandInBuilder, table: dict[str, tuple[str, str, str]], emoji: dict[str, str]) -> str:
+    """The text of stand_ins.json, a noun of the table a line."""
+    things, near = [thing.name for thing in builder.things], builder.near_things()
     nouns = ",\n".join(
         f"  {json.dumps(noun)}: {json.dumps([part for part in entry if part])}" for noun, entry in table.items()
     )
-    return f'{{"nouns": {{\n{nouns}\n }},\n "emoji": {json.dumps(emoji, ensure_ascii=False)}\n}}\n'
+    signs = json.dumps(emoji, ensure_ascii=False)
+    compact = json.dumps(near, separators=(",", ":"))
+    return (
+        f'{{"nouns": {{\n{nouns}\n }},\n "emoji": {signs},\n "things": {json.dumps(things)},\n "near": {compact}\n}}\n'
+    )
 
 
 if __name__ == "__main__":

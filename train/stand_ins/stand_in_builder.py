@@ -22,6 +22,7 @@ from train.stand_ins.wordnet import ANIMAL, DRAWABLE, FOOD, PERSON, PLANT, WordN
 SENSES = Path(__file__).with_name("thing_senses.tsv")
 REVIEWED = Path(__file__).with_name("reviewed.tsv")
 COMMON_WORD, COMMON_IN_COMPOUND = 80_000, 25_000  # ranks of words that the table is made for
+COMMON_NOUN, SUGGESTED = 12_000, 3  # rank of nouns that get suggestions, and how many each gets
 MAX_SENSE = 3  # rarer meanings of a noun are not what people mean
 MAX_EXAMPLE_STEPS = 4  # from a kind down to its example
 MIN_EXAMPLE_DEPTH = 6  # kinds above are too general: "object", "organism"
@@ -81,6 +82,16 @@ class StandInBuilder:
             noun: NO_STAND_IN for noun, entry in reviewed.items() if entry is None and self._would_be_read(noun, table)
         }
         return dict(sorted(table.items()))
+
+    def near_things(self, most: int = COMMON_NOUN) -> dict[str, list[int]]:
+        """Common noun -> indices of the things that are nearest to it in meaning, to suggest in its place."""
+        near = {}
+        for noun in sorted(self.wordnet.senses):
+            if " " in noun or noun in self.known or self.vectors.rank(noun) >= most:
+                continue
+            if self.wordnet.word_class(noun) in ("n", "m"):
+                near[noun] = [int(i) for i in np.argsort(self._likeness(noun))[::-1][:SUGGESTED]]
+        return near
 
     def _begins_with_quality(self, noun: str) -> bool:
         """Whether a phrase is an adjective and a noun: "red fox" is read as a fox that is red."""
