@@ -14,6 +14,7 @@ UNKNOWN = "the word is not known"
 SECOND_COLOR = "another color was said"
 COLORS_NOTHING = "it colors nothing that is drawn"
 COUNTS_NOTHING = "it counts nothing that is drawn"
+COMPARED = "a thing is only compared to it"
 TAKEN_BACK = "it was taken back"
 NOT_WANTED = "not drawn, as asked"
 

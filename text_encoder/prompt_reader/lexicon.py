@@ -190,6 +190,8 @@ class Lexicon:
             if meanings := self.phrases.get(phrase):
                 if phrase in self.bare_walls and self._names_more(words, at + length):
                     continue  # "on orange pumpkins" is no wall
+                if "number" in meanings and words[at] == "a" and self._names_thing(words, at + 1, length):
+                    continue  # "a pair of scissors" is one
                 return length, meanings
             for singular in singulars(phrase[-1]):
                 known = self.phrases.get((*phrase[:-1], singular), {})
@@ -201,6 +203,11 @@ class Lexicon:
                 if found:
                     return length, found
         return 1, {}
+
+    def _names_thing(self, words: list[str], at: int, length: int) -> bool:
+        """Whether the name of a thing that is at least `length` words long begins here."""
+        ends = range(at + length, min(at + LONGEST, len(words)) + 1)
+        return any(tuple(words[at:end]) in self.own for end in ends)
 
     def _names_more(self, words: list[str], at: int) -> bool:
         """Whether a noun or another quality stands here."""
@@ -217,6 +224,8 @@ class Lexicon:
             return Chunk(word, start, end, {"mark": word})
         if word == "'s":
             return Chunk(word, start, end, {"possessive": ""})
+        if word[0].isdigit() and word[-2:] in ("st", "nd", "rd", "th"):
+            return Chunk(word, start, end, {"adjective": word})
         if word[0].isdigit():
             return Chunk(word, start, end, {"number": word})
         if not word[0].isalpha():

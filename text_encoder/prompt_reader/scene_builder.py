@@ -2,6 +2,7 @@
 
 from text_encoder.prompt_reader.asked_scene import (
     COLORS_NOTHING,
+    COMPARED,
     COUNTS_NOTHING,
     NO_DRAWING,
     NOT_WANTED,
@@ -115,6 +116,7 @@ class SceneBuilder:
             self._avoid(noun, head, phrase)
             return
         head.mark(DRAWN)
+        self.scene.avoided.discard(noun.name)  # "no wait, two cats"
         if self.is_corrected and self._recount(noun, phrase, head):
             return
         mentioned = self._mentioned(noun, phrase)
@@ -160,11 +162,15 @@ class SceneBuilder:
         return None
 
     def _avoid(self, noun: NounMeaning, head: Chunk, phrase: NounPhrase) -> None:
-        self.scene.avoided.add(noun.name)
-        head.mark(AVOIDED, NOT_WANTED)
+        assert self.negation is not None
+        if self.negation.is_a("comparison"):
+            head.mark(LEFT_OUT, COMPARED)
+        else:
+            self.scene.avoided.add(noun.name)
+            head.mark(AVOIDED, NOT_WANTED)
         for chunk in phrase.chunks():
             if not chunk.is_a("article"):
-                chunk.mark(AVOIDED, NOT_WANTED)
+                chunk.mark(head.status, head.why)
             chunk.head = head
         self.relation = None
 
@@ -245,6 +251,13 @@ class SceneBuilder:
         self.flush()
         self.negation = None
         self.relation = chunk
+
+    def close_relation(self, chunk: Chunk) -> None:
+        """ "a tree with presents underneath": of the last group to the one before."""
+        self.flush()
+        last = len(self.scene.groups) - 1
+        if last > 0:
+            self.scene.relations.append(AskedRelation(str(chunk.meanings["relation"]), last, last - 1, chunk))
 
     def join(self, chunk: Chunk, keeps_negation: bool) -> None:
         self.flush()

@@ -55,7 +55,8 @@ class FittedScene:
 
     def scene(self) -> ReadScene:
         names = tuple(name for name, _, _ in self.backgrounds)
-        return ReadScene(tuple(self.groups), self.relation, names, self.style[0] if self.style else "")
+        groups = (*self.groups[1::-1], *self.groups[2:]) if self.swapped else tuple(self.groups)
+        return ReadScene(groups, self.relation, names, self.style[0] if self.style else "")
 
 
 class SceneFitter:
@@ -90,7 +91,12 @@ class SceneFitter:
         """Indices of the groups that are drawn: the first that fit, each thing once in one look."""
         avoid = avoid | frozenset(asked.avoided)
         kept: list[int] = []
-        for index, group in enumerate(asked.groups):
+        if len(asked.groups) > self.vocabulary.max_kinds:  # things that are named go before what only stands for others
+            order = sorted(range(len(asked.groups)), key=lambda index: _is_vague(asked.groups[index]))
+        else:
+            order = list(range(len(asked.groups)))
+        for index in order:
+            group = asked.groups[index]
             if group.noun.name in avoid:
                 self._mark_group(group, AVOIDED, NOT_WANTED)
                 continue
@@ -105,7 +111,7 @@ class SceneFitter:
                 self._mark_group(group, LEFT_OUT, "things of one kind are drawn alike")
                 continue
             kept.append(index)
-        return kept
+        return sorted(kept)
 
     def _total(self, asked: AskedScene, kept: list[int]) -> int:
         return len(kept)
@@ -116,6 +122,13 @@ class SceneFitter:
         other = (again.color and again.color.text, again.size and again.size.text)
         if looks != other and any(other):
             return False
+        if _is_vague(again) and again.head.text != first.head.text:
+            again.head.mark(REPLACED, again.noun.stand_in.why if again.noun.stand_in else "", first.noun.name)
+            return True
+        if _is_vague(first) and again.head.text != first.head.text:
+            first.count, first.number, first.is_vague = again.count, again.number, again.is_vague
+            again.head.head = first.head
+            return True
         first.count = (first.count or SEVERAL) + (again.count or SEVERAL)
         again.head.head = first.head
         return True
@@ -358,3 +371,8 @@ class SceneFitter:
                 fitted.join = chunk.text
                 chunk.mark(DRAWN)
         fitted.swapped = swapped
+
+
+def _is_vague(group: AskedGroup) -> bool:
+    """Whether a group is only one kind, or kin, of what was said."""
+    return group.noun.stand_in is not None and group.noun.stand_in.how in ("example", "kin")

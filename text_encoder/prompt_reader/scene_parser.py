@@ -33,9 +33,8 @@ class _SceneParser:
     def parse(self) -> AskedScene:
         at = 0
         while at < len(self.chunks):
-            used = self._read(at, self.chunks[at])
-            self.previous = self.chunks[at]
-            at += used
+            at += self._read(at, self.chunks[at])
+            self.previous = self.chunks[at - 1]
         return self.builder.finish()
 
     def _next(self, at: int) -> Chunk | None:
@@ -214,7 +213,14 @@ class _SceneParser:
         self.builder.set_side(chunk)
 
     def _relation(self, at: int, chunk: Chunk) -> None:
-        self.builder.open_relation(chunk)
+        following = self._next(at)
+        if following is None or following.is_a("mark"):
+            self.builder.close_relation(chunk)
+        else:
+            self.builder.open_relation(chunk)
+
+    def _comparison(self, at: int, chunk: Chunk) -> None:
+        self.builder.negate(chunk)
 
     def _join(self, at: int, chunk: Chunk) -> None:
         following = self._next(at)
@@ -243,6 +249,7 @@ class _SceneParser:
 
 # What to do with a phrase by the first kind that it has, in this order.
 SMALL_WORDS = {
+    "comparison": _SceneParser._comparison,
     "correction": _SceneParser._correction, "number": _SceneParser._number, "size": _SceneParser._size,
     "color": _SceneParser._color, "side": _SceneParser._side, "relation": _SceneParser._relation,
     "join": _SceneParser._join, "article": _SceneParser._article, "verb": _SceneParser._verb,

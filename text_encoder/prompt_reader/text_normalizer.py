@@ -19,7 +19,7 @@ SIGNS = {"&": " and ", "+": " and ", "×": " x ", "@": " at ", "#": " "}
 WEIGHT = re.compile(r":\s*\d+(?:\.\d+)?(?=\s*\))")  # (blue cat:1.3) as other programs weight words
 FLAG = re.compile(r"(?<!\S)--[a-z]+(?:\s+[\d:.]+)?|<lora:[^>]*>", re.IGNORECASE)  # options of other programs
 TOKEN = re.compile(
-    r"\d[dk](?![a-z])|\d+(?:[.,]\d+)*(?:st|nd|rd|th)?(?![a-z])|[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[.,]|[^\w\s]"
+    r"\d[dk](?![a-z])|\d+(?:[.,]\d+)*(?:st|nd|rd|th)?(?![a-z])|[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[.,]|[^\w\s']"
 )
 
 
