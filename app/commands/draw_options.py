@@ -15,8 +15,9 @@ from maskgil.command_line import CommandFailed
 from maskgil.params import read_params
 from maskgil.sampling_flags import given_options, sampling_flags
 
-if TYPE_CHECKING:  # they import torch, which takes seconds
+if TYPE_CHECKING:
     from app.core.edit_request import EditRequest
+    from app.core.registry import ModelInfo  # they import torch, which takes seconds
     from app.serving.engine import Engine
     from app.serving.jobs import Job
 
@@ -43,8 +44,10 @@ class DrawOptions(sampling_flags()):
     """Write prompt, seed, model and settings into the PNG."""
     adapters: str = ""
     """LoRA adapters by name, with weights: "ink:0.8, holiday". They lie in $MASKGIL_MODELS/adapters."""
+    strict: bool = False
+    """Refuse a prompt of which something is left out or replaced. Otherwise the command says so and draws the rest."""
     anyway: bool = False
-    """Draw even when the model does not know some of the words."""
+    """Draw even when nothing of the prompt is known: the text encoder then gets the text as it is."""
 
     def validate_out(self) -> None:
         """ValueError when the picture could not be written there: checked before it is drawn."""
@@ -82,14 +85,9 @@ def draw(options: DrawOptions, prompt: str, change: "EditRequest | None" = None)
 
     request = options.request(prompt)
     model = registry.find(request.model)
-    if message := model.vocabulary.unknown_words_message(f"{prompt} {options.negative}"):
-        if not options.anyway:
-            raise ValueError(f"{message}: say it in its words (`maskgil models {options.model}`), or add --anyway")
-    model.check_classes(prompt, options.negative)
-    if (normalized := model.vocabulary.normalize(prompt)) != prompt:
-        print(f"read as: {normalized}", file=sys.stderr)
-    if note := model.vocabulary.color_note(prompt):
-        print(f"note: {note}", file=sys.stderr)
+    request, note = _admitted(options, request, model)
+    if note:
+        print(note, file=sys.stderr)
     print(f"loading {model.name} ...", file=sys.stderr)
     from app.serving.engine import Engine  # after everything that can be refused at once
 
@@ -103,6 +101,19 @@ def draw(options: DrawOptions, prompt: str, change: "EditRequest | None" = None)
     finally:
         engine.close()
     _write(options, job)
+
+
+def _admitted(options: DrawOptions, request: GenerationRequest, model: "ModelInfo") -> tuple[GenerationRequest, str]:
+    """The request with the words that are drawn, and one line on what was read. ValueError when it is refused."""
+    from app.core.prompt_admission import admit
+
+    try:
+        admitted = admit(request, model, options.strict)
+    except ValueError:
+        if not options.anyway or options.strict or model.classes is not None:
+            raise
+        return request, f"nothing of '{request.prompt[:80]}' is known: it is drawn as it is"
+    return admitted.request, admitted.line
 
 
 def quiet_log() -> None:

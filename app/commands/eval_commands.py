@@ -45,8 +45,15 @@ def _geneval_prompts():
     return geneval_prompts
 
 
+def _reading():
+    from train.eval.reading import evaluate_reading
+
+    return evaluate_reading
+
+
 COMMANDS = {
     "scenes": Command("Scene score: does a picture show exactly what was asked?", _scenes),
+    "reading": Command("How well prompts are read, against readings that people wrote down.", _reading),
     "speech": Command("Word error rates of a speech recognizer.", _speech),
     "hybrid": Command("Scores against the share of autoregressive tokens.", _hybrid),
     "repaint": Command("What repainting a growing sentence keeps and costs.", _repaint),

@@ -47,7 +47,10 @@ def admit(request: GenerationRequest, model: registry.ModelInfo, strict: bool = 
         raise ValueError(f"strict: {'; '.join(notes)}")
     if reading.drawn.lower() != request.prompt.strip().lower() and notes:
         notes.insert(0, f"drawn: “{reading.drawn}”")
-    drawn = replace(request, drawn=reading.drawn, drawn_negative=negative.drawn)
+    if (reading.drawn, negative.drawn) == (request.prompt, request.negative_prompt):
+        drawn = replace(request, drawn="", drawn_negative="")  # the words are the model's own
+    else:
+        drawn = replace(request, drawn=reading.drawn, drawn_negative=negative.drawn)
     return AdmittedRequest(drawn, reading, tuple(notes))
 
 

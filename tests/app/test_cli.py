@@ -133,10 +133,14 @@ def test_a_class_is_drawn_by_number_or_name(capsys: pytest.CaptureFixture):
     assert main(["models", "animals"]) == 0 and "0 tench, Tinca tinca; 1 goldfish" in capsys.readouterr().out
 
 
-def test_unknown_words_are_refused_by_name_unless_one_insists(capsys: pytest.CaptureFixture):
-    line = refused(["generate", "a kat on the moon"], capsys)
-    assert "'kat'" in line and "'moon'" in line and "did you mean cat" in line and "--anyway" in line
-    assert main(["generate", "a kat on the moon", "--anyway", "--steps", "1"]) == 0
+def test_what_is_unknown_is_left_out_and_named_and_refused_where_nothing_is_left(capsys: pytest.CaptureFixture):
+    assert main(["generate", "a catt and the sun", "--steps", "1"]) == 0
+    line = capsys.readouterr().err
+    assert "drawn: “a cat”" in line and "'the sun' left out" in line
+    assert "strict: " in refused(["generate", "a cat and the sun", "--strict"], capsys)
+    line = refused(["generate", "the sun and the sea"], capsys)
+    assert "'sun'" in line and "two cats on the beach" in line
+    assert main(["generate", "the sun and the sea", "--anyway", "--steps", "1"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -371,7 +375,7 @@ def test_edit_cuts_a_picture_of_another_shape(capsys: pytest.CaptureFixture):
     ("edit nowhere.png cat", "nowhere.png is no file"),
     ("edit text.png cat", "not a picture"),
     ("edit in.png cat --size 64x64", "keeps the picture's own"),
-    ("edit in.png zebra --mask in.png", "does not know 'zebra'"),
+    ("edit in.png zebra --mask in.png", "none of 'zebra' can be drawn"),
 ])  # fmt: skip
 def test_edits_that_cannot_be(arguments: str, says: str, capsys: pytest.CaptureFixture):
     photo("in.png")
