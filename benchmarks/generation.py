@@ -39,10 +39,12 @@ from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.models.config import PRESETS, ModelConfig
 from maskgil.models.maskgil import MaskGIL
 from maskgil.params import SamplingParams
-from maskgil.pipeline import Size, TextToImage
+from maskgil.picture_sizes import Size
+from maskgil.pipeline import TextToImage
 from maskgil.sampling.ar_prefix import ARPrefix
 from maskgil.sampling.code_sampler import CodeSampler
-from maskgil.sampling.loop import raster_plan, sample
+from maskgil.sampling.loop import sample
+from maskgil.sampling.plans import raster_plan
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from speech import audio
 from speech.transcriber import BUNDLED, Transcriber

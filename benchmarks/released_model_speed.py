@@ -26,8 +26,10 @@ from maskgil.params import SAMPLERS
 from maskgil.released.catalog import ReleasedModel, released_model
 from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.loop import TokenGrid, masked_plan, raster_plan, sample
+from maskgil.sampling.loop import sample
+from maskgil.sampling.plans import masked_plan, raster_plan
 from maskgil.sampling.schedules import schedule_by_name
+from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

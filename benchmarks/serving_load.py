@@ -39,7 +39,8 @@ from benchmarks.generation import (
     weight_bytes,
 )
 from maskgil.params import SamplingParams
-from maskgil.pipeline import Size, TextToImage
+from maskgil.picture_sizes import Size
+from maskgil.pipeline import TextToImage
 from maskgil.sampling.loop import sample
 
 PATIENCE = 3600.0  # seconds for all jobs of one load

@@ -5,6 +5,7 @@ B batch, L text tokens, E width of the text states (1 for a label).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -65,3 +66,15 @@ class Condition:
         # Labels (E = 1) keep their type: bfloat16 would merge those above 256.
         dtype = self.states.dtype if dtype is None or self.states.shape[2] == 1 else dtype
         return Condition(self.states.to(device=device, dtype=dtype), self.mask.to(device=device))
+
+
+@runtime_checkable
+class ConditionEncoder(Protocol):
+    """What turns prompts, or names of classes, into a condition: a text encoder (text_encoder/__init__.py) or
+    `ClassLabels`. `width`: of a state."""
+
+    width: int
+
+    def encode(self, prompts: Sequence[str]) -> Condition: ...
+
+    def identity(self) -> dict[str, Tensor]: ...

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from maskgil.condition import Condition
 from maskgil.params import SamplingParams
-from maskgil.sampling.loop import StepParams, TokenGrid
+from maskgil.sampling.loop import StepParams
 from maskgil.sampling.schedules import MaskSchedule
+from maskgil.sampling.token_grid import TokenGrid
 
 
 @runtime_checkable
@@ -96,3 +97,20 @@ class Generator(Protocol):
 
     @property
     def token_space(self) -> TokenSpace: ...
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer: see maskgil/tokenizers/vq.py. `config` has downsample and codebook_size; that of a
+    continuous one, whose tokens are (B, N, C), has channels instead (maskgil/tokenizers/autoencoder.py,
+    maskgil/tokenizers/vq_latents.py)."""
+
+    config: Any
+
+    def encode(self, pixels: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B N"] | Float[Tensor, "B N C"]: ...
+
+    def decode(
+        self, tokens: Int[Tensor, "B N"] | Float[Tensor, "B N C"], grid: tuple[int, int]
+    ) -> Float[Tensor, "B 3 H W"]: ...
+
+    def identity(self) -> dict[str, Tensor]: ...

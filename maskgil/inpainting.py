@@ -21,7 +21,7 @@ from maskgil.aspect_buckets import nearest_bucket
 from maskgil.condition import Condition
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import counter_rng, remasking
-from maskgil.sampling.loop import TokenGrid
+from maskgil.sampling.token_grid import TokenGrid
 
 
 @dataclass(frozen=True)

@@ -18,36 +18,33 @@ ValueError of one line that says what to do; nothing is drawn until all of it wa
 B pictures, N tokens, C channels of a continuous token, L text tokens, E width of a text state, H W pixels.
 """
 
-import json
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from maskgil import checkpoint
-from maskgil.aspect_buckets import bucket_classes, nearest_bucket, rounded, sizes_of
+from maskgil.aspect_buckets import bucket_classes
 from maskgil.class_labels import ClassLabels
-from maskgil.condition import Condition
-from maskgil.generator import Generator, Sampler
+from maskgil.condition import Condition, ConditionEncoder
+from maskgil.generator import Generator, Sampler, Tokenizer
 from maskgil.lora_adapters import AdaptedGenerator, LoraAdapter
+from maskgil.model_parts import load_parts
 from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.models.diffusion_head import DDPM, DPMSolver
 from maskgil.models.transformer import set_attention_backend
 from maskgil.params import SAMPLERS, SamplingParams
-from maskgil.released.layout import TEXT_ENCODER, ReleasedFolder, is_released
-from maskgil.released.loader import load_generator, load_vq, set_null_condition
+from maskgil.picture_sizes import PictureSizes, Size
+from maskgil.prompt_checks import validate_prompts, validate_seeds
 from maskgil.sampling import best_of_n
 from maskgil.sampling.ar_prefix import (
     ARPrefix,
     SamplingStage,
-    beside,
     load_ar_model,
     prefix_plan,
     unmask_prefix_only,
@@ -55,57 +52,10 @@ from maskgil.sampling.ar_prefix import (
 )
 from maskgil.sampling.cuda_graphs import CUDAGraphRunner
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.loop import StepParams, TokenGrid, masked_plan, sample
-from maskgil.tokenizers import vq_latents
-
-AR_KINDS = ("llamagen", "autoregressive")  # generators that draw alone
-MAX_PROMPT = 1000  # characters
-MAX_SEED = 2**63 - 1
-
-Size = tuple[int, int]
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """What is asked of a text encoder: see text_encoder/__init__.py."""
-
-    width: int
-
-    def encode(self, prompts: Sequence[str]) -> Condition: ...
-
-    def identity(self) -> dict[str, Tensor]: ...
-
-
-@runtime_checkable
-class Tokenizer(Protocol):
-    """What is asked of a tokenizer: see maskgil/tokenizers/vq.py. `config` has downsample and codebook_size; that of a
-    continuous one, whose tokens are (B, N, C), has channels instead (maskgil/tokenizers/autoencoder.py,
-    absorbed.py)."""
-
-    config: Any
-
-    def encode(self, pixels: Float[Tensor, "B 3 H W"]) -> Int[Tensor, "B N"] | Float[Tensor, "B N C"]: ...
-
-    def decode(
-        self, tokens: Int[Tensor, "B N"] | Float[Tensor, "B N C"], grid: tuple[int, int]
-    ) -> Float[Tensor, "B 3 H W"]: ...
-
-    def identity(self) -> dict[str, Tensor]: ...
-
-
-@dataclass(frozen=True)
-class SamplingProgress:
-    """One step done, `step` of `of`. nfe: evaluations that each picture has cost so far, the twin's and those of all
-    its candidates included, of which the first is on the canvas until the best is known, at the end."""
-
-    step: int
-    of: int
-    nfe: int
-    canvas: TokenGrid
-
-    @property
-    def done(self) -> bool:
-        return self.step == self.of
+from maskgil.sampling.loop import StepParams
+from maskgil.sampling.plans import masked_plan
+from maskgil.sampling.progress import SamplingProgress, run_stages
+from maskgil.sampling.token_grid import TokenGrid, fill_nearest
 
 
 class TextToImage:
@@ -124,7 +74,7 @@ class TextToImage:
     def __init__(
         self,
         generator: Generator,
-        text_encoder: Encoder,
+        text_encoder: ConditionEncoder,
         tokenizer: Tokenizer,
         sizes: Sequence[Size],
         vocabulary: dict[str, Any] | None = None,
@@ -139,13 +89,13 @@ class TextToImage:
                 f"the generator reads text states of width {width}, this text encoder gives {text_encoder.width}"
             )
         generator.token_space.validate_tokenizer(tokenizer.config)
-        side = tokenizer.config.downsample
-        if not sizes or any(width < side or height < side or width % side or height % side for width, height in sizes):
-            raise ValueError(f"sizes {_listed(sizes)}: give widths and heights in multiples of {side} px")
         self.generator, self.text_encoder, self.tokenizer = generator, text_encoder, tokenizer
-        self.sizes = [tuple(size) for size in sizes]
         self.vocabulary = vocabulary or {}
-        self.bucket_classes = bucket_classes(self.vocabulary)
+        self.picture_sizes = PictureSizes(
+            tuple((width, height) for width, height in sizes),
+            tokenizer.config.downsample,
+            tuple(bucket_classes(self.vocabulary)),
+        )
         self.preset = preset
         # An autoregressive generator draws alone: it is its own twin.
         self.autoregressive = generator.token_space.autoregressive
@@ -172,37 +122,7 @@ class TextToImage:
         Raises ValueError for a part that is missing or broken, and for a tokenizer or text encoder other than those
         that the generator was trained with (its config.json keeps their fingerprints).
         """
-        # Only here: the models themselves do not depend on any one text encoder.
-        import text_encoder
-
-        folder, load_encoder = checkpoint.resolve(name), partial(text_encoder.load, memory=encoder_memory)
-        if is_released(folder):
-            return _load_released(folder, device, dtype, attention, encoder_memory)
-        notes = checkpoint.describe(folder / "generator")
-        continuous, alone = notes["kind"] == "emigm", notes["kind"] in AR_KINDS
-        kind = notes["kind"] if continuous or alone else "maskgil"
-        generator = checkpoint.load(folder / "generator", kind, dtype)
-        place = folder / "tokenizer"
-        tokenizer = vq_latents.load(place) if continuous else checkpoint.load(place, "vq")
-        classes = generator.config.classes
-        encoder = ClassLabels.open(folder, classes) if classes else load_encoder(folder / "text_encoder")
-        for part, model in (("tokenizer", tokenizer), *([] if classes else [("text_encoder", encoder)])):
-            wanted = notes.get(f"{part}_hash")
-            if wanted is None and notes["kind"] == "llamagen":
-                continue  # weights that others released carry no fingerprints
-            if wanted != (found := checkpoint.fingerprint(model.identity())):
-                raise ValueError(
-                    f"{folder / part} is not what {folder / 'generator'} was trained with: its fingerprint is {found}, "
-                    f"the generator wants {wanted}; put the right one there"
-                )
-        vocabulary = _vocabulary(folder / "vocabulary.json")
-        set_attention_backend(generator, attention)
-        for module in (generator, tokenizer, encoder):
-            if isinstance(module, nn.Module):
-                module.to(device).requires_grad_(False)
-        other = checkpoint.resolve(twin) if twin is not None else beside(folder)
-        preset = "llamagen" if notes["kind"] == "llamagen" and not classes else "default"
-        return TextToImage(generator, encoder, tokenizer, sizes_of(vocabulary), vocabulary, other, preset)
+        return TextToImage(*load_parts(name, device, dtype, attention, twin, encoder_memory))
 
     @property
     def device(self) -> torch.device:
@@ -253,7 +173,7 @@ class TextToImage:
 
         Everything is checked before the first step: ValueError in one line.
         """
-        prompts = _checked_prompts(prompts, "prompt")
+        prompts = validate_prompts(prompts, "prompt")
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
         settings = self.fit_params(SAMPLERS[self.preset] if settings is None else settings)
@@ -261,9 +181,9 @@ class TextToImage:
         canvas = self._checked_canvas(canvas, self.validate_size(size), len(prompts)).repeat(each)
         condition, instead = self.condition(prompts).repeat(each), self.negative(negative, len(canvas))
         phases = self.stages(
-            canvas, best_of_n.candidate_seeds(_checked_seeds(seeds), each), settings, condition, instead
+            canvas, best_of_n.candidate_seeds(validate_seeds(seeds), each), settings, condition, instead
         )
-        return _progress(phases, canvas, each, self.sampler(condition) if each > 1 else None)
+        return run_stages(phases, canvas, each, self.sampler(condition) if each > 1 else None)
 
     def images(
         self,
@@ -278,25 +198,14 @@ class TextToImage:
         *_, last = self.draw(prompts, seeds, size, settings, negative, canvas)
         return self.images_of(last.canvas)
 
+    @property
+    def sizes(self) -> list[Size]:
+        """The sizes that are drawn, (width, height) in pixels; the first is the default."""
+        return list(self.picture_sizes.sizes)
+
     def validate_size(self, size: Size | None) -> Size:
-        """The size itself, or the default for None. Raises ValueError, naming the nearest, for one not in `sizes`."""
-        if size is None:
-            return self.sizes[0]
-        if tuple(size) in self.sizes:
-            return tuple(size)
-        width, height = size
-        if width < 1 or height < 1:
-            can = _listed(self.sizes[:8]) + (", ..." if len(self.sizes) > 8 else "")
-            raise ValueError(f"size {width}x{height}: give a width and a height in pixels, one of {can}")
-        if self.bucket_classes:
-            nearest = self.rounded((width, height))
-            can = f"the {len(self.sizes)} buckets of {', '.join(map(str, self.bucket_classes))}"
-        else:
-            nearest = min(self.sizes, key=lambda other: _distance((width, height), other))
-            can = _listed(self.sizes)
-        raise ValueError(
-            f"this model cannot draw {width}x{height}: the nearest size is {nearest[0]}x{nearest[1]}; it draws {can}"
-        )
+        """The size itself, or the default for None. Raises ValueError, naming the nearest, for another."""
+        return self.picture_sizes.validate(size)
 
     def validate_candidates(self, candidates: int) -> int:
         """The number itself. ValueError for an impossible one."""
@@ -304,21 +213,12 @@ class TextToImage:
         return candidates
 
     def rounded(self, size: Size) -> Size:
-        """The nearest size to draw, for a model of buckets. One with a fixed list has the nearest of the very shape, so
-        that what asked for 128x128 is drawn by a model of 256x256; a shape that it lacks stays as it is.
-
-        `draw` does not round: who asked should be told. Raises ValueError for no size at all.
-        """
-        width, height = size
-        if self.bucket_classes:
-            return rounded((width, height), self.bucket_classes)
-        alike = [own for own in self.sizes if own[0] * height == own[1] * width and min(width, height) > 0]
-        return nearest_bucket((width, height), alike) if alike else (width, height)
+        """The nearest size to draw: see `PictureSizes.rounded`. Raises ValueError for no size at all."""
+        return self.picture_sizes.rounded(size)
 
     def grid(self, size: Size) -> tuple[int, int]:
         """(rows, columns) of the tokens of a picture of (width, height)."""
-        side = self.tokenizer.config.downsample
-        return size[1] // side, size[0] // side
+        return self.picture_sizes.grid(size)
 
     def blank(self, batch: int, size: Size | None = None) -> TokenGrid:
         """An empty canvas of a size that the model draws."""
@@ -332,7 +232,7 @@ class TextToImage:
         """The text that takes the place of the null condition, once for each picture; None when there is none."""
         if not text.strip():
             return None
-        return self.condition(_checked_prompts([text], "negative prompt")).repeat(batch)
+        return self.condition(validate_prompts([text], "negative prompt")).repeat(batch)
 
     def fit_params(self, params: SamplingParams) -> SamplingParams:
         """The options as this model draws."""
@@ -378,7 +278,7 @@ class TextToImage:
         if prefix is None or prefix.tokens == 0:
             return [SamplingStage(self.sampler(condition, negative), self.plan(canvas, seeds, settings))]
         _check_holes(canvas.num_masked())
-        written = prefix_plan(canvas, _checked_seeds(seeds), prefix)
+        written = prefix_plan(canvas, validate_seeds(seeds), prefix)
         phases = [SamplingStage(ARSampler(self.ar_model, condition, negative), written)]
         left = TokenGrid(canvas.tokens, unmask_prefix_only(canvas.mask, len(written)), canvas.grid)
         if any(left.num_masked()):
@@ -402,7 +302,7 @@ class TextToImage:
         decided (left out: first). end: the plan is the end of one for whole pictures, from where as much is decided.
         Raises ValueError for an impossible seed or setting.
         """
-        seeds, (order, schedule) = _checked_seeds(seeds), self.generator.token_space.order_and_schedule(settings)
+        seeds, (order, schedule) = validate_seeds(seeds), self.generator.token_space.order_and_schedule(settings)
         schedule.counts(settings.steps, canvas.mask.shape[1])  # refuses more steps than a picture has tokens
         holes = canvas.num_masked()
         if not end:
@@ -460,97 +360,6 @@ class TextToImage:
         return TokenGrid(canvas.tokens.to(self.device), canvas.mask.to(self.device), canvas.grid)
 
 
-def _load_released(
-    folder: Path, device: torch.device | str, dtype: torch.dtype, attention: str, encoder_memory: str
-) -> TextToImage:
-    """A model in the layout of its release (maskgil/released/layout.py): its parts are not trained together anew, so
-    there are no fingerprints to compare."""
-    import text_encoder
-
-    released = ReleasedFolder.open(folder)
-    encoder = text_encoder.load(folder / TEXT_ENCODER, encoder_memory)
-    generator, tokenizer = load_generator(released, dtype), load_vq(released)
-    set_attention_backend(generator, attention)
-    set_null_condition(generator, encoder.encode([""]).states[0])
-    for module in (generator, tokenizer, encoder):
-        module.to(device).requires_grad_(False)
-    return TextToImage(generator, encoder, tokenizer, released.sizes, preset=released.sampler)
-
-
-def _progress(
-    phases: Sequence[SamplingStage],
-    canvas: TokenGrid,
-    candidates: int = 1,
-    critic: Sampler | None = None,
-) -> Iterator[SamplingProgress]:
-    done, nfe, of = 0, 0, sum(len(phase.plan) for phase in phases)
-    for phase in phases:
-        filled = sample(phase.predict, canvas, phase.plan)
-        for step, canvas in zip(phase.plan, filled, strict=True):
-            done, nfe = done + 1, nfe + step.nfe_per_row
-            if done < of or candidates == 1:
-                yield SamplingProgress(done, of, nfe * candidates, best_of_n.first_candidates(canvas, candidates))
-            else:
-                chosen = canvas.rows(best_of_n.best_candidates(critic, canvas, candidates))
-                yield SamplingProgress(done, of, best_of_n.candidates_nfe(nfe, candidates), chosen)
-
-
-def fill_nearest(
-    tokens: Int[Tensor, "B N"] | Float[Tensor, "B N C"], hole: Bool[Tensor, "B N"], grid: tuple[int, int]
-) -> Int[Tensor, "B N"] | Float[Tensor, "B N C"]:
-    """Every hole takes the decided token nearest to it; where nothing is decided, tokens stay."""
-    if not bool(hole.any()):
-        return tokens
-    rows, columns = grid
-    place = torch.arange(rows * columns, device=tokens.device)
-    y, x = place // columns, place % columns
-    distance = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2
-    nearest = distance.masked_fill(hole[:, None, :], rows**2 + columns**2).argmin(-1)
-    return tokens[torch.arange(len(tokens), device=tokens.device)[:, None], nearest]
-
-
-def _checked_prompts(prompts: Sequence[str], name: str) -> list[str]:
-    if isinstance(prompts, str) or not prompts:
-        raise ValueError(f"give a list of {name}s, at least one")
-    for prompt in prompts:
-        if not prompt.strip():
-            raise ValueError(f"the {name} is empty: say what to draw, for example 'two cats on the beach'")
-        if len(prompt) > MAX_PROMPT:
-            raise ValueError(f"the {name} has {len(prompt):,} characters, at most {MAX_PROMPT:,} are read: shorten it")
-    return list(prompts)
-
-
 def _check_holes(holes: Sequence[int]) -> None:
     if not min(holes):
         raise ValueError("the canvas has a picture without holes, so nothing is left to draw: mark some cells")
-
-
-def _checked_seeds(seeds: Sequence[int]) -> list[int]:
-    for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-            raise ValueError(f"seed {seed!r}: give a whole number from 0 to {MAX_SEED}")
-    return list(seeds)
-
-
-def _vocabulary(path: Path) -> dict[str, Any]:
-    try:
-        vocabulary = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing: it lists the sizes and words of the model") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    try:
-        sizes_of(vocabulary if isinstance(vocabulary, dict) else {})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return vocabulary
-
-
-def _distance(one: Size, other: Size) -> float:
-    """How different two sizes look: their shapes first, then their areas."""
-    shape = abs(math.log(one[0] / one[1] / (other[0] / other[1])))
-    return 4 * shape + abs(math.log(one[0] * one[1] / (other[0] * other[1])))
-
-
-def _listed(sizes: Sequence[Size]) -> str:
-    return ", ".join(f"{width}x{height}" for width, height in sizes) or "none"

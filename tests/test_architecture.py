@@ -17,7 +17,7 @@ MAY_IMPORT = {
 # The subcommands of `maskgil` run the training, the benchmarks and the experiments; nothing else of app/ knows them.
 COMMANDS = {"train", "benchmarks", "experiments"}
 # TextToImage.load is the one place that opens a text encoder by its folder, and imports it there and then.
-ALSO = {"maskgil/pipeline.py": {"text_encoder"}}
+ALSO = {"maskgil/model_parts.py": {"text_encoder"}}
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 

@@ -31,7 +31,7 @@ from maskgil import inpainting
 from maskgil.models.diffusion_head import DDPM, DPMSolver
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
-from maskgil.sampling.loop import TokenGrid
+from maskgil.sampling.token_grid import TokenGrid
 
 FOLDER = Path(__file__).resolve().parent / "fixtures" / "golden"
 VALUES = FOLDER / "golden.safetensors"

@@ -19,7 +19,8 @@ from maskgil.inpainting import InpaintingInput
 from maskgil.models.ar import ARSampler
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import best_of_n, remasking
-from maskgil.sampling.loop import StepParams, TokenGrid, sample_step
+from maskgil.sampling.loop import StepParams, sample_step
+from maskgil.sampling.token_grid import TokenGrid
 
 Encode = Callable[[str], Condition]
 

@@ -24,7 +24,7 @@ from app.serving.jobs import Job, Status, StepSnapshot
 from app.serving.model_pool import LoadedModel, ModelPool, open_model
 from maskgil.inpainting import InpaintingInput
 from maskgil.pipeline import TextToImage
-from maskgil.sampling.loop import TokenGrid
+from maskgil.sampling.token_grid import TokenGrid
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from app.serving.batching import PreviousResult, RunningJob
 from app.serving.model_pool import LoadedModel
 from maskgil.inpainting import InpaintingInput
 from maskgil.pipeline import TextToImage
-from maskgil.sampling.loop import TokenGrid
+from maskgil.sampling.token_grid import TokenGrid
 
 log = logging.getLogger(__name__)
 

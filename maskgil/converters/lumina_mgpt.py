@@ -28,7 +28,7 @@ from torch import Tensor
 from maskgil.fileio import atomic_write
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
-from maskgil.sampling.loop import TokenGrid
+from maskgil.sampling.token_grid import TokenGrid
 
 CODES_PER_UNIT = 2  # a unit is 32 pixels, a code 16
 IMAGE = re.compile(r"IMGIMG([A-J]+)Z")

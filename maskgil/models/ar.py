@@ -34,7 +34,8 @@ from maskgil.params import SamplingParams
 from maskgil.sampling.code_sampler import sample_tokens
 from maskgil.sampling.code_space import CodeSpace
 from maskgil.sampling.guidance import apply_guidance
-from maskgil.sampling.loop import StepParams, TokenGrid
+from maskgil.sampling.loop import StepParams
+from maskgil.sampling.token_grid import TokenGrid
 
 
 class ClassEmbedding(nn.Module):

@@ -21,7 +21,9 @@ from maskgil.models.ar import ARTransformer
 from maskgil.models.config import ModelConfig
 from maskgil.params import SamplingParams
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.loop import Predict, StepParams, TokenGrid, raster_plan
+from maskgil.sampling.loop import Predict, StepParams
+from maskgil.sampling.plans import raster_plan
+from maskgil.sampling.token_grid import TokenGrid
 
 
 @dataclass(frozen=True)

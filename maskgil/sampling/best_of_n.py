@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from maskgil.sampling.loop import SCORING_NFE, TokenGrid
+from maskgil.sampling.loop import SCORING_NFE
+from maskgil.sampling.token_grid import TokenGrid
 
 WEAKEST_SHARE = 0.25  # share of a picture's tokens by which it is judged
 MOST = 64  # candidates of a picture

@@ -12,13 +12,14 @@ from torch import Tensor
 from maskgil.condition import Condition
 from maskgil.sampling import counter_rng
 from maskgil.sampling.guidance import apply_guidance
-from maskgil.sampling.loop import StepParams, TokenGrid
+from maskgil.sampling.loop import StepParams
 from maskgil.sampling.scoring import (
     MaskedTokenModel,
     checkerboard_log_likelihood,
     code_log_likelihood,
     log_probability,
 )
+from maskgil.sampling.token_grid import TokenGrid
 
 LARGEST = 2**26  # logits that codes are sampled from at once
 

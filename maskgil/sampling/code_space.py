@@ -14,9 +14,9 @@ from torch import Tensor
 from maskgil.condition import Condition
 from maskgil.params import SamplingParams
 from maskgil.sampling.code_sampler import CodeSampler
-from maskgil.sampling.loop import TokenGrid
 from maskgil.sampling.schedules import MaskSchedule, schedule_by_name
 from maskgil.sampling.scoring import MaskedTokenModel, code_log_likelihood
+from maskgil.sampling.token_grid import TokenGrid
 
 
 @dataclass(frozen=True)

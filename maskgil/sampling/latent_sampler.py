@@ -22,9 +22,11 @@ from maskgil.models.diffusion_head import DDPM, TIMES, DPMSolver, denoiser
 from maskgil.sampling import counter_rng
 from maskgil.sampling.guidance import END, Guidance
 from maskgil.sampling.latent_scoring import LatentTrunk, latent_log_likelihood
-from maskgil.sampling.loop import DecodingOrder, StepParams, TokenGrid, fixed_plan, masked_plan
+from maskgil.sampling.loop import DecodingOrder, StepParams
+from maskgil.sampling.plans import fixed_plan, masked_plan
 from maskgil.sampling.schedules import MaskSchedule
 from maskgil.sampling.scoring import checkerboard_log_likelihood
+from maskgil.sampling.token_grid import TokenGrid
 
 
 class LatentSampler:

@@ -18,7 +18,7 @@ from torch import Tensor
 from maskgil.condition import Condition
 from maskgil.models.diffusion_head import TIMES, DiffusionHead, bound, diffusion_schedule
 from maskgil.sampling import counter_rng
-from maskgil.sampling.loop import TokenGrid
+from maskgil.sampling.token_grid import TokenGrid
 
 READ = 8  # times at which the bound is read, in the middle of equal parts
 

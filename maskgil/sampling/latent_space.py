@@ -15,8 +15,8 @@ from maskgil.condition import Condition
 from maskgil.params import DecodingOrder, SamplingParams
 from maskgil.sampling.latent_sampler import LatentSampler
 from maskgil.sampling.latent_scoring import LatentTrunk, latent_log_likelihood
-from maskgil.sampling.loop import TokenGrid
 from maskgil.sampling.schedules import MaskSchedule, arccos, exp, schedule_by_name
+from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.autoencoder import validate_given_tokens
 
 

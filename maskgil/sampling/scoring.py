@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskgil.condition import Condition
-from maskgil.sampling.loop import SCORING_NFE, TokenGrid
+from maskgil.sampling.loop import SCORING_NFE
+from maskgil.sampling.token_grid import TokenGrid
 
 # (grid, hidden, condition) -> log-likelihood of the hidden tokens: see `TokenSpace.log_likelihood`.
 LogLikelihood = Callable[[TokenGrid, Bool[Tensor, "B N"], Condition], Float[Tensor, "B N"]]

@@ -64,7 +64,7 @@ def test_a_fixed_list_of_sizes_still_refuses_others(capsys):
 
 def test_buckets_are_listed_in_a_few_words(capsys):
     assert main(["models"]) == 0
-    told = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    told = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
     count = len({*aspect_buckets(128), *aspect_buckets(64)})
     assert f"{count} shapes, about 128x128 and 64x64" in told["wide"] and "64x64 96x64" in told["scenes"]
     wide = registry.find("wide")

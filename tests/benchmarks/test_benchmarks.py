@@ -22,7 +22,9 @@ from maskgil.condition import Condition
 from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.ar_prefix import ARPrefix
-from maskgil.sampling.loop import TokenGrid, raster_plan, sample
+from maskgil.sampling.loop import sample
+from maskgil.sampling.plans import raster_plan
+from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from speech.audio import RATE
 from speech.transcriber import SmallWhisperBackend, Transcriber

@@ -14,8 +14,10 @@ from maskgil.models.amused import AMUSED_PRESETS, Amused, AmusedConfig
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import counter_rng
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.loop import TokenGrid, masked_plan, sample
+from maskgil.sampling.loop import sample
+from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.schedules import maskgit
+from maskgil.sampling.token_grid import TokenGrid
 
 PROMPTS = ["a cat on the beach", "two red apples"]
 

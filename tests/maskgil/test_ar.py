@@ -12,7 +12,9 @@ from maskgil.models.config import ModelConfig
 from maskgil.models.maskgil import MaskGIL
 from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.loop import TokenGrid, masked_plan, raster_plan, sample
+from maskgil.sampling.loop import sample
+from maskgil.sampling.plans import masked_plan, raster_plan
+from maskgil.sampling.token_grid import TokenGrid
 
 TEXT = ModelConfig(
     codebook_size=24,

@@ -20,10 +20,13 @@ from app.cli import main as app
 from maskgil import checkpoint
 from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.params import SamplingParams
-from maskgil.pipeline import SamplingProgress, TextToImage
+from maskgil.pipeline import TextToImage
 from maskgil.sampling.ar_prefix import ARPrefix
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.loop import TokenGrid, raster_plan, sample
+from maskgil.sampling.loop import sample
+from maskgil.sampling.plans import raster_plan
+from maskgil.sampling.progress import SamplingProgress
+from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder import SmallT5Encoder, train_vocabulary
 from train import export

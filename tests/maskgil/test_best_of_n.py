@@ -12,7 +12,8 @@ from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import best_of_n
 from maskgil.sampling.code_sampler import CodeSampler
-from maskgil.sampling.loop import SCORING_NFE, TokenGrid
+from maskgil.sampling.loop import SCORING_NFE
+from maskgil.sampling.token_grid import TokenGrid
 
 SETTINGS = SamplingParams(
     steps=4, guidance_scale=3.0, guidance_interval=(0.3, 1.0), refinement_passes=1, temperature=1.0

@@ -11,7 +11,9 @@ from maskgil.condition import Condition
 from maskgil.sampling import code_sampler
 from maskgil.sampling.code_sampler import CodeSampler, sample_tokens
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.loop import DecodingOrder, StepParams, TokenGrid, masked_plan, sample
+from maskgil.sampling.loop import DecodingOrder, StepParams, sample
+from maskgil.sampling.plans import masked_plan
+from maskgil.sampling.token_grid import TokenGrid
 
 GRID = (3, 4)
 

@@ -11,8 +11,10 @@ from maskgil.models.diffusion_head import DPMSolver
 from maskgil.models.emigm import EMIGM, EMIGM_PRESETS, EMIGMConfig, training_mask
 from maskgil.models.transformer import identity_rotation, rotation_2d
 from maskgil.sampling.latent_sampler import LatentSampler
-from maskgil.sampling.loop import TokenGrid, masked_plan, sample
+from maskgil.sampling.loop import sample
+from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.schedules import exp
+from maskgil.sampling.token_grid import TokenGrid
 
 TINY = EMIGMConfig(
     width=16, heads=2, depth=1, head_depth=1, head_width=16, channels=3, grid=(2, 3), buffer=4, classes=5, dropout=0.0

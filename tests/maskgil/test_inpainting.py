@@ -19,7 +19,7 @@ from maskgil import inpainting
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import remasking
-from maskgil.sampling.loop import TokenGrid
+from maskgil.sampling.token_grid import TokenGrid
 
 SECONDS = 120
 

@@ -12,8 +12,10 @@ from maskgil.models.diffusion_head import DDPM, DPMSolver, denoiser
 from maskgil.models.emigm import EMIGM
 from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.latent_sampler import LatentSampler, released, transfer
-from maskgil.sampling.loop import StepParams, TokenGrid, masked_plan, sample
+from maskgil.sampling.loop import StepParams, sample
+from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.schedules import cosine, exp, linear, log_exp
+from maskgil.sampling.token_grid import TokenGrid
 
 SOLVER = DPMSolver(2)
 

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from maskgil.sampling import counter_rng
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.loop import DecodingOrder, StepParams, TokenGrid, fixed_plan, masked_plan, raster_plan, sample
+from maskgil.sampling.loop import DecodingOrder, StepParams, sample
+from maskgil.sampling.plans import fixed_plan, masked_plan, raster_plan
 from maskgil.sampling.schedules import SCHEDULES
+from maskgil.sampling.token_grid import TokenGrid
 
 GRID = (4, 6)
 ANSWER = torch.arange(24)[None].repeat(3, 1) + torch.tensor([[0], [100], [200]])

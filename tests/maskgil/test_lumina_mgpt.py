@@ -19,7 +19,8 @@ from maskgil import checkpoint
 from maskgil.converters import chameleon_vq
 from maskgil.converters.lumina_mgpt import LuminaSequence, prefix_canvas
 from maskgil.pipeline import TextToImage
-from maskgil.sampling.loop import masked_plan, sample
+from maskgil.sampling.loop import sample
+from maskgil.sampling.plans import masked_plan
 from maskgil.tokenizers.vq import VQConfig
 from text_encoder import SmallT5Encoder, train_vocabulary
 

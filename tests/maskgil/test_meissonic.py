@@ -12,7 +12,8 @@ from maskgil.models.meissonic import MEISSONIC_PRESETS, Meissonic, MeissonicConf
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import counter_rng
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.loop import StepParams, masked_plan, sample
+from maskgil.sampling.loop import StepParams, sample
+from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.schedules import maskgit
 
 PROMPTS = ["a cat on the beach", "two red apples"]

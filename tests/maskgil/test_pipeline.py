@@ -16,8 +16,9 @@ from maskgil import checkpoint
 from maskgil.aspect_buckets import every_bucket
 from maskgil.condition import Condition
 from maskgil.params import SamplingParams
-from maskgil.pipeline import MAX_PROMPT, TextToImage
-from maskgil.sampling.loop import TokenGrid
+from maskgil.pipeline import TextToImage
+from maskgil.prompt_checks import MAX_PROMPT
+from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from text_encoder import SmallT5Config, SmallT5Encoder, train_vocabulary
 
@@ -155,14 +156,14 @@ def test_bad_input_is_one_line_before_anything_is_drawn(draws, arguments, messag
 
 def test_a_model_of_buckets_names_the_nearest_and_draws_only_what_it_was_trained_on():
     draws = TextToImage(make_tiny(), Letters(), Shades(), every_bucket((64, 32)), {"bucket_classes": [64, 32]})
-    assert draws.bucket_classes == (64, 32) and draws.validate_size(None) == (64, 64)
+    assert draws.picture_sizes.bucket_classes == (64, 32) and draws.validate_size(None) == (64, 64)
     for size in draws.sizes:
         assert draws.rounded(size) == size
     assert draws.rounded((130, 34)) == (128, 32) and draws.rounded((40, 30)) == (32, 32)
     with pytest.raises(ValueError, match="cannot draw 130x34: the nearest size is 128x32; it draws the . buckets"):
         draws.draw(["cat"], [1], (130, 34))
     fixed = TextToImage(make_tiny(), Letters(), Shades(), SIZES)
-    assert fixed.rounded((130, 34)) == (130, 34) and not fixed.bucket_classes
+    assert fixed.rounded((130, 34)) == (130, 34) and not fixed.picture_sizes.bucket_classes
     assert fixed.rounded((128, 128)) == (16, 16) and fixed.rounded((12, 8)) == (24, 16), "the same shape"
     assert all(fixed.rounded(size) == size for size in (*SIZES, (0, 0), (-16, -16)))
 

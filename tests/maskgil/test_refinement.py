@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from maskgil.condition import Condition
 from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.loop import StepParams, TokenGrid, masked_plan, sample, sample_step
+from maskgil.sampling.loop import StepParams, sample, sample_step
+from maskgil.sampling.plans import masked_plan
+from maskgil.sampling.token_grid import TokenGrid
 
 GRID = (3, 4)
 TRUTH = torch.arange(12) % TINY.codebook_size

@@ -14,8 +14,10 @@ from maskgil.condition import Condition
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.code_sampler import CodeSampler
-from maskgil.sampling.loop import TokenGrid, masked_plan, sample
+from maskgil.sampling.loop import sample
+from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.remasking import MARGIN, RemaskResult, complementary, remask_changed, remask_plan
+from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.vq import VQConfig, VQModel
 
 GRID = (4, 6)

@@ -12,9 +12,11 @@ from maskgil.models.emigm import EMIGM
 from maskgil.sampling import best_of_n, remasking
 from maskgil.sampling.latent_sampler import LatentSampler
 from maskgil.sampling.latent_scoring import latent_log_likelihood, vector_bound
-from maskgil.sampling.loop import TokenGrid, masked_plan, sample, sample_step
+from maskgil.sampling.loop import sample, sample_step
+from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.schedules import exp
 from maskgil.sampling.scoring import checkerboard_log_likelihood
+from maskgil.sampling.token_grid import TokenGrid
 
 GRID = (2, 3)
 

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from maskgil.condition import Condition
 from maskgil.sampling.code_sampler import CodeSampler
-from maskgil.sampling.loop import TokenGrid, masked_plan, sample
+from maskgil.sampling.loop import sample
+from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.schedules import SCHEDULES, cosine, exp, linear
+from maskgil.sampling.token_grid import TokenGrid
 from train.losses.diffusion_token import (
     METHODS,
     CodeTrunk,

@@ -26,8 +26,8 @@ from maskgil.models.maskgil import MaskGIL
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import remasking
-from maskgil.sampling.loop import TokenGrid
 from maskgil.sampling.schedules import cosine, exp
+from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.autoencoder import (
     AutoencoderConfig,
     AutoencoderTokenizer,

@@ -32,7 +32,7 @@ from tqdm import tqdm
 import text_encoder as encoders
 from maskgil import checkpoint
 from maskgil.aspect_buckets import Size, aspect_buckets, fit_to_bucket, nearest_bucket
-from maskgil.pipeline import Tokenizer
+from maskgil.generator import Tokenizer
 from maskgil.tokenizers.autoencoder import SURE, AutoencoderTokenizer, validate_scale
 from train.data.cache_files import write_note, write_shard
 from train.data.image_sources import ImageExample, ImageSource

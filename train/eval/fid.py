@@ -28,7 +28,7 @@ from tqdm import tqdm
 from tyro.conf import arg
 
 from maskgil import checkpoint
-from maskgil.pipeline import Size
+from maskgil.picture_sizes import Size
 from train.eval.sample_images import (
     SamplerOptions,
     WorkOptions,

@@ -18,8 +18,9 @@ from torch import Tensor
 from maskgil import checkpoint
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
-from maskgil.sampling.loop import TokenGrid, sample
+from maskgil.sampling.loop import sample
 from maskgil.sampling.remasking import MARGIN, NUM_MASKINGS, remask_changed, remask_plan
+from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.vq_latents import VQLatentTokenizer
 from train.eval.scene_score import SIDE, scene_size
 from train.scenes.captions import PLACE_PHRASES, STYLE_AFTER, article

@@ -26,7 +26,8 @@ from maskgil.fileio import atomic_write
 from maskgil.models.config import ModelConfig
 from maskgil.models.emigm import EMIGMConfig
 from maskgil.params import SamplingParams, read_params
-from maskgil.pipeline import Size, TextToImage
+from maskgil.picture_sizes import Size
+from maskgil.pipeline import TextToImage
 from maskgil.sampling import best_of_n
 from maskgil.sampling.ar_prefix import beside
 from maskgil.sampling_flags import given_options, sampling_flags

@@ -19,8 +19,9 @@ from torch import Tensor
 from tyro.conf import arg
 
 from maskgil import checkpoint
+from maskgil.generator import Tokenizer
 from maskgil.params import SamplingParams
-from maskgil.pipeline import TextToImage, Tokenizer
+from maskgil.pipeline import TextToImage
 from train.eval.sample_images import SamplerOptions
 from train.scenes.captions import caption
 from train.scenes.judge import SceneJudge, in_scene_size, verdict

@@ -25,9 +25,11 @@ from maskgil.models.diffusion_head import DPMSolver
 from maskgil.models.emigm import EMIGM, EMIGM_PRESETS, EMIGMConfig
 from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.latent_sampler import LatentSampler
-from maskgil.sampling.loop import TokenGrid, masked_plan, sample
+from maskgil.sampling.loop import sample
 from maskgil.sampling.orders import DecodingOrder
+from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.schedules import exp
+from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.autoencoder import SURE, validate_scale
 from train.data.image_cache import CachedBatches, ImageCache
 from train.losses.diffusion_token import METHODS, LatentTokenLoss, LatentTrainingModule

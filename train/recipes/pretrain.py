@@ -23,7 +23,9 @@ from maskgil.models.emigm import EMIGM, EMIGMConfig
 from maskgil.models.maskgil import MaskGIL
 from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.loop import TokenGrid, masked_plan, sample
+from maskgil.sampling.loop import sample
+from maskgil.sampling.plans import masked_plan
+from maskgil.sampling.token_grid import TokenGrid
 from train.data.image_cache import CUT, CachedBatches, filled
 from train.losses.conditioned import Conditioned
 from train.losses.masked_token import MaskedTokenLoss

@@ -8,7 +8,9 @@ from maskgil.condition import Condition
 from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.models.config import ModelConfig
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.loop import TokenGrid, raster_plan, sample
+from maskgil.sampling.loop import sample
+from maskgil.sampling.plans import raster_plan
+from maskgil.sampling.token_grid import TokenGrid
 from train.losses.next_token import NextTokenLoss
 from train.recipes.pretrain import ModelSpec
 

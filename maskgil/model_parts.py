@@ -1,0 +1,109 @@
+"""The parts of a text-to-image model, loaded from its folder: generator, text encoder, tokenizer, sizes."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from maskgil import checkpoint
+from maskgil.aspect_buckets import sizes_of
+from maskgil.class_labels import ClassLabels
+from maskgil.condition import ConditionEncoder
+from maskgil.generator import Generator, Tokenizer
+from maskgil.models.transformer import set_attention_backend
+from maskgil.picture_sizes import Size
+from maskgil.released.layout import TEXT_ENCODER, ReleasedFolder, is_released
+from maskgil.released.loader import load_generator, load_vq, set_null_condition
+from maskgil.sampling.ar_prefix import beside
+from maskgil.tokenizers import vq_latents
+
+AR_KINDS = ("llamagen", "autoregressive")  # generators that draw alone
+
+
+class ModelParts(NamedTuple):
+    """What `TextToImage` is made of, in the order of its arguments."""
+
+    generator: Generator
+    text_encoder: ConditionEncoder
+    tokenizer: Tokenizer
+    sizes: Sequence[Size]
+    vocabulary: dict[str, Any] | None = None
+    twin: Path | None = None
+    preset: str = "default"
+
+
+def load_parts(
+    name: str | Path,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    attention: str,
+    twin: str | Path | None,
+    encoder_memory: str,
+) -> ModelParts:
+    """The parts of a bundled name, a folder or a Hugging Face id: see `TextToImage.load`."""
+    # Only here: the models themselves do not depend on any one text encoder.
+    import text_encoder
+
+    folder, load_encoder = checkpoint.resolve(name), partial(text_encoder.load, memory=encoder_memory)
+    if is_released(folder):
+        return _load_released(folder, device, dtype, attention, encoder_memory)
+    notes = checkpoint.describe(folder / "generator")
+    continuous, alone = notes["kind"] == "emigm", notes["kind"] in AR_KINDS
+    kind = notes["kind"] if continuous or alone else "maskgil"
+    generator = checkpoint.load(folder / "generator", kind, dtype)
+    place = folder / "tokenizer"
+    tokenizer = vq_latents.load(place) if continuous else checkpoint.load(place, "vq")
+    classes = generator.config.classes
+    encoder = ClassLabels.open(folder, classes) if classes else load_encoder(folder / "text_encoder")
+    for part, model in (("tokenizer", tokenizer), *([] if classes else [("text_encoder", encoder)])):
+        wanted = notes.get(f"{part}_hash")
+        if wanted is None and notes["kind"] == "llamagen":
+            continue  # weights that others released carry no fingerprints
+        if wanted != (found := checkpoint.fingerprint(model.identity())):
+            raise ValueError(
+                f"{folder / part} is not what {folder / 'generator'} was trained with: its fingerprint is {found}, "
+                f"the generator wants {wanted}; put the right one there"
+            )
+    vocabulary = _vocabulary(folder / "vocabulary.json")
+    set_attention_backend(generator, attention)
+    for module in (generator, tokenizer, encoder):
+        if isinstance(module, nn.Module):
+            module.to(device).requires_grad_(False)
+    other = checkpoint.resolve(twin) if twin is not None else beside(folder)
+    preset = "llamagen" if notes["kind"] == "llamagen" and not classes else "default"
+    return ModelParts(generator, encoder, tokenizer, sizes_of(vocabulary), vocabulary, other, preset)
+
+
+def _load_released(
+    folder: Path, device: torch.device | str, dtype: torch.dtype, attention: str, encoder_memory: str
+) -> ModelParts:
+    """A model in the layout of its release (maskgil/released/layout.py): its parts are not trained together anew, so
+    there are no fingerprints to compare."""
+    import text_encoder
+
+    released = ReleasedFolder.open(folder)
+    encoder = text_encoder.load(folder / TEXT_ENCODER, encoder_memory)
+    generator, tokenizer = load_generator(released, dtype), load_vq(released)
+    set_attention_backend(generator, attention)
+    set_null_condition(generator, encoder.encode([""]).states[0])
+    for module in (generator, tokenizer, encoder):
+        module.to(device).requires_grad_(False)
+    return ModelParts(generator, encoder, tokenizer, released.sizes, preset=released.sampler)
+
+
+def _vocabulary(path: Path) -> dict[str, Any]:
+    try:
+        vocabulary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: it lists the sizes and words of the model") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    try:
+        sizes_of(vocabulary if isinstance(vocabulary, dict) else {})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return vocabulary

@@ -1,0 +1,190 @@
+"""Plans: the steps that unmask a grid, made on the host.
+
+    masked_plan    as many tokens a step as a mask schedule says, then the refinement passes
+    raster_plan    one token a step in raster order, for an autoregressive model
+    fixed_plan     positions given outright
+
+B rows, N tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from maskgil.params import DecodingOrder
+from maskgil.sampling.guidance import Guidance
+from maskgil.sampling.loop import StepParams
+from maskgil.sampling.schedules import MaskSchedule, arccos
+
+
+def masked_plan(
+    num_masked: int | Sequence[int],
+    steps: int = 8,
+    curve: MaskSchedule = arccos,
+    order: str = DecodingOrder.CONFIDENCE,
+    temperature: float = 1.0,
+    choice_temperature: float = 4.5,
+    guidance: Guidance | None = None,
+    seeds: Sequence[int] | Int[Tensor, " B"] = (0,),
+    top_k: int | None = None,
+    top_p: float | None = None,
+    refinement_passes: int = 0,
+    remask_fraction: float = 0.25,
+    remask_since: int | None = None,
+    first_step: int = 0,
+    total: int | None = None,
+    device: torch.device | str = "cpu",
+) -> list[StepParams]:
+    """A plan that fills `holes` (one number for all rows, or one a row) in `steps` steps; one row for each seed.
+
+    choice is the Gumbel noise on confidences at the first step; it falls linearly to 0 (released: 4.5, `r_temp`).
+    After them come `revisions` further steps. Each decides as many tokens anew as a share of `doubt` of the holes: the
+    least likely of those that were decided in step `since` (left out: first) or later.
+    first numbers the first step: in a second plan over the same canvas, the steps already done.
+    of: the holes are what is left of pictures of so many tokens, which `steps` steps would fill. The plan is the end of
+    that one, from where the row with most holes stands in it; others join when they would, those without holes never.
+    Raises ValueError for impossible numbers, such as more steps than holes.
+    """
+    seeds = torch.as_tensor(seeds, dtype=torch.long)
+    rows = len(seeds)
+    each = [num_masked] * rows if isinstance(num_masked, int) else list(num_masked)
+    if len(each) != rows:
+        raise ValueError(f"{len(each)} numbers of holes for {rows} seeds: give one of each for every picture")
+    _check_numbers(temperature, choice_temperature, top_k, top_p)
+    if (
+        isinstance(refinement_passes, bool)
+        or not isinstance(refinement_passes, int)
+        or not 0 <= refinement_passes <= 100
+    ):
+        raise ValueError(f"{refinement_passes!r} revisions; give a whole number from 0, 1 is usual")
+    if not 0 < remask_fraction <= 1:
+        raise ValueError(f"doubt is {remask_fraction}; give a share in (0, 1]")
+    whole = None if total is None else curve.counts(steps, total)
+    counts = [curve.counts(steps, n) if whole is None else _last(whole, n) for n in each]
+    begin = next((i for i in range(steps) if any(row[i] for row in counts)), steps)
+    guidance = guidance or Guidance(scale=1.0)
+    scales = [guidance.scales(_decided(whole or row)) for row in counts]
+    common = {"order": DecodingOrder(order), "temperature": temperature, "seeds": seeds, "top_k": top_k, "top_p": top_p}
+    plan = []
+    for i in range(begin, steps):
+        reveal, scale = [row[i] for row in counts], [row[i] for row in scales]
+        falling = choice_temperature * (1 - i / max(1, steps - 1))
+        step = _step(reveal, choice=falling, scale=scale, index=first_step + i - begin, device=device, **common)
+        plan.append(replace(step, remaining=torch.full_like(step.index, steps - 1 - i)))
+    doubts, late = [round(remask_fraction * n) for n in each], [guidance.last()] * rows
+    begun, all_rows = first_step if remask_since is None else remask_since, torch.arange(rows, device=device)
+    for i in range(steps, steps + refinement_passes * any(doubts)):
+        step = _step(doubts, choice=0.0, scale=late, index=first_step + i - begin, device=device, **common)
+        plan.append(
+            replace(
+                step, remask_rows=all_rows, num_remask=step.num_unmask, remask_since=torch.full_like(all_rows, begun)
+            )
+        )
+    return plan
+
+
+def raster_plan(
+    tokens: int,
+    temperature: float = 1.0,
+    guidance: Guidance | None = None,
+    seeds: Sequence[int] | Int[Tensor, " B"] = (0,),
+    top_k: int | None = None,
+    top_p: float | None = None,
+    first: int = 0,
+    device: torch.device | str = "cpu",
+) -> list[StepParams]:
+    """A plan that decides the next `tokens` holes in reading order, one at a step: for an autoregressive painter."""
+    seeds = torch.as_tensor(seeds, dtype=torch.long)
+    _check_numbers(temperature, 0.0, top_k, top_p)
+    scales = (guidance or Guidance(scale=1.0)).scales(_decided([1] * tokens))
+    return [
+        _step(
+            [1] * len(seeds),
+            order=DecodingOrder.RASTER,
+            temperature=temperature,
+            choice=0.0,
+            scale=[scale] * len(seeds),
+            seeds=seeds,
+            index=first + i,
+            top_k=top_k,
+            top_p=top_p,
+            device=device,
+        )
+        for i, scale in enumerate(scales)
+    ]
+
+
+def fixed_plan(masks: Sequence[Bool[Tensor, "B N"]], plan: Sequence[StepParams]) -> list[StepParams]:
+    """A plan with its positions given outright: step i decides exactly the positions in masks[i]."""
+    assert len(masks) == len(plan), f"{len(masks)} masks for {len(plan)} steps"
+    code = list(DecodingOrder).index(DecodingOrder.FIXED)
+    return [
+        replace(
+            step,
+            num_unmask=mask.sum(1),
+            order=torch.full_like(step.order, code),
+            orders=frozenset({DecodingOrder.FIXED}),
+            priority=mask.float(),
+        )
+        for mask, step in zip(masks, plan, strict=True)
+    ]
+
+
+def _last(counts: Sequence[int], holes: int) -> list[int]:
+    """What is left of each step when only so many holes are."""
+    after = [sum(counts[i + 1 :]) for i in range(len(counts))]
+    return [min(count, max(0, holes - later)) for count, later in zip(counts, after, strict=True)]
+
+
+def _decided(counts: Sequence[int]) -> list[float]:
+    """Share of the tokens that are decided after each step."""
+    total = sum(counts)
+    return [sum(counts[: i + 1]) / total for i in range(len(counts))]
+
+
+def _check_numbers(temperature: float, choice: float, top_k: int | None, top_p: float | None) -> None:
+    for name, value, high in (("temperature", temperature, 100.0), ("choice temperature", choice, 1000.0)):
+        if not 0 <= value <= high:  # NaN fails too
+            raise ValueError(f"{name} is {value}; give a number from 0 to {high:g}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k is {top_k}; give 1 or more codes, or none for all of them")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}; give a share in (0, 1]")
+
+
+def _step(
+    reveal: list[int],
+    *,
+    order: DecodingOrder,
+    temperature: float,
+    choice: float,
+    scale: list[float],
+    seeds: Int[Tensor, " B"],
+    index: int,
+    top_k: int | None,
+    top_p: float | None,
+    device: torch.device | str,
+) -> StepParams:
+    def each(value: float) -> Tensor:
+        return torch.full((len(reveal),), value, device=device)
+
+    nobody = torch.zeros(0, dtype=torch.long, device=device)
+    return StepParams(
+        num_unmask=torch.tensor(reveal, device=device),
+        order=each(list(DecodingOrder).index(order)),
+        orders=frozenset({order}),
+        temperature=each(float(temperature)),
+        choice_temperature=each(float(choice)),
+        scale=torch.tensor(scale, dtype=torch.float32, device=device),
+        guided=torch.tensor([row for row, s in enumerate(scale) if s != 1], dtype=torch.long, device=device),
+        seeds=seeds.to(device),
+        index=each(index),
+        remask_rows=nobody,
+        num_remask=nobody,
+        remask_since=nobody,
+        top_k=None if top_k is None else each(top_k),
+        top_p=None if top_p is None else each(float(top_p)),
+    )
