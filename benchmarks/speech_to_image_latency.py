@@ -148,7 +148,7 @@ def start_server(model: str, folder: Path) -> Iterator[str]:
         url, end = f"http://localhost:{port}", time.monotonic() + PATIENCE
         while not _healthy(url):
             if process.poll() is not None or time.monotonic() > end:
-                raise ValueError("the server does not start: try `python -m app ui`")
+                raise ValueError("the server does not start: try `maskgil ui`")
             time.sleep(0.2)
         yield url
     finally:

@@ -17,8 +17,8 @@ from speech.transcriber import Transcript
 ROOT = Path(__file__).resolve().parent
 while not (ROOT / "pyproject.toml").is_file():
     ROOT = ROOT.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUN = ("README.md", "cli.md")  # their commands that draw are run, with fewer steps
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "weights").glob("*/README.md"))]
+RUN = (ROOT / "README.md", ROOT / "docs" / "cli.md")  # their commands that draw are run, with fewer steps
 PLACEHOLDER = re.compile(r"\b(COMMAND|RECIPE|NAME|FORMAT|FILE|PART|SHELL)\b")
 
 
@@ -30,15 +30,15 @@ def commands_of(page: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
-ALL = [(page.name, words) for page in PAGES for words in commands_of(page)]
+ALL = [(page, words) for page in PAGES for words in commands_of(page)]
 
 
 def test_the_pages_hold_commands():
-    assert len(ALL) > 50 and {name for name, _ in ALL} >= {"README.md", "cli.md", "training-scenes.md"}
+    assert len(ALL) > 50 and {page.name for page, _ in ALL} >= {"README.md", "cli.md", "training-scenes.md"}
 
 
-@pytest.mark.parametrize("page, words", ALL, ids=[f"{page}: {' '.join(words)[:60]}" for page, words in ALL])
-def test_every_command_is_understood(page: str, words: list[str]):
+@pytest.mark.parametrize("page, words", ALL, ids=[f"{page.name}: {' '.join(words)[:60]}" for page, words in ALL])
+def test_every_command_is_understood(page: Path, words: list[str]):
     """Parsed, not run: its commands, options and values exist."""
     if PLACEHOLDER.search(" ".join(words[:2])):
         pytest.skip("stands for many commands")
@@ -63,14 +63,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-DRAWING = [
-    (page, words) for page, words in ALL if page in RUN and words[0] in ("generate", "edit", "listen", "models", "read")
-]
+DRAWN = ("generate", "edit", "listen", "models", "read")
+DRAWING = [(page, words) for page, words in ALL if page in RUN and words[0] in DRAWN]
+IDS = [f"{page.name}: {' '.join(words)[:60]}" for page, words in DRAWING]
 
 
-@pytest.mark.parametrize("page, words", DRAWING, ids=[f"{page}: {' '.join(words)[:60]}" for page, words in DRAWING])
+@pytest.mark.parametrize(
+    "page, words", DRAWING, ids=[f"{page.name}: {' '.join(words)[:60]}" for page, words in DRAWING]
+)
 def test_the_first_commands_work(
-    page: str, words: list[str], weights: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    page: Path, words: list[str], weights: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     """On tiny models, which draw noise: as many steps as are given, at most two."""
     if "FOLDER" in words:

@@ -1,4 +1,4 @@
-"""`python -m train.eval.scene_score` on tiny models: options in every usual spelling, settings that reach the
+"""`maskgil eval` on tiny models: options in every usual spelling, settings that reach the
 sampler."""
 
 import json

@@ -38,7 +38,7 @@ def noise(shapes: Mapping[str, tuple[int, ...]], scale: float) -> dict[str, Tens
 
 
 def write(folder: Path) -> Path:
-    """The folder of `python -m train.export text`: t2i-xl for 256 px, LlamaGen's VQ-16, a T5 of flan-t5-xl's width."""
+    """The folder of `maskgil export text`: t2i-xl for 256 px, LlamaGen's VQ-16, a T5 of flan-t5-xl's width."""
     config = PRESETS["t2i-xl"]
     train_vocabulary([SENTENCE, "a red apple at night"] * 20, folder / "text_encoder", 60)
     encoder = SmallT5Encoder.fresh(

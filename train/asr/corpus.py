@@ -71,7 +71,7 @@ class Corpus:
     def __init__(self, folder: Path) -> None:
         index = folder / "index.json"
         if not index.is_file():
-            raise ValueError(f"no spoken corpus in {folder}: run `python -m train.asr.corpus --out {folder}`")
+            raise ValueError(f"no spoken corpus in {folder}: run `maskgil data speech --out {folder}`")
         held = json.loads(index.read_text())
         self.clips = [Clip(**clip) for clip in held["clips"]]
         self.sound = np.load(folder / "sound.npy", mmap_mode="r")

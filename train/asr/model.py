@@ -118,7 +118,7 @@ def grammar_words() -> set[str]:
 
 
 def recipe(corpus: Path, steps: int, seconds: float = 180.0, init: Path | None = None, real: int = 2) -> Recipe:
-    """The bundled recogniser, from a corpus that `python -m train.asr.corpus` prepared.
+    """The bundled recogniser, from a corpus that `maskgil data speech` prepared.
 
     `real`: how often an epoch hears each recording of a person. `init`: a folder that `export` wrote, to go on from;
     its vocabulary stays, and the speller begins anew. Raises ValueError when it is none.

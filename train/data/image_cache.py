@@ -251,9 +251,7 @@ class ImageCache:
         """Raises ValueError for a folder that is no cache, and for a file that is cut."""
         folder = Path(folder)
         if not (folder / NOTE).is_file():
-            raise ValueError(
-                f"{folder} is no cache of pictures: make it with python -m train.data.scene_cache pictures"
-            )
+            raise ValueError(f"{folder} is no cache of pictures: make it with maskgil data images")
         found: dict[Size, list[tuple[Path, int]]] = {}
         for path in sorted(folder.glob("*.safetensors")):
             try:

@@ -92,7 +92,7 @@ class Lpips(nn.Module):
         except ModuleNotFoundError:
             raise ValueError(
                 "LPIPS needs torchvision (`pip install torchvision`, of torch's version); without it train an "
-                "observer: python -m train scenes-observer"
+                "observer: maskgil train scenes-observer"
             ) from None
         except OSError as error:  # no network
             raise ValueError(f"torchvision cannot fetch VGG-16's weights ({error}): connect to the net once") from None

@@ -1,10 +1,9 @@
-"""eMIGM at its released sizes, driven by classes: python -m train emigm-b data=CACHE out=FOLDER
+"""eMIGM at its released sizes, driven by classes: maskgil train emigm-b --data CACHE --out FOLDER
 
-    python -m train.data.scene_cache pictures source=IMAGENET tokenizer=weights/kl16 size=256 shape=square crop=centre
-    flip=yes
-        out=cache/imagenet-256
-    python -m train emigm-b data=cache/imagenet-256 tokenizer=weights/kl16 out=runs/emigm-b
-    python -m train.export class generator=runs/emigm-b/export tokenizer=weights/kl16 size=256 out=weights/emigm-b
+    maskgil data images --source IMAGENET --tokenizer weights/kl16 --size 256 --shape square --crop centre --flip \\
+        --out cache/imagenet-256
+    maskgil train emigm-b --data cache/imagenet-256 --tokenizer weights/kl16 --out runs/emigm-b
+    maskgil export class --generator runs/emigm-b/export --tokenizer weights/kl16 --size 256 --out weights/emigm-b
 
 Loss and masks are train/losses/diffusion_token.py's row "emigm"; everything else but the drawing is
 train/recipes/pretrain.py's. At 512 px with

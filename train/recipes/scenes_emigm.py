@@ -312,9 +312,7 @@ class LatentCache:
         for folder in str(folders).split(","):
             own = [load_file(path) for path in sorted(Path(folder).glob(f"{SIDE}x{SIDE}-*.safetensors"))]
             if not own or "mean" not in own[0]:
-                raise ValueError(
-                    f"{folder} holds no cached latents: run python -m train.recipes.scenes_emigm out={folder}"
-                )
+                raise ValueError(f"{folder} holds no cached latents: run maskgil data latents --out {folder}")
             note = note_of(folder)
             try:
                 validate_scale(own[0]["mean"][:1024], note["latent"]["scale"], own[0]["std"][:1024])
