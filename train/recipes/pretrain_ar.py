@@ -1,7 +1,7 @@
-"""The autoregressive model beside the large ones, on the same caches: python -m train t2i-xl-ar data=CACHE out=FOLDER
+"""The autoregressive model beside the large ones, on the same caches: maskgil train t2i-xl-ar --data CACHE --out FOLDER
 
 Everything but the loss and the sampling is train/recipes/pretrain.py's. The export is the model's folder itself, which
-`python -m train.export ar` puts beside the model that it belongs to.
+`maskgil export ar` puts beside the model that it belongs to.
 """
 
 from maskgil.condition import Condition
