@@ -1,6 +1,6 @@
 """What an image of a released model costs: one guided step, the decoder, and all steps, with random weights.
 
-    python -m benchmarks.released_model_speed --models amused/amused-256 --repeats 3
+    maskgil bench released --models amused/amused-256 --repeats 3
 
 Time does not depend on the weights, so that nothing needs to be fetched. Generator and tokenizer are built at their
 released sizes; the text encoder, which reads a prompt once, is left out.
@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-import tyro
 from torch import nn
 
 from maskgil.condition import Condition
@@ -109,7 +108,3 @@ def _line(model: ReleasedModel, device: str, dtype: torch.dtype, repeats: int) -
         f"{model.name}: {each:.3f} s a guided step, {decode:.2f} s to decode, {model.steps} steps: "
         f"{model.steps * each + decode:.1f} s an image; peak memory so far {peak / 1e9:.1f} GB"
     )
-
-
-if __name__ == "__main__":
-    tyro.cli(bench_released_models)

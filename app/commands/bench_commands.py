@@ -27,6 +27,12 @@ def _speech_to_image():
     return bench_speech_to_image
 
 
+def _released():
+    from benchmarks.released_model_speed import bench_released_models
+
+    return bench_released_models
+
+
 def _paper_findings():
     try:
         from experiments.paper_findings.findings import paper_findings
@@ -41,6 +47,7 @@ COMMANDS = {
     "training": Command("Time, MFU and memory of a training step.", _training),
     "serving": Command("Throughput and latency of many visitors at one engine.", _serving),
     "speech-to-image": Command("Latency from speech to picture in a browser.", _speech_to_image),
+    "released": Command("Time of an image of each released model, with random weights.", _released),
     "paper-findings": Command("Findings of the MaskGIL and eMIGM papers, on drawn scenes.", _paper_findings),
 }
 

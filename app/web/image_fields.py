@@ -15,7 +15,7 @@ from maskgil.params import LEGACY, current_names, defaults, options, unknown_opt
 
 MAX_PARTIAL = 8  # partial images of a stream
 # Fields of the request itself; the other settings are the options of maskgil/params.py.
-OWN = ("prompt", "model", "n", "seed", "negative_prompt", "sampler")
+OWN = ("prompt", "model", "n", "seed", "negative_prompt", "adapters", "sampler")
 # Fields about the answer, with the values that they may have; None: any of the type.
 ANSWER: dict[str, tuple[type, tuple[Any, ...] | None]] = {
     "size": (str, None),
@@ -41,7 +41,7 @@ REMEDIES = {"background": "images have no transparency"}
 QUALITY_STEPS = {"low": 4, "high": 16, "hd": 16}  # steps; the others have the default
 # Names of OpenAI's models, which clients send by default: the default model is meant.
 MODEL_ALIASES = ("", "dall-e-2", "dall-e-3", "gpt-image-1", "gpt-image-1-mini")
-TEXTS = {"prompt", "model", "negative_prompt", "sampler"}
+TEXTS = {"prompt", "model", "negative_prompt", "adapters", "sampler"}
 TEXTS |= {name for name, value in defaults().items() if isinstance(value, str)}
 
 

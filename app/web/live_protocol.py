@@ -26,7 +26,7 @@ MAX_SECONDS = 600.0  # of one socket
 MAX_AHEAD = 10.0  # seconds that audio may be ahead of the clock: what a network held back arrives at once
 MAX_IDLE = 60.0  # seconds without a message: a page that listens sends one every 32 ms
 # The fields of a settings message that go to the request as they are; None leaves a setting at its default.
-SETTINGS = ("model", "negative_prompt", "seed", "sampler", *options())
+SETTINGS = ("model", "negative_prompt", "adapters", "seed", "sampler", *options())
 
 
 @runtime_checkable

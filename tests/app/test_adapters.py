@@ -10,6 +10,7 @@ from app.core import png
 from app.core.request import GenerationRequest, parse_adapters
 from app.serving.engine import Engine
 from app.serving.jobs import Status
+from app.web.image_fields import parse_form_fields, read_image_fields
 from maskgil import checkpoint
 from maskgil.lora_adapters import adapter_names, load_adapter
 from maskgil.pipeline import TextToImage
@@ -115,3 +116,11 @@ def test_models_without_a_masked_generator_take_none(folder):
     adapter = load_adapter(folder.parent / "models" / "adapters" / "ink", model.generator)
     with pytest.raises(ValueError, match="for masked generators"):
         alone.with_adapters([(adapter, 1.0)])
+
+
+def test_programs_ask_for_adapters_in_the_same_words():
+    asked, _ = read_image_fields({"prompt": "a cat", "adapters": "ink:0.5"})
+    assert asked.adapters == "ink:0.5"
+    assert parse_form_fields({"prompt": "a cat", "adapters": "ink:0.5"})["adapters"] == "ink:0.5"
+    with pytest.raises(ValueError, match="adapter 'ink:much'"):
+        read_image_fields({"prompt": "a cat", "adapters": "ink:much"})
