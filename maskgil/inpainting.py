@@ -59,6 +59,10 @@ class InpaintingInput:
         """The same start for each of n pictures."""
         return TokenGrid(self.tokens[None].repeat_interleave(n, 0), self.mask.repeat(n, 1), self.grid)
 
+    def cell_image(self, cells: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """Values of cells (mode L, one pixel each) at the size of the picture."""
+        return cells.resize(size, Image.Resampling.NEAREST)
+
     def paste_back(self, drawn: Image.Image) -> Image.Image:
         """The drawn picture with the original's pixels wherever there was no hole."""
         rows, columns = self.grid

@@ -224,7 +224,8 @@ class Engine:
         rows, columns = grid.grid
         for image, mask in zip(images, grid.mask.cpu(), strict=True):
             cells = Image.fromarray((255 - (255 - MIN_ALPHA) * mask.view(rows, columns).byte().numpy()), "L")
-            image.putalpha(cells.resize(image.size, Image.Resampling.NEAREST))
+            size = image.size
+            image.putalpha(start.cell_image(cells, size) if start else cells.resize(size, Image.Resampling.NEAREST))
         return images
 
     def _run(self) -> None:

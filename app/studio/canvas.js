@@ -14,12 +14,12 @@ class Canvas {
     this.live = localStorage.getItem("studio.live") !== "off";
     this.seed = null; // of drafts, until the next press of Draw
     this.sheet = new PictureSheet(this.find(".sheet"), { onReplay: (...all) => this.replay(...all) });
-    this.connection = new CanvasConnection("draw", {
+    this.connection = new CanvasConnection(root.dataset.name || "draw", {
       onMessage: (message, images) => this.hear(message, images),
       onState: (open, reason) => this.connected(open, reason),
     });
     this.handlers = {
-      vary: (picture) => this.derive("vary", picture, "Variation"),
+      vary: (picture) => this.vary(picture),
       seed: (picture) => this.trigger("use", picture),
       prompt: ({ prompt }) => { this.prompt.value = prompt; this.remember(); this.draw(); },
     };
@@ -87,7 +87,12 @@ class Canvas {
 
   remember() { localStorage.setItem("studio.prompt", this.prompt.value); }
 
-  get text() { return this.prompt.value.trim(); }
+  // The prompt, with the words of the style that is chosen.
+  get text() {
+    const words = this.prompt.value.trim();
+    const { style } = this.data;
+    return !words || !style || words.includes(style) ? words : `${words} ${style}`;
+  }
 
   request(type, more = {}) {
     this.say("");
@@ -148,10 +153,10 @@ class Canvas {
     this.draw();
   }
 
-  derive(type, picture, label) {
-    this.connection.send({ type, id: picture.id, settings: this.data.settings });
+  vary(picture) {
+    this.connection.send({ type: "edit", kind: "vary", id: picture.id, settings: this.data.settings });
     this.say("");
-    this.whisper(`${label} of “${picture.prompt}” ...`);
+    this.whisper(`Variation of “${picture.prompt}” ...`);
     this.work(true);
   }
 
@@ -163,6 +168,7 @@ class Canvas {
     if (type === "done") this.done(message, images);
     if (type === "kept") this.kept(message);
     if (type === "stopped") { this.work(false); this.restore(); this.whisper("Stopped. Nothing was kept."); }
+    if (type === "error" && message.draft) return; // the reading says what cannot be drawn
     if (type === "error") { this.work(false); this.restore(); this.say(message.message, true); }
   }
 
@@ -208,7 +214,7 @@ class Canvas {
   }
 
   async put(result) {
-    this.find(".facts").textContent = result.draft ? `Draft: press Draw to keep it. ${result.facts}` : result.facts;
+    this.find(".facts").textContent = result.draft ? "Not kept yet: press Draw to keep this picture." : result.facts;
     await this.sheet.show(result);
   }
 
@@ -234,11 +240,19 @@ class Canvas {
     }
   }
 
-  describe({ prompt, spans, notes }) {
+  // How the model reads the prompt: chips of what is drawn, and the words that are drawn otherwise or left out.
+  describe({ prompt, spans, chips, drawn, refused }) {
     if (prompt !== this.text) return;
-    const said = make("div", { class: "said" }, ...spans.map(([text, known]) => (known ? text : make("mark", {}, text))));
-    const plain = spans.every(([, known]) => known);
-    this.find(".reading").replaceChildren(...(plain ? [] : [said]), ...notes.map((note) => make("div", { class: "quiet" }, note)));
+    const odd = spans.filter(({ status }) => status === "left_out" || status === "replaced");
+    const said = make("div", { class: "said" }, ...spans.map((span) => (odd.includes(span) ? make("mark", { title: span.why }, span.text) : span.text)));
+    const plain = !odd.length;
+    const left = odd.filter(({ status }) => status === "left_out").map(({ text }) => `“${text.trim()}”`);
+    const notes = refused ? [refused] : [
+      ...(left.length ? [`I don't know ${[...new Set(left)].join(", ")}. I drew “${drawn}”.`] : []),
+      ...odd.filter(({ status }) => status === "replaced").map(({ text, by, why }) => `“${text.trim()}” is drawn as ${by}: ${why}.`),
+    ];
+    const row = chips.length ? [make("div", { class: "chips", "aria-label": "What is drawn" }, ...chips.map((chip) => make("span", {}, chip)))] : [];
+    this.find(".reading").replaceChildren(...row, ...(plain ? [] : [said]), ...notes.map((note) => make("div", { class: "quiet" }, note)));
   }
 
   work(busy) {
@@ -294,6 +308,7 @@ const canvases = new WeakMap();
 
 export default function ({ parentElement, data, setTriggerValue }) {
   const root = parentElement.querySelector(".easel");
+  if (data.name) root.dataset.name = data.name;
   if (!canvases.has(root)) canvases.set(root, new Canvas(root));
   const canvas = canvases.get(root);
   canvas.take(data, setTriggerValue);

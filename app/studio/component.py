@@ -12,6 +12,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "canvas": SHARED,
     "strip": ("studio_client",),
     "microphone": ("studio_client",),
+    "wall": ("studio_client", "picture_import"),
+    "editor": ("studio_client", "canvas_connection", "picture_import", "mask_painter"),
 }
 TEMPLATES = {"canvas": "token_player"}
 

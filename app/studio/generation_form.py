@@ -3,8 +3,8 @@
 Each setting lives in the session under "wish <name>", which is also the key of the widget that shows it.
 """
 
-import re
 import secrets
+from contextlib import suppress
 from typing import Any
 
 import streamlit as st
@@ -21,13 +21,23 @@ from app.serving.model_pool import LoadedModel
 from app.studio import session, widget_state
 from app.studio.option_widgets import option_widget
 from maskgil.lora_adapters import adapter_names
-from maskgil.params import SAMPLER_HELP, SAMPLERS, SamplingParams, defaults, option_types, options, read_params
+from maskgil.params import (
+    SAMPLER_HELP,
+    SAMPLERS,
+    SamplingParams,
+    defaults,
+    option_types,
+    options,
+    read_params,
+    validate_option,
+)
 
 STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}
 PICTURES = (1, 2, 4, 6, 9)
 CANDIDATES = (1, 2, 4, 8)
-MODES = {"masked": "MaskGIL", "hybrid": "AR model, then MaskGIL", "ar": "AR model"}
+MODES = {"masked": "MaskGIL", "hybrid": "Autoregressive start, then MaskGIL", "ar": "Autoregressive"}
 NEW_SEED = "wish new seed"
+EXPERT = "wish all settings"
 NEW_PROMPT = "prompt for the canvas"  # {text, draw, stamp}
 MISSED = "what a restored picture could not bring back"
 PLAIN = "It was edited: drawn again, it is a plain picture of its words."
@@ -58,17 +68,40 @@ def shown(name: str, *shape: Any) -> dict[str, Any]:
     return widget_state.widget(key(name), *shape)
 
 
-def plain(text: str) -> str:
-    """A text as it is where Markdown is read: the words in a picture that somebody made may hold addresses."""
-    return re.sub(r"([^\w\s])", r"\\\1", text)
-
-
-def keep(kind: type[SamplingParams] = SamplingParams) -> None:
-    """Every setting has a value from now on: call it in each run."""
-    for name, value in {**OWN, **defaults(kind), "size": None, "seed": random_seed()}.items():
+def keep(remembered: dict[str, Any] | None = None, kind: type[SamplingParams] = SamplingParams) -> None:
+    """Every setting has a value from now on: call it in each run. `remembered`: those of an earlier session."""
+    for name, value in {**OWN, **defaults(kind), "size": None, "style": "", "seed": random_seed()}.items():
         widget_state.keep(key(name), value)
     widget_state.keep(SAMPLER, "default")
     widget_state.keep(NEW_SEED, True)
+    widget_state.keep(EXPERT, False)
+    if remembered:
+        put_settings(remembered)
+
+
+def to_dict() -> dict[str, Any]:
+    """All settings but the seed, as JSON has them."""
+    values = {name: value(name) for name in (*OWN, "style", *options())}
+    size = value("size")
+    values["size"] = None if size is None else list(size)
+    return {name: list(each) if isinstance(each, tuple) else each for name, each in values.items()}
+
+
+def put_settings(values: dict[str, Any]) -> None:
+    """Set what `to_dict` gave, of this version or another: what is unknown or out of bounds is left as it is."""
+    kinds = option_types()
+    for name, about in options().items():
+        if name in values:
+            with suppress(ValueError):
+                widget_state.put(key(name), validate_option(name, values[name], kinds[name], about))
+    for name, given in OWN.items():
+        if type(values.get(name)) is type(given):
+            widget_state.put(key(name), min(values[name], MAX_IMAGES) if name == "n" else values[name])
+    size, style = values.get("size"), values.get("style")
+    if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
+        widget_state.put(key("size"), tuple(size))
+    if isinstance(style, str):
+        widget_state.put(key("style"), style)
 
 
 def fill(request: GenerationRequest) -> None:
@@ -203,13 +236,20 @@ def _widgets(
 ) -> None:
     """Ranges and choices stretch to a value that was filled in from a picture."""
     _basic_widgets(loaded, several, sized)
+    if st.toggle("All settings", widget_state.value(EXPERT), **widget_state.widget(EXPERT)):
+        _expert_widgets(loaded, tokens, kind)
+
+
+def _expert_widgets(loaded: LoadedModel, tokens: int, kind: type[SamplingParams]) -> None:
+    """Every option but the basic ones, in the order of `SamplingParams`."""
+    _steps_widget()
     _mode_widgets(loaded, tokens)
     mode = value("mode")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.number_input("Seed", 0, MAX_SEED, value("seed"), 1, **shown("seed"), help=HELP["seed"], width=190)
-        st.toggle("a new one each time", widget_state.value(NEW_SEED), **widget_state.widget(NEW_SEED))
+        st.toggle("New seed for each drawing", widget_state.value(NEW_SEED), **widget_state.widget(NEW_SEED))
     st.text_input(
-        "Without",
+        "Avoid (negative prompt)",
         value("negative_prompt"),
         **shown("negative_prompt"),
         max_chars=MAX_PROMPT,
@@ -241,9 +281,9 @@ def _widgets(
 
 
 def _basic_widgets(loaded: LoadedModel, several: bool, sized: bool) -> None:
-    """Size, number of pictures, best of n, steps."""
+    """Size, number of pictures, best of n, style."""
     sizes, about = loaded.sizes, options()
-    now = {name: value(name) for name in ("size", "n", "candidates", "steps")}
+    now = {name: value(name) for name in ("size", "n", "candidates")}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if sized:
             st.selectbox(
@@ -262,6 +302,26 @@ def _basic_widgets(loaded: LoadedModel, several: bool, sized: bool) -> None:
             help=about["candidates"].help,
             width=120,
         )
+    styles = ["", *style_phrases(loaded)]
+    if len(styles) > 1:
+        style = value("style") if value("style") in styles else ""
+        st.selectbox(
+            "Style", styles, styles.index(style), **shown("style", styles), format_func=lambda name: name or "any"
+        )
+
+
+def style_phrases(loaded: LoadedModel) -> dict[str, str]:
+    """The styles of a model: name -> the words that ask for it at the end of a prompt."""
+    phrases = {}
+    for style in loaded.model.vocabulary.get("styles", ()):
+        if isinstance(style, dict):
+            after = [say for say in style.get("say", ()) if say.startswith(("in ", "as "))]
+            phrases[style["name"]] = (after or [f"in {style['name']} style"])[0]
+    return phrases
+
+
+def _steps_widget() -> None:
+    about, now = options(), {"steps": value("steps")}
     steps = sorted({*STEPS, now["steps"]})
     st.select_slider(
         about["steps"].label,
@@ -288,7 +348,7 @@ def _mode_widgets(loaded: LoadedModel, tokens: int) -> None:
             help=about["mode"].help,
         )
     else:
-        st.caption("Drawn by MaskGIL: this model has no autoregressive model for hybrid mode.")
+        st.caption("Drawn by MaskGIL: this model has no autoregressive part that could begin the picture.")
     if mode == "hybrid":
         st.slider(
             about["ar_tokens"].label,

@@ -5,9 +5,10 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image, ImageColor
 
-from app.studio import generation_form, session, widget_state
+from app.studio import generation_form, remembered_settings, session, widget_state
 from app.studio.component import component
 from app.studio.views import draw, edit, gallery, models, speak
+from app.studio.wording import sentence
 
 
 def icon() -> Image.Image:
@@ -29,7 +30,7 @@ st.html(Path(__file__).parent / "style.css")
 try:
     session.studio()
 except ValueError as error:
-    st.error(f"**The studio cannot be opened.** {draw.sentence(error)}", icon=":material/error:")
+    st.error(f"**The studio cannot be opened.** {sentence(error)}", icon=":material/error:")
     st.stop()
 rooms = [
     st.Page(draw.page, title="Draw", icon=":material/brush:", url_path="draw", default=True),
@@ -41,11 +42,12 @@ rooms = [
 st.session_state[session.ROOMS] = {room.url_path or "draw": room for room in rooms}
 room = st.navigation(rooms, position="hidden")
 widget_state.begin(room.url_path)
-generation_form.keep()
+generation_form.keep(remembered_settings.load())
 with st.container(key="menu", horizontal=True):
     for each in rooms:
         st.page_link(each)
 with st.container(key="strip"):
     component("strip")(key="last pictures")
 room.run()
+remembered_settings.save()
 widget_state.end()

@@ -39,6 +39,7 @@ class PictureSheet {
   }
 
   begin(number, size) {
+    this.drawing = true;
     this.layout(number, size);
     this.previewed.clear();
     for (const { place } of this.figures) place.replaceChildren();
@@ -46,28 +47,27 @@ class PictureSheet {
 
   // A step: tiles of tokens that are not decided yet cover the picture; those decided since the last preview are tinted.
   async step(message, images) {
-    if (this.figures.length !== message.masks.length) this.begin(message.masks.length, message.size);
+    if (!this.drawing || this.figures.length !== message.masks.length) this.begin(message.masks.length, message.size);
     for (const [i, row] of message.rows.entries()) {
       const figure = this.figures[row];
       const url = URL.createObjectURL(images[i]);
-      figure.image = await swapImage(figure.image, url);
-      figure.image.onload = null;
+      if (!(await swapImage(figure, url))) continue;
       this.previewed.add(row);
       figure.seen = message.masks[row];
     }
     for (const [row, mask] of message.masks.entries()) {
       const figure = this.figures[row];
-      if (figure) drawTiles(figure.tiles, message.grid, mask, this.previewed.has(row) ? figure.seen : null);
+      if (figure && this.drawing) drawTiles(figure.tiles, message.grid, mask, this.previewed.has(row) ? figure.seen : null);
     }
   }
 
   async show(result) {
     this.result = result;
+    this.drawing = false;
     this.layout(result.pictures.length, result.size);
     await Promise.all(result.pictures.map(async (picture, row) => {
       const figure = this.figures[row];
-      figure.image = await swapImage(figure.image, picture.url);
-      if (this.result !== result) return;
+      if (!(await swapImage(figure, picture.url)) || this.result !== result) return;
       figure.image.alt = result.prompt;
       figure.image.dataset.seed = picture.seed;
       figure.tiles.width = figure.tiles.width; // clear

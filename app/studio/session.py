@@ -6,7 +6,6 @@ import streamlit as st
 
 from app.core import paths, registry
 from app.core.gallery_store import OWNER
-from app.serving.jobs import Job
 from app.serving.model_pool import LoadedModel
 from app.serving.services import AppServices, get_services
 from app.web.visitors import COOKIE
@@ -64,29 +63,6 @@ def model() -> registry.ModelInfo:
     except ValueError as error:
         st.error(f"**The model cannot be opened.** {error}", icon=":material/image_not_supported:")
         st.stop()
-
-
-def job(easel: str) -> Job | None:
-    """The job on this easel; after a reload of the page, the one that this browser was waiting for there."""
-    jobs, key = board(), f"job on {easel}"
-    if key not in jobs:
-        there = [job for job in studio().engine.jobs(owner()) if job.view == easel and (not job.is_done or job.kept)]
-        jobs[key] = there[-1].id if there else ""  # it stays when it ends
-    return studio().engine.job(jobs[key])
-
-
-def put(board: dict[str, str], easel: str, job: Job) -> None:
-    """Put a new job on an easel; one that is still drawn there is stopped, if it was this very page that began it."""
-    begun = studio().engine.job(board.get(f"begun on {easel}", ""))
-    if begun is not None and begun.id == board.get(f"job on {easel}"):
-        begun.cancel()
-    job.view = easel
-    board[f"job on {easel}"] = board[f"begun on {easel}"] = job.id
-
-
-def clear(easel: str) -> None:
-    """Nothing on this easel."""
-    board()[f"job on {easel}"] = ""
 
 
 def loaded(model: registry.ModelInfo) -> LoadedModel:

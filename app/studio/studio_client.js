@@ -132,19 +132,22 @@ function iconButton(name, label, onclick, attributes = {}) {
   return make("button", { type: "button", title: label, "aria-label": label, onclick, ...attributes }, icon(name), make("span", { class: "label" }, label));
 }
 
-// Show a new image in the place of an old one once it can be painted: nothing flashes.
-async function swapImage(image, url) {
-  const next = image.cloneNode();
+// Show a new image in the place of the one that `holder` has, once it can be painted: nothing flashes. Of several that
+// are under way the last one asked for is shown. Returns whether it is this one.
+async function swapImage(holder, url) {
+  const turn = (holder.turn = (holder.turn ?? 0) + 1);
+  const next = holder.image.cloneNode();
   next.src = url;
   next.hidden = false;
-  try { await next.decode(); } catch { return image; }
-  if (!image.isConnected && !image.parentNode) return image;
-  image.replaceWith(next);
-  return next;
+  try { await next.decode(); } catch { return false; }
+  if (holder.turn !== turn) return false;
+  holder.image.replaceWith(next);
+  holder.image = next;
+  return true;
 }
 
 // The buttons under a picture: {id, seed, prompt, url, name}. One that is not kept has no id: it can be saved as PNG only.
-function pictureButtons(picture, extra = []) {
+function pictureButtons(picture, extra = [], without = []) {
   const bar = make("div", { class: "actions", role: "group", "aria-label": `Actions for the picture of seed ${picture.seed ?? "unknown"}` });
   const kept = Boolean(picture.id);
   const save = make("details", { class: "save" }, make("summary", { title: "Download", "aria-label": "Download" }, icon("download"), make("span", { class: "label" }, "Download")));
@@ -160,6 +163,7 @@ function pictureButtons(picture, extra = []) {
     iconButton("lock", "Same seed", () => studio.act("seed", picture, "draw")),
   );
   bar.append(save, ...extra);
+  for (const button of bar.querySelectorAll("button")) if (without.includes(button.title)) button.remove();
   if (kept) bar.append(iconButton("delete", "Delete", () => studio.remove([picture.id])));
   return bar;
 }

@@ -7,7 +7,9 @@ Up, JSON texts by "type":
     keep                         keep the pictures of the drawing that is shown
     stop                         cancel the drawing
     watch                        show the visitor's last drawing on this canvas again, as after a reload
-    vary {id, settings}          draw a share of a kept picture's tokens anew
+    edit {id, kind, prompt, settings, mask, strength, side, amount}
+                                 draw on a kept picture and keep the result: see app/core/picture_edit.py
+    upscale {id, factor}         keep a kept picture at 2 or 4 times its size
     read {prompt, model}         say how the model reads a prompt
 Down, JSON texts by "type":
     queued {job, position}, step {job, step, of, remaining, masks, rows}, done {job, pictures, facts, notes},
@@ -29,22 +31,22 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
-from app.core import paths, png, registry
-from app.core.edit_request import edit_note
-from app.core.prompt_admission import admit, notes_of
-from app.core.request import GenerationRequest, random_seed
+from app.core import registry
+from app.core.prompt_admission import notes_of
+from app.core.request import GenerationRequest
+from app.serving.admission import served_model
 from app.serving.jobs import Job, Status, summarize
 from app.serving.services import AppServices, get_services
+from app.web import canvas_edits
+from app.web.canvas_edits import given_settings, parse_request
 from app.web.visitors import same_origin
-from maskgil import inpainting
 from maskgil.inpainting import InpaintingInput
 
 log = logging.getLogger(__name__)
 
-MAX_TEXT = 2**16  # bytes of one message
+MAX_TEXT = 2**20  # characters of one message, of which a mask takes most
 MAX_CANVASES = 32  # sockets of one visitor: pages and tabs
 PREVIEW_SHARE = 0.12  # of a drawing's time that its previews may take
-VARIATION = 0.4  # share of the tokens that a variation draws anew
 FIRST_PREVIEW = 0.05  # seconds that the first preview is expected to take
 DRAFT = {"steps": 4, "guidance_scale": 1.0, "refinement_passes": 0, "candidates": 1, "n": 1, "mode": "masked"}
 DRAFT |= {"ar_tokens": None}
@@ -97,6 +99,7 @@ class CanvasSession:
         self.name = socket.query_params.get("name", "draw")[:40]
         self.job: Job | None = None
         self.is_draft = False
+        self.notes: list[str] = []  # about the drawing, beside those of the job
         self.follower: asyncio.Task | None = None
         self.sending = asyncio.Lock()
 
@@ -113,7 +116,8 @@ class CanvasSession:
             try:
                 await handle(self, message)
             except ValueError as error:
-                await self.send(type="error", message=" ".join(str(error).split()))
+                draft = message["type"] in ("draft", "refine")
+                await self.send(type="error", message=" ".join(str(error).split()), draft=draft)
 
     def close(self) -> None:
         """The page is gone. What is to be kept is drawn to its end; a draft is not."""
@@ -133,60 +137,52 @@ class CanvasSession:
         await self.submit(message, keep=True)
 
     async def draft(self, message: dict[str, Any]) -> None:
-        settings = {**_settings(message), **DRAFT}
+        settings = {**given_settings(message), **DRAFT}
         await self.submit({**message, "settings": settings}, keep=False)
 
     async def refine(self, message: dict[str, Any]) -> None:
-        await self.submit({**message, "settings": {**_settings(message), "n": 1, "candidates": 1}}, keep=False)
+        await self.submit({**message, "settings": {**given_settings(message), "n": 1, "candidates": 1}}, keep=False)
 
     async def submit(self, message: dict[str, Any], keep: bool) -> None:
         """Begin a drawing in the place of the one that is there."""
-        request = parse_request(message, self.services)
+        request, self.notes = parse_request(message, self.services), []
         previous = self.job if not keep and self.is_draft else None
+        start = canvas_edits.refined_draft(previous, request) if message["type"] == "refine" else None
+        if start is not None:
+            request, previous = replace(request, edit="refined from a draft"), None
         if self.job is not None:
             self.job.cancel()
-        self.follow(await asyncio.to_thread(self.begin, request, keep, previous), draft=not keep)
+        self.follow(await asyncio.to_thread(self.begin, request, keep, previous, start), draft=not keep)
 
-    def begin(self, request: GenerationRequest, keep: bool, previous: Job | None) -> Job:
+    def begin(self, request: GenerationRequest, keep: bool, previous: Job | None, start: InpaintingInput | None) -> Job:
         """On a thread: the model may have to be loaded. A draft goes on from the tokens of the one before, where what
         it drew is known."""
-        request = admit(request, registry.find_local(request.model)).request
         after = previous if previous is not None and previous.status is not Status.FAILED else None
         finished = self.services.keep if keep else None
-        job = self.services.engine.submit(request, self.owner, None, finished=finished, after=after)
+        job = self.services.engine.submit(request, self.owner, start, finished=finished, after=after)
         job.view = self.name
         return job
 
-    async def vary(self, message: dict[str, Any]) -> None:
-        """Draw a share of a kept picture's tokens anew, under its own words."""
-        strength = float(message.get("strength", VARIATION))
-        if not 0.0 < strength <= 1.0:
-            raise ValueError(f"strength is {strength:g}: give a share above 0 and at most 1")
-        settings = {**_settings(message), "n": 1}
-
-        def begin() -> Job:
-            picture = self.services.gallery.get(self.owner, str(message.get("id", "")))
-            prompt = picture.prompt or str(message.get("prompt", ""))
-            request = parse_request({"prompt": prompt, "settings": settings}, self.services)
-            loaded = self.services.engine.load(request.model)
-            image = inpainting.fit_to_size(png.read(self.services.gallery.png(picture))[0], loaded.sizes)
-            cells = inpainting.random_mask(strength, request.seed, loaded.model.grid(image.size))
-            start = inpainting.inpainting_input(loaded.model, image, cells)
-            note = edit_note(start, picture.id, f"a share of {strength:g}")
-            return self.submit_edit(replace(request, size=image.size, edit=note), start)
-
-        self.replace(await asyncio.to_thread(begin))
-
-    def submit_edit(self, request: GenerationRequest, start: InpaintingInput) -> Job:
-        """On a thread: begin a drawing on a picture, which is kept when it is done."""
-        job = self.services.draw(request, self.owner, start)
+    async def edit(self, message: dict[str, Any]) -> None:
+        """Draw on a kept picture (app/web/canvas_edits.py), and keep what comes of it."""
+        job, notes = await asyncio.to_thread(canvas_edits.begin_edit, self.services, self.owner, message)
         job.view = self.name
-        return job
+        self.replace(job, notes)
 
-    def replace(self, job: Job) -> None:
+    async def upscale(self, message: dict[str, Any]) -> None:
+        """Keep a kept picture at 2 or 4 times its size."""
+        entry, image, note = await asyncio.to_thread(canvas_edits.upscaled, self.services, self.owner, message)
+        picture = {"id": entry.id, "seed": entry.request.seed if entry.request else None}
+        frame = await asyncio.to_thread(encode_fast, image)
+        about = {"prompt": entry.prompt, "size": list(image.size), "draft": False, "job": ""}
+        facts = f"{image.width} × {image.height} pixels"
+        await self.send((frame,), type="done", pictures=[picture], notes=[note] if note else [], facts=facts, **about)
+
+    def replace(self, job: Job, notes: list[str]) -> None:
         """Show a drawing that is to be kept in the place of the one that is there."""
         if self.job is not None:
             self.job.cancel()
+        self.notes = notes
         self.follow(job, draft=False)
 
     async def keep(self, message: dict[str, Any]) -> None:
@@ -212,7 +208,7 @@ class CanvasSession:
 
     async def read(self, message: dict[str, Any]) -> None:
         prompt, model = str(message.get("prompt", "")), str(message.get("model", ""))
-        check_model(model, self.services)
+        served_model(self.services.engine, model)
         reading = await asyncio.to_thread(describe_reading, model, prompt)
         await self.send(type="reading", **reading)
 
@@ -254,9 +250,16 @@ class CanvasSession:
             await self.send(type="stopped", job=job.id)
         else:
             frames = await asyncio.to_thread(lambda: tuple(encode_fast(image) for image in (job.images or [])))
+            size = list(job.images[0].size) if job.images else _size(job)
             facts = {"draft": self.is_draft, "prompt": job.request.prompt, "facts": summarize(job)}
             await self.send(
-                frames, type="done", job=job.id, pictures=_pictures(job), notes=_notes(job), size=_size(job), **facts
+                frames,
+                type="done",
+                job=job.id,
+                pictures=_pictures(job),
+                notes=self.notes + _notes(job),
+                size=size,
+                **facts,
             )
 
 
@@ -271,7 +274,7 @@ class Previews:
         job = self.job
         shown = job.preview_steps
         number = min(job.request.n, int((PREVIEW_SHARE * job.seconds - self.spent) / self.cost))
-        if job.is_done or not shown or number < 1:
+        if job.is_done or not shown or number < 1 or job.frames[-1].step == job.frames[-1].total:
             return [], []
         rows = sorted((self.next_row + i) % job.request.n for i in range(number))
         began = time.thread_time()
@@ -282,30 +285,22 @@ class Previews:
         return rows, images
 
 
-def parse_request(message: dict[str, Any], services: AppServices) -> GenerationRequest:
-    """The request of a draw message. Raises ValueError for an impossible one."""
-    settings = {name: value for name, value in _settings(message).items() if value is not None}
-    request = GenerationRequest.read({"seed": random_seed(), **settings, "prompt": str(message.get("prompt", ""))})
-    check_model(request.model, services)
-    return replace(request, prompt=request.prompt.strip(), edit="")
-
-
-def check_model(name: str, services: AppServices) -> None:
-    """Raises ValueError for a model that is neither bundled nor in memory: no socket opens other folders."""
-    known = {model.name for model in registry.bundled()} | set(services.engine.loaded()) | {paths.default_model()}
-    if name not in known:
-        raise ValueError(f"the model {name[:80]!r} is not loaded: open it on the Models page")
-
-
 def describe_reading(model: str, prompt: str) -> dict[str, Any]:
     """How a model reads a prompt: its stretches, what becomes of each, what may be said instead, and what is drawn."""
-    reader = registry.find_local(model).reader
+    found = registry.find_local(model)
+    if found.classes is not None or not prompt.strip():
+        return {"prompt": prompt, "spans": [], "chips": [], "drawn": prompt, "refused": ""}
+    reader = found.reader
     reading = reader.read(prompt)
     spans = [
         {"text": s.text, "status": s.status, "by": s.by, "why": s.why, "instead": reader.alternatives(s)}
         for s in reading.spans
     ]
-    return {"prompt": prompt, "spans": spans, "drawn": reading.drawn, "refused": _sentence(reading.refused)}
+    scene = reading.scene
+    groups = [(f"{g.count} ×" if g.count > 1 else "", g.size, g.color, g.name) for g in scene.groups]
+    chips = [" ".join(filter(None, group)) for group in groups] + [*scene.backgrounds, *filter(None, [scene.style])]
+    refused = _sentence(reading.refused) if reading.refused else ""
+    return {"prompt": prompt, "spans": spans, "chips": chips, "drawn": reading.drawn, "refused": refused}
 
 
 def encode_fast(image: Image.Image) -> bytes:
@@ -313,11 +308,6 @@ def encode_fast(image: Image.Image) -> bytes:
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=1)
     return out.getvalue()
-
-
-def _settings(message: dict[str, Any]) -> dict[str, Any]:
-    settings = message.get("settings")
-    return settings if isinstance(settings, dict) else {}
 
 
 def _step(job: Job) -> dict[str, Any]:
@@ -369,7 +359,8 @@ HANDLERS: dict[str, Handler] = {
     "draw": CanvasSession.draw,
     "draft": CanvasSession.draft,
     "refine": CanvasSession.refine,
-    "vary": CanvasSession.vary,
+    "edit": CanvasSession.edit,
+    "upscale": CanvasSession.upscale,
     "keep": CanvasSession.keep,
     "stop": CanvasSession.stop,
     "watch": CanvasSession.watch,

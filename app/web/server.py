@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ from app.web.uvicorn_server import CLOSE_SECONDS, GracefulServer, HeadTimeoutPro
 from app.web.visitors import VisitorCookieMiddleware, known_cookie
 
 PAGE = Path(__file__).parents[1] / "studio" / "main.py"
+THEME = Path(__file__).parents[1] / ".streamlit" / "config.toml"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # an API route refuses what it does not take
 # MB of one WebSocket message, where Streamlit's default is 200; files come another way. The largest message of the page
 # is the token player's: all steps of an image of 1024 pixels a side, about 3 MB each.
@@ -73,7 +75,9 @@ class StudioApp:
                 "serve everybody"
             )
         set_policy(policy)
-        options_from_flags = PAGE_CONFIG | {"server.address": options.address, "server.port": options.port}
+        options_from_flags = (
+            PAGE_CONFIG | theme_options() | {"server.address": options.address, "server.port": options.port}
+        )
         streamlit_config.get_config_options(force_reparse=True, options_from_flags=options_from_flags)
         self.options = options
         self.app: ASGIApp = Guard(self._page(), policy, options.root_path)
@@ -109,6 +113,21 @@ class StudioApp:
         ]
         middleware = [Middleware(VisitorCookieMiddleware), Middleware(UploadLimits)]
         return st.App(PAGE, routes=routes, middleware=middleware, lifespan=_lifespan)
+
+
+def theme_options() -> dict[str, Any]:
+    """The page's colors and shapes, as Streamlit's options: 'theme.light.primaryColor' and so on."""
+    values: dict[str, Any] = {}
+
+    def add(prefix: str, table: dict[str, Any]) -> None:
+        for name, value in table.items():
+            if isinstance(value, dict):
+                add(f"{prefix}{name}.", value)
+            else:
+                values[prefix + name] = value
+
+    add("", tomllib.loads(THEME.read_text(encoding="utf-8")))
+    return values
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The token player and the brush in a real browser, without a server: what one sees and what the page is told."""
+"""The token player and the mask painter in a real browser, without a server."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,44 +137,87 @@ def test_a_cell_says_what_is_known_of_it(mount: Callable):
         assert page.locator(".cell").inner_text() == words
 
 
-def test_a_fast_stroke_leaves_no_gap(mount: Callable):
-    page = mount("brush", {"image": sheet(10), "rows": 8, "columns": 8})
-    box = page.locator("img").bounding_box()
+PAINT = """async ([source, style]) => {
+  const stage = `<div class="stage" tabindex="0" style="width: 400px; height: 400px"></div>`;
+  document.querySelector("#root").innerHTML = `<style>${style}</style>${stage}`;
+  window.painter = (await import(URL.createObjectURL(new Blob([source], {type: "text/javascript"})))).default;
+  window.painter.reset(400, 400);
+}"""
+ALPHAS = """([x, y]) => painter.pen.getImageData(x, y, 1, 1).data[3]"""
 
-    def move(x: float, y: float) -> None:
-        page.mouse.move(box["x"] + box["width"] * (x + 0.5) / 8, box["y"] + box["height"] * (y + 0.5) / 8)
 
-    move(0, 1)
-    page.mouse.down()
-    move(7, 1)  # seen at its two ends alone
-    move(7, 6)
+@pytest.fixture
+def painter(browser) -> Iterator:
+    """A mask of 400 x 400 pixels on a stage of that size."""
+    context = browser.new_context(viewport={"width": 600, "height": 700})
+    page = context.new_page()
+    page.set_default_timeout(SECONDS * 1000)
+    page.set_content("<div id=root></div>")
+    source = "".join((HERE / f"{part}.js").read_text(encoding="utf-8") for part in ("studio_client", "mask_painter"))
+    source += "export default new MaskPainter(document.querySelector('.stage'), { onChange() {} });"
+    page.evaluate(PAINT, [source, (HERE / "editor.css").read_text(encoding="utf-8")])
+    yield page
+    context.close()
+
+
+def stroke(page, *points: tuple[int, int]) -> None:
+    box = page.locator(".stage").bounding_box()
+    for i, (x, y) in enumerate(points):
+        page.mouse.move(box["x"] + x, box["y"] + y)
+        if i == 0:
+            page.mouse.down()
     page.mouse.up()
-    wanted = sorted({*range(8, 16), *(8 * row + 7 for row in range(1, 7))})
-    assert page.evaluate("told.at(-1)") == wanted == painted(page, 8, 8)
-    page.get_by_role("button", name="Erase").click()
-    move(2, 0)
-    page.mouse.down()
-    move(2, 7)
-    page.mouse.up()
-    wanted.remove(10)
-    assert page.evaluate("told.at(-1)") == wanted
-    page.get_by_role("button", name="Erase").click()
-    move(0, 4)
-    move(3, 4)
-    assert page.evaluate("told.at(-1)") == wanted, "only a pressed pointer paints"
-    page.get_by_role("button", name="Invert").click()
-    assert page.evaluate("told.at(-1)") == [cell for cell in range(64) if cell not in wanted]
-    page.get_by_role("button", name="Clear").click()
-    assert page.evaluate("told.at(-1)") == [] and painted(page, 8, 8) == []
 
 
-def test_the_page_may_run_in_the_middle_of_a_stroke(mount: Callable):
-    data = {"image": sheet(10), "rows": 8, "columns": 8}
-    page = mount("brush", data)
-    box = page.locator("img").bounding_box()
-    page.mouse.move(box["x"] + 2, box["y"] + 2)
-    page.mouse.down()
-    page.evaluate("data => give(data)", data)
-    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + 2)
-    page.mouse.up()
-    assert page.evaluate("told.at(-1)") == list(range(8))
+def alpha(page, x: int, y: int) -> int:
+    return page.evaluate(ALPHAS, [x, y])
+
+
+def test_a_fast_stroke_leaves_no_gap_and_is_soft_at_its_border(painter):
+    stroke(painter, (50, 100), (350, 100))  # seen at its two ends alone
+    assert all(alpha(painter, x, 100) == 255 for x in range(50, 351, 10))
+    assert 0 < alpha(painter, 200, 121) < 255 and alpha(painter, 200, 130) == 0
+
+
+def test_erase_invert_clear_undo_and_redo(painter):
+    stroke(painter, (50, 100), (350, 100))
+    painter.evaluate("painter.tool = 'erase'")
+    stroke(painter, (200, 50), (200, 150))
+    assert alpha(painter, 200, 100) == 0 and alpha(painter, 100, 100) == 255
+    painter.evaluate("painter.undo()")
+    assert alpha(painter, 200, 100) == 255
+    painter.evaluate("painter.redo()")
+    assert alpha(painter, 200, 100) == 0
+    painter.evaluate("painter.invert()")
+    assert alpha(painter, 200, 100) == 255 and alpha(painter, 100, 100) == 0
+    painter.evaluate("painter.clear()")
+    assert painter.evaluate("painter.share") == 0
+
+
+def test_the_lasso_fills_what_it_encloses(painter):
+    painter.evaluate("painter.tool = 'lasso'")
+    stroke(painter, (100, 100), (300, 100), (300, 300), (100, 300))
+    assert alpha(painter, 200, 200) == 255 and alpha(painter, 50, 200) == 0
+
+
+def test_the_keyboard_moves_the_brush_and_paints(painter):
+    painter.locator(".stage").focus()
+    for key in ("ArrowRight", "ArrowRight", "Space"):
+        painter.keyboard.press(key)
+    assert alpha(painter, 240, 200) == 255 and alpha(painter, 100, 200) == 0
+
+
+def test_a_second_finger_does_not_paint(painter):
+    painter.evaluate("""() => {
+        const stage = document.querySelector(".stage"), box = stage.getBoundingClientRect();
+        stage.setPointerCapture = () => {};
+        const send = (type, pointerId, x) => {
+            const place = {clientX: box.x + x, clientY: box.y + 200, button: 0};
+            stage.dispatchEvent(new PointerEvent(type, {pointerId, ...place}));
+        };
+        send("pointerdown", 1, 50);
+        send("pointerdown", 2, 350);
+        send("pointermove", 2, 350);
+        send("pointerup", 1, 50);
+    }""")
+    assert alpha(painter, 50, 200) == 255 and alpha(painter, 350, 200) == 0

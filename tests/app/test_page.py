@@ -14,13 +14,11 @@ from app_fixtures import tiny_model, tiny_twin
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from app.core import png
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving import services as houses
 from app.serving.batching import Batch
 from app.serving.recognizer import SpeechRecognizer
-from app.studio.views import gallery as gallery_room
 from maskgil.params import SamplingParams
 from speech.transcriber import Transcript
 
@@ -92,13 +90,15 @@ def button(page: AppTest, label: str):
 def canvas(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """What the pages hand to the canvas, run by run."""
     given = []
-    monkeypatch.setattr("app.studio.views.draw.component", lambda name: lambda data, **rest: given.append(data))
+    for view in ("draw", "speak"):
+        fake = lambda name: lambda data, **rest: given.append(data) if name == "canvas" else None  # noqa: E731
+        monkeypatch.setattr(f"app.studio.views.{view}.component", fake)
     return given
 
 
 def test_the_whole_page_opens_on_draw_with_its_menu():
     page = AppTest.from_file(str(MAIN), default_timeout=SECONDS).run()
-    assert not page.exception and page.button[0].label == "two cats on the beach"
+    assert not page.exception and button(page, "two cats on the beach")
     assert [link.proto.label for link in page.get("page_link")] == ["Draw", "Speak", "Edit", "Gallery", "Models"]
 
 
@@ -107,6 +107,7 @@ def test_the_canvas_is_given_the_settings_and_an_example_that_is_pressed(canvas:
     assert canvas[-1]["settings"]["seed"] is None and canvas[-1]["prompt"] is None
     page.selectbox(key="wish n").set_value(4)
     page.selectbox(key="wish size").set_value((96, 64))
+    page.toggle(key="wish all settings").set_value(True).run()
     page.number_input(key="wish seed").set_value(11)
     page.toggle(key="wish new seed").set_value(False).run()
     settings = canvas[-1]["settings"]
@@ -118,9 +119,11 @@ def test_the_canvas_is_given_the_settings_and_an_example_that_is_pressed(canvas:
 
 def test_the_autoregressive_model_is_offered_where_there_is_one(canvas: list[dict], monkeypatch: pytest.MonkeyPatch):
     page = room("draw").run()
+    page.toggle(key="wish all settings").set_value(True).run()
     assert not page.get("button_group") and any("no autoregressive" in caption.value for caption in page.caption)
     monkeypatch.setenv("MASKGIL_MODEL", "twinned")
     page = room("draw").run()
+    page.toggle(key="wish all settings").set_value(True).run()
     page.get("button_group")[0].set_value("hybrid").run()
     page.slider(key="wish ar_tokens").set_value(20).run()
     assert page.expander[0].label == "64 × 64, 20 tokens, then 8 steps, 1 picture"
@@ -154,154 +157,40 @@ def recording(loudness: float) -> tuple[str, bytes, str]:
     return "speech.wav", out.getvalue(), "audio/wav"
 
 
-def test_speak_see_the_transcript_mend_it_and_see_the_picture(house: houses.AppServices, hears: None):
+def test_what_is_heard_goes_to_a_canvas_that_draws_it(canvas: list[dict], hears: None):
     page = room("speak").run()
-    assert not page.exception
     page.get("audio_input")[0].set_value(recording(0.3)).run()
-    page = drawn(page, house)
-    assert not page.exception and page.text_input(key="transcript").value == "a red apple" and shown(page) == 1
-    page.text_input(key="transcript").set_value("a big dog")
-    button(page, "Draw again").click().run()
-    page = drawn(page, house)
-    prompts = [entry.prompt for entry in house.gallery.entries(page.session_state["owner"])]
-    assert prompts == ["a big dog", "a red apple"]
-
-
-def test_what_is_said_is_one_picture_and_the_best_of_a_few(house: houses.AppServices, hears: None):
-    page = room("speak")
-    page.session_state["wish n"], page.session_state["wish candidates"] = 2, 8
-    page.run()
-    assert page.selectbox(key="wish candidates").options == ["1", "2", "4"]
-    assert page.selectbox(key="wish candidates").value == 4
-    page.get("audio_input")[0].set_value(recording(0.3)).run()
-    page = drawn(page, house)
-    (request,) = [entry.request for entry in house.gallery.entries(page.session_state["owner"])]
-    assert (request.n, request.params.candidates) == (1, 4)
+    assert not page.exception and canvas[-1]["name"] == "speak"
+    assert (canvas[-1]["prompt"]["text"], canvas[-1]["prompt"]["draw"]) == ("a red apple", True)
 
 
 @pytest.mark.parametrize(
     ("sound", "complaint"), [(recording(0.0), "silence"), (("a.wav", b"no sound", "audio/wav"), "not audio")]
 )
-def test_what_cannot_be_heard_is_said(house: houses.AppServices, hears: None, sound: tuple, complaint: str):
+def test_what_cannot_be_heard_is_said(canvas: list[dict], hears: None, sound: tuple, complaint: str):
     page = room("speak").run()
     page.get("audio_input")[0].set_value(sound).run()
-    assert not page.exception and complaint in page.warning[0].value and not shown(page)
+    assert not page.exception and complaint in page.warning[0].value and canvas[-1]["prompt"] is None
 
 
-def kept(house: houses.AppServices, owner: str, *prompts: str) -> list[str]:
-    image = Image.new("RGB", (64, 64), (200, 100, 50))
-    requests = [
-        GenerationRequest(prompt, seed, size=(64, 64), params=SamplingParams(steps=5, guidance_scale=12.0))
-        for seed, prompt in enumerate(prompts)
-    ]
-    return [house.gallery.add(owner, image, request).id for request in requests]
-
-
-def test_the_gallery_shows_finds_deletes_and_restores(house: houses.AppServices):
-    page = room("gallery")
-    page.session_state["owner"] = owner = "me-1234567"
-    assert "Nothing is kept yet" in page.run().get("html")[-1].proto.body
-    cat, dog, apple = kept(house, owner, "a cat", "a dog", "an apple")
-    kept(house, "someone-else", "a secret")
-    page.run()
-    assert not page.exception and shown(page) == 3
-    page.text_input(key="search").set_value("dog").run()
-    assert shown(page) == 1
-    page.text_input(key="search").set_value("").run()
-    page.checkbox(key=f"picked {cat}").check().run()
-    page.checkbox(key=f"picked {dog}").check().run()
-    assert not page.exception and [item.proto.label for item in page.get("download_button")] == ["Download 2"]
-    assert shown(page) == 5, "two that are picked can be compared"
-    page.button(key="delete picked").click().run()
-    assert [entry.id for entry in house.gallery.entries(owner)] == [apple]
-
-
-def test_what_is_gone_already_cannot_be_deleted_and_that_is_no_error(house: houses.AppServices):
-    """Pressed twice, or deleted in another tab: the others go."""
-    page = room("gallery")
-    page.session_state["owner"] = owner = "me-1234567"
-    cat, dog = kept(house, owner, "a cat", "a dog")
-    page.run()
-    button(page, "Select all on this page").click().run()
-    house.gallery.delete(owner, [house.gallery.get(owner, cat)])
-    page.button(key="delete picked").click().run()
-    assert not page.exception and not page.error and not house.gallery.entries(owner)
-
-
-def test_picks_stay_when_one_turns_the_page(house: houses.AppServices, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("app.studio.views.gallery.AT_ONCE", 2)
-    page = room("gallery")
-    page.session_state["owner"] = owner = "me-1234567"
-    ids = kept(house, owner, "a cat", "a dog", "an apple")[::-1]
-    page.run()
-    button(page, "Select all on this page").click().run()
-    assert not page.exception and all(page.checkbox(key=f"picked {id}").value for id in ids[:2])
-    page.number_input(key="gallery page").set_value(2).run()
-    page.checkbox(key=f"picked {ids[2]}").check().run()
-    assert [item.proto.label for item in page.get("download_button")] == ["Download 3"]
-    assert all(each.label != "Select all on this page" for each in page.button), "all of this page are"
-    page.number_input(key="gallery page").set_value(1).run()
-    page.checkbox(key=f"picked {ids[0]}").uncheck().run()
-    assert [item.proto.label for item in page.get("download_button")] == ["Download 2"]
-    page.button(key="delete picked").click().run()
-    assert not page.exception and [entry.id for entry in house.gallery.entries(owner)] == [ids[0]]
-    assert not page.get("download_button")
-
-
-def test_one_switch_shares_all_pictures_and_nobody_can_delete_them(house: houses.AppServices):
-    mine, yours = room("gallery"), room("gallery")
-    mine.session_state["owner"], yours.session_state["owner"] = "me-1234567", "you-1234567"
-    (cat,), (dog,) = kept(house, "me-1234567", "a cat"), kept(house, "you-1234567", "a dog")
-    mine.run()
-    assert not mine.toggle(key="sharing").value
-    mine.toggle(key="sharing").set_value(True).run()
-    yours.run().get("button_group")[0].set_value(True).run()
-    assert not yours.exception and shown(yours) == 1
-    yours.checkbox(key=f"picked {cat}").check().run()
-    assert [item.proto.label for item in yours.get("download_button")] == ["Download"]
-    assert all(each.key != "delete picked" for each in yours.button)
-    yours.get("button_group")[0].set_value(False).run()
-    assert all(each.key != "delete picked" for each in yours.button), "picked, but not one's own"
-    yours.checkbox(key=f"picked {dog}").check().run()
-    yours.button(key="delete picked").click().run()
-    assert not house.gallery.entries("you-1234567") and house.gallery.count("me-1234567") == 1
-    assert "me-1234567" not in str(yours._tree), "whose it is stays with them"
-
-
-def test_words_of_others_are_shown_as_they_are_and_fetch_nothing(house: houses.AppServices):
-    """As Markdown they would send everybody who looks to any address."""
-    prompt = "a cat ![](https://example.org/spy.png) <img src=x>"
-    kept(house, "me-1234567", prompt)
-    page = room("gallery")
+def test_the_gallery_takes_settings_to_the_draw_page_and_shares(house: houses.AppServices, monkeypatch):
+    callbacks = {}
+    monkeypatch.setattr("app.studio.views.gallery.component", lambda name: lambda **given: callbacks.update(given))
+    monkeypatch.setattr("app.studio.session.enter", lambda room: st.session_state.update(entered=room))
+    entry = house.gallery.add("me-1234567", Image.new("RGB", (64, 64)), GenerationRequest("a dog", 3, size=(64, 64)))
+    page = AppTest.from_string(
+        "import streamlit as st\nfrom app.studio import generation_form\nfrom app.studio.views import gallery\n"
+        "if st.button('use'):\n"
+        f"    st.session_state['wall'] = {{'settings': '{entry.id}', 'share': True}}\n"
+        "    gallery._use_settings()\n    gallery._share()\n"
+        "generation_form.keep()\ngallery.page()\n",
+        default_timeout=SECONDS,
+    )
     page.session_state["owner"] = "me-1234567"
-    page.run()
-    assert not page.exception and all("spy" not in each.value for each in (*page.caption, *page.markdown))
-    (said,) = [each.proto.body for each in page.get("html") if "spy" in each.proto.body]
-    assert "&lt;img src=x&gt;" in said and "<img" not in said
-    edited = editing(prompt)
-    helps = button(edited, "Apply the new words only").help
-    assert r"\!\[\]\(https\:" in helps and not edited.exception
-
-
-def test_what_is_not_shared_cannot_be_seen_taken_or_restored(house: houses.AppServices):
-    """Not even by a page that was opened while it was."""
-    page = room("gallery")
-    page.session_state["owner"] = "you-1234567"
-    (cat,) = kept(house, "me-1234567", "a secret cat")
-    page.run().get("button_group")[0].set_value(True).run()
-    assert shown(page) == 0 and "Nobody shares" in page.get("html")[-1].proto.body
-    for press in ("again", "edit"):
-        house.gallery.share("me-1234567", True)
-        page.run().checkbox(key=f"picked {cat}").check().run()
-        file = gallery_room._file(house.gallery, "you-1234567", [cat], True)
-        assert shown(page) == 1 and file()
-        house.gallery.share("me-1234567", False)
-        with pytest.raises(ValueError, match="no picture"):
-            file()
-        page.button(key=f"{press} {cat}").click().run()
-        assert not page.exception and "no picture" in page.error[0].value and shown(page) == 0
-        assert "prompt for the canvas" not in page.session_state and "picture to edit" not in page.session_state
-        assert not page.get("download_button") and "secret" not in str(page._tree)
+    assert page.run().exception == [] and callbacks["data"] == {"shares": False}
+    button(page, "use").click().run()
+    assert not page.exception and page.session_state["entered"] == "draw" and callbacks["data"] == {"shares": True}
+    assert page.session_state["prompt for the canvas"]["text"] == "a dog"
 
 
 def test_a_gallery_that_cannot_be_opened_is_said(
@@ -356,15 +245,6 @@ def test_a_picture_brings_its_settings_back(canvas: list[dict], monkeypatch: pyt
     assert GenerationRequest.read({"prompt": "a dog", **canvas[-1]["settings"]}) == request
 
 
-def test_a_png_from_outside_is_read(house: houses.AppServices):
-    page = room("gallery").run()
-    note = png.encode_png(Image.new("RGB", (64, 64)), GenerationRequest("a cat", 9))
-    page.get("file_uploader")[0].set_value(("cat.png", note, "image/png")).run()
-    assert not page.exception and "a cat" in page.code[0].value
-    page.get("file_uploader")[0].set_value(("cat.png", b"PK\x03\x04", "image/png")).run()
-    assert not page.exception and "not a picture" in page.error[0].value
-
-
 def test_models_shows_what_there_is():
     page = room("models").run()
     assert not page.exception and page.subheader[0].value == "scenes"
@@ -413,7 +293,7 @@ def test_a_recogniser_is_chosen_or_refused_with_the_reason(
     monkeypatch.setattr(SpeechRecognizer, "load", load)
     monkeypatch.setattr("app.core.registry.recognizers", lambda: ["whisper-scenes", "other"])
     page = room("models").run()
-    assert any("whisper-scenes" in html.proto.body for html in page.get("html"))
+    assert any(house.recognizer.name in html.proto.body for html in page.get("html"))
     button(page, "Listen with other").click().run()
     assert not page.exception and house.recognizer.name == "other"
     page.text_input(key="another recogniser").set_value("nothing")
@@ -451,97 +331,3 @@ def test_what_cannot_run_here_says_why(weights: Path, house: houses.AppServices,
     assert any("vocabulary.json" in text for text in said)
     with pytest.raises(ValueError, match="takes .* of memory in float32"):
         house.engine.load("twinned")
-
-
-def editing(prompt: str, size: tuple[int, int] = (64, 64)) -> AppTest:
-    """The Edit page with a picture that was drawn after this prompt."""
-    page = room("edit")
-    page.session_state["picture to edit"] = png.encode_png(Image.effect_noise(size, 90).convert("RGB"))
-    page.session_state["words of the edit"] = prompt
-    page.session_state["words that the picture to edit was drawn after"] = prompt
-    return page.run()
-
-
-def test_a_picture_is_extended_to_the_sides_for_which_there_is_a_size(house: houses.AppServices):
-    page = editing("a dog")
-    (sides,) = page.get("button_group")
-    assert not page.exception and [option.split()[-1] for option in sides.options] == [
-        "left",
-        "right",
-        "around",
-    ]
-    assert any("Not up or down: the model draws nothing higher that is 64" in caption.value for caption in page.caption)
-    sides.set_value("left").run()
-    button(page, "Extend to 96 × 64").click().run()
-    page = drawn(page, house)
-    assert not page.exception and not page.error and shown(page) == 1
-    (entry,) = house.gallery.entries(page.session_state["owner"])
-    image = png.read(house.gallery.png(entry))[0].convert("RGB")
-    before = Image.open(io.BytesIO(page.session_state["picture to edit"]))
-    assert image.size == entry.request.size == (96, 64)
-    assert image.crop((32, 0, 96, 64)).tobytes() == before.tobytes()
-    assert entry.request.edit.startswith("32 of 96 cells of ")
-    assert entry.request.edit.endswith(": 0-3 12-15 24-27 36-39 48-51 60-63 72-75 84-87; extended left from 64x64")
-    button(page, "Edit this result").click().run()
-    assert not page.exception and not page.get("button_group"), "96x64 is the largest"
-    assert any("nothing that 96 × 64 pixels fit into" in caption.value for caption in page.caption)
-
-
-def test_a_picture_of_another_size_is_scaled_and_the_page_says_so(house: houses.AppServices):
-    page = editing("a dog", (384, 256))
-    assert any(each.value.startswith("Scaled from 384 × 256 to 96 × 64") for each in page.caption)
-    assert all(each.label != "Size" for each in page.selectbox), "a picture's size is its own"
-    same = editing("a dog")
-    assert not any("Scaled" in each.value for each in same.caption)
-
-
-def test_a_picture_that_is_too_large_to_extend_can_be_made_smaller(
-    house: houses.AppServices, monkeypatch: pytest.MonkeyPatch
-):
-    house.engine.load("scenes").sizes.append((32, 32))
-    house.engine.load("scenes").sizes.remove((96, 64))
-    page = editing("a dog")
-    button(page, "Shrink to 32 × 32 first").click().run()
-    assert not page.exception and Image.open(io.BytesIO(page.session_state["picture to edit"])).size == (32, 32)
-    (sides,) = page.get("button_group")
-    assert [option.split()[-1] for option in sides.options] == ["around"]
-
-
-def test_new_words_change_only_what_they_contradict(house: houses.AppServices, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("maskgil.sampling.remasking.MARGIN", 0.0)  # random weights hardly listen
-    page = editing("a red cat")
-    button(page, "Apply the new words only").click().run()
-    assert "contradict nothing" in page.error[0].value
-    page.text_input(key="words of the edit").set_value("two dogs at night")
-    button(page, "Apply the new words only").click().run()
-    page = drawn(page, house)
-    assert not page.exception and not page.error and shown(page) == 1
-    (entry,) = house.gallery.entries(page.session_state["owner"])
-    assert entry.prompt == "two dogs at night"
-    assert entry.request.edit.endswith("; new words for “a red cat”, margin 0")
-    start = house.engine.jobs(page.session_state["owner"])[0].start
-    assert (
-        entry.request.edit.startswith(f"{int(start.mask.sum())} of 64 cells of ") and start.cells in entry.request.edit
-    )
-    assert png.read(house.gallery.png(entry))[1] == entry.request
-
-
-def test_without_words_that_it_was_drawn_after_new_ones_cannot_change_a_picture():
-    page = editing("")
-    assert not page.exception and button(page, "Apply the new words only").disabled
-    assert not button(page, "Paint").disabled
-
-
-def test_a_picture_is_varied_and_gone_on_from(house: houses.AppServices):
-    page = editing("a dog")
-    assert not page.exception
-    button(page, "Paint").click().run()
-    assert "Nothing is brushed" in page.error[0].value
-    button(page, "Make a variation").click().run()
-    page = drawn(page, house)
-    assert not page.exception and not page.error and shown(page) == 1
-    (entry,) = house.gallery.entries(page.session_state["owner"])
-    assert entry.request is not None and entry.request.edit.startswith("26 of 64 cells of ")
-    assert entry.request.edit.endswith("; a share of 0.4")
-    button(page, "Edit this result").click().run()
-    assert not page.exception and not shown(page) and page.text_input(key="words of the edit").value == "a dog"

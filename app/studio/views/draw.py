@@ -5,7 +5,7 @@ import html
 import streamlit as st
 
 from app.core.registry import ModelInfo
-from app.studio import generation_form, session
+from app.studio import generation_form, remembered_settings, session
 from app.studio.component import component
 
 CANVAS = "canvas"
@@ -22,6 +22,7 @@ def page() -> None:
             st.html(f'<div class="notice">{html.escape(missed)}</div>')
         st.html(f'<div class="facts">Drawn by the model <b>{html.escape(model.name)}</b></div>')
         generation_form.settings(session.loaded(model))
+        remembered_settings.presets()
         examples(model)
         abilities(model)
 
@@ -34,6 +35,7 @@ def canvas(model: ModelInfo) -> None:
     data = {
         "model": model.name,
         "settings": generation_form.canvas_settings(model.name),
+        "style": generation_form.style_phrases(loaded).get(generation_form.value("style"), ""),
         "number": generation_form.value("n"),
         "examples": examples,
         "placeholder": examples[0] if examples else "a class: its number or name" if model.classes else DEFAULT,
@@ -57,21 +59,6 @@ def examples(model: ModelInfo) -> None:
             st.button(example, on_click=generation_form.put_prompt, args=(example, True))
 
 
-def said(model: ModelInfo, prompt: str) -> None:
-    """The prompt as the model reads it: words that it does not know are underlined."""
-    words = model.vocabulary
-    marked = "".join(
-        html.escape(text) if known else f"<mark>{html.escape(text)}</mark>" for text, known in words.spans(prompt)
-    )
-    st.html(f'<div class="said">“{marked}”</div>')
-    if (read := words.normalize(prompt)) != prompt:
-        st.html(f'<div class="facts">Read as “{html.escape(read)}”</div>')
-    if complaint := words.unknown_words_message(prompt):
-        st.caption(f":material/help: {sentence(complaint)}")
-    if note := words.color_note(prompt):
-        st.caption(f":material/help: {sentence(note)}")
-
-
 def abilities(model: ModelInfo) -> None:
     """What the model can draw, to read and to learn its words from."""
     words = model.vocabulary
@@ -91,9 +78,3 @@ def _chips(title: str, names: list[tuple[str, str]]) -> None:
     if names:
         spans = "".join(f'<span title="{html.escape(hint)}">{html.escape(name)}</span>' for name, hint in names)
         st.html(f"<b>{title}</b><div class='chips'>{spans}</div>")
-
-
-def sentence(text: object) -> str:
-    """A complaint as one says it: 'no dog' -> 'No dog.'"""
-    text = str(text)
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"

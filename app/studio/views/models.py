@@ -11,7 +11,7 @@ from app.serving import model_pool
 from app.serving.recognizer import SpeechRecognizer
 from app.studio import generation_form, session, widget_state
 from app.studio.views import released_models_section
-from app.studio.views.draw import sentence
+from app.studio.wording import sentence
 
 COMPLAINT = "complaint of models"
 OTHER = "another model"

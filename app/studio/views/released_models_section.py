@@ -9,7 +9,7 @@ from app.core import released_models
 from app.serving import model_pool
 from app.serving.model_fetcher import ModelFetcher
 from app.studio import session
-from app.studio.views.draw import sentence
+from app.studio.wording import sentence
 from maskgil.released import catalog, download
 from maskgil.released.catalog import ReleasedModel
 

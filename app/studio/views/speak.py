@@ -1,19 +1,14 @@
-"""Speak: live, or a recording whose transcript can be mended before it is drawn again."""
-
-from dataclasses import replace
+"""Speak: live, or a recording whose transcript can be corrected before it is drawn again."""
 
 import streamlit as st
 
 from app.core.registry import ModelInfo
-from app.core.request import MAX_PROMPT
-from app.studio import generation_form, job_view, microphone, session, widget_state
-from app.studio.views.draw import said
-from speech.audio import EXTENSIONS
+from app.studio import generation_form, microphone, session
+from app.studio.component import component
 
-EASEL = "speak"
 COMPLAINT = "complaint of speak"
 HEARD = "heard"  # on the board, until the page takes it over
-TRANSCRIPT = "transcript"
+KINDS = ["wav", "flac", "mp3", "ogg"]
 
 
 def page() -> None:
@@ -22,74 +17,59 @@ def page() -> None:
     live, recording = st.tabs(["Live", "Record or upload"])
     with live:
         microphone.show(model)
+        examples(model)
     with recording:
-        left, right = st.columns([5, 6], gap="large")
+        left, right = st.columns([4, 6], gap="large")
         with left:
             record(model)
-        job = session.job(EASEL)
-        with left:
-            mend(model)
             if complaint := session.board().get(COMPLAINT):
                 st.warning(complaint, icon=":material/hearing:")
-            elif job is not None:
-                said(model, job.request.prompt)
         with right:
-            job_view.show(job, "Press the microphone, say a sentence, press again.")
+            transcript(model)
+
+
+def examples(model: ModelInfo) -> None:
+    """What one can say."""
+    if model.vocabulary.examples:
+        said = ", ".join(f"“{example}”" for example in model.vocabulary.examples[:4])
+        st.caption(f"For example: {said}")
 
 
 def record(model: ModelInfo) -> None:
     """Take a recording; it is written down and drawn at once."""
-    st.audio_input(
-        "Say a sentence", key="recording", sample_rate=16000, on_change=_hear, args=(model.name, "recording")
-    )
+    st.audio_input("Say a sentence", key="recording", sample_rate=16000, on_change=_hear, args=("recording",))
     st.file_uploader(
-        "or upload a recording",
-        list(EXTENSIONS),
-        key="upload",
-        max_upload_size=16,
-        on_change=_hear,
-        args=(model.name, "upload"),
+        "or upload a recording", KINDS, key="upload", max_upload_size=16, on_change=_hear, args=("upload",)
     )
 
 
-def mend(model: ModelInfo) -> None:
-    """The words that were heard, to correct them."""
-    widget_state.keep(TRANSCRIPT, None)
+def transcript(model: ModelInfo) -> None:
+    """The words that were heard, in the line of a canvas that draws them; they can be corrected there."""
     if heard := session.board().pop(HEARD, ""):
-        widget_state.put(TRANSCRIPT, heard)
-    if widget_state.value(TRANSCRIPT) is None:
-        return
-    with st.form("mend", border=False, enter_to_submit=True):
-        st.text_input(
-            "I heard", widget_state.value(TRANSCRIPT), **widget_state.widget(TRANSCRIPT), max_chars=MAX_PROMPT
-        )
-        st.form_submit_button("Draw again", icon=":material/brush:", on_click=_draw, args=(model.name,))
+        generation_form.put_prompt(heard, draw=True)
+    loaded = session.loaded(model)
+    generation_form.correct(loaded)
+    data = {
+        "name": "speak",
+        "model": model.name,
+        "settings": generation_form.canvas_settings(model.name, several=False),
+        "number": 1,
+        "examples": list(model.vocabulary.examples),
+        "placeholder": "What was heard appears here",
+        "prompt": st.session_state.get(generation_form.NEW_PROMPT),
+    }
+    component("canvas")(key="canvas of speak", data=data, on_use_change=lambda: None, on_new_seed_change=lambda: None)
 
 
-def _hear(model: str, widget: str) -> None:
-    """Write down what a widget has recorded, and draw it. In a callback: a new seed must come before its widget."""
-    recording, board, owner = st.session_state[widget], session.board(), session.owner()
+def _hear(widget: str) -> None:
+    """Write down what a widget has recorded."""
+    recording, board = st.session_state[widget], session.board()
     board[COMPLAINT] = ""
     if recording is None:
         return
     try:
-        request = generation_form.read(
-            model, "what is said", several=False
-        )  # from here on without the session: session.board
-        transcript = session.studio().recognizer.transcribe(recording.getvalue())
-        board[COMPLAINT] = transcript.reason
-        if not transcript.no_speech:
-            board[HEARD] = transcript.prompt
-            session.put(board, EASEL, session.studio().draw(replace(request, prompt=transcript.prompt), owner))
-    except ValueError as error:
-        board[COMPLAINT] = str(error)
-
-
-def _draw(model: str) -> None:
-    board, owner = session.board(), session.owner()
-    board[COMPLAINT] = ""
-    try:
-        request = generation_form.read(model, widget_state.value(TRANSCRIPT), several=False)
-        session.put(board, EASEL, session.studio().draw(request, owner))
+        heard = session.studio().recognizer.transcribe(recording.getvalue())
+        board[COMPLAINT] = heard.reason
+        board[HEARD] = "" if heard.no_speech else heard.text
     except ValueError as error:
         board[COMPLAINT] = str(error)

@@ -1,0 +1,78 @@
+"""Settings that outlive the session: those that stand when the page is left, and presets that one saves."""
+
+from typing import Any
+
+import streamlit as st
+
+from app.core.visitor_settings import VisitorSettings
+from app.studio import generation_form, session
+from app.studio.wording import sentence
+
+SAVED = "settings as they were saved"
+PRESET = "preset"
+NAME = "name of a new preset"
+COMPLAINT = "complaint of presets"
+
+
+def store() -> VisitorSettings:
+    return VisitorSettings(session.studio().gallery.folder, session.owner())
+
+
+def load() -> dict[str, Any]:
+    """The settings of this browser's last session, once a session; later an empty dictionary."""
+    if SAVED in st.session_state:
+        return {}
+    st.session_state[SAVED] = values = store().current()
+    return values
+
+
+def save() -> None:
+    """Keep the settings as they stand, if they have changed."""
+    values = generation_form.to_dict()
+    if values != st.session_state.get(SAVED):
+        st.session_state[SAVED] = values
+        try:
+            store().remember(values)
+        except ValueError as error:
+            st.warning(sentence(error))
+
+
+def presets() -> None:
+    """A row to take a preset, and to save or delete one."""
+    names = list(store().presets())
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if names:
+            st.selectbox(
+                "Preset", names, None, key=PRESET, placeholder="Choose a preset", width=200, on_change=_take_preset
+            )
+        with st.popover("Save as preset", icon=":material/bookmark_add:"):
+            st.text_input("Name", key=NAME, max_chars=40)
+            st.button("Save", key="save preset", on_click=_save_preset)
+            for name in names:
+                st.button(
+                    f"Delete {name}", key=f"delete preset {name}", icon=":material/delete:", type="tertiary",
+                    on_click=_delete_preset, args=(name,),
+                )  # fmt: skip
+    if complaint := st.session_state.pop(COMPLAINT, ""):
+        st.error(complaint)
+
+
+def _take_preset() -> None:
+    values = store().presets().get(st.session_state[PRESET] or "")
+    if values:
+        generation_form.put_settings(values)
+
+
+def _save_preset() -> None:
+    try:
+        store().save_preset(st.session_state[NAME], generation_form.to_dict())
+        st.session_state[NAME] = ""
+    except ValueError as error:
+        st.session_state[COMPLAINT] = sentence(error)
+
+
+def _delete_preset(name: str) -> None:
+    try:
+        store().delete_preset(name)
+    except ValueError as error:
+        st.session_state[COMPLAINT] = sentence(error)

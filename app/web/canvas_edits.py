@@ -1,0 +1,122 @@
+"""What a canvas asks for, as requests to the engine: drawings, edits of kept pictures, and larger copies of them."""
+
+import base64
+import binascii
+import io
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from PIL import Image
+
+from app.core import paths, png, registry
+from app.core.gallery_store import GalleryEntry
+from app.core.picture_edit import VARIATION, PictureEdit, caution
+from app.core.prompt_admission import admit, words_of
+from app.core.request import GenerationRequest, random_seed
+from app.serving.admission import served_model
+from app.serving.jobs import Job, Status
+from app.serving.services import AppServices
+from maskgil.inpainting import InpaintingInput
+from maskgil.upscaling import has_upscaler, upscale
+
+REFINED_SHARE = 0.6  # of a draft's tokens, the least certain first, that its refinement draws anew
+MAX_MASK_SIDE = 1024  # pixels of a mask that a page sends
+
+
+def given_settings(message: dict[str, Any]) -> dict[str, Any]:
+    settings = message.get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
+def parse_request(message: dict[str, Any], services: AppServices) -> GenerationRequest:
+    """The request of a draw message. Raises ValueError for an impossible one."""
+    settings = {name: value for name, value in given_settings(message).items() if value is not None}
+    request = GenerationRequest.read({"seed": random_seed(), **settings, "prompt": str(message.get("prompt", ""))})
+    model = served_model(services.engine, request.model)
+    request = replace(request, prompt=request.prompt.strip(), edit="", drawn="", drawn_negative="")
+    return admit(request, model).request
+
+
+def begin_edit(services: AppServices, owner: str, message: dict[str, Any]) -> tuple[Job, list[str]]:
+    """(the drawing on a kept picture, what is to be said about it). Raises ValueError for an impossible edit.
+
+    It takes as long as a model takes to load and to read the picture: no event loop may wait for it.
+    """
+    entry = services.gallery.get(owner, str(message.get("id", "")))
+    prompt = str(message.get("prompt", "")).strip() or entry.prompt
+    asked = {**message, "prompt": prompt, "settings": {**given_settings(message), "n": 1, "size": None}}
+    request = parse_request(asked, services)
+    loaded = services.engine.load(request.model)
+    edit = PictureEdit(
+        kind=str(message.get("kind", "")),
+        image=png.read(services.gallery.png(entry))[0],
+        name=entry.id,
+        prompt=request.text,
+        previous=words_of(entry.prompt, request.model) if entry.prompt.strip() else "",
+        mask=_mask(message.get("mask")),
+        strength=_number(message, "strength", VARIATION if message.get("kind") == "vary" else 1.0),
+        side=str(message.get("side", "")),
+        amount=int(_number(message, "amount", 64)),
+    )
+    vocabulary = registry.find_local(request.model).vocabulary
+    start = edit.start(loaded.model, loaded.encode, vocabulary, request.seed)
+    request = replace(request, size=loaded.sizes[0], edit=edit.note(start))
+    note = caution(vocabulary, edit)
+    return services.draw(request, owner, start), [note] if note else []
+
+
+@dataclass(frozen=True)
+class RefinedDraft(InpaintingInput):
+    """The tokens of a draft, of which the least certain are drawn anew; all pixels are decoded anew."""
+
+    def paste_back(self, drawn: Image.Image) -> Image.Image:
+        return drawn
+
+
+def refined_draft(draft: Job | None, request: GenerationRequest) -> RefinedDraft | None:
+    """A start from a finished draft of the same words; None where there is none."""
+    if draft is None or draft.status is not Status.DONE or draft.request.text != request.text:
+        return None
+    grid = draft.frames[-1].grid
+    if grid.tokens.is_floating_point() or (request.size or draft.request.size) != draft.request.size:
+        return None
+    least = grid.confidence[0].argsort()[: max(1, round(REFINED_SHARE * grid.confidence.shape[1]))]
+    mask = torch.zeros_like(grid.mask[0])
+    mask[least] = True
+    return RefinedDraft(grid.tokens[0], mask, grid.grid, draft.pictures()[0])
+
+
+def upscaled(services: AppServices, owner: str, message: dict[str, Any]) -> tuple[GalleryEntry, Image.Image, str]:
+    """(the larger picture in the gallery, its pixels, what is to be said about it)."""
+    entry = services.gallery.get(owner, str(message.get("id", "")))
+    factor = int(_number(message, "factor", 2))
+    name = served_model(services.engine, str(given_settings(message).get("model") or paths.default_model())).name
+    tokenizer = services.engine.load(name).model.tokenizer
+    image = upscale(tokenizer, png.read(services.gallery.png(entry))[0], factor)
+    note = "" if has_upscaler(tokenizer) else f"The model {name} has no upscaler: the picture was only interpolated."
+    request = entry.request and replace(entry.request, n=1, edit=f"upscaled {factor} times from {entry.id}")
+    return services.gallery.add(owner, image, request), image, note
+
+
+def _mask(text: Any) -> Image.Image | None:
+    """The mask of a message: a PNG in base 64 whose alpha is the mask. Raises ValueError for anything else."""
+    if text is None:
+        return None
+    try:
+        data = base64.b64decode(str(text).rpartition(",")[2], validate=True)
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        if max(image.size) > MAX_MASK_SIDE:
+            raise ValueError(f"the mask has more than {MAX_MASK_SIDE} pixels a side")
+        return image.convert("RGBA").getchannel("A")
+    except (binascii.Error, OSError, SyntaxError) as error:
+        raise ValueError(f"the mask cannot be read ({error}): reload the page") from None
+
+
+def _number(message: dict[str, Any], name: str, default: float) -> float:
+    value = message.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e6:
+        raise ValueError(f"{name} is {str(value)[:40]!r}: give a number")
+    return float(value)
