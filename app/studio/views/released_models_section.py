@@ -29,11 +29,19 @@ def section() -> None:
     st.caption(
         "Photographs instead of drawn scenes. A model is fetched from Hugging Face once; then it needs no network."
     )
-    running = any(fetcher().state(model.name).running for model in catalog.MODELS)
-    st.fragment(_rows, run_every=REFRESH if running else None)()
+    running = _running()
+    st.fragment(_rows, run_every=REFRESH if running else None)(running)
 
 
-def _rows() -> None:
+def _running() -> bool:
+    """Whether any released model is on its way."""
+    return any(fetcher().state(model.name).running for model in catalog.MODELS)
+
+
+def _rows(refreshing: bool) -> None:
+    """The rows. When a fetch begins or ends, the whole page is drawn again: it starts or stops refreshing them."""
+    if _running() != refreshing:
+        st.rerun(scope="app")
     for model in catalog.MODELS:
         _row(model)
 
@@ -50,7 +58,7 @@ def _row(model: ReleasedModel) -> None:
             st.progress(min(1.0, done / model.gigabytes), f"{done:.1f} of about {model.gigabytes:.1f} GB")
             return
         if fetch.error:
-            st.error(sentence(fetch.error), icon=":material/cloud_off:")
+            st.error(f"{fetch.error}.", icon=":material/cloud_off:")  # it begins with the name, as it is written
         with st.container(horizontal=True):
             if here:
                 st.caption(":material/check: On this machine: it is listed above.")
