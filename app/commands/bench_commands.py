@@ -35,7 +35,7 @@ def _released():
 
 def _paper_findings():
     try:
-        from experiments.paper_findings.findings import paper_findings
+        from experiments.paper_findings.measure_findings import paper_findings
     except ModuleNotFoundError as error:
         raise ValueError(f"{error}: the experiments are in a checkout of the project, not in the package") from None
 

@@ -10,24 +10,13 @@ from app_fixtures import scene_words, tiny_latents, tiny_model
 from commands import maskgil
 from safetensors.torch import save_file
 
-from experiments.paper_findings.findings import (
-    FINDINGS,
-    Arm,
-    Bench,
-    Claim,
-    Draw,
-    Finding,
-    Small,
-    append,
-    chosen,
-    measure,
-    merged,
-    output_norm,
-    read,
-    step_flops,
-    table,
-    verdict,
-)
+from experiments.paper_findings.arm_flops import arm_step_flops
+from experiments.paper_findings.arm_runner import ArmRunner, output_norm
+from experiments.paper_findings.arms import Arm, Claim, Draw, Finding, Small
+from experiments.paper_findings.findings import FINDINGS
+from experiments.paper_findings.measure_findings import choose_findings, measure_findings
+from experiments.paper_findings.merged_codes import merge_codes
+from experiments.paper_findings.verdicts import append_row, findings_table, judge_claim, read_rows
 from maskgil import checkpoint
 from maskgil.models.diffusion_head import DDPM
 from maskgil.params import SamplingParams
@@ -61,7 +50,7 @@ def test_findings_compare_arms_that_they_have():
 def test_arms_of_equal_compute_are_of_equal_compute():
     """As torch counts it, the head included."""
     finding = next(f for f in FINDINGS if f.name == "equal-compute")
-    costs = [arm.model.steps * step_flops(arm.model) for arm in finding.arms]
+    costs = [arm.model.steps * arm_step_flops(arm.model) for arm in finding.arms]
     assert max(costs) < 1.02 * min(costs)
 
 
@@ -72,12 +61,12 @@ def test_our_own_way_to_draw_is_what_people_get():
 
 
 def test_findings_are_chosen_by_name_and_kind():
-    assert [f.name for f in chosen("cfg,steps", "")] == ["steps", "cfg"]
-    assert {f.kind for f in chosen("", "training")} == {"training"}
+    assert [f.name for f in choose_findings("cfg,steps", "")] == ["steps", "cfg"]
+    assert {f.kind for f in choose_findings("", "training")} == {"training"}
     with pytest.raises(ValueError, match="no finding is called magic: there are mar-against-ar"):
-        chosen("magic", "")
+        choose_findings("magic", "")
     with pytest.raises(ValueError, match="choose sampling or training"):
-        chosen("", "both")
+        choose_findings("", "both")
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
@@ -103,19 +92,19 @@ def test_findings_are_chosen_by_name_and_kind():
     ],
 )
 def test_verdicts_follow_the_numbers(a, b, metric, no_worse, expected):
-    assert verdict(Claim(metric, "a", "b", no_worse), rows(a=a, b=b)) == expected
+    assert judge_claim(Claim(metric, "a", "b", no_worse), rows(a=a, b=b)) == expected
 
 
 def test_seeds_are_compared_in_pairs():
     """What a seed does to both arms is no noise."""
-    assert verdict(Claim("distance", "a", "b"), rows(a=[17, 50, 88], b=[20, 52, 91])) == "confirmed"
-    assert verdict(Claim("distance", "a", "b"), rows(a=[17, 50, 88], b=[52, 91, 20])) == "inside the noise"
+    assert judge_claim(Claim("distance", "a", "b"), rows(a=[17, 50, 88], b=[20, 52, 91])) == "confirmed"
+    assert judge_claim(Claim("distance", "a", "b"), rows(a=[17, 50, 88], b=[52, 91, 20])) == "inside the noise"
 
 
 def test_a_score_is_never_surer_than_its_pictures():
     close = rows(a=[60, 60], b=[55, 55])
-    assert verdict(Claim("score", "a", "b"), close, pictures=140) == "inside the noise"
-    assert verdict(Claim("score", "a", "b"), close, pictures=1400) == "confirmed"
+    assert judge_claim(Claim("score", "a", "b"), close, pictures=140) == "inside the noise"
+    assert judge_claim(Claim("score", "a", "b"), close, pictures=1400) == "confirmed"
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -123,13 +112,13 @@ def test_a_score_is_never_surer_than_its_pictures():
 
 def test_a_line_that_was_cut_off_costs_only_itself(tmp_path):
     path = tmp_path / "new" / "results.jsonl"
-    append(path, {"key": "one"})
-    append(path, {"key": "two"})
+    append_row(path, {"key": "one"})
+    append_row(path, {"key": "two"})
     whole = path.read_bytes()
     for cut in range(len(whole) // 2 + 1, len(whole)):
         path.write_bytes(whole[:cut])
-        append(path, {"key": "three"})
-        keys = [row["key"] for row in read(path)]
+        append_row(path, {"key": "three"})
+        keys = [row["key"] for row in read_rows(path)]
         assert keys[0] == "one" and keys[-1] == "three"
 
 
@@ -184,9 +173,9 @@ def latents(tmp_path_factory) -> tuple[Path, Path]:
     return folder, cache
 
 
-def bench(tmp_path: Path, codes: tuple[Path, Path], latents: tuple[Path, Path] | None = None) -> Bench:
+def bench(tmp_path: Path, codes: tuple[Path, Path], latents: tuple[Path, Path] | None = None) -> ArmRunner:
     other = latents or (Path("none"), Path("none"))
-    return Bench(
+    return ArmRunner(
         tmp_path / "runs", n=1, train=0.002, batch=2, reader=str(READER), codes=str(codes[1]), latents=str(other[1]),
         homes=(str(codes[0]), str(other[0])),
     )  # fmt: skip
@@ -199,25 +188,27 @@ def test_a_run_goes_on_where_it_was_stopped_and_measures_nothing_twice(tmp_path,
         "steps", "more is dearer", arms, (Claim("nfe", "two", "four"), Claim("score", "two", "four", True))
     )
     again = Finding("again", "the same arm", arms[:1], ())
-    first = measure([finding, again], bench(tmp_path, codes), 1, path)
+    first = measure_findings([finding, again], bench(tmp_path, codes), 1, path)
     assert next(first).startswith("steps, two, seed 0: score")
     first.close()  # as a kill does
-    lines = list(measure([finding, again], bench(tmp_path, codes), 1, path))
-    assert len(lines) == 1 and lines[0].startswith("steps, four") and len(read(path)) == 2
-    assert not list(measure([finding, again], bench(tmp_path, codes), 1, path))
-    shown = table([finding, again], read(path), n=1)
+    lines = list(measure_findings([finding, again], bench(tmp_path, codes), 1, path))
+    assert len(lines) == 1 and lines[0].startswith("steps, four") and len(read_rows(path)) == 2
+    assert not list(measure_findings([finding, again], bench(tmp_path, codes), 1, path))
+    shown = findings_table([finding, again], read_rows(path), n=1)
     assert "nfe: two before four: **confirmed** (62% of the evaluations saved)" in shown
-    assert len(shown.splitlines()) == 4 and len(table([finding, again], read(path)).splitlines()) == 2, "n=20"
-    assert [row["metrics"]["nfe"] for row in read(path)] == [3, 8]  # the last of two steps is outside the interval
+    assert len(shown.splitlines()) == 4 and len(findings_table([finding, again], read_rows(path)).splitlines()) == 2, (
+        "n=20"
+    )
+    assert [row["metrics"]["nfe"] for row in read_rows(path)] == [3, 8]  # the last of two steps is outside the interval
 
 
 def test_small_models_of_codes_are_trained_and_judged(tmp_path, codes):
     path, small = tmp_path / "results.jsonl", Small("maskgil", width=16, depth=2, norm="post")
     arms = (Arm("all", small, Draw(2, scale=1.0)), Arm("few", replace(small, merged=8), Draw(2, scale=1.0)))
-    lines = list(measure([Finding("f", "", arms, ())], bench(tmp_path, codes), 1, path))
+    lines = list(measure_findings([Finding("f", "", arms, ())], bench(tmp_path, codes), 1, path))
     assert ["norm" in line and "through" in line for line in lines] == [True, True], lines
-    assert [step for step, _ in read(path)[0]["norms"]] == [1]
-    assert {row["metrics"]["nfe"] for row in read(path)} == {2}
+    assert [step for step, _ in read_rows(path)[0]["norms"]] == [1]
+    assert {row["metrics"]["nfe"] for row in read_rows(path)} == {2}
     left = {f.name for f in (tmp_path / "runs").iterdir()}
     assert left == {f"cache-{json.loads((codes[1] / 'cache.json').read_text())['tokenizer']}"}
 
@@ -225,8 +216,10 @@ def test_small_models_of_codes_are_trained_and_judged(tmp_path, codes):
 def test_small_models_of_latents_are_trained_and_judged(tmp_path, codes, latents):
     path, small = tmp_path / "results.jsonl", Small("emigm", (("t_min", 0.4), ("trunk", "single")), width=16, depth=2)
     bench_ = bench(tmp_path, codes, latents)
-    (line,) = measure([Finding("f", "", (Arm("single", small, Draw(2, "exp", 1.0, head=2)),), ())], bench_, 1, path)
-    assert "distance" in line and read(path)[0]["arm"]["model"]["choices"] == [["t_min", 0.4], ["trunk", "single"]]
+    (line,) = measure_findings(
+        [Finding("f", "", (Arm("single", small, Draw(2, "exp", 1.0, head=2)),), ())], bench_, 1, path
+    )
+    assert "distance" in line and read_rows(path)[0]["arm"]["model"]["choices"] == [["t_min", 0.4], ["trunk", "single"]]
 
 
 @pytest.mark.parametrize("trunk", ["mae", "single"])
@@ -234,38 +227,40 @@ def test_codes_under_either_trunk_are_trained_and_judged(trunk, tmp_path, codes)
     path = tmp_path / "results.jsonl"
     choices = (("t_min", 0.2), ("trunk", trunk), ("weighting", "bound"))
     small = Small("maskgil", choices, width=16, depth=2, qk_norm="", norm="")
-    (line,) = measure([Finding("f", "", (Arm("a", small, Draw(2, scale=1.0)),), ())], bench(tmp_path, codes), 1, path)
+    (line,) = measure_findings(
+        [Finding("f", "", (Arm("a", small, Draw(2, scale=1.0)),), ())], bench(tmp_path, codes), 1, path
+    )
     assert "distance" in line
 
 
 def test_what_fails_is_shown_and_tried_again_by_other_code_alone(tmp_path, codes, monkeypatch):
     path, model = tmp_path / "results.jsonl", str(codes[0])
     findings = [Finding("f", "it works", (Arm("two", model, Draw(2)), Arm("one", model, Draw(1))), ())]
-    right = Bench.scored
+    right = ArmRunner.scored
 
     def wrong(self, model, draw, seed):
         if draw.steps == 2:
             raise torch.linalg.LinAlgError("eigh has not converged\nand more")
         return right(self, model, draw, seed) | {"distance": float("nan")}
 
-    monkeypatch.setattr(Bench, "scored", wrong)
-    lines = list(measure(findings, bench(tmp_path, codes), 1, path))
+    monkeypatch.setattr(ArmRunner, "scored", wrong)
+    lines = list(measure_findings(findings, bench(tmp_path, codes), 1, path))
     assert "failed" in lines[0] and "eigh has not converged" in lines[0] and "distance is not a number" in lines[1]
-    shown = table(findings, read(path), n=1)
+    shown = findings_table(findings, read_rows(path), n=1)
     assert "two: failed with seed 0" in shown and "and more" not in shown
-    assert not list(measure(findings, bench(tmp_path, codes), 1, path))
-    monkeypatch.setattr(Bench, "scored", right)
-    monkeypatch.setattr("experiments.paper_findings.findings.code", lambda: "other")
-    assert len(list(measure(findings, bench(tmp_path, codes), 1, path))) == 2
-    assert "failed" not in table(findings, read(path), n=1)
+    assert not list(measure_findings(findings, bench(tmp_path, codes), 1, path))
+    monkeypatch.setattr(ArmRunner, "scored", right)
+    monkeypatch.setattr("experiments.paper_findings.measure_findings.source_hash", lambda: "other")
+    assert len(list(measure_findings(findings, bench(tmp_path, codes), 1, path))) == 2
+    assert "failed" not in findings_table(findings, read_rows(path), n=1)
 
 
 def test_a_run_that_was_asked_to_stop_is_not_judged(tmp_path, codes, monkeypatch):
-    monkeypatch.setattr("experiments.paper_findings.findings.read_log", lambda out: 0)
+    monkeypatch.setattr("experiments.paper_findings.arm_runner.read_log", lambda out: 0)
     arm = Arm("a", Small("maskgil", width=16, depth=2), Draw(2))
     with pytest.raises(KeyboardInterrupt):
-        list(measure([Finding("f", "", (arm,), ())], bench(tmp_path, codes), 1, tmp_path / "results.jsonl"))
-    assert not read(tmp_path / "results.jsonl")
+        list(measure_findings([Finding("f", "", (arm,), ())], bench(tmp_path, codes), 1, tmp_path / "results.jsonl"))
+    assert not read_rows(tmp_path / "results.jsonl")
 
 
 def test_what_is_missing_is_waited_for(tmp_path, codes):
@@ -275,13 +270,13 @@ def test_what_is_missing_is_waited_for(tmp_path, codes):
         Arm("latents", Small("emigm")),
         Arm("unknown", "no-such-model"),
     )
-    lines = list(measure([Finding("f", "", arms, ())], bench(tmp_path, codes), 1, path))
-    assert len(lines) == 3 and all("waits, since" in line for line in lines) and not read(path)
+    lines = list(measure_findings([Finding("f", "", arms, ())], bench(tmp_path, codes), 1, path))
+    assert len(lines) == 3 and all("waits, since" in line for line in lines) and not read_rows(path)
 
 
 def test_merged_codes_stand_for_their_neighbours(codes):
     tokenizer = TextToImage.load(codes[0]).tokenizer
-    few, group = merged(tokenizer, 8)
+    few, group = merge_codes(tokenizer, 8)
     assert group.shape == (64,) and 0 <= int(group.min()) <= int(group.max()) < 8 and few.config.codebook_size == 8
     assert (group[few.stands] == torch.arange(8)).float().mean() > 0.7
     codebook = torch.nn.functional.normalize(tokenizer.quantize.codebook(), dim=-1)

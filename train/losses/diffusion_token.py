@@ -21,6 +21,7 @@ from maskgil.condition import Condition
 from maskgil.models.config import ModelConfig
 from maskgil.models.emigm import EMIGM, Blocks, EMIGMConfig, training_mask
 from maskgil.models.maskgil import MaskGIL
+from maskgil.sampling.code_space import CodeSpace
 from maskgil.sampling.schedules import (
     MaskSchedule,
     arccos,
@@ -135,6 +136,11 @@ class CodeConfig:
     def mask_id(self) -> int:
         return self.codebook_size
 
+    @property
+    def reads_remaining(self) -> bool:
+        """Whether the model reads how many tokens remain masked: this one does not."""
+        return False
+
 
 class CodeTrunk(nn.Module):
     """eMIGM's trunk over codes: a table in front, a softmax behind. It is called, and sampled, as MaskGIL is."""
@@ -146,6 +152,11 @@ class CodeTrunk(nn.Module):
         self.trunk = EMIGM(trunk)
         del self.trunk.diffloss
         self.output = nn.Linear(trunk.width, codes)
+
+    @property
+    def token_space(self) -> CodeSpace:
+        """Codes: see maskgil/generator.py."""
+        return CodeSpace(self.config.codebook_size, self.config.mask_id)
 
     def forward(
         self,

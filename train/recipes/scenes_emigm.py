@@ -489,7 +489,7 @@ def method_recipe(
             )
     asked = (
         kinds() if continuous else kinds()[:2]
-    )  # of codes as the measurements of experiments.paper_findings.findings were made
+    )  # of codes as the measurements of experiments/paper_findings were made
 
     def export(average: LatentTrainingModule, folder: Path) -> None:
         kind = "emigm" if continuous else "maskgil"
