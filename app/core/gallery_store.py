@@ -12,11 +12,13 @@ are starred: if it is lost, nobody shares and nothing is starred.
 
 import io
 import json
+import logging
 import os
 import re
 import secrets
 import shutil
 import sqlite3
+import stat
 import threading
 import time
 import unicodedata
@@ -30,6 +32,8 @@ from PIL import Image
 
 from app.core import png
 from app.core.request import GenerationRequest
+
+log = logging.getLogger(__name__)
 
 OWNER = re.compile(r"[A-Za-z0-9_-]{8,64}")
 PICTURE_ID = re.compile(r"[0-9]{13}-[0-9a-f]{8}")
@@ -89,8 +93,9 @@ class Gallery:
             return
         try:
             self._check()
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
             # Rename the damaged index and its journals; _recover builds a new one from the pictures.
+            log.warning("the index of the gallery is set aside and built again: %s", error)
             for path in self.folder.glob("index.db*"):
                 path.replace(path.with_name(path.name.replace("index.db", "index.damaged")))
             self._check()
@@ -259,7 +264,8 @@ class Gallery:
 
     def _check(self) -> None:
         with self._index() as index:
-            index.execute("select count(*) from pictures").fetchone()
+            index.execute("pragma quick_check(1)").fetchone()
+            index.execute("select id, owner, made, prompt, request from pictures limit 1").fetchone()
 
     def _record(self, entries: Iterable[GalleryEntry]) -> None:
         rows = [
@@ -279,10 +285,11 @@ class Gallery:
             if (owner, id) in rows or not OWNER.fullmatch(owner):
                 continue
             try:
-                request = png.read(path.read_bytes())[1]
-            except ValueError:
+                request, created = _read_picture(path)
+            except (OSError, ValueError) as error:
+                log.warning("%s is left out of the gallery: %s", path, error)
                 continue
-            unindexed.append(GalleryEntry(id, owner, path.stat().st_mtime, _prompt(request), request))
+            unindexed.append(GalleryEntry(id, owner, created, _prompt(request), request))
         if unindexed:
             self._record(unindexed)
         missing = [(id, owner) for owner, id in rows - files.keys()]
@@ -290,9 +297,10 @@ class Gallery:
             index.executemany("delete from pictures where id = ? and owner = ?", missing)
         self._empty_trash()
         hour_ago = time.time() - 3600
-        for leftover in self.pictures.glob("*/.*.png.*"):
-            if leftover.stat().st_mtime < hour_ago:
-                leftover.unlink(missing_ok=True)
+        for leftover in [*self.pictures.glob("*/.*.png.*"), *self.pictures.glob("*/*.png.*.partial")]:
+            with suppress(OSError):
+                if leftover.lstat().st_mtime < hour_ago:
+                    leftover.unlink(missing_ok=True)
 
     @contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:
@@ -312,6 +320,8 @@ class Gallery:
             finally:
                 connection.close()
         except (OSError, sqlite3.OperationalError) as error:
+            if "no such column" in str(error) or "has no column" in str(error):  # the index of another program
+                raise sqlite3.DatabaseError(str(error)) from error
             raise ValueError(
                 f"the gallery in {self.folder} cannot be used ({error}): try again, free some space, or give another "
                 "folder with --gallery or $MASKGIL_GALLERY"
@@ -354,6 +364,18 @@ def _entry(row: tuple) -> GalleryEntry:
     id, owner, made, prompt, request, starred = row
     try:
         settings = GenerationRequest.from_metadata(json.loads(request)) if request else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         settings = None
-    return GalleryEntry(id, owner, made, prompt, settings, bool(starred))
+    created = float(made) if isinstance(made, int | float) else 0.0
+    return GalleryEntry(id, owner, created, str(prompt), settings, bool(starred))
+
+
+def _read_picture(path: Path) -> tuple[GenerationRequest | None, float]:
+    """(the request in a picture's file, when it was written). OSError or ValueError for what is no picture of the
+    gallery: a link, a folder, a pipe, a file that is too large or cannot be read."""
+    about = path.lstat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("it is no file")
+    if about.st_size > png.MAX_BYTES:
+        raise ValueError(f"it has more than {png.MAX_BYTES // 2**20} MB")
+    return png.read(path.read_bytes())[1], about.st_mtime

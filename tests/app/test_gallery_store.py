@@ -296,3 +296,46 @@ def test_what_is_discarded_can_be_restored_for_a_day(gallery: Gallery):
         gallery.restore(ME, [kept.id])
     with pytest.raises(ValueError, match="deleted for good"):
         gallery.restore(ME, ["../../index"])
+
+
+TRAPS = {
+    "a dangling link": lambda path: path.symlink_to("/nonexistent"),
+    "a link in a loop": lambda path: path.symlink_to(path.name),
+    "a link to a picture elsewhere": lambda path: path.symlink_to(next(path.parent.glob("*.png"))),
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": lambda path: os.mkfifo(path),
+    "a sparse file of 6 GB": lambda path: (path.touch(), os.truncate(path, 6 * 2**30)),
+    "an empty file": lambda path: path.touch(),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("trap", TRAPS)
+def test_an_odd_entry_in_the_folder_closes_nothing(tmp_path: Path, trap: str, caplog: pytest.LogCaptureFixture):
+    kept = Gallery(tmp_path).add("visitor-trap", image(), wish())
+    TRAPS[trap](tmp_path / "pictures" / "visitor-trap" / "trap.png")
+    gallery = Gallery(tmp_path)
+    assert [entry.id for entry in gallery.entries("visitor-trap")] == [kept.id]
+    assert [record.message for record in caplog.records if "trap.png" in record.message]
+
+
+def test_the_index_of_another_program_is_set_aside(tmp_path: Path):
+    kept = Gallery(tmp_path).add("visitor-trap", image(), wish())
+    for path in tmp_path.glob("index.db*"):
+        path.unlink()
+    with sqlite3.connect(tmp_path / "index.db") as index:
+        index.execute("create table pictures (a)")
+    index.close()
+    assert [entry.id for entry in Gallery(tmp_path).entries("visitor-trap")] == [kept.id]
+    assert list(tmp_path.glob("index.damaged*"))
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "[[[", "{}", "7"])
+def test_a_spoilt_row_is_shown_without_its_settings(tmp_path: Path, value: str):
+    gallery = Gallery(tmp_path)
+    gallery.add("visitor-trap", image(), wish())
+    with sqlite3.connect(tmp_path / "index.db") as index:
+        index.execute("update pictures set request = ?, made = 'abc'", (value,))
+    index.close()
+    (entry,) = gallery.entries("visitor-trap")
+    assert entry.request is None and entry.created == 0.0
