@@ -89,7 +89,7 @@ class Guard:
         finally:
             seconds = time.monotonic() - start
             metrics.count_request(scope["path"], scope.get("method", "WEBSOCKET"), status, seconds)
-            if not scope["path"].startswith(QUIET_PATHS) or status >= 400:
+            if not scope["path"].startswith(QUIET_PATHS):
                 log.info("%s", _log_line(scope, status, seconds, size))
 
     def _behind_proxy(self, scope: Scope) -> Scope:

@@ -1,6 +1,6 @@
 """GET /healthz, /readyz and /metrics, for whoever runs the server."""
 
-import sys
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -9,13 +9,28 @@ from starlette.routing import Route
 from app.core import paths
 from app.serving import metrics
 
+if TYPE_CHECKING:  # it imports torch, which takes seconds
+    from app.serving.services import AppServices
+
 _stopping = False
+_services: "AppServices | None" = None
 
 
 def begin_stop() -> None:
     """From now on the server takes no new work."""
     global _stopping
     _stopping = True
+
+
+def set_services(services: "AppServices") -> None:
+    """The services of this process, once the warm-up has made them."""
+    global _services
+    _services = services
+
+
+def loaded_services() -> "AppServices | None":
+    """None before the warm-up has made them. It returns at once."""
+    return _services
 
 
 def is_stopping() -> bool:
@@ -26,9 +41,7 @@ def not_ready_reason() -> str:
     """Why requests should go elsewhere; an empty text when the server can draw."""
     if _stopping:
         return "the server is shutting down"
-    services = sys.modules.get("app.serving.services")  # imported by the warm-up, with torch
-    existing = None if services is None else services.existing_services()
-    if existing is None or paths.default_model() not in existing.engine.loaded():
+    if _services is None or paths.default_model() not in _services.engine.loaded():
         return f"the model {paths.default_model()} is not loaded"
     return ""
 
@@ -47,10 +60,8 @@ async def readyz(request: Request) -> Response:
 
 
 async def metrics_text(request: Request) -> Response:
-    services = sys.modules.get("app.serving.services")
-    existing = None if services is None else services.existing_services()
-    if existing is not None:
-        status = existing.engine.status()
+    if _services is not None:
+        status = _services.engine.status()
         metrics.QUEUE.set(status.queued)
         metrics.RUNNING.set(status.rows)
     return Response(metrics.render(), media_type=metrics.CONTENT_TYPE)

@@ -17,6 +17,7 @@ key), 403 (another site), 404 (not here), 408, 413 (too large), 415, 429 (too bu
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from importlib import metadata
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -32,6 +33,7 @@ from app.web.api_errors import ApiError
 from app.web.api_keys import ApiKeys
 from app.web.audio_calls import transcriptions, translations
 from app.web.image_calls import Caller, edits, generations, linked_file, variations
+from app.web.openapi import describe_api
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +101,18 @@ def _check_key(call: Request) -> str:
         message = f"the key {key.name} may ask {key.limit} times a minute: try again in {seconds:.0f} s"
         raise ApiError(429, message, "rate_limit_exceeded", seconds)
     return key.name
+
+
+async def openapi_description(call: Request) -> Response:
+    """GET /openapi.json."""
+    return JSONResponse(describe_api(installed_version()))
+
+
+def installed_version() -> str:
+    try:
+        return metadata.version("maskgil")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return "development"
 
 
 async def models(call: Request, services: AppServices, caller: Caller) -> Response:

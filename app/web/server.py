@@ -103,10 +103,15 @@ class StudioApp:
             handler = await asyncio.to_thread(_api_handler)
             return await handler(call)
 
+        async def description(call: Request) -> Response:
+            handler = await asyncio.to_thread(_description_handler)
+            return await handler(call)
+
         routes = [
             WebSocketRoute("/live", microphone),
             WebSocketRoute("/canvas", canvas),
             Route("/pictures/{path:path}", pictures, methods=["GET", "POST"]),
+            Route("/openapi.json", description),
             Route("/v1", programs, methods=list(METHODS)),
             Route("/v1/{path:path}", programs, methods=list(METHODS)),
             *health.ROUTES,
@@ -132,6 +137,7 @@ def theme_options() -> dict[str, Any]:
 
 @asynccontextmanager
 async def _lifespan(app: st.App) -> AsyncIterator[None]:
+    threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
     async with free_closed_sessions():
         yield
 
@@ -153,7 +159,6 @@ def serve(options: ServerOptions) -> int:
     streamlit_config.set_option("server.port", port)
     _log_to_stderr()
     print(f"The studio is at {page_url(options, port)}   (stop it with Ctrl-C)", flush=True)
-    threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
     config = uvicorn.Config(
         app,
         host=options.address,
@@ -274,11 +279,18 @@ def _api_handler() -> Callable[[Request], Awaitable[Response]]:
     return openai_api.answer
 
 
+def _description_handler() -> Callable[[Request], Awaitable[Response]]:
+    from app.web import openai_api
+
+    return openai_api.openapi_description
+
+
 def _warm_up() -> None:
     """Load the default model and the speech recognizer before the first request."""
     from app.serving.services import get_services
 
     services = get_services()
+    health.set_services(services)
     if services.gallery_problem:
         print(f"note: images are not saved: {services.gallery_problem}", flush=True)
     for load in (lambda: services.engine.load(paths.default_model()), services.recognizer.load):
@@ -291,13 +303,13 @@ def _warm_up() -> None:
 async def _drain() -> None:
     """Finish what runs within DRAIN_SECONDS and cancel the rest; what is finished is saved."""
     end = time.monotonic() + DRAIN_SECONDS
-    live = sys.modules.get("app.web.live_socket")
-    if live is not None:
+    services = health.loaded_services()
+    if services is None:
+        return
+    live = sys.modules.get("app.web.live_socket")  # imported by the first microphone
+    has_sessions = bool(getattr(live, "sessions", ()))
+    if live is not None and has_sessions:
         await live.finish_all(DRAIN_SECONDS / 2)
-    if "app.serving.services" in sys.modules:
-        from app.serving.services import existing_services
-
-        if (services := existing_services()) is not None:
-            await asyncio.to_thread(services.close, max(0.5, end - time.monotonic()))
-    if live is not None:
+    await asyncio.to_thread(services.close, max(0.5, end - time.monotonic()))
+    if live is not None and has_sessions:
         await asyncio.to_thread(live.wait_until_saved)

@@ -16,7 +16,7 @@ import requests
 import soundfile
 import starlette.requests
 from app_fixtures import tiny_classes, tiny_model, tiny_twin
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from PIL import Image
 from test_browser import SECONDS, Studio, bundled, until
@@ -29,6 +29,7 @@ from app.serving.jobs import Status
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
 from app.web import image_fields, openai_api, uploads
+from app.web.openapi import STATUSES
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 
@@ -406,3 +407,29 @@ def test_any_json_is_a_request_or_a_complaint_of_one_line(fields: dict):
         assert "\n" not in str(error) or "\n" in str(fields.values())
     else:
         assert isinstance(request, GenerationRequest) and isinstance(options, image_fields.AnswerOptions)
+
+
+def test_the_description_lists_every_field_and_its_bounds(studio: Studio):
+    described = requests.get(f"{studio.url}/openapi.json", timeout=SECONDS).json()
+    schema = described["paths"]["/v1/images/generations"]["post"]["requestBody"]["content"]["application/json"][
+        "schema"
+    ]
+    assert sorted(schema["properties"]) == image_fields.known_fields() and not schema["additionalProperties"]
+    for name, field in schema["properties"].items():
+        if "minimum" in field and "integer" in field["type"] and name != "partial_images":
+            answer = ask(studio, {"prompt": "a cat", name: field["minimum"] - 1})
+            assert answer.status_code == 400 and name in answer.json()["error"]["message"], name
+    known = {path.removesuffix("/{name}") for path in described["paths"]}
+    assert known == set(openai_api.ENDPOINTS), "every path of the API is described"
+
+
+@given(some.dictionaries(some.sampled_from([*image_fields.known_fields(), "other"]), VALUES, max_size=4))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_sent_the_status_and_the_type_are_described(studio: Studio, fields: dict):
+    body = {"prompt": "a cat", "steps": 1, "refinement_passes": 0} | fields | {"n": 17 if fields.get("n") else 1}
+    answer = ask(studio, json.loads(json.dumps(body).replace("NaN", "0").replace("Infinity", "0")))
+    assert str(answer.status_code) in {"200", *STATUSES} and answer.status_code < 500
+    kind = answer.headers["content-type"].partition(";")[0]
+    assert kind in ("application/json", "text/event-stream") and answer.headers["x-request-id"].startswith("req_")
+    if answer.status_code != 200:
+        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
