@@ -30,8 +30,8 @@ MOST = 300_000  # bytes of a file
 PROMPTS = ("a bee on pink", "a pumpkin in the forest", "a sailboat at night", "three balloons in the sky",
            "a penguin in the snow", "two cats on the beach")  # fmt: skip
 SAID = "two dogs on the beach"
-EDITED = "a penguin in the snow"  # what the brush goes over, ...
-WORDS = "an owl in the snow"  # ... and what is to be there
+EDITED = "a penguin in the snow"  # what is extended, ...
+WORDS = "a penguin and an owl in the snow"  # ... and what is to be there
 
 
 class Visitor:
@@ -45,7 +45,7 @@ class Visitor:
 
     def enter(self, room: str) -> None:
         self.page.goto(f"{self.url}/{room}")
-        self.page.locator("h1").first.wait_for()
+        self.page.locator(".st-key-menu a").nth(4).wait_for()
         self.rest()
 
     def rest(self) -> None:
@@ -59,21 +59,23 @@ class Visitor:
         """Draw each prompt with our seed on the Draw page."""
         page = self.page
         self.enter("")
+        page.get_by_text("Draw while typing").click()
         page.get_by_text(SETTINGS).click()
-        page.get_by_text("a new one each time").click()
+        page.get_by_text("All settings").click()
+        page.get_by_text("New seed for each drawing").click()
         self.rest()  # the seed's box is made anew
         page.get_by_role("spinbutton", name="Seed").fill(str(self.seed))
         page.keyboard.press("Enter")
+        self.rest()
+        page.get_by_text("All settings").click()
         page.get_by_text(SETTINGS).click()
         self.rest()
         for prompt in prompts:
-            box = page.get_by_label("Prompt")
+            box = page.get_by_role("textbox", name="Prompt", exact=True)
             box.fill(prompt)
             box.press("Enter")
-            page.get_by_text(f"“{prompt}”").wait_for()
+            page.locator(f".easel:not([aria-busy]) figure:has(.save) img[alt='{prompt}']").wait_for()
             self.rest()
-            page.get_by_role("button", name="Download").wait_for()
-        self.rest()
 
     def shoot(self, path: Path) -> None:
         """The screen as a PNG of 256 colours, with the pointer and the focus out of the way."""
@@ -88,17 +90,16 @@ class Visitor:
 
 
 def draw(visitor: Visitor) -> None:
-    """A finished picture in the token player."""
-    visitor.draw("two cats on the beach")
-    visitor.page.get_by_text("how it was drawn").click()
-    visitor.page.get_by_role("button", name="Play").wait_for()
-    visitor.rest()
+    """A finished picture with its buttons."""
+    visitor.draw("a fox to the left of a castle", "two cats on the beach")
 
 
 def heat(visitor: Visitor) -> None:
-    """The same, with when each of its tokens was decided."""
+    """The token player, with when each of its tokens was decided."""
     draw(visitor)
+    visitor.page.get_by_role("button", name="Replay the drawing").click()
     visitor.page.get_by_text("when decided").click()
+    visitor.page.wait_for_timeout(3000)  # it plays once
     visitor.rest()
 
 
@@ -110,33 +111,32 @@ def speak(visitor: Visitor) -> None:
 
 
 def edit(visitor: Visitor) -> None:
-    """A stroke over what a picture shows, and what came of it."""
+    """A stroke over a picture that was extended to the right."""
     page = visitor.page
     visitor.draw(EDITED)
-    page.get_by_role("link", name="Gallery").click()
-    page.get_by_role("button", name="Edit").first.click()
+    page.locator(".sheet").get_by_role("button", name="Edit").click()
     page.get_by_text("nothing is brushed").wait_for()
-    stage = page.get_by_alt_text("The picture to paint over")
-    stage.evaluate("image => image.decode()")
     visitor.rest()
-    box = stage.bounding_box()
-    path = [(x, y) for y in np.linspace(0.05, 0.7, 7) for x in (0.05, 0.7)]
-    for i, (x, y) in enumerate(path):
+    page.get_by_role("button", name="Extend to the right").click()
+    page.get_by_text(re.compile("320 × 256 · nothing is brushed")).wait_for()
+    box = page.locator(".stage").bounding_box()
+    for i, (x, y) in enumerate([(0.75, 0.3), (0.85, 0.35), (0.9, 0.5), (0.8, 0.6), (0.75, 0.45)]):
         page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y, steps=8)
         if i == 0:
             page.mouse.down()
     page.mouse.up()
-    page.get_by_label("What should be there").fill(WORDS)
-    page.get_by_role("button", name="Paint").click()
-    page.get_by_text(f"“{WORDS}”").wait_for()
-    page.get_by_role("button", name="Download").wait_for()
+    page.get_by_label("What the picture shows").fill(WORDS)
     visitor.rest()
 
 
 def gallery(visitor: Visitor) -> None:
     visitor.draw(*PROMPTS)
     visitor.enter("gallery")
-    visitor.page.locator(".st-key-wall img").nth(len(PROMPTS) - 1).wait_for()
+    cards = visitor.page.locator(".card")
+    cards.nth(len(PROMPTS) - 1).wait_for()
+    cards.nth(1).get_by_role("button", name="Star").click()
+    visitor.page.locator(".pick").nth(0).check()
+    visitor.page.locator(".pick").nth(2).check()
     visitor.rest()
 
 

@@ -1,0 +1,67 @@
+"""Edits by words: which cells another thing, place or style draws anew, and what is said about it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.core import picture_edit
+from app.core.picture_edit import PictureEdit
+from text_encoder.prompt_reader import PromptVocabulary
+
+WORDS = PromptVocabulary.from_dict(
+    {
+        "objects": [
+            {"name": "cat", "plural": "cats"},
+            {"name": "dog", "plural": "dogs"},
+            {"name": "fox"},
+            {"name": "car"},
+        ],
+        "backgrounds": [
+            {"name": "beach", "say": ["on the beach", "at the beach"]},
+            {"name": "snow", "say": ["in the snow"]},
+        ],
+        "styles": [{"name": "sketch", "say": ["a sketch of", "as a sketch"]}],
+        "counts": ["one", "two"],
+        "words": [],
+    }
+)
+
+
+def edit(old: str, new: str) -> PictureEdit:
+    return PictureEdit("words", Image.new("RGB", (8, 8)), "x", new, old)
+
+
+def test_the_things_of_a_prompt_are_replaced_by_others():
+    others = picture_edit.other_things(WORDS, "two cats on the beach")
+    assert others and all("cat" not in other and other.endswith("on the beach") for other in others)
+    assert "two dogs on the beach" in others and picture_edit.other_things(WORDS, "on the beach") == []
+
+
+def test_only_the_middle_of_a_thing_is_sure_to_show_no_place():
+    change = np.zeros((6, 6))
+    change[1:4, 1:4] = -5.0
+    middle = picture_edit.middle_of_things(change)
+    assert middle.sum() == 1 and middle[2, 2]
+    single = np.zeros((6, 6))
+    single[2, 3] = -5.0
+    assert picture_edit.middle_of_things(single)[2, 3]
+    assert not picture_edit.middle_of_things(np.zeros((6, 6))).any()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("a cat on the beach", "a cat in the snow", "Another place"),
+        ("a cat on the beach", "a sketch of a cat on the beach", "Another style"),
+        ("a cat", "two cats", "Another number"),
+        ("a cat on the beach", "a dog on the beach", ""),
+    ],
+)
+def test_what_cannot_be_done_well_is_said(old: str, new: str, said: str):
+    note = picture_edit.caution(WORDS, edit(old, new))
+    assert note.startswith(said) and bool(note) == bool(said)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="choose one of paint"):
+        PictureEdit("melt", Image.new("RGB", (8, 8)), "x", "a cat")

@@ -1,0 +1,110 @@
+"""A visitor's pictures over HTTP: list, formats, deletion and its undoing, stars, ZIP, import."""
+
+import asyncio
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.core import png
+from app.core.gallery_store import Gallery
+from app.core.request import GenerationRequest
+from app.serving.engine import Engine
+from app.serving.recognizer import SpeechRecognizer
+from app.serving.services import AppServices
+from app.web import pictures_api
+
+ME, YOU = "me-1234567", "you-1234567"
+
+
+@pytest.fixture
+def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gallery:
+    gallery = Gallery(tmp_path / "gallery")
+    services = AppServices(Engine(), SpeechRecognizer("none"), gallery)
+    monkeypatch.setattr(pictures_api, "get_services", lambda: services)
+    return gallery
+
+
+def call(path: str, body: Any = None, owner: str = ME, origin: str = "http://here") -> Response:
+    """The answer to GET, or to POST with a body."""
+    place, _, query = path.partition("?")
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = [(b"host", b"here"), (b"origin", origin.encode())]
+    if owner:
+        headers.append((b"cookie", f"studio={owner}".encode()))
+    scope = {
+        "type": "http", "method": "GET" if body is None else "POST", "path": f"/pictures/{place}",
+        "path_params": {"path": place}, "query_string": query.encode(), "headers": headers,
+    }  # fmt: skip
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    return asyncio.run(pictures_api.respond_pictures(Request(scope, receive)))
+
+
+def add(gallery: Gallery, prompt: str, owner: str = ME) -> str:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    return gallery.add(owner, image, GenerationRequest(prompt, 7, size=(60, 40))).id
+
+
+def listed(path: str, owner: str = ME) -> list[str]:
+    return [picture["prompt"] for picture in json.loads(call(path, owner=owner).body)["pictures"]]
+
+
+def test_the_list_is_the_visitors_own_searched_sorted_and_paged(gallery: Gallery):
+    for prompt in ("a Café", "a dog", "a cat"):
+        add(gallery, prompt)
+    add(gallery, "a secret", YOU)
+    assert listed("list") == ["a cat", "a dog", "a Café"] and listed("list?search=CAFE") == ["a Café"]
+    assert listed("list?sort=oldest&limit=1&offset=1") == ["a dog"] and listed("list", YOU) == ["a secret"]
+    assert call("list?sort=color").status_code == 400 and call("list?limit=x").status_code == 400
+
+
+def test_a_picture_comes_in_three_formats_small_and_without_settings(gallery: Gallery):
+    id = add(gallery, "a cat")
+    data = call(f"file/{id}.png?download=1")
+    assert png.read(data.body)[1].prompt == "a cat" and 'filename="a-cat-7.png"' in data.headers["content-disposition"]
+    assert png.read(call(f"file/{id}.png?settings=0").body)[1] is None
+    for kind, format in (("jpg", "JPEG"), ("webp", "WEBP")):
+        image = Image.open(io.BytesIO(call(f"file/{id}.{kind}").body))
+        assert (image.format, image.size) == (format, (60, 40))
+    assert call(f"file/{id}.gif").status_code == 404 and call("file/nothing.png").status_code == 404
+    assert call(f"file/{id}.png", owner=YOU).status_code == 404, "it is not shared"
+
+
+def test_what_is_deleted_can_be_restored(gallery: Gallery):
+    id, other = add(gallery, "a cat"), add(gallery, "a dog", YOU)
+    assert json.loads(call("delete", {"ids": [id, "gone"]}).body) == {"ids": [id]} and listed("list") == []
+    assert call("restore", {"ids": [id]}).status_code == 200 and listed("list") == ["a cat"]
+    assert call("restore", {"ids": ["nothing"]}).status_code == 400
+    call("delete", {"ids": [other]})
+    assert listed("list", YOU) == ["a dog"], "nobody deletes another visitor's pictures"
+
+
+def test_stars_and_zip(gallery: Gallery):
+    id, other = add(gallery, "a cat"), add(gallery, "a dog")
+    call("star", {"ids": [id], "on": True})
+    assert listed("list?starred=1") == ["a cat"]
+    names = zipfile.ZipFile(io.BytesIO(call(f"zip?ids={id},{other}").body)).namelist()
+    assert len(names) == 2 and all(name.endswith(".png") for name in names)
+
+
+def test_a_png_is_imported_with_its_settings(gallery: Gallery):
+    data = png.encode_png(Image.new("RGB", (8, 8)), GenerationRequest("a fox", 3))
+    assert json.loads(call("import", data).body)["settings"]["seed"] == 3 and listed("list") == ["a fox"]
+    assert call("import", b"PK\x03\x04").status_code == 400
+
+
+def test_strangers_and_other_sites_change_nothing(gallery: Gallery):
+    id = add(gallery, "a cat")
+    assert call("list", owner="").status_code == 403
+    assert call("delete", {"ids": [id]}, origin="http://elsewhere").status_code == 403
+    assert call("dance").status_code == 404 and listed("list") == ["a cat"]
