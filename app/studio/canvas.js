@@ -31,6 +31,7 @@ class Canvas {
 
   listen() {
     this.find(".ask").onsubmit = (event) => { event.preventDefault(); this.draw(); };
+    this.find(".combine").onsubmit = (event) => { event.preventDefault(); this.combine(); };
     this.find(".stop").onclick = () => this.stop();
     this.prompt.oninput = () => this.typed();
     this.find(".live").checked = this.live;
@@ -78,6 +79,8 @@ class Canvas {
       }
     }
     if (first) {
+      for (const [name, chosen] of [[".x-name", "steps"], [".y-name", "temperature"]])
+        this.find(name).replaceChildren(...data.options.map((option) => make("option", { value: option, selected: option === chosen }, option.replaceAll("_", " "))));
       this.mounted = true;
       studio.offer(this.handlers);
       if (matchMedia("(min-width: 641px)").matches) this.prompt.focus({ preventScroll: true });
@@ -153,6 +156,15 @@ class Canvas {
     this.draw();
   }
 
+  // Draw all combinations of two settings' values as one picture.
+  combine() {
+    const axis = (name) => ({ name: this.find(`.${name}-name`).value, values: this.find(`.${name}-values`).value.split(",").map((value) => value.trim()).filter(Boolean) });
+    clearTimeout(this.timer);
+    this.say("");
+    this.connection.send({ type: "sheet", prompt: this.text, settings: this.data.settings, x: axis("x"), y: axis("y") });
+    this.work(true);
+  }
+
   vary(picture) {
     this.connection.send({ type: "edit", kind: "vary", id: picture.id, settings: this.data.settings });
     this.say("");
@@ -165,6 +177,7 @@ class Canvas {
     if (type === "reading") this.describe(message);
     if (type === "queued") { this.work(true); if (message.position > 0) this.whisper(message.position > 1 ? `Waiting: ${message.position - 1} before you` : "Waiting: you are next"); }
     if (type === "step" && this.busy) { this.advance(message); this.sheet.step(message, images); }
+    if (type === "sheet") this.whisper(`Picture ${message.number} of ${message.of}`);
     if (type === "done") this.done(message, images);
     if (type === "kept") this.kept(message);
     if (type === "stopped") { this.work(false); this.restore(); this.whisper("Stopped. Nothing was kept."); }

@@ -10,6 +10,8 @@ Up, JSON texts by "type":
     edit {id, kind, prompt, settings, mask, strength, side, amount}
                                  draw on a kept picture and keep the result: see app/core/picture_edit.py
     upscale {id, factor}         keep a kept picture at 2 or 4 times its size
+    sheet {prompt, settings, x, y}
+                                 draw all combinations of two settings' values, and keep them as one picture with axes
     read {prompt, model}         say how the model reads a prompt
 Down, JSON texts by "type":
     queued {job, position}, step {job, step, of, remaining, masks, rows}, done {job, pictures, facts, notes},
@@ -20,25 +22,24 @@ Previews are decoded for at most PREVIEW_SHARE of the time that the drawing has 
 """
 
 import asyncio
-import io
 import json
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
-from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
 from app.core import registry
 from app.core.prompt_admission import notes_of
-from app.core.request import GenerationRequest
+from app.core.request import GenerationRequest, random_seed
+from app.core.setting_sheet import SettingAxis, combinations, compose
 from app.serving.admission import served_model
 from app.serving.jobs import Job, Status, summarize
 from app.serving.services import AppServices, get_services
 from app.web import canvas_edits
 from app.web.canvas_edits import given_settings, parse_request
+from app.web.canvas_previews import Previews, encode_fast
 from app.web.visitors import same_origin
 from maskgil.inpainting import InpaintingInput
 
@@ -46,8 +47,6 @@ log = logging.getLogger(__name__)
 
 MAX_TEXT = 2**20  # characters of one message, of which a mask takes most
 MAX_CANVASES = 32  # sockets of one visitor: pages and tabs
-PREVIEW_SHARE = 0.12  # of a drawing's time that its previews may take
-FIRST_PREVIEW = 0.05  # seconds that the first preview is expected to take
 DRAFT = {"steps": 4, "guidance_scale": 1.0, "refinement_passes": 0, "candidates": 1, "n": 1, "mode": "masked"}
 DRAFT |= {"ar_tokens": None}
 
@@ -185,6 +184,44 @@ class CanvasSession:
         self.notes = notes
         self.follow(job, draft=False)
 
+    async def sheet(self, message: dict[str, Any]) -> None:
+        """Draw the cells of a sheet one after the other; `stop` ends it."""
+        x, y = SettingAxis.read(message.get("x")), SettingAxis.read(message.get("y"))
+        cells = list(combinations(x, y))
+        seed = given_settings(message).get("seed")
+        shared = {**given_settings(message), "n": 1, "seed": random_seed() if seed is None else seed}
+        requests = [parse_request({**message, "settings": shared | cell}, self.services) for cell in cells]
+        if self.job is not None:
+            self.job.cancel()
+        self.unfollow()
+        self.follower = asyncio.create_task(self.draw_sheet(requests, x, y))
+
+    async def draw_sheet(self, requests: list[GenerationRequest], x: SettingAxis, y: SettingAxis) -> None:
+        images = []
+        try:
+            for number, request in enumerate(requests, 1):
+                self.job = job = await asyncio.to_thread(self.begin, request, False, None, None)
+                self.is_draft = True  # a page that is left does not finish its sheet
+                await self.send(type="sheet", number=number, of=len(requests))
+                async for _ in job.changes():
+                    pass
+                if job.status is not Status.DONE:
+                    raise ValueError(job.error or "the sheet was stopped")
+                images.append(job.pictures()[0])
+            first = requests[0]
+            image = await asyncio.to_thread(compose, images, x, y, f"{first.prompt} · seed {first.seed}")
+            request = replace(first, edit=f"sheet of {x.name} by {y.name}")
+            entry = await asyncio.to_thread(self.services.gallery.add, self.owner, image, request)
+            frame = await asyncio.to_thread(encode_fast, image)
+            about = {"prompt": first.prompt, "size": list(image.size), "draft": False, "job": "", "notes": []}
+            pictures = [{"id": entry.id, "seed": first.seed}]
+            self.job = None
+            await self.send((frame,), type="done", pictures=pictures, facts=f"{len(images)} pictures", **about)
+        except ValueError as error:
+            await self.send(type="error", message=" ".join(str(error).split()))
+        except (WebSocketDisconnect, RuntimeError):  # starlette raises the latter once the socket is closed
+            pass
+
     async def keep(self, message: dict[str, Any]) -> None:
         if self.job is None or self.job.status is not Status.DONE:
             raise ValueError("nothing is drawn yet that could be kept")
@@ -263,28 +300,6 @@ class CanvasSession:
             )
 
 
-class Previews:
-    """Previews of a drawing, as many as its time allows; the pictures take turns."""
-
-    def __init__(self, job: Job):
-        self.job, self.spent, self.cost, self.next_row = job, 0.0, FIRST_PREVIEW, 0
-
-    def take(self) -> tuple[list[int], list[bytes]]:
-        """(rows, WebP files) of the pictures whose preview can be paid for now: none at most steps."""
-        job = self.job
-        shown = job.preview_steps
-        number = min(job.request.n, int((PREVIEW_SHARE * job.seconds - self.spent) / self.cost))
-        if job.is_done or not shown or number < 1 or job.frames[-1].step == job.frames[-1].total:
-            return [], []
-        rows = sorted((self.next_row + i) % job.request.n for i in range(number))
-        began = time.thread_time()
-        images = [_webp(job.preview_of_row(shown[-1], row)) for row in rows]
-        took = time.thread_time() - began
-        self.spent, self.cost = self.spent + took, max(1e-3, took / number)
-        self.next_row = (self.next_row + number) % job.request.n
-        return rows, images
-
-
 def describe_reading(model: str, prompt: str) -> dict[str, Any]:
     """How a model reads a prompt: its stretches, what becomes of each, what may be said instead, and what is drawn."""
     found = registry.find_local(model)
@@ -301,13 +316,6 @@ def describe_reading(model: str, prompt: str) -> dict[str, Any]:
     chips = [" ".join(filter(None, group)) for group in groups] + [*scene.backgrounds, *filter(None, [scene.style])]
     refused = _sentence(reading.refused) if reading.refused else ""
     return {"prompt": prompt, "spans": spans, "chips": chips, "drawn": reading.drawn, "refused": refused}
-
-
-def encode_fast(image: Image.Image) -> bytes:
-    """PNG bytes for a page on the same machine: packed as little as pays."""
-    out = io.BytesIO()
-    image.save(out, "PNG", compress_level=1)
-    return out.getvalue()
 
 
 def _step(job: Job) -> dict[str, Any]:
@@ -348,12 +356,6 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"
 
 
-def _webp(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "WEBP", quality=82, method=0)
-    return out.getvalue()
-
-
 Handler = Callable[[CanvasSession, dict[str, Any]], Any]
 HANDLERS: dict[str, Handler] = {
     "draw": CanvasSession.draw,
@@ -361,6 +363,7 @@ HANDLERS: dict[str, Handler] = {
     "refine": CanvasSession.refine,
     "edit": CanvasSession.edit,
     "upscale": CanvasSession.upscale,
+    "sheet": CanvasSession.sheet,
     "keep": CanvasSession.keep,
     "stop": CanvasSession.stop,
     "watch": CanvasSession.watch,

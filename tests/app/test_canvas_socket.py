@@ -20,7 +20,7 @@ from app.serving.engine import Engine
 from app.serving.jobs import Status
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
-from app.web import canvas_socket
+from app.web import canvas_previews, canvas_socket
 from maskgil.pipeline import TextToImage
 
 ME = "me-1234567"
@@ -254,5 +254,21 @@ def test_strangers_and_other_sites_are_refused(services: AppServices):
 def test_previews_take_at_most_their_share_of_the_time(services: AppServices):
     job = services.engine.submit(GenerationRequest("a cat", 1, "scenes", (64, 64), n=4))
     assert job.wait(SECONDS)
-    previews = canvas_socket.Previews(job)
+    previews = canvas_previews.Previews(job)
     assert previews.take() == ([], []), "a finished job needs none"
+
+
+def test_a_sheet_of_two_settings_is_kept_as_one_picture(services: AppServices):
+    async def script(page: Page) -> None:
+        axes = {"x": {"name": "steps", "values": ["2", "4"]}, "y": {"name": "temperature", "values": ["0.5", "1"]}}
+        page.say("sheet", prompt="a cat", settings=SETTINGS, **axes)
+        message, frames = await page.hear("done")
+        (entry,) = services.gallery.entries(ME)
+        assert message["pictures"] == [{"id": entry.id, "seed": 5}] and message["facts"] == "4 pictures"
+        assert (
+            Image.open(io.BytesIO(frames[0])).width > 2 * 64 and entry.request.edit == "sheet of steps by temperature"
+        )
+        page.say("sheet", prompt="a cat", settings=SETTINGS, x=axes["x"], y=axes["x"])
+        assert "choose two settings" in (await page.hear("error"))[0]["message"]
+
+    visit(script)

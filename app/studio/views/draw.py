@@ -7,6 +7,7 @@ import streamlit as st
 from app.core.registry import ModelInfo
 from app.studio import generation_form, remembered_settings, session
 from app.studio.component import component
+from maskgil.params import options
 
 CANVAS = "canvas"
 DEFAULT = "two cats on the beach"
@@ -38,6 +39,7 @@ def canvas(model: ModelInfo) -> None:
         "style": generation_form.style_phrases(loaded).get(generation_form.value("style"), ""),
         "number": generation_form.value("n"),
         "examples": examples,
+        "options": [*options(), "seed"],
         "placeholder": examples[0] if examples else "a class: its number or name" if model.classes else DEFAULT,
         "prompt": st.session_state.get(generation_form.NEW_PROMPT),
     }

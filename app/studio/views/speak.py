@@ -5,6 +5,7 @@ import streamlit as st
 from app.core.registry import ModelInfo
 from app.studio import generation_form, microphone, session
 from app.studio.component import component
+from maskgil.params import options
 
 COMPLAINT = "complaint of speak"
 HEARD = "heard"  # on the board, until the page takes it over
@@ -55,6 +56,7 @@ def transcript(model: ModelInfo) -> None:
         "settings": generation_form.canvas_settings(model.name, several=False),
         "number": 1,
         "examples": list(model.vocabulary.examples),
+        "options": [*options(), "seed"],
         "placeholder": "What was heard appears here",
         "prompt": st.session_state.get(generation_form.NEW_PROMPT),
     }
