@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Float
 
 from speech.audio import LONGEST, RATE
+from speech.spoken_commands import is_unfinished
 from speech.vad import CHUNK, SILENCE, SPEECH, VoiceActivityDetector
 
 SECONDS = CHUNK / RATE  # of a chunk
@@ -50,6 +51,7 @@ class TranscribeRequest:
     number: int
     reason: TranscribeReason
     audio: Float[np.ndarray, " T"]
+    settled: tuple[str, ...] = ()  # words of the utterance before this audio
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,28 @@ Event = SpeechStarted | TranscribeRequest | PartialTranscript | SpeechPaused | S
 
 @dataclass(frozen=True)
 class EndpointingConfig:
-    """Seconds. `end` is what a person may want longer (0.5-0.7 for hesitant speech)."""
+    """Seconds.
 
-    pause: float = 0.1  # silence after which the end is suspected ...
-    end: float = 0.3  # ... and after which it is certain
-    partial: float = 0.3  # speech between two hypotheses
-    before: float = 0.25  # sound kept from before the first voiced chunk: soft first consonants
-    shortest: float = 0.13  # voiced sound of a real utterance
-    longest: float = LONGEST - 1  # an utterance is closed here, spoken on or not
+    pause       silence after which the words so far are transcribed and drawn
+    end         silence after which they are final
+    unfinished  the same where the sentence cannot be over: "two cats on the"
+    partial     speech between two hypotheses
+    before      sound kept from before the first voiced chunk: soft first consonants
+    shortest    voiced sound of a real utterance
+    settle      an utterance longer than this is settled at its next pause of `settle_pause`: what was said before it
+                is not transcribed again, which bounds the time of a transcription
+    longest     an utterance is closed here, spoken on or not
+    """
+
+    pause: float = 0.1
+    end: float = 0.7
+    unfinished: float = 1.5
+    partial: float = 0.3
+    before: float = 0.25
+    shortest: float = 0.13
+    settle: float = 7.0
+    settle_pause: float = 0.3
+    longest: float = LONGEST - 1
 
     def __post_init__(self) -> None:
         if not 0 < self.pause <= self.end:
@@ -154,6 +170,7 @@ class StreamingTranscriber:
         self._pause: int | None = None  # the order given at the present pause
         self._paused = False
         self._guess: tuple[str, ...] | None = None  # its answer
+        self._settled: tuple[str, ...] = ()  # words of the sound that is no longer kept
 
     def feed(self, chunk: Float[np.ndarray, "512"], chance: float | None = None) -> Iterator[Event]:
         """The next 32 ms, with what `chance` said of them where somebody has asked already."""
@@ -167,14 +184,15 @@ class StreamingTranscriber:
         self._chunks.append(chunk)
         self._since += 1
         if chance > SILENCE:
-            self._voiced, self._silent = self._voiced + 1, 0
             if self._guess is not None:
                 yield SpeechResumed(self._utterance)
+                self._settle()
+            self._voiced, self._silent = self._voiced + 1, 0
             self._paused, self._pause, self._guess = False, None, None
         else:
             self._silent += 1
         quiet = self._silent * SECONDS
-        over = quiet >= self.timing.end or len(self._chunks) * SECONDS >= self.timing.longest
+        over = quiet >= self._end_silence() or len(self._chunks) * SECONDS >= self.timing.longest
         if (over or quiet >= self.timing.pause) and not self._paused:
             self._paused = True
             if self._voiced * SECONDS >= self.timing.shortest:
@@ -188,14 +206,27 @@ class StreamingTranscriber:
             self._partial = order.number
             yield order
 
+    def _end_silence(self) -> float:
+        """Seconds of silence that end the utterance: more while its words want more."""
+        waits = self._guess is not None and is_unfinished(self._guess)
+        return max(self.timing.end, self.timing.unfinished) if waits else self.timing.end
+
+    def _settle(self) -> None:
+        """Keep the words up to a long pause in a long utterance, and go on with the sound after it."""
+        if self._silent * SECONDS < self.timing.settle_pause or len(self._chunks) * SECONDS < self.timing.settle:
+            return
+        self._settled, self._agreement = self._guess or (), LocalAgreement()
+        self._chunks = self._chunks[-max(1, round(self.timing.before / SECONDS)) :]
+
     def on_transcript(self, order: TranscribeRequest, words: Sequence[str]) -> Iterator[Event]:
         """The answer to an order. Late partials, and pauses that were none, are dropped."""
-        words = tuple(words)
+        words = (*order.settled, *words)
         if order.number in self._ending:
             yield FinalTranscript(order.utterance, words, self._ending.pop(order.number))
         elif order.number == self._partial:
             self._partial = None
-            yield PartialTranscript(order.utterance, *self._agreement.update(words))
+            if order.settled == self._settled:
+                yield PartialTranscript(order.utterance, *self._agreement.update(words))
         elif order.number == self._pause:
             self._guess = words
             yield SpeechPaused(order.utterance, words)
@@ -236,7 +267,7 @@ class StreamingTranscriber:
     def _order(self, why: TranscribeReason) -> TranscribeRequest:
         self._since = 0
         self._orders += 1
-        return TranscribeRequest(self._utterance, self._orders, why, np.concatenate(self._chunks))
+        return TranscribeRequest(self._utterance, self._orders, why, np.concatenate(self._chunks), self._settled)
 
 
 def listen(

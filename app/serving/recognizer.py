@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ class SpeechRecognizer:
                 self._written.popitem(last=False)
         return transcript
 
-    def transcribe_words(self, spoken: Float[np.ndarray, " T"]) -> tuple[str, ...]:
-        """The words of speech that a listener has already found."""
-        words = self.load().transcribe(spoken, spoken=True).words
-        metrics.WORDS.inc(len(words))
-        return words
+    def transcribe_live(self, spoken: Float[np.ndarray, " T"], guess: Sequence[int] = ()) -> Transcript:
+        """Speech that a listener has already found. `guess`: tokens of an earlier transcript of its beginning."""
+        transcript = self.load().transcribe(spoken, spoken=True, guess=guess)
+        metrics.WORDS.inc(len(transcript.words))
+        return transcript

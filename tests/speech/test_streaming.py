@@ -21,7 +21,10 @@ from speech.streaming import (
 from speech.vad import CHUNK
 
 
-def run(pattern: str, write=lambda audio: ("two", "cats"), timing: EndpointingConfig | None = None) -> list:
+QUICK = EndpointingConfig(end=0.3)
+
+
+def run(pattern: str, write=lambda audio: ("two", "cats"), timing: EndpointingConfig = QUICK) -> list:
     """ "." is 32 ms of silence, "x" of speech. Chunks hold their own number, so that what is heard can be checked."""
     chances = iter([1.0 if letter == "x" else 0.0 for letter in pattern])
     listener = StreamingTranscriber(lambda chunk: next(chances), timing)
@@ -75,7 +78,7 @@ def test_two_utterances_are_two():
 
 
 def test_endless_speech_is_cut():
-    events = run("x" * 200, timing=EndpointingConfig(longest=2.0))
+    events = run("x" * 200, timing=EndpointingConfig(end=0.3, longest=2.0))
     finals = [e for e in events if isinstance(e, FinalTranscript)]
     assert len(finals) == 3 and all(e.words for e in finals)
 
@@ -83,7 +86,7 @@ def test_endless_speech_is_cut():
 def test_slow_answers_are_not_lost_and_stale_ones_are_dropped():
     pattern = "x" * 20 + "." * 5 + "x" * 20 + "." * 12 + "x" * 20
     chances = iter([1.0 if letter == "x" else 0.0 for letter in pattern])
-    listener = StreamingTranscriber(lambda chunk: next(chances))
+    listener = StreamingTranscriber(lambda chunk: next(chances), QUICK)
     orders, events = [], []
     for _ in pattern:
         for event in listener.feed(np.zeros(CHUNK, np.float32)):
@@ -141,7 +144,7 @@ def feed(listener: StreamingTranscriber, pattern: str) -> list:
 
 
 def test_what_is_said_when_the_microphone_is_switched_off_is_an_utterance():
-    listener = StreamingTranscriber(lambda chunk: 0.0)
+    listener = StreamingTranscriber(lambda chunk: 0.0, QUICK)
     assert kinds(feed(listener, "x" * 7)) == "SpeechStarted"
     (order,) = listener.flush()
     assert order.reason is TranscribeReason.PAUSE and len(order.audio) == (7 + 3) * CHUNK, (
@@ -153,7 +156,7 @@ def test_what_is_said_when_the_microphone_is_switched_off_is_an_utterance():
 
 
 def test_switched_off_in_a_pause_it_is_not_written_down_again():
-    listener = StreamingTranscriber(lambda chunk: 0.0)
+    listener = StreamingTranscriber(lambda chunk: 0.0, QUICK)
     order = feed(listener, "x" * 7 + "." * 5)[-1]
     assert isinstance(order, TranscribeRequest) and list(listener.flush()) == []
     assert [type(event) for event in listener.on_transcript(order, ["a", "fox"])] == [FinalTranscript]
@@ -164,7 +167,7 @@ def test_switched_off_in_a_pause_it_is_not_written_down_again():
 
 
 def test_an_order_that_is_overtaken_is_no_longer_wanted():
-    listener = StreamingTranscriber(lambda chunk: 0.0)
+    listener = StreamingTranscriber(lambda chunk: 0.0, QUICK)
     first = feed(listener, "x" * 7 + "." * 5)[-1]
     assert listener.is_wanted(first)
     feed(listener, "x")  # speech goes on
@@ -179,3 +182,31 @@ def test_an_order_that_is_overtaken_is_no_longer_wanted():
 def test_timing_is_checked():
     with pytest.raises(ValueError, match="pause of 0.5 s"):
         EndpointingConfig(pause=0.5, end=0.3)
+
+
+def test_a_pause_inside_a_sentence_neither_splits_nor_loses_it():
+    """Half a second of silence is within the default of 0.7 s; the words before it are there at once."""
+    heard = []
+    events = run("x" * 20 + "." * 16 + "x" * 20 + "." * 30, lambda audio: heard.append(len(audio)) or ("two", "cats"),
+                 EndpointingConfig())  # fmt: skip
+    assert kinds(events).split().count("FinalTranscript") == 1 and "SpeechResumed" in kinds(events)
+    assert heard[-1] > 56 * CHUNK, "the whole sentence is transcribed at its end"
+
+
+@pytest.mark.parametrize(("words", "finals"), [(("two", "cats"), 1), (("two", "cats", "on", "the"), 0)])
+def test_a_sentence_that_cannot_be_over_is_waited_for(words: tuple[str, ...], finals: int):
+    events = run("x" * 20 + "." * 30, lambda audio: words, EndpointingConfig())
+    assert sum(isinstance(event, FinalTranscript) for event in events) == finals
+    events = run("x" * 20 + "." * 60, lambda audio: words, EndpointingConfig())
+    assert events[-1].words == words
+
+
+def test_a_long_utterance_is_settled_at_its_pauses():
+    """So that the sound of one transcription, and its time, stay bounded."""
+    heard, answers = [], iter([("one",), ("two",), ("three",)])
+    timing = EndpointingConfig(end=1.0, settle=2.0, partial=99.0)
+    part = "x" * 70 + "." * 16
+    events = run(part * 3 + "." * 30, lambda audio: heard.append(len(audio)) or next(answers), timing)
+    assert events[-1].words == ("one", "two", "three")
+    assert max(heard) < 90 * CHUNK, "none holds two parts"
+    assert [e.words for e in events if isinstance(e, SpeechPaused)] == [("one",), ("one", "two"), ("one", "two", "three")]
