@@ -108,7 +108,7 @@ def read_utterance(
 
 def is_unfinished(words: Sequence[str]) -> bool:
     """Whether a sentence cannot end with these words: "two cats on the", "a", "make it"."""
-    if not words:
+    if not words or " ".join(words) in CLEAR | UNDO | AGAIN:
         return False
     return words[-1] in UNFINISHED or is_unfinished_command(words)
 

@@ -6,9 +6,12 @@ Up    binary frames of 16 kHz mono int16 samples, and JSON texts:
         {"type": "end"}            no more speech follows. What was said is transcribed, drawn and saved; then the
                                    server closes the socket.
 Down  JSON texts, by "type":
-        ready, start, words {committed, pending}, final {text}, nothing {reason}, error {message},
+        ready, start, words {committed, pending}, final {text, prompt}, nothing {reason}, error {message},
+        unsure {text, reason}, undone {job, prompt}, cleared,
         step {job, step, of}, picture {job, seed, prompt, unknown}, kept {job}
       A PNG follows each `step` and each `picture` as a binary frame; that of a picture has the settings as metadata.
+      `final` has a prompt where the words changed the one before. `unsure`: the words are a guess, nothing is drawn.
+      `undone`: the picture of this job is the last one again; none where the job is empty.
       `kept`: the words of that picture were final, and it is in the gallery.
 """
 
@@ -20,6 +23,7 @@ from typing import Any, Protocol, runtime_checkable
 from app.core import paths
 from app.core.request import LEGACY, MAX_LIVE_CANDIDATES, GenerationRequest, parse_size
 from maskgil.params import current_names, options, unknown_option
+from speech.streaming import EndpointingConfig
 
 MAX_FRAME = 2**16  # bytes of one message
 MAX_SECONDS = 600.0  # of one socket
@@ -74,7 +78,7 @@ def parse_control(text: str) -> LiveSettings | None:
         candidates = GenerationRequest.read({"prompt": "a try", "seed": 0, **settings}).params.candidates
         if candidates > MAX_LIVE_CANDIDATES:
             raise ValueError(f"{candidates} candidates, and at most {MAX_LIVE_CANDIDATES} while one speaks")
-        return LiveSettings(settings, min(2.0, max(0.2, float(fields.get("pause", 0.3)))))
+        return LiveSettings(settings, min(2.0, max(0.2, float(fields.get("pause", EndpointingConfig.end)))))
     except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ProtocolError(f"settings that cannot be read ({reason}): reload the page") from None

@@ -28,6 +28,7 @@ from app.core.request import GenerationRequest, random_seed
 from app.serving.admission import served_model
 from app.serving.jobs import Job, Status
 from app.serving.services import AppServices
+from app.web.live_dialogue import LiveDialogue
 from app.web.live_protocol import (
     MAX_AHEAD,
     MAX_FRAME,
@@ -40,6 +41,7 @@ from app.web.live_protocol import (
     parse_control,
 )
 from speech.audio import RATE
+from speech.spoken_commands import Meaning
 from speech.streaming import (
     EndpointingConfig,
     Event,
@@ -51,6 +53,7 @@ from speech.streaming import (
     StreamingTranscriber,
     TranscribeRequest,
 )
+from speech.transcriber import Transcript
 from speech.vad import CHUNK
 
 log = logging.getLogger(__name__)
@@ -80,6 +83,9 @@ class LiveSession:
         self.pending: deque[TranscribeRequest] = deque()
         self.transcribing = False
         self.job: Job | None = None
+        self.drawn_words: tuple[str, ...] = ()  # of the utterance that self.job draws
+        self.dialogue = LiveDialogue()
+        self.transcript: tuple[TranscribeRequest, Transcript] | None = None  # the newest
         self.seed = random_seed()
         self.final: set[str] = set()  # ids of jobs whose words are final
         self.sent: set[str] = set()  # ids of jobs whose image was sent
@@ -158,6 +164,7 @@ class LiveSession:
         if message is None:
             return True
         self.settings = dict(message.values)
+        self.spawn(asyncio.to_thread(self.dialogue.learn, self.settings["model"]))
         self.listener.timing = EndpointingConfig(end=message.pause)
         return False
 
@@ -182,15 +189,41 @@ class LiveSession:
                     await self.draw(event.committed)
             case SpeechPaused():
                 await self.send(type="words", committed=event.words, pending=())
-                await self.draw(event.words)
+                if self.is_understood(event.utterance):
+                    await self.draw(event.words)
             case SpeechResumed():
                 pass  # the running job goes on, and the next one continues from its grid
+            case FinalTranscript() if event.words and not self.is_understood(event.utterance):
+                self.drop()
+                await self.send(type="unsure", text=" ".join(event.words), reason="I did not understand that.")
             case FinalTranscript() if event.words:
-                await self.send(type="final", text=" ".join(event.words))
-                await self.draw(event.words, final=True)
+                await self.settle(event.words)
             case FinalTranscript():
                 self.drop()
                 await self.send(type="nothing", reason="no words could be made out: say it again")
+
+    def is_understood(self, utterance: int) -> bool:
+        """Whether the recognizer was sure of the newest words of this utterance."""
+        if self.transcript is None or self.transcript[0].utterance != utterance:
+            return True
+        return self.transcript[1].understood
+
+    async def settle(self, words: Sequence[str]) -> None:
+        """The words are final: draw them, or do what they ask for."""
+        utterance = self.dialogue.read(words)
+        prompt = {} if utterance.prompt == " ".join(words) else {"prompt": utterance.prompt}
+        await self.send(type="final", text=" ".join(words), **prompt)
+        match utterance.meaning:
+            case Meaning.UNDO:
+                self.drop()
+                shown = self.dialogue.undo()
+                await self.send(type="undone", job=shown.job if shown else "", prompt=shown.prompt if shown else "")
+            case Meaning.CLEAR:
+                self.drop()
+                self.dialogue.clear()
+                await self.send(type="cleared")
+            case _:
+                await self.draw(words, final=True)
 
     def enqueue(self, request: TranscribeRequest) -> None:
         """Queue a request for the recognizer; requests that newer ones replace are dropped."""
@@ -212,9 +245,7 @@ class LiveSession:
                 if not self.listener.is_wanted(request):
                     continue
                 try:
-                    words = await asyncio.get_running_loop().run_in_executor(
-                        _recognizer_executor, self.services.recognizer.transcribe_words, request.audio
-                    )
+                    words = await self.transcribe(request)
                 except Exception as error:
                     log.exception("an utterance cannot be written down")
                     words, reason = (), " ".join(str(error).split())[:200] or type(error).__name__
@@ -223,22 +254,36 @@ class LiveSession:
         finally:
             self.transcribing = False
 
+    async def transcribe(self, request: TranscribeRequest) -> tuple[str, ...]:
+        """The words of a request. An earlier hypothesis of the same speech is checked instead of decoded again."""
+        guess = ()
+        if self.transcript is not None:
+            before, transcript = self.transcript
+            same = (before.utterance, before.settled) == (request.utterance, request.settled)
+            guess = transcript.tokens if same else ()
+        transcript = await asyncio.get_running_loop().run_in_executor(
+            _recognizer_executor, self.services.recognizer.transcribe_live, request.audio, guess
+        )
+        self.transcript = request, transcript
+        return transcript.words
+
     @property
     def draw_partial(self) -> tuple[str, ...]:
         """The words of the current utterance that are drawn so far."""
-        return () if self.job is None or self.job.id in self.final else tuple(self.job.request.prompt.split())
+        return () if self.job is None or self.job.id in self.final else self.drawn_words
 
     async def draw(self, words: Sequence[str], final: bool = False) -> None:
         """Draw these words unless they are being drawn. The image of final words is saved when it is done, also when
         this socket is closed by then."""
-        prompt = " ".join(words)
-        if not prompt:
+        utterance = self.dialogue.read(words)
+        if not utterance.prompt or not (final or self.dialogue.is_worth_drawing(words, utterance)):
             return
         if tuple(words) != self.draw_partial:
-            before = self.job if self.draw_partial else None
+            before = self.job if self.draw_partial or utterance.meaning is Meaning.CHANGE else None
             self.drop()
             try:
-                request = GenerationRequest.read({"seed": self.seed, **self.settings, "prompt": prompt})
+                seed = self.dialogue.seed(utterance, self.seed)
+                request = GenerationRequest.read({"seed": seed, **self.settings, "prompt": utterance.prompt})
                 # On a thread: the model may have to be loaded.
                 job = await _surely(self._submit, request, before, final)
             except NothingToDrawError:
@@ -246,6 +291,7 @@ class LiveSession:
             except ValueError as error:
                 await self.send(type="error", message=str(error))
                 return
+            self.drawn_words = tuple(words)
             self.spawn(self.send_preview(job))
         elif final:
             job, seen = self.job, self.job.id in self.sent
@@ -254,6 +300,7 @@ class LiveSession:
             if seen:
                 self.spawn(self.finalize(job))
         if final:
+            self.dialogue.add(utterance.prompt, job.request.seed, job.id)
             self.seed = random_seed()
 
     def _submit(self, request: GenerationRequest, before: Job | None, final: bool) -> Job:

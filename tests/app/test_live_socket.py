@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,13 +26,15 @@ from app.web import live_protocol, live_session, live_socket
 from maskgil.params import SAMPLERS
 from maskgil.pipeline import TextToImage
 from speech.audio import RATE
-from speech.streaming import StreamingTranscriber
+from speech.streaming import EndpointingConfig, StreamingTranscriber
+from speech.transcriber import Transcript
 from text_encoder.prompt_reader import PromptReader
 
 ME = "me-1234567"
 SECONDS = 120
 HEADERS = {"origin": "http://studio:8501", "host": "studio:8501"}
 SAID = ("a", "red", "cat")
+QUICK = EndpointingConfig(end=0.3)  # so that a test is short
 
 
 class Socket:
@@ -96,16 +99,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
     return TextToImage.load(tiny_model(Path(tmp_path_factory.mktemp("weights")) / "scenes"))
 
 
+def transcript(words: Sequence[str]) -> Transcript:
+    return Transcript(" ".join(words), tuple(words), not words, "")
+
+
 @pytest.fixture
 def words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the recogniser will write down, whatever it hears."""
     words = list(SAID)
+    monkeypatch.setattr(live_protocol.EndpointingConfig, "end", QUICK.end)  # where a settings message has no pause
     monkeypatch.setattr(SpeechRecognizer, "load", lambda self: None)
-    monkeypatch.setattr(SpeechRecognizer, "transcribe_words", lambda self, spoken: tuple(words))
+    monkeypatch.setattr(SpeechRecognizer, "transcribe_live", lambda self, spoken, guess=(): transcript(words))
     monkeypatch.setattr(
         live_session,
         "StreamingTranscriber",
-        lambda: StreamingTranscriber(lambda chunk: float(np.abs(chunk).max() > 0.1)),
+        lambda: StreamingTranscriber(lambda chunk: float(np.abs(chunk).max() > 0.1), QUICK),
     )
     return words
 
@@ -462,10 +470,10 @@ def test_ten_minutes_of_choppy_sound_take_little_memory(
     """A recogniser that never gets on: orders that are overtaken go, and of utterances that are over few wait."""
     held, given, free = [], [], threading.Event()
 
-    def words(ear: SpeechRecognizer, spoken: np.ndarray) -> tuple[str, ...]:
+    def words(ear: SpeechRecognizer, spoken: np.ndarray, guess=()) -> Transcript:
         given.append(spoken.nbytes)
         assert free.wait(SECONDS)
-        return ()
+        return transcript(())
 
     class Watched(Tape):
         async def receive(self) -> dict:
@@ -475,7 +483,7 @@ def test_ten_minutes_of_choppy_sound_take_little_memory(
             assert len(session.pending) <= live_session.MAX_PENDING_TRANSCRIPTIONS and len(session.tasks) < 20
             return await super().receive()
 
-    monkeypatch.setattr(SpeechRecognizer, "transcribe_words", words)
+    monkeypatch.setattr(SpeechRecognizer, "transcribe_live", words)
     socket = Watched(clock, pattern, MINUTES - 64)
     socket.tell(json.dumps({"type": "settings", "pause": pause}))
     message, play = socket.up.get_nowait(), socket.receive  # the settings come before the tape
@@ -513,12 +521,12 @@ def test_the_recogniser_and_voice_activity_are_not_on_the_event_loop(
         threads.add(threading.current_thread())
         return float(np.abs(chunk).max() > 0.1)
 
-    def words(ear: SpeechRecognizer, spoken: np.ndarray) -> tuple[str, ...]:
+    def words(ear: SpeechRecognizer, spoken: np.ndarray, guess=()) -> Transcript:
         threads.add(threading.current_thread())
-        return SAID
+        return transcript(SAID)
 
-    monkeypatch.setattr(live_session, "StreamingTranscriber", lambda: StreamingTranscriber(note))
-    monkeypatch.setattr(SpeechRecognizer, "transcribe_words", words)
+    monkeypatch.setattr(live_session, "StreamingTranscriber", lambda: StreamingTranscriber(note, QUICK))
+    monkeypatch.setattr(SpeechRecognizer, "transcribe_live", words)
 
     async def script(socket: Socket) -> None:
         socket.speak(True, 0.6)
@@ -532,12 +540,12 @@ def test_the_recogniser_and_voice_activity_are_not_on_the_event_loop(
 def test_a_recogniser_that_fails_spoils_one_sentence(house: AppServices, monkeypatch: pytest.MonkeyPatch):
     answers = iter([RuntimeError("a bug"), SAID, SAID, SAID])
 
-    def words(ear: SpeechRecognizer, spoken: np.ndarray) -> tuple[str, ...]:
+    def words(ear: SpeechRecognizer, spoken: np.ndarray, guess=()) -> Transcript:
         if isinstance(answer := next(answers), Exception):
             raise answer
-        return answer
+        return transcript(answer)
 
-    monkeypatch.setattr(SpeechRecognizer, "transcribe_words", words)
+    monkeypatch.setattr(SpeechRecognizer, "transcribe_live", words)
 
     async def script(socket: Socket) -> None:
         for type in ("nothing", "kept"):
@@ -587,10 +595,10 @@ def test_a_model_that_is_loaded_for_one_visitor_holds_up_no_other(
 def test_two_at_once_do_not_see_each_others_words(house: AppServices, monkeypatch: pytest.MonkeyPatch):
     """Each has a voice of its own, and the recogniser writes down what that voice says."""
 
-    def words(ear: SpeechRecognizer, spoken: np.ndarray) -> tuple[str, ...]:
-        return ("a", "red", "cat") if np.abs(spoken).max() < 0.5 else ("two", "blue", "dogs")
+    def words(ear: SpeechRecognizer, spoken: np.ndarray, guess=()) -> Transcript:
+        return transcript(("a", "red", "cat") if np.abs(spoken).max() < 0.5 else ("two", "blue", "dogs"))
 
-    monkeypatch.setattr(SpeechRecognizer, "transcribe_words", words)
+    monkeypatch.setattr(SpeechRecognizer, "transcribe_live", words)
 
     async def talk(socket: Socket, owner: str, loudness: int) -> None:
         server = asyncio.ensure_future(live_socket.serve(socket, owner))
@@ -879,3 +887,52 @@ def test_a_recogniser_that_is_missing_says_so(house: AppServices, monkeypatch: p
 
     socket = asyncio.run(both())
     assert socket.code == 1008 and "no recogniser" in socket.of("error")[0]["message"]
+
+
+def test_a_spoken_change_draws_the_last_prompt_changed(house: AppServices, words: list[str]):
+    """With the seed of the last picture; "undo" shows that one again, "start over" forgets it."""
+
+    async def script(socket: Socket) -> None:
+        socket.tell('{"type": "settings", "steps": 2}')
+        for said, answer in (
+            ("a red cat", "kept"),
+            ("make it blue", "kept"),
+            ("and a dog", "kept"),
+            ("undo", "undone"),
+            ("another one", "kept"),
+            ("start over", "cleared"),
+            ("at night", "kept"),
+        ):
+            words[:] = said.split()
+            waiting = asyncio.ensure_future(socket.until(answer))
+            await asyncio.sleep(0)
+            socket.speak(True, 0.4)
+            socket.speak(False, 0.6)
+            await waiting
+        socket.leave()
+
+    socket = talk(house, script)
+    kept = {message["job"] for message in socket.of("kept")}
+    images = [message for message in socket.of("picture") if message["job"] in kept]
+    prompts = ["a red cat", "a blue cat", "a blue cat and a dog", "a blue cat", "at night"]
+    assert [image["prompt"] for image in images] == prompts
+    first, second, third, again, fresh = (image["seed"] for image in images)
+    assert first == second == third and len({third, again, fresh}) == 3
+    (undone,) = socket.of("undone")
+    assert undone["job"] == images[1]["job"] and undone["prompt"] == "a blue cat"
+    assert socket.of("final")[1] == {"type": "final", "text": "make it blue", "prompt": "a blue cat"}
+
+
+def test_what_was_not_understood_is_not_drawn(house: AppServices, words: list[str], monkeypatch: pytest.MonkeyPatch):
+    guess = Transcript("knot a dock", ("knot", "a", "dock"), False, "a guess", understood=False)
+    monkeypatch.setattr(SpeechRecognizer, "transcribe_live", lambda self, spoken, guess_=(): guess)
+
+    async def script(socket: Socket) -> None:
+        socket.speak(True, 0.2)
+        socket.speak(False, 0.6)
+        await socket.until("unsure")
+        socket.leave()
+
+    socket = talk(house, script)
+    assert socket.of("unsure") == [{"type": "unsure", "text": "knot a dock", "reason": "I did not understand that."}]
+    assert not house.engine.jobs(ME) and not socket.of("final")

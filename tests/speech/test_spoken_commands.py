@@ -92,5 +92,5 @@ def test_phrases_are_things():
 def test_a_sentence_that_cannot_be_over():
     for words in ("two cats on the", "a", "a big dog and", "make it", "no", "remove the", "two cats next to"):
         assert is_unfinished(words.split()), words
-    for words in ("two cats", "make it blue", "undo", "to the left", "another one", ""):
+    for words in ("two cats", "make it blue", "undo", "to the left", "another one", "start over", ""):
         assert not is_unfinished(words.split()), words

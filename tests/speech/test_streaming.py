@@ -20,7 +20,6 @@ from speech.streaming import (
 )
 from speech.vad import CHUNK
 
-
 QUICK = EndpointingConfig(end=0.3)
 
 
@@ -209,4 +208,8 @@ def test_a_long_utterance_is_settled_at_its_pauses():
     events = run(part * 3 + "." * 30, lambda audio: heard.append(len(audio)) or next(answers), timing)
     assert events[-1].words == ("one", "two", "three")
     assert max(heard) < 90 * CHUNK, "none holds two parts"
-    assert [e.words for e in events if isinstance(e, SpeechPaused)] == [("one",), ("one", "two"), ("one", "two", "three")]
+    assert [e.words for e in events if isinstance(e, SpeechPaused)] == [
+        ("one",),
+        ("one", "two"),
+        ("one", "two", "three"),
+    ]
