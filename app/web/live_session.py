@@ -204,9 +204,7 @@ class LiveSession:
 
     def is_understood(self, utterance: int) -> bool:
         """Whether the recognizer was sure of the newest words of this utterance."""
-        if self.transcript is None or self.transcript[0].utterance != utterance:
-            return True
-        return self.transcript[1].understood
+        return self.transcript is None or self.transcript[0].utterance != utterance or self.transcript[1].understood
 
     async def settle(self, words: Sequence[str]) -> None:
         """The words are final: draw them, or do what they ask for."""
@@ -256,11 +254,9 @@ class LiveSession:
 
     async def transcribe(self, request: TranscribeRequest) -> tuple[str, ...]:
         """The words of a request. An earlier hypothesis of the same speech is checked instead of decoded again."""
-        guess = ()
-        if self.transcript is not None:
-            before, transcript = self.transcript
-            same = (before.utterance, before.settled) == (request.utterance, request.settled)
-            guess = transcript.tokens if same else ()
+        before, transcript = self.transcript or (None, None)
+        same = before and (before.utterance, before.settled) == (request.utterance, request.settled)
+        guess = transcript.tokens if same else ()
         transcript = await asyncio.get_running_loop().run_in_executor(
             _recognizer_executor, self.services.recognizer.transcribe_live, request.audio, guess
         )
