@@ -57,7 +57,7 @@ class Words(torch.nn.Module):
 def test_a_tiny_model_overfits_one_batch():
     config = ModelConfig(codebook_size=32, dim=64, layers=2, heads=2, ffn=128, text_dim=12, text_length=8,
                          qk_norm="rms", dropout=0.0)  # fmt: skip
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     model = Conditioned(MaskGIL(config), Words())
     ids = torch.tensor([[1, 2, 3], [4, 5, 0]])
     batch = {"tokens": torch.randint(0, 32, (2, 12)), "grid": (3, 4), "ids": ids, "mask": ids != 0}
