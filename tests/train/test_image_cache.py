@@ -20,8 +20,9 @@ from maskgil import checkpoint
 from maskgil.aspect_buckets import aspect_buckets
 from maskgil.condition import Condition
 from maskgil.tokenizers.vq import VQConfig, VQModel
-from train.data import image_cache, image_sources
-from train.data.image_cache import CachedBatches, CacheWriter, ImageCache, shuffled, write
+from train.data import cache_progress, cached_batches, image_cache, image_example, image_sources
+from train.data.cached_batches import CachedBatches, ImageCache, shuffled
+from train.data.image_cache import CacheWriter, write
 
 VQ = VQConfig(codebook_size=64, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=16)
 
@@ -130,8 +131,9 @@ def test_shards_may_be_named_another_way_and_moved_but_not_exchanged(shards, tmp
     assert len(before) == 2 and all(path.stat().st_mtime_ns == time for path, time in before.items())
     with tarfile.open(shards / "moved" / "part-01.tar", "w") as tar:
         add(tar, "other.png", png(512, 512) + bytes(20_000))
-    with pytest.raises(ValueError, match="holds 1 files of pictures that the source no longer has"):
-        write(maker(image_sources.source("moved"), tmp_path / "out"))
+    write(maker(image_sources.source("moved"), tmp_path / "out"))
+    files = set((tmp_path / "out").glob("*.safetensors"))
+    assert len(files) == 2 and len(files & before.keys()) == 1, "the one of the exchanged shard is made anew"
 
 
 def test_a_shard_that_says_a_thing_twice(tmp_path):
@@ -148,7 +150,7 @@ def test_a_shard_that_says_a_thing_twice(tmp_path):
 def test_progress_is_seen_within_units_and_after_the_first(tmp_path, monkeypatch, capsys):
     """A unit may take hours: how far it is, and when all will be done, is said meanwhile."""
 
-    class Eager(image_cache.tqdm):
+    class Eager(cache_progress.tqdm):
         def __init__(self, **options):
             super().__init__(**(options | {"mininterval": 0}))
 
@@ -160,7 +162,7 @@ def test_progress_is_seen_within_units_and_after_the_first(tmp_path, monkeypatch
                 Image.fromarray(rng.integers(256, size=(64, 64, 3), dtype=np.uint8)).save(noise, "PNG")
                 add(tar, f"{i}.png", noise.getvalue())
                 add(tar, f"{i}.txt", b"noise")
-    monkeypatch.setattr(image_cache, "tqdm", Eager)
+    monkeypatch.setattr(cache_progress, "tqdm", Eager)
     write(maker(image_sources.source(str(tmp_path)), tmp_path / "out"))
     shown = re.findall(r"([\d.]+) of 2 units \[[\d:]+<([\d:?]+)", capsys.readouterr().err)
     for unit in (0, 1):
@@ -266,13 +268,145 @@ def test_a_full_disk_keeps_what_is_finished(shards, tmp_path, monkeypatch):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([kept[0].name, "cache.json"])
 
 
-def test_captions_that_are_too_long_are_skipped(tmp_path, capsys):
-    for name, text in (("a", "short"), ("b", "a caption that never ends")):
-        (tmp_path / f"{name}.png").write_bytes(png(64, 64))
-        (tmp_path / f"{name}.txt").write_text(text)
+def folder_of(folder: Path, captions: dict[str, str]) -> Path:
+    """Pictures with .txt captions; each has a colour of its own."""
+    folder.mkdir(exist_ok=True)
+    for number, (name, text) in enumerate(captions.items()):
+        (folder / f"{name}.png").write_bytes(png(64, 64, (number, 7, 7)))
+        (folder / f"{name}.txt").write_text(text)
+    return folder
+
+
+def captions_in(out: Path) -> list[str]:
+    cache = ImageCache.open(out)
+    return sorted(said(cache.read((64, 64), np.array([row]))) for row in range(cache.tables[(64, 64)].rows))
+
+
+@pytest.mark.parametrize(("what", "kept", "says"), [
+    ("cut", ["a caption that never", "short"], "1 captions were cut"), ("drop", ["short"], "more than 20 letters"),
+])  # fmt: skip
+def test_captions_that_are_too_long_are_cut_or_dropped(tmp_path, capsys, what, kept, says):
+    source = folder_of(tmp_path / "in", {"a": "short", "b": "a caption that never ends", "c": "unpronounceablenesses"})
+    write(maker(image_sources.source(str(source)), tmp_path / "out", long_captions=what))
+    shown = capsys.readouterr().out
+    assert says in shown and ("skipped 1;" in shown) == (what == "cut")
+    assert captions_in(tmp_path / "out") == kept
+
+
+def test_what_was_edited_is_encoded_again_and_nothing_else(tmp_path, capsys):
+    source = folder_of(tmp_path / "in", {name: f"picture {name}" for name in "abcde"})
+
+    def run() -> str:
+        write(maker(image_sources.source(str(source)), tmp_path / "out"))
+        return capsys.readouterr().out
+
+    assert "encoded 5 pictures, skipped 0" in run() and "encoded 0 pictures" in run()
+    (source / "b.txt").write_text("another caption")
+    assert "encoded 1 pictures, took over 4 unchanged ones" in run()
+    assert captions_in(tmp_path / "out") == ["another caption", *(f"picture {name}" for name in "acde")]
+    (source / "c.png").write_bytes(png(64, 64, "blue"))
+    (source / "f.png").write_bytes(png(64, 64, "green"))
+    (source / "f.txt").write_text("picture f")
+    (source / "a.png").unlink()
+    assert "encoded 2 pictures, took over 3 unchanged ones" in run()
+    assert captions_in(tmp_path / "out") == ["another caption", *(f"picture {name}" for name in "cdef")]
+    fresh = tmp_path / "fresh"
+    write(maker(image_sources.source(str(source)), fresh))
+    for path in fresh.glob("*.safetensors"):
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes(), "as if made at once"
+
+
+def test_a_cache_of_another_folder_is_not_overwritten(tmp_path):
+    for name in ("one", "two"):
+        folder_of(tmp_path / name, {name: name})
+    write(maker(image_sources.source(str(tmp_path / "one")), tmp_path / "out"))
+    with pytest.raises(ValueError, match="made with another folder of pictures"):
+        write(maker(image_sources.source(str(tmp_path / "two")), tmp_path / "out"))
+    assert captions_in(tmp_path / "out") == ["one"]
+
+
+def test_hidden_and_system_folders_are_no_classes(tmp_path, capsys):
+    for name in ("ant", "bee", ".ipynb_checkpoints", "__MACOSX", "@eaDir", "empty"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        if name != "empty":
+            (tmp_path / "in" / name / "a.png").write_bytes(png(64, 64))
+    (tmp_path / "in" / "ant" / "._a.png").write_bytes(b"AppleDouble")
+    source = image_sources.source(str(tmp_path / "in"))
+    assert source.classes == ["ant", "bee"]
+    write(maker(source, tmp_path / "out"))
+    shown = capsys.readouterr().out
+    assert "empty: no picture, so that it is no class" in shown and "encoded 2 pictures, skipped 1" in shown
+
+
+def test_captions_as_other_tools_write_them(tmp_path):
+    kinds = {
+        "a.caption": b"a caption", "b.TXT": b"b TXT", "c.json": b'\xef\xbb\xbf{"text": "c with a mark"}',
+        "d.json": b'["d first", "d second"]', "e.txt": "e in UTF-16".encode("utf-16"), "f.json": b'{"caption": ["f"]}',
+    }  # fmt: skip
+    for name, data in kinds.items():
+        (tmp_path / name).write_bytes(data)
+        (tmp_path / f"{name[0]}.png").write_bytes(png(64, 64))
+    missed = []
+    found = [picture.caption for picture in image_sources.source(str(tmp_path)).read(0, missed.append)]
+    assert found == ["a caption", "b TXT", "c with a mark", "d first", "e in UTF-16", "f"] and not missed
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+def test_captions_in_one_metadata_file(tmp_path, name):
+    for picture in ("a.png", "sub/b.png", "c.png"):
+        (tmp_path / picture).parent.mkdir(exist_ok=True)
+        (tmp_path / picture).write_bytes(png(64, 64))
+    rows = [{"file_name": "a.png", "text": "one, with a comma"}, {"file_name": "sub/b.png", "text": "two"}]
+    if name.endswith("csv"):
+        text = "file_name,text\n" + "".join(f'{row["file_name"]},"{row["text"]}"\n' for row in rows)
+    else:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / name).write_text(text)
+    missed, source = [], image_sources.source(str(tmp_path))
+    assert [p.caption for p in source.read(0, missed.append)] == ["one, with a comma", "two"]
+    assert len(missed) == 1 and "no caption: c.txt is missing" in missed[0]
+    (tmp_path / name).write_text("nonsense\n")
+    with pytest.raises(ValueError, match="needs a file_name and a text"):
+        image_sources.source(str(tmp_path))
+
+
+def test_pictures_too_small_or_too_long_are_left_out(tmp_path, capsys):
+    for name, size in (("a", (64, 64)), ("b", (1, 1)), ("c", (640, 32))):
+        (tmp_path / f"{name}.png").write_bytes(png(*size))
+        (tmp_path / f"{name}.txt").write_text(name)
     write(maker(image_sources.source(str(tmp_path)), tmp_path / "out"))
-    assert "more than 20 letters" in capsys.readouterr().out
-    assert ImageCache.open(tmp_path / "out").tables[(64, 64)].rows == 1
+    shown = capsys.readouterr().out
+    assert "1x1 is less than 16 pixels a side" in shown and "640x32 is longer than 10 times" in shown
+    assert captions_in(tmp_path / "out") == ["a"]
+
+
+def test_sixteen_bits_and_transparent_colours():
+    def encoded(image: Image.Image, **options) -> bytes:
+        data = io.BytesIO()
+        image.save(data, "PNG", **options)
+        return data.getvalue()
+
+    grey = Image.fromarray(np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16))
+    shown = np.asarray(image_example.opened(encoded(grey)))[..., 0].ravel()
+    assert np.abs(shown.astype(int) - np.arange(256)).max() <= 1
+    clear = Image.new("RGB", (4, 4), (0, 0, 0))
+    clear.putpixel((1, 1), (200, 0, 0))
+    pixels = image_example.opened(encoded(clear, transparency=(0, 0, 0)))
+    assert pixels.getpixel((0, 0)) == (255, 255, 255) and pixels.getpixel((1, 1)) == (200, 0, 0)
+
+
+def test_batches_hold_no_picture_twice_and_an_index_answers_for_the_files(tmp_path, monkeypatch):
+    source = folder_of(tmp_path / "in", {name: f"picture {name}" for name in "abcde"})
+    (source / "wide.png").write_bytes(png(128, 64))
+    (source / "wide.txt").write_text("wide")
+    write(maker(image_sources.source(str(source)), tmp_path / "out"))
+    data = CachedBatches(str(tmp_path / "out"), 4)
+    sizes = sorted(len(data(index)["tokens"]) for index in range(3))
+    assert sizes == [1, 1, 4], "4 and 1 of one shape, 1 of the other"
+    every = torch.cat([data(index)["numbers"] for index in range(6)])
+    assert len(every.unique()) == len(every) == 12
+    monkeypatch.setattr(cached_batches, "_rows", lambda path: pytest.fail(f"{path} was opened"))
+    assert ImageCache.open(tmp_path / "out").tables[(64, 64)].rows == 5
 
 
 def test_a_caption_without_a_picture_is_named_and_the_rest_is_kept(tmp_path, capsys):
@@ -400,7 +534,7 @@ def test_a_photograph_stands_as_its_camera_was_held():
     photo = Image.new("RGB", (40, 20), "blue")
     photo.paste((255, 0, 0), (0, 0, 40, 10))
     photo.save(out, "JPEG", exif=exif, quality=95)
-    turned, lying = image_sources.opened(out.getvalue()), image_sources.opened(out.getvalue(), upright=False)
+    turned, lying = image_example.opened(out.getvalue()), image_example.opened(out.getvalue(), upright=False)
     assert turned.size == (20, 40) and lying.size == (40, 20)
     assert turned.getpixel((15, 20))[0] > 200 and turned.getpixel((4, 20))[2] > 200
 
@@ -411,4 +545,4 @@ def test_notes_that_are_cut_do_not_break_a_picture():
         for note in (b"II*\0\x08\0", b"nonsense"):
             out = io.BytesIO()
             Image.new("RGB", (40, 20), "blue").save(out, kind, exif=b"Exif\0\0" + note)
-            assert image_sources.opened(out.getvalue()).size == (40, 20)
+            assert image_example.opened(out.getvalue()).size == (40, 20)

@@ -8,23 +8,23 @@ A cache is `cache.json` (what made it) and a file for each unit of the source, w
 (n, N, C) float16, scaled to a deviation of about 1: the posterior's means as `tokens`, with its deviations as `std`
 where there is one (KL, not DC-AE). Batches are drawn from the posterior anew each time.
 
-A file that is there is done: started again, the same command makes only what is missing. Training reads the files where
-they lie.
+A file that is there is done: started again, the same command makes only what is missing or has changed, and encodes no
+picture again whose bytes and caption are as they were. Training reads the files where they lie.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
@@ -35,31 +35,62 @@ from maskgil.aspect_buckets import Size, aspect_buckets, fit_to_bucket, nearest_
 from maskgil.generator import Tokenizer
 from maskgil.tokenizers.autoencoder import SURE, AutoencoderTokenizer, validate_scale
 from train.data.cache_files import write_note, write_shard
-from train.data.image_sources import ImageExample, ImageSource
+from train.data.cache_progress import CacheProgress
+from train.data.cached_batches import NOTE, index_of
+from train.data.image_example import ImageExample, ImageSource
 from train.data.image_sources import source as image_source
 
-NOTE = "cache.json"
-CUT = ("crop", "flip")  # of a cache's note: how its pictures were cut, which caches of one model may differ in
+ORIGIN = "origin"  # of a cache's note: where its pictures lie
+UNIT_NOTE, CONTENTS = "unit", "contents"  # of a file's metadata: what was left out, and a hash of each picture
+CUT = ("crop", "flip", ORIGIN)  # of a cache's note: in what caches of one model may differ
 SHOWN = 5  # faults of a unit that are named one by one
+
+
+Row = dict[str, Tensor]  # of one picture: "tokens", perhaps "std", and "states" or "label"
 
 
 @dataclass
 class _Bucket:
-    """What was encoded of one bucket, and what waits for a full batch."""
+    """Rows of one bucket, those that are still to be encoded None, and what waits for a full batch."""
 
-    waiting: list[tuple[Tensor, ImageExample]] = field(default_factory=list)
-    encoded: list[dict[str, Tensor]] = field(default_factory=list)
-    states: list[Tensor] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
+    rows: list[Row | None] = field(default_factory=list)
+    contents: list[str] = field(default_factory=list)
+    waiting: list[tuple[int, Tensor, ImageExample]] = field(default_factory=list)
+
+
+@dataclass
+class UnitReport:
+    """What became of a unit's pictures: lines for what was left out, and counts."""
+
+    skipped: list[str] = field(default_factory=list)
+    encoded: int = 0
+    reused: int = 0
+    cut_captions: int = 0
+    buckets: Counter = field(default_factory=Counter)
+
+    @property
+    def pictures(self) -> int:
+        return self.encoded + self.reused
+
+
+@dataclass(frozen=True)
+class _StoredRow:
+    """A row of a file that another state of the source left."""
+
+    path: Path
+    bucket: str
+    row: int
 
 
 @dataclass(frozen=True)
 class CacheWriter:
     """Turns units of a source into files of a cache. Without a text encoder the pictures' classes are kept.
 
-    batch   pictures encoded at once
-    centre  whether pictures are cut in the middle;  flip: whether each is there a second time, mirrored
+    batch          pictures encoded at once
+    centre         whether pictures are cut in the middle;  flip: whether each is there a second time, mirrored
+    long_captions  what becomes of those that the text encoder cannot read whole: cut at a word, or dropped
+    min_side       pictures with a shorter side, in pixels, are left out
+    max_aspect     and those whose sides differ by more than this factor
     """
 
     source: ImageSource
@@ -70,6 +101,9 @@ class CacheWriter:
     batch: int = 32
     centre: bool = False
     flip: bool = False
+    long_captions: Literal["cut", "drop"] = "cut"
+    min_side: int = 16
+    max_aspect: float = 10.0
 
     def note(self) -> dict[str, Any]:
         """What a cache must have in common with what is added to it."""
@@ -101,68 +135,133 @@ class CacheWriter:
                 if self.encoder is not None
                 else "captions need --text-encoder, a folder or a name such as google/flan-t5-xl"
             )
-        note, path = json.loads(json.dumps(self.note())), self.out / NOTE
+        note, path = json.loads(json.dumps(self.note())) | {ORIGIN: self.source.origin}, self.out / NOTE
+        stale = self.stale()
         if path.is_file():
             held = json.loads(path.read_text())
-            if other := [key.replace("_", " ") for key in note | held if held.get(key) != note.get(key)]:
+            differ = [key for key in note | held if held.get(key) != note.get(key) and key != ORIGIN]
+            if stale and held.get(ORIGIN, note[ORIGIN]) != note[ORIGIN]:
+                differ.append("folder of pictures")
+            if other := [key.replace("_", " ") for key in differ]:
                 raise ValueError(
                     f"{self.out} was made with another {' and '.join(other)}: give another folder, or delete it"
                 )
-        known = {self.path(unit).name for unit in range(len(self.source.names))}
-        if strange := sorted(f.name for f in self.out.glob("*.safetensors") if f.name not in known):
-            raise ValueError(
-                f"{self.out} holds {len(strange)} files of pictures that the source no longer has in that place, first "
-                f"{strange[0]}: delete them, or give another folder"
-            )
         write_note(path, note)
 
-    def make(self, unit: int, said: list[str]) -> Iterator[float]:
-        """Encode a unit and write its file; yields after each picture the share of the unit that is read. What was
-        skipped is appended to `said`.
+    def stale(self) -> list[Path]:
+        """Files of pictures that the source no longer has as they were."""
+        known = {self.path(unit).name for unit in range(len(self.source.names))}
+        return sorted(path for path in self.out.glob("*.safetensors") if path.name not in known)
+
+    def make(self, unit: int, report: UnitReport, known: dict[str, _StoredRow]) -> Iterator[float]:
+        """Encode a unit and write its file; yields after each picture the share of the unit that is read. Rows of
+        pictures in `known`, by their content, are copied.
 
         Raises ValueError when the disk is full, and for latents of the wrong scale: what was written before stays.
         """
         filled: dict[Size, _Bucket] = {}
-        for picture in self.source.read(unit, said.append):
-            if self.encoder is not None:
-                try:
-                    self.encoder.tokenize([picture.caption])
-                except ValueError as error:  # a caption longer than the encoder reads
-                    said.append(f"{self.source.names[unit]}: {picture.key}: {error}")
-                    continue
-            shape = nearest_bucket(picture.image.size, self.shapes)
-            # where a picture is cut depends on its name alone: made again, the cache is the same
-            x, y = np.random.default_rng(list(hashlib.sha256(picture.key.encode()).digest())).random(2)
-            cut = np.asarray(fit_to_bucket(picture.image, shape, *((0.5, 0.5) if self.centre else (x, y))))
-            bucket = filled.setdefault(shape, _Bucket())
-            for seen in (cut, cut[:, ::-1]) if self.flip else (cut,):
-                bucket.waiting.append((torch.from_numpy(seen.copy()), picture))
-                if len(bucket.waiting) == self.batch:
-                    self._encode(bucket)
+        for picture in self.source.read(unit, report.skipped.append):
+            try:
+                picture = self._taken(picture, report)
+            except ValueError as error:
+                report.skipped.append(f"{self.source.names[unit]}: {picture.key}: {error}")
+                continue
+            self._add(picture, filled, known, report)
             yield picture.along
-        tensors = {}
-        for (width, height), bucket in sorted(filled.items()):
-            self._encode(bucket)
-            made = self._tensors(bucket)
+        tensors, contents = {}, {}
+        for size, bucket in sorted(filled.items()):
+            self._encode(bucket, report)
+            made, name = self._tensors(bucket), f"{size[0]}x{size[1]}"
             if isinstance(self.tokenizer, AutoencoderTokenizer) and len(made["tokens"]) >= SURE:
                 validate_scale(made["tokens"], self.tokenizer.config.scale, made.get("std"))
-            tensors |= {f"{width}x{height}/{name}": tensor for name, tensor in made.items()}
-        write_shard(tensors, self.path(unit), {"skipped": json.dumps(said)})
+            tensors |= {f"{name}/{part}": tensor for part, tensor in made.items()}
+            contents[name] = bucket.contents
+            report.buckets[name] += len(bucket.rows)
+        told = json.dumps({CONTENTS: contents, "skipped": report.skipped})  # one entry: files do not keep their order
+        write_shard(tensors, self.path(unit), {UNIT_NOTE: told})
+
+    def _taken(self, picture: ImageExample, report: UnitReport) -> ImageExample:
+        """The picture as it is kept, its caption cut to what the encoder reads. ValueError says why it is left out."""
+        width, height = picture.image.size
+        if min(width, height) < self.min_side:
+            raise ValueError(f"{width}x{height} is less than {self.min_side} pixels a side")
+        if max(width, height) > self.max_aspect * min(width, height):
+            raise ValueError(f"{width}x{height} is longer than {self.max_aspect:g} times its width or height")
+        if self.encoder is None:
+            return picture
+        try:
+            self.encoder.tokenize([picture.caption])
+        except ValueError:
+            if self.long_captions == "drop":
+                raise
+            short = cut_caption(self.encoder, picture.caption)
+            report.cut_captions += 1
+            return replace(picture, caption=short)
+        return picture
+
+    def _add(
+        self, picture: ImageExample, filled: dict[Size, _Bucket], known: dict[str, _StoredRow], report: UnitReport
+    ) -> None:
+        """Put a picture into its bucket, as it is stored or to be encoded."""
+        shape = nearest_bucket(picture.image.size, self.shapes)
+        bucket, pixels = filled.setdefault(shape, _Bucket()), None
+        for mirrored in (False, True) if self.flip else (False,):
+            content = picture.content + ("-mirrored" if mirrored else "")
+            bucket.contents.append(content)
+            if content in known:
+                bucket.rows.append(self._stored(known[content]))
+                report.reused += 1
+                continue
+            if pixels is None:
+                # where a picture is cut depends on its name alone: made again, the cache is the same
+                x, y = np.random.default_rng(list(hashlib.sha256(picture.key.encode()).digest())).random(2)
+                pixels = np.asarray(fit_to_bucket(picture.image, shape, *((0.5, 0.5) if self.centre else (x, y))))
+            seen = pixels[:, ::-1] if mirrored else pixels
+            bucket.rows.append(None)
+            bucket.waiting.append((len(bucket.rows) - 1, torch.from_numpy(seen.copy()), picture))
+            if len(bucket.waiting) == self.batch:
+                self._encode(bucket, report)
+
+    def stored_rows(self) -> dict[str, _StoredRow]:
+        """Rows of stale files by the content of their pictures. Files that do not say what they hold give none."""
+        known = {}
+        for path in self.stale():
+            with contextlib.suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
+                contents = json.loads((file.metadata() or {}).get(UNIT_NOTE, "{}")).get(CONTENTS, {})
+                for bucket, names in contents.items():
+                    known |= {name: _StoredRow(path, bucket, row) for row, name in enumerate(names) if name}
+        return known
+
+    def _stored(self, at: _StoredRow) -> Row:
+        with safe_open(at.path, "pt") as file:
+            part = {
+                name.partition("/")[2]: file.get_slice(name) for name in file.keys() if name.startswith(f"{at.bucket}/")
+            }  # noqa: SIM118, E501
+            row = {name: part[name][at.row] for name in ("tokens", "std") if name in part}
+            if "labels" in part:
+                return row | {"label": part["labels"][at.row]}
+            first = int(part["ends"][at.row - 1]) if at.row else 0
+            return row | {"states": part["states"][first : int(part["ends"][at.row])]}
 
     @torch.no_grad()
-    def _encode(self, bucket: _Bucket) -> None:
+    def _encode(self, bucket: _Bucket, report: UnitReport) -> None:
         if not bucket.waiting:
             return
-        pixels = torch.stack([pixels for pixels, _ in bucket.waiting]).permute(0, 3, 1, 2)
-        pictures = [picture for _, picture in bucket.waiting]
+        pixels = torch.stack([pixels for _, pixels, _ in bucket.waiting]).permute(0, 3, 1, 2)
+        pictures = [picture for _, _, picture in bucket.waiting]
         device = next(iter(self.tokenizer.identity().values())).device
-        bucket.encoded.append(self._encoded(pixels.to(device).float().div(127.5).sub(1)))
+        parts = self._encoded(pixels.to(device).float().div(127.5).sub(1))
+        rows: list[Row] = [{name: part[i] for name, part in parts.items()} for i in range(len(pictures))]
         if self.encoder is None:
-            bucket.labels += [picture.label for picture in pictures]
+            for row, picture in zip(rows, pictures, strict=True):
+                row["label"] = torch.tensor(picture.label)
         else:
             condition = self.encoder.encode([picture.caption for picture in pictures])
-            bucket.states.append(condition.states[condition.mask].to("cpu", torch.bfloat16))
-            bucket.lengths += condition.mask.sum(1).tolist()
+            for row, states, mask in zip(rows, condition.states, condition.mask, strict=True):
+                row["states"] = states[mask].to("cpu", torch.bfloat16)
+        for (number, _, _), row in zip(bucket.waiting, rows, strict=True):
+            bucket.rows[number] = row
+        report.encoded += len(rows)
         bucket.waiting.clear()
 
     def _encoded(self, pixels: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
@@ -173,195 +272,74 @@ class CacheWriter:
         return {"tokens": mean, "std": deviation} if self.tokenizer.config.family == "kl" else {"tokens": mean}
 
     def _tensors(self, bucket: _Bucket) -> dict[str, Tensor]:
-        tensors = {name: torch.cat([part[name] for part in bucket.encoded]) for name in bucket.encoded[0]}
+        rows = bucket.rows
+        tensors = {name: torch.stack([row[name] for row in rows]) for name in ("tokens", "std") if name in rows[0]}
         if self.encoder is None:
-            return tensors | {"labels": torch.tensor(bucket.labels)}
-        ends = torch.tensor(bucket.lengths).cumsum(0)
-        return tensors | {"states": torch.cat(bucket.states), "ends": ends}
+            return tensors | {"labels": torch.stack([row["label"] for row in rows])}
+        ends = torch.tensor([len(row["states"]) for row in rows]).cumsum(0)
+        return tensors | {"states": torch.cat([row["states"] for row in rows]), "ends": ends}
+
+
+def cut_caption(encoder: encoders.TextEncoder, caption: str) -> str:
+    """As many words from its beginning as the encoder reads. ValueError when it does not even read the first."""
+    words = caption.split()
+    least, most = 0, len(words) - 1  # words that it reads, and may read
+    while least < most:
+        middle = (least + most + 1) // 2
+        try:
+            encoder.tokenize([" ".join(words[:middle])])
+            least = middle
+        except ValueError:
+            most = middle - 1
+    if not least:
+        raise ValueError(f"the caption begins with a word that the text encoder cannot read whole: {words[0][:40]!r}")
+    return " ".join(words[:least])
 
 
 def write(maker: CacheWriter, rank: int = 0, world: int = 1) -> None:
-    """Make every file of the cache that is missing, this process its share of them; the first shows the progress."""
-    maker.begin()
-    units = len(maker.source.names)
-    mine = [unit for unit in range(rank, units, world) if not maker.path(unit).is_file()]
-    pictures, skipped, since = 0, 0, time.monotonic()
+    """Make every file of the cache that is missing, this process its share of them; the first shows the progress.
 
-    def finished() -> int:
-        return sum(maker.path(unit).is_file() for unit in range(units))
-
-    # miniters: left out, tqdm waits after the first unit for another whole one
-    bar = tqdm(
-        total=units,
-        initial=finished(),
-        desc="encoding",
-        disable=rank > 0,
-        mininterval=2,
-        miniters=0,
-        bar_format="{l_bar}{bar}| {n:.2f} of {total} units [{elapsed}<{remaining}{postfix}]",
-    )
-    for unit in mine:
-        said: list[str] = []
-        done = finished()
-        for along in maker.make(unit, said):
-            pictures += 1
-            rate = pictures / (time.monotonic() - since)
-            bar.set_postfix_str(f"{pictures * world:,} pictures, about {rate * world:.1f}/s", refresh=False)
-            # the other processes are taken to be as far in theirs
-            bar.update(done + along * min(world, units - done) - bar.n)
-        skipped += len(said)
-        for line in said[:SHOWN]:
-            tqdm.write(line)
-        if len(said) > SHOWN:
-            tqdm.write(f"... and {len(said) - SHOWN} more of this unit")
-        if said:
-            tqdm.write(f"{len(said)} skipped; to read this unit again, mend it and delete {maker.path(unit)}")
-        bar.update(finished() - bar.n)
-    bar.close()
-    print(f"{maker.out}: process {rank + 1} of {world} encoded {pictures:,} pictures, skipped {skipped:,}")
-    # Who is last sees the whole cache
-    if finished() == units and not any(table.rows for table in ImageCache.open(maker.out).tables.values()):
-        raise ValueError(f"no picture of the source could be used: {maker.out} stays empty")
-
-
-@dataclass(frozen=True)
-class BucketTable:
-    """One bucket: in which file each of its rows lies. `starts[i]` is the first row of `files[i]`."""
-
-    files: tuple[Path, ...]
-    starts: np.ndarray
-    rows: int
-
-
-@cache
-def _mapped(path: Path) -> Any:
-    return safe_open(path, "pt")
-
-
-@dataclass(frozen=True)
-class ImageCache:
-    """A cache folder, open for reading: only what a batch needs is read from the disk."""
-
-    folder: Path
-    note: dict[str, Any]
-    tables: dict[Size, BucketTable]
-
-    @staticmethod
-    def open(folder: str | Path) -> "ImageCache":
-        """Raises ValueError for a folder that is no cache, and for a file that is cut."""
-        folder = Path(folder)
-        if not (folder / NOTE).is_file():
-            raise ValueError(f"{folder} is no cache of pictures: make it with maskgil data images")
-        found: dict[Size, list[tuple[Path, int]]] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            try:
-                with safe_open(path, "pt") as file:
-                    for name in file.keys():  # noqa: SIM118
-                        if name.endswith("/tokens"):
-                            width, height = map(int, name.split("/")[0].split("x"))
-                            found.setdefault((width, height), []).append((path, file.get_slice(name).get_shape()[0]))
-            except SafetensorError as error:
-                raise ValueError(f"{path} is cut ({error}): delete it and make the cache again") from None
-        tables = {}
-        for size, parts in sorted(found.items()):
-            ends = np.cumsum([rows for _, rows in parts])
-            tables[size] = BucketTable(tuple(p for p, _ in parts), ends - [rows for _, rows in parts], int(ends[-1]))
-        return ImageCache(folder, json.loads((folder / NOTE).read_text()), tables)
-
-    def read(self, size: Size, rows: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """{"tokens" (B, N) int64, "grid", and "states" (B, L, E) with "mask" (B, L), or "labels" (B,)}.
-
-        Latents: "tokens" (B, N, C) float32, their means where there is a "std" of the same shape.
-        """
-        table, side = self.tables[size], self.note["downsample"]
-        parts = np.searchsorted(table.starts, rows, side="right") - 1
-        prefix = f"{size[0]}x{size[1]}"
-        kept = ["tokens", "std"] if self.note.get("latent", {}).get("family") == "kl" else ["tokens"]
-        encoded: dict[str, list[Tensor]] = {name: [] for name in kept}
-        states, labels = [], []
-        for part, row in zip(parts.tolist(), rows.tolist(), strict=True):
-            file, row = _mapped(table.files[part]), row - int(table.starts[part])
-            for name, rows_of in encoded.items():
-                rows_of.append(file.get_slice(f"{prefix}/{name}")[row : row + 1])
-            if "width" in self.note:
-                first = int(file.get_slice(f"{prefix}/ends")[row - 1 : row]) if row else 0
-                last = int(file.get_slice(f"{prefix}/ends")[row : row + 1])
-                states.append(file.get_slice(f"{prefix}/states")[first:last].float())
-            else:
-                labels.append(file.get_slice(f"{prefix}/labels")[row : row + 1])
-        kind = torch.float32 if "latent" in self.note else torch.int64
-        batch: dict[str, Any] = {name: torch.cat(rows_of).to(kind) for name, rows_of in encoded.items()}
-        batch["grid"] = (size[1] // side, size[0] // side)
-        if labels:
-            return batch | {"labels": torch.cat(labels)}
-        lengths = torch.tensor([len(state) for state in states])
-        padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
-        return batch | {"states": padded, "mask": torch.arange(padded.shape[1]) < lengths[:, None]}
-
-
-def shuffled(place: Int[np.ndarray, " B"], n: int, key: int) -> Int[np.ndarray, " B"]:
-    """Where `place` in 0 .. n - 1 goes in a permutation of n that the key draws: a Feistel network on just enough bits,
-    walked on while it leads outside. It needs no table, so that a billion pictures are shuffled at once."""
-    half = max(1, (int(n - 1).bit_length() + 1) // 2)
-    low = np.uint64((1 << half) - 1)
-
-    def once(x: np.ndarray) -> np.ndarray:
-        left, right = x >> np.uint64(half), x & low
-        for turn in range(4):
-            mixed = (right + np.uint64((key * 4 + turn) % 2**32)) * np.uint64(0x9E3779B97F4A7C15)
-            mixed ^= mixed >> np.uint64(29)
-            mixed *= np.uint64(0xBF58476D1CE4E5B9)
-            left, right = right, left ^ ((mixed >> np.uint64(32)) & low)
-        return (left << np.uint64(half)) | right
-
-    with np.errstate(over="ignore"):
-        x = once(place.astype(np.uint64))
-        while (outside := x >= n).any():
-            x[outside] = once(x[outside])
-    return x.astype(np.int64)
-
-
-@dataclass(frozen=True)
-class CachedBatches:
-    """Batches from caches, each of one bucket; `numbers` (B,) counts the pictures of the whole stream.
-
-    An epoch is every picture once, in an order drawn by (seed, epoch); the last batch of a bucket is filled up with
-    pictures from its beginning. Batch i is a function of (seed, i), so a run that is resumed reads on where it stopped.
-    Latents are samples of the posterior, another one each time a picture comes.
+    What the source no longer has goes when all files are there; pictures that are as they were are not encoded again.
     """
+    maker.begin()
+    units, known = len(maker.source.names), maker.stored_rows()
+    mine = [unit for unit in range(rank, units, world) if not maker.path(unit).is_file()]
+    progress = CacheProgress(maker.out, {maker.path(unit).name for unit in range(units)}, rank, world)
+    total = UnitReport()
+    for unit in mine:
+        report = UnitReport()
+        for along in maker.make(unit, report, known):
+            progress.show(along, total.pictures + report.pictures)
+        total.encoded += report.encoded
+        total.reused += report.reused
+        total.cut_captions += report.cut_captions
+        total.buckets.update(report.buckets)
+        total.skipped += report.skipped
+        for line in report.skipped[:SHOWN]:
+            tqdm.write(line)
+        if len(report.skipped) > SHOWN:
+            tqdm.write(f"... and {len(report.skipped) - SHOWN} more of this unit")
+        progress.unit_done()
+    progress.bar.close()
+    again = f", took over {total.reused:,} unchanged ones" if total.reused else ""
+    cut = f"; {total.cut_captions:,} captions were cut to what the text encoder reads" if total.cut_captions else ""
+    print(
+        f"{maker.out}: process {rank + 1} of {world} encoded {total.encoded:,} pictures{again}, "
+        f"skipped {len(total.skipped):,}{cut}"
+    )
+    if total.buckets:
+        print(f"sizes: {', '.join(f'{size} {count:,}' for size, count in total.buckets.most_common())}")
+    if progress.finished(fresh=True) == units:  # who is last sees the whole cache
+        _finish(maker)
 
-    folder: str
-    batch: int
-    seed: int = 0
 
-    def __call__(self, index: int) -> dict[str, Any]:
-        features = _opened(self.folder)
-        sizes = list(features.tables)
-        batches = np.array([-(-features.tables[size].rows // self.batch) for size in sizes])
-        epoch, place = divmod(index, int(batches.sum()))
-        key = (self.seed * 1_000_003 + epoch) * 1009
-        place = int(shuffled(np.array([place]), int(batches.sum()), key)[0])
-        which = int(np.searchsorted(np.cumsum(batches), place, side="right"))
-        start = (place - int(batches[:which].sum())) * self.batch
-        total = features.tables[sizes[which]].rows
-        rows = shuffled((start + np.arange(self.batch)) % total, total, key + 1 + which)
-        numbers = torch.arange(index * self.batch, (index + 1) * self.batch)
-        batch = features.read(sizes[which], rows) | {"numbers": numbers}
-        if "std" in batch:
-            noise = np.random.default_rng([self.seed, index]).standard_normal(batch["tokens"].shape, np.float32)
-            batch["tokens"] += batch.pop("std") * torch.from_numpy(noise)
-        return batch
-
-
-def filled(folder: str) -> ImageCache:
-    """A cache, open for reading. ValueError when there is no picture in it, and as ImageCache.open."""
-    opened = ImageCache.open(folder)
-    if not opened.tables:
-        raise ValueError(f"{folder} holds no pictures yet: run maskgil data images --out {folder} ... first")
-    return opened
-
-
-_opened = cache(filled)
+def _finish(maker: CacheWriter) -> None:
+    """Drop files of pictures that have gone, and keep an index of the others. ValueError when there is no picture."""
+    for path in maker.stale():
+        path.unlink(missing_ok=True)
+    index = index_of(maker.out, write=True)
+    if not any(count for entry in index.values() for count in entry["rows"].values()):
+        raise ValueError(f"no picture of the source could be used: {maker.out} stays empty")
 
 
 def cache_images(
@@ -373,6 +351,9 @@ def cache_images(
     shape: Literal["any", "square"] = "any",
     crop: Literal["any", "centre"] = "any",
     flip: bool = False,
+    long_captions: Literal["cut", "drop"] = "cut",
+    min_side: int = 16,
+    max_aspect: float = 10.0,
     device: str = "",
     batch: int = 32,
 ) -> None:
@@ -380,8 +361,8 @@ def cache_images(
     share the work.
 
     Args:
-        source: WebDataset shards (part-{00..09}.tar), a folder of pictures with .txt captions, a folder of class
-            folders, or a Hugging Face data set.
+        source: WebDataset shards (part-{00..09}.tar); a folder of pictures with .txt, .caption or .json captions,
+            metadata.jsonl or metadata.csv; a folder of class folders; or hf:NAME, a Hugging Face data set.
         tokenizer: A VQ or latent tokenizer's folder.
         out: The folder of the cache. The same command again continues there.
         text_encoder: A Hugging Face name or a folder, for captions. Left out: class folders.
@@ -390,6 +371,9 @@ def cache_images(
         crop: Where a picture is cut to its bucket. centre: the same on both sides, as ADM does; any: at a place that
             depends on the picture's name.
         flip: Encode every picture twice, the second time mirrored.
+        long_captions: Captions longer than the text encoder reads are cut at a word, or dropped with their pictures.
+        min_side: Pictures with a side of fewer pixels are left out.
+        max_aspect: Pictures longer than this many times their other side are left out.
         device: cuda or cpu. Left out: cuda where there is one.
         batch: Pictures encoded at once.
     """
@@ -403,5 +387,6 @@ def cache_images(
     kind = "latent" if checkpoint.describe(folder)["kind"] == "latent" else "vq"
     model = checkpoint.load(folder, kind).requires_grad_(False).to(device)
     encoder = encoders.load(text_encoder).to(device) if text_encoder else None
-    cut = {"centre": crop == "centre", "flip": flip}
+    cut = {"centre": crop == "centre", "flip": flip, "long_captions": long_captions}
+    cut |= {"min_side": min_side, "max_aspect": max_aspect}
     write(CacheWriter(pictures, model, encoder, Path(out), shapes, batch, **cut), rank, world)

@@ -1,9 +1,9 @@
 """Where captioned pictures come from: webdataset shards, a folder with captions, ImageNet-style folders, Hugging Face.
 
-    pictures.source("shards/{00000..00099}.tar")        # image + .txt or .json under one key
-    pictures.source("holiday")                          # a.jpg beside a.txt
-    pictures.source("imagenet/train")                   # one folder a class, its name is the label
-    pictures.source("hf:owner/name")                    # columns image and text (or label)
+    source("shards/{00000..00099}.tar")        # image + .txt, .caption or .json under one key
+    source("holiday")                          # a.jpg beside a.txt, a.caption or a.json; or metadata.jsonl, .csv
+    source("imagenet/train")                   # one folder a class, its name is the label
+    source("hf:owner/name")                    # columns image and text (or label)
 
 A source is a list of units (a shard, or a thousand files), and a unit read twice gives the same pictures in the same
 order. So work is shared among processes by units, and what was killed goes on at the unit that was not finished.
@@ -12,50 +12,28 @@ What cannot be read (no caption, a broken picture, the end of a cut shard) is pa
 webdataset's own pipelines shuffle and resample an endless stream; here its grouping of files to examples is enough.
 """
 
-import contextlib
-import hashlib
-import io
-import json
 import os
 import re
-import struct
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from train.data.folder_sources import METADATA, UNIT, CaptionedFiles, ClassFolders, is_visible
+from train.data.image_example import (
+    CAPTION_KEYS,
+    IMAGES,
+    ImageExample,
+    ImageSource,
+    Report,
+    caption_of,
+    cleaned,
+    make_example,
+)
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-UNIT = 1000  # files that make a unit of a folder
-CAPTION_KEYS = ("caption", "text", "prompt", "TEXT")
 BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error)  # what reading a cut or broken tar raises
-
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class ImageExample:
-    """One example: an RGB image with what it shows in words, or the number of its class. `along` is the share of its
-    unit that has been read with it."""
-
-    key: str
-    image: Image.Image
-    caption: str | None = None
-    label: int | None = None
-    along: float = 0.0
-
-
-@runtime_checkable
-class ImageSource(Protocol):
-    """`names` are the units; equal names mean equal pictures. `classes` are the names of the labels, if there are."""
-
-    names: list[str]
-    classes: list[str] | None
-
-    def read(self, unit: int, report: Report) -> Iterator[ImageExample]: ...
 
 
 def source(text: str) -> ImageSource:
@@ -69,42 +47,10 @@ def source(text: str) -> ImageSource:
         raise ValueError(f"no pictures at {text}: give a folder, shards such as 'data/{{000..099}}.tar', or hf:NAME")
     if tars := sorted(folder.glob("*.tar")):
         return WebDatasetShards.of([str(path) for path in tars])
-    if any(path.suffix.lower() in IMAGES for path in folder.iterdir()):
+    own = [path for path in folder.iterdir() if is_visible(path.name)]
+    if any(path.suffix.lower() in IMAGES or path.name in METADATA for path in own):
         return CaptionedFiles.open(folder)
     return ClassFolders.open(folder)
-
-
-def opened(data: bytes, upright: bool = True) -> Image.Image:
-    """RGB pixels of an encoded picture, transparent ones over white, turned as its camera noted (`upright`). ValueError
-    when it is broken or cut."""
-    try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        if upright:
-            # a camera's note may be cut or nonsense where the picture, loaded by now, is whole
-            with contextlib.suppress(struct.error, SyntaxError, ValueError, TypeError):
-                image = ImageOps.exif_transpose(image)
-        if image.mode in ("RGBA", "LA", "P"):
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        return image.convert("RGB")
-    except UnidentifiedImageError:  # whose message names an address in memory: shards' notes would differ each time
-        raise ValueError("not a whole picture") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"not a whole picture ({error})") from None
-
-
-def caption_of(name: str, data: bytes, key: str) -> str:
-    """The caption in a .txt, or under `key` (else a usual name) in a .json. ValueError when there is none."""
-    try:
-        text = data.decode("utf-8")
-        if name.endswith(".json"):
-            entries = json.loads(text)
-            text = next((entries[k] for k in (key, *CAPTION_KEYS) if isinstance(entries.get(k), str)), "")
-    except (ValueError, AttributeError):
-        raise ValueError(f"{name} cannot be read") from None
-    if not text.strip():
-        raise ValueError("no caption")
-    return " ".join(text.split())
 
 
 @dataclass(frozen=True)
@@ -119,6 +65,7 @@ class WebDatasetShards:
     names: list[str]
     key: str = "caption"
     classes: list[str] | None = None
+    origin: str = "shards"  # which may be moved
 
     @staticmethod
     def open(pattern: str) -> "WebDatasetShards":
@@ -169,11 +116,11 @@ class WebDatasetShards:
         images = [suffix for suffix in example if f".{suffix.rpartition('.')[2]}" in IMAGES]
         if not images:
             raise ValueError("no picture")
-        text = next((suffix for suffix in ("txt", "json") if suffix in example), None)
+        text = next((suffix for suffix in ("txt", "caption", "json") if suffix in example), None)
         if text is None:
             raise ValueError("no caption")
         caption = caption_of(f"{example['__key__']}.{text}", example[text], self.key)
-        return ImageExample(example["__key__"], opened(example[images[0]]), caption, along=along)
+        return make_example(example["__key__"], example[images[0]], caption=caption, along=along)
 
 
 class _Header(tarfile.TarInfo):
@@ -218,95 +165,13 @@ def _globbed(pattern: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Files:
-    """Units of UNIT files of a folder; a unit's name is a hash of its files' names."""
-
-    units: list[list[Path]]
-    names: list[str]
-
-    @staticmethod
-    def of(paths: list[Path], folder: Path) -> "Files":
-        units = [paths[i : i + UNIT] for i in range(0, len(paths), UNIT)]
-        listed = ["\n".join(str(path.relative_to(folder)) for path in unit) for unit in units]
-        return Files(units, [hashlib.sha256(text.encode()).hexdigest()[:12] for text in listed])
-
-
-@dataclass(frozen=True)
-class CaptionedFiles:
-    """A folder of pictures, each with a .txt (or .json) of its name beside it."""
-
-    files: Files
-    names: list[str]
-    alone: list[Path]  # captions without a picture
-    classes: list[str] | None = None
-
-    @staticmethod
-    def open(folder: Path) -> "CaptionedFiles":
-        held = sorted(folder.rglob("*"))
-        paths = [path for path in held if path.suffix.lower() in IMAGES]
-        pictured = {path.with_suffix("") for path in paths}
-        texts = [path for path in held if path.suffix in (".txt", ".json")]
-        alone = [path for path in texts if path.with_suffix("") not in pictured]
-        files = Files.of(paths, folder)
-        return CaptionedFiles(files, files.names, alone)
-
-    def read(self, unit: int, report: Report) -> Iterator[ImageExample]:
-        if unit == 0:  # they belong to no unit, and are said once
-            for path in self.alone:
-                report(f"{path}: no picture beside this caption")
-        paths = self.files.units[unit]
-        for number, path in enumerate(paths):
-            text = next((p for p in (path.with_suffix(".txt"), path.with_suffix(".json")) if p.is_file()), None)
-            try:
-                if text is None:
-                    raise ValueError(f"no caption: {path.with_suffix('.txt').name} is missing")
-                caption = caption_of(text.name, text.read_bytes(), "caption")
-                yield ImageExample(path.stem, opened(path.read_bytes()), caption, along=(number + 1) / len(paths))
-            except (ValueError, OSError) as error:
-                report(f"{path}: {error}")
-
-
-@dataclass(frozen=True)
-class ClassFolders:
-    """ImageNet-style: folder/<class>/*.jpg. Classes are numbered in the order of their folders' names."""
-
-    files: Files
-    names: list[str]
-    classes: list[str] = field(default_factory=list)
-
-    @staticmethod
-    def open(folder: Path) -> "ClassFolders":
-        kinds = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        paths = [p for kind in kinds for p in sorted((folder / kind).rglob("*")) if p.suffix.lower() in IMAGES]
-        if not paths:
-            raise ValueError(
-                f"{folder} holds no pictures: it needs shards (*.tar), pictures with .txt captions, or a folder a class"
-            )
-        # Interleaved, so that the first units already hold every class.
-        stride = max(1, len(paths) // UNIT)
-        files = Files.of([p for start in range(stride) for p in paths[start::stride]], folder)
-        return ClassFolders(files, files.names, kinds)
-
-    def read(self, unit: int, report: Report) -> Iterator[ImageExample]:
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        paths = self.files.units[unit]
-        for place, path in enumerate(paths):
-            kind = next(parent.name for parent in path.parents if parent.name in numbers)
-            try:
-                # as they lie in the file: what ImageNet's statistics and released models were made with
-                image, along = opened(path.read_bytes(), upright=False), (place + 1) / len(paths)
-                yield ImageExample(f"{kind}/{path.stem}", image, label=numbers[kind], along=along)
-            except (ValueError, OSError) as error:
-                report(f"{path}: {error}")
-
-
-@dataclass(frozen=True)
 class HuggingFaceSource:
     """A dataset of the hub by name (its train split), read in runs of UNIT rows."""
 
     rows: Any
     names: list[str]
     classes: list[str] | None = None
+    origin: str = ""
 
     @staticmethod
     def open(name: str) -> "HuggingFaceSource":
@@ -336,21 +201,19 @@ class HuggingFaceSource:
         except Exception as error:  # the package raises many kinds of its own
             raise ValueError(f"the column image of {name} holds no pictures: {str(error).splitlines()[0]}") from None
         units = [f"{name}[{start}:{min(start + UNIT, len(rows))}]" for start in range(0, len(rows), UNIT)]
-        return HuggingFaceSource(rows, units, None if text else list(rows.features["label"].names))
+        return HuggingFaceSource(rows, units, None if text else list(rows.features["label"].names), name)
 
     def read(self, unit: int, report: Report) -> Iterator[ImageExample]:
         numbers = range(unit * UNIT, min((unit + 1) * UNIT, len(self.rows)))
         for number in numbers:
             row, along = self.rows[number], (number + 1 - numbers.start) / len(numbers)
             try:
-                image = opened(_content(row["image"]))
+                data = _content(row["image"])
                 if self.classes is not None:
-                    yield ImageExample(str(number), image, label=row["label"], along=along)
+                    yield make_example(str(number), data, label=row["label"], along=along)
                     continue
-                text = next((row[key] for key in CAPTION_KEYS if isinstance(row.get(key), str)), "")
-                if not text.strip():
-                    raise ValueError("no caption")
-                yield ImageExample(str(number), image, " ".join(text.split()), along=along)
+                text = cleaned(next((row[key] for key in CAPTION_KEYS if isinstance(row.get(key), str)), ""))
+                yield make_example(str(number), data, caption=text, along=along)
             except (ValueError, OSError) as error:
                 report(f"row {number}: {error}")
 

@@ -30,7 +30,7 @@ from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.schedules import exp
 from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.autoencoder import SURE, validate_scale
-from train.data.image_cache import CachedBatches, ImageCache
+from train.data.cached_batches import CachedBatches, ImageCache
 from train.losses.diffusion_token import METHODS, LatentTokenLoss, LatentTrainingModule
 from train.recipe import Recipe
 from train.recipes.pretrain import ModelSpec, PretrainOptions, noted, pretrain_recipe

@@ -26,7 +26,8 @@ from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.loop import sample
 from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.token_grid import TokenGrid
-from train.data.image_cache import CUT, CachedBatches, filled
+from train.data.cached_batches import CachedBatches, filled, largest_batch
+from train.data.image_cache import CUT
 from train.losses.conditioned import Conditioned
 from train.losses.masked_token import MaskedTokenLoss
 from train.optim import OptimConfig
@@ -341,10 +342,10 @@ def sampler(
         weight = next(average.generator.parameters())
         device = weight.device
         with torch.autocast(device.type, enabled=False):  # it cannot join float16
-            shown = CachedBatches(data, SHOWN, seed=99)(0)
+            shown = largest_batch(CachedBatches(data, SHOWN, seed=99))
         batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in shown.items()}
         grid, config = batch["grid"], average.generator.config
-        canvas = trunk.blank(config, SHOWN, grid, device)
+        canvas = trunk.blank(config, len(batch["tokens"]), grid, device)
         guidance = Guidance(3.5) if config.null != "none" else None
         condition = condition_of(batch).to(device, weight.dtype)
         last = trunk.draw(average.generator, condition, canvas, guidance)

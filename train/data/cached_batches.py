@@ -1,0 +1,188 @@
+"""Reads a cache of pictures: batches of one bucket, each picture once an epoch, whatever the number of processes.
+
+Axes: B pictures of a batch, N tokens, C channels, L text tokens, E width of a text state.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from maskgil.aspect_buckets import Size
+from train.data.cache_files import write_note
+
+NOTE, INDEX = "cache.json", "index.json"
+OPEN_FILES = 512  # kept open at once: Linux allows a process 65,530 maps
+
+
+def index_of(folder: Path, write: bool = False) -> dict[str, dict[str, Any]]:
+    """{file: {"bytes", "rows": {"WxH": pictures}}} of a cache's files, from index.json where that knows them and from
+    the files themselves where it does not. `write`: keep it. ValueError for a file that is cut."""
+    path = folder / INDEX
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    index = {}
+    for file in folder.glob("*.safetensors"):
+        size = file.stat().st_size
+        entry = known.get(file.name)
+        if entry is None or entry["bytes"] != size:
+            entry = {"bytes": size, "rows": _rows(file)}
+        index[file.name] = entry
+    if write and index != known:
+        write_note(path, index)
+    return index
+
+
+def _rows(path: Path) -> dict[str, int]:
+    try:
+        with safe_open(path, "pt") as file:
+            names = [name for name in file.keys() if name.endswith("/tokens")]  # noqa: SIM118
+            return {name.split("/")[0]: file.get_slice(name).get_shape()[0] for name in names}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is cut ({error}): delete it and make the cache again") from None
+
+
+@dataclass(frozen=True)
+class BucketTable:
+    """One bucket: in which file each of its rows lies. `starts[i]` is the first row of `files[i]`."""
+
+    files: tuple[Path, ...]
+    starts: np.ndarray
+    rows: int
+
+
+@lru_cache(maxsize=OPEN_FILES)
+def _mapped(path: Path) -> Any:
+    return safe_open(path, "pt")
+
+
+@dataclass(frozen=True)
+class ImageCache:
+    """A cache folder, open for reading: only what a batch needs is read from the disk."""
+
+    folder: Path
+    note: dict[str, Any]
+    tables: dict[Size, BucketTable]
+
+    @staticmethod
+    def open(folder: str | Path) -> "ImageCache":
+        """Raises ValueError for a folder that is no cache, and for a file that is cut."""
+        folder = Path(folder)
+        if not (folder / NOTE).is_file():
+            raise ValueError(f"{folder} is no cache of pictures: make it with maskgil data images")
+        found: dict[Size, list[tuple[Path, int]]] = {}
+        for name, buckets in sorted(index_of(folder).items()):
+            for bucket, rows in buckets["rows"].items():
+                width, height = map(int, bucket.split("x"))
+                found.setdefault((width, height), []).append((folder / name, rows))
+        tables = {}
+        for size, parts in sorted(found.items()):
+            ends = np.cumsum([rows for _, rows in parts])
+            tables[size] = BucketTable(tuple(p for p, _ in parts), ends - [rows for _, rows in parts], int(ends[-1]))
+        return ImageCache(folder, json.loads((folder / NOTE).read_text()), tables)
+
+    def read(self, size: Size, rows: Int[np.ndarray, " B"]) -> dict[str, Any]:
+        """{"tokens" (B, N) int64, "grid", and "states" (B, L, E) with "mask" (B, L), or "labels" (B,)}.
+
+        Latents: "tokens" (B, N, C) float32, their means where there is a "std" of the same shape.
+        """
+        table, side = self.tables[size], self.note["downsample"]
+        parts = np.searchsorted(table.starts, rows, side="right") - 1
+        prefix = f"{size[0]}x{size[1]}"
+        kept = ["tokens", "std"] if self.note.get("latent", {}).get("family") == "kl" else ["tokens"]
+        encoded: dict[str, list[Tensor]] = {name: [] for name in kept}
+        states, labels = [], []
+        for part, row in zip(parts.tolist(), rows.tolist(), strict=True):
+            file, row = _mapped(table.files[part]), row - int(table.starts[part])
+            for name, rows_of in encoded.items():
+                rows_of.append(file.get_slice(f"{prefix}/{name}")[row : row + 1])
+            if "width" in self.note:
+                first = int(file.get_slice(f"{prefix}/ends")[row - 1 : row]) if row else 0
+                last = int(file.get_slice(f"{prefix}/ends")[row : row + 1])
+                states.append(file.get_slice(f"{prefix}/states")[first:last].float())
+            else:
+                labels.append(file.get_slice(f"{prefix}/labels")[row : row + 1])
+        kind = torch.float32 if "latent" in self.note else torch.int64
+        batch: dict[str, Any] = {name: torch.cat(rows_of).to(kind) for name, rows_of in encoded.items()}
+        batch["grid"] = (size[1] // side, size[0] // side)
+        if labels:
+            return batch | {"labels": torch.cat(labels)}
+        lengths = torch.tensor([len(state) for state in states])
+        padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
+        return batch | {"states": padded, "mask": torch.arange(padded.shape[1]) < lengths[:, None]}
+
+
+def shuffled(place: Int[np.ndarray, " B"], n: int, key: int) -> Int[np.ndarray, " B"]:
+    """Where `place` in 0 .. n - 1 goes in a permutation of n that the key draws: a Feistel network on just enough bits,
+    walked on while it leads outside. It needs no table, so that a billion pictures are shuffled at once."""
+    half = max(1, (int(n - 1).bit_length() + 1) // 2)
+    low = np.uint64((1 << half) - 1)
+
+    def once(x: np.ndarray) -> np.ndarray:
+        left, right = x >> np.uint64(half), x & low
+        for turn in range(4):
+            mixed = (right + np.uint64((key * 4 + turn) % 2**32)) * np.uint64(0x9E3779B97F4A7C15)
+            mixed ^= mixed >> np.uint64(29)
+            mixed *= np.uint64(0xBF58476D1CE4E5B9)
+            left, right = right, left ^ ((mixed >> np.uint64(32)) & low)
+        return (left << np.uint64(half)) | right
+
+    with np.errstate(over="ignore"):
+        x = once(place.astype(np.uint64))
+        while (outside := x >= n).any():
+            x[outside] = once(x[outside])
+    return x.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class CachedBatches:
+    """Batches from caches, each of one bucket; `numbers` (B,) counts the pictures of the whole stream.
+
+    An epoch is every picture once, in an order drawn by (seed, epoch); the last batch of a bucket holds what is left of
+    it, and may be of one picture. Batch i is a function of (seed, i): a run that is resumed reads on where it stopped.
+    Latents are samples of the posterior, another one each time a picture comes.
+    """
+
+    folder: str
+    batch: int
+    seed: int = 0
+
+    def __call__(self, index: int) -> dict[str, Any]:
+        features = _opened(self.folder)
+        sizes = list(features.tables)
+        batches = np.array([-(-features.tables[size].rows // self.batch) for size in sizes])
+        epoch, place = divmod(index, int(batches.sum()))
+        key = (self.seed * 1_000_003 + epoch) * 1009
+        place = int(shuffled(np.array([place]), int(batches.sum()), key)[0])
+        which = int(np.searchsorted(np.cumsum(batches), place, side="right"))
+        start = (place - int(batches[:which].sum())) * self.batch
+        total = features.tables[sizes[which]].rows
+        rows = shuffled(np.arange(start, min(start + self.batch, total)), total, key + 1 + which)
+        numbers = torch.arange(index * self.batch, index * self.batch + len(rows))
+        batch = features.read(sizes[which], rows) | {"numbers": numbers}
+        if "std" in batch:
+            noise = np.random.default_rng([self.seed, index]).standard_normal(batch["tokens"].shape, np.float32)
+            batch["tokens"] += batch.pop("std") * torch.from_numpy(noise)
+        return batch
+
+
+def filled(folder: str) -> ImageCache:
+    """A cache, open for reading. ValueError when there is no picture in it, and as ImageCache.open."""
+    opened = ImageCache.open(folder)
+    if not opened.tables:
+        raise ValueError(f"{folder} holds no pictures yet: run maskgil data images --out {folder} ... first")
+    return opened
+
+
+_opened = cache(filled)
+
+
+def largest_batch(batches: CachedBatches, looked_at: int = 16) -> dict[str, Any]:
+    """The one with the most pictures of the first few."""
+    return max((batches(index) for index in range(looked_at)), key=lambda batch: len(batch["tokens"]))

@@ -1,0 +1,110 @@
+"""One picture of a data set with its caption or class, and how its bytes become pixels and words."""
+
+import codecs
+import contextlib
+import hashlib
+import io
+import json
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+CAPTIONS = (".txt", ".caption", ".json")  # endings of caption files, in the order in which they are looked for
+CAPTION_KEYS = ("caption", "text", "prompt", "TEXT")
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ImageExample:
+    """An RGB image with what it shows in words, or the number of its class.
+
+    along    the share of its unit that has been read with it
+    content  a hash of picture, name and caption or class: equal ones give equal rows of a cache
+    """
+
+    key: str
+    image: Image.Image
+    caption: str | None = None
+    label: int | None = None
+    along: float = 0.0
+    content: str = ""
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """`names` are the units; equal names mean equal pictures. `classes` are the names of the labels, if there are.
+    `origin`: where the pictures lie, which a cache is of."""
+
+    names: list[str]
+    classes: list[str] | None
+    origin: str
+
+    def read(self, unit: int, report: Report) -> Iterator[ImageExample]: ...
+
+
+def make_example(
+    key: str, data: bytes, *, caption: str | None = None, label: int | None = None, along: float, upright: bool = True
+) -> ImageExample:
+    """An example of an encoded picture. ValueError when it is broken or cut."""
+    told = json.dumps([key, caption, label, upright]).encode()
+    content = hashlib.sha256(told + hashlib.sha256(data).digest()).hexdigest()[:20]
+    return ImageExample(key, opened(data, upright), caption, label, along, content)
+
+
+def opened(data: bytes, upright: bool = True) -> Image.Image:
+    """RGB pixels of an encoded picture, transparent ones over white, 16 bits scaled to 8, turned as its camera noted
+    (`upright`). ValueError when it is broken or cut."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        if upright:
+            # a camera's note may be cut or nonsense where the picture, loaded by now, is whole
+            with contextlib.suppress(struct.error, SyntaxError, ValueError, TypeError):
+                image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            image = image.convert("I")
+        if image.mode == "I":  # of 16 bits
+            image = image.point(lambda value: value / 257).convert("L")
+        if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        return image.convert("RGB")
+    except UnidentifiedImageError:  # whose message names an address in memory: shards' notes would differ each time
+        raise ValueError("not a whole picture") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"not a whole picture ({error})") from None
+
+
+def _text(data: bytes) -> str:
+    """UTF-8, with or without a byte order mark, or UTF-16 with one."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
+
+
+def caption_of(name: str, data: bytes, key: str) -> str:
+    """The caption in a text file, or under `key` (else a usual name) in a .json; the first one of a list of captions.
+
+    ValueError when there is none.
+    """
+    try:
+        text = _text(data)
+        if name.lower().endswith(".json"):
+            entries = json.loads(text)
+            values = [entries.get(k) for k in (key, *CAPTION_KEYS)] if isinstance(entries, dict) else [entries]
+            values = [v[0] if isinstance(v, list) and v else v for v in values]
+            text = next((v for v in values if isinstance(v, str)), "")
+    except (ValueError, AttributeError):
+        raise ValueError(f"{name} cannot be read: write captions as UTF-8") from None
+    return cleaned(text)
+
+
+def cleaned(text: object) -> str:
+    """A caption with single spaces. ValueError when it is none, or empty."""
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("no caption")
+    return " ".join(text.split())
