@@ -23,11 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from maskgil.fileio import sync
+from maskgil.model_folder import weights_folder
 from maskgil.released.catalog import find_model
 from maskgil.released.download import find_fetched, how_to_fetch
 from maskgil.shared_parts import resolve_part
 
-BUNDLED = Path(__file__).resolve().parent.parent / "weights"  # what ships with the project
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 ROWS = ".rows"  # after the name of a tensor in bytes: the scale of each of its rows
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -259,7 +259,8 @@ def fingerprint(tensors: Mapping[str, Tensor], *prefixes: str) -> str:
 
 def bundled() -> list[str]:
     """Names of the models that ship with the project."""
-    return sorted(path.name for path in BUNDLED.iterdir() if path.is_dir()) if BUNDLED.is_dir() else []
+    folder = weights_folder()
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def resolve(name: str | Path) -> Path:
@@ -269,7 +270,7 @@ def resolve(name: str | Path) -> Path:
     Raises ValueError, with the bundled names, when it is none of them.
     """
     if str(name) in bundled():
-        return BUNDLED / str(name)
+        return weights_folder() / str(name)
     if Path(name).is_dir():
         return Path(name)
     if (released := find_model(str(name))) is not None:

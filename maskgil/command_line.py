@@ -158,15 +158,19 @@ def _tree(group: Group) -> Any:
     """The group as a type that tyro parses: a union of its commands."""
     kinds = []
     for name, node in group.load().items():
-        kind: Any = _tree(node) if isinstance(node, Group) else deferred(node.load())
-        if isinstance(node, Group):
-
-            def choose(command: kind) -> object:  # type: ignore[valid-type]
-                return command
-
-            kind = choose
+        kind: Any = _chooser(_tree(node)) if isinstance(node, Group) else deferred(node.load())
         kinds.append(Annotated[Any, tyro.conf.subcommand(name, description=node.help, constructor=kind)])
     return typing.Union[tuple(kinds)]  # noqa: UP007
+
+
+def _chooser(commands: Any) -> Callable[..., object]:
+    """A function whose one parameter is any of `commands`, a union."""
+
+    def choose(command: object) -> object:
+        return command
+
+    choose.__annotations__["command"] = commands
+    return choose
 
 
 def options_of(function: Callable[..., object]) -> dict[str, Any]:

@@ -107,7 +107,9 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 def _to_srgb(image: Image.Image, profile: Any) -> Image.Image:
     """RGB or RGBA in sRGB. A profile that is broken, or of other channels than the picture, is left out."""
     if image.mode == "LAB":
-        return ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), SRGB, outputMode="RGB")
+        converted = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), SRGB, outputMode="RGB")
+        assert converted is not None, "only an in-place conversion returns nothing"
+        return converted
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     colors = image.convert("RGB") if alpha is not None else image
     converted = _convert_profile(colors, profile) if isinstance(profile, bytes) and profile else None

@@ -38,7 +38,7 @@ class InpaintingInput:
     @property
     def scaled(self) -> str:
         """What became of a picture of another size; empty where it is as it was brought."""
-        if self.foreign in (None, self.image.size):
+        if self.foreign is None or self.foreign == self.image.size:
             return ""
         return "the picture was scaled from {}x{} to {}x{}, which the model draws".format(
             *self.foreign, *self.image.size
@@ -120,7 +120,7 @@ def mask_to_tokens(mask: Image.Image, image: Image.Image, grid: tuple[int, int],
             f"the mask is {mask.width}x{mask.height} and the picture {image.width}x{image.height}: make them alike"
         )
     alpha = mask.convert("RGBA").getchannel("A")
-    wanted = ImageOps.invert(alpha) if alpha.getextrema()[0] < 128 else mask.convert("L")
+    wanted = ImageOps.invert(alpha) if np.asarray(alpha).min() < 128 else mask.convert("L")
     marked = np.asarray(wanted) > 127
     scale = min(image.width / fit[0], image.height / fit[1])  # what is beyond the edges of `fit` was cut off
     lines, across = (

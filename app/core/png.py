@@ -95,7 +95,7 @@ def read(data: bytes) -> tuple[Image.Image, GenerationRequest | None]:
     Raises ValueError when the bytes are no picture, too large, or cut short.
     """
     image = open_image(data)
-    return image, settings_of(image.info)
+    return image, settings_of({str(name): value for name, value in image.info.items()})
 
 
 def settings_of(info: dict[str, Any]) -> GenerationRequest | None:
@@ -103,6 +103,8 @@ def settings_of(info: dict[str, Any]) -> GenerationRequest | None:
     description = str(info.get("description", ""))
     prefix = f"{METADATA_KEY}:"
     text = info.get(METADATA_KEY) or (description.removeprefix(prefix) if description.startswith(prefix) else None)
+    if not text:
+        return None
     try:
         return GenerationRequest.from_metadata(json.loads(text))
     except (KeyError, TypeError, ValueError, RecursionError):  # the last: lists in lists in lists

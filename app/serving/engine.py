@@ -121,7 +121,7 @@ class Engine:
         job = Job(self, loaded, request, owner, start, finished, previous)
         if start is not None:
             job.size_note = start.scaled
-        elif asked not in (None, request.size):
+        elif asked is not None and request.size is not None and asked != request.size:
             job.size_note = "{}x{} is drawn as {}x{}, the nearest size of this model".format(*asked, *request.size)
         with self._lock:
             self._check_room(owner, submitting=True)

@@ -136,8 +136,9 @@ class Job:
         stores = {}  # a row of a batch keeps the whole batch
         for frame in self.frames:
             for values in (frame.grid.tokens, frame.grid.mask, frame.grid.unmasked_at, frame.grid.confidence):
-                store = values.untyped_storage()
-                stores[store.data_ptr()] = store.nbytes()
+                if values is not None:
+                    store = values.untyped_storage()
+                    stores[store.data_ptr()] = store.nbytes()
         return sum(stores.values()) + sum(3 * 4 * image.width * image.height for image in self.images or [])
 
     @property

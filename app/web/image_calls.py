@@ -158,7 +158,7 @@ def _nearest_size(model: ModelInfo, request: GenerationRequest) -> tuple[Generat
     size = request.size
     if size is None or size in model.sizes or not model.sizes or model.size_classes or min(size) < 1:
         return request, ""
-    width, height = nearest = nearest_bucket(size, model.sizes)
+    width, height = nearest = nearest_bucket(size, list(model.sizes))
     note = f"{size[0]}x{size[1]} is drawn as {width}x{height}, the nearest size of this model"
     return replace(request, size=nearest), note
 

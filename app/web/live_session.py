@@ -184,7 +184,7 @@ class LiveSession:
             case PartialTranscript():
                 await self.send(type="words", committed=event.committed, pending=event.pending)
                 # A running job of fewer words is not interrupted: otherwise no job would end while one speaks.
-                busy = self.draw_partial and not self.job.is_done
+                busy = self.draw_partial and self.job is not None and not self.job.is_done
                 if not busy and len(event.committed) >= max(STABLE_WORDS, len(self.draw_partial) + 1):
                     await self.draw(event.committed)
             case SpeechPaused():
@@ -289,8 +289,8 @@ class LiveSession:
                 return
             self.drawn_words = tuple(words)
             self.spawn(self.send_preview(job))
-        elif final:
-            job, seen = self.job, self.job.id in self.sent
+        elif final and (job := self.job) is not None:
+            seen = job.id in self.sent
             self.final.add(job.id)
             await _surely(self._keep_when_done, job)
             if seen:

@@ -255,13 +255,13 @@ def _log_to_stderr() -> None:
 # that the event loop keeps serving pages.
 
 
-def _live_socket_handler() -> Callable[[WebSocket, str | None], Awaitable[None]]:
+def _live_socket_handler() -> Callable[[Any, str | None], Awaitable[None]]:
     from app.web import live_socket
 
     return live_socket.serve
 
 
-def _canvas_socket_handler() -> Callable[[WebSocket, str | None], Awaitable[None]]:
+def _canvas_socket_handler() -> Callable[[Any, str | None], Awaitable[None]]:
     from app.web import canvas_socket
 
     return canvas_socket.serve_canvas

@@ -156,7 +156,7 @@ def llamagen_config(tensors: dict[str, Tensor], source: str) -> ModelConfig:
 
     (dim,) = shape("norm.weight", 1)
     codes, _ = shape("tok_embeddings.weight", 2)
-    kind: dict[str, int]
+    kind: dict[str, Any]
     if "cls_embedding.embedding_table.weight" in tensors:
         kind = {"classes": shape("cls_embedding.embedding_table.weight", 2)[0] - 1}
     else:

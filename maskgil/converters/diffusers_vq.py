@@ -15,7 +15,7 @@ from maskgil.converters.emigm import kl_name
 from maskgil.models.uvit_layers import read_config
 from maskgil.tokenizers.vq import VQConfig
 
-FIXED = {
+FIXED: dict[str, object] = {
     "act_fn": "silu",
     "in_channels": 3,
     "lookup_from_codebook": True,

@@ -36,7 +36,12 @@ from maskgil.models.uvit_layers import (
 )
 from maskgil.sampling.code_space import CodeSpace
 
-FIXED = {"use_bias": False, "ln_elementwise_affine": True, "layer_norm_eps": EPS, "micro_cond_encode_dim": MICRO_WIDTH}
+FIXED: dict[str, object] = {
+    "use_bias": False,
+    "ln_elementwise_affine": True,
+    "layer_norm_eps": EPS,
+    "micro_cond_encode_dim": MICRO_WIDTH,
+}
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ class MaskGIL(nn.Module):
             return self.cls_embedding(states), valid
         if config.null == "caption":
             null = self.cls_embedding.uncond_embedding
+            assert null is not None, "a model with null='caption' has an embedding for the empty caption"
             condition = condition.pad(max(condition.length, len(null)))
             real = torch.arange(condition.length, device=drop.device) < len(null)
             null = torch.nn.functional.pad(null, (0, 0, 0, condition.length - len(null)))
@@ -122,6 +123,7 @@ class MaskGIL(nn.Module):
         first = self.config.codebook_size + 1
         rows = condition.states[:, :, 0].long() + first
         if drop is not None:
+            assert self.config.classes is not None, "a model without a text encoder is driven by classes"
             null = first + self.config.classes if self.config.null == "caption" else self.config.mask_id
             rows = torch.where(drop[:, None], null, rows)
         return self.tok_embeddings(rows)

@@ -37,7 +37,7 @@ from maskgil.models.uvit_layers import (
 )
 from maskgil.sampling.code_space import CodeSpace
 
-FIXED = {"patch_size": 1, "guidance_embeds": False}
+FIXED: dict[str, object] = {"patch_size": 1, "guidance_embeds": False}
 TIME_WIDTH = 256  # numbers that the steps left are embedded in
 TIME_SCALE = 1000.0  # the released code multiplies the step's number by it
 ROPE_BASE = 10000.0
@@ -115,8 +115,8 @@ class MeissonicConfig:
         if bool(values.get("upsample", False)) != bool(values.get("downsample", False)):
             raise ValueError("this Meissonic config downsamples without upsampling, or the reverse")
         axes = tuple(known.get("axes_dims_rope", MeissonicConfig.axes_dims_rope))  # JSON gives a list
-        known = {"downsample": False} | known | {"axes_dims_rope": axes}
-        return MeissonicConfig(**known, pixels_per_token=pixels_per_token)
+        settings: dict[str, Any] = {"downsample": False} | known | {"axes_dims_rope": axes}
+        return MeissonicConfig(**settings, pixels_per_token=pixels_per_token)
 
 
 MEISSONIC_PRESETS = {"meissonic": MeissonicConfig(), "monetico": MeissonicConfig(downsample=False)}

@@ -20,6 +20,7 @@ B rows, N tokens, C channels of a continuous token, G guided rows, D doubted row
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -85,7 +86,7 @@ class StepParams:
     def cat(steps: Sequence["StepParams"]) -> "StepParams":
         """One step for the rows of many, each as if it were alone."""
         first = [sum(len(step) for step in steps[:i]) for i in range(len(steps))]
-        joined = {
+        joined: dict[str, Any] = {
             "orders": frozenset[DecodingOrder]().union(*(step.orders for step in steps)),
         }
         for name in ("guided", "remask_rows"):

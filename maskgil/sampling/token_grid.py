@@ -24,8 +24,9 @@ class TokenGrid:
     tokens: Int[Tensor, "B N"] | Float[Tensor, "B N C"]
     mask: Bool[Tensor, "B N"]
     grid: tuple[int, int]
-    unmasked_at: Int[Tensor, "B N"] | None = None
-    confidence: Float[Tensor, "B N"] | None = None
+    # None is taken for the values of a grid that no step has touched, and replaced by them.
+    unmasked_at: Int[Tensor, "B N"] = None  # type: ignore[assignment]
+    confidence: Float[Tensor, "B N"] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         rows, columns = self.grid

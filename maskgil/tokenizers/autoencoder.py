@@ -79,7 +79,8 @@ class AutoencoderConfig:
         if unknown := sorted(set(values) - set(cls.__dataclass_fields__)):
             raise ValueError(f"unknown keys in the latent tokenizer's config: {', '.join(unknown)}")
         # JSON gives lists
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        known: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+        return cls(**known)
 
 
 AUTOENCODER_PRESETS: dict[str, AutoencoderConfig] = {
@@ -149,7 +150,7 @@ class AutoencoderTokenizer(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         self.config = config
-        self.net = _build(config)
+        self.net: Any = _build(config)  # diffusers types its models by a dummy too
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of tokens of a picture. ValueError unless both sides are multiples of `downsample`."""

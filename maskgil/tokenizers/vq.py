@@ -9,6 +9,7 @@ same class with `level_attention=False, l2_norm=False`.
 """
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,13 @@ from torch import Tensor, nn
 REFINED = 4  # pixels a side that refiner and upscaler fold into channels
 CONTEXT = 32  # channels in which they hear of the features before them
 UPSCALE = 2  # pixels a side that an upscaler makes of each
+
+
+def zero_(layer: nn.Conv2d) -> None:
+    """Zero the weights and the bias of a layer, in place: it adds nothing until it is trained."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,8 @@ class VQConfig:
     @classmethod
     def from_dict(cls, values: dict) -> "VQConfig":
         """The config that `to_dict` wrote, whose tuples JSON made lists."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**known)
 
 
 VQ_PRESETS = {
@@ -252,8 +261,7 @@ class PatchMemory(nn.Module):
     def __init__(self, features: int, width: int, pixels: int):
         super().__init__()
         self.key, self.value = nn.Conv2d(features, width, 1), nn.Conv2d(width, pixels, 1)
-        nn.init.zeros_(self.value.weight)
-        nn.init.zeros_(self.value.bias)
+        zero_(self.value)
 
     def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B P h w"]:
         return self.value(F.silu(self.key(features)))
@@ -269,8 +277,7 @@ class ResidualCorrection(nn.Module):
         self.res = nn.ModuleList(ResnetBlock(channels, channels) for _ in range(blocks))
         self.norm_out = _norm(channels)
         self.conv_out = nn.Conv2d(channels, 3 * REFINED**2, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        zero_(self.conv_out)
 
     def correction(self, x: Float[Tensor, "B I h w"]) -> tuple[Float[Tensor, "B 3 _ _"], Float[Tensor, "B D h w"]]:
         """(pixels to add, the features that they were read off)."""
@@ -322,8 +329,7 @@ class Decoder(nn.Module):
         self.mid = _middle(widths[0], config.middle_attention)
         if config.naming_channels:  # a new one is not heard yet
             self.hear = nn.Conv2d(config.naming_channels, widths[0], 1)
-            nn.init.zeros_(self.hear.weight)
-            nn.init.zeros_(self.hear.bias)
+            zero_(self.hear)
         self.conv_blocks = nn.ModuleList()
         for i, width in enumerate(widths):
             level = ResolutionLevel(
@@ -344,7 +350,7 @@ class Decoder(nn.Module):
     @property
     def last_layer(self) -> nn.Parameter:
         """Where the adversarial weight of VQGAN (Esser et al. 2021, eq. 7) compares gradients."""
-        last = next((getattr(self, name) for name in ("upscaler", "refiner") if hasattr(self, name)), self)
+        last: Any = next((getattr(self, name) for name in ("upscaler", "refiner") if hasattr(self, name)), self)
         return last.conv_out.weight
 
     def encode_latents(self, z: Float[Tensor, "B Z h w"]) -> Float[Tensor, "B C h w"]:

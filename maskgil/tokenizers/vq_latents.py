@@ -82,5 +82,10 @@ class VQLatentTokenizer(nn.Module):
 
 def load(folder: str | Path) -> AutoencoderTokenizer | VQLatentTokenizer:
     """The continuous tokenizer of a folder: one of latents as it is, a VQ absorbed. ValueError as checkpoint.load."""
-    absorbs = checkpoint.describe(folder)["kind"] == "vq"
-    return VQLatentTokenizer(checkpoint.load(folder, "vq")).eval() if absorbs else checkpoint.load(folder, "latent")
+    if checkpoint.describe(folder)["kind"] == "vq":
+        vq = checkpoint.load(folder, "vq")
+        assert isinstance(vq, VQModel)
+        return VQLatentTokenizer(vq).eval()
+    latent = checkpoint.load(folder, "latent")
+    assert isinstance(latent, AutoencoderTokenizer)
+    return latent

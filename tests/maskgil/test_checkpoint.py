@@ -235,7 +235,7 @@ def test_a_foreign_tensor_is_named(tmp_path):
 
 
 def test_names_resolve_to_bundled_then_local_then_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path / "weights")
+    monkeypatch.setenv("MASKGIL_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "weights" / "scenes").mkdir(parents=True)
     (tmp_path / "mine").mkdir()
