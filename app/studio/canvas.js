@@ -253,19 +253,11 @@ class Canvas {
     }
   }
 
-  // How the model reads the prompt: chips of what is drawn, and the words that are drawn otherwise or left out.
-  describe({ prompt, spans, chips, drawn, refused }) {
-    if (prompt !== this.text) return;
-    const odd = spans.filter(({ status }) => status === "left_out" || status === "replaced");
-    const said = make("div", { class: "said" }, ...spans.map((span) => (odd.includes(span) ? make("mark", { title: span.why }, span.text) : span.text)));
-    const plain = !odd.length;
-    const left = odd.filter(({ status }) => status === "left_out").map(({ text }) => `“${text.trim()}”`);
-    const notes = refused ? [refused] : [
-      ...(left.length ? [`I don't know ${[...new Set(left)].join(", ")}. I drew “${drawn}”.`] : []),
-      ...odd.filter(({ status }) => status === "replaced").map(({ text, by, why }) => `“${text.trim()}” is drawn as ${by}: ${why}.`),
-    ];
-    const row = chips.length ? [make("div", { class: "chips", "aria-label": "What is drawn" }, ...chips.map((chip) => make("span", {}, chip)))] : [];
-    this.find(".reading").replaceChildren(...row, ...(plain ? [] : [said]), ...notes.map((note) => make("div", { class: "quiet" }, note)));
+  // How the model reads the prompt (prompt_chips.js).
+  describe(reading) {
+    if (reading.prompt !== this.text) return;
+    const use = (prompt) => { this.prompt.value = prompt; this.typed(); };
+    this.find(".reading").replaceChildren(...promptChips(reading, use));
   }
 
   work(busy) {

@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 SHARED = ("studio_client", "canvas_connection", "picture_sheet", "token_player")
 # Scripts and styles that are put in front of a component's own, and HTML that it takes as a template.
 PARTS: dict[str, tuple[str, ...]] = {
-    "canvas": SHARED,
+    "canvas": (*SHARED, "prompt_chips"),
     "strip": ("studio_client",),
     "microphone": ("studio_client",),
     "wall": ("studio_client", "picture_import"),

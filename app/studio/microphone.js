@@ -195,7 +195,7 @@ class Talk {
   }
 
   // Under the picture, its prompt; words that the model does not know are underlined.
-  name({ prompt, seed, unknown }) {
+  name({ prompt, seed, unknown, notes = [] }) {
     const picture = this.find(".picture");
     picture.alt = prompt;
     picture.dataset.seed = seed;
@@ -204,7 +204,9 @@ class Talk {
       node.textContent = text;
       return node;
     });
-    this.find(".caption").replaceChildren(...parts);
+    const note = document.createElement("small");
+    note.textContent = notes.join("; ");
+    this.find(".caption").replaceChildren(...parts, ...(notes.length ? [document.createElement("br"), note] : []));
   }
 
   // Add the picture to those of this talk; pressing one downloads it.

@@ -1,0 +1,36 @@
+// Chips under a prompt: what becomes of each of its words, why, and what may be said instead.
+// reading: {spans: [{text, status, by, why, instead}], drawn, refused}; onPrompt takes the prompt with a word exchanged.
+
+const CHIP_SIGNS = { drawn: "", replaced: "→", left_out: "×", avoided: "−" };
+const CHIP_STATES = { drawn: "drawn as said", replaced: "replaced", left_out: "left out", avoided: "left out, as asked" };
+
+function promptChips({ spans, drawn, refused }, onPrompt) {
+  const row = make("div", { class: "chips", role: "group", "aria-label": "How the prompt is read" });
+  const detail = make("div", { class: "quiet chip-detail", role: "status" });
+  spans.forEach((span, index) => {
+    if (span.status === "language" || !span.text.trim()) return;
+    const explanation = span.why || CHIP_STATES[span.status];
+    const label = span.by ? `${span.text} → ${span.by}` : `${CHIP_SIGNS[span.status]} ${span.text}`.trim();
+    const chip = make("button", { type: "button", class: `chip ${span.status}`, title: explanation }, label);
+    chip.onclick = () => detail.replaceChildren(...chipDetail(spans, index, explanation, onPrompt));
+    row.append(chip);
+  });
+  if (!row.childElementCount && !refused) return [];
+  const exact = spans.every(({ status }) => status !== "replaced" && status !== "left_out");
+  const line = refused || (exact ? "" : `Drawn: “${drawn}”`);
+  return [row, ...(line ? [make("div", { class: "quiet" }, line)] : []), detail];
+}
+
+// Why a word is not drawn as said, and buttons with words that are.
+function chipDetail(spans, index, explanation, onPrompt) {
+  const { text, instead } = spans[index];
+  const article = /^(an?|the)\s/i.test(text);
+  const buttons = instead.map((name) => {
+    const phrase = article ? `${/^[aeio]/.test(name) ? "an" : "a"} ${name}` : name;
+    const button = make("button", { type: "button", class: "chip instead" }, phrase);
+    button.onclick = () => onPrompt(spans.map((span, i) => (i === index ? phrase : span.text)).join(""));
+    return button;
+  });
+  const offer = buttons.length ? [" Instead: ", ...buttons] : [];
+  return [`“${text}”: ${explanation}.`, ...offer];
+}
