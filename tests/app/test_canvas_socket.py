@@ -224,6 +224,7 @@ def test_a_variation_keeps_most_tokens_and_the_pictures_own_words(services: AppS
     ("message", "complaint"),
     [
         ({"type": "draw", "prompt": "", "settings": SETTINGS}, "prompt is empty"),
+        ({"type": "draw", "prompt": "zebras", "settings": SETTINGS}, "can be drawn"),
         ({"type": "draw", "prompt": "a cat", "settings": {**SETTINGS, "model": "/etc"}}, "no model"),
         ({"type": "draw", "prompt": "a cat", "settings": {**SETTINGS, "steps": 10**6}}, "steps"),
         ({"type": "edit", "kind": "vary", "id": "nothing", "settings": SETTINGS}, "no picture"),

@@ -23,6 +23,7 @@ SENSES = Path(__file__).with_name("thing_senses.tsv")
 REVIEWED = Path(__file__).with_name("reviewed.tsv")
 COMMON_WORD, COMMON_IN_COMPOUND = 80_000, 25_000  # ranks of words that the table is made for
 COMMON_NOUN, SUGGESTED = 12_000, 3  # rank of nouns that get suggestions, and how many each gets
+NEAR = 0.4  # cosine from which a thing is suggested
 MAX_SENSE = 3  # rarer meanings of a noun are not what people mean
 MAX_EXAMPLE_STEPS = 4  # from a kind down to its example
 MIN_EXAMPLE_DEPTH = 6  # kinds above are too general: "object", "organism"
@@ -90,7 +91,10 @@ class StandInBuilder:
             if " " in noun or noun in self.known or self.vectors.rank(noun) >= most:
                 continue
             if self.wordnet.word_class(noun) in ("n", "m"):
-                near[noun] = [int(i) for i in np.argsort(self._likeness(noun))[::-1][:SUGGESTED]]
+                likeness = np.array(self._likeness(noun))
+                places = [int(i) for i in np.argsort(likeness)[::-1][:SUGGESTED] if likeness[i] >= NEAR]
+                if places:
+                    near[noun] = places
         return near
 
     def _begins_with_quality(self, noun: str) -> bool:
