@@ -8,11 +8,13 @@ from app.core import paths, registry
 from app.core.gallery_store import OWNER
 from app.serving.model_pool import LoadedModel
 from app.serving.services import AppServices, get_services
+from app.web.access import get_policy
 from app.web.visitors import COOKIE
 
 ROOMS = "rooms"
 BOARD = "board"
 MODEL = "model"
+OPERATOR_KEY = "operator key"
 
 
 def owner() -> str:
@@ -21,6 +23,13 @@ def owner() -> str:
     if OWNER.fullmatch(cookie):
         return cookie
     return st.session_state.setdefault("owner", secrets.token_urlsafe(18))
+
+
+def is_operator() -> bool:
+    """Whether this visitor may load folders, fetch models and change what everybody uses (app/web/access.py). A page
+    that no server of ours serves has one visitor: whoever started it."""
+    policy = get_policy()
+    return policy is None or policy.is_operator(st.context.headers, st.session_state.get(OPERATOR_KEY) or "")
 
 
 @st.cache_resource(show_spinner=False)

@@ -19,6 +19,8 @@ from app.core.request import GenerationRequest
 from app.serving import services as houses
 from app.serving.batching import Batch
 from app.serving.recognizer import SpeechRecognizer
+from app.studio import session
+from app.web.access import AccessPolicy
 from maskgil.params import SamplingParams
 from speech.transcriber import Transcript
 
@@ -260,6 +262,22 @@ def test_a_model_is_loaded_unloaded_and_drawn_with(house: houses.AppServices):
     assert not page.exception and house.engine.loaded() == []
     page.button(key="choose twinned").click().run()
     assert page.session_state["board"]["model"] == "twinned" and page.button(key="choose twinned").disabled
+
+
+def test_only_an_operator_changes_what_everybody_uses(house: houses.AppServices, monkeypatch: pytest.MonkeyPatch):
+    """AppTest has no headers, so that it is not on this machine; the key gives the rights, another text does not."""
+    monkeypatch.setattr(session, "get_policy", lambda: AccessPolicy(operator_key="the key"))
+    house.engine.load("twinned")
+    page = room("models").run()
+    keys = {button.key for button in page.button}
+    assert not page.exception and "choose twinned" in keys
+    assert not any(key and key.startswith(("unload", "listen")) for key in keys), keys
+    assert [field.label for field in page.text_input] == ["Operator key"]
+    page.text_input[0].set_value("another").run()
+    assert [field.label for field in page.text_input] == ["Operator key"]
+    page.text_input[0].set_value("the key").run()
+    labels = [field.label for field in page.text_input]
+    assert "Another model" in labels and "unload twinned" in {button.key for button in page.button}
 
 
 def test_a_model_is_loaded_in_the_precision_that_one_chooses(house: houses.AppServices):

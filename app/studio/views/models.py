@@ -17,6 +17,7 @@ COMPLAINT = "complaint of models"
 OTHER = "another model"
 OTHER_EAR = "another recogniser"
 PRECISION = "precision "
+TYPED_KEY = "typed operator key"
 PRECISIONS = {torch.float32: "fp32 · exact", torch.bfloat16: "bf16 · half the memory"}
 
 
@@ -38,14 +39,26 @@ def page() -> None:
         with st.container(border=True):
             st.subheader(name, anchor=False)
             st.caption(f":material/block: Cannot run: {reason}.")
+    if not session.is_operator():
+        operator_key()
+        return
     released_models_section.section()
     another()
     recogniser()
 
 
+def operator_key() -> None:
+    """What a visitor without an operator's rights may do here, and a field for the key."""
+    st.caption(
+        "Loading other models and changing the precision or the recognizer are the operator's rights: they change what "
+        "everybody uses."
+    )
+    st.text_input("Operator key", key=TYPED_KEY, type="password", max_chars=200, on_change=_take_key)
+
+
 def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
     """One model: what it draws, what it takes, and what can be done with it."""
-    name, wanted = model.name, PRECISION + model.name
+    name, wanted, operator = model.name, PRECISION + model.name, session.is_operator()
     widget_state.keep(wanted, None)
     dtype = widget_state.value(wanted) or model_pool.default_precision()
     if loaded:
@@ -64,8 +77,8 @@ def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.segmented_control(
                 "Precision", list(PRECISIONS), default=dtype, **widget_state.widget(wanted), format_func=PRECISIONS.get,
-                required=True, label_visibility="collapsed", on_change=_load if loaded else None,
-                args=(name,) if loaded else None,
+                required=True, label_visibility="collapsed", disabled=not operator,
+                on_change=_load if loaded and operator else None, args=(name,) if loaded and operator else None,
             )  # fmt: skip
             st.button(
                 "In use" if chosen else "Use this model",
@@ -75,10 +88,10 @@ def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
                 on_click=_choose,
                 args=(name,),
             )
-            if loaded:
+            if loaded and operator:
                 unload = session.studio().engine.unload
                 st.button("Unload", key=f"unload {name}", on_click=unload, args=(name,), type="tertiary")
-            elif not reason:
+            elif not loaded and not reason:
                 st.button("Load", key=f"load {name}", on_click=_load, args=(name,), type="tertiary")
         if model.card:
             with st.expander("Model card"):
@@ -110,6 +123,10 @@ def recogniser() -> None:
         st.form_submit_button("Listen with it", icon=":material/hearing:", on_click=_listen_to_other)
 
 
+def _take_key() -> None:
+    st.session_state[session.OPERATOR_KEY] = st.session_state[TYPED_KEY]  # the widget's own is gone with the widget
+
+
 def _open() -> None:
     if name := st.session_state[OTHER].strip():
         _choose(name)
@@ -120,7 +137,8 @@ def _load(name: str) -> bool:
     board, wanted = session.board(), PRECISION + name
     widget_state.keep(wanted, None)
     try:
-        session.studio().engine.load(name, widget_state.value(wanted))
+        dtype = widget_state.value(wanted) if session.is_operator() else None  # a precision is everybody's
+        session.studio().engine.load(name, dtype)
     except ValueError as error:
         board[COMPLAINT] = sentence(error)
         return False
