@@ -459,6 +459,8 @@ class VQModel(nn.Module):
     def reconstruct(self, z: Float[Tensor, "B h w C"]) -> Float[Tensor, "B 3 H W"]:
         """Pixels from quantised latents, with gradient; not clamped."""
         z = z.permute(0, 3, 1, 2)
+        if self.config.unit_pixels:
+            z = z.contiguous()  # as diffusers lays it out: its convolutions then round alike
         pixels = self.decoder(self.post_quant_conv(z), self.cell_features(z))
         return 2 * pixels - 1 if self.config.unit_pixels else pixels
 
