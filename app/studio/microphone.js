@@ -4,6 +4,13 @@
 const RATE = 16000;
 const STOPPED = [1001, 1006, 1012]; // how a connection ends when the other side does, or the way there
 
+// What a browser's error means, by its name (DOMException of getUserMedia).
+const REASONS = {
+  NotAllowedError: "this page may not use it. Allow the microphone in the browser's address bar, then press again.",
+  NotFoundError: "there is none. Connect a microphone, then press again.",
+  NotReadableError: "another program uses it, or the system forbids it. Close that program, then press again.",
+};
+
 // Mono samples of any rate -> frames of 512 int16 at 16 kHz, each sample the mean of those that it covers.
 const RECORDER = `
 class Recorder extends AudioWorkletProcessor {
@@ -36,6 +43,7 @@ class Talk {
     this.find = (name) => root.querySelector(name);
     this.settings = {};
     this.finished = new Map(); // job -> its picture, which may turn out to be kept
+    this.kept = new Map(); // job -> its picture, which "undo" may show again
     this.starting = false; // from the press until all is open, or refused: a second press would open it twice
     this.attempt = null; // what is being opened, or is open; what comes late for another one is put away again
     this.find(".mic").onclick = () => this.starting || (this.stream ? this.end() : this.start());
@@ -69,7 +77,7 @@ class Talk {
       if (over()) return; // the reason was given
       this.socket?.close();
       this.hush();
-      this.complain(`The microphone cannot be used: ${error.message || error}`);
+      this.complain(`The microphone cannot be used: ${REASONS[error.name] || error.message || error}`);
       return;
     }
     this.find(".mic").setAttribute("aria-pressed", "true");
@@ -167,6 +175,9 @@ class Talk {
     if (type === "words") this.words(message.committed, message.pending);
     if (type === "final") { this.listening(); this.words(message.text.split(" "), []); }
     if (type === "nothing") { this.listening(); this.complain(message.reason); }
+    if (type === "unsure") { this.listening(); this.complain(`${message.reason} I heard “${message.text}”. Say it again.`); }
+    if (type === "undone") this.undo(message.job);
+    if (type === "cleared") this.hidePicture();
     if (type === "error") this.complain(message.message);
     if (type === "kept" && this.finished.has(message.job)) this.keep(this.finished.get(message.job));
   }
@@ -194,6 +205,23 @@ class Talk {
     else this.name(message);
   }
 
+  // Show an earlier picture of this talk again; without one, none.
+  undo(job) {
+    const message = this.kept.get(job);
+    if (!message) return this.hidePicture();
+    const picture = this.find(".picture"), before = picture.src;
+    picture.onload = () => URL.revokeObjectURL(before);
+    picture.src = URL.createObjectURL(message.png);
+    picture.hidden = false;
+    this.name(message);
+  }
+
+  hidePicture() {
+    this.find(".picture").hidden = true;
+    this.find(".bar").hidden = true;
+    this.find(".caption").replaceChildren();
+  }
+
   // Under the picture, its prompt; words that the model does not know are underlined.
   name({ prompt, seed, unknown, notes = [] }) {
     const picture = this.find(".picture");
@@ -212,6 +240,8 @@ class Talk {
   // Add the picture to those of this talk; pressing one downloads it.
   keep(message) {
     this.finished.delete(message.job);
+    this.kept.set(message.job, message);
+    if (this.kept.size > 24) this.kept.delete(this.kept.keys().next().value);
     const url = URL.createObjectURL(message.png);
     const link = document.createElement("a");
     link.href = url;

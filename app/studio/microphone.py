@@ -7,12 +7,12 @@ from app.studio import generation_form, session, widget_state
 from app.studio.component import component
 
 PAUSE = "pause"
-PAUSES = {0.3: "0.3 s · quick", 0.5: "0.5 s", 0.7: "0.7 s · patient", 1.0: "1 s"}
+PAUSES = {0.3: "0.3 s · quick", 0.5: "0.5 s", 0.7: "0.7 s", 1.0: "1 s · patient"}
 
 
 def show(model: ModelInfo) -> None:
     """The microphone, the words, the pictures, and what of the settings matters while one speaks."""
-    widget_state.keep(PAUSE, 0.3)
+    widget_state.keep(PAUSE, 0.7)
     loaded = session.loaded(model)
     generation_form.correct(loaded, several=False)
     width, height = generation_form.value("size")
