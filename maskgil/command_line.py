@@ -159,7 +159,8 @@ def _tree(group: Group) -> Any:
     kinds = []
     for name, node in group.load().items():
         kind: Any = _chooser(_tree(node)) if isinstance(node, Group) else deferred(node.load())
-        kinds.append(Annotated[Any, tyro.conf.subcommand(name, description=node.help, constructor=kind)])
+        named: Any = tyro.conf.subcommand(name, description=node.help, constructor=kind)
+        kinds.append(Annotated[Any, named])
     return typing.Union[tuple(kinds)]  # noqa: UP007
 
 

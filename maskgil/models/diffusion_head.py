@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -256,7 +256,7 @@ class DDPM:
         if not 2 <= self.steps <= TIMES:
             raise ValueError(f"DDPM runs 2 to {TIMES} head steps; {self.steps} were asked for")
 
-    def _scheduler(self):
+    def _scheduler(self) -> Any:  # diffusers types its classes by a dummy too
         try:
             from diffusers import DDPMScheduler
         except ImportError as missing:

@@ -96,7 +96,7 @@ AUTOENCODER_PRESETS: dict[str, AutoencoderConfig] = {
 }
 
 
-def _build(config: AutoencoderConfig) -> nn.Module:
+def _build(config: AutoencoderConfig) -> Any:
     """The diffusers model. diffusers is imported here: discrete models run without it."""
     try:
         from diffusers import AutoencoderDC, AutoencoderKL
@@ -105,7 +105,7 @@ def _build(config: AutoencoderConfig) -> nn.Module:
         raise ValueError("continuous tokenizers need the package diffusers: pip install diffusers") from missing
     levels = len(config.widths)
     if config.family == "kl":
-        model = AutoencoderKL(
+        model: Any = AutoencoderKL(
             in_channels=3 * config.patch**2,
             out_channels=3 * config.patch**2,
             down_block_types=("DownEncoderBlock2D",) * (levels - 1) + ("AttnDownEncoderBlock2D",),
