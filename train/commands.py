@@ -13,10 +13,10 @@ from tyro.conf import arg
 
 from maskgil.command_line import Command, Group, deferred
 from train.recipe import Recipe
-from train.recipes import scenes
+from train.recipes import scenes, text_to_image
 from train.trainer import shutdown_distributed, train
 
-MODULES: tuple[ModuleType, ...] = (scenes,)
+MODULES: tuple[ModuleType, ...] = (scenes, text_to_image)
 
 NOTES = """\
 examples:

@@ -1,0 +1,66 @@
+"""Text-to-image models of any size, on a cache of captioned pictures: `maskgil train t2i --preset tiny --data CACHE`.
+
+The three steps from pictures to a folder that draws are in docs/training-large.md. Tokenizer and text encoder are those
+of the cache.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+from maskgil.models.config import ModelConfig
+from train.activation_checkpointing import bytes_needed
+from train.image_rows import write_image_rows
+from train.recipe import Recipe
+from train.recipes.pretrain import PretrainOptions, pretrain_recipe
+
+# (dim, layers, heads); b to xxl are LLaMA's shapes as LlamaGen and MaskGIL have them
+SHAPES = {"tiny": (256, 8, 4), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1280, 36, 20), "xxl": (1536, 48, 24)}
+TEXT_LENGTH = 120  # tokens of a caption, at most
+
+
+def text_to_image_config(preset: str, dim: int = 0, layers: int = 0, heads: int = 0) -> ModelConfig:
+    """The paper's architecture: 2-D rotation, QK-norm and post-norm; a number other than 0 replaces the preset's.
+
+    Codes and the width of text states are the cache's. ValueError for a shape that no model can have.
+    """
+    shape = [given or own for given, own in zip((dim, layers, heads), SHAPES[preset], strict=True)]
+    return ModelConfig(
+        codebook_size=1, dim=shape[0], layers=shape[1], heads=shape[2], text_dim=1, text_length=TEXT_LENGTH,
+        qk_norm="layer", norm="post", dropout=0.0,
+    )  # fmt: skip
+
+
+def t2i(
+    data: str,
+    preset: Literal["tiny", "b", "l", "xl", "xxl"] = "b",
+    dim: int = 0,
+    layers: int = 0,
+    heads: int = 0,
+    init: str = "",
+    valid: str = "",
+    options: PretrainOptions = PretrainOptions(),  # noqa: B008
+) -> Recipe:
+    """A text-to-image model of any size, on a cache of captioned pictures.
+
+    Args:
+        data: A cache made by `maskgil data images` with captions.
+        preset: Shape of a new model: tiny (9M), b (110M), l (340M), xl (775M), xxl (1.4B).
+        dim: Width; 0: the preset's.
+        layers: Blocks; 0: the preset's.
+        heads: Attention heads; 0: the preset's.
+        init: A model folder to go on from, whose shape stays; the cache must be made with its tokenizer and text
+            encoder.
+        valid: A cache for the validation loss.
+    """
+    if init and (dim or layers or heads):
+        raise ValueError(f"--init {init} keeps its own shape: leave --dim, --layers and --heads out")
+    config = text_to_image_config(preset, dim, layers, heads)
+    recipe = pretrain_recipe("t2i", config, data, init, valid, options, write_image_rows)
+    model = recipe.modules[0].module
+    numbers = sum(p.numel() for p in model.parameters())
+    print(
+        f"t2i: {numbers / 1e6:,.1f}M parameters, {bytes_needed([model]) / 1e9:,.1f} GB for weights, average, gradients "
+        f"and AdamW; {options.batch} pictures a step, {options.batch * options.steps:,} in the whole run"
+    )
+    shape = {"preset": preset, "dim": dim, "layers": layers, "heads": heads, "init": init}
+    return replace(recipe, options=recipe.options | shape)
