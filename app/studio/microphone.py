@@ -20,6 +20,7 @@ def show(model: ModelInfo) -> None:
         "model": model.name,
         "size": f"{width}x{height}",
         "negative_prompt": generation_form.value("negative_prompt").strip(),
+        "adapters": generation_form.value("adapters").strip(),
         "seed": None if widget_state.value(generation_form.NEW_SEED) else generation_form.value("seed"),
         **generation_form.params().to_dict(),
         "pause": widget_state.value(PAUSE),
