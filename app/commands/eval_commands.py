@@ -51,9 +51,16 @@ def _reading():
     return evaluate_reading
 
 
+def _prompts():
+    from train.eval.prompt_sheet import draw_prompt_sheet
+
+    return draw_prompt_sheet
+
+
 COMMANDS = {
     "scenes": Command("Scene score: does a picture show exactly what was asked?", _scenes),
     "reading": Command("How well prompts are read, against readings that people wrote down.", _reading),
+    "prompts": Command("A sheet of everyday prompts with what is drawn of each.", _prompts),
     "speech": Command("Word error rates of a speech recognizer.", _speech),
     "hybrid": Command("Scores against the share of autoregressive tokens.", _hybrid),
     "repaint": Command("What repainting a growing sentence keeps and costs.", _repaint),
