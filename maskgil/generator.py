@@ -6,12 +6,12 @@ MaskGIL, aMUSEd and Meissonic draw codes (maskgil/sampling/code_space.py), eMIGM
 B pictures, N tokens, C channels of a continuous token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskgil.condition import Condition
 from maskgil.params import SamplingParams
@@ -97,6 +97,8 @@ class Generator(Protocol):
 
     @property
     def token_space(self) -> TokenSpace: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 @runtime_checkable

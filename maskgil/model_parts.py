@@ -54,9 +54,9 @@ def load_parts(
     notes = checkpoint.describe(folder / "generator")
     continuous, alone = notes["kind"] == "emigm", notes["kind"] in AR_KINDS
     kind = notes["kind"] if continuous or alone else "maskgil"
-    generator = checkpoint.load(folder / "generator", kind, dtype)
+    generator: Any = checkpoint.load(folder / "generator", kind, dtype)
     place = folder / "tokenizer"
-    tokenizer = vq_latents.load(place) if continuous else checkpoint.load(place, "vq")
+    tokenizer: Any = vq_latents.load(place) if continuous else checkpoint.load(place, "vq")
     classes = generator.config.classes
     encoder = ClassLabels.open(folder, classes) if classes else load_encoder(folder / "text_encoder")
     for part, model in (("tokenizer", tokenizer), *([] if classes else [("text_encoder", encoder)])):
@@ -91,6 +91,7 @@ def _load_released(
     set_attention_backend(generator, attention)
     set_null_condition(generator, encoder.encode([""]).states[0])
     for module in (generator, tokenizer, encoder):
+        assert isinstance(module, nn.Module)
         module.to(device).requires_grad_(False)
     return ModelParts(generator, encoder, tokenizer, released.sizes, preset=released.sampler)
 

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskgil import checkpoint
 from maskgil.aspect_buckets import bucket_classes
@@ -99,7 +99,7 @@ class TextToImage:
         self.preset = preset
         # An autoregressive generator draws alone: it is its own twin.
         self.autoregressive = generator.token_space.autoregressive
-        self._twin = generator if self.autoregressive else twin
+        self._twin: Any = generator if self.autoregressive else twin
         generator.token_space.validate_grids([self.grid(size) for size in self.sizes])
         if isinstance(twin, ARTransformer):
             validate_ar_model(twin, generator.config)
@@ -145,14 +145,16 @@ class TextToImage:
                 "twin's folder beside the model's, with -ar after its name"
             )
         if isinstance(self._twin, Path):
-            parts = {"tokenizer": self.tokenizer}
+            parts: dict[str, Any] = {"tokenizer": self.tokenizer}
             if self.generator.config.classes is None:
                 parts["text_encoder"] = self.text_encoder
             fingerprints = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
             twin = load_ar_model(self._twin, fingerprints, self.dtype)
             validate_ar_model(twin, self.generator.config)
-            set_attention_backend(twin, self.generator.layers[0].attention.how)
+            generator: Any = self.generator
+            set_attention_backend(twin, generator.layers[0].attention.how)
             self._twin = twin.to(self.device).requires_grad_(False)
+        assert isinstance(self._twin, ARTransformer)
         return self._twin
 
     def draw(
@@ -245,6 +247,7 @@ class TextToImage:
         """
         if not self.generator.token_space.takes_adapters:
             raise ValueError("LoRA adapters are for masked generators of codes; this model is none")
+        assert isinstance(self.generator, nn.Module)
         adapted = AdaptedGenerator(self.generator, adapters)
         return TextToImage(
             adapted, self.text_encoder, self.tokenizer, self.sizes, self.vocabulary, self._twin, self.preset
@@ -259,7 +262,8 @@ class TextToImage:
     @cached_property
     def cuda_graphs(self) -> CUDAGraphRunner:
         """The generator, for a GPU: its evaluations are replayed. Once drawn with, it must not be moved."""
-        return CUDAGraphRunner(self.generator)
+        generator: Any = self.generator
+        return CUDAGraphRunner(generator)
 
     def stages(
         self,

@@ -48,8 +48,9 @@ def option_widget(key: str, name: str, about: Option, kind: Any, disabled: bool 
     ):
         _number_field(key, about, kind, now, common)
     else:
-        low, high = USUAL_RANGE.get(name, (about.low, about.high))
-        low, high = kind(min(low, now)), kind(max(high, now))
+        assert about.low is not None and about.high is not None
+        usual_low, usual_high = USUAL_RANGE.get(name, (about.low, about.high))
+        low, high = kind(min(usual_low, now)), kind(max(usual_high, now))
         step = 1 if kind is int else 0.5 if high - low > 4 else 0.05
         st.slider(about.label, low, high, now, step, **widget_state.widget(key, low, high), **common)
 

@@ -124,13 +124,15 @@ class ARTransformer(nn.Module):
         if isinstance(self.cls_embedding, ClassEmbedding):
             labels = condition.states[:, :, 0].long()
             if drop is not None:
-                labels = torch.where(drop[:, None], config.classes, labels)
+                labels = labels.masked_fill(drop[:, None], config.classes or 0)
             return self.cls_embedding.embedding_table(labels), condition.mask
         if condition.length > config.text_length:
             raise ValueError(f"a condition of {condition.length} tokens; this model reads at most {config.text_length}")
         states, valid = right_aligned(condition)
         if drop is not None:
-            null = self.cls_embedding.uncond_embedding.to(states.dtype)
+            null = self.cls_embedding.uncond_embedding
+            assert null is not None
+            null = null.to(states.dtype)
             if self.zero_prefix:
                 states = torch.where(drop[:, None, None], null[-states.shape[1] :], states)
             else:
@@ -164,7 +166,8 @@ class ARDecodingState:
         batch, length, _ = prefix.shape
         self.model, self.grid, self.length, self.room = model, grid, length, length + grid[0] * grid[1]
         self.rotation = model.rotation(grid, length, prefix.device)
-        dtype, config = model.layers[0].attention.wqkv.weight.dtype, model.config
+        first: Any = model.layers[0]
+        dtype, config = first.attention.wqkv.weight.dtype, model.config
         if torch.is_autocast_enabled(prefix.device.type):
             dtype = torch.get_autocast_dtype(prefix.device.type)
         self.caches = [
@@ -211,6 +214,7 @@ class ARSampler:
         place = next_masked_position(canvas, where)
         if self._starts_anew(canvas, step, place):
             self.state, self.guided = self._start(canvas, step), step.guided
+        assert self.state is not None
         if place > self.state.written:
             tokens = canvas.tokens[:, self.state.written : place]
             self.state.read(torch.cat([tokens, tokens[self.guided]]))
@@ -258,9 +262,7 @@ class ARCodeSpace(CodeSpace):
         """Mode ar: the model knows no other, and refines nothing."""
         return replace(params, mode="ar", ar_tokens=None, refinement_passes=0)
 
-    def sampler(
-        self, model: ARTransformer, condition: Condition, negative: Condition | None, head: Any = None
-    ) -> ARSampler:
+    def sampler(self, model: Any, condition: Condition, negative: Condition | None, head: Any = None) -> ARSampler:
         """Continues pictures token by token."""
         return ARSampler(model, condition, negative)
 

@@ -4,6 +4,7 @@ B rows, N tokens, K codes, G guided rows.
 """
 
 import functools
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -79,7 +80,7 @@ def sample_tokens(logits: Float[Tensor, "B N K"], step: StepParams) -> tuple[Int
     """
     # Noise takes several times the memory of the logits: only so many rows at once.
     rows = max(1, LARGEST // logits[0].numel())
-    settings = (step.seeds, step.index, step.temperature, step.top_k, step.top_p)
+    settings: Any = (step.seeds, step.index, step.temperature, step.top_k, step.top_p)
     parts = [
         _sampled(logits[i : i + rows], *(None if each is None else each[i : i + rows] for each in settings))
         for i in range(0, len(logits), rows)

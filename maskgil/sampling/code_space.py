@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskgil.condition import Condition
+from maskgil.generator import Sampler
 from maskgil.params import SamplingParams
 from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.sampling.schedules import MaskSchedule, schedule_by_name
@@ -64,9 +65,7 @@ class CodeSpace:
         """Decoding order and mask schedule, as the parameters have them."""
         return params.order, schedule_by_name(params.schedule)
 
-    def sampler(
-        self, model: MaskedTokenModel, condition: Condition, negative: Condition | None, head: Any = None
-    ) -> CodeSampler:
+    def sampler(self, model: Any, condition: Condition, negative: Condition | None, head: Any = None) -> Sampler:
         """Samples codes by the logits of `model`; there is no diffusion head."""
         return CodeSampler(model, condition, negative)
 

@@ -10,6 +10,7 @@ B rows, N tokens, L text tokens, K codes.
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -38,7 +39,7 @@ class CapturedGraph:
 
     def __call__(self, inputs: Inputs) -> Tensor:
         for own, given in zip(self.inputs, inputs, strict=True):
-            if own is not None:
+            if own is not None and given is not None:
                 own.copy_(given)
         self.graph.replay()
         return self.output.clone()  # the next replay, of this graph or of another one, overwrites it
@@ -69,13 +70,14 @@ class CUDAGraphRunner:
         remaining: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B N K"]:
         """Logits, as the model's own forward, which says what it raises. `remaining`: for models that read it."""
-        if self.config.text_dim is not None:
-            room = min(-(-condition.length // TEXT) * TEXT, self.config.text_length)
+        config: Any = self.config
+        if config.text_dim is not None:
+            room = min(-(-condition.length // TEXT) * TEXT, config.text_length)
             condition = condition.pad(max(condition.length, room))
-        inputs = [tokens, condition.states, condition.mask, drop, remaining]
+        inputs: list[Any] = [tokens, condition.states, condition.mask, drop, remaining]
 
         def run(tokens: Tensor, states: Tensor, mask: Tensor, drop: Tensor | None, remaining: Tensor | None) -> Tensor:
-            timed = {} if remaining is None else {"remaining": remaining}
+            timed: dict[str, Any] = {} if remaining is None else {"remaining": remaining}
             return self.model(tokens, grid, Condition(states, mask), drop, **timed)
 
         key = (grid, *(None if given is None else (given.shape, given.dtype) for given in inputs))

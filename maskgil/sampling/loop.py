@@ -20,7 +20,7 @@ B rows, N tokens, C channels of a continuous token, G guided rows, D doubted row
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -111,6 +111,13 @@ def _cat_optional(parts: Sequence[tuple[int, Tensor | None]], off: float) -> Ten
 Predict = Callable[[TokenGrid, StepParams, Bool[Tensor, "B N"]], tuple[Tensor, Float[Tensor, "B N"]]]
 
 
+@runtime_checkable
+class ScoringPredict(Protocol):
+    """A `Predict` that also scores tokens: what a step with remasking needs."""
+
+    def likelihood(self, canvas: TokenGrid, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]: ...
+
+
 def sample(paint: Predict, canvas: TokenGrid, plan: Sequence[StepParams]) -> Iterator[TokenGrid]:
     """The canvas after each step of the plan."""
     for step in plan:
@@ -148,6 +155,7 @@ def sample_step(paint: Predict, canvas: TokenGrid, step: StepParams) -> TokenGri
 
 def remask_least_likely(paint: Predict, canvas: TokenGrid, step: StepParams) -> TokenGrid:
     """The canvas with holes in place of the least likely of what was decided since `step.since` in each doubted row."""
+    assert isinstance(paint, ScoringPredict)
     decided = canvas.unmasked_at[step.remask_rows] >= step.remask_since[:, None]
     falls = top_k_mask(-paint.likelihood(canvas, step.remask_rows), decided, step.num_remask)
     fallen = torch.zeros_like(canvas.mask).index_copy_(0, step.remask_rows, falls)

@@ -44,5 +44,6 @@ def run_stages(
             if done < of or candidates == 1:
                 yield SamplingProgress(done, of, nfe * candidates, best_of_n.first_candidates(canvas, candidates))
             else:
+                assert critic is not None
                 chosen = canvas.rows(best_of_n.best_candidates(critic, canvas, candidates))
                 yield SamplingProgress(done, of, best_of_n.candidates_nfe(nfe, candidates), chosen)

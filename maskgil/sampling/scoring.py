@@ -23,10 +23,13 @@ LogLikelihood = Callable[[TokenGrid, Bool[Tensor, "B N"], Condition], Float[Tens
 
 @runtime_checkable
 class MaskedTokenConfig(Protocol):
-    """What samplers read of a model's config."""
+    """What samplers read of a model's config. `reads_remaining`: whether the model reads how many tokens are masked."""
 
     @property
     def mask_id(self) -> int: ...
+
+    @property
+    def reads_remaining(self) -> bool: ...
 
 
 @runtime_checkable
