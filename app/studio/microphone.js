@@ -242,6 +242,7 @@ class Talk {
     this.finished.delete(message.job);
     this.kept.set(message.job, message);
     if (this.kept.size > 24) this.kept.delete(this.kept.keys().next().value);
+    studio.tell("pictures"); // the strip shows it, with its buttons
     const url = URL.createObjectURL(message.png);
     const link = document.createElement("a");
     link.href = url;
