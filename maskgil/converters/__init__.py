@@ -44,7 +44,16 @@ class Converter:
 
 def convert(name: str, path: Path) -> Converted:
     """The file at `path` through the converter of that name. ValueError when the file is not what it should be."""
-    return CONVERTERS[name].run(read(path, CONVERTERS[name].keys), str(path))
+    return CONVERTERS[name].run(without_wrappers(read(path, CONVERTERS[name].keys)), str(path))
+
+
+def without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names of the model itself, where DDP (`module.`) or torch.compile (`_orig_mod.`) wrapped it."""
+    for _ in range(2):
+        for prefix in ("module.", "_orig_mod."):
+            if tensors and all(name.startswith(prefix) for name in tensors):
+                tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def convert_file(name: str, source: Path, folder: Path, dtype: Literal["fp32", "bf16"] = "fp32") -> None:
@@ -219,7 +228,11 @@ def dc_ae(tensors: dict[str, Tensor], source: str) -> Converted:
 AVERAGED = ("model_ema", "model", "state_dict")
 
 CONVERTERS = {
-    "llamagen-vq": Converter("LlamaGen tokenizer: vq_ds16_c2i.pt, vq_ds16_t2i.pt, vq_ds8_c2i.pt", llamagen_vq),
+    "llamagen-vq": Converter(
+        "LlamaGen tokenizer: vq_ds16_c2i.pt, vq_ds16_t2i.pt, vq_ds8_c2i.pt; averaged weights where the file has them",
+        llamagen_vq,
+        ("ema", "model", "module", "state_dict"),
+    ),
     "llamagen-gpt": Converter("LlamaGen GPT, B to XXL: c2i_B_256.pt ..., t2i_XL_stage1_256.pt, ...", llamagen_gpt),
     "chameleon-vq": Converter("Chameleon tokenizer: vqgan.ckpt", chameleon_vq),
     "maskgil-from-llamagen": Converter("a MaskGIL to train, started from a LlamaGen GPT", maskgil_from_llamagen),
