@@ -161,7 +161,8 @@ def _tree(group: Group) -> Any:
         kind: Any = _chooser(_tree(node)) if isinstance(node, Group) else deferred(node.load())
         named: Any = tyro.conf.subcommand(name, description=node.help, constructor=kind)
         kinds.append(Annotated[Any, named])
-    return typing.Union[tuple(kinds)]  # noqa: UP007
+    union: Any = typing.Union
+    return union[tuple(kinds)]
 
 
 def _chooser(commands: Any) -> Callable[..., object]:

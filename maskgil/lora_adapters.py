@@ -102,7 +102,8 @@ class AdaptedGenerator(nn.Module):
 
     def __init__(self, generator: nn.Module, adapters: Sequence[tuple[LoraAdapter, float]]):
         super().__init__()
-        self.generator, self.config = generator, generator.config
+        self.generator: Any = generator
+        self.config = generator.config
         layers = dict(generator.named_modules())
         device, dtype = next((p.device, p.dtype) for p in generator.parameters())
         self.updates: dict[nn.Module, list[tuple[LowRankUpdate, float]]] = {}

@@ -7,6 +7,8 @@ itself, so that nothing moves or changes its color; what is left of the decoder'
 B batch, H W pixels; values are in [-1, 1].
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -20,7 +22,7 @@ FACTORS = (2, 4)
 MAX_PIXELS = 2048 * 2048  # of the result
 
 
-def upscale(tokenizer: torch.nn.Module, image: Image.Image, factor: int) -> Image.Image:
+def upscale(tokenizer: Any, image: Image.Image, factor: int) -> Image.Image:
     """The picture at `factor` times its size, 2 or 4.
 
     Without an upscaler in the tokenizer (`has_upscaler`) it is interpolated. Raises ValueError for another factor, and
@@ -41,7 +43,7 @@ def upscale(tokenizer: torch.nn.Module, image: Image.Image, factor: int) -> Imag
     return to_image(pixels)
 
 
-def has_upscaler(tokenizer: torch.nn.Module) -> bool:
+def has_upscaler(tokenizer: Any) -> bool:
     """Whether the decoder draws twice the size that the encoder reads."""
     return isinstance(tokenizer, VQModel) and tokenizer.config.upscale == 2
 

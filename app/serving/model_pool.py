@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,7 +51,7 @@ class LoadedModel:
             return self
         with self._pairing:
             if adapters not in self._adapted:
-                generator = self.model.generator
+                generator: Any = self.model.generator
                 loaded = [(load_adapter(find_adapter(name), generator), weight) for name, weight in adapters]
                 self._adapted[adapters] = LoadedModel(self.model.with_adapters(loaded), self.encode)
                 while len(self._adapted) > MAX_ADAPTED:

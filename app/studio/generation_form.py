@@ -343,7 +343,7 @@ def _mode_widgets(loaded: LoadedModel, tokens: int) -> None:
             list(MODES),
             default=mode,
             **shown("mode"),
-            format_func=MODES.get,
+            format_func=lambda mode: MODES[mode],
             required=True,
             help=about["mode"].help,
         )

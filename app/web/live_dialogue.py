@@ -28,7 +28,8 @@ class LiveDialogue:
 
     def __init__(self) -> None:
         self.drawn: list[DrawnPrompt] = []
-        self.places, self.colors = frozenset(PLACES), COLORS
+        self.places: frozenset[str] = frozenset(PLACES)
+        self.colors: frozenset[str] = frozenset(COLORS)
 
     def learn(self, model: str) -> None:
         """Take the places and colors that a model knows. It may read the disk."""

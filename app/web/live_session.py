@@ -209,7 +209,7 @@ class LiveSession:
     async def settle(self, words: Sequence[str]) -> None:
         """The words are final: draw them, or do what they ask for."""
         utterance = self.dialogue.read(words)
-        prompt = {} if utterance.prompt == " ".join(words) else {"prompt": utterance.prompt}
+        prompt: dict[str, Any] = {} if utterance.prompt == " ".join(words) else {"prompt": utterance.prompt}
         await self.send(type="final", text=" ".join(words), **prompt)
         match utterance.meaning:
             case Meaning.UNDO:
@@ -254,9 +254,11 @@ class LiveSession:
 
     async def transcribe(self, request: TranscribeRequest) -> tuple[str, ...]:
         """The words of a request. An earlier hypothesis of the same speech is checked instead of decoded again."""
-        before, transcript = self.transcript or (None, None)
-        same = before and (before.utterance, before.settled) == (request.utterance, request.settled)
-        guess = transcript.tokens if same else ()
+        guess: tuple[int, ...] = ()
+        if self.transcript is not None:
+            before, earlier = self.transcript
+            if (before.utterance, before.settled) == (request.utterance, request.settled):
+                guess = earlier.tokens
         transcript = await asyncio.get_running_loop().run_in_executor(
             _recognizer_executor, self.services.recognizer.transcribe_live, request.audio, guess
         )
@@ -295,7 +297,7 @@ class LiveSession:
             await _surely(self._keep_when_done, job)
             if seen:
                 self.spawn(self.finalize(job))
-        if final:
+        if final and job is not None:
             self.dialogue.add(utterance.prompt, job.request.seed, job.id)
             self.seed = random_seed()
 

@@ -174,8 +174,9 @@ class GatedFeedForward(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        x, gate = self.net["0"]["proj"](x).chunk(2, dim=-1)
-        return self.net["2"](x * F.gelu(gate))
+        net: Any = self.net
+        x, gate = net["0"]["proj"](x).chunk(2, dim=-1)
+        return net["2"](x * F.gelu(gate))
 
 
 class TransformerLayer(nn.Module):

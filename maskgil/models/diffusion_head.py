@@ -78,7 +78,8 @@ class TimeEmbedding(nn.Module):
     def forward(self, time: Float[Tensor, " m"]) -> Float[Tensor, "m W"]:
         index = torch.arange(self.frequencies, device=time.device, dtype=torch.float32)
         angle = time[:, None] * torch.exp(-math.log(10000) / self.frequencies * index)
-        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1).to(self.mlp[0].weight.dtype))
+        dtype = next(self.mlp.parameters()).dtype
+        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1).to(dtype))
 
 
 class ResidualBlock(nn.Module):
@@ -126,10 +127,12 @@ class SimpleMLPAdaLN(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for linear in (self.time_embed.mlp[0], self.time_embed.mlp[2]):
+        times: Any = self.time_embed.mlp
+        for linear in (times[0], times[2]):
             nn.init.normal_(linear.weight, std=0.02)
         # Zeros at the end of every branch: the untrained head predicts epsilon = v = 0, a loss of about 1.72.
-        for layer in (*self.res_blocks, self.final_layer):
+        layers: Any = (*self.res_blocks, self.final_layer)
+        for layer in layers:
             nn.init.zeros_(layer.adaLN_modulation[1].weight)
         nn.init.zeros_(self.final_layer.linear.weight)
 
@@ -223,7 +226,7 @@ def denoiser(
 
     def denoise(x: Tensor, time: float) -> Tensor:
         at = torch.full((1,), time, device=x.device)
-        if guided is None:
+        if guided is None or scale is None:
             return net(x.to(z.dtype), at, everything).float()
         both = net(torch.cat([x, x[guided]]).to(z.dtype), at, everything).float()
         out, without = both.split([len(x), len(guided)])
@@ -261,7 +264,7 @@ class DDPM:
             from diffusers import DDPMScheduler
         except ImportError as missing:
             raise ValueError("DDPM sampling needs the package diffusers; DPMSolver does without") from missing
-        scheduler = DDPMScheduler(
+        scheduler: Any = DDPMScheduler(
             num_train_timesteps=TIMES,
             beta_schedule="squaredcos_cap_v2",
             prediction_type="epsilon",

@@ -193,6 +193,7 @@ class EMIGM(nn.Module):
             self.class_emb = nn.Embedding(config.classes, width)
         else:
             states = config.text_dim
+            assert states is not None, "a config has classes or text"
             self.text_proj = nn.Linear(states, width) if vit else _perceptron(states, width, width, False)
         # The mask token is also what an empty slot of the buffer holds, unless a null token of its own is asked for.
         self.mask_token = nn.Parameter(torch.empty(1, width))

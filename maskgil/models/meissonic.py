@@ -154,7 +154,8 @@ class PerceptronGELU(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
-        return self.net["2"](F.gelu(self.net["0"]["proj"](x), approximate="tanh"))
+        net: Any = self.net
+        return net["2"](F.gelu(net["0"]["proj"](x), approximate="tanh"))
 
 
 class ProjectedAttention(nn.Module):

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,7 +34,8 @@ def convert_llamagen(folder: Path, side: int) -> None:
         raise ValueError(f"{released} holds {len(generators)} generators, one is expected: fetch the model again")
     vq = convert("llamagen-vq", released / VQ_FILE)
     checkpoint.write(folder / "tokenizer", vq.tensors, vq.kind, vq.config, vq.card, torch.float32)
-    tokenizer_hash = checkpoint.fingerprint(checkpoint.load(folder / "tokenizer", "vq").identity())
+    tokenizer: Any = checkpoint.load(folder / "tokenizer", "vq")
+    tokenizer_hash = checkpoint.fingerprint(tokenizer.identity())
     gpt = convert("llamagen-gpt", generators[0])
     checkpoint.write(
         folder / "generator",

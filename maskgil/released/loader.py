@@ -73,4 +73,5 @@ def read_tensors(files: Sequence[Path], dtype: torch.dtype) -> dict[str, Tensor]
 
 def set_null_condition(generator: nn.Module, states: Tensor) -> None:
     """Have the encoding of an empty text, (L, E), stand for no condition at all."""
+    assert isinstance(generator.null_states, Tensor)
     generator.null_states = states.to(generator.null_states)

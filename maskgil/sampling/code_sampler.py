@@ -80,9 +80,10 @@ def sample_tokens(logits: Float[Tensor, "B N K"], step: StepParams) -> tuple[Int
     """
     # Noise takes several times the memory of the logits: only so many rows at once.
     rows = max(1, LARGEST // logits[0].numel())
-    settings: Any = (step.seeds, step.index, step.temperature, step.top_k, step.top_p)
+    settings: list[Any] = [step.seeds, step.index, step.temperature, step.top_k, step.top_p]
+    nothing: Any = None
     parts = [
-        _sampled(logits[i : i + rows], *(None if each is None else each[i : i + rows] for each in settings))
+        _sampled(logits[i : i + rows], *(nothing if each is None else each[i : i + rows] for each in settings))
         for i in range(0, len(logits), rows)
     ]
     tokens, confidence = zip(*parts, strict=True)

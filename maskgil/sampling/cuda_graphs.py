@@ -90,7 +90,8 @@ class CUDAGraphRunner:
                     self.graphs[key] = self.record(run, inputs)
                 except torch.OutOfMemoryError:  # drawing comes first: give back what graphs hold, and go without
                     self.graphs.clear()
-                    self.graphs[key] = lambda given: run(*given)
+                    evaluate: Any = run
+                    self.graphs[key] = lambda given: evaluate(*given)
                 if len(self.graphs) > KEPT:
                     self.graphs.popitem(last=False)
             self.graphs.move_to_end(key)

@@ -76,9 +76,10 @@ def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
             st.caption(f":material/block: Cannot run: {reason}.")
         with st.container(horizontal=True, vertical_alignment="center"):
             st.segmented_control(
-                "Precision", list(PRECISIONS), default=dtype, **widget_state.widget(wanted), format_func=PRECISIONS.get,
-                required=True, label_visibility="collapsed", disabled=not operator,
-                on_change=_load if loaded and operator else None, args=(name,) if loaded and operator else None,
+                "Precision", list(PRECISIONS), default=dtype, **widget_state.widget(wanted),
+                format_func=lambda kind: PRECISIONS[kind], required=True,
+                label_visibility="collapsed", disabled=not operator,
+                on_change=_load_clicked if loaded and operator else None, args=(name,) if loaded and operator else None,
             )  # fmt: skip
             st.button(
                 "In use" if chosen else "Use this model",
@@ -89,10 +90,9 @@ def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
                 args=(name,),
             )
             if loaded and operator:
-                unload = session.studio().engine.unload
-                st.button("Unload", key=f"unload {name}", on_click=unload, args=(name,), type="tertiary")
+                st.button("Unload", key=f"unload {name}", on_click=_unload, args=(name,), type="tertiary")
             elif not loaded and not reason:
-                st.button("Load", key=f"load {name}", on_click=_load, args=(name,), type="tertiary")
+                st.button("Load", key=f"load {name}", on_click=_load_clicked, args=(name,), type="tertiary")
         if model.card:
             with st.expander("Model card"):
                 st.markdown(model.card)
@@ -130,6 +130,16 @@ def _take_key() -> None:
 def _open() -> None:
     if name := st.session_state[OTHER].strip():
         _choose(name)
+
+
+def _unload(name: str) -> None:
+    """Take a model out of memory."""
+    session.studio().engine.unload(name)
+
+
+def _load_clicked(name: str) -> None:
+    """Load a model; the page says why where it cannot be."""
+    _load(name)
 
 
 def _load(name: str) -> bool:
