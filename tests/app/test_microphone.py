@@ -40,6 +40,7 @@ def test_what_the_page_shows_is_what_the_microphone_tells(told: dict):
     assert told["seed"] is None, "a new one each time"
     assert not [box for box in page.selectbox if box.label == "Pictures"], "what is said is one picture"
     assert page.expander[0].label == "64 × 64, 8 steps"
+    page.toggle(key=generation_form.EXPERT).set_value(True).run()
     page.toggle(key=generation_form.NEW_SEED).set_value(False)
     page.number_input(key=generation_form.key("seed")).set_value(11)
     page.text_input(key=generation_form.key("negative_prompt")).set_value(" a dog ")
