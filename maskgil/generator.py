@@ -53,8 +53,9 @@ class TokenSpace(Protocol):
         """Raises ValueError when the tokenizer of this config has other tokens."""
         ...
 
-    def validate_grids(self, grids: Sequence[tuple[int, int]]) -> None:
-        """Raises ValueError for a grid of (rows, columns) that the generator cannot draw."""
+    def validate_grids(self, grids: Sequence[tuple[int, int]], downsample: int) -> None:
+        """Raises ValueError for a grid of (rows, columns), each token `downsample` pixels wide, that the generator
+        cannot draw."""
         ...
 
     def validate_given(self, grid: TokenGrid, tokenizer_config: Any) -> None:

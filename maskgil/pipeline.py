@@ -100,7 +100,7 @@ class TextToImage:
         # An autoregressive generator draws alone: it is its own twin.
         self.autoregressive = generator.token_space.autoregressive
         self._twin: Any = generator if self.autoregressive else twin
-        generator.token_space.validate_grids([self.grid(size) for size in self.sizes])
+        generator.token_space.validate_grids([self.grid(size) for size in self.sizes], tokenizer.config.downsample)
         if isinstance(twin, ARTransformer):
             validate_ar_model(twin, generator.config)
 

@@ -1,6 +1,8 @@
 """Fixtures: tiny models. Shapes in signatures are enforced here (jaxtyping with beartype); production pays nothing."""
 
+import logging
 import os
+from collections.abc import Iterator
 
 from jaxtyping import install_import_hook
 
@@ -50,6 +52,13 @@ def make_condition(lengths: tuple[int, ...] = (3, 5), width: int = 12, seed: int
     states = torch.randn(len(lengths), max(lengths), width, generator=torch.Generator().manual_seed(seed))
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     return Condition(states, mask)
+
+
+@pytest.fixture(autouse=True)
+def logging_stays_on() -> Iterator[None]:
+    """A command silences logging for its process, which is that of every test."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture

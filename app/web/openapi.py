@@ -115,6 +115,7 @@ def _image_properties() -> dict[str, Any]:
     properties: dict[str, Any] = {
         "prompt": {"type": "string", "maxLength": MAX_PROMPT, "description": "what to draw"},
         "negative_prompt": {"type": "string", "maxLength": MAX_PROMPT, "description": "what to avoid"},
+        "adapters": {"type": "string", "description": "LoRA adapters with their weights, such as ink:0.8, holiday"},
         "model": {"type": "string", "description": "a name of /v1/models; OpenAI's names mean the default model"},
         "n": {"type": "integer", "minimum": 1, "maximum": MAX_IMAGES, "default": 1},
         "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "description": "left out: a random one"},

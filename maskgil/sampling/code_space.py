@@ -36,7 +36,7 @@ class CodeSpace:
         if found != self.codebook_size:
             raise ValueError(f"the generator draws {self.codebook_size} codes, this tokenizer has {found}")
 
-    def validate_grids(self, grids: Sequence[tuple[int, int]]) -> None:
+    def validate_grids(self, grids: Sequence[tuple[int, int]], downsample: int) -> None:
         """Any grid can be drawn."""
 
     def validate_given(self, grid: TokenGrid, tokenizer_config: Any) -> None:

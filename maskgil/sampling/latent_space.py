@@ -40,13 +40,13 @@ class LatentSpace:
         if found != self.channels:
             raise ValueError(f"the generator draws {self.channels} channels of a latent, this tokenizer has {found}")
 
-    def validate_grids(self, grids: Sequence[tuple[int, int]]) -> None:
+    def validate_grids(self, grids: Sequence[tuple[int, int]], downsample: int) -> None:
         """Raises ValueError for every grid but the learned one."""
         if wrong := [grid for grid in grids if grid != self.grid]:
+            asked = ", ".join(f"{columns * downsample}x{rows * downsample}" for rows, columns in wrong)
             rows, columns = self.grid
             raise ValueError(
-                f"grids of {', '.join(f'{r} x {c}' for r, c in wrong)} tokens: the generator has learned {rows} rows "
-                f"and {columns} columns alone"
+                f"sizes {asked}: the generator has learned {columns * downsample}x{rows * downsample} alone"
             )
 
     def validate_given(self, grid: TokenGrid, tokenizer_config: Any) -> None:

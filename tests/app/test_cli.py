@@ -82,7 +82,7 @@ def test_several_pictures_are_a_sheet_and_one_file_each():
 
 def test_notes_can_be_left_out():
     assert main(["generate", "a dog", "--out", "d.png", "--steps", "1", "--no-metadata"]) == 0
-    assert png.read(Path("d.png").read_bytes())[1] is None and not Image.open("d.png").info
+    assert png.read(Path("d.png").read_bytes())[1] is None and set(Image.open("d.png").info) <= {"srgb"}
 
 
 def test_revisions_are_made_paid_for_and_remembered(capsys: pytest.CaptureFixture):
@@ -238,7 +238,7 @@ def test_what_cannot_be_heard_is_refused(hears: None, capsys: pytest.CaptureFixt
         ("text.wav", "not audio"),
         ("empty.wav", "empty"),
         (sound("zero.wav", 0.0), "0.00 s"),
-        (sound("long.wav", 600.0), "lasts 600 s and the limit is 120 s"),
+        (sound("long.wav", 600.0), "lasts over 120 s and the limit is 120 s"),
         (sound("silence.wav", 1.0, loudness=0.0), "silence"),
     ):
         assert complaint in refused(["listen", path, "--out", "x.png"], capsys), path

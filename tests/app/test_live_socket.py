@@ -256,7 +256,7 @@ def test_two_words_wait_for_a_pause(house: AppServices, words: list[str]):
     async def script(socket: Socket) -> None:
         await socket.speak_until("a", "red")
         assert not house.engine.jobs(ME)
-        socket.speak(False, 0.6)
+        socket.speak(False, 2.0)  # the sentence cannot be over: it is waited for longer
         await socket.until("kept")
 
     assert [shown["prompt"] for shown in talk(house, script).of("picture")] == ["a red"]

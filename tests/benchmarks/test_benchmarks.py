@@ -124,7 +124,7 @@ def test_a_model_without_twin_gets_a_random_one(model):
         (["--preset=b", "--recogniser="], "no preset 'b' reads"),
         (["--dtype=fp16"], "did you mean bf16"),
         (["--speed=9"], "unknown: --speed=9"),
-        (["--recogniser=nobody"], "no recogniser 'nobody'"),
+        (["--recogniser=nobody"], "no recognizer 'nobody'"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message):

@@ -62,7 +62,10 @@ def test_a_text_driven_folder_stands_alone_and_draws_every_bucket(parts):
     for name in ("text", "tokenizer", "t5"):
         (parts / name).rename(parts / f"{name} is gone")
     draws = TextToImage.load(folder)
-    assert draws.bucket_classes == (64, 32) and set(draws.sizes) == {*aspect_buckets(64), *aspect_buckets(32)}
+    assert draws.picture_sizes.bucket_classes == (64, 32) and set(draws.sizes) == {
+        *aspect_buckets(64),
+        *aspect_buckets(32),
+    }
     assert draws.sizes[0] == (64, 64) and len(draws.sizes) == len(set(draws.sizes))
     for size in draws.sizes:
         assert draws.images(["a cat"], [1], size)[0].size == size
@@ -88,14 +91,14 @@ def test_a_text_encoder_of_hugging_face_is_named_and_not_copied(parts):
 
 def test_a_class_driven_folder_knows_its_names(parts):
     draws = TextToImage.load(publish(parts, "class"))
-    assert draws.sizes == [(64, 64), (32, 32)] and not draws.bucket_classes
+    assert draws.sizes == [(64, 64), (32, 32)] and not draws.picture_sizes.bucket_classes
     (named,) = draws.images(["Golden Retriever"], [1], settings=SAMPLERS["reference"])
     assert named.size == (64, 64)
     assert named.tobytes() == draws.images(["1"], [1], settings=SAMPLERS["reference"])[0].tobytes()
     (parts / "out").rename(parts / "named")
     folder = publish(parts, "class", class_names="", shape="any")
     assert ClassLabels.open(folder, 3).number("n02,x") == 1, "the folders that it was trained on"
-    assert TextToImage.load(folder).bucket_classes == (64, 32)
+    assert TextToImage.load(folder).picture_sizes.bucket_classes == (64, 32)
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "text_encoder"])

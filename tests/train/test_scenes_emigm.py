@@ -159,7 +159,7 @@ def test_latents_of_the_wrong_scale_are_refused_in_one_line(draws):
 
 
 def test_what_does_not_fit_is_refused(draws, folder, tmp_path):
-    with pytest.raises(ValueError, match="has learned 4 rows and 4 columns alone"):
+    with pytest.raises(ValueError, match="has learned 64x64 alone"):
         TextToImage(draws.generator, draws.text_encoder, draws.tokenizer, [(64, 64), (96, 64)])
     other = AutoencoderTokenizer(replace(draws.tokenizer.config, channels=8))
     with pytest.raises(ValueError, match="draws 4 channels of a latent, this tokenizer has 8"):
