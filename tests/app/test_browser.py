@@ -573,7 +573,7 @@ def test_two_visitors_do_not_see_each_other(visit: Callable):
 
 
 def test_two_gigabytes_are_refused_by_page_and_server_and_all_goes_on(visit: Callable, studio: Studio, tmp_path: Path):
-    huge, small = tmp_path / "huge.png", tmp_path / "small.png"
+    huge, small = tmp_path / "huge.wav", tmp_path / "small.wav"
     with huge.open("wb") as file:
         file.truncate(2 * 2**30)  # takes no room on the disk
     small.write_bytes(encode_png(Image.new("RGB", (64, 64), "red")))
@@ -581,7 +581,7 @@ def test_two_gigabytes_are_refused_by_page_and_server_and_all_goes_on(visit: Cal
     page.get_by_role("tab", name="Record or upload").click()
     bring = page.locator("input[type=file]").first
     bring.set_input_files(huge)
-    page.get_by_text(re.compile(r"must be 32(\.0)?\s?MB or smaller")).first.wait_for()
+    page.get_by_text(re.compile(r"must be 16(\.0)?\s?MB or smaller")).first.wait_for()
     with page.expect_request(lambda request: "upload_file" in request.url and request.method == "PUT") as upload:
         bring.set_input_files(small)
     place, sent = upload.value.url.removeprefix(studio.url), upload.value.all_headers()
