@@ -255,10 +255,9 @@ class LiveSession:
     async def transcribe(self, request: TranscribeRequest) -> tuple[str, ...]:
         """The words of a request. An earlier hypothesis of the same speech is checked instead of decoded again."""
         guess: tuple[int, ...] = ()
-        if self.transcript is not None:
-            before, earlier = self.transcript
-            if (before.utterance, before.settled) == (request.utterance, request.settled):
-                guess = earlier.tokens
+        before, earlier = self.transcript or (request, None)
+        if earlier is not None and (before.utterance, before.settled) == (request.utterance, request.settled):
+            guess = earlier.tokens
         transcript = await asyncio.get_running_loop().run_in_executor(
             _recognizer_executor, self.services.recognizer.transcribe_live, request.audio, guess
         )
