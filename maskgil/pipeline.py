@@ -179,7 +179,7 @@ class TextToImage:
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
         settings = self.fit_params(SAMPLERS[self.preset] if settings is None else settings)
-        each = self.validate_candidates(settings.candidates)
+        each = settings.candidates
         canvas = self._checked_canvas(canvas, self.validate_size(size), len(prompts)).repeat(each)
         condition, instead = self.condition(prompts).repeat(each), self.negative(negative, len(canvas))
         phases = self.stages(
@@ -208,11 +208,6 @@ class TextToImage:
     def validate_size(self, size: Size | None) -> Size:
         """The size itself, or the default for None. Raises ValueError, naming the nearest, for another."""
         return self.picture_sizes.validate(size)
-
-    def validate_candidates(self, candidates: int) -> int:
-        """The number itself. ValueError for an impossible one."""
-        best_of_n.validate_candidates(candidates)
-        return candidates
 
     def rounded(self, size: Size) -> Size:
         """The nearest size to draw: see `PictureSizes.rounded`. Raises ValueError for no size at all."""

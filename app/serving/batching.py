@@ -68,7 +68,7 @@ class RunningJob:
         Raises ValueError for what the model refuses.
         """
         assert request.size is not None, "fit the request to its model first"
-        each = model.validate_candidates(request.params.candidates)
+        each = request.params.candidates
         seeds = best_of_n.candidate_seeds(request.seeds, each)
         canvas = model.blank(request.rows, request.size) if start is None else start.token_grid(request.rows)
         condition = encode(request.text).repeat(request.rows)

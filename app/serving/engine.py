@@ -145,7 +145,6 @@ class Engine:
             request = replace(request, params=replace(request.params, refinement_passes=0))
         if request.params.mode != "masked":
             loaded.load_ar_model()  # here, where it holds up no other job
-        loaded.model.validate_candidates(request.params.candidates)
         if request.rows > self._max_rows:
             raise ValueError(f"{request.rows} pictures at once: at most {self._max_rows} are drawn together")
         return request

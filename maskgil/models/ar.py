@@ -35,6 +35,7 @@ from maskgil.sampling.code_sampler import sample_tokens
 from maskgil.sampling.code_space import CodeSpace
 from maskgil.sampling.guidance import apply_guidance
 from maskgil.sampling.loop import StepParams
+from maskgil.sampling.scoring import log_probability
 from maskgil.sampling.token_grid import TokenGrid
 
 
@@ -231,7 +232,7 @@ class ARSampler:
         """Log-probability of each token of these rows given the text and the tokens before it: one evaluation."""
         drawn = canvas.rows(rows)
         logits = self.model(drawn.tokens, drawn.grid, self.condition.rows(rows)).float()
-        return logits.gather(-1, drawn.tokens[..., None])[..., 0] - logits.logsumexp(-1)
+        return log_probability(logits, drawn.tokens)
 
     def _starts_anew(self, canvas: TokenGrid, step: StepParams, place: int) -> bool:
         """Nothing is read yet, the canvas is another, or other rows are guided: read again, in one evaluation."""

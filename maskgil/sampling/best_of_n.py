@@ -23,7 +23,6 @@ from maskgil.sampling.loop import SCORING_NFE
 from maskgil.sampling.token_grid import TokenGrid
 
 WEAKEST_SHARE = 0.25  # share of a picture's tokens by which it is judged
-MOST = 64  # candidates of a picture
 APART = 2**48  # between the seeds of candidates: nobody numbers pictures so far (GenEval's copies lie 2^32 apart)
 SEEDS = 2**63
 
@@ -33,12 +32,6 @@ class Scorer(Protocol):
     """What is asked of a painter: see maskgil/sampling/code_sampler.py."""
 
     def likelihood(self, canvas: TokenGrid, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]: ...
-
-
-def validate_candidates(candidates: int) -> None:
-    """ValueError for what is no number of candidates."""
-    if isinstance(candidates, bool) or not isinstance(candidates, int) or not 1 <= candidates <= MOST:
-        raise ValueError(f"{candidates!r} candidates; give a whole number from 1 to {MOST}, 4 is usual")
 
 
 def candidate_seeds(seeds: Sequence[int], candidates: int) -> list[int]:

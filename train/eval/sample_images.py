@@ -28,7 +28,6 @@ from maskgil.models.emigm import EMIGMConfig
 from maskgil.params import SamplingParams, read_params
 from maskgil.picture_sizes import Size
 from maskgil.pipeline import TextToImage
-from maskgil.sampling import best_of_n
 from maskgil.sampling.ar_prefix import beside
 from maskgil.sampling_flags import given_options, sampling_flags
 from maskgil.shared_parts import resolve_part
@@ -168,7 +167,6 @@ def draw_samples(
     """
     if processes < 1 or batch < 1:
         raise ValueError(f"{processes} processes, batches of {batch}: give at least 1 of each")
-    best_of_n.validate_candidates(settings.candidates)
     _claim(out, _recipe(model, settings, size))
     mine = list(_share(samples, share))
     missing = [sample for sample in mine if not sample.is_in(out)]

@@ -6,7 +6,6 @@ background, relation, size, style or colours that its kind is about. `overall` i
 silhouettes stand apart. `rendered` is the reader's verdict on true pictures: the ceiling. Nothing is tuned on these.
 """
 
-import itertools
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -205,8 +204,6 @@ def scenes(
     plans = [sampler.params(count) for count in steps]
     judge_model = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
     models = {name: TextToImage.load(name) for name in model}
-    for draws, settings in itertools.product(models.values(), plans):
-        draws.validate_candidates(settings.candidates)  # before minutes of drawing
     reference_file = checkpoint.resolve(reader) / "reference.safetensors"
     reference = load_file(reference_file) if reference_file.is_file() else None
     sizes = ",".join("{}x{}".format(*scene_size(draws)) for draws in models.values())
