@@ -470,7 +470,6 @@ def test_delete_can_be_undone_and_the_strip_follows(visit: Callable):
     strip.first.wait_for()
     page.locator(".sheet").get_by_role("button", name="Delete").click()
     page.get_by_text("Deleted one picture.").wait_for()
-    page.wait_for_function("() => !window.gone || true")
     strip.first.wait_for(state="detached")
     page.locator(".easel .tools").get_by_role("button", name="Undo").click()
     strip.first.wait_for()
@@ -715,11 +714,11 @@ def test_a_microphone_that_comes_when_its_page_is_left_is_put_away(visit: Callab
         };
     }""")
     button.click()
-    page.wait_for_function("!!window.opened")
+    until(lambda: page.evaluate("!!window.opened"))  # wait_for_function polls by eval, which the page's CSP forbids
     page.get_by_role("link", name="Draw").click()
     page.get_by_role("textbox", name="Prompt", exact=True).wait_for()
     page.evaluate("allow()")
-    page.wait_for_function("opened.getTracks().every((track) => track.readyState === 'ended')")
+    until(lambda: page.evaluate("opened.getTracks().every((track) => track.readyState === 'ended')"))
 
 
 def test_the_reason_of_a_refusal_is_seen(visit: Callable):

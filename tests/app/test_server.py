@@ -2,6 +2,7 @@
 seconds and tells its clients."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -233,7 +234,12 @@ def test_an_idle_server_stops_at_once_and_in_words(weights: Path, tmp_path: Path
 
 def test_a_second_ctrl_c_ends_it_quietly(weights: Path, tmp_path: Path):
     server = Server(weights, tmp_path).ready()
-    caller = threading.Thread(target=lambda: pytest.raises(requests.RequestException, generate, server, **SLOW))
+
+    def call() -> None:  # its connection is cut, or it is answered before that
+        with contextlib.suppress(requests.RequestException):
+            generate(server, **SLOW)
+
+    caller = threading.Thread(target=call)
     caller.start()
     until(lambda: "maskgil_running_rows 16.0" in requests.get(f"{server.url}/metrics", timeout=SECONDS).text)
     server.process.send_signal(signal.SIGINT)
