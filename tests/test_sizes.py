@@ -19,7 +19,6 @@ LONG_FILES: frozenset[str] = frozenset(
     maskgil/models/diffusion_head.py
     maskgil/params.py
     maskgil/tokenizers/vq.py
-    train/recipes/scenes.py
     train/recipes/scenes_emigm.py
     train/world/backdrops.py
     benchmarks/generation.py
@@ -56,4 +55,4 @@ def test_the_lists_hold_nothing_that_fits():
     still = {place for name in FILES for place in long_functions(name)}
     for place in sorted(LONG_FUNCTIONS - still):
         print(f"take {place} off LONG_FUNCTIONS")
-    assert len(LONG_FILES) <= 7 and len(LONG_FUNCTIONS) <= 1, "the lists may only become shorter"
+    assert len(LONG_FILES) <= 6 and len(LONG_FUNCTIONS) <= 1, "the lists may only become shorter"

@@ -13,10 +13,18 @@ from tyro.conf import arg
 
 from maskgil.command_line import Command, Group, deferred
 from train.recipe import Recipe
-from train.recipes import scenes, text_to_image
+from train.recipes import asr, large, scenes, scenes_judges, scenes_latents, scenes_tokenizers, text_to_image
 from train.trainer import shutdown_distributed, train
 
-MODULES: tuple[ModuleType, ...] = (scenes, text_to_image)
+MODULES: tuple[ModuleType, ...] = (
+    scenes_tokenizers,
+    scenes,
+    scenes_judges,
+    scenes_latents,
+    asr,
+    text_to_image,
+    large,
+)
 
 NOTES = """\
 examples:

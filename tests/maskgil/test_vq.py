@@ -11,7 +11,7 @@ from maskgil.tokenizers.vq import VQ_PRESETS, VQConfig, VQModel
 from train.data.cache_files import write_note
 from train.data.scene_cache import NOTE, corpus, write_scenes
 from train.data.scene_datasets import DecoderBatches
-from train.recipes.scenes import scenes_decoder
+from train.recipes.scenes_tokenizers import scenes_decoder
 from train.scenes.sprites import Sprites
 
 SMALL = VQConfig(codebook_size=64, codebook_dim=4, channels=(32, 64), res_blocks=1, z_channels=32, patch=2)

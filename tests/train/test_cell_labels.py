@@ -12,7 +12,7 @@ from train.data.scene_cache import NOTE, corpus, write_scenes
 from train.data.scene_datasets import SceneCells
 from train.losses.cell_labels import CellClassifier, CellClassifierLoss
 from train.losses.token_targets import neighbor_targets
-from train.recipes.scenes import CORRECTED, scenes_decoder, scenes_naming
+from train.recipes.scenes_tokenizers import CORRECTED, scenes_decoder, scenes_naming
 from train.scenes.labels import CELLS, cells, kinds
 from train.scenes.scene import Item, Scene
 from train.scenes.sprites import Sprites, things

@@ -13,7 +13,7 @@ from train.losses.codebook import CodebookRevival, quantize_with_gradient, sprea
 from train.losses.conditioned import Conditioned
 from train.losses.masked_token import MaskedTokenLoss
 from train.losses.tokenizer_losses import TokenizerLoss, TokenizerWithCellHead
-from train.recipes.scenes import scenes_tokenizer
+from train.recipes.scenes_tokenizers import scenes_tokenizer
 from train.scenes.scene import is_held_out
 
 VQ = VQConfig(codebook_size=64, codebook_dim=4, channels=(32, 32), res_blocks=1, z_channels=32, patch=8)

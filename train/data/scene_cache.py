@@ -80,6 +80,14 @@ def tokenizer_of(folders: str | Path) -> str:
     return next(iter(made_by.values()))
 
 
+def load_cache_tokenizer(cache: str, tokenizer: str) -> tuple[VQModel, str]:
+    """(the tokenizer that made a cache's tokens, its fingerprint). ValueError when another one did."""
+    made_by, model = tokenizer_of(cache), checkpoint.load(tokenizer, "vq")
+    if (own := checkpoint.fingerprint(model.identity())) != made_by:
+        raise ValueError(f"{cache} holds tokens of tokenizer {made_by}, {tokenizer} is {own}")
+    return model, own
+
+
 def write_scenes(tokenizer: VQModel, sprites: Sprites, out: Path, total: int, made_by: str, first: int = 0) -> None:
     """Fill folder `out` with about `total` scenes from number `first` on, shared among the sizes as training is.
 

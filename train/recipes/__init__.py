@@ -1,1 +1,1 @@
-"""Recipes of training runs. The recipes themselves are functions in scenes.py; the other modules build them."""
+"""Recipes of training runs: functions that return everything a run needs (train/commands.py lists the modules)."""

@@ -2,7 +2,7 @@
 
 `large_recipe` makes them, of MaskGIL (`MASKED`), of its twin (train/recipes/pretrain_ar.py) or of eMIGM
 (train/recipes/emigm.py);
-train/recipes/scenes.py names them.
+train/recipes/large.py names them.
 `PretrainOptions` are what the command line may change, for adapters (train/lora.py) too.
 """
 

@@ -1,0 +1,177 @@
+"""Recipes of the papers' model sizes on caches of pictures, and of LoRA adapters for a model folder."""
+
+from dataclasses import replace
+
+from maskgil.models.config import PRESETS
+from train.image_rows import write_image_rows
+from train.recipe import Recipe
+from train.recipes.emigm import RELEASED, RELEASED_LARGE, emigm_recipe
+from train.recipes.pretrain import PretrainOptions, pretrain_recipe
+from train.recipes.pretrain_ar import CAUSAL
+
+
+def _large(name: str, preset: str, data: str, init: str, valid: str, options: PretrainOptions) -> Recipe:
+    config = PRESETS["xxl"] if preset == "t2i-xxl" else PRESETS[preset]
+    if preset == "t2i-xxl":
+        text = PRESETS["t2i-xl"]
+        config = replace(config, classes=None, text_dim=text.text_dim, null_length=text.null_length)
+    return pretrain_recipe(name, config, data, init, valid, options, write_image_rows)
+
+
+def t2i_xl_256(data: str, init: str = "", valid: str = "", options: PretrainOptions = PretrainOptions()) -> Recipe:  # noqa: B008
+    """First stage of the 775M text-driven model: a cache of size 256; init= may be a converted LlamaGen."""
+    return _large("t2i-xl-256", "t2i-xl", data, init, valid, options)
+
+
+def t2i_xl_512(
+    data: str,
+    init: str,
+    valid: str = "",
+    options: PretrainOptions = PretrainOptions(micro=16, steps=50_000, lr=5e-5, recompute=True),  # noqa: B008
+) -> Recipe:
+    """Second stage, from the first one's export: a cache of size 512."""
+    return _large("t2i-xl-512", "t2i-xl", data, init, valid, options)
+
+
+def t2i_xl_1024(
+    data: str,
+    init: str,
+    valid: str = "",
+    options: PretrainOptions = PretrainOptions(batch=128, micro=4, steps=20_000, lr=2e-5, recompute=True),  # noqa: B008
+) -> Recipe:
+    """Third stage, from the second one's export: a cache of size 768 or 1024."""
+    return _large("t2i-xl-1024", "t2i-xl", data, init, valid, options)
+
+
+def t2i_xxl_256(
+    data: str,
+    init: str = "",
+    valid: str = "",
+    options: PretrainOptions = PretrainOptions(micro=16, lr=5e-5, shard=True, recompute=True),  # noqa: B008
+) -> Recipe:
+    """1.4B text-driven, sharded over all GPUs."""
+    return _large("t2i-xxl-256", "t2i-xxl", data, init, valid, options)
+
+
+CLASS_DRIVEN = PretrainOptions(steps=400_000, token_dropout=0.1)
+
+
+def c2i_b(data: str, init: str = "", valid: str = "", options: PretrainOptions = CLASS_DRIVEN) -> Recipe:
+    """Class-driven, 111M, on a cache of an ImageNet-style folder (shape=square)."""
+    return _large("c2i-b", "b", data, init, valid, options)
+
+
+def c2i_l(data: str, init: str = "", valid: str = "", options: PretrainOptions = CLASS_DRIVEN) -> Recipe:
+    """Class-driven, 343M."""
+    return _large("c2i-l", "l", data, init, valid, options)
+
+
+def c2i_xl(data: str, init: str = "", valid: str = "", options: PretrainOptions = CLASS_DRIVEN) -> Recipe:
+    """Class-driven, 775M."""
+    return _large("c2i-xl", "xl", data, init, valid, options)
+
+
+def c2i_xxl(
+    data: str,
+    init: str = "",
+    valid: str = "",
+    options: PretrainOptions = replace(CLASS_DRIVEN, micro=16, shard=True),  # noqa: B008
+) -> Recipe:
+    """Class-driven, 1.4B, sharded over all GPUs."""
+    return _large("c2i-xxl", "xxl", data, init, valid, options)
+
+
+def t2i_xl_ar(
+    data: str,
+    init: str = "",
+    valid: str = "",
+    options: PretrainOptions = PretrainOptions(smoothing=0.0),  # noqa: B008
+) -> Recipe:
+    """The autoregressive twin of t2i-xl, on a cache of any size; init= may be a converted LlamaGen GPT."""
+    config = replace(PRESETS["t2i-xl"], causal=True)
+    return pretrain_recipe("t2i-xl-ar", config, data, init, valid, options, write_image_rows, CAUSAL)
+
+
+def c2i_ar(
+    data: str,
+    preset: str = "b",
+    init: str = "",
+    valid: str = "",
+    options: PretrainOptions = replace(CLASS_DRIVEN, smoothing=0.0),  # noqa: B008
+) -> Recipe:
+    """The twin of a class-driven model: preset b, l, xl or xxl; init= may be a converted LlamaGen GPT."""
+    if preset not in ("b", "l", "xl", "xxl"):
+        raise ValueError(f"preset={preset}: choose b, l, xl or xxl")
+    config = replace(PRESETS[preset], causal=True)
+    return pretrain_recipe("c2i-ar", config, data, init, valid, options, write_image_rows, CAUSAL)
+
+
+def emigm_xs(
+    data: str, init: str = "", valid: str = "", repeats: int = 4, options: PretrainOptions = RELEASED
+) -> Recipe:
+    """eMIGM, class-driven, 69M, on a cache of latents of an ImageNet-style folder (256 or 512, shape=square)."""
+    return emigm_recipe("xs", data, init, valid, repeats, options, write_image_rows)
+
+
+def emigm_s(
+    data: str, init: str = "", valid: str = "", repeats: int = 4, options: PretrainOptions = RELEASED
+) -> Recipe:
+    """eMIGM, class-driven, 97M."""
+    return emigm_recipe("s", data, init, valid, repeats, options, write_image_rows)
+
+
+def emigm_b(
+    data: str, init: str = "", valid: str = "", repeats: int = 4, options: PretrainOptions = RELEASED_LARGE
+) -> Recipe:
+    """eMIGM, class-driven, 208M; init= may be a converted release, to be fine-tuned."""
+    return emigm_recipe("b", data, init, valid, repeats, options, write_image_rows)
+
+
+def emigm_l(
+    data: str,
+    init: str = "",
+    valid: str = "",
+    repeats: int = 4,
+    options: PretrainOptions = replace(RELEASED_LARGE, recompute=True),  # noqa: B008
+) -> Recipe:
+    """eMIGM, class-driven, 478M."""
+    return emigm_recipe("l", data, init, valid, repeats, options, write_image_rows)
+
+
+def emigm_h(
+    data: str,
+    init: str = "",
+    valid: str = "",
+    repeats: int = 4,
+    options: PretrainOptions = replace(RELEASED_LARGE, recompute=True),  # noqa: B008
+) -> Recipe:
+    """eMIGM, class-driven, 942M, of 256 px."""
+    return emigm_recipe("h", data, init, valid, repeats, options, write_image_rows)
+
+
+def lora(
+    model: str,
+    pictures: str,
+    size: int = 256,
+    rank: int = 16,
+    cache: str = "",
+    valid: str = "",
+    options: PretrainOptions = PretrainOptions(  # noqa: B008
+        batch=8,
+        micro=2,
+        steps=1000,
+        warmup=50,
+        weight_decay=0.0,
+        token_dropout=0.0,
+        smoothing=0.0,
+        ema=0.99,
+        recompute=True,
+        workers=1,
+        save_every=250,
+        sample_every=250,
+    ),
+) -> Recipe:
+    """Adapters for a text-to-image folder, from a folder of pictures with .txt captions (train/lora.py)."""
+    from train.lora import lora_recipe  # peft takes seconds to load
+
+    return lora_recipe(model, pictures, size, rank, cache, options, write_image_rows, valid)

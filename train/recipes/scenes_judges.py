@@ -1,0 +1,46 @@
+"""Recipes of the networks that judge pictures of scenes: the scene score's reader and the perceptual loss's network."""
+
+import torch
+
+from maskgil import checkpoint
+from train.data.scene_datasets import JudgeBatches, ScenePixels
+from train.losses.perceptual import PerceptualNet, perceptual_net_loss, save_perceptual_net
+from train.optim import OptimConfig
+from train.recipe import OptimizedModule, Recipe
+from train.scenes.judge import SceneJudge, judge_loss, save_judge
+from train.scenes.sprites import things
+from train.warm_start import resume_seed
+
+
+def scenes_reader(sprites: str | None = None, steps: int = 2500, batch: int = 24, init: str = "") -> Recipe:
+    """The judge of the scene score: reads objects, sizes, colours, background and style off a picture. `init`: a reader
+    to go on from."""
+    torch.manual_seed(0)
+    model = checkpoint.load(init, "reader").train() if init else SceneJudge()
+    seed = resume_seed(model) if init else 0
+    model = model.to(memory_format=torch.channels_last)
+    return Recipe(
+        name="scenes-reader",
+        steps=steps,
+        modules=(OptimizedModule(model, judge_loss, OptimConfig(lr=1e-3, muon_lr=0.02, warmup=50, decay=0.6)),),
+        batch_at=JudgeBatches(sprites, batch, seed=1 + seed),
+        seed=seed,
+        ema=0.99,
+        export=save_judge,
+    )
+
+
+def scenes_observer(sprites: str | None = None, steps: int = 3000, batch: int = 32) -> Recipe:
+    """The eyes of the perceptual loss: names what the corpus shows (train/losses/perceptual.py)."""
+    torch.manual_seed(0)
+    model = PerceptualNet(len(things())).to(memory_format=torch.channels_last)
+    return Recipe(
+        name="scenes-observer",
+        steps=steps,
+        modules=(
+            OptimizedModule(model, perceptual_net_loss, OptimConfig(lr=1e-3, muon_lr=0.02, warmup=50, decay=0.6)),
+        ),
+        batch_at=ScenePixels(sprites, batch, seed=50),
+        ema=0.99,
+        export=save_perceptual_net,
+    )

@@ -1,0 +1,226 @@
+"""Recipes of the bundled VQ tokenizer: the tokenizer, its decoder, and what its tokens show."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from maskgil import checkpoint
+from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
+from train.data.scene_cache import check_drawings, load_cache_tokenizer
+from train.data.scene_datasets import DecoderBatches, SceneCells, ScenePixels
+from train.image_rows import write_image_rows
+from train.losses.cell_labels import BLOCKS, RECALL, WIDTH, CellClassifier, CellClassifierLoss
+from train.losses.codebook import CodebookRevival
+from train.losses.perceptual import load_perceptual_net
+from train.losses.reconstruction import PatchGAN, ReconstructionLoss, patchgan_loss
+from train.losses.token_targets import neighbor_targets
+from train.losses.tokenizer_losses import DecoderLoss, DecoderOnly, TokenizerLoss, TokenizerWithCellHead
+from train.optim import OptimConfig
+from train.recipe import OptimizedModule, Recipe
+from train.scenes.labels import CELLS, kinds
+from train.scenes.sprites import Sprites, things
+from train.warm_start import resume_seed
+
+# parts of a tokenizer, by what its config says of them
+CORRECTED = ("refiner_channels", "refiner_blocks", "upscaler_channels", "upscaler_blocks")
+NAMED = ("naming_channels", "naming_blocks", "recall")
+
+
+def _grown(model: VQModel, **parts: int) -> VQModel:
+    """The same tokenizer with parts that it lacks, which as yet change nothing."""
+    grown = VQModel(replace(model.config, **parts))
+    grown.load_state_dict(model.state_dict(), strict=False)
+    return grown
+
+
+def patchgan_module(adversarial_from: int | None) -> tuple[OptimizedModule, ...]:
+    """The PatchGAN as a second player, where there is a game."""
+    if adversarial_from is None:
+        return ()
+    model = PatchGAN().to(memory_format=torch.channels_last)
+    return (OptimizedModule(model, patchgan_loss, OptimConfig(lr=4e-4, betas=(0.5, 0.9), warmup=1)),)
+
+
+def scenes_tokenizer(
+    sprites: str | None = None,
+    steps: int = 6000,
+    batch: int = 16,
+    lr: float = 1e-3,
+    init: str | None = None,
+    observer: str = "",
+    perceptual: float = 1.0,
+    adversarial_from: int | None = None,
+    adversarial: float = 0.5,
+) -> Recipe:
+    """The bundled VQ tokenizer: 32 px a token, of which the encoder reads 16, and 4,096 codes. `init`: a model folder
+    to go on from; its Naming, if it has one, does not learn, and scenes-naming must follow.
+
+    `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
+    """
+    torch.manual_seed(0)
+    model = VQModel(VQ_PRESETS["scenes"])
+    if init:
+        model = checkpoint.load(init, "vq")
+    model = model.to(memory_format=torch.channels_last)
+    data = ScenePixels(sprites, batch, seed=int(bool(init)) * 1000, scale=model.config.upscale)
+    quantize_from = 0 if init else min(600, steps // 8)
+    shown = replace(data, seed=99, batch=8)
+
+    def sample(named: TokenizerWithCellHead, path: Path) -> None:
+        average = named.model
+        device = next(average.parameters()).device
+        pixels = shown(0)["pixels"].to(device).float().div(127.5).sub(1)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+            result = average.decode(average.encode(pixels), average.grid(*pixels.shape[2:]))
+        write_image_rows([pixels, result], path)
+
+    return Recipe(
+        name="scenes-tokenizer",
+        steps=steps,
+        modules=(
+            OptimizedModule(
+                TokenizerWithCellHead(model, len(things())),
+                TokenizerLoss(
+                    quantize_from,
+                    likeness=ReconstructionLoss(
+                        load_perceptual_net(observer) if observer else None,
+                        perceptual,
+                        adversarial_from,
+                        adversarial,
+                        model.config.upscale,
+                    ),
+                ),
+                OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6),
+            ),
+            *patchgan_module(adversarial_from),
+        ),
+        batch_at=data,
+        ema=0.995,
+        save_every=250,
+        sample_every=500,
+        after_step=CodebookRevival(quantize_from, replace(data, seed=7), until=int(steps * 0.8)),
+        sample=sample,
+        export=lambda named, folder: checkpoint.save(folder, named.model, "vq", named.model.config.to_dict()),
+    )
+
+
+def scenes_decoder(
+    tokenizer: str,
+    cache: str = "cache/scenes",
+    crowd: str = "cache/crowded",
+    sprites: str | None = None,
+    steps: int = 6000,
+    batch: int = 16,
+    lr: float = 1e-3,
+    muon_lr: float = 0.02,
+    fresh: bool = False,
+    observer: str = "",
+    perceptual: float = 1.0,
+    adversarial_from: int | None = None,
+    adversarial: float = 0.5,
+    muddle: float = 0.3,
+    coarse: bool = False,
+    workers: int = 1,
+) -> Recipe:
+    """A better decoder for a tokenizer whose tokens stay; `fresh=yes` starts it anew in the preset's shape, otherwise
+    it goes on, with the preset's refiner and upscaler if it had none. `coarse=yes` leaves these two as they are, and
+    teaches what comes before them on scenes in the size that the encoder reads; a run of the whole should follow.
+
+    `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
+    """
+    torch.manual_seed(0)
+    check_drawings((*cache.split(","), *crowd.split(",")), Sprites(sprites))
+    model, preset = checkpoint.load(tokenizer, "vq"), VQ_PRESETS["scenes"]
+    if fresh:
+        encoder, kept = model, {name: getattr(model.config, name) for name in NAMED}
+        model = VQModel(replace(preset, **kept))
+        model.load_state_dict(encoder.identity() | encoder.cell_branch_state(), strict=False)
+    elif missing := [part for part in CORRECTED if not getattr(model.config, part)]:
+        model = _grown(model, **{part: getattr(preset, part) for part in missing})
+    if coarse and adversarial_from is not None:
+        raise ValueError("coarse=yes with adversarial_from=: the game is about what a refiner adds; leave one out")
+    scale = 1 if coarse else model.config.upscale
+    painter = DecoderOnly(model.to(memory_format=torch.channels_last), coarse)
+    data = DecoderBatches((cache, crowd), sprites, batch, scale=scale)
+
+    def sample(average: DecoderOnly, path: Path) -> None:
+        batch = replace(data, folders=(cache,), seed=99, batch=10)(0)
+        device = average.codebook.device
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+            result = average(batch["tokens"].to(device), batch["grid"]).float()
+        write_image_rows([batch["pixels"].float().div(127.5).sub(1), result.cpu()], path)
+
+    def export(average: DecoderOnly, folder: Path) -> None:
+        model.decoder.load_state_dict(average.decoder.state_dict())
+        model.post_quant_conv.load_state_dict(average.post_quant_conv.state_dict())
+        checkpoint.save(folder, model, "vq", model.config.to_dict())
+
+    return Recipe(
+        name="scenes-decoder",
+        steps=steps,
+        modules=(
+            OptimizedModule(
+                painter,
+                DecoderLoss(
+                    ReconstructionLoss(
+                        load_perceptual_net(observer) if observer else None,
+                        perceptual,
+                        adversarial_from,
+                        adversarial,
+                        scale,
+                    ),
+                    neighbor_targets(model.quantize.codebook().detach()),
+                    muddle,
+                ),
+                OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.5),
+            ),
+            *patchgan_module(adversarial_from),
+        ),
+        batch_at=data,
+        ema=0.995,
+        workers=workers,
+        save_every=250,
+        sample_every=250,
+        sample=sample,
+        export=export,
+    )
+
+
+def scenes_naming(
+    tokenizer: str,
+    cache: str = "cache/scenes,cache/crowded",
+    steps: int = 2000,
+    batch: int = 64,
+    lr: float = 1e-3,
+    muon_lr: float = 0.02,
+    muddle: float = 0.3,
+) -> Recipe:
+    """What the tokens of a tokenizer show, for its decoder to hear: a Naming, and a Recall that is still silent. The
+    tokens stay, and until scenes-decoder goes on with it the pictures, too. One that is there goes on; what its decoder
+    has heard so far then changes, and scenes-decoder must follow.
+    """
+    torch.manual_seed(0)
+    (model, tokenizer_hash), seed = load_cache_tokenizer(cache, tokenizer), 0
+    if not model.config.naming_channels:
+        model = _grown(model, naming_channels=WIDTH, naming_blocks=BLOCKS, recall=RECALL)
+    else:
+        seed = resume_seed(model.naming)
+    namer = CellClassifier(model, kinds()).to(memory_format=torch.channels_last)
+    objective = CellClassifierLoss(CELLS, neighbor_targets(model.quantize.codebook().detach()), muddle)
+
+    def export(average: CellClassifier, folder: Path) -> None:
+        model.naming.load_state_dict(average.naming.state_dict())
+        checkpoint.save(folder, model, "vq", model.config.to_dict())
+
+    return Recipe(
+        name="scenes-naming",
+        steps=steps,
+        modules=(OptimizedModule(namer, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),),
+        batch_at=SceneCells(cache, batch, seed=5 + seed),
+        provenance={"tokenizer": tokenizer_hash},
+        seed=seed,
+        ema=0.995,
+        save_every=200,
+        export=export,
+    )
