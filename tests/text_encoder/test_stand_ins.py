@@ -9,12 +9,13 @@ from text_encoder.prompt_reader import PromptReader, StandInTable
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "weights" / "scenes"
 READER = PromptReader.load(FOLDER)
+GENEVAL_THINGS = (Path(__file__).with_name("geneval_things.txt")).read_text("utf-8").split("\n")[:80]
 
 
 def test_nouns_are_drawn_as_what_a_person_chose_or_left_out():
     with Path(__file__).with_name("stand_in_pairs.tsv").open(encoding="utf-8", newline="") as file:
         pairs = [(row["noun"], row["drawn as"]) for row in csv.DictReader(file, delimiter="\t")]
-    assert len(pairs) > 390
+    assert len(pairs) > 440
     for noun, name in pairs:
         scene = READER.read(f"a cat and a {noun}").scene
         others = [group.name for group in scene.groups if group.name != "cat"]
@@ -34,3 +35,18 @@ def test_every_stand_in_is_a_thing_of_the_vocabulary_and_no_known_word_has_one()
 def test_a_stand_in_is_named_with_its_kind():
     assert "eagle: drawn as owl, the nearest bird of prey" in READER.read("an eagle").note()
     assert READER.alternatives(READER.read("a doctor and a cat").left_out[0])
+
+
+def test_a_distant_stand_in_is_drawn_only_where_nothing_else_can_be():
+    alone = READER.read("two forks")
+    assert alone.drawn == "two teapots" and "as nothing else of the prompt can be drawn" in alone.note()
+    assert READER.read("a fork and a cat").drawn == "a cat"
+    assert READER.read("a fork at sunset").scene.groups[0].name == "teapot"
+    assert READER.read("a cat without a fork").note() == "without 'a fork', as asked"
+    assert READER.read("a woman").refused, "people have no stand-in"
+
+
+def test_few_of_the_80_things_of_geneval_are_refused():
+    """GenEval's 553 prompts name 80 things alone, in number, in color or in pairs."""
+    refused = [name for name in GENEVAL_THINGS if READER.read(f"a photo of a {name}").refused]
+    assert len(refused) <= 12, refused

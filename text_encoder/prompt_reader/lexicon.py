@@ -84,11 +84,16 @@ class Lexicon:
     def _enter_stand_ins(self) -> None:
         for noun, entry in self.stand_ins.nouns.items():
             for form, several in ((noun, False), (plural(noun), True)):
-                if entry is None:
-                    self._enter(tuple(form.split()), "noun", form)
+                words = tuple(american(word) for word in form.split())
+                meaning = NounMeaning(entry.name, several, stand_in=entry) if entry is not None else None
+                if meaning is not None and entry is not None and not entry.is_distant:
+                    self._enter(words, "thing", meaning)
                     continue
-                meaning = NounMeaning(entry.name, several, stand_in=entry)
-                self._enter(tuple(american(word) for word in form.split()), "thing", meaning)
+                self._enter(words, "noun", form)
+                if meaning is not None:
+                    self._enter(words, "distant", meaning)
+                    if can_be_verb(form):
+                        self._enter(words, "verb", form)
 
     def _enter_vocabulary(self) -> None:
         for thing in self.vocabulary.objects:
@@ -166,8 +171,8 @@ class Lexicon:
     def _set_to_mend(self) -> frozenset[str]:
         return frozenset(self._words_to_mend)
 
-    def chunks(self, tokens: list[Token]) -> list[Chunk]:
-        """The tokens in phrases, in order."""
+    def chunks(self, tokens: list[Token], distant: bool = False) -> list[Chunk]:
+        """The tokens in phrases, in order. `distant`: nouns mean the things that stand for them from far, too."""
         words = [token.text if token.text in self.vocabulary.words else american(token.text) for token in tokens]
         chunks, at = [], 0
         while at < len(tokens):
@@ -176,6 +181,8 @@ class Lexicon:
             chunk = Chunk(" ".join(words[at : at + length]), start, end, dict(meanings))
             if not meanings:
                 chunk = self._unlisted(words[at], start, end)
+            if distant and "distant" in chunk.meanings:
+                chunk.meanings["thing"] = chunk.meanings["distant"]
             chunk.is_name = (
                 at > 0 and tokens[at].is_capital and not tokens[at - 1].is_capital and tokens[at - 1].text != "."
             )
@@ -195,11 +202,11 @@ class Lexicon:
                 return length, meanings
             for singular in singulars(phrase[-1]):
                 known = self.phrases.get((*phrase[:-1], singular), {})
-                found = {
-                    kind: value for kind, value in known.items() if kind in ("thing", "place", "picture", "amount")
-                }
-                if isinstance(noun := found.get("thing"), NounMeaning):
-                    found["thing"] = NounMeaning(noun.name, True, "", noun.stand_in)
+                kinds = ("thing", "place", "picture", "amount", *(("noun", "distant") if "distant" in known else ()))
+                found = {kind: value for kind, value in known.items() if kind in kinds}
+                for kind, noun in found.items():
+                    if isinstance(noun, NounMeaning):
+                        found[kind] = NounMeaning(noun.name, True, "", noun.stand_in)
                 if found:
                     return length, found
         return 1, {}

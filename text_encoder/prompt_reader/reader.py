@@ -55,8 +55,12 @@ class PromptReader:
         """What is drawn of a prompt; `avoid`: a negative prompt, whose things are left out of it."""
         if self.is_free_text:
             return PromptReading(prompt, prompt, (PromptSpan(prompt),) if prompt else ())
-        chunks = self._lexicon.chunks(tokenize_prompt(prompt, self.stand_ins.emoji))
+        tokens = tokenize_prompt(prompt, self.stand_ins.emoji)
+        chunks = self._lexicon.chunks(tokens)
         asked = parse_scene(chunks)
+        if not asked.groups and any(chunk.is_a("distant") for chunk in chunks):
+            chunks = self._lexicon.chunks(tokens, distant=True)
+            asked = parse_scene(chunks)
         fitted = self._fitter.fit(asked, self.names_in(avoid))
         drawn = write_caption(fitted)
         spans = _spans(prompt, chunks)

@@ -375,4 +375,4 @@ class SceneFitter:
 
 def _is_vague(group: AskedGroup) -> bool:
     """Whether a group is only one kind, or kin, of what was said."""
-    return group.noun.stand_in is not None and group.noun.stand_in.how in ("example", "kin")
+    return group.noun.stand_in is not None and group.noun.stand_in.how in ("example", "kin", "distant")

@@ -15,25 +15,31 @@ from text_encoder.prompt_reader.word_forms import american, singulars, verb_stem
 
 STAND_INS = "stand_ins.json"
 ENGLISH_WORDS = WORDS / "english_words.txt"
-HOW = ("synonym", "kind", "example", "kin")
+HOW = ("synonym", "kind", "example", "kin", "distant")
 REASONS = {
     "synonym": "another word for it",
     "kind": "the kind of thing that it is",
     "example": "one kind of {family}",
     "kin": "the nearest {family}",
+    "distant": "the nearest {family}, as nothing else of the prompt can be drawn",
 }
 
 
 class StandIn(NamedTuple):
     """`name` of the vocabulary that is drawn instead.
 
-    how     "synonym"; "kind": a poodle is a dog; "example": a parrot is a bird; "kin": of one family
+    how     "synonym"; "kind": a poodle is a dog; "example": a parrot is a bird; "kin": of one family; "distant": of one
+            large family, for prompts that would be refused otherwise
     family  what both are, for the note
     """
 
     name: str
     how: str
     family: str = ""
+
+    @property
+    def is_distant(self) -> bool:
+        return self.how == "distant"
 
     @property
     def why(self) -> str:
