@@ -18,6 +18,7 @@ from app.commands import (
     listen_command,
     models_command,
     read_command,
+    serve_command,
     train_commands,
     ui_command,
 )
@@ -33,7 +34,8 @@ examples:
   maskgil read "a photo of a poodle and 2 cats"
   maskgil listen speech.wav --out spoken.png
   maskgil models
-  maskgil ui"""
+  maskgil ui
+  maskgil serve --replicas 2"""
 
 
 def commands() -> dict[str, CommandTree]:
@@ -44,6 +46,7 @@ def commands() -> dict[str, CommandTree]:
         "listen": listen_command.COMMAND,
         "read": read_command.COMMAND,
         "ui": ui_command.COMMAND,
+        "serve": serve_command.COMMAND,
         "models": models_command.COMMAND,
         "train": train_commands.GROUP,
         "data": data_commands.GROUP,

@@ -5,10 +5,12 @@
 
 Jobs of one picture each arrive at random (exponential gaps, the same for both ways), at `rates` times what this machine
 draws alone, or all at once. `solo` draws them one after the other, `shared` up to `rows` of them in each call of the
-model (app/serving/engine.py). Latency runs from a job's arrival to its pixels; p50 is the median.
+model (app/serving/local_engine.py). Latency runs from a job's arrival to its pixels; p50 is the median.
 
 The floor of a picture is the longer of two times, at the bandwidth and the rate that this machine reached in this very
 run: the weights read once for each step, shared by the rows of a call, and its own multiplications.
+
+Then the same jobs at once in this process and in replicas (benchmarks/replica_load.py).
 
 Last, whether a job's picture is the same alone and in company: the share of tokens that agree, in fp32 and in bf16.
 """
@@ -22,8 +24,8 @@ import numpy as np
 import torch
 
 from app.core.request import GenerationRequest, parse_size
-from app.serving.engine import Engine
 from app.serving.jobs import Job, Status
+from app.serving.local_engine import LocalEngine
 from benchmarks.generation import (
     DTYPES,
     PROMPTS,
@@ -38,6 +40,7 @@ from benchmarks.generation import (
     timed,
     weight_bytes,
 )
+from benchmarks.replica_load import report_replicas
 from maskgil.params import SamplingParams
 from maskgil.picture_sizes import Size
 from maskgil.pipeline import TextToImage
@@ -75,7 +78,7 @@ def wishes(model: TextToImage, jobs: int, steps: int, size: Size) -> list[Genera
 
 def serve(model: TextToImage, asked: Sequence[GenerationRequest], times: Sequence[float], rows: int) -> Served:
     """Draw the requests as they arrive, at most `rows` in one call of the model. RuntimeError when one cannot be."""
-    engine = Engine(lambda name: model, waiting=len(asked), rows=rows)
+    engine = LocalEngine(lambda name: model, waiting=len(asked), rows=rows)
     warm = engine.submit(asked[0])
     assert warm.wait(PATIENCE)
     since, jobs = time.monotonic(), list[Job]()
@@ -188,8 +191,10 @@ def bench_serving(
     repeats: int = 5,
     size: str = "",
     dtype: Precision | None = None,
+    replicas: tuple[int, ...] = (1, 2),
 ) -> None:
-    """Pictures a second and waiting times of many visitors at one engine, drawn one by one and in shared batches.
+    """Pictures a second and waiting times of many visitors: one engine, drawing one by one and in shared batches, and
+    replicas in processes of their own.
 
     Args:
         model: A model folder.
@@ -201,12 +206,14 @@ def bench_serving(
         repeats: Runs of a picture without the engine; the median is printed.
         size: Width x height in pixels. Left out: the model's first size.
         dtype: Precision of the generator. Left out: bf16 on a GPU, fp32 on a CPU.
+        replicas: Numbers of replicas to compare with one engine; needs maskgil[serve]. A preset has no folder that they
+            could load, and is measured in this process alone.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     first, side = dtype or default_dtype(device), parse_size(size) if size else None
     multiples = [math.inf if rate == "all" else float(rate) for rate in rates]
-    if min(multiples) <= 0 or min(jobs, rows, repeats) < 1:
-        raise ValueError("rates must be above 0, and jobs, rows and repeats at least 1")
+    if min(multiples) <= 0 or min(jobs, rows, repeats, *replicas) < 1:
+        raise ValueError("rates must be above 0, and jobs, rows, repeats and replicas at least 1")
     models = {}
     for kind in sorted(DTYPES, key=lambda kind: kind != first):
         if preset:
@@ -217,7 +224,14 @@ def bench_serving(
         else:
             models[kind] = TextToImage.load(model, device, DTYPES[kind])
             side = models[kind].validate_size(side)
+    assert side is not None
     report(models, multiples, jobs, rows, steps, repeats, side)
+    if preset:
+        print("\nreplicas were not measured: a preset has no folder that they could load")
+    elif replicas:
+        asked = wishes(next(iter(models.values())), jobs, steps, side)
+        models.clear()
+        report_replicas(model, asked, replicas)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from app.core.edit_request import EditRequest
 from app.core.request import GenerationRequest
-from app.serving.engine import Engine
 from app.serving.jobs import Job, Status
+from app.serving.local_engine import LocalEngine
 from maskgil import inpainting
 from maskgil.models.diffusion_head import DDPM, DPMSolver
 from maskgil.params import SamplingParams
@@ -105,7 +105,7 @@ def drawn(model: TextToImage, case: dict) -> dict[str, Tensor]:
 
 
 def begun(
-    engine: Engine, request: GenerationRequest, start: dict | None
+    engine: LocalEngine, request: GenerationRequest, start: dict | None
 ) -> tuple[inpainting.InpaintingInput | None, GenerationRequest]:
     """What an engine's job draws on."""
     if start is None:
@@ -149,7 +149,7 @@ def opened(name: str, head: tuple[str, int], seed: int | None = None) -> TextToI
     return model
 
 
-def run_engine(engine: Engine, case: dict) -> list[Job]:
+def run_engine(engine: LocalEngine, case: dict) -> list[Job]:
     jobs: list[Job] = []
     free = threading.Event()
     requests = [request_of(job["request"]) for job in case["jobs"]]
@@ -172,7 +172,7 @@ def found(case: dict, seed: int | None = None) -> dict[str, Tensor]:
     if case["by"] == "pipeline":
         values = drawn(opened(case["model"], tuple(case["head"]), seed), case)
         return {f"{case['name']}/{key}": value for key, value in values.items()}
-    engine = Engine(lambda name: opened(name, tuple(case["head"]), seed))
+    engine = LocalEngine(lambda name: opened(name, tuple(case["head"]), seed))
     try:
         jobs = run_engine(engine, case)
     finally:

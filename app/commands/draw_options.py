@@ -89,9 +89,9 @@ def draw(options: DrawOptions, prompt: str, change: "EditRequest | None" = None)
     if note:
         print(note, file=sys.stderr)
     print(f"loading {model.name} ...", file=sys.stderr)
-    from app.serving.engine import Engine  # after everything that can be refused at once
+    from app.serving.local_engine import LocalEngine  # after everything that can be refused at once
 
-    engine = Engine()
+    engine = LocalEngine()
     try:
         job = _submit(engine, request, change)
     except KeyboardInterrupt:

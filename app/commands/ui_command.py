@@ -31,6 +31,12 @@ def ui(options: Annotated[StudioOptions, arg(name="")]) -> None:
     """Start the studio and the HTTP API, and print their address."""
     from app.web import server
 
+    set_environment(options)
+    server.serve(options.server)
+
+
+def set_environment(options: StudioOptions) -> None:
+    """Hand the options on to everything that reads its places from the environment (app/core/paths.py)."""
     for variable, value in (
         (paths.MODEL, options.model),
         (paths.EAR, options.ear),
@@ -39,7 +45,6 @@ def ui(options: Annotated[StudioOptions, arg(name="")]) -> None:
     ):
         if value:
             os.environ[variable] = str(value)
-    server.serve(options.server)
 
 
 def _load():

@@ -22,7 +22,6 @@ from app.serving import metrics
 from app.serving.batching import PreviousResult, RunningJob
 from app.serving.model_pool import LoadedModel
 from maskgil.inpainting import InpaintingInput
-from maskgil.pipeline import TextToImage
 from maskgil.sampling.token_grid import TokenGrid
 
 log = logging.getLogger(__name__)
@@ -74,9 +73,7 @@ class JobHost(Protocol):
 
     def position(self, job: "Job") -> int: ...
     def cancel(self, id: str) -> bool: ...
-    def render_preview(
-        self, model: TextToImage, grid: TokenGrid, start: InpaintingInput | None = None
-    ) -> list[Image.Image]: ...
+    def render_preview(self, job: "Job", grid: TokenGrid) -> list[Image.Image]: ...
 
 
 class Job:
@@ -216,14 +213,14 @@ class Job:
         """The images after a step, with undecided cells transparent. The last result is cached."""
         cached = self._last_preview
         if cached is None or cached[0] != frame:
-            cached = frame, self._host.render_preview(self.loaded.model, self.frames[frame].grid, self.start)
+            cached = frame, self._host.render_preview(self, self.frames[frame].grid)
             self._last_preview = cached
         return cached[1]
 
     def preview_of_row(self, frame: int, row: int) -> Image.Image:
         """One of the images after a step, without the cache."""
         grid = self.frames[frame].grid.rows(slice(row, row + 1))
-        return self._host.render_preview(self.loaded.model, grid, self.start)[0]
+        return self._host.render_preview(self, grid)[0]
 
     def data_urls(self) -> list[str]:
         """The finished images, or those of the last preview, as data URLs. The last result is cached."""

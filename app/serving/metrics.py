@@ -13,6 +13,7 @@ REQUEST_SECONDS = Histogram(
 )
 ERRORS = Counter("maskgil_errors", "Errors by code", ["code"], registry=registry)
 JOBS = Counter("maskgil_jobs", "Jobs that ended", ["status"], registry=registry)
+REDRAWN = Counter("maskgil_redrawn", "Jobs that were drawn again because their replica died", registry=registry)
 STAGE_SECONDS = Histogram(
     "maskgil_stage_seconds", "Seconds of a job's stages: queue, sample", ["stage"], buckets=SECONDS, registry=registry
 )

@@ -114,6 +114,10 @@ class ModelPool:
             self._precision[name] = dtype
         return loaded
 
+    def chosen_precision(self, name: str) -> torch.dtype | None:
+        """The precision that was chosen for this model; None for the default one."""
+        return self._precision.get(name)
+
     @property
     def loading(self) -> list[str]:
         """Names of the models that are being loaded."""

@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +16,21 @@ from speech import audio as sound
 from speech.transcriber import Transcriber, Transcript
 
 REMEMBERED = 128  # transcripts
+
+
+@runtime_checkable
+class Recognizer(Protocol):
+    """Writes down speech: SpeechRecognizer in this process, ClusterRecognizer in replicas."""
+
+    name: str
+
+    def load(self) -> object:
+        """Load it. Raises ValueError when it is missing or broken."""
+        ...
+
+    def transcribe(self, recording: Path | bytes) -> Transcript: ...
+
+    def transcribe_live(self, spoken: Float[np.ndarray, " T"], guess: Sequence[int] = ()) -> Transcript: ...
 
 
 class SpeechRecognizer:

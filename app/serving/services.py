@@ -2,6 +2,8 @@
 
 import logging
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from app.core import paths, registry
 from app.core.gallery_store import Gallery, GalleryEntry
@@ -9,28 +11,40 @@ from app.core.prompt_admission import admit
 from app.core.request import GenerationRequest
 from app.serving.engine import Engine
 from app.serving.jobs import Job
-from app.serving.recognizer import SpeechRecognizer
+from app.serving.local_engine import LocalEngine
+from app.serving.recognizer import Recognizer, SpeechRecognizer
 from maskgil.inpainting import InpaintingInput
 
 log = logging.getLogger(__name__)
 
 
 class AppServices:
-    """The engine, the speech recognizer and the gallery. `gallery_problem`: why images are not saved, or empty."""
+    """The engine, the speech recognizer and the gallery. `gallery_problem`: why images are not saved, or empty.
+    `open_recognizer`: makes another recognizer by its name."""
 
-    def __init__(self, engine: Engine, recognizer: SpeechRecognizer, gallery: Gallery, gallery_problem: str = ""):
+    def __init__(
+        self,
+        engine: Engine,
+        recognizer: Recognizer,
+        gallery: Gallery,
+        gallery_problem: str = "",
+        open_recognizer: Callable[[str], Recognizer] = SpeechRecognizer,
+    ):
         self.engine, self.recognizer, self.gallery, self.gallery_problem = engine, recognizer, gallery, gallery_problem
-        self._recognizers: dict[str, SpeechRecognizer] = {}
+        self._open_recognizer = open_recognizer
+        self._recognizers: dict[str, Recognizer] = {}
         self._lock = threading.Lock()
 
-    def recognizer_named(self, name: str) -> SpeechRecognizer | None:
+    def recognizer_named(self, name: str) -> Recognizer | None:
         """The recognizer of this name: the default or a bundled one, which is loaded on first use; None for others."""
         if name == self.recognizer.name:
             return self.recognizer
         if name not in registry.recognizers():
             return None
         with self._lock:
-            return self._recognizers.setdefault(name, SpeechRecognizer(name))
+            if name not in self._recognizers:
+                self._recognizers[name] = self._open_recognizer(name)
+            return self._recognizers[name]
 
     def close(self, grace: float) -> None:
         """Stop drawing (Engine.close)."""
@@ -64,8 +78,23 @@ class AppServices:
             return []
 
 
+@dataclass(frozen=True)
+class ComputeBackend:
+    """Where drawing and transcribing happen: makes the engine, and a recognizer by its name."""
+
+    open_engine: Callable[[], Engine] = LocalEngine
+    open_recognizer: Callable[[str], Recognizer] = SpeechRecognizer
+
+
 _lock = threading.Lock()
 _existing: AppServices | None = None
+_backend = ComputeBackend()
+
+
+def use_backend(backend: ComputeBackend) -> None:
+    """Draw and transcribe there. To be called before the first get_services."""
+    global _backend
+    _backend = backend
 
 
 def get_services() -> AppServices:
@@ -75,7 +104,9 @@ def get_services() -> AppServices:
     with _lock:  # a page, a socket and the warm-up may all be first
         if _existing is None:
             gallery, problem = _open_gallery()
-            _existing = AppServices(Engine(), SpeechRecognizer(paths.default_recognizer()), gallery, problem)
+            recognizer = _backend.open_recognizer(paths.default_recognizer())
+            engine = _backend.open_engine()
+            _existing = AppServices(engine, recognizer, gallery, problem, _backend.open_recognizer)
         return _existing
 
 

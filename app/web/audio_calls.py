@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from app.core import paths
-from app.serving.recognizer import SpeechRecognizer
+from app.serving.recognizer import Recognizer
 from app.serving.services import AppServices
 from app.web.api_errors import ApiError
 from app.web.image_calls import NO_BUFFER, Caller, places
@@ -86,7 +86,7 @@ async def _answer(call: Request, services: AppServices, caller: Caller, task: st
     return JSONResponse({"text": heard.text} | notes | ({"notes": list(fields.notes)} if fields.notes else {}))
 
 
-def _recognizer(services: AppServices, model: str) -> SpeechRecognizer:
+def _recognizer(services: AppServices, model: str) -> Recognizer:
     """Raises ApiError 404 for one that is not served."""
     if model in (*MODEL_ALIASES, paths.default_recognizer()):
         return services.recognizer
@@ -148,7 +148,7 @@ def read_audio_fields(texts: Mapping[str, str], lists: Mapping[str, list[str]], 
     return AudioFields(response_format, stream == "true", granularities, tuple(notes))
 
 
-def _hear(recognizer: SpeechRecognizer, recording: bytes, timed: bool) -> HeardSpeech:
+def _hear(recognizer: Recognizer, recording: bytes, timed: bool) -> HeardSpeech:
     """On a thread. Raises ValueError for what is no sound, empty or too long."""
     transcript = recognizer.transcribe(recording)
     if not timed:

@@ -8,8 +8,8 @@ from peft import LoraConfig, inject_adapter_in_model
 
 from app.core import png
 from app.core.request import GenerationRequest, parse_adapters
-from app.serving.engine import Engine
 from app.serving.jobs import Status
+from app.serving.local_engine import LocalEngine
 from app.web.image_fields import parse_form_fields, read_image_fields
 from maskgil import checkpoint
 from maskgil.lora_adapters import adapter_names, load_adapter
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def engine(folder):
     model = TextToImage.load(folder)
-    engine = Engine(lambda name: model)
+    engine = LocalEngine(lambda name: model)
     yield engine
     engine.close()
 
@@ -53,7 +53,7 @@ def request(adapters: str = "", **options) -> GenerationRequest:
     return GenerationRequest.read(values | options)
 
 
-def drawn(engine: Engine, *requests: GenerationRequest) -> list[np.ndarray]:
+def drawn(engine: LocalEngine, *requests: GenerationRequest) -> list[np.ndarray]:
     """The pictures of requests that are drawn at the same time."""
     jobs = [engine.submit(each) for each in requests]
     assert all(job.wait(SECONDS) and job.status is Status.DONE for job in jobs), [job.error for job in jobs]

@@ -16,8 +16,8 @@ from starlette.websockets import WebSocketDisconnect
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving.batching import Batch
-from app.serving.engine import Engine
 from app.serving.jobs import Status
+from app.serving.local_engine import LocalEngine
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
 from app.web import canvas_previews, canvas_socket
@@ -36,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def services(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppServices]:
     monkeypatch.setenv("MASKGIL_WEIGHTS", str(model.parent))
-    engine = Engine(lambda name, dtype=None: TextToImage.load(model))
+    engine = LocalEngine(lambda name, dtype=None: TextToImage.load(model))
     services = AppServices(engine, SpeechRecognizer("none"), Gallery(tmp_path / "gallery"))
     monkeypatch.setattr(canvas_socket, "get_services", lambda: services)
     yield services

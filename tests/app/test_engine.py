@@ -17,8 +17,9 @@ from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving import services as houses
 from app.serving.batching import Batch, RunningJob
-from app.serving.engine import MAX_JOB_BYTES, MAX_JOBS_KEPT, MAX_WAITING, Engine
+from app.serving.job_table import MAX_JOB_BYTES, MAX_JOBS_KEPT, MAX_WAITING
 from app.serving.jobs import Job, Status, StepSnapshot
+from app.serving.local_engine import LocalEngine
 from app.serving.model_pool import LoadedModel
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
@@ -45,7 +46,7 @@ def paired(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
 
 @pytest.fixture
 def engine(model: TextToImage):
-    engine = Engine(lambda name: model, waiting=3, rows=4)
+    engine = LocalEngine(lambda name: model, waiting=3, rows=4)
     yield engine
     engine.close()
 
@@ -77,7 +78,7 @@ def until(condition) -> None:
     raise AssertionError("it never came true")
 
 
-def test_a_job_draws_what_the_pipeline_draws(engine: Engine, model: TextToImage):
+def test_a_job_draws_what_the_pipeline_draws(engine: LocalEngine, model: TextToImage):
     wish = request(n=2)
     job = engine.submit(wish)
     assert job.wait(SECONDS) and job.status is Status.DONE, job.error
@@ -86,7 +87,7 @@ def test_a_job_draws_what_the_pipeline_draws(engine: Engine, model: TextToImage)
     assert job.request.size == (64, 64)
 
 
-def test_every_step_is_an_event(engine: Engine):
+def test_every_step_is_an_event(engine: LocalEngine):
     seen = []
     job = engine.submit(request(guidance=4.0, interval=(0.0, 1.0)))
     job.on_change(lambda: seen.append((job.status, len(job.frames))))
@@ -104,7 +105,7 @@ def test_every_step_is_an_event(engine: Engine):
     assert (alpha < 255).sum() == holes[0] * 64, "a hole is a transparent cell of 8 x 8 pixels"
 
 
-def test_revisions_are_told_apart_and_who_makes_none_says_so(engine: Engine):
+def test_revisions_are_told_apart_and_who_makes_none_says_so(engine: LocalEngine):
     job = engine.submit(request(refinement_passes=2))
     assert (
         job.wait(SECONDS) and [frame.total for frame in job.frames] == [6] * 6 and job.frames[-1].refinement_passes == 2
@@ -113,7 +114,7 @@ def test_revisions_are_told_apart_and_who_makes_none_says_so(engine: Engine):
     assert not job.frames[3].grid.mask.any() and (job.frames[-1].grid.unmasked_at >= 4).any()
 
 
-def test_the_best_of_several_candidates_is_shown_from_its_beginning(engine: Engine, model: TextToImage):
+def test_the_best_of_several_candidates_is_shown_from_its_beginning(engine: LocalEngine, model: TextToImage):
     wish = request(n=2, candidates=2, refinement_passes=1, temperature=1.0, seed=8)
     job = engine.submit(wish)
     assert job.wait(SECONDS) and job.status is Status.DONE, job.error
@@ -131,7 +132,7 @@ def test_the_best_of_several_candidates_is_shown_from_its_beginning(engine: Engi
                for frame, other in zip(job.frames, alone.frames, strict=True)), "another candidate won"  # fmt: skip
 
 
-def test_candidates_take_room_and_growing_pictures_have_them_too(engine: Engine):
+def test_candidates_take_room_and_growing_pictures_have_them_too(engine: LocalEngine):
     with pytest.raises(ValueError, match="5 pictures with 4 candidates each are 20 drawings, and at most 16"):
         request(n=5, candidates=4)
     with pytest.raises(ValueError, match="candidates is 0"):
@@ -141,12 +142,12 @@ def test_candidates_take_room_and_growing_pictures_have_them_too(engine: Engine)
     grown = engine.submit(request("a red cat on the beach", candidates=4), after=first)
     assert grown.wait(SECONDS) and grown.status is Status.DONE and grown.previous is not None, grown.error
     assert len(grown.frames[-1].grid) == 1 and not grown.frames[-1].grid.mask.any()
-    small = Engine(lambda name: engine.load(name).model, rows=3)
+    small = LocalEngine(lambda name: engine.load(name).model, rows=3)
     with pytest.raises(ValueError, match="4 pictures at once: at most 3"):
         small.submit(request(candidates=4))
 
 
-def test_an_unguided_job_costs_half(engine: Engine):
+def test_an_unguided_job_costs_half(engine: LocalEngine):
     job = engine.submit(request(guidance=1.0))
     assert job.wait(SECONDS) and job.frames[-1].nfe == 4
 
@@ -189,7 +190,7 @@ def four_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remasking, "remask_changed", functools.partial(remasking.remask_changed, masks=4))
 
 
-def test_a_job_goes_on_from_anothers_canvas(engine: Engine, four_masks: None):
+def test_a_job_goes_on_from_anothers_canvas(engine: LocalEngine, four_masks: None):
     first = engine.submit(request(guidance=1.0))
     assert first.wait(SECONDS)
     second = engine.submit(request("two dogs on the beach at night", guidance=1.0), after=first)
@@ -205,7 +206,7 @@ def test_a_job_goes_on_from_anothers_canvas(engine: Engine, four_masks: None):
     assert second.request.edit == "grown out of “a red cat”"
 
 
-def test_a_job_of_the_same_words_is_done_at_once(engine: Engine, four_masks: None):
+def test_a_job_of_the_same_words_is_done_at_once(engine: LocalEngine, four_masks: None):
     first = engine.submit(request(n=2))
     assert first.wait(SECONDS)
     again = engine.submit(request(n=2), after=first)
@@ -214,7 +215,7 @@ def test_a_job_of_the_same_words_is_done_at_once(engine: Engine, four_masks: Non
     assert [image.tobytes() for image in again.pictures()] == [image.tobytes() for image in first.pictures()]
 
 
-def test_a_job_goes_on_from_a_canvas_that_is_not_finished(engine: Engine, gate: threading.Semaphore):
+def test_a_job_goes_on_from_a_canvas_that_is_not_finished(engine: LocalEngine, gate: threading.Semaphore):
     first = engine.submit(request())
     gate.release()
     until(lambda: first.frames)
@@ -228,14 +229,14 @@ def test_a_job_goes_on_from_a_canvas_that_is_not_finished(engine: Engine, gate: 
 
 
 @pytest.mark.parametrize("change", [{"size": (96, 64)}, {"n": 2}])
-def test_a_job_of_another_kind_begins_afresh(engine: Engine, change: dict):
+def test_a_job_of_another_kind_begins_afresh(engine: LocalEngine, change: dict):
     first = engine.submit(request())
     assert first.wait(SECONDS)
     second = engine.submit(request("a dog", **change), after=first)
     assert second.previous is None and second.request.edit == ""
 
 
-def test_jobs_that_wait_are_drawn_in_their_order_and_together(engine: Engine, gate: threading.Semaphore):
+def test_jobs_that_wait_are_drawn_in_their_order_and_together(engine: LocalEngine, gate: threading.Semaphore):
     first = engine.submit(request(n=4))
     until(lambda: first.status is Status.RUNNING)
     waiting = [engine.submit(request(seed=seed)) for seed in (1, 2, 3)]
@@ -247,7 +248,9 @@ def test_jobs_that_wait_are_drawn_in_their_order_and_together(engine: Engine, ga
     assert not gate.acquire(blocking=False), "the three shared their steps"
 
 
-def test_cancel_takes_effect_before_the_next_step_and_for_that_job_alone(engine: Engine, gate: threading.Semaphore):
+def test_cancel_takes_effect_before_the_next_step_and_for_that_job_alone(
+    engine: LocalEngine, gate: threading.Semaphore
+):
     kept, dropped = engine.submit(request(seed=1)), engine.submit(request(seed=2))
     gate.release()
     until(lambda: kept.frames and not kept.is_done)
@@ -259,7 +262,7 @@ def test_cancel_takes_effect_before_the_next_step_and_for_that_job_alone(engine:
     assert not engine.cancel(dropped.id) and not engine.cancel("nobody")
 
 
-def test_a_waiting_job_can_be_cancelled(engine: Engine, gate: threading.Semaphore):
+def test_a_waiting_job_can_be_cancelled(engine: LocalEngine, gate: threading.Semaphore):
     first, second = engine.submit(request(n=4)), engine.submit(request())
     engine.cancel(second.id)
     assert second.wait(SECONDS) and second.status is Status.CANCELLED and not second.frames
@@ -267,7 +270,7 @@ def test_a_waiting_job_can_be_cancelled(engine: Engine, gate: threading.Semaphor
     assert first.wait(SECONDS) and first.status is Status.DONE
 
 
-def test_a_fault_in_one_job_ends_that_job_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+def test_a_fault_in_one_job_ends_that_job_alone(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch):
     together = Batch._together
 
     def faulty(lane: Batch, sketches: list[RunningJob]) -> None:
@@ -282,7 +285,7 @@ def test_a_fault_in_one_job_ends_that_job_alone(engine: Engine, monkeypatch: pyt
     assert "a bug" in bad.error and "try again" in bad.error
 
 
-def test_what_follows_a_job_cannot_harm_the_engine(engine: Engine):
+def test_what_follows_a_job_cannot_harm_the_engine(engine: LocalEngine):
     def spoil(job) -> None:
         raise OSError("disk full")
 
@@ -292,7 +295,7 @@ def test_what_follows_a_job_cannot_harm_the_engine(engine: Engine):
     assert job.wait(SECONDS) and finished == [job]
 
 
-def test_a_text_is_read_once(engine: Engine):
+def test_a_text_is_read_once(engine: LocalEngine):
     jobs = [engine.submit(request("a dog", seed=seed, negative="a cat")) for seed in (1, 2)]
     assert all(job.wait(SECONDS) and job.status is Status.DONE for job in jobs)
     assert engine.load("scenes").encode.cache_info().misses == 2
@@ -306,13 +309,15 @@ def test_a_text_is_read_once(engine: Engine):
         (request(n=5), "at most 4"),
     ],
 )
-def test_what_the_model_cannot_draw_is_refused_at_once(engine: Engine, wish: GenerationRequest, complaint: str):
+def test_what_the_model_cannot_draw_is_refused_at_once(engine: LocalEngine, wish: GenerationRequest, complaint: str):
     with pytest.raises(ValueError, match=complaint):
         engine.submit(wish)
 
 
 @pytest.mark.parametrize("texts", [{"prompt": "cat " * 100}, {"negative_prompt": "cat " * 100}])
-def test_a_text_of_too_many_words_is_refused_at_once_in_the_encoders_own_line(engine: Engine, texts: dict[str, str]):
+def test_a_text_of_too_many_words_is_refused_at_once_in_the_encoders_own_line(
+    engine: LocalEngine, texts: dict[str, str]
+):
     with pytest.raises(ValueError, match="has 101 tokens, this text encoder reads 24") as refusal:
         engine.submit(replace(request(), **texts))
     assert "\n" not in str(refusal.value)
@@ -323,7 +328,7 @@ def test_a_text_that_an_encoder_would_cut_is_refused_at_once(model: TextToImage,
     make_t5(tmp_path, d_model=16)
     encoder = HuggingFaceEncoder(str(tmp_path), length=5)
     cutting = TextToImage(model.generator, encoder, model.tokenizer, model.sizes, model.vocabulary)
-    engine = Engine(lambda name: cutting)
+    engine = LocalEngine(lambda name: cutting)
     try:
         for texts in ({"prompt": "cat " * 6}, {"negative_prompt": "cat " * 6}):
             with pytest.raises(ValueError, match="has 6 tokens, this text encoder reads 5: shorten it"):
@@ -337,11 +342,11 @@ def test_a_text_that_an_encoder_would_cut_is_refused_at_once(model: TextToImage,
 def test_a_model_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MASKGIL_WEIGHTS", str(tmp_path))
     with pytest.raises(ValueError, match="no model named .scenes.*maskgil train"):
-        Engine().submit(request())
+        LocalEngine().submit(request())
 
 
-def test_a_browser_finds_its_own_jobs_and_an_old_one_is_forgotten(engine: Engine, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("app.serving.engine.MAX_JOBS_KEPT", 2)
+def test_a_browser_finds_its_own_jobs_and_an_old_one_is_forgotten(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("app.serving.job_table.MAX_JOBS_KEPT", 2)
     jobs = []
     for seed in range(4):
         jobs.append(engine.submit(request(seed=seed), owner="me"))
@@ -350,27 +355,27 @@ def test_a_browser_finds_its_own_jobs_and_an_old_one_is_forgotten(engine: Engine
     assert engine.job(jobs[-1].id) is jobs[-1] and engine.job(jobs[0].id) is None
 
 
-def test_jobs_that_are_over_hold_no_more_than_the_bound(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+def test_jobs_that_are_over_hold_no_more_than_the_bound(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch):
     """Counted in bytes: pictures with a preview, and every step of the batch they were part of."""
     first = engine.submit(request(n=2), owner="me")
     assert first.wait(SECONDS)
     # Of 64 tokens each: a code, the step that decided it (8 bytes each), how surely (4), whether it is a hole (1).
     assert 2 * 64 * 64 * 4 * 3 + 4 * 2 * 64 * 21 <= first.weight <= 2 * 64 * 64 * 4 * 3 + 6 * 2 * 64 * 21
-    monkeypatch.setattr("app.serving.engine.MAX_JOB_BYTES", 2 * first.weight)
+    monkeypatch.setattr("app.serving.job_table.MAX_JOB_BYTES", 2 * first.weight)
     jobs = [first]
     for seed in range(4):
         jobs.append(engine.submit(request(n=2, seed=seed), owner="me"))
         assert jobs[-1].wait(SECONDS)
         until(lambda: sum(job.weight for job in engine.jobs("me")) <= 2 * first.weight)
     assert engine.jobs("me") == jobs[-2:]
-    monkeypatch.setattr("app.serving.engine.MAX_JOB_BYTES", 1)
+    monkeypatch.setattr("app.serving.job_table.MAX_JOB_BYTES", 1)
     jobs.append(engine.submit(request(seed=9), owner="me"))
     assert jobs[-1].wait(SECONDS)
     until(lambda: engine.jobs("me") == jobs[-1:])  # whoever waited for it can still look at it
 
 
 def test_two_hundred_jobs_of_one_visitor_leave_room_for_another(model: TextToImage, gate: threading.Semaphore):
-    engine = Engine(lambda name: model)
+    engine = LocalEngine(lambda name: model)
     first = engine.submit(request(n=16), owner="crowd")
     until(lambda: first.status is Status.RUNNING)
     taken, refused = [], 0
@@ -389,7 +394,7 @@ def test_two_hundred_jobs_of_one_visitor_leave_room_for_another(model: TextToIma
 
 
 def test_closing_ends_what_is_going_on(model: TextToImage, gate: threading.Semaphore):
-    engine = Engine(lambda name: model)
+    engine = LocalEngine(lambda name: model)
     job = engine.submit(request())
     gate.release(4)
     engine.close()
@@ -400,7 +405,7 @@ def test_closing_ends_what_is_going_on(model: TextToImage, gate: threading.Semap
 
 @pytest.fixture
 def duet(paired: TextToImage):
-    engine = Engine(lambda name: paired)
+    engine = LocalEngine(lambda name: paired)
     yield engine
     engine.close()
 
@@ -417,7 +422,9 @@ def duet(paired: TextToImage):
     ],
     ids=["all", "some", "all of them", "none", "against a text", "revised"],
 )
-def test_with_the_twin_a_job_draws_what_the_pipeline_draws(duet: Engine, paired: TextToImage, wish: GenerationRequest):
+def test_with_the_twin_a_job_draws_what_the_pipeline_draws(
+    duet: LocalEngine, paired: TextToImage, wish: GenerationRequest
+):
     job = duet.submit(wish)
     assert job.wait(SECONDS) and job.status is Status.DONE, job.error
     *_, told = paired.draw([wish.prompt] * wish.n, wish.seeds, None, wish.params, negative=wish.negative_prompt)
@@ -427,7 +434,7 @@ def test_with_the_twin_a_job_draws_what_the_pipeline_draws(duet: Engine, paired:
     assert [frame.step for frame in job.frames] == list(range(1, told.of + 1))
 
 
-def test_half_of_the_tokens_are_the_twins_when_nothing_else_is_said(duet: Engine):
+def test_half_of_the_tokens_are_the_twins_when_nothing_else_is_said(duet: LocalEngine):
     assert duet.submit(request(mode="ar", refinement_passes=1)).request.params.refinement_passes == 0, (
         "the twin alone makes none"
     )
@@ -435,7 +442,7 @@ def test_half_of_the_tokens_are_the_twins_when_nothing_else_is_said(duet: Engine
     assert job.request.params.ar_tokens == 32 and job.wait(SECONDS) and job.frames[-1].total == 32 + 4
 
 
-def test_of_the_twins_steps_one_a_line_is_shown(duet: Engine):
+def test_of_the_twins_steps_one_a_line_is_shown(duet: LocalEngine):
     job = duet.submit(request(mode="hybrid", ar_tokens=20))
     assert job.wait(SECONDS)
     assert [job.frames[i].step for i in job.preview_steps] == [8, 16, 20, 21, 22, 23, 24]
@@ -454,7 +461,7 @@ def test_after_its_twin_a_job_shares_the_lane_of_the_others(paired: TextToImage,
         together(lane, sketches)
 
     monkeypatch.setattr(Batch, "_together", watched)
-    engine = Engine(lambda name: paired)
+    engine = LocalEngine(lambda name: paired)
     wishes = [request(seed=seed, mode="hybrid", ar_tokens=8, steps=6) for seed in (1, 2)]
     wishes += [request(seed=seed, steps=16) for seed in (3, 4)]
     jobs = [engine.submit(wish) for wish in wishes]
@@ -477,7 +484,7 @@ def test_after_its_twin_a_job_shares_the_lane_of_the_others(paired: TextToImage,
 
 
 @pytest.mark.parametrize("after", [5, 10])
-def test_a_job_is_cancelled_in_either_phase(duet: Engine, gate: threading.Semaphore, after: int):
+def test_a_job_is_cancelled_in_either_phase(duet: LocalEngine, gate: threading.Semaphore, after: int):
     job = duet.submit(request(mode="hybrid", ar_tokens=8, steps=8))
     gate.release(after)
     until(lambda: len(job.frames) == after)
@@ -487,7 +494,7 @@ def test_a_job_is_cancelled_in_either_phase(duet: Engine, gate: threading.Semaph
     until(lambda: not duet._batches)
 
 
-def test_a_painted_over_part_can_be_begun_by_the_twin(duet: Engine, paired: TextToImage):
+def test_a_painted_over_part_can_be_begun_by_the_twin(duet: LocalEngine, paired: TextToImage):
     wish, image = request(mode="hybrid", ar_tokens=3), paired.images(["a cat"], [1])[0]
     start = inpainting.inpainting_input(paired, image, [0, 9, 10, 30, 63])
     job = duet.submit(wish, start=start)
@@ -496,7 +503,7 @@ def test_a_painted_over_part_can_be_begun_by_the_twin(duet: Engine, paired: Text
     assert torch.equal(job.frames[-1].grid.tokens[0, ~start.mask], start.tokens[~start.mask])
 
 
-def test_without_a_twin_one_line_says_so_at_once(engine: Engine):
+def test_without_a_twin_one_line_says_so_at_once(engine: LocalEngine):
     for mode in ("ar", "hybrid"):
         with pytest.raises(ValueError, match="no autoregressive twin.*draw in mode mar"):
             engine.submit(request(mode=mode))
@@ -513,7 +520,7 @@ def test_without_a_twin_one_line_says_so_at_once(engine: Engine):
     ],
     ids=str,
 )
-def test_modes_that_do_not_go_together_are_refused(duet: Engine, change: dict, complaint: str):
+def test_modes_that_do_not_go_together_are_refused(duet: LocalEngine, change: dict, complaint: str):
     with pytest.raises(ValueError, match=complaint):
         duet.submit(request(**change))
 
@@ -532,7 +539,7 @@ def test_three_d_is_read_as_the_model_learned_to_write_it(model: TextToImage):
 def test_a_class_driven_folder_is_drawn_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MASKGIL_WEIGHTS", str(tmp_path))
     tiny_classes(tmp_path / "animals")
-    engine = Engine()
+    engine = LocalEngine()
     by_number, by_name = (engine.submit(request(prompt, model="animals", guidance=2.0)) for prompt in ("1", "Goldfish"))
     with pytest.raises(ValueError, match="no class is called 'a cat'"):
         engine.submit(request("a cat", model="animals"))
@@ -541,7 +548,7 @@ def test_a_class_driven_folder_is_drawn_from(tmp_path: Path, monkeypatch: pytest
     assert by_number.pictures()[0].tobytes() == by_name.pictures()[0].tobytes()
 
 
-def test_a_precision_that_there_is_no_memory_for_takes_nobodys_model_away(engine: Engine):
+def test_a_precision_that_there_is_no_memory_for_takes_nobodys_model_away(engine: LocalEngine):
     there, found = engine.load("scenes"), []
 
     def find(name: str, dtype: torch.dtype = torch.float32) -> TextToImage:
@@ -550,7 +557,7 @@ def test_a_precision_that_there_is_no_memory_for_takes_nobodys_model_away(engine
             raise ValueError("it takes 3 GB")
         return there.model
 
-    crowded = Engine(find)
+    crowded = LocalEngine(find)
     before = crowded.load("scenes")
     with pytest.raises(ValueError, match="3 GB"):
         crowded.load("scenes", torch.bfloat16)
@@ -559,7 +566,7 @@ def test_a_precision_that_there_is_no_memory_for_takes_nobodys_model_away(engine
     assert crowded.load("scenes").model is there.model and found == [torch.float32, torch.bfloat16, torch.float32]
 
 
-def test_a_page_that_looks_again_gets_what_was_encoded_before(engine: Engine):
+def test_a_page_that_looks_again_gets_what_was_encoded_before(engine: LocalEngine):
     job = engine.submit(request(n=2))
     assert job.wait(SECONDS)
     first = job.data_urls()
@@ -570,7 +577,7 @@ def test_a_page_that_looks_again_gets_what_was_encoded_before(engine: Engine):
         assert np.abs(alone - among).max() <= 1, "decoded by itself, but for rounding"
 
 
-def test_a_listener_that_fails_harms_nobody(engine: Engine):
+def test_a_listener_that_fails_harms_nobody(engine: LocalEngine):
     def spoil() -> None:
         if job.frames:
             raise FileNotFoundError("no gallery")
@@ -586,7 +593,7 @@ def test_a_listener_that_fails_harms_nobody(engine: Engine):
 
 def test_a_picture_that_cannot_be_kept_is_a_note_and_not_the_end(model: TextToImage, tmp_path: Path):
     gallery = Gallery(tmp_path / "gallery")
-    house = AppServices(Engine(lambda name: model), SpeechRecognizer("nobody"), gallery)
+    house = AppServices(LocalEngine(lambda name: model), SpeechRecognizer("nobody"), gallery)
     gallery.add = lambda *picture: (_ for _ in ()).throw(FileNotFoundError("the folder is gone"))  # fails as it is used
     job = house.draw(request(), "me-1234567")
     assert job.wait(SECONDS) and job.status is Status.DONE
@@ -595,7 +602,7 @@ def test_a_picture_that_cannot_be_kept_is_a_note_and_not_the_end(model: TextToIm
 
 
 def test_two_who_keep_a_job_at_once_keep_it_once(model: TextToImage, tmp_path: Path):
-    house = AppServices(Engine(lambda name: model), SpeechRecognizer("nobody"), Gallery(tmp_path / "gallery"))
+    house = AppServices(LocalEngine(lambda name: model), SpeechRecognizer("nobody"), Gallery(tmp_path / "gallery"))
     job = house.engine.submit(request(), "me-1234567")
     assert job.wait(SECONDS)
     with ThreadPoolExecutor(8) as pool:
@@ -604,7 +611,7 @@ def test_two_who_keep_a_job_at_once_keep_it_once(model: TextToImage, tmp_path: P
     house.engine.close()
 
 
-def test_a_fault_between_two_steps_ends_that_job_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+def test_a_fault_between_two_steps_ends_that_job_alone(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch):
     after = StepSnapshot.after
 
     def faulty(sketch: RunningJob) -> StepSnapshot:
@@ -619,7 +626,7 @@ def test_a_fault_between_two_steps_ends_that_job_alone(engine: Engine, monkeypat
     assert "KeyError" in bad.error
 
 
-def test_a_fault_of_a_lane_ends_its_jobs_and_not_the_worker(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+def test_a_fault_of_a_lane_ends_its_jobs_and_not_the_worker(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch):
     step = Batch.step
 
     def faulty(lane: Batch):
@@ -645,7 +652,7 @@ def test_while_a_model_loads_those_in_memory_are_drawn_with(model: TextToImage):
             raise ValueError("no model 'broken'")
         return model
 
-    engine = Engine(find)
+    engine = LocalEngine(find)
     engine.load("scenes")
     with ThreadPoolExecutor(4) as pool:
         slow = [pool.submit(engine.load, "slow") for _ in range(2)]
@@ -664,7 +671,7 @@ def test_while_a_model_loads_those_in_memory_are_drawn_with(model: TextToImage):
 
 def test_two_hundred_jobs_of_two_hundred_visitors(model: TextToImage, gate: threading.Semaphore):
     """What waits is bounded, whoever it is of; those beyond are told, and those taken are drawn."""
-    engine = Engine(lambda name: model)
+    engine = LocalEngine(lambda name: model)
     first = engine.submit(request(n=16), owner="first")
     until(lambda: first.status is Status.RUNNING)
 
@@ -682,8 +689,8 @@ def test_two_hundred_jobs_of_two_hundred_visitors(model: TextToImage, gate: thre
     assert refused == {"64 jobs are waiting, which is all there is room for: try again soon"}
     gate.release(4 + 64)
     assert all(job.wait(SECONDS) and job.status is Status.DONE for job in [first, *taken])
-    until(lambda: len(engine._jobs) <= MAX_JOBS_KEPT and not engine._batches and not engine._job_of)
-    assert sum(job.weight for job in engine._jobs.values()) <= MAX_JOB_BYTES
+    until(lambda: len(engine.table.jobs) <= MAX_JOBS_KEPT and not engine._batches and not engine._job_of)
+    assert sum(job.weight for job in engine.table.jobs.values()) <= MAX_JOB_BYTES
     engine.close()
 
 

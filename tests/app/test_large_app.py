@@ -12,7 +12,7 @@ from test_cli import refused
 from app.cli import main
 from app.core import png, registry
 from app.core.request import GenerationRequest
-from app.serving.engine import Engine
+from app.serving.local_engine import LocalEngine
 from maskgil.aspect_buckets import aspect_buckets
 from maskgil.params import SAMPLERS, SamplingParams
 
@@ -72,7 +72,7 @@ def test_buckets_are_listed_in_a_few_words(capsys):
 
 
 def test_the_engine_tells_every_caller_what_became_of_a_size():
-    engine = Engine()
+    engine = LocalEngine()
     try:
         job = engine.submit(GenerationRequest("a cat", 1, "wide", size=(190, 60), params=SamplingParams(steps=1)))
         assert job.wait(60) and job.request.size == (192, 64) == job.pictures()[0].size

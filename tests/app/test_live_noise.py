@@ -12,7 +12,7 @@ import pytest
 from test_live_socket import ME, Socket
 
 from app.core.gallery_store import Gallery
-from app.serving.engine import Engine
+from app.serving.local_engine import LocalEngine
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
 from app.web import live_protocol, live_session, live_socket
@@ -104,7 +104,7 @@ def clip(index: int) -> np.ndarray:
 @pytest.mark.skipif(not (ROOT / "weights" / "whisper-scenes" / "model.pt").exists(), reason="needs the recogniser")
 def test_two_hundred_noises_give_no_words_and_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked = []
-    house = AppServices(Engine(asked.append), SpeechRecognizer("whisper-scenes"), Gallery(tmp_path / "gallery"))
+    house = AppServices(LocalEngine(asked.append), SpeechRecognizer("whisper-scenes"), Gallery(tmp_path / "gallery"))
     monkeypatch.setattr(live_socket, "get_services", lambda: house)
     monkeypatch.setattr(live_session, "MAX_SECONDS", 1e9)  # here, minutes go by in seconds
     monkeypatch.setattr(live_session, "MAX_AHEAD", 1e9)

@@ -18,8 +18,8 @@ from app.core.png import read
 from app.core.registry import ModelInfo
 from app.core.request import GenerationRequest
 from app.serving.batching import Batch
-from app.serving.engine import Engine
 from app.serving.jobs import Status
+from app.serving.local_engine import LocalEngine
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
 from app.web import live_protocol, live_session, live_socket
@@ -120,7 +120,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def house(model: TextToImage, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch):
-    engine = Engine(lambda name: model)
+    engine = LocalEngine(lambda name: model)
     house = AppServices(engine, SpeechRecognizer("nobody"), Gallery(tmp_path / "gallery"))
     monkeypatch.setattr(live_socket, "get_services", lambda: house)
     monkeypatch.setattr(live_session.registry, "find_local", lambda name: known())
@@ -571,7 +571,7 @@ def test_a_model_that_is_loaded_for_one_visitor_holds_up_no_other(
         assert there.wait(20)
         return model
 
-    monkeypatch.setattr(house, "engine", Engine(find))
+    monkeypatch.setattr(house, "engine", LocalEngine(find))
 
     async def both() -> tuple[Socket, Socket]:
         one, other = Socket(), Socket()

@@ -24,8 +24,8 @@ from test_browser import SECONDS, Studio, bundled, until
 from app.core import paths, png
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
-from app.serving.engine import Engine
 from app.serving.jobs import Status
+from app.serving.local_engine import LocalEngine
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
 from app.web import image_fields, openai_api, uploads
@@ -210,7 +210,7 @@ def test_models(studio: Studio):
 def test_who_hangs_up_takes_the_drawing_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool):
     folder = tiny_twin(tiny_model(tmp_path / "scenes")).with_name("scenes")
     monkeypatch.setenv(paths.WEIGHTS, str(tmp_path))
-    engine = Engine(lambda name: TextToImage.load(folder))
+    engine = LocalEngine(lambda name: TextToImage.load(folder))
     services = AppServices(engine, SpeechRecognizer("none"), Gallery(tmp_path / "gallery"))
     monkeypatch.setattr(openai_api, "existing_services", lambda: services)
     body = json.dumps({"prompt": "a cat", "mode": "ar", "size": "96x64", "n": 16, "stream": stream}).encode()

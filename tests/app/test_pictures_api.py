@@ -16,7 +16,7 @@ from starlette.responses import Response
 from app.core import png
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
-from app.serving.engine import Engine
+from app.serving.local_engine import LocalEngine
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
 from app.web import pictures_api
@@ -27,7 +27,7 @@ ME, YOU = "me-1234567", "you-1234567"
 @pytest.fixture
 def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gallery:
     gallery = Gallery(tmp_path / "gallery")
-    services = AppServices(Engine(), SpeechRecognizer("none"), gallery)
+    services = AppServices(LocalEngine(), SpeechRecognizer("none"), gallery)
     monkeypatch.setattr(pictures_api, "get_services", lambda: services)
     return gallery
 

@@ -7,8 +7,8 @@ import pytest
 from released_folders import amused_folder, meissonic_folder
 
 from app.core.request import GenerationRequest
-from app.serving.engine import Engine
 from app.serving.jobs import Status
+from app.serving.local_engine import LocalEngine
 from maskgil import inpainting
 from maskgil.params import SAMPLERS
 from maskgil.pipeline import TextToImage
@@ -29,7 +29,7 @@ def model(folder) -> TextToImage:
 
 @pytest.fixture(scope="module")
 def engine(model):
-    engine = Engine(lambda name: model)
+    engine = LocalEngine(lambda name: model)
     yield engine
     engine.close()
 
@@ -38,7 +38,7 @@ def request(folder, **values) -> GenerationRequest:
     return GenerationRequest.read({"prompt": "a cat", "seed": 5, "model": str(folder)} | values)
 
 
-def finished(engine: Engine, asked: list[GenerationRequest], start=None):
+def finished(engine: LocalEngine, asked: list[GenerationRequest], start=None):
     jobs = [engine.submit(each, start=start) for each in asked]
     assert all(job.wait(SECONDS) and job.status is Status.DONE for job in jobs), [job.error for job in jobs]
     return jobs

@@ -13,8 +13,8 @@ from PIL import Image
 
 from app.core.edit_request import EditRequest
 from app.core.request import GenerationRequest
-from app.serving.engine import Engine
 from app.serving.jobs import Status
+from app.serving.local_engine import LocalEngine
 from maskgil import inpainting
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
@@ -30,8 +30,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
 
 
 @pytest.fixture
-def engine(model: TextToImage) -> Iterator[Engine]:
-    engine = Engine(lambda name: model)
+def engine(model: TextToImage) -> Iterator[LocalEngine]:
+    engine = LocalEngine(lambda name: model)
     yield engine
     engine.close()
 
@@ -41,7 +41,7 @@ def photo() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8), "RGB")
 
 
-def test_what_is_not_brushed_stays_to_the_last_bit(engine: Engine, model: TextToImage, photo: Image.Image):
+def test_what_is_not_brushed_stays_to_the_last_bit(engine: LocalEngine, model: TextToImage, photo: Image.Image):
     cells = [0, 1, 12, 13, 95]  # of 8 rows and 12 columns
     start = inpainting.inpainting_input(model, photo, cells)
     job = engine.submit(GenerationRequest("a cat", 3, size=(96, 64), n=2, params=SamplingParams(steps=4)), start=start)
@@ -57,7 +57,7 @@ def test_what_is_not_brushed_stays_to_the_last_bit(engine: Engine, model: TextTo
         assert not np.array_equal(np.asarray(image)[pixels], np.asarray(photo)[pixels])
 
 
-def test_a_step_shows_the_picture_with_its_holes(engine: Engine, model: TextToImage, photo: Image.Image):
+def test_a_step_shows_the_picture_with_its_holes(engine: LocalEngine, model: TextToImage, photo: Image.Image):
     start = inpainting.inpainting_input(model, photo, range(0, 96, 2))
     job = engine.submit(GenerationRequest("a cat", 3, size=(96, 64), params=SamplingParams(steps=4)), start=start)
     assert job.wait(SECONDS)
@@ -67,7 +67,7 @@ def test_a_step_shows_the_picture_with_its_holes(engine: Engine, model: TextToIm
     assert np.array_equal(first[:8, 8:16, :3], np.asarray(photo)[:8, 8:16])
 
 
-def test_a_few_cells_take_no_more_steps_than_cells(engine: Engine, model: TextToImage, photo: Image.Image):
+def test_a_few_cells_take_no_more_steps_than_cells(engine: LocalEngine, model: TextToImage, photo: Image.Image):
     job = engine.submit(
         GenerationRequest("a cat", 3, size=(96, 64), params=SamplingParams(steps=8)),
         start=inpainting.inpainting_input(model, photo, [5, 6]),
@@ -106,7 +106,7 @@ def test_a_picture_goes_on_where_the_model_has_a_size_for_it():
 
 
 @pytest.mark.parametrize(("side", "left"), [("right", 0), ("left", 4), ("around", 2)])
-def test_beyond_the_edge_it_is_drawn_and_within_it_stays(engine: Engine, model: TextToImage, side: str, left: int):
+def test_beyond_the_edge_it_is_drawn_and_within_it_stays(engine: LocalEngine, model: TextToImage, side: str, left: int):
     photo = Image.effect_noise((64, 64), 90).convert("RGB")
     (way,) = [way for way in inpainting.outpaintings(photo.size, model.sizes, 8) if way.side == side]
     start = inpainting.outpaint(model, photo, way)
@@ -120,7 +120,7 @@ def test_beyond_the_edge_it_is_drawn_and_within_it_stays(engine: Engine, model: 
     assert int(start.mask.sum()) == 32 and not start.mask.view(8, 12)[:, left : left + 8].any()
 
 
-def test_what_lies_beyond_the_edge_cannot_matter(engine: Engine, model: TextToImage, photo: Image.Image):
+def test_what_lies_beyond_the_edge_cannot_matter(engine: LocalEngine, model: TextToImage, photo: Image.Image):
     """The tokens under the holes are placeholders: others draw the same picture."""
     start = inpainting.outpaint(model, photo.crop((0, 0, 64, 64)), inpainting.Outpainting("right", (96, 64), 0, 0))
     other = replace(start, tokens=torch.where(start.mask, 5, start.tokens))
@@ -132,7 +132,7 @@ def test_what_lies_beyond_the_edge_cannot_matter(engine: Engine, model: TextToIm
     assert jobs[0].pictures()[0].tobytes() == jobs[1].pictures()[0].tobytes()
 
 
-def test_new_words_open_only_what_they_contradict(engine: Engine, model: TextToImage, photo: Image.Image):
+def test_new_words_open_only_what_they_contradict(engine: LocalEngine, model: TextToImage, photo: Image.Image):
     old, new = model.condition(["a red cat"]), model.condition(["two dogs at night"])
     start = inpainting.reword(model, photo, old, new, 3, margin=0.0)
     given = inpainting.inpainting_input(model, photo, [0])
@@ -198,7 +198,7 @@ def test_the_thinnest_line_of_a_mask_marks_the_cells_that_it_crosses():
     )
 
 
-def test_a_picture_that_had_to_be_scaled_is_said_to_be(engine: Engine, model: TextToImage, photo: Image.Image):
+def test_a_picture_that_had_to_be_scaled_is_said_to_be(engine: LocalEngine, model: TextToImage, photo: Image.Image):
     large, mask = photo.resize((192, 128)), Image.new("L", (192, 128), 255)
     for image, marked, said in (
         (large, mask, "the picture was scaled from 192x128 to 96x64, which the model draws"),

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from app.core import registry
 from app.core.request import GenerationRequest
-from app.serving.engine import Engine
 from app.serving.jobs import Status
+from app.serving.local_engine import LocalEngine
 from maskgil import converters, inpainting
 from maskgil.models.ar import ARTransformer
 from maskgil.models.config import ModelConfig
@@ -99,7 +99,7 @@ def test_candidates_inpainting_and_the_engine(model):
     assert torch.equal(changed.canvas.tokens[0, kept], start.tokens[kept]) and changed.of == 2
     with pytest.raises(ValueError, match="brush over it"):
         inpainting.reword(model, image, model.condition(["a"]), model.condition(["a cat"]), 0, 0.1)
-    engine = Engine()
+    engine = LocalEngine()
     try:
         job = engine.submit(GenerationRequest.read({"prompt": "a cat", "seed": 1, "model": NAME, "mode": "masked"}))
         assert job.wait(60) and job.status is Status.DONE and job.request.params.mode == "ar"

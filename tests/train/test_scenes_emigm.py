@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import text_encoder as encoders
 from app.core.request import GenerationRequest
-from app.serving.engine import Engine
+from app.serving.local_engine import LocalEngine
 from maskgil import checkpoint
 from maskgil.condition import Condition
 from maskgil.inpainting import inpainting_input
@@ -183,7 +183,7 @@ def test_another_scale_is_another_tokenizer(folder, tmp_path):
 
 
 def test_the_engine_draws_it_for_several_at_once(draws):
-    engine = Engine(find=lambda name: draws)
+    engine = LocalEngine(find=lambda name: draws)
     try:
         jobs = [
             engine.submit(GenerationRequest("a cat", seed=s, negative_prompt=n, params=SamplingParams(steps=s)))

@@ -1,0 +1,111 @@
+"""Starts the replicas of `maskgil serve` on this machine, or finds those of a cluster that runs.
+
+The replicas are two Ray Serve applications, `maskgil-draw` and `maskgil-transcribe` (app/serving/cluster_replica.py).
+Serve's own HTTP proxy stays off: the page and the API are this program's.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from app.core import paths
+from app.serving.cluster_options import ClusterOptions
+from app.serving.services import ComputeBackend
+
+DRAW, TRANSCRIBE = "maskgil-draw", "maskgil-transcribe"
+PORTS_NOTE = "docs/serving.md says how to start a cluster"
+# Ray asks the network on its own: whether usage may be reported, and for its version.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+def connect(options: ClusterOptions) -> ComputeBackend:
+    """Connects to the replicas, which are started where they do not run. It returns when they are ready.
+
+    Raises ValueError when Ray is missing, and for a cluster that does not answer.
+    """
+    ray, serve = _start_ray(options)
+    from app.serving.cluster_engine import ClusterEngine, ClusterRecognizer
+
+    serve.start(proxy_location="Disabled")
+    running = serve.status().applications
+    threads = options.threads or max(1, (os.cpu_count() or 1) // options.replicas)
+    drawing = {"num_cpus": threads if options.cluster else 0.1, "num_gpus": options.gpus}
+    process = {"environment": _environment(), "threads": threads}
+    if DRAW not in running:
+        deployment = {"num_replicas": options.replicas, "ray_actor_options": drawing}
+        deploy_drawing(process | {"models": [paths.default_model()], "deployment": deployment})
+    if TRANSCRIBE not in running:
+        listening = {"num_cpus": 1 if options.cluster else 0.1}
+        deployment = {"num_replicas": options.recognizers, "ray_actor_options": listening}
+        deploy_recognition(process | {"recognizers": [paths.default_recognizer()], "deployment": deployment})
+    draw, transcribe = serve.get_app_handle(DRAW), serve.get_app_handle(TRANSCRIBE)
+
+    def stop() -> None:
+        """A cluster that other servers use goes on; one of this server alone ends."""
+        ray.shutdown()
+
+    return ComputeBackend(
+        lambda: ClusterEngine(draw, waiting=options.waiting, stop=stop),
+        lambda name: ClusterRecognizer(name, transcribe),
+    )
+
+
+def deploy_drawing(options: dict[str, Any]) -> None:
+    """Start the replicas that draw, or replace them one by one where they run with other options.
+
+    Raises ValueError when they cannot start.
+    """
+    from app.serving.cluster_replica import drawing_app
+
+    _deploy(drawing_app(options), DRAW)
+
+
+def deploy_recognition(options: dict[str, Any]) -> None:
+    """The same of the replicas that transcribe."""
+    from app.serving.cluster_replica import recognition_app
+
+    _deploy(recognition_app(options), TRANSCRIBE)
+
+
+def _deploy(application: Any, name: str) -> None:
+    from ray import serve
+
+    try:
+        serve.run(application, name=name, route_prefix=None)
+    except RuntimeError as error:
+        details = serve.status().applications
+        message = " ".join(details[name].message.split())[-600:] if name in details else str(error)
+        raise ValueError(f"the replicas of {name} do not start: {message}") from None
+
+
+def _start_ray(options: ClusterOptions) -> tuple[Any, Any]:
+    """(ray, ray.serve), connected. Raises ValueError."""
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    try:
+        import ray
+        from ray import serve
+    except ImportError as error:
+        raise ValueError(f"Ray Serve is missing ({error}): pip install 'maskgil[serve]'") from None
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # Replicas import the same code as this process, wherever it was started.
+    root = str(Path(__file__).parents[2])
+    environment = {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    try:
+        if options.cluster is None:
+            os.environ.update(environment)
+            cores = max(os.cpu_count() or 1, 2)
+            ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(options.cluster, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = options.cluster or "this machine"
+        raise ValueError(f"no Ray cluster at {where} ({' '.join(str(error).split())[:200]}): {PORTS_NOTE}") from None
+    return ray, serve
+
+
+def _environment() -> dict[str, str]:
+    """The settings of this process that replicas need."""
+    names = (paths.MODEL, paths.EAR, paths.WEIGHTS, paths.TEXT_ENCODER)
+    return {name: os.environ[name] for name in names if os.environ.get(name)}

@@ -1,0 +1,266 @@
+"""The engine of many machines: jobs are checked here and drawn in the replicas of a Ray Serve application.
+
+A job's images depend on its task alone (app/serving/cluster_messages.py). When a replica dies, its jobs are drawn again
+in others, to the same images; a reader sees a pause. This process has the models in memory, too: it checks requests
+against them, encodes edited images and decodes previews.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.exceptions
+import torch
+from PIL import Image
+from ray.serve.handle import DeploymentHandle
+
+from app.core.request import GenerationRequest
+from app.serving import metrics
+from app.serving.cluster_messages import DrawTask, EndNews, StepNews, grid_on
+from app.serving.engine import MAX_ROWS, EngineStatus
+from app.serving.job_preparation import finish_preview, prepare_job
+from app.serving.job_table import MAX_WAITING, JobTable
+from app.serving.jobs import Job, Status
+from app.serving.model_pool import LoadedModel, ModelPool, dtype_name, open_model
+from maskgil.inpainting import InpaintingInput
+from maskgil.pipeline import TextToImage
+from maskgil.sampling.token_grid import TokenGrid
+from speech.transcriber import Transcript
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 5  # replicas that may die under one job before it is given up
+RETRY_SECONDS = 0.2  # after the first death, doubled after each further one
+TRANSCRIBE_SECONDS = 300.0  # for one recording
+CLOSE_SECONDS = 10.0
+
+
+class ClusterEngine:
+    """Draws requests in the replicas behind `handle`. `find` loads a model here; `stop` is called at the end of
+    close."""
+
+    def __init__(
+        self,
+        handle: DeploymentHandle,
+        find: Callable[..., TextToImage] = open_model,
+        waiting: int = MAX_WAITING,
+        stop: Callable[[], object] = lambda: None,
+    ):
+        self.models = ModelPool(find)
+        self.table = JobTable(waiting)
+        self._handle, self._stop = handle, stop
+        self._decoding = threading.Lock()
+        self._readers: dict[str, asyncio.Task] = {}  # by job
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="cluster engine", daemon=True).start()
+
+    def load(self, name: str, dtype: torch.dtype | None = None) -> LoadedModel:
+        """Engine.load. A precision that is given becomes that of the replicas, too, with the next job."""
+        return self.models.load(name, dtype)
+
+    def loaded(self) -> list[str]:
+        """Engine.loaded."""
+        return self.models.names()
+
+    def unload(self, name: str) -> None:
+        """Forget a model here. A replica forgets it when other models are asked for."""
+        self.models.unload(name)
+
+    def place(self, owner: str = "") -> AbstractContextManager[None]:
+        """Engine.place."""
+        return self.table.place(owner)
+
+    def submit(
+        self,
+        request: GenerationRequest,
+        owner: str = "",
+        start: InpaintingInput | None = None,
+        finished: Callable[[Job], object] | None = None,
+        after: Job | None = None,
+    ) -> Job:
+        """Engine.submit."""
+        job = prepare_job(self, request, owner, start, after, MAX_ROWS)
+        job.finished = finished
+        dtype = self.models.chosen_precision(request.model)
+        precision = None if dtype is None else dtype_name(dtype)
+        task = DrawTask(job.request, precision, job.start, job.previous).to("cpu")
+        with self.table.lock:
+            self.table.add(job)
+        self._loop.call_soon_threadsafe(self._begin, job, task)
+        return job
+
+    def job(self, id: str) -> Job | None:
+        return self.table.jobs.get(id)
+
+    def jobs(self, owner: str) -> list[Job]:
+        """Engine.jobs."""
+        return self.table.of(owner)
+
+    def cancel(self, id: str) -> bool:
+        """Engine.cancel."""
+        with self.table.lock:
+            job = self.table.jobs.get(id)
+            if job is None or job.is_done:
+                return False
+            job.cancelled = True
+        self._loop.call_soon_threadsafe(self._cancel_reader, id)
+        return True
+
+    def position(self, job: Job) -> int:
+        """Engine.position."""
+        return self.table.position(job)
+
+    def status(self) -> EngineStatus:
+        """Engine.status."""
+        return self.table.status()
+
+    def render_preview(self, job: Job, grid: TokenGrid) -> list[Image.Image]:
+        """Engine.render_preview, in this process."""
+        model = job.loaded.model
+        with self._decoding:
+            images = model.images_of(grid_on(grid, model.device))
+        return finish_preview(images, grid, job.start)
+
+    def close(self, grace: float = 0.0) -> None:
+        """Engine.close."""
+        with self.table.lock:
+            self.table.closed = True
+            waiting = list(self.table.waiting)
+            running = [job for job in self.table.jobs.values() if not job.is_done and job not in waiting]
+        for job in waiting:
+            self.cancel(job.id)
+        end = time.monotonic() + grace
+        for job in running:
+            if not job.wait(max(0.0, end - time.monotonic())):
+                self.cancel(job.id)
+        for job in [*waiting, *running]:
+            job.wait(CLOSE_SECONDS)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._stop()
+
+    def _begin(self, job: Job, task: DrawTask) -> None:
+        self._readers[job.id] = self._loop.create_task(self._draw(job, task))
+
+    def _cancel_reader(self, id: str) -> None:
+        if (reader := self._readers.get(id)) is not None:
+            reader.cancel()
+
+    async def _draw(self, job: Job, task: DrawTask) -> None:
+        """Follow a job to its end, in as many replicas as it takes."""
+        try:
+            end = await self._drawn(job, task)
+        except asyncio.CancelledError:
+            end = EndNews(Status.CANCELLED)
+        except Exception as error:
+            log.error("job %s failed", job.id, exc_info=error)
+            end = EndNews(Status.FAILED, f"the drawing failed ({type(error).__name__}): try again")
+        self._readers.pop(job.id, None)  # from here on nothing is cancelled
+        self._leave_queue(job)
+        if end.status is Status.DONE and end.images is not None:
+            job.change(images=list(end.images))
+            if job.finished is not None:
+                try:
+                    await asyncio.to_thread(job.finished, job)
+                except Exception:
+                    log.exception("the callback of job %s failed", job.id)
+        job.end(end.status, error=" ".join(end.error.split()))
+        with self.table.lock:
+            self.table.forget_old()
+
+    async def _drawn(self, job: Job, task: DrawTask) -> EndNews:
+        """The end of a job. Raises CancelledError when it is cancelled."""
+        for attempt in range(MAX_ATTEMPTS):
+            if job.cancelled:
+                return EndNews(Status.CANCELLED)
+            if attempt:
+                metrics.REDRAWN.inc()
+                await asyncio.sleep(RETRY_SECONDS * 2 ** (attempt - 1))
+            try:
+                end = await self._drawn_once(job, task)
+            except ray.exceptions.RayTaskError as error:
+                if not isinstance(error.cause, ray.exceptions.RayError | asyncio.CancelledError):
+                    raise
+                reason = f"{type(error.cause).__name__}"
+            except ray.exceptions.RayError as error:
+                reason = type(error).__name__
+            else:
+                if end is not None and (end.status is not Status.CANCELLED or job.cancelled):
+                    return end
+                reason = "the replica stopped"
+            log.warning("job %s lost its replica (%s): it is drawn again", job.id, reason)
+        return EndNews(
+            Status.FAILED, f"{MAX_ATTEMPTS} replicas died while they drew this: see the cluster's log, then try again"
+        )
+
+    async def _drawn_once(self, job: Job, task: DrawTask) -> EndNews | None:
+        """What one replica makes of a job; None when its news stop before the end."""
+        replicas = self._handle.options(stream=True, multiplexed_model_id=task.request.model)
+        news_of_job: Any = replicas.draw.remote(task)
+        try:
+            async for news in news_of_job:
+                if isinstance(news, EndNews):
+                    return news
+                self._add_steps(job, news)
+        except asyncio.CancelledError:
+            news_of_job.cancel()
+            raise
+        return None
+
+    def _add_steps(self, job: Job, news: StepNews) -> None:
+        """Record the steps that are new. Steps that are drawn again are the same ones."""
+        if job.status is Status.QUEUED:
+            self._leave_queue(job)
+            job.change(status=Status.RUNNING, began=time.monotonic())
+        if news.first == len(job.frames):
+            job.change(frames=[*job.frames, *news.frames])
+        elif news.frames and news.first + len(news.frames) >= len(job.frames):
+            job.add_frame(news.frames[-1], [*job.frames[: news.first], *news.frames[:-1]])
+
+    def _leave_queue(self, job: Job) -> None:
+        with self.table.lock:
+            if job in self.table.waiting:
+                self.table.waiting.remove(job)
+
+
+class ClusterRecognizer:
+    """The recognizer `name` in the replicas behind `handle` (app/serving/recognizer.py)."""
+
+    def __init__(self, name: str, handle: DeploymentHandle):
+        self.name, self._handle = name, handle
+
+    def load(self) -> None:
+        """Raises ValueError when it is missing or broken."""
+        self._call("load", self.name)
+
+    def transcribe(self, recording: Path | bytes) -> Transcript:
+        """SpeechRecognizer.transcribe."""
+        data = recording if isinstance(recording, bytes) else recording.read_bytes()
+        return self._counted(self._call("transcribe", self.name, data))
+
+    def transcribe_live(self, spoken: np.ndarray, guess: Sequence[int] = ()) -> Transcript:
+        """SpeechRecognizer.transcribe_live."""
+        return self._counted(self._call("transcribe_live", self.name, np.ascontiguousarray(spoken), tuple(guess)))
+
+    def _counted(self, transcript: Transcript) -> Transcript:
+        metrics.WORDS.inc(len(transcript.words))
+        return transcript
+
+    def _call(self, method: str, *values: Any) -> Any:
+        """The answer of a replica; another one is asked when it dies."""
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                return getattr(self._handle, method).remote(*values).result(timeout_s=TRANSCRIBE_SECONDS)
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, ValueError):
+                    raise ValueError(str(error.cause)) from None
+                raise
+            except ray.exceptions.RayError as error:
+                log.warning("a replica that transcribes is gone (%s): another one is asked", type(error).__name__)
+                time.sleep(RETRY_SECONDS * 2**attempt)
+        raise RuntimeError(f"{MAX_ATTEMPTS} replicas died while they transcribed: see the cluster's log")

@@ -1,0 +1,28 @@
+"""The options of `maskgil serve` about its replicas."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """How many replicas draw and transcribe, and where."""
+
+    replicas: int = 2
+    """Replicas that draw. Each has its own copy of the models."""
+    recognizers: int = 1
+    """Replicas that transcribe."""
+    threads: int = 0
+    """PyTorch threads of a replica. 0: the cores of this machine, shared among the replicas that draw."""
+    gpus: float = 0.0
+    """GPUs of a replica that draws; 0.5 puts two of them on one GPU."""
+    cluster: str | None = None
+    """The address of a Ray cluster, for example auto or 10.0.0.1:6379. Its replicas are used where they run, and
+    started there otherwise. Left out: a cluster of this machine alone, for as long as the server runs."""
+    waiting: int = 64
+    """Jobs that may wait in this server; further ones are answered 429."""
+
+    def __post_init__(self) -> None:
+        if self.replicas < 1 or self.recognizers < 1 or self.waiting < 1:
+            raise ValueError("--replicas, --recognizers and --waiting must be at least 1")
+        if self.threads < 0 or self.gpus < 0:
+            raise ValueError("--threads and --gpus must not be below 0")

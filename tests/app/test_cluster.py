@@ -1,0 +1,136 @@
+"""A cluster of this machine: replicas in processes of their own draw what one engine draws."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from app_fixtures import tiny_model
+
+from app.core.request import GenerationRequest
+from app.serving.cluster_options import ClusterOptions
+from app.serving.engine import Engine
+from app.serving.job_table import QueueFullError
+from app.serving.jobs import Job, Status
+from app.serving.local_engine import LocalEngine
+from app.serving.services import ComputeBackend
+from maskgil.inpainting import inpainting_input
+from maskgil.params import SamplingParams
+from speech.audio import RATE
+
+pytest.importorskip("ray", reason="Ray Serve is in the extra maskgil[serve]")
+from app.serving import cluster  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+RECOGNIZER = ROOT / "weights" / "whisper-scenes"
+SECONDS = 240.0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.02)
+
+
+@contextmanager
+def connected(folder: Path, replicas: int) -> Iterator[ComputeBackend]:
+    """A cluster of this machine with the model `tiny`, which ends with the tests."""
+    tiny_model(folder / "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASKGIL_WEIGHTS", str(folder))
+        patch.setenv("MASKGIL_MODEL", "tiny")
+        patch.setenv("MASKGIL_EAR", str(RECOGNIZER))
+        yield cluster.connect(ClusterOptions(replicas=replicas, threads=1, waiting=6))
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComputeBackend]:
+    with connected(tmp_path_factory.mktemp("weights"), replicas=1) as backend:
+        yield backend
+
+
+@pytest.fixture(scope="module")
+def engine(backend: ComputeBackend) -> Iterator[Engine]:
+    engine = backend.open_engine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def alone(engine: Engine) -> Iterator[LocalEngine]:
+    """An engine of this process with the same model."""
+    local = LocalEngine()
+    yield local
+    local.close()
+
+
+def wish(seed: int = 0, prompt: str = "two cats on the beach", n: int = 1, **params: object) -> GenerationRequest:
+    return GenerationRequest(prompt, model="tiny", seed=seed, n=n, params=SamplingParams(**params))
+
+
+def done(job: Job) -> Job:
+    assert job.wait(SECONDS) and job.status is Status.DONE, (job.status, job.error)
+    return job
+
+
+def assert_same_drawing(one: Job, other: Job) -> None:
+    """Every token of every step, and the images to the rounding of a batch."""
+    assert [frame.step for frame in one.frames] == [frame.step for frame in other.frames]
+    for mine, theirs in zip(one.frames, other.frames, strict=True):
+        assert torch.equal(mine.grid.tokens, theirs.grid.tokens) and torch.equal(mine.grid.mask, theirs.grid.mask)
+    for mine, theirs in zip(one.pictures(), other.pictures(), strict=True):
+        assert np.abs(np.asarray(mine, dtype=int) - np.asarray(theirs, dtype=int)).max() <= 1
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    "request_of_tiny",
+    [wish(1), wish(2, n=3, steps=4), wish(3, candidates=2), wish(4, refinement_passes=1), wish(5, "a red apple")],
+    ids=["one", "several", "candidates", "refined", "other words"],
+)
+def test_a_replica_draws_what_one_engine_draws(engine: Engine, alone: LocalEngine, request_of_tiny: GenerationRequest):
+    kept: list[str] = []
+    job = engine.submit(request_of_tiny, "somebody", finished=lambda job: kept.append(job.id))
+    assert_same_drawing(done(job), done(alone.submit(request_of_tiny)))
+    assert kept == [job.id] and engine.job(job.id) is job and engine.jobs("somebody")[-1] is job
+    assert len(job.preview(0)) == request_of_tiny.n
+
+
+def test_edits_and_continued_jobs_are_drawn_there_too(engine: Engine, alone: LocalEngine):
+    first, local_first = done(engine.submit(wish(6))), done(alone.submit(wish(6)))
+    after = wish(6, "two red dogs on the beach")
+    assert_same_drawing(done(engine.submit(after, after=first)), done(alone.submit(after, after=local_first)))
+    start = inpainting_input(alone.load("tiny").model, local_first.pictures()[0], range(10))
+    edit = wish(7, "a red apple")
+    job = done(engine.submit(edit, start=start))
+    assert_same_drawing(job, done(alone.submit(edit, start=start)))
+    assert len(job.preview(0)) == 1
+
+
+def test_what_cannot_be_drawn_is_refused_and_a_full_queue_says_so(engine: Engine):
+    with pytest.raises(ValueError, match="text encoder reads"):
+        engine.submit(wish(prompt="cat " * 100))
+    jobs = [engine.submit(wish(seed, n=16, steps=64), f"owner {seed}") for seed in range(3)]
+    with pytest.raises(QueueFullError, match="jobs are waiting"):
+        for seed in range(20):
+            jobs.append(engine.submit(wish(seed, n=16, steps=64), f"owner {seed}"))
+    for job in jobs:
+        assert job.is_done or engine.cancel(job.id)
+    until(lambda: all(job.is_done for job in jobs))
+    assert {job.status for job in jobs} <= {Status.CANCELLED, Status.DONE} and engine.status().running == 0
+    done(engine.submit(wish(1)))
+
+
+@pytest.mark.skipif(not RECOGNIZER.is_dir(), reason="needs the bundled weights")
+def test_recognizers_answer_from_their_replicas(backend: ComputeBackend, engine: Engine):
+    recognizer = backend.open_recognizer(str(RECOGNIZER))
+    recognizer.load()
+    assert recognizer.transcribe_live(np.zeros(RATE, np.float32)).words == ()
+    with pytest.raises(ValueError, match="not audio"):
+        recognizer.transcribe(b"nothing")
+    with pytest.raises(ValueError, match="no recognizer"):
+        backend.open_recognizer("/nowhere").load()

@@ -1,0 +1,89 @@
+"""Replicas that are killed, and replicas that are replaced, while they draw: no job is lost or drawn otherwise."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from test_cluster import assert_same_drawing, connected, done, until, wish
+
+from app.serving import metrics
+from app.serving.engine import Engine
+from app.serving.jobs import Job
+from app.serving.local_engine import LocalEngine
+
+pytest.importorskip("ray", reason="Ray Serve is in the extra maskgil[serve]")
+from app.serving import cluster  # noqa: E402
+
+REPLICA = "ray::ServeReplica:maskgil-draw"
+
+
+def replica_processes() -> list[int]:
+    """Process ids of the replicas that draw for this process."""
+    below = psutil.Process().children(recursive=True)
+    found = []
+    for process in below:
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith(REPLICA):
+                found.append(process.pid)
+        except psutil.Error:  # it has just ended
+            continue
+    return sorted(found)
+
+
+@contextmanager
+def kept_busy(engine: Engine) -> Iterator[list[Job]]:
+    """Keeps four jobs in the engine, and yields the list of all of them."""
+    jobs: list[Job] = []
+    more = threading.Event()
+    more.set()
+
+    def submit() -> None:
+        while more.is_set():
+            if sum(not job.is_done for job in jobs) < 4:
+                jobs.append(engine.submit(wish(len(jobs), n=4, steps=64)))
+            time.sleep(0.02)
+
+    submitter = threading.Thread(target=submit)
+    submitter.start()
+    try:
+        yield jobs
+    finally:
+        more.clear()
+        submitter.join()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_no_job_is_lost_when_replicas_are_killed_or_replaced(tmp_path: Path):
+    """20 times a replica is killed while it draws; then all are replaced while they draw. Every job finishes as the
+    same job drawn alone."""
+    redrawn = metrics.REDRAWN._value.get()
+    with connected(tmp_path, replicas=2) as backend:
+        engine = backend.open_engine()
+        with kept_busy(engine) as jobs:
+            for kill in range(20):
+                until(lambda: len(replica_processes()) == 2)
+                seen = len(jobs)
+                until(lambda seen=seen: any(0 < len(job.frames) < 64 for job in jobs[seen:]))
+                os.kill(replica_processes()[kill % 2], signal.SIGKILL)
+            assert metrics.REDRAWN._value.get() >= redrawn + 5, "the kills hit replicas that drew nothing"
+            until(lambda: len(replica_processes()) == 2)
+            before, drawn = set(replica_processes()), metrics.REDRAWN._value.get()
+            options = {"models": ["tiny"], "threads": 1, "environment": {"MASKGIL_WEIGHTS": str(tmp_path)}}
+            placed = {"num_replicas": 2, "ray_actor_options": {"num_cpus": 0.1}}
+            cluster.deploy_drawing(options | {"deployment": placed})
+            until(lambda: len(replica_processes()) == 2 and not before & set(replica_processes()))
+        for job in jobs:
+            done(job)
+        assert metrics.REDRAWN._value.get() == drawn, "replacing replicas interrupted a job"
+        alone = LocalEngine()
+        for job in jobs:
+            assert_same_drawing(job, done(alone.submit(job.request)))
+        alone.close()
+        engine.close()
