@@ -23,13 +23,12 @@ from app.serving.jobs import Job, Status
 from app.serving.services import AppServices
 from app.web import health
 from app.web.api_errors import ApiError
-from app.web.image_fields import AnswerOptions, parse_form_fields, read_image_fields
+from app.web.image_fields import MEDIA_TYPES, AnswerOptions, parse_form_fields, read_image_fields
 from app.web.image_links import ImageLinks
 from app.web.uploads import Form, UploadPlaces, read_form, read_json
 from maskgil.aspect_buckets import nearest_bucket
 
 NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # a proxy would keep the events until the end
-MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 places = UploadPlaces()
 links = ImageLinks()

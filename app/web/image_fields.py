@@ -13,6 +13,7 @@ from app.core import paths
 from app.core.request import GenerationRequest, parse_size, random_seed
 from maskgil.params import LEGACY, current_names, defaults, options, unknown_option
 
+MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 MAX_PARTIAL = 8  # partial images of a stream
 # Fields of the request itself; the other settings are the options of maskgil/params.py.
 OWN = ("prompt", "model", "n", "seed", "negative_prompt", "adapters", "sampler")
@@ -22,7 +23,7 @@ ANSWER: dict[str, tuple[type, tuple[Any, ...] | None]] = {
     "stream": (bool, None),
     "partial_images": (int, tuple(range(MAX_PARTIAL + 1))),
     "response_format": (str, ("b64_json", "url")),
-    "output_format": (str, ("png", "jpeg", "webp")),
+    "output_format": (str, tuple(MEDIA_TYPES)),
     "output_compression": (int, tuple(range(101))),
     "metadata": (bool, None),
     "strict": (bool, None),

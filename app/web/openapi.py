@@ -4,7 +4,7 @@ from typing import Any
 
 from app.core.request import MAX_IMAGES, MAX_PROMPT, MAX_SEED
 from app.web.audio_calls import FORMATS, GRANULARITIES
-from app.web.image_fields import ANSWER, MAPPED
+from app.web.image_fields import ANSWER, MAPPED, MEDIA_TYPES
 from maskgil.params import SAMPLER_HELP, SAMPLERS, Option, defaults, option_types, options
 
 TYPES = {str: "string", int: "integer", bool: "boolean"}
@@ -60,6 +60,11 @@ def describe_api(version: str) -> dict[str, Any]:
     for name, summary in (("transcriptions", "Transcribe a recording"), ("translations", "The same, of English")):
         body = _body("multipart/form-data", _audio_properties(), ["file"])
         paths[f"/v1/audio/{name}"] = {"post": _operation(summary, body, TRANSCRIPTS)}
+    paths["/v1/images/files/{name}"] = {
+        "get": _operation("An image of response_format url", None, dict.fromkeys(MEDIA_TYPES.values(), BYTES))
+        | {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
+    }
+    paths |= HEALTH
     return {
         "openapi": "3.1.0",
         "info": {"title": "MaskGIL", "version": version, "description": "Images and transcripts, as OpenAI's API."},
@@ -72,6 +77,24 @@ def describe_api(version: str) -> dict[str, Any]:
     }
 
 
+BYTES = {"type": "string", "contentMediaType": "application/octet-stream"}
+STATE = {"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}}
+
+
+def _state(summary: str, media_type: str, schema: dict[str, Any], **others: str) -> dict[str, Any]:
+    """A path that monitors ask. `others`: statuses with the same answer, such as s503="why"."""
+    answer = {"content": {media_type: {"schema": schema}}}
+    texts = {"s200": "done", **others}
+    refused = {"description": STATUSES["403"], "content": {"text/plain": {"schema": {"type": "string"}}}}
+    responses = {name[1:]: {"description": text} | answer for name, text in texts.items()} | {"403": refused}
+    return {"get": {"summary": summary, "responses": responses, "security": [{}]}}
+
+
+HEALTH = {
+    "/healthz": _state("The process answers", "application/json", STATE),
+    "/readyz": _state("The server can draw", "application/json", STATE, s503="not yet, or no more: see reason"),
+    "/metrics": _state("Counters in Prometheus' format", "text/plain", {"type": "string"}),
+}
 ERROR = {
     "type": "object",
     "required": ["error"],
