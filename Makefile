@@ -1,7 +1,8 @@
 # make run       sets up what running needs, starts the page and prints its address
 # make test      sets up what testing needs (system packages too, when root) and runs the fast tests: 12 minutes on 2 cores
 # make test-all  the same with the tests marked slow: kills, clusters, proxies, full-size parity, browser journeys
-# make lint      lint rules, formatting, types of maskgil/ and app/, links of the documentation
+# make lint      lint rules, formatting, types of maskgil/ and app/, links of the documentation, weaknesses and licences
+#                of the packages
 # make wheel     builds the wheel, with the weights, into dist/
 # The project is installed in editable form. A set-up is remembered by a stamp named after the hash of pyproject.toml: the
 # next start takes seconds, and a changed pyproject.toml sets up again. Needs Python 3.11 or newer with venv and pip, make.
@@ -16,7 +17,8 @@ PIP := $(PY) -m pip install --disable-pip-version-check --quiet
 HASH := $(shell sha256sum pyproject.toml | cut -c1-16)
 RUN_STAMP := $(VENV)/ready-run-$(HASH)
 TEST_STAMP := $(VENV)/ready-test-$(HASH)
-SYSTEM := chromium chromium-driver espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts fonts-noto-color-emoji
+SYSTEM := chromium chromium-driver espeak-ng ffmpeg flite festival festvox-kallpc16k festvox-us-slt-hts fonts-noto-color-emoji \
+  nginx-light
 
 .PHONY: run test test-all lint wheel system
 
@@ -34,6 +36,8 @@ lint: $(TEST_STAMP)
 	$(PY) -m ruff format --check .
 	$(PY) -m pyrefly check --python-interpreter-path $(PY)
 	$(PY) -m pytest tests/test_docs_links.py
+	$(VENV)/bin/hadolint deploy/Dockerfile
+	$(PY) -m tools.dependency_checks
 
 wheel: $(TEST_STAMP)
 	$(PY) -m hatchling build -t wheel
@@ -53,7 +57,7 @@ $(TEST_STAMP): | $(PY)
 	@rm -f $(VENV)/ready-run-* $(VENV)/ready-test-*
 	@touch $(RUN_STAMP) $@
 
-# A browser, three speech synthesisers and the emoji font: for the tests, never for running.
+# A browser, three speech synthesisers, the emoji font, ffmpeg (for LangChain) and a proxy: for the tests, never for running.
 system:
 	@missing=""; for package in $(SYSTEM); do \
 	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q "install ok installed" || missing="$$missing $$package"; \
