@@ -8,7 +8,7 @@ import hmac
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from app.web.options import ServerOptions
@@ -118,6 +118,14 @@ class AccessPolicy:
         if self.address in WILDCARDS and is_ip_address(origin.host):
             return True
         return any(origin.host == public.host for public in self.public_urls)
+
+    def public_base(self, scope: Mapping[str, Any]) -> str:
+        """The address under which the client of this request reaches the server, for links: the --public-url of the
+        same host name or the first one, else what Host says."""
+        host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "localhost")
+        asked = parse_origin(f"{scope['scheme']}://{host}")
+        same = [origin for origin in self.public_urls if asked is not None and origin.host == asked.host]
+        return str((*same, *self.public_urls)[0]) if self.public_urls else f"{scope['scheme']}://{host}"
 
     def origin_allowed(self, origin: str, host: str, scheme: str = "http") -> bool:
         """Whether a page of this origin may use the server: a public URL, or the very address of the request."""

@@ -82,6 +82,8 @@ class Guard:
 
         try:
             refusal = self._refusal(scope)
+            if refusal is None:
+                scope["public_base"] = self.policy.public_base(scope) + self.root_path
             if refusal is not None:
                 await _refuse(refusal, scope, receive, watched_send)
             else:

@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from app.core import registry
 from app.serving import metrics
 from app.serving.admission import UnknownModelError
-from app.serving.engine import QueueFullError
+from app.serving.job_table import QueueFullError
 from app.serving.services import AppServices, existing_services, get_services
 from app.web import health
 from app.web.api_errors import ApiError
@@ -83,7 +83,8 @@ async def _dispatch(call: Request) -> Response:
         raise ApiError(405, f"{path} takes {allowed}, not {method}", "wrong_method", headers={"Allow": allowed})
     services = existing_services() or await asyncio.to_thread(get_services)
     host = call.client.host if call.client else "somewhere"
-    caller = Caller(f"key {key}" if key else f"program at {host}", str(call.base_url).rstrip("/"))
+    base_url = call.scope.get("public_base") or str(call.base_url).rstrip("/")
+    caller = Caller(f"key {key}" if key else f"program at {host}", base_url)
     return await methods[method](call, services, caller)
 
 

@@ -28,6 +28,7 @@ from app.core import paths
 from app.web import health
 from app.web.access import WILDCARDS, AccessPolicy, is_loopback, set_policy
 from app.web.api_keys import ApiKeys
+from app.web.connection_notice import CONNECTION_ROUTES, ConnectionNotice
 from app.web.guard import Guard
 from app.web.options import ServerOptions
 from app.web.page_uploads import MAX_FILE, UploadLimits, free_closed_sessions
@@ -115,8 +116,9 @@ class StudioApp:
             Route("/v1", programs, methods=list(METHODS)),
             Route("/v1/{path:path}", programs, methods=list(METHODS)),
             *health.ROUTES,
+            *CONNECTION_ROUTES,
         ]
-        middleware = [Middleware(VisitorCookieMiddleware), Middleware(UploadLimits)]
+        middleware = [Middleware(VisitorCookieMiddleware), Middleware(ConnectionNotice), Middleware(UploadLimits)]
         return st.App(PAGE, routes=routes, middleware=middleware, lifespan=_lifespan)
 
 
@@ -147,8 +149,9 @@ def build() -> StudioApp:
     return StudioApp(ServerOptions())
 
 
-def serve(options: ServerOptions) -> int:
-    """Serve until SIGINT or SIGTERM; the process ends with exit code 0 then.
+def serve(options: ServerOptions, prepare: Callable[[], None] = lambda: None) -> int:
+    """Serve until SIGINT or SIGTERM; the process ends with exit code 0 then. `prepare` is called before the first
+    request, once the options have been found usable.
 
     Raises ValueError for options that cannot be used: address, port, certificate, keys, URLs.
     """
@@ -156,6 +159,7 @@ def serve(options: ServerOptions) -> int:
     _check_certificate(options)
     listener = bind(options.address, options.port)
     port = listener.getsockname()[1]
+    prepare()
     streamlit_config.set_option("server.port", port)
     _log_to_stderr()
     print(f"The studio is at {page_url(options, port)}   (stop it with Ctrl-C)", flush=True)

@@ -158,6 +158,20 @@ def test_the_prefix_of_a_proxy_is_removed_where_it_comes(asked: str, seen: str):
     assert ask(policy(), asked, root_path="/studio", headers={"host": "localhost"})[0]["path"] == seen
 
 
+@pytest.mark.parametrize(
+    ("options", "host", "base"),
+    [
+        ({}, "localhost:8501", "http://localhost:8501"),
+        ({"root_path": "/studio"}, "localhost:8501", "http://localhost:8501/studio"),
+        ({"public_url": ("https://studio.example.com",)}, "127.0.0.1:8501", "https://studio.example.com"),
+        ({"public_url": ("https://a.example", "http://localhost:8702")}, "localhost", "http://localhost:8702"),
+    ],
+)
+def test_links_name_the_address_that_clients_reach(options: dict, host: str, base: str):
+    scope, _ = ask(policy(**options), "/v1/models", options.get("root_path", ""), headers={"host": host})
+    assert scope is not None and scope["public_base"] == base
+
+
 def test_who_is_an_operator():
     def local(rules: AccessPolicy, peer: str = "127.0.0.1", **headers: str) -> bool:
         scope, _ = ask(rules, peer=peer, headers={"host": "localhost"} | headers)

@@ -33,18 +33,20 @@ SLOW = {"prompt": "two cats", "n": 16, "mode": "ar", "size": "96x64", "refinemen
 class Server:
     """`maskgil ui --port 0` with other options. `lines`: what it has printed."""
 
-    def __init__(self, weights: Path, gallery: Path, *options: str, **environment: str):
-        command = [sys.executable, "-m", "app", "ui", "--port", "0", "--weights", str(weights), *options]
-        command += ["--gallery", str(gallery)]
+    def __init__(
+        self, weights: Path, gallery: Path, *options: str, port: int = 0, command: str = "ui", **environment: str
+    ):
+        words = [sys.executable, "-m", "app", command, "--port", str(port), "--weights", str(weights), *options]
+        words += ["--gallery", str(gallery)]
         everything = {**os.environ, "OMP_NUM_THREADS": "1", "MASKGIL_EAR": "none", **environment}
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            words, cwd=ROOT, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self.lines: list[str] = []
         threading.Thread(target=self._read, daemon=True).start()
         until(lambda: any("The studio is at" in line for line in self.lines) or self.process.poll() is not None)
         self.url = self.lines[0].split()[4]
-        self.port = int(self.url.rpartition(":")[2])
+        self.port = port or int(self.url.rpartition(":")[2])
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -52,7 +54,7 @@ class Server:
             self.lines.append(line.rstrip())
 
     def ready(self) -> "Server":
-        until(lambda: requests.get(f"{self.url}/readyz", timeout=SECONDS).status_code == 200)
+        until(lambda: requests.get(f"http://localhost:{self.port}/readyz", timeout=SECONDS).status_code == 200)
         return self
 
     def stop(self) -> int:
