@@ -62,12 +62,12 @@ def run(root: CommandTree, prog: str, arguments: list[str] | None = None) -> int
         call = parse(root, prog, sys.argv[1:] if arguments is None else arguments)
         if call is not None:
             call()
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # nobody reads on: `maskgil ... | head`
         sys.stdout = io.StringIO()  # the interpreter would complain when it flushes the pipe
         return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
     except CommandFailed as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1

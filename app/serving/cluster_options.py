@@ -1,6 +1,9 @@
 """The options of `maskgil serve` about its replicas."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import arg
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class ClusterOptions:
     """PyTorch threads of a replica. 0: the cores of this machine, shared among the replicas that draw."""
     gpus: float = 0.0
     """GPUs of a replica that draws; 0.5 puts two of them on one GPU."""
-    cluster: str | None = None
+    cluster: Annotated[str | None, arg(metavar="ADDRESS")] = None
     """The address of a Ray cluster, for example auto or 10.0.0.1:6379. Its replicas are used where they run, and
     started there otherwise. Left out: a cluster of this machine alone, for as long as the server runs."""
     waiting: int = 64

@@ -1,7 +1,10 @@
 """Replicas that are killed, and replicas that are replaced, while they draw: no job is lost or drawn otherwise."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_cluster import assert_same_drawing, connected, done, until, wish
+import requests
+from app_fixtures import tiny_model
+from test_cluster import ROOT, SECONDS, assert_same_drawing, connected, done, until, wish
 
 from app.serving import metrics
 from app.serving.engine import Engine
@@ -87,3 +92,33 @@ def test_no_job_is_lost_when_replicas_are_killed_or_replaced(tmp_path: Path):
             assert_same_drawing(job, done(alone.submit(job.request)))
         alone.close()
         engine.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_command_serves_and_stops_with_its_replicas(tmp_path: Path):
+    tiny_model(tmp_path / "weights" / "scenes")
+    words = [sys.executable, "-m", "app", "serve", "--replicas", "1", "--threads", "1", "--port", "0"]
+    words += ["--weights", str(tmp_path / "weights"), "--gallery", str(tmp_path / "gallery"), "--ear", "none"]
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(words, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
+    try:
+        until(lambda: "The studio is at" in log.read_text() or server.poll() is not None)
+        url = re.search(r"The studio is at (\S+)", log.read_text())[1]
+        until(lambda: requests.get(f"{url}/readyz", timeout=60).status_code == 200)
+        replicas = replica_processes()
+        assert len(replicas) == 1
+        drawing = {"prompt": "two cats", "n": 2, "stream": True, "partial_images": 2}
+        answer = requests.post(f"{url}/v1/images/generations", json=drawing, timeout=SECONDS)
+        assert answer.text.count("event: image_generation.completed") == 2
+        assert answer.text.count("event: image_generation.partial_image") >= 2
+        refused = requests.post(f"{url}/v1/images/generations", json={"prompt": "cat " * 2000}, timeout=SECONDS)
+        assert refused.status_code == 400
+        assert 'maskgil_jobs_total{status="done"} 1.0' in requests.get(f"{url}/metrics", timeout=60).text
+        os.killpg(server.pid, signal.SIGINT)  # as Ctrl-C does: the whole group gets it
+        assert server.wait(30) == 0 and "stopped" in log.read_text()
+        until(lambda: not any(psutil.pid_exists(pid) for pid in replicas))
+    finally:
+        if server.poll() is None:
+            server.kill()

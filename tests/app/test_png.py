@@ -3,8 +3,12 @@ line."""
 
 import io
 import json
+import os
+import signal
 import struct
+import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,3 +143,25 @@ def test_whatever_the_settings_are_they_are_a_request_or_a_line(values):
         assert str(refusal)
     else:
         assert png.read(png.encode_png(Image.new("RGB", (8, 8)), request))[1] == request
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_whole_files(tmp_path: Path):
+    """As `generate --n 4` writes its five files: each is whole, and the next run removes what is left."""
+    paths = [tmp_path / name for name in ("cats.png", "cats-1.png", "cats-2.png", "cats-3.png", "cats-4.png")]
+    size = 200_000
+    for kill in range(25):
+        child = os.fork()
+        if child == 0:
+            try:
+                for run in range(10_000):
+                    png.write({path: bytes([run % 250]) * size for path in paths})
+            finally:
+                os._exit(0)
+        time.sleep(0.005 + 0.003 * kill)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        for path in (path for path in paths if path.exists()):
+            data = path.read_bytes()
+            assert len(data) == size and len(set(data)) == 1, path.name
+    png.write({path: b"last" for path in paths})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)
