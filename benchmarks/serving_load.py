@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -228,6 +229,8 @@ def bench_serving(
     report(models, multiples, jobs, rows, steps, repeats, side)
     if preset:
         print("\nreplicas were not measured: a preset has no folder that they could load")
+    elif find_spec("ray") is None:
+        print("\nreplicas were not measured: pip install 'maskgil[serve]'")
     elif replicas:
         asked = wishes(next(iter(models.values())), jobs, steps, side)
         models.clear()

@@ -6,6 +6,7 @@ Serve's own HTTP proxy stays off: the page and the API are this program's.
 
 import logging
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def _start_ray(options: ClusterOptions) -> tuple[Any, Any]:
     environment = {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
     try:
         if options.cluster is None:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray would write one into the home folder
             os.environ.update(environment)
             cores = max(os.cpu_count() or 1, 2)
             ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 5  # replicas that may die under one job before it is given up
 RETRY_SECONDS = 0.2  # after the first death, doubled after each further one
 TRANSCRIBE_SECONDS = 300.0  # for one recording
-CLOSE_SECONDS = 10.0
+CLOSE_SECONDS = 1.0  # for cancelled jobs to end
 
 
 class ClusterEngine:
@@ -139,8 +139,9 @@ class ClusterEngine:
         for job in running:
             if not job.wait(max(0.0, end - time.monotonic())):
                 self.cancel(job.id)
+        end = time.monotonic() + CLOSE_SECONDS
         for job in [*waiting, *running]:
-            job.wait(CLOSE_SECONDS)
+            job.wait(max(0.0, end - time.monotonic()))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._stop()
 

@@ -38,6 +38,8 @@ http {{
     }}
 }}
 """
+SOCKETS = ("_stcore/stream", "connection", "canvas?name=draw", "live")
+VISITOR = {"Cookie": "studio=abcdefghijklmnop"}
 Proxy = Callable[[int, int, str], None]
 
 pytestmark = pytest.mark.slow
@@ -116,8 +118,8 @@ def test_the_documented_lines_pass_everything(started: Callable[..., Server], pr
     proxy(port, server.port, documented_location())
     page = requests.get(url, headers={"Accept": "text/html"}, timeout=SECONDS)
     assert page.status_code == 200 and "/connection" in page.text
-    for path in ("_stcore/stream", "connection", "canvas?name=draw"):
-        connect(f"ws://localhost:{port}/{path}", origin=url).close()
+    for path in SOCKETS:
+        connect(f"ws://localhost:{port}/{path}", origin=url, additional_headers=VISITOR).close()
     linked = draw(url, response_format="url").json()["data"][0]["url"]
     assert linked.startswith(f"{url}/v1/images/files/")
     assert requests.get(linked, timeout=SECONDS).headers["content-type"] == "image/png"
@@ -140,8 +142,8 @@ def test_a_path_need_not_be_rewritten(started: Callable[..., Server], proxy: Pro
     assert page.status_code == 200
     script = re.search(r'src="\./(static/js/[^"]+)"', page.text)[1]
     assert "javascript" in requests.get(f"{url}/{script}", timeout=SECONDS).headers["content-type"]
-    for path in ("_stcore/stream", "connection", "canvas?name=draw"):
-        connect(f"ws://localhost:{port}/studio/{path}", origin=origin).close()
+    for path in SOCKETS:
+        connect(f"ws://localhost:{port}/studio/{path}", origin=origin, additional_headers=VISITOR).close()
     linked = draw(url, response_format="url").json()["data"][0]["url"]
     assert linked.startswith(f"{url}/v1/images/files/")
     assert requests.get(linked, timeout=SECONDS).status_code == 200
