@@ -1,6 +1,6 @@
 """The outermost ASGI layer: checks each request and socket before anything else reads it, and logs it.
 
-Order: path prefix of --root-path, trusted proxy, Host, charset, Origin. Then the response gets a request id and the
+Order: path prefix of --root-path, trusted proxy, Host, path, charset, Origin. Then the response gets a request id and the
 security headers, and one line goes to the log.
 """
 
@@ -131,6 +131,8 @@ class Guard:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self.policy.host_allowed(hosts[0], scope["scheme"]):
             return ApiError(403, self._host_message(hosts), "wrong_host")
+        if any(ord(char) < 32 or ord(char) == 127 for char in scope["path"]):  # no route means such a path
+            return ApiError(404, "the path has control characters: there is nothing at such an address", "not_found")
         for value in headers.getlist("content-type"):
             charset = parse_options_header(value)[1].get(b"charset", b"utf-8").decode("latin-1")  # as forms are parsed
             if charset.lower() not in UTF8:

@@ -158,6 +158,14 @@ def test_the_prefix_of_a_proxy_is_removed_where_it_comes(asked: str, seen: str):
     assert ask(policy(), asked, root_path="/studio", headers={"host": "localhost"})[0]["path"] == seen
 
 
+@pytest.mark.parametrize("char", ["\n", "\r", "\0", "\x7f", "\t"])
+def test_a_path_with_control_characters_is_nowhere(char: str):
+    """The API answers it in its own error object, as any path that is not there."""
+    scope, answer = ask(policy(), f"/v1/models/a{char}b", headers={"host": "localhost:8501"})
+    assert scope is None and answer["status"] == 404
+    assert dict(answer["headers"])[b"content-type"] == b"application/json"
+
+
 @pytest.mark.parametrize(
     ("options", "host", "base"),
     [
