@@ -1,7 +1,7 @@
 """The outermost ASGI layer: checks each request and socket before anything else reads it, and logs it.
 
-Order: path prefix of --root-path, trusted proxy, Host, path, charset, Origin. Then the response gets a request id and the
-security headers, and one line goes to the log.
+Order: path prefix of --root-path, trusted proxy, Host, path, charset, Origin. Then the response gets a request id and
+the security headers, and one line goes to the log.
 """
 
 import json
