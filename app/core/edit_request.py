@@ -8,7 +8,7 @@ from PIL import Image
 
 from app.core import png
 from app.core.prompt_admission import words_of
-from app.core.request import GenerationRequest
+from app.core.request import MAX_PROMPT, GenerationRequest
 from maskgil.condition import Condition
 from maskgil.inpainting import InpaintingInput, fit_to_size, inpainting_input, mask_to_tokens, reword
 from maskgil.pipeline import TextToImage
@@ -38,6 +38,9 @@ class EditRequest:
         marked = None if mask is None else png.read(mask)[0]
         if previous_prompt is None:
             previous_prompt = request.text if request else ""
+        if len(previous_prompt) > MAX_PROMPT:
+            length = f"{len(previous_prompt):,} characters"
+            raise ValueError(f"the prompt before has {length} and at most {MAX_PROMPT:,} are read: shorten it")
         return EditRequest(picture, marked, previous_prompt)
 
     def begin(

@@ -85,7 +85,7 @@ class GenerationRequest:
             raise ValueError("the prompt is empty: say what to draw, for example 'two cats on the beach'")
         texts = (getattr(self, name) for name in TEXTS)
         if any(ord(c) < 32 and c not in "\t\n\r" or 0xD800 <= ord(c) < 0xE000 for text in texts for c in text):
-            raise ValueError("the prompt contains control characters: type it again as plain text")
+            raise ValueError("a text of the request contains control characters: type it again as plain text")
         parse_adapters(self.adapters)
         _validate_integer("seed", self.seed, 0, MAX_SEED)
         _validate_integer("n", self.n, 1, MAX_IMAGES)

@@ -19,6 +19,7 @@ MAX_FORM = 40 * 2**20  # bytes of a form with recordings or pictures
 MAX_WAIT = 60.0  # seconds for a caller to send all of it
 MAX_FILES = 17  # OpenAI's clients send up to 16 pictures and a mask
 MAX_FIELDS = 64
+MAX_DIGITS = 400  # of a whole number; the largest float has 309
 MAX_CONCURRENT_UPLOADS = 16  # calls with files at once ...
 MAX_REQUESTS_PER_CALLER = 4  # ... and of one caller
 
@@ -87,9 +88,14 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
             raise ValueError(f"{repeated[0][:40]!r} is given {names[repeated[0]]} times: give it once")
         return dict(pairs)
 
+    def whole_number(digits: str) -> int:
+        if len(digits) > MAX_DIGITS:
+            raise ValueError(f"a number has {len(digits):,} digits: at most {MAX_DIGITS} are read")
+        return int(digits)
+
     try:
         text = body.decode("utf-8-sig")
-        fields = json.loads(text, object_pairs_hook=unique)
+        fields = json.loads(text, object_pairs_hook=unique, parse_int=whole_number)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         raise ValueError('the body is no JSON: send an object such as {"prompt": "two cats"}') from None
     if not isinstance(fields, dict):

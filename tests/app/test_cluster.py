@@ -1,5 +1,8 @@
 """A cluster of this machine: replicas in processes of their own draw what one engine draws."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -134,3 +137,38 @@ def test_recognizers_answer_from_their_replicas(backend: ComputeBackend, engine:
         recognizer.transcribe(b"nothing")
     with pytest.raises(ValueError, match="no recognizer"):
         backend.open_recognizer("/nowhere").load()
+
+
+ANOTHER = """
+import sys
+from app.core.request import GenerationRequest
+from app.serving import cluster
+from app.serving.cluster_options import ClusterOptions
+
+engine = cluster.connect(ClusterOptions(cluster=sys.argv[1])).open_engine()
+job = engine.submit(GenerationRequest("two cats on the beach", model="tiny", seed=1))
+job.wait()
+print(job.status)
+engine.close()
+"""
+
+
+@pytest.mark.timeout(600)
+def test_another_server_uses_the_replicas_that_run(engine: Engine):
+    """Two servers at one cluster: the second one starts no replicas, and leaves them alone when it ends."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", ANOTHER, address]
+    other = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
+    assert other.returncode == 0, other.stderr[-2000:]
+    assert other.stdout.startswith("done")
+    done(engine.submit(wish(9)))
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-m", "app", "serve", "--cluster", "127.0.0.1:1", "--port", "0"]
+    refused = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
+    assert refused.returncode == 2 and "no Ray cluster at 127.0.0.1:1" in refused.stderr, refused.stderr[-2000:]

@@ -434,3 +434,9 @@ def test_whatever_is_sent_the_status_and_the_type_are_described(studio: Studio, 
     assert kind in ("application/json", "text/event-stream") and answer.headers["x-request-id"].startswith("req_")
     if answer.status_code != 200:
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("digits", [401, 5000, 60000])
+def test_a_number_of_many_digits_is_refused_in_words(digits: int):
+    with pytest.raises(ValueError, match="a number has .* digits: at most 400 are read"):
+        uploads.parse_json_object(b'{"prompt": "a cat", "seed": ' + b"9" * digits + b"}")

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from app.core import png
-from app.core.request import GenerationRequest
+from app.core.edit_request import EditRequest
+from app.core.request import MAX_PROMPT, GenerationRequest
 from maskgil.params import SamplingParams
 
 WISH = GenerationRequest("a red cat", 7, size=(64, 64), params=SamplingParams(steps=4))
@@ -165,3 +166,10 @@ def test_a_process_that_is_killed_while_it_writes_leaves_whole_files(tmp_path: P
             assert len(data) == size and len(set(data)) == 1, path.name
     png.write({path: b"last" for path in paths})
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)
+
+
+def test_the_prompt_before_an_edit_is_as_long_as_a_prompt_may_be():
+    file = png.encode_png(Image.new("RGB", (64, 64)))
+    assert EditRequest.read(file, None, "x" * MAX_PROMPT).previous_prompt
+    with pytest.raises(ValueError, match="the prompt before has 8,001 characters"):
+        EditRequest.read(file, None, "x" * (MAX_PROMPT + 1))

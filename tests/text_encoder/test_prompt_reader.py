@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from text_encoder.prompt_reader import PromptReader, PromptReading
+from text_encoder.prompt_reader import PromptReader, PromptReading, word_forms
 from train.scenes.captions import OPENINGS, known_words, sentences, vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,3 +120,10 @@ def test_damaged_tables_are_named(tmp_path: Path):
         (tmp_path / "stand_ins.json").write_text(broken)
         with pytest.raises(ValueError, match=r"stand_ins\.json is damaged"):
             PromptReader.load(tmp_path)
+
+
+def test_long_words_are_not_mended(monkeypatch: pytest.MonkeyPatch):
+    """The words one edit away from a text of 9,000 letters take gigabytes."""
+    monkeypatch.setattr(word_forms, "one_edit_away", lambda word: pytest.fail(f"{len(word)} letters"))
+    assert word_forms.mended("a" * 9000, ["cat"], {"cat"}) == ""
+    assert READER.read(f"two cats and a {'x' * 7000}").drawn == "two cats"

@@ -33,6 +33,7 @@ BRITISH = {  # British spelling -> American
     "neighbour": "neighbor", "aluminium": "aluminum", "kerb": "curb", "catalogue": "catalog", "fibre": "fiber",
 }  # fmt: skip
 AMERICAN = {american: british for british, american in BRITISH.items()}
+MAX_MENDED = 32
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -107,9 +108,10 @@ def mended(word: str, known: Iterable[str], exact: "set[str] | frozenset[str]") 
     """The known word that a misspelling most likely meant; empty when none is near.
 
     One edit for words of three to five letters, two for longer ones; the first letter is usually right. `exact` holds
-    the known words as a set; `known` gives them in order of preference.
+    the known words as a set; `known` gives them in order of preference. Texts of more than MAX_MENDED letters are no
+    misspellings: the words near one take memory with the square of its length.
     """
-    if len(word) < 3 or not word.isalpha():
+    if not 3 <= len(word) <= MAX_MENDED or not word.isalpha():
         return ""
     near = one_edit_away(word) & exact
     if near:
