@@ -246,6 +246,7 @@ def _check_certificate(options: ServerOptions) -> None:
 
 def _log_to_stderr() -> None:
     """Warnings of everything, and a line for each request."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a warning for each form that is cut or damaged
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name, level in (("app", logging.WARNING), ("maskgil.access", logging.INFO)):
