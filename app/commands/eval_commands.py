@@ -51,6 +51,12 @@ def _reading():
     return evaluate_reading
 
 
+def _sampling():
+    from train.eval.sampling_grid import evaluate_sampling
+
+    return evaluate_sampling
+
+
 def _prompts():
     from train.eval.prompt_sheet import draw_prompt_sheet
 
@@ -59,6 +65,7 @@ def _prompts():
 
 COMMANDS = {
     "scenes": Command("Scene score: does a picture show exactly what was asked?", _scenes),
+    "sampling": Command("Every combination of steps, guidance and refinement, with intervals.", _sampling),
     "reading": Command("How well prompts are read, against readings that people wrote down.", _reading),
     "prompts": Command("A sheet of everyday prompts with what is drawn of each.", _prompts),
     "speech": Command("Word error rates of a speech recognizer.", _speech),

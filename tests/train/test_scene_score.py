@@ -1,46 +1,21 @@
 """`maskgil eval` on tiny models: options in every usual spelling, settings that reach the
 sampler."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from commands import maskgil
-from conftest import TINY, make_tiny
+from scored_model import tiny_scored_model
 
-from maskgil import checkpoint
-from maskgil.models.ar import ARTransformer
 from maskgil.params import SAMPLERS, SamplingParams
 from maskgil.pipeline import TextToImage
-from maskgil.tokenizers.vq import VQConfig, VQModel
-from text_encoder import SmallT5Encoder, train_vocabulary
 from train.eval import scene_score
-from train.scenes.captions import sentences
-from train.scenes.judge import SceneJudge, SceneJudgeConfig, save_judge
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`model` with its twin, which draw noise of 128x128, and `reader`, which has learned nothing."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    model = folder / "model"
-    torch.manual_seed(0)
-    tokenizer = VQModel(VQConfig(codebook_size=32, channels=(32,), res_blocks=1, z_channels=8, patch=16)).eval()
-    checkpoint.save(model / "tokenizer", tokenizer, "vq", tokenizer.config.to_dict())
-    train_vocabulary(sentences(40, seed=1), folder, 80)
-    encoder = SmallT5Encoder.fresh(folder, d_model=12, d_kv=4, d_ff=16, num_layers=1, num_heads=2, length=60)
-    encoder.save(model / "text_encoder")
-    parts = {"tokenizer_hash": tokenizer, "text_encoder_hash": encoder}
-    hashes = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
-    config = replace(TINY, text_length=60)
-    checkpoint.save(model / "generator", make_tiny(config), "maskgil", config.to_dict(), **hashes)
-    twin = ARTransformer(replace(config, causal=True))
-    checkpoint.save(folder / "model-ar", twin, twin.kind, twin.config.to_dict(), **hashes)
-    (model / "vocabulary.json").write_text(json.dumps({"sizes": [[128, 128]]}))
-    save_judge(SceneJudge(SceneJudgeConfig(widths=(16, 16), blocks=1)), folder / "reader")
-    return folder
+    return tiny_scored_model(tmp_path_factory.mktemp("evaluate"))
 
 
 def test_scenes_are_scored_with_the_settings_that_were_asked_for(folder: Path, capsys, monkeypatch):
