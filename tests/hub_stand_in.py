@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,11 +14,12 @@ REVISION = hashlib.sha1(b"a commit").hexdigest()
 
 class HubStandIn:
     """Serves the files of `repositories`, {repo: folder}. `requests`: (method, path, byte range) of every call.
-    `cut`: bytes after which the next large file breaks off, once."""
+    `cut`: bytes after which the next large file breaks off, once. `delay`: seconds before each answer."""
 
     def __init__(self, repositories: dict[str, Path]):
         self.repositories, self.requests = repositories, []
         self.cut: int | None = None
+        self.delay = 0.0
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -58,6 +60,7 @@ class HubStandIn:
 
             def answer(self, body: bool):
                 path = self.path.partition("?")[0]
+                time.sleep(hub.delay)
                 hub.requests.append((self.command, path, self.headers.get("Range")))
                 if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
                     self.file(hub.repositories[found[1]] / found[2], body)

@@ -26,6 +26,8 @@ class ReleasedModel:
     good_for    what somebody chooses it for, in a few words
     size        of its images, (width, height) in pixels
     generator, text_encoder, tokenizer  numbers that each part has learned
+    exact       of the text encoder's, those that 8 and 4 bits leave as they are: tables of words, norms, biases
+    clip        whether the text encoder is CLIP's, else T5's
     license     of the weights
     steps       of its sampler, as released
     download    gigabytes that are fetched; 0: its parameters in float32
@@ -43,6 +45,8 @@ class ReleasedModel:
     repositories: tuple[RepositoryFiles, ...]
     download: float = 0.0
     converted: bool = False
+    exact: int = 0
+    clip: bool = True
 
     @property
     def parameters(self) -> int:
@@ -52,11 +56,6 @@ class ReleasedModel:
     def gigabytes(self) -> float:
         """About what is fetched."""
         return self.download or self.parameters * BYTES_PER_NUMBER / 1e9
-
-    @property
-    def memory(self) -> float:
-        """Gigabytes of its weights in memory in float32; half of it in bfloat16."""
-        return self.parameters * BYTES_PER_NUMBER / 1e9
 
 
 DIFFUSERS_FILES = (
@@ -68,13 +67,14 @@ DIFFUSERS_FILES = (
     "vqvae/config.json",
     "vqvae/diffusion_pytorch_model*.safetensors",
     "text_encoder/config.json",
-    "text_encoder/model*.safetensors",
+    "text_encoder/model*.safetensors*",  # the index of several files, too
     "tokenizer/*",
 )
 CLIP_FILES = ("config.json", "model.safetensors")  # of a whole CLIP, of which the text half is read
 T5_FILES = ("config.json", "model*.safetensors*", "special_tokens_map.json", "spiece.model", "tokenizer*.json")
 VARIANTS = ("*.fp16.*", "*.fp8.*", "*.non_ema.*", "*.bf16.*")  # the same weights once more: not fetched
 CLIP_L, CLIP_H, T5_XL = 123_650_304, 354_032_640, 1_223_527_424  # T5: of the encoder alone
+CLIP_L_EXACT, CLIP_H_EXACT, T5_EXACT = 38_715_648, 52_042_752, 65_899_520
 AMUSED_VQ, LLAMAGEN_VQ, LLAMAGEN_XL = 146_244_675, 71_883_403, 777_923_840
 T5_XL_DOWNLOAD = 11.4  # GB: encoder and decoder
 
@@ -101,6 +101,7 @@ MODELS = (
         "OpenRAIL++",
         12,
         _diffusers("amused/amused-256"),
+        exact=CLIP_L_EXACT,
     ),
     ReleasedModel(
         "amused/amused-512",
@@ -112,6 +113,7 @@ MODELS = (
         "OpenRAIL++",
         12,
         _diffusers("amused/amused-512"),
+        exact=CLIP_L_EXACT,
     ),
     ReleasedModel(
         "MeissonFlow/Meissonic",
@@ -127,6 +129,7 @@ MODELS = (
             # The authors draw with the text encoder of this repository (their inference.py).
             RepositoryFiles("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", CLIP_FILES, "text_encoder"),
         ),
+        exact=CLIP_H_EXACT,
         download=8.6,  # the text encoder's repository holds the vision half too, 2.5 GB
     ),
     ReleasedModel(
@@ -139,6 +142,7 @@ MODELS = (
         "Apache 2.0",
         48,
         _diffusers("Collov-Labs/Monetico"),
+        exact=CLIP_H_EXACT,
     ),
     *(
         ReleasedModel(
@@ -153,6 +157,8 @@ MODELS = (
             _llamagen(name),
             download=T5_XL_DOWNLOAD + 3.4,
             converted=True,
+            exact=T5_EXACT,
+            clip=False,
         )
         for side, name, good_for in (
             (256, "t2i_XL_stage1_256", "small images, token by token"),

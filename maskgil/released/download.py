@@ -1,22 +1,29 @@
 """Fetch released models, keep them, remove them.
 
 A model's folder holds its files, and release.json: the revision of each repository that it came from, resolved when it
-was first asked for. Later calls fetch the same revision. huggingface_hub resumes files that were cut off.
+was first asked for, and the size of each file once all are here. Later calls fetch the same revision. huggingface_hub
+resumes files that were cut off. A lock beside the folder lets one process at a time fetch or remove a model.
 """
 
 import fnmatch
 import json
 import os
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from maskgil.model_folder import path_from_environment
 from maskgil.released.catalog import VARIANTS, ReleasedModel, RepositoryFiles, find_model, released_model
 
 FOLDER = "MASKGIL_MODELS"  # environment variable: where released models are kept
 RECORD = "release.json"
+WEIGHTS = ".safetensors"
 SPARE = 500 * 10**6  # bytes of disk that stay free
 
 
@@ -46,8 +53,10 @@ def find_fetched(name: str) -> Path | None:
 
 
 def is_complete(model: ReleasedModel) -> bool:
-    """Whether all its files are here."""
-    return bool(read_record(folder_of(model)).get("complete"))
+    """Whether all its files are here, the weights in the sizes that they were fetched in."""
+    folder = folder_of(model)
+    record = read_record(folder)
+    return bool(record.get("complete")) and not _changed_files(folder, record)
 
 
 def is_begun(model: ReleasedModel) -> bool:
@@ -57,8 +66,7 @@ def is_begun(model: ReleasedModel) -> bool:
 
 def bytes_here(model: ReleasedModel) -> int:
     """Bytes of the model's files on this machine, those of files on their way included."""
-    folder = folder_of(model)
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
+    return sum(_file_sizes(folder_of(model)).values())
 
 
 def how_to_fetch(model: ReleasedModel) -> str:
@@ -90,7 +98,9 @@ def fetch(name: str, endpoint: str | None = None) -> Path:
     if is_complete(model):
         return folder
     try:
-        _fetch(model, folder, endpoint or os.environ.get("HF_ENDPOINT"))
+        with alone(model, wait=True):
+            if not is_complete(model):  # another process may have fetched it
+                _fetch(model, folder, endpoint or os.environ.get("HF_ENDPOINT"))
     except (HfHubHTTPError, httpx2.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         begun = ", and goes on where it stopped when it is asked again" if is_begun(model) else ""
@@ -99,7 +109,10 @@ def fetch(name: str, endpoint: str | None = None) -> Path:
             f"project need no network; or copy a folder that was fetched elsewhere to {folder}"
         ) from None
     except OSError as error:
-        raise ValueError(f"{model.name} could not be written to {folder}: {error}") from None
+        raise ValueError(
+            f"{model.name} could not be written to {folder}: {error}; make room there, and ask again: it goes on where "
+            "it stopped"
+        ) from None
     return folder
 
 
@@ -109,10 +122,57 @@ def remove(name: str) -> int:
     folder = folder_of(model)
     if not is_begun(model):
         raise ValueError(f"{model.name} is not on this machine: nothing to remove in {folder}")
-    size = bytes_here(model)
-    (folder / RECORD).unlink()  # first, so that what is left of a removal that was cut off counts for nothing
-    shutil.rmtree(folder)
+    with alone(model, wait=False):
+        size = bytes_here(model)
+        (folder / RECORD).unlink()  # first, so that what is left of a removal that was cut off counts for nothing
+        shutil.rmtree(folder)
     return size
+
+
+@contextmanager
+def alone(model: ReleasedModel, wait: bool) -> Iterator[None]:
+    """Keeps other processes from this model's folder. With `wait` it waits for them; else they are a ValueError."""
+    folder = folder_of(model)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise ValueError(f"{model.name} is being fetched by another process: end that one first") from None
+        print(f"{model.name} is being fetched by another process: waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    """The files of a folder with their sizes, those of files on their way included; they may be moved meanwhile."""
+    sizes = {}
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        with suppress(OSError):
+            if path.is_file():
+                sizes[str(path.relative_to(folder))] = path.stat().st_size
+    return sizes
+
+
+def _changed_files(folder: Path, record: dict[str, Any]) -> list[str]:
+    """The files of a finished fetch that are gone, and weights of another size; anything else may be edited."""
+    files = record.get("files")
+    if not isinstance(files, dict):
+        return []
+    sizes = {name: _size_of(folder / name) for name in files}
+    return [name for name, size in sizes.items() if size < 0 or (name.endswith(WEIGHTS) and size != files[name])]
+
+
+def _size_of(path: Path) -> int:
+    """Bytes of a file; -1 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _fetch(model: ReleasedModel, folder: Path, endpoint: str | None) -> None:
@@ -122,6 +182,11 @@ def _fetch(model: ReleasedModel, folder: Path, endpoint: str | None) -> None:
     files: dict[RepositoryFiles, list[FileOnHub]] = {}
     for repository in model.repositories:
         revisions[repository.repo], files[repository] = list_files(repository, revisions.get(repository.repo), endpoint)
+    for repository, wanted in files.items():
+        for file in wanted:
+            path = folder / repository.into / file.name
+            if _size_of(path) not in (-1, file.size):  # damaged: the hub's client would take it for the right one
+                path.unlink()
     _check_disk(model, folder, files)
     _write_record(model, folder, revisions, complete=False)
     for repository, wanted in files.items():
@@ -135,7 +200,7 @@ def _fetch(model: ReleasedModel, folder: Path, endpoint: str | None) -> None:
     for repository, wanted in files.items():
         for file in wanted:
             path = folder / repository.into / file.name
-            if not path.is_file() or path.stat().st_size != file.size:
+            if _size_of(path) != file.size:
                 raise ValueError(f"{path} did not come whole: `maskgil models get {model.name}` fetches the rest")
     if model.converted:
         from maskgil.released.conversion import convert_llamagen  # imports torch
@@ -162,18 +227,24 @@ def _wanted(name: str, repository: RepositoryFiles) -> bool:
     return matches and not any(fnmatch.fnmatchcase(name, pattern) for pattern in VARIANTS)
 
 
+def free_disk(model: ReleasedModel) -> int:
+    """Bytes that are free on the disk of the model's folder, which need not be there."""
+    folder = folder_of(model)
+    return shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.is_dir())).free
+
+
 def _check_disk(model: ReleasedModel, folder: Path, files: dict[RepositoryFiles, list[FileOnHub]]) -> None:
     """ValueError where what is still to be fetched would fill the disk."""
     needed = 0
     for repository, wanted in files.items():
         for file in wanted:
             path = folder / repository.into / file.name
-            needed += 0 if path.is_file() and path.stat().st_size == file.size else file.size
-    there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    free = shutil.disk_usage(there).free
+            needed += 0 if _size_of(path) == file.size else file.size
+            needed += file.size if repository.into == "released" else 0  # they are here twice while they are converted
+    free = free_disk(model)
     if needed + SPARE > free:
         raise ValueError(
-            f"{model.name} needs {needed / 1e9:.1f} GB and {SPARE / 1e9:.1f} GB to spare, {there} has "
+            f"{model.name} needs {needed / 1e9:.1f} GB and {SPARE / 1e9:.1f} GB to spare, the disk of {folder} has "
             f"{free / 1e9:.1f} GB free: make room, or set {FOLDER} to a folder on another disk"
         )
 
@@ -181,6 +252,9 @@ def _check_disk(model: ReleasedModel, folder: Path, files: dict[RepositoryFiles,
 def _write_record(model: ReleasedModel, folder: Path, revisions: dict[str, str], complete: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     record = {"name": model.name, "license": model.license, "revisions": revisions, "complete": complete}
+    if complete:
+        sizes = _file_sizes(folder)
+        record["files"] = {name: size for name, size in sizes.items() if not name.startswith((".cache", RECORD))}
     part = folder / f"{RECORD}.part"
     part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     os.replace(part, folder / RECORD)

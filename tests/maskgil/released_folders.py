@@ -1,14 +1,30 @@
 """Folders in the released layout with random weights, written by the libraries that the releases were written with."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from diffusers import AmusedScheduler, UVit2DModel, VQModel
+from hub_stand_in import HubStandIn
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
+from maskgil.models.ar import ARTransformer
+from maskgil.models.config import ModelConfig
 from maskgil.models.meissonic import Meissonic, MeissonicConfig
+from maskgil.released import download
+from maskgil.released.catalog import released_model
+from maskgil.tokenizers.vq import VQConfig
+from maskgil.tokenizers.vq import VQModel as LlamaGenVQ
 
 TINY_TRANSFORMER = {
     "hidden_size": 32,
@@ -54,6 +70,13 @@ FULL_VQ = {
     "num_vq_embeddings": 8192,
 }
 TINY_TEXT = {"hidden_size": 16, "projection_dim": 16, "intermediate_size": 24, "layers": 3, "heads": 2}
+TINY_LLAMAGEN_VQ = VQConfig(
+    codebook_size=32, codebook_dim=4, channels=(32, 32, 32, 32, 32), res_blocks=1, z_channels=32
+)
+TINY_LLAMAGEN = ModelConfig(
+    codebook_size=32, dim=64, layers=2, heads=1, causal=True, text_dim=16, text_length=8, null_length=8
+)
+LLAMAGEN_WORDS = ["<pad>", "</s>", "<unk>", "a", "red", "cat", "dog"]
 CLIP_L = {"hidden_size": 768, "projection_dim": 768, "intermediate_size": 3072, "layers": 12, "heads": 12}
 CLIP_H = {"hidden_size": 1024, "projection_dim": 1024, "intermediate_size": 4096, "layers": 24, "heads": 16}
 
@@ -138,3 +161,41 @@ def randomize(model: torch.nn.Module, std: float) -> None:
     """Weights that say something: released initial values leave parts of a model at zero."""
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, mean=1.0 if parameter.dim() == 1 else 0.0, std=std)
+
+
+def llamagen_repositories(root: Path) -> ARTransformer:
+    """The files of LlamaGen's text-driven release and of flan-t5-xl with random weights, in `root`/t2i and `root`/t5;
+    returns the generator."""
+    (root / "t2i").mkdir()
+    torch.manual_seed(0)
+    gpt = ARTransformer(TINY_LLAMAGEN, zero_prefix=True)
+    for parameter in gpt.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    torch.save({"model": gpt.state_dict(), "steps": 3}, root / "t2i" / "t2i_XL_stage1_256.pt")
+    torch.save({"model": LlamaGenVQ(TINY_LLAMAGEN_VQ).state_dict()}, root / "t2i" / "vq_ds16_t2i.pt")
+    t5 = T5Config(vocab_size=len(LLAMAGEN_WORDS), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    T5EncoderModel(t5).save_pretrained(root / "t5")
+    ids = {word: i for i, word in enumerate(LLAMAGEN_WORDS)}
+    words = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(root / "t5")
+    return gpt
+
+
+def fetch_llamagen(root: Path, name: str) -> Path:
+    """The folder of LlamaGen, fetched by the product from a stand-in of the hub that serves `llamagen_repositories`. It
+    draws 16 tokens, so that a test is quick."""
+    hub = HubStandIn({"peizesun/llamagen_t2i": root / "t2i", "google/flan-t5-xl": root / "t5"})
+    folder = download.fetch(name, hub.endpoint)
+    hub.close()
+    (folder / "vocabulary.json").write_text('{"sizes": [[64, 64]]}')
+    return folder
+
+
+def keep_as_fetched(name: str, make: Callable[[Path], Path]) -> None:
+    """Write a folder where a released model is kept, with the record of a finished fetch."""
+    folder = make(download.folder_of(released_model(name)))
+    record = {"name": name, "license": "", "revisions": {}, "complete": True}
+    (folder / download.RECORD).write_text(json.dumps(record))

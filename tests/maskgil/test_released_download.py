@@ -1,7 +1,11 @@
 """Fetching released models: whole, resumed, at one revision, never onto a full disk, and refused in one line."""
 
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from hub_stand_in import REVISION, HubStandIn
 from app.core import registry
 from maskgil import checkpoint
 from maskgil.released import catalog, download
+from maskgil.released.download import FileOnHub
 
 NAME = "amused/amused-256"
 NOBODY = "http://127.0.0.1:9"  # the discard port: refused at once
@@ -124,3 +129,62 @@ def test_half_a_model_is_no_model(hub, monkeypatch, tmp_path):
     hub.requests.clear()
     download.fetch(NAME, hub.endpoint)
     assert hub.requests[0][1] == f"/api/models/{NAME}/revision/{REVISION}"  # the one of the first call
+
+
+def test_a_model_whose_files_were_damaged_is_fetched_again(hub):
+    """One that is gone, or weights that are cut, are no whole model; what is fetched again is only that."""
+    folder = download.fetch(NAME, hub.endpoint)
+    weights = "text_encoder/model.safetensors"
+    for damage in (lambda path: path.unlink(), lambda path: path.write_bytes(b"cut")):
+        damage(folder / weights)
+        assert registry.fetched() == []
+        with pytest.raises(ValueError, match=f"was not fetched whole: `maskgil models get {NAME}`"):
+            registry.find(NAME)
+        hub.requests.clear()
+        download.fetch(NAME, hub.endpoint)
+        assert (folder / weights).read_bytes() == b"weights of text_encoder/model"
+        got = {path.rpartition("/")[2] for method, path, _ in hub.requests if method == "GET" and "/resolve/" in path}
+        assert got <= {"model.safetensors"}
+    (folder / "transformer" / "config.json").write_text(json.dumps({"num_hidden_layers": 2, "sample_size": 32}))
+    assert registry.find(NAME).sizes == ((512, 512),), "a config may be edited"
+
+
+def test_two_processes_fetch_a_model_once(hub, tmp_path):
+    """The second waits for the first and finds the model there; a removal meanwhile is refused."""
+    hub.delay = 0.05
+    command = [sys.executable, "-c", f"from maskgil.released import download; print(download.fetch({NAME!r}))"]
+    environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    both = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert len({out for out, _ in said}) == 1
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    assert sum(method == "GET" and path.endswith(weights) for method, path, _ in hub.requests) == 1
+    with download.alone(catalog.released_model(NAME), wait=False):
+        removal = [sys.executable, "-c", f"from maskgil.released import download; download.remove({NAME!r})"]
+        refused = subprocess.run(removal, env=environment, capture_output=True, text=True, timeout=120)
+    assert "is being fetched by another process" in refused.stderr
+
+
+def test_a_disk_that_fills_up_is_said_and_the_rest_comes_later(hub, monkeypatch):
+    import huggingface_hub
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    with pytest.raises(ValueError, match="could not be written to .*No space left on device"):
+        download.fetch(NAME, hub.endpoint)
+    monkeypatch.undo()
+
+
+def test_files_that_are_converted_need_their_room_twice(monkeypatch, tmp_path):
+    monkeypatch.setenv(download.FOLDER, str(tmp_path))
+    model = catalog.released_model("LlamaGen/t2i-XL-256")
+    monkeypatch.setattr(download, "list_files", lambda repository, *_: ("sha", [FileOnHub("a.pt", 10**9)]))
+    monkeypatch.setattr(download, "free_disk", lambda _: int(3.4e9))
+    with pytest.raises(ValueError, match=r"needs 3.0 GB and 0.5 GB to spare, the disk of .* has 3.4 GB free"):
+        download.fetch(model.name)

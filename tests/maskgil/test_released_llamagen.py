@@ -4,55 +4,30 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hub_stand_in import HubStandIn
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from released_folders import TINY_LLAMAGEN_VQ, fetch_llamagen, llamagen_repositories
 
 from app.core import registry
 from app.core.request import GenerationRequest
 from app.serving.jobs import Status
 from app.serving.local_engine import LocalEngine
 from maskgil import converters, inpainting
-from maskgil.models.ar import ARTransformer
-from maskgil.models.config import ModelConfig
 from maskgil.params import SAMPLERS
 from maskgil.pipeline import TextToImage
 from maskgil.released import download
 from maskgil.sampling.guidance import apply_guidance
-from maskgil.tokenizers.vq import VQConfig, VQModel
 
 NAME = "LlamaGen/t2i-XL-256"
-VQ = VQConfig(codebook_size=32, codebook_dim=4, channels=(32, 32, 32, 32, 32), res_blocks=1, z_channels=32)
-GPT = ModelConfig(codebook_size=32, dim=64, layers=2, heads=1, causal=True, text_dim=16, text_length=8, null_length=8)
-WORDS = ["<pad>", "</s>", "<unk>", "a", "red", "cat", "dog"]
 
 
 @pytest.fixture(scope="module")
 def fetched(tmp_path_factory):
     """The released files with random weights, in a stand-in of the hub, fetched by the product."""
     root = tmp_path_factory.mktemp("llamagen")
-    (root / "t2i").mkdir()
-    torch.manual_seed(0)
-    gpt = ARTransformer(GPT, zero_prefix=True)
-    for parameter in gpt.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    torch.save({"model": gpt.state_dict(), "steps": 3}, root / "t2i" / "t2i_XL_stage1_256.pt")
-    torch.save({"model": VQModel(VQ).state_dict()}, root / "t2i" / "vq_ds16_t2i.pt")
-    t5 = T5Config(vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    T5EncoderModel(t5).save_pretrained(root / "t5")
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(root / "t5")
-    hub = HubStandIn({"peizesun/llamagen_t2i": root / "t2i", "google/flan-t5-xl": root / "t5"})
+    gpt = llamagen_repositories(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(download.FOLDER, str(root / "models"))
-        patch.setitem(converters.VQ_PRESETS, "llamagen-vq16", VQ)
-        folder = download.fetch(NAME, hub.endpoint)
-        hub.close()
-        # 16 tokens, so that a test is quick
-        (folder / "vocabulary.json").write_text('{"sizes": [[64, 64]]}')
+        patch.setitem(converters.VQ_PRESETS, "llamagen-vq16", TINY_LLAMAGEN_VQ)
+        folder = fetch_llamagen(root, NAME)
         yield folder, gpt
 
 
