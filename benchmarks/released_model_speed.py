@@ -1,28 +1,44 @@
-"""What an image of a released model costs: one guided step, the decoder, and all steps, with random weights.
+"""What an image of a released model costs, part by part, with random weights, beside what the machine could do at best.
 
-    maskgil bench released --models amused/amused-256 --repeats 3
+    maskgil bench released --models amused/amused-256 Collov-Labs/Monetico --repeats 3
 
-Time does not depend on the weights, so that nothing needs to be fetched. Generator and tokenizer are built at their
-released sizes; the text encoder, which reads a prompt once, is left out.
+Time does not depend on the weights, so that nothing needs to be fetched. The parts are built at their released sizes:
+the text encoder reads one prompt, the generator makes one guided step (LlamaGen: reads the text, then writes single
+tokens), the tokenizer decodes one image. An image is the sum of all its steps. Medians of `repeats` runs after a
+warm-up.
+
+The floor is the longer of two times: the weights read once for each call at the bandwidth, and the multiplications at
+the rate, that this machine reached in this very run.
 """
 
-import platform
-import resource
-import statistics
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
+from benchmarks.generation import (
+    DTYPES,
+    Machine,
+    Precision,
+    RandomText,
+    Stage,
+    Timed,
+    measure_machine,
+    operations_of,
+    painting_bytes,
+    timed,
+    weight_bytes,
+)
 from maskgil.condition import Condition
 from maskgil.models.amused import AMUSED_PRESETS, Amused
 from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.models.config import PRESETS
 from maskgil.models.meissonic import MEISSONIC_PRESETS, Meissonic
 from maskgil.params import SAMPLERS
-from maskgil.released.catalog import ReleasedModel, released_model
+from maskgil.released.catalog import MODELS, ReleasedModel, released_model
 from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.loop import sample
@@ -31,80 +47,173 @@ from maskgil.sampling.schedules import schedule_by_name
 from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-AR_TOKENS = 16  # tokens that are timed of an autoregressive model, the reading of the text included
+AR_TOKENS = 8  # that are timed of a model that writes token by token, after the first
+CLIP_TEXTS = {  # hidden size, inner size, layers, heads
+    768: (3072, 12, 12),
+    1024: (4096, 24, 16),
+}
 
 
-def _generator(model: ReleasedModel) -> nn.Module:
-    """The generator with random weights."""
-    match model.name:
-        case "amused/amused-256" | "amused/amused-512":
-            return Amused(AMUSED_PRESETS[model.name.partition("/")[2]])
-        case "MeissonFlow/Meissonic":
-            return Meissonic(MEISSONIC_PRESETS["meissonic"])
-        case "Collov-Labs/Monetico":
-            return Meissonic(MEISSONIC_PRESETS["monetico"])
-        case _:
-            return ARTransformer(replace(PRESETS["t2i-xl"], causal=True), zero_prefix=True)
+class RandomClip(nn.Module):
+    """CLIP's text encoder with random weights."""
+
+    def __init__(self, width: int):
+        from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+        super().__init__()
+        inner, layers, heads = CLIP_TEXTS[width]
+        config = CLIPTextConfig(
+            hidden_size=width,
+            projection_dim=width,
+            intermediate_size=inner,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+        )
+        self.clip = CLIPTextModelWithProjection(config)
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> object:
+        """The states of as many texts of 77 tokens."""
+        ids = torch.arange(77, device=self.clip.device).expand(len(prompts), -1)
+        return self.clip(input_ids=ids).text_embeds
 
 
-def _seconds(run: Callable[[], object], device: str, repeats: int) -> float:
-    """Median time of a call, after one that warms up."""
-    times = []
-    for i in range(repeats + 1):
-        start = time.perf_counter()
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        if i:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
+@dataclass(frozen=True)
+class ReleasedParts:
+    """A released model with random weights."""
+
+    generator: Any
+    text_encoder: RandomClip | RandomText
+    tokenizer: VQModel
+
+
+def released_parts(model: ReleasedModel) -> ReleasedParts:
+    """All parts at their released sizes."""
+    generator: Amused | Meissonic | ARTransformer
+    tokenizer = VQModel(VQ_PRESETS["llamagen-vq16" if model.converted else "amused-vq"])
+    if model.converted:
+        generator = ARTransformer(replace(PRESETS["t2i-xl"], causal=True), zero_prefix=True)
+        return ReleasedParts(generator, RandomText(generator.config.text_length), tokenizer)
+    name = model.name.partition("/")[2].lower()
+    if name in AMUSED_PRESETS:
+        generator = Amused(AMUSED_PRESETS[name])
+    else:
+        generator = Meissonic(MEISSONIC_PRESETS[name])
+    return ReleasedParts(generator, RandomClip(generator.config.text_dim), tokenizer)
+
+
+@dataclass(frozen=True)
+class ReleasedTimes:
+    """What was measured of a model: reading a prompt, `first` and each later step, decoding."""
+
+    model: ReleasedModel
+    encode: Timed
+    first: Timed
+    step: float
+    decode: Timed
+    operations: float
+    read: float
+
+    @property
+    def image(self) -> float:
+        """Seconds of a whole image."""
+        return self.encode.seconds + self.first.seconds + (self.model.steps - 1) * self.step + self.decode.seconds
+
+    def floor(self, machine: Machine) -> float:
+        """Seconds of a step at best."""
+        return max(self.read / machine.bandwidth, self.operations / machine.rate)
+
+    def row(self, machine: Machine) -> str:
+        """A line of the table."""
+        floor, peak = self.floor(machine), max(part.peak for part in (self.encode, self.first, self.decode))
+        cells = [
+            f"`{self.model.name}`", f"{self.encode.seconds:.2f}", f"{self.step:.3f}", f"{floor:.3f}",
+            f"{self.step / floor:.1f}", str(self.model.steps), f"{self.decode.seconds:.2f}", f"{self.image:.1f}",
+            f"{peak / 1e9:.1f}", str(self.first.runs),
+        ]  # fmt: skip
+        return "| " + " | ".join(cells) + " |"
+
+
+HEAD = "| model | text, s | a step, s | floor, s | x floor | steps | decode, s | an image, s | peak, GB | runs |"
 
 
 @torch.no_grad()
-def bench_released_models(
-    models: tuple[str, ...] = ("amused/amused-256", "amused/amused-512"), precision: str = "fp32", repeats: int = 3
-) -> None:
-    """Print the cost of an image of released models, with random weights.
-
-    Args:
-        models: Names as `maskgil models` lists them.
-        precision: fp32 or bf16.
-        repeats: Measurements; the median is printed.
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, {device}, {precision}, torch {torch.__version__}")
-    for name in models:
-        print(_line(released_model(name), device, PRECISIONS[precision], repeats), flush=True)
-
-
-def _line(model: ReleasedModel, device: str, dtype: torch.dtype, repeats: int) -> str:
-    generator = _generator(model).eval().to(device, dtype)
-    vq = VQModel(VQ_PRESETS["llamagen-vq16" if model.converted else "amused-vq"]).eval().to(device)
-    grid = (model.size[1] // 16, model.size[0] // 16)
-    config = generator.config
+def released_times(
+    model: ReleasedModel, parts: ReleasedParts, device: torch.device, dtype: torch.dtype, repeats: int
+) -> ReleasedTimes:
+    """Measure one model. Its parts are moved to the device, the generator in `dtype`, the others in float32."""
+    generator, encoder, tokenizer = parts.generator, parts.text_encoder, parts.tokenizer
+    for part, kind in ((generator, dtype), (encoder, torch.float32), (tokenizer, torch.float32)):
+        part.to(device, kind).eval().requires_grad_(False)
+    pixels, config = tokenizer.config.downsample, generator.config
+    grid = (model.size[1] // pixels, model.size[0] // pixels)
     states = torch.randn(1, config.text_length, config.text_dim, device=device, dtype=dtype)
     condition = Condition(states, torch.ones_like(states[..., 0], dtype=torch.bool))
     blank = TokenGrid.blank(1, grid, config.mask_id, device)
+    codes = torch.zeros(1, grid[0] * grid[1], dtype=torch.long, device=device)
+
+    def encode() -> object:
+        return encoder.encode(["a text"])
+
+    def decode() -> object:
+        return tokenizer.decode(codes, grid)
+
     if isinstance(generator, ARTransformer):
-        plan = raster_plan(AR_TOKENS, guidance=Guidance(7.5), device=device)
+        plan = raster_plan(AR_TOKENS + 1, guidance=Guidance(7.5), device=device)
 
-        def step() -> None:
-            list(sample(ARSampler(generator, condition), blank, plan))
+        def first() -> object:
+            return list(sample(ARSampler(generator, condition), blank, plan[:1]))
 
-        each = _seconds(step, device, repeats) / AR_TOKENS
+        def several() -> object:
+            return list(sample(ARSampler(generator, condition), blank, plan))
+
+        began = timed(_stage("read the text", first, generator), repeats, device)
+        step = (timed(_stage("tokens", several, generator), repeats, device).seconds - began.seconds) / AR_TOKENS
+        operations = (operations_of(several) - operations_of(first)) / AR_TOKENS
     else:
         preset = SAMPLERS["amused" if isinstance(generator, Amused) else "meissonic"]
+        guided = Guidance.of(preset)
         schedule = schedule_by_name(preset.schedule)
-        plan = masked_plan(grid[0] * grid[1], model.steps, schedule, guidance=Guidance(9.0), device=device)
-        each = _seconds(lambda: list(sample(CodeSampler(generator, condition), blank, plan[:1])), device, repeats)
-    codes = torch.zeros(1, grid[0] * grid[1], dtype=torch.long, device=device)
-    decode = _seconds(lambda: vq.decode(codes, grid), device, repeats)
-    on_cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else on_cpu
-    return (
-        f"{model.name}: {each:.3f} s a guided step, {decode:.2f} s to decode, {model.steps} steps: "
-        f"{model.steps * each + decode:.1f} s an image; peak memory so far {peak / 1e9:.1f} GB"
+        plan = masked_plan(grid[0] * grid[1], model.steps, schedule, guidance=guided, device=device)
+
+        def first() -> object:
+            return list(sample(CodeSampler(generator, condition), blank, plan[:1]))
+
+        operations = operations_of(first)  # warms up, too
+        began = timed(_stage("a guided step", first, generator), repeats, device)
+        step = began.seconds
+    return ReleasedTimes(
+        model,
+        timed(_stage("text", encode, encoder), repeats, device),
+        began,
+        step,
+        timed(Stage("decode", decode, painting_bytes(tokenizer), 0.0), repeats, device),
+        operations,
+        weight_bytes(generator),
     )
+
+
+def _stage(name: str, run: Callable[[], object], part: nn.Module) -> Stage:
+    return Stage(name, run, weight_bytes(part), 0.0)
+
+
+def bench_released_models(
+    models: tuple[str, ...] = tuple(model.name for model in MODELS), precision: Precision = "fp32", repeats: int = 3
+) -> None:
+    """Print the cost of an image of released models, with random weights, as a Markdown table.
+
+    Args:
+        models: Names as `maskgil models` lists them. Left out: all of them, which takes an hour and 16 GB on two cores.
+        precision: Of the generator: fp32 or bf16.
+        repeats: Measurements of each part, fewer where one takes minutes; the median is printed.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}: give at least 1")
+    chosen = [released_model(name) for name in models]
+    device, dtype = torch.device("cuda" if torch.cuda.is_available() else "cpu"), DTYPES[precision]
+    machine = measure_machine(device, dtype)
+    print(f"{machine.name}; torch {torch.__version__}, {precision}, {time.strftime('%Y-%m-%d')}")
+    print(f"measured here: {machine.bandwidth / 1e9:.1f} GB/s copied, {machine.rate / 1e12:.2f} TFLOP/s multiplied\n")
+    print(f"{HEAD}\n|" + "---|" * (HEAD.count("|") - 1), flush=True)
+    for model in chosen:
+        print(released_times(model, released_parts(model), device, dtype, repeats).row(machine), flush=True)
