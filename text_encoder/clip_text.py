@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from maskgil.condition import Condition
+from text_encoder.pretrained import first_line, load_pretrained
 from text_encoder.small_t5 import validate_length
 
 TOKENS = 77  # of CLIP: what its position table has
@@ -39,10 +40,9 @@ class ClipTextEncoder(nn.Module):
         self.name = str(name)
         try:
             self.tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer or name))
-            model = CLIPTextModelWithProjection.from_pretrained(str(name), dtype=dtype, **load)
+            model = load_pretrained(CLIPTextModelWithProjection, name, dtype=dtype, **load)
         except (OSError, ValueError) as error:
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise ValueError(f"no CLIP text encoder {str(name)!r}: {reason}") from None
+            raise ValueError(f"no CLIP text encoder {str(name)!r}: {first_line(error)}") from None
         self.model = model.eval().requires_grad_(False)
         self.width = model.config.hidden_size
         if model.config.projection_dim != self.width:

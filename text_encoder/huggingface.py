@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, MT5EncoderModel, T5EncoderModel, UMT5EncoderModel
 
 from maskgil.condition import Condition
+from text_encoder.pretrained import first_line, load_pretrained
 from text_encoder.small_t5 import validate_length, write
 
 ENCODERS = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}  # encoders without their decoder
@@ -46,13 +47,15 @@ class HuggingFaceEncoder(nn.Module):
             config = AutoConfig.from_pretrained(name)
             self.tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right")
             family = ENCODERS.get(config.model_type, AutoModel)
-            model = family.from_pretrained(name, dtype=dtype, **load)
+            model = load_pretrained(family, name, dtype=dtype, **load)
         except (OSError, ValueError) as error:
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise ValueError(
-                f"no text encoder {name!r}: it is no folder with a model and tokenizer, it is not in the Hugging Face "
-                f"cache, and it could not be downloaded ({reason})"
-            ) from None
+            where = (
+                "its folder holds no model and tokenizer that can be read"
+                if Path(name).is_dir()
+                else "it is no folder with a model and tokenizer, it is not in the Hugging Face cache, and it could "
+                "not be downloaded"
+            )
+            raise ValueError(f"no text encoder {name!r}: {where} ({first_line(error)})") from None
         whole = family is AutoModel and config.is_encoder_decoder
         self.model = (model.get_encoder() if whole else model).eval().requires_grad_(False)
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token

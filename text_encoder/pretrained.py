@@ -1,0 +1,32 @@
+"""Models of Hugging Face's transformers, refused where their files do not hold all of their weights."""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+OPTIONAL = ("pooler.",)  # heads that some encoders are saved without, and that no state depends on
+
+
+def load_pretrained(family: Any, name: str | Path, **load: Any) -> Any:
+    """A model of this class, from a folder or by its hub id. `load`: arguments of transformers' from_pretrained.
+
+    transformers fills in tensors that are missing with random numbers; here they are an error. Raises ValueError for a
+    model that cannot be found or read, and for weights that are cut, missing or of another shape.
+    """
+    try:
+        model, found = family.from_pretrained(str(name), output_loading_info=True, **load)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ValueError(f"its weights cannot be read: {first_line(error)}") from None
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith(OPTIONAL))
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"its files lack the weights {missing[0]}{more}: fetch it again")
+    if wrong := sorted(str(each[0] if isinstance(each, tuple) else each) for each in found["mismatched_keys"]):
+        raise ValueError(f"its weights {wrong[0]} have another shape than its config says: fetch it again")
+    return model
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
