@@ -6,9 +6,21 @@ import torch
 
 from train.scenes import captions
 from train.scenes import scene as scene_module
-from train.scenes.judge import SIDES, DetectedThing, SceneDetection, SceneJudge, augment, covers, targets, verdict
+from train.scenes.captions import caption, spoken_names
+from train.scenes.judge import (
+    SIDES,
+    DetectedThing,
+    SceneDetection,
+    SceneJudge,
+    SceneJudgeConfig,
+    augment,
+    covers,
+    targets,
+    verdict,
+    with_more_things,
+)
 from train.scenes.render import background, render
-from train.scenes.scene import PLAIN, Item, Scene, arrange, crowded, is_held_out, paired, sample
+from train.scenes.scene import PLAIN, Item, Scene, arrange, crowded, is_held_out, paired, sample, several
 from train.scenes.sprites import Sprites, things
 
 
@@ -86,7 +98,7 @@ def test_things_of_many_scenes_are_given_colours_and_their_captions_say_so():
             if not colour:
                 continue
             assert colour != scene.background and said.count(colour) >= 1
-            names = {n.split()[0] for n in (thing.name, thing.plural, *captions._names(thing))}
+            names = {n.split()[0] for n in (thing.name, thing.plural, *captions.spoken_names(thing))}
             assert any(a == colour and b in names for a, b in zip(said, said[1:], strict=False)), (said, thing)
     apple = next(thing for thing in things() if thing.name == "apple")
     assert "red" not in scene_module.paints(apple, PLAIN), "the grammar says red apple of any"
@@ -236,3 +248,25 @@ def test_reader_reads_any_shape():
     pixels = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)
     once, twice = (augment(pixels, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(once, twice) and once.shape == pixels.shape
+
+
+def test_a_scene_of_several_things_shows_each_once_and_names_them_all():
+    for number in range(12):
+        rng = np.random.default_rng([77, number])
+        scene = several(rng, *((128, 128), (96, 96))[number % 2])
+        assert len(scene.groups) == (4, 3)[number % 2] and not is_held_out(scene)
+        told = caption(scene, rng)
+        for thing, count in scene.groups:
+            assert count == 1 and any(name in told for name in spoken_names(thing)), (told, thing.name)
+
+
+def test_a_judge_of_more_things_sees_the_old_ones_as_before():
+    judge = SceneJudge(SceneJudgeConfig(widths=(16, 16, 16), blocks=1, things=3)).eval()
+    grown = with_more_things(judge, 5).eval()
+    pixels = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        before, after = judge(pixels), grown(pixels)
+    assert torch.allclose(after["thing"][:, :4], before["thing"], atol=1e-6)
+    assert after["thing"].shape[1] == 6 and torch.equal(after["colour"], before["colour"])
+    with pytest.raises(ValueError, match="knows 5 things"):
+        with_more_things(grown, 4)

@@ -27,22 +27,23 @@ from tqdm import tqdm
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQModel
 from train.data.cache_files import write_note, write_shard
+from train.precision import chosen_precision
 from train.scenes.render import render
-from train.scenes.scene import SIZES, Scene, crowded, paired, sample
+from train.scenes.scene import SIZES, Scene, crowded, paired, sample, several
 from train.scenes.sprites import Sprites
 
 NOTE = "cache.json"
 SHARD = 1024
-CROWDED, PAIRED = 10_000_000, 20_000_000
+CROWDED, PAIRED, SEVERAL = 10_000_000, 20_000_000, 30_000_000
 OTHERS = "other drawings (sprites=)"
-KINDS = {"scenes": 0, "crowded": CROWDED, "paired": PAIRED}  # the first number of each
+KINDS = {"scenes": 0, "crowded": CROWDED, "paired": PAIRED, "several": SEVERAL}  # the first number of each
 
 
 def scene_number(number: int, width: int, height: int, snap: int = 16) -> tuple[Scene, np.random.Generator]:
     """Training scene `number` of a size, and the generator that draws it; from CROWDED on, scenes are crowded, from
-    PAIRED on paired."""
+    PAIRED on paired, from SEVERAL on of three or four things."""
     rng = np.random.default_rng([31, number, width, height])
-    make = sample if number < CROWDED else crowded if number < PAIRED else paired
+    make = sample if number < CROWDED else crowded if number < PAIRED else paired if number < SEVERAL else several
     return make(rng, width, height, snap=snap), rng
 
 
@@ -103,6 +104,7 @@ def write_scenes(tokenizer: VQModel, sprites: Sprites, out: Path, total: int, ma
                 raise ValueError(f"{out} was made with {what}: give another folder, or delete it")
     write_note(out / NOTE, told)
     counts = {size: max(1, round(total * share / SHARD)) for size, share in SIZES.items()}
+    half = chosen_precision("auto", torch.device("cpu")) == "bf16"
     # in the order of their share, so that an unfinished cache has every size and can already be trained on
     shards = sorted(((k / n, size, k) for size, n in counts.items() for k in range(n)), key=lambda s: (s[0], s[1]))
     for _, (width, height), shard in tqdm(shards, desc="encoding scenes", unit_scale=SHARD, unit="scene"):
@@ -114,7 +116,7 @@ def write_scenes(tokenizer: VQModel, sprites: Sprites, out: Path, total: int, ma
         for start in range(0, SHARD, 32):
             drawn = [render(*_ordered(scene_number(n, width, height), sprites)) for n in numbers[start : start + 32]]
             pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-            with torch.autocast("cpu", torch.bfloat16):  # a scene's size is that of the encoder
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):  # a scene's size is that of the encoder
                 tokens.append(tokenizer.tokens(pixels.contiguous(memory_format=torch.channels_last)))
         write_shard({"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)}, path)
 
@@ -161,7 +163,7 @@ class SceneCache:
 def cache_scenes(
     tokenizer: str,
     out: str,
-    kind: Literal["scenes", "paired", "crowded"] = "scenes",
+    kind: Literal["scenes", "paired", "crowded", "several"] = "scenes",
     sprites: str | None = None,
     total: int = 50_000,
 ) -> None:
@@ -170,7 +172,8 @@ def cache_scenes(
     Args:
         tokenizer: A VQ tokenizer's folder.
         out: The folder of the cache. The same command again continues there.
-        kind: scenes for the generator; paired: two things, one of a given color; crowded: for the decoder.
+        kind: scenes for the generator; paired: two things, one of a given color; crowded: for the decoder;
+            several: three or four things, most of them new in the table.
         sprites: A folder of drawings. Left out: the emoji font alone.
         total: About how many scenes, shared among the sizes.
     """

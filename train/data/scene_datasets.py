@@ -12,7 +12,7 @@ from train.scenes.captions import caption
 from train.scenes.judge import covers, targets
 from train.scenes.labels import FACTS, cells, facts
 from train.scenes.render import render
-from train.scenes.scene import BACKGROUNDS, STYLES, crowded, sample, sample_size
+from train.scenes.scene import BACKGROUNDS, STYLES, crowded, sample, sample_size, several
 from train.scenes.sprites import Sprites
 
 
@@ -100,15 +100,19 @@ def _drawn_rows(
 
 @dataclass(frozen=True)
 class SceneFacts:
-    """Captions of scenes that training may see, and what they tell: {"ids", "mask": (B, L), "facts": (B, F) 0 or 1}."""
+    """Captions of scenes that training may see, and what they tell: {"ids", "mask": (B, L), "facts": (B, F) 0 or 1}.
+
+    `several`: the share of scenes with three or four things, most of them new."""
 
     vocabulary: bytes
     batch: int = 256
     seed: int = 4
+    several: float = 0.0
 
     def __call__(self, index: int) -> dict:
         rng = np.random.default_rng([self.seed, index])
-        scenes = [sample(rng, *sample_size(rng)) for _ in range(self.batch)]
+        crowds = round(self.several * self.batch)
+        scenes = [(several if i < crowds else sample)(rng, *sample_size(rng)) for i in range(self.batch)]
         ids, mask = padded_pieces(word_pieces(self.vocabulary).encode([caption(scene, rng) for scene in scenes]))
         told = torch.zeros(self.batch, FACTS)
         for row, scene in zip(told, scenes, strict=True):

@@ -25,6 +25,7 @@ from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
 from train.scenes.captions import sentences
 from train.scenes.labels import kinds, label_kinds
+from train.scenes.vocabulary_growth import freeze_known, grow_vocabulary, is_grown_from, new_words
 from train.warm_start import align_text_encoders, resume_seed
 
 
@@ -40,15 +41,22 @@ def scenes_text(
     lr: float = 2e-3,
     muon_lr: float = 0.02,
     init: str = "",
+    grow: bool = False,
 ) -> Recipe:
     """The bundled text encoder alone: it learns to tell what captions say, in minutes, before any picture.
 
     `init`: a text encoder to go on from, with its vocabulary, when captions say something new. Its states change far
     less than those of another one, so that generators soon read them again (scenes-generator text_encoder=).
+    `grow`: words that its vocabulary lacks become pieces, and only their rows of the embedding learn: of texts without
+    them its states stay exactly as they are.
     """
     torch.manual_seed(0)
     if init:
         encoder = SmallT5Encoder.load(init).train()
+        if grow:
+            known = encoder.config.vocab_size
+            encoder = grow_vocabulary(encoder, new_words(encoder), sentences(4000, seed=7)).train()
+            freeze_known(encoder, known)
     else:
         if not (Path(vocabulary) / "spiece.model").is_file():
             train_vocabulary(sentences(20000, seed=1), vocabulary, 1200)
@@ -63,7 +71,7 @@ def scenes_text(
                 OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6),
             ),
         ),
-        batch_at=SceneFacts(encoder.vocabulary, batch),
+        batch_at=SceneFacts(encoder.vocabulary, batch, several=0.5 if grow else 0.0),
         ema=0.99,
         export=lambda average, folder: average.text_encoder.save(folder, torch.float32),
     )
@@ -101,10 +109,9 @@ def scenes_generator(
         encoder = SmallT5Encoder.load(text_encoder or folder / "text_encoder").train()
         generator = checkpoint.load(folder / "generator", "maskgil").train()
         seed = resume_seed(generator)
-        if text_encoder:
-            align_text_encoders(
-                generator, SmallT5Encoder.load(folder / "text_encoder"), encoder, sentences(2000, seed=5)
-            )
+        known = SmallT5Encoder.load(folder / "text_encoder")
+        if text_encoder and not is_grown_from(encoder, known):
+            align_text_encoders(generator, known, encoder, sentences(2000, seed=5))
     else:
         encoder = SmallT5Encoder.load(text_encoder or "runs/scenes-text/export").train()
         generator, seed = MaskGIL(PRESETS["scenes"]), 0

@@ -7,16 +7,16 @@ from train.data.scene_datasets import JudgeBatches, ScenePixels
 from train.losses.perceptual import PerceptualNet, perceptual_net_loss, save_perceptual_net
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
-from train.scenes.judge import SceneJudge, judge_loss, save_judge
+from train.scenes.judge import SceneJudge, judge_loss, save_judge, with_more_things
 from train.scenes.sprites import things
 from train.warm_start import resume_seed
 
 
 def scenes_reader(sprites: str | None = None, steps: int = 2500, batch: int = 24, init: str = "") -> Recipe:
     """The judge of the scene score: reads objects, sizes, colours, background and style off a picture. `init`: a reader
-    to go on from."""
+    to go on from, which may know fewer things."""
     torch.manual_seed(0)
-    model = checkpoint.load(init, "reader").train() if init else SceneJudge()
+    model = with_more_things(checkpoint.load(init, "reader"), len(things())).train() if init else SceneJudge()
     seed = resume_seed(model) if init else 0
     model = model.to(memory_format=torch.channels_last)
     return Recipe(

@@ -99,6 +99,9 @@ def _what(scene: Scene, rng: np.random.Generator) -> str:
     phrases = [group_phrase(t, n, words[t], rng, scene.colours[t]) for t, n in groups]
     if len(phrases) == 1:
         return phrases[0]
+    if len(phrases) > 2:
+        rng.shuffle(phrases)
+        return " and ".join(phrases) if rng.random() < 0.5 else f"{' '.join(phrases[:-1])} and {phrases[-1]}"
     first, second = phrases
     relation = scene.relation
     if not relation:
@@ -148,7 +151,7 @@ def sentences(n: int, seed: int) -> list[str]:
 
 
 @cache
-def _frame_words() -> frozenset[str]:
+def grammar_words() -> frozenset[str]:
     """The words of the grammar around the names of things."""
     phrases: list[str] = [*OPENINGS, *JOIN, *COLOURS, "background", "an", "the", "left", "right"]
     for table in (NUMBERS, SIZE_WORDS, PLACE_PHRASES, STYLE_BEFORE, STYLE_AFTER, RELATION_PHRASES):
@@ -158,14 +161,15 @@ def _frame_words() -> frozenset[str]:
     return frozenset(word for phrase in phrases for word in phrase.split())
 
 
-def _names(thing: Thing) -> tuple[str, ...]:
+def spoken_names(thing: Thing) -> tuple[str, ...]:
+    """All names that captions give to a thing, in the singular and the plural."""
     return thing.name, thing.plural, *thing.synonyms, *filter(None, map(_several, thing.synonyms))
 
 
 @cache
 def known_words() -> frozenset[str]:
     """Every word that the grammar can say."""
-    return _frame_words() | {word for thing in things() for name in _names(thing) for word in name.split()}
+    return grammar_words() | {word for thing in things() for name in spoken_names(thing) for word in name.split()}
 
 
 def _lone_words() -> dict[str, str]:
@@ -173,9 +177,9 @@ def _lone_words() -> dict[str, str]:
 
     That is a name which ends so, "pine tree" (of several one of the thing with most such names), or nothing.
     """
-    names = [(thing, name.split()) for thing in things() for name in _names(thing)]
+    names = [(thing, name.split()) for thing in things() for name in spoken_names(thing)]
     longer = {words[-1] for _, words in names if len(words) > 1}  # also "trees", which forests are among
-    alone = _frame_words() - longer | {words[0] for _, words in names if len(words) == 1}
+    alone = grammar_words() - longer | {words[0] for _, words in names if len(words) == 1}
     ending = {word: [] for _, words in names for word in words if word not in alone}
     for thing, words in names:
         if words[-1] in ending and "of" not in words:

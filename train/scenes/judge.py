@@ -8,7 +8,7 @@ never trains or chooses a picture that is scored.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +123,20 @@ class SceneJudge(nn.Module):
             background = BACKGROUNDS[int(out["background"][b].argmax())]
             readings.append(SceneDetection(items, background, STYLES[int(out["style"][b].argmax())]))
         return readings
+
+
+def with_more_things(judge: SceneJudge, count: int) -> SceneJudge:
+    """The judge with classes for the first `count` things of the table; those it did not know begin unlikely."""
+    grown = SceneJudge(replace(judge.config, things=count))
+    state, fresh = judge.state_dict(), grown.state_dict()
+    for name in ("thing_head.weight", "thing_head.bias"):
+        known = len(state[name])
+        if known > len(fresh[name]):
+            raise ValueError(f"the judge knows {known - 1} things, the corpus has {count}")
+        state[name] = torch.cat([state[name], 0.1 * fresh[name][known:]])
+    state["thing_head.bias"][len(judge.state_dict()["thing_head.bias"]) :] = -4.0
+    grown.load_state_dict(state)
+    return grown
 
 
 def in_scene_size(pixels: Float[Tensor, "B 3 H W"], width: int) -> Float[Tensor, "B 3 _ _"]:

@@ -136,7 +136,7 @@ def render(scene: Scene, sprites: Sprites, rng: np.random.Generator, scale: int 
         picture = background(scene.background, scene.width, scene.height, int(rng.integers(VARIANTS)), scale).copy()
     drawing = {"pixel art": "3d"}.get(scene.style, scene.style)
     for item in scene.items:
-        sprite = sprites.draw(item.thing, drawing, item.size, PAINTS.get(item.colour), scale)
+        sprite = sprites.draw(item.thing, drawing, item.size, PAINTS.get(item.colour), scale, item.drawing)
         x, y, side = item.x * scale, item.y * scale, item.size * scale
         area = picture[y : y + side, x : x + side]
         alpha = sprite[..., 3:].astype(np.uint16)

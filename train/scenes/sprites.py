@@ -3,8 +3,9 @@
 A drawing is an (s, s, 4) uint8 array, straight alpha, the object fitted into the square. `Sprites` draws each object
 once a size and remembers it.
 
-The font is `NotoColorEmoji.ttf` (Debian: fonts-noto-color-emoji). The folder has `3d/<slug>.webp` and, if it has them,
-`flat/<slug>.svg`. Without a folder both styles are the font's glyphs.
+The font is `NotoColorEmoji.ttf` (Debian: fonts-noto-color-emoji). The folder (made by train/scenes/sprite_folder.py)
+has `3d/<slug>.webp` of every object, `3d/<slug>-<i>.webp` of its further drawings, and `flat/` likewise where the font
+has no glyph of an object. Without a folder both styles are the font's glyphs.
 """
 
 import csv
@@ -27,6 +28,10 @@ Paint = tuple[int, int, int]  # red, green, blue: 0 to 255
 LIGHT = np.float32([0.299, 0.587, 0.114])  # of red, green, blue: how light one sees them
 
 
+# Rows of the table that the corpus uses. The shipped weights know these; the rows after them wait for the next weights.
+CORPUS_THINGS = 111
+
+
 @dataclass(frozen=True)
 class Thing:
     """An object that scenes are made of."""
@@ -36,14 +41,15 @@ class Thing:
     plural: str
     synonyms: tuple[str, ...]
     slug: str
-    glyph: str
+    glyph: str  # "": the font has none, a folder of sprites is needed
+    drawings: int = 1  # of equal right: people have one for each skin tone
 
 
 @cache
 def things() -> tuple[Thing, ...]:
     """The table of objects, in a fixed order: an index means the same thing to every model."""
     with (Path(__file__).with_name("objects.tsv")).open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+        rows = list(csv.DictReader(file, delimiter="\t"))[:CORPUS_THINGS]
     return tuple(
         Thing(
             i,
@@ -52,6 +58,7 @@ def things() -> tuple[Thing, ...]:
             tuple(s for s in row["synonyms"].split(",") if s),
             row["slug"],
             "".join(chr(int(c, 16)) for c in row["codepoints"].split()),
+            int(row["drawings"] or 1),
         )
         for i, row in enumerate(rows)
     )
@@ -102,31 +109,33 @@ class Sprites:
             raise ValueError(f"{self.font_path} has no glyph for {thing.name} ({thing.glyph!r})")
         return page
 
-    def original(self, thing: Thing, drawing: str) -> Image.Image:
-        """The drawing ("3d" or "flat") at working size."""
-        if self.folder and drawing == "3d":
-            path = self.folder / "3d" / f"{thing.slug}.webp"
+    def original(self, thing: Thing, drawing: str, number: int = 0) -> Image.Image:
+        """Drawing `number` ("3d" or "flat") at working size."""
+        if self.folder and (drawing == "3d" or not thing.glyph):
+            path = self.folder / drawing / f"{thing.slug}{f'-{number}' if number else ''}.webp"
             if not path.is_file():
                 raise ValueError(f"no drawing of {thing.name}: {path} is missing")
             with Image.open(path) as image:
                 return _fit(image.convert("RGBA"), WORKING_SIZE)
         return _fit(self._glyph(thing), WORKING_SIZE)
 
-    def draw(self, thing: Thing, drawing: str, size: int, paint: Paint | None = None, scale: int = 1) -> np.ndarray:
+    def draw(
+        self, thing: Thing, drawing: str, size: int, paint: Paint | None = None, scale: int = 1, number: int = 0
+    ) -> np.ndarray:
         """(S, S, 4) uint8, S = scale * size, with `scale` transparent pixels around it; `drawing` is "3d", "flat",
         "sketch" or "silhouette". `paint` (red, green, blue): all of it in shades of that, in place of its own colours.
-        Pencil lines are as thick as the scale."""
-        key = (thing.index, drawing, size, paint, scale)
+        Pencil lines are as thick as the scale. `number`: which of the thing's drawings."""
+        key = (thing.index, drawing, size, paint, scale, number)
         if key not in self._drawn:
             source = "3d" if drawing in ("sketch", "silhouette") else drawing
-            base = (thing.index, source)
+            base = (thing.index, source, number)
             if base not in self._drawn:
-                self._drawn[base] = np.asarray(self.original(thing, source))
+                self._drawn[base] = np.asarray(self.original(thing, source, number))
             inner = _fit(Image.fromarray(self._drawn[base]), (size - 2) * scale)
             pixels = np.zeros((size * scale, size * scale, 4), np.uint8)
             pixels[scale:-scale, scale:-scale] = np.asarray(inner)
             if paint is not None:
-                plain = pixels if scale == 1 else self.draw(thing, source, size)
+                plain = pixels if scale == 1 else self.draw(thing, source, size, number=number)
                 pixels = _painted(pixels, paint, plain)
             if drawing == "sketch":
                 pixels = _sketch(pixels, reach=2 * scale)

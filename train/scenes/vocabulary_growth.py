@@ -1,0 +1,70 @@
+"""Teach a text encoder new words without changing what it makes of the old ones.
+
+A new word becomes a piece of its own with a row of the embedding. The old pieces, their rows and all other weights
+stay, so a text without new words has exactly the states that it had before, and generators go on reading it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+from torch import nn
+
+from text_encoder.small_t5 import SmallT5Encoder
+from train.scenes.captions import grammar_words, spoken_names
+from train.scenes.scene import KNOWN_THINGS
+from train.scenes.sprites import things
+
+SCORE = -4.0  # of a new piece in the unigram model: far above a word that is spelled letter by letter
+WORD_START = "▁"
+
+
+def new_words(encoder: SmallT5Encoder) -> list[str]:
+    """The words of the names of things after KNOWN_THINGS that the encoder's vocabulary cuts into several pieces, and
+    that no older name has."""
+    words = {new: set() for new in (False, True)}
+    for thing in things():
+        words[thing.index >= KNOWN_THINGS] |= {word for name in spoken_names(thing) for word in name.split()}
+    fresh = words[True] - words[False] - grammar_words()
+    return sorted(word for word in fresh if len(encoder.pieces.encode(word)) > 1)
+
+
+def grow_vocabulary(encoder: SmallT5Encoder, words: Sequence[str], known: Iterable[str]) -> SmallT5Encoder:
+    """The encoder with one more piece for each of `words`, whose rows begin as the mean of the old whole words.
+
+    `known`: texts; of those that hold no new word ValueError where one would be cut otherwise than before.
+    """
+    proto = ModelProto.FromString(encoder.vocabulary)
+    for word in words:
+        proto.pieces.add(piece=WORD_START + word, score=SCORE)
+    proto.trainer_spec.vocab_size = len(proto.pieces)
+    config = replace(encoder.config, vocab_size=len(proto.pieces))
+    grown = SmallT5Encoder(config, proto.SerializeToString())
+    fresh_words = set(words)
+    for text in known:
+        if fresh_words.isdisjoint(text.split()) and encoder.pieces.encode(text) != grown.pieces.encode(text):
+            raise ValueError(f"with the new words {text!r} would be cut into other pieces: leave out what it contains")
+    old = encoder.t5.state_dict()
+    rows = old["shared.weight"]
+    whole = [i for i in range(len(rows)) if len(encoder.pieces.id_to_piece(i)) > 3]
+    fresh = rows[whole].mean(0) + 0.5 * rows[whole].std(0) * torch.randn(len(words), rows.shape[1])
+    for name in ("shared.weight", "encoder.embed_tokens.weight"):
+        if name in old:
+            old[name] = torch.cat([rows, fresh])
+    grown.t5.load_state_dict(old)
+    return grown
+
+
+def freeze_known(encoder: SmallT5Encoder, known: int) -> nn.Parameter:
+    """Let only the rows of the embedding from `known` on learn: the gradient of all others is zero."""
+    encoder.requires_grad_(False)
+    rows = encoder.t5.shared.weight.requires_grad_(True)
+    rows.register_hook(lambda gradient: torch.cat([torch.zeros_like(gradient[:known]), gradient[known:]]))
+    return rows
+
+
+def is_grown_from(encoder: SmallT5Encoder, known: SmallT5Encoder) -> bool:
+    """Whether `encoder` is `known` with more words: texts without them then have the same states."""
+    new, old = encoder.weights(), known.weights()
+    return new.keys() == old.keys() and all(torch.equal(new[name][: len(old[name])], old[name]) for name in old)
