@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from maskgil.checkpoint import DTYPES, build, compare, shapes, write
-from maskgil.models.config import ModelConfig
+from maskgil.models.config import ModelConfig, released
 from maskgil.tokenizers.vq import VQ_PRESETS, VQConfig
 
 
@@ -37,14 +37,21 @@ class Converted:
 
 @dataclass(frozen=True)
 class Converter:
+    """keys: where the tensors lie; LlamaGen's loader tries these, in order. `with_options`: `run` takes the options of
+    the training command, too, which a file may keep as `args`."""
+
     about: str
-    run: Callable[[dict[str, Tensor], str], Converted]  # (tensors of the file, its name for messages)
-    keys: tuple[str, ...] = ("model", "module", "state_dict")  # where they lie; LlamaGen's loader tries these, in order
+    run: Callable[..., Converted]  # (tensors of the file, its name for messages)
+    keys: tuple[str, ...] = ("model", "module", "state_dict")
+    with_options: bool = False
 
 
 def convert(name: str, path: Path) -> Converted:
     """The file at `path` through the converter of that name. ValueError when the file is not what it should be."""
-    return CONVERTERS[name].run(without_wrappers(read(path, CONVERTERS[name].keys)), str(path))
+    converter = CONVERTERS[name]
+    tensors = without_tables(without_wrappers(read(path, converter.keys)))
+    options = (training_options(path),) if converter.with_options else ()
+    return converter.run(tensors, str(path), *options)
 
 
 def without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -54,6 +61,14 @@ def without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             if tensors and all(name.startswith(prefix) for name in tensors):
                 tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+COMPUTED = re.compile(r"(^|\.)(freqs_cis|causal_mask|kv_cache\.[kv]_cache)$")
+
+
+def without_tables(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors but for those that a model computes by itself: rotations, the causal mask, an empty key-value cache."""
+    return {name: tensor for name, tensor in tensors.items() if not COMPUTED.search(name)}
 
 
 def convert_file(name: str, source: Path, folder: Path, dtype: Literal["fp32", "bf16"] = "fp32") -> None:
@@ -77,15 +92,7 @@ def read(path: Path, keys: Iterable[str]) -> dict[str, Tensor]:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path} is cut or not a safetensors file: {error}") from None
-    try:
-        # A training script's arguments lie beside the weights; a Namespace only holds values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
-        raise ValueError(
-            f"{path} is cut, not a torch file, or holds objects that could run code, which are refused ({reason})"
-        ) from None
+    content = _content(path)
     for key in keys:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -96,6 +103,25 @@ def read(path: Path, keys: Iterable[str]) -> dict[str, Tensor]:
     if others:
         raise ValueError(f"{path} is no plain table of weights; it also holds {', '.join(others[:6])}")
     return dict(content)
+
+
+def _content(path: Path) -> Any:
+    try:
+        # A training script's arguments lie beside the weights; a Namespace only holds values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
+        raise ValueError(
+            f"{path} is cut, not a torch file, or holds objects that could run code, which are refused ({reason})"
+        ) from None
+
+
+def training_options(path: Path) -> dict[str, Any]:
+    """What a torch file keeps as `args`: the options of the command that trained it. Empty where it keeps none."""
+    content = {} if path.suffix == ".safetensors" else _content(path)
+    held = content.get("args") if isinstance(content, Mapping) else None
+    return vars(held) if isinstance(held, argparse.Namespace) else dict(held) if isinstance(held, Mapping) else {}
 
 
 def llamagen_vq(tensors: dict[str, Tensor], source: str) -> Converted:
@@ -201,11 +227,34 @@ def maskgil_from_llamagen(tensors: dict[str, Tensor], source: str) -> Converted:
     return Converted("maskgil", config.to_dict(), weights, _card(f"MaskGIL, {_driven(config)}, warm", source, about))
 
 
-def emigm(tensors: dict[str, Tensor], source: str) -> Converted:
-    """An eMIGM or MAR trunk with its diffusion head."""
+def maskgil_published(tensors: dict[str, Tensor], source: str) -> Converted:
+    """A class-driven checkpoint of the published MaskGIL trainer, in its own layout: rotation in one dimension, the
+    class last."""
+    table, head = tensors.get("tok_emb.weight"), tensors.get("output.weight")
+    if table is None or head is None or table.ndim != 2 or head.ndim != 2:
+        raise ValueError(
+            f"{source} is no MaskGIL checkpoint: tok_emb.weight or output.weight is missing; it holds "
+            f"{', '.join(list(tensors)[:4])}, ..."
+        )
+    codes, classes = head.shape[0] - 1, table.shape[0] - head.shape[0] - 1
+    layers, dim = _count(tensors, r"layers\.(\d+)\."), table.shape[1]
+    try:
+        config = released(
+            ModelConfig(codebook_size=codes, dim=dim, layers=layers, heads=max(1, dim // 64), classes=classes)
+        )
+    except ValueError as error:
+        raise ValueError(f"{source} is no MaskGIL checkpoint: {error}") from None
+    model = build("maskgil", config.to_dict(), source)
+    fitted = _fit(tensors, model, source, lambda name: "tok_emb.weight" if name == "tok_embeddings.weight" else name)
+    about = "MaskGIL's published trainer (arXiv 2507.13032); draw with --sampler reference."
+    return Converted("maskgil", config.to_dict(), fitted, _card(f"MaskGIL, {_driven(config)}", source, about))
+
+
+def emigm(tensors: dict[str, Tensor], source: str, options: Mapping[str, Any] | None = None) -> Converted:
+    """An eMIGM or MAR trunk with its diffusion head. `options`: of the training command, as the file keeps them."""
     from maskgil.converters import emigm
 
-    config, weights = emigm.emigm(tensors)
+    config, weights = emigm.emigm(tensors, options=options)
     return Converted("emigm", config.to_dict(), weights, _card("eMIGM", source, "the authors of eMIGM or MAR."))
 
 
@@ -236,8 +285,13 @@ CONVERTERS = {
     "llamagen-gpt": Converter("LlamaGen GPT, B to XXL: c2i_B_256.pt ..., t2i_XL_stage1_256.pt, ...", llamagen_gpt),
     "chameleon-vq": Converter("Chameleon tokenizer: vqgan.ckpt", chameleon_vq),
     "maskgil-from-llamagen": Converter("a MaskGIL to train, started from a LlamaGen GPT", maskgil_from_llamagen),
+    "maskgil": Converter(
+        "class-driven checkpoint of the published MaskGIL trainer",
+        maskgil_published,
+        ("model_state_dict", "model", "state_dict"),
+    ),
     "emigm": Converter(
-        "eMIGM or MAR with its diffusion head; averaged weights where the file has them", emigm, AVERAGED
+        "eMIGM or MAR with its diffusion head; averaged weights where the file has them", emigm, AVERAGED, True
     ),
     "kl16": Converter("MAR's KL autoencoder: kl16.ckpt", kl, AVERAGED),
     "dc-ae": Converter("DC-AE f32c32: its .safetensors, original or for diffusers", dc_ae, AVERAGED),

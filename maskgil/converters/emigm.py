@@ -23,13 +23,38 @@ log = logging.getLogger(__name__)
 HEADS = {config.width: config.heads for config in EMIGM_PRESETS.values()}
 
 
-def emigm(state: Mapping[str, Tensor], heads: int | None = None) -> tuple[EMIGMConfig, dict[str, Tensor]]:
-    """An eMIGM or MAR trunk with its head. `heads` is needed only for widths that were never released.
+def check_switches(options: Mapping[str, object], tied: bool) -> None:
+    """ValueError, by name, for switches of the training command that the model here does not have. A file keeps them as
+    `args` beside its weights; a file without them is taken to be trained as the released ones.
+
+    tied  whether the file's unconditional token is its mask token, as its shape says
+    """
+    if options.get("use_mae", True) is False:
+        raise ValueError(
+            "this eMIGM was trained with --use_mae false: its encoder sees masked tokens, which this model's does not; "
+            "it cannot be converted"
+        )
+    if (patch := options.get("patch_size", 1)) != 1:
+        raise ValueError(f"this eMIGM was trained with --patch_size {patch}: only 1 can be converted")
+    unsupervised = options.get("use_unsup_cfg")
+    if unsupervised is not None and bool(unsupervised) != tied:
+        raise ValueError(
+            f"this eMIGM says --use_unsup_cfg {unsupervised}, and its mask_token has the shape of a model trained "
+            f"{'with' if tied else 'without'} it: the file is inconsistent"
+        )
+
+
+def emigm(
+    state: Mapping[str, Tensor], heads: int | None = None, options: Mapping[str, object] | None = None
+) -> tuple[EMIGMConfig, dict[str, Tensor]]:
+    """An eMIGM or MAR trunk with its head. `heads` is needed only for widths that were never released; `options` are
+    those of the training command, where the file keeps them (`check_switches`).
 
     eMIGM ties its unconditional token to `mask_token`, but its files keep both entries, of which training averaged one
     alone. Its loader copies `mask_token` last, over both; so do we, and log when they differ. MAR's two are two.
     """
     config = _emigm_config(state, heads)
+    check_switches(options or {}, config.null == "mask")
     tensors = dict(state)
     if config.null == "mask":
         fake, mask = tensors.pop("fake_latent", None), tensors.get("mask_token")
@@ -115,7 +140,7 @@ def kl_name(name: str, levels: int) -> str:
 
 def dc_ae(state: Mapping[str, Tensor]) -> tuple[AutoencoderConfig, dict[str, Tensor]]:
     """DC-AE f32c32: the `-diffusers` file as it is, the original single file through diffusers' own renaming."""
-    if "encoder.project_in.conv.weight" in state:
+    if any(name.startswith("encoder.project_in.") for name in state):
         from diffusers.loaders.single_file_utils import convert_autoencoder_dc_checkpoint_to_diffusers
 
         state = convert_autoencoder_dc_checkpoint_to_diffusers(dict(state))

@@ -20,6 +20,7 @@ from maskgil.converters import CONVERTERS, chameleon_vq, convert, llamagen_gpt, 
 from maskgil.models.ar import ARTransformer
 from maskgil.models.config import PRESETS, ModelConfig
 from maskgil.models.emigm import EMIGM_PRESETS
+from maskgil.models.maskgil import MaskGIL
 from maskgil.tokenizers.vq import VQConfig, VQModel
 
 
@@ -181,7 +182,7 @@ def test_a_warm_start_has_the_shapes_of_the_preset(size):
     # One row of codes instead of 16,384: the tables that grow are copied
     small = {n: (16, s[1]) if n in ("tok_embeddings.weight", "output.weight") else s for n, s in names.items()}
     result = maskgil_from_llamagen(thin(small), "file.pt")
-    assert ModelConfig.from_dict(result.config) == replace(PRESETS[size], codebook_size=16)
+    assert ModelConfig.from_dict(result.config) == replace(PRESETS[f"{size}-llamagen"], codebook_size=16)
 
 
 @pytest.mark.parametrize(
@@ -331,3 +332,58 @@ def test_layers_of_another_width_are_named():
     tensors = thin(gpt_file(**SMALL, classes=5) | {"layers.1.feed_forward.w2.weight": (64, 512)})
     with pytest.raises(ValueError, match=r"layers.1.feed_forward.w2.weight is \(64, 512\), expected \(64, 256\)"):
         llamagen_gpt(tensors, "file.pt")
+
+
+def published_maskgil_file(dim: int = 64, layers: int = 2, codes: int = 12, classes: int = 5) -> dict:
+    """Names and shapes of the published trainer's checkpoint (class-driven, 64 numbers a head)."""
+    hidden = -(-(8 * dim // 3) // 256) * 256
+    names = {"tok_emb.weight": (codes + 1 + classes + 1, dim), "output.weight": (codes + 1, dim), "norm.weight": (dim,)}
+    for i in range(layers):
+        block = f"layers.{i}"
+        names |= {f"{block}.attention.wqkv.weight": (3 * dim, dim), f"{block}.attention.wo.weight": (dim, dim)}
+        names |= {f"{block}.feed_forward.{w}.weight": (hidden, dim) for w in ("w1", "w3")}
+        names |= {f"{block}.feed_forward.w2.weight": (dim, hidden)}
+        names |= {f"{block}.attention_norm.weight": (dim,), f"{block}.ffn_norm.weight": (dim,)}
+    return names
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_a_checkpoint_of_the_published_trainer_converts(prefix, tmp_path):
+    """Wrapped by DDP or torch.compile, with its optimizer, and with tables that the model computes by itself."""
+    names = published_maskgil_file()
+    tensors = {name: torch.randn(shape) for name, shape in names.items()}
+    extra = {"freqs_cis": torch.zeros(257, 32, 2), "layers.0.attention.kv_cache.k_cache": torch.zeros(1, 1, 4, 64)}
+    held = {prefix + name: tensor for name, tensor in (tensors | extra).items()}
+    torch.save(
+        {"iter": 7, "global_epoch": 1, "model_state_dict": held, "optimizer_state_dict": {"state": {}}},
+        tmp_path / "current.pth",
+    )
+    result = convert("maskgil", tmp_path / "current.pth")
+    config = ModelConfig.from_dict(result.config)
+    assert (config.rope, config.classes, config.codebook_size, config.heads) == ("released", 5, 12, 1)
+    model = MaskGIL(config)
+    model.load_state_dict(result.tensors)
+    assert torch.equal(model.tok_embeddings.weight, tensors["tok_emb.weight"])
+    with pytest.raises(ValueError, match="no MaskGIL checkpoint: tok_emb.weight"):
+        CONVERTERS["maskgil"].run({"a": torch.zeros(1)}, "file.pt")
+    with pytest.raises(ValueError, match="layers.1.ffn_norm.weight .* is missing"):
+        CONVERTERS["maskgil"].run({n: t for n, t in tensors.items() if n != "layers.1.ffn_norm.weight"}, "file.pt")
+
+
+@pytest.mark.parametrize(
+    ("switch", "message"),
+    [
+        ({"use_mae": False}, "--use_mae false"),
+        ({"patch_size": 2}, "--patch_size 2"),
+        ({"use_unsup_cfg": False}, "--use_unsup_cfg False, and its mask_token has the shape .* with it"),
+    ],
+)
+def test_switches_of_an_emigm_file_that_are_not_supported_are_refused_by_name(switch, message, tmp_path):
+    usual = {"use_mae": True, "patch_size": 1, "use_unsup_cfg": True, "lr": None}
+    tensors = thin(emigm_file(EMIGM_PRESETS["emigm-xs-256"]))
+    for kind in (dict, lambda values: argparse.Namespace(**values)):
+        torch.save({"model_ema": tensors, "args": kind(usual)}, tmp_path / "good.pth")
+        assert convert("emigm", tmp_path / "good.pth").kind == "emigm"
+        torch.save({"model_ema": tensors, "args": kind(usual | switch)}, tmp_path / "other.pth")
+        with pytest.raises(ValueError, match=message):
+            convert("emigm", tmp_path / "other.pth")

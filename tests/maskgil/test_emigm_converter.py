@@ -1,6 +1,7 @@
 """Released continuous models: files of exactly the published names and shapes fit; the tied token; foreign files."""
 
 import logging
+import re
 from dataclasses import replace
 
 import pytest
@@ -102,6 +103,62 @@ def test_dc_ae_fits():
     with torch.device("meta"):
         state = AutoencoderTokenizer(config).net.state_dict()
     assert dc_ae(state)[0] == config
+
+
+def original_name(name: str) -> str:
+    """What DC-AE's own code calls a tensor of diffusers' AutoencoderDC, for the f32c32 layout."""
+    name = re.sub(r"^(en|de)coder\.(down|up)_blocks\.(\d+)\.(\d+)\.", r"\1coder.stages.\3.op_list.\4.", name)
+    stage = r"^((?:en|de)coder\.stages\.\d+\.op_list\.\d+)"
+    name = re.sub(stage + r"\.attn\.", r"\1.context_module.main.", name)
+    name = re.sub(stage + r"\.conv_out\.", r"\1.local_module.main.", name)
+    name = name.replace(".norm_out.", ".proj.norm.") if ".context_module." in name else name
+    for ours, theirs in (
+        ("conv_inverted", "inverted_conv"),
+        ("conv_depth", "depth_conv"),
+        ("conv_point", "point_conv"),
+    ):
+        name = name.replace(f".{ours}.", f".{theirs}.conv.")
+    name = name.replace(".local_module.main.norm.", ".local_module.main.point_conv.norm.")
+    if ".context_module." not in name and ".local_module." not in name and ".stages." in name:
+        name = re.sub(stage + r"\.norm\.", r"\1.main.conv2.norm.", name)
+        name = re.sub(stage + r"\.conv([12])\.", r"\1.main.conv\2.conv.", name)
+        name = re.sub(stage + r"\.conv\.", r"\1.main.conv.conv.", name)
+    for ours, theirs in (
+        ("encoder.conv_in.conv.", "encoder.project_in.conv.conv."),
+        ("encoder.conv_out.", "encoder.project_out.main.op_list.0.conv."),
+        ("decoder.conv_in.", "decoder.project_in.main.conv."),
+        ("decoder.norm_out.", "decoder.project_out.op_list.0."),
+        ("decoder.conv_out.conv.", "decoder.project_out.op_list.2.conv.conv."),
+    ):
+        name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
+    return name
+
+
+def original_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of diffusers' AutoencoderDC as the original single file has it: queries, keys and values in one, and
+    1 x 1 convolutions where diffusers has linear layers."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if ".attn.to_k." in name or ".attn.to_v." in name:
+            continue
+        if ".attn.to_q." in name:
+            parts = [state[name.replace("to_q", f"to_{part}")] for part in "qkv"]
+            found[original_name(name).replace("to_q.weight", "qkv.conv.weight")] = torch.cat(parts)[..., None, None]
+        elif ".attn.to_out." in name:
+            found[original_name(name).replace("to_out.weight", "proj.conv.weight")] = tensor[..., None, None]
+        else:
+            found[original_name(name)] = tensor
+    return found
+
+
+def test_dc_ae_fits_in_its_original_layout():
+    config = AUTOENCODER_PRESETS["dc-ae-f32c32"]
+    with torch.device("meta"):
+        state = AutoencoderTokenizer(config).net.state_dict()
+    original = original_layout(state)
+    assert "encoder.project_in.conv.conv.weight" in original and "encoder.conv_in.conv.weight" not in original
+    found, tensors = dc_ae(original)
+    assert found == config and {name.removeprefix("net.") for name in tensors} == state.keys()
 
 
 def released_state(fake_latent: Tensor) -> dict[str, Tensor]:
