@@ -78,6 +78,12 @@ class TokenSpace(Protocol):
         """Decoding order and mask schedule of the parameters, as they are read for these tokens."""
         ...
 
+    def finish_plan(
+        self, plan: list[StepParams], canvas: TokenGrid, seeds: Sequence[int], params: SamplingParams
+    ) -> list[StepParams]:
+        """The plan with what the parameters ask of these tokens alone."""
+        ...
+
     def sampler(self, model: Any, condition: Condition, negative: Condition | None, head: Any) -> Sampler:
         """A sampler of `model`. `head`: how a diffusion head samples; codes need none."""
         ...

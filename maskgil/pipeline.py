@@ -306,7 +306,7 @@ class TextToImage:
         holes = canvas.num_masked()
         if not end:
             _check_holes(holes)
-        return masked_plan(
+        plan = masked_plan(
             holes,
             steps=settings.steps if end else min(settings.steps, min(holes)),
             total=canvas.mask.shape[1] if end else None,
@@ -324,6 +324,7 @@ class TextToImage:
             first_step=first,
             device=canvas.mask.device,
         )
+        return self.generator.token_space.finish_plan(plan, canvas, seeds, settings)
 
     @torch.no_grad()
     def pixels(self, canvas: TokenGrid) -> Float[Tensor, "B 3 H W"]:

@@ -89,7 +89,9 @@ class RunningJob:
     @property
     def key(self) -> tuple:
         """What sketches must have in common to share a lane of one model: with the twin at work, nothing will do."""
-        return (self.grid.grid, self.negative is not None) if self.ar_sampler is None else (id(self),)
+        if self.ar_sampler is not None:
+            return (id(self),)
+        return (self.grid.grid, self.negative is not None, self.plan[0].head if self.plan else None)
 
     @property
     def is_done(self) -> bool:

@@ -15,6 +15,7 @@ from maskgil.condition import Condition
 from maskgil.generator import Sampler
 from maskgil.params import SamplingParams
 from maskgil.sampling.code_sampler import CodeSampler
+from maskgil.sampling.loop import StepParams
 from maskgil.sampling.schedules import MaskSchedule, schedule_by_name
 from maskgil.sampling.scoring import MaskedTokenModel, code_log_likelihood
 from maskgil.sampling.token_grid import TokenGrid
@@ -64,6 +65,12 @@ class CodeSpace:
     def order_and_schedule(self, params: SamplingParams) -> tuple[str, MaskSchedule]:
         """Decoding order and mask schedule, as the parameters have them."""
         return params.order, schedule_by_name(params.schedule)
+
+    def finish_plan(
+        self, plan: list[StepParams], canvas: TokenGrid, seeds: Sequence[int], params: SamplingParams
+    ) -> list[StepParams]:
+        """The plan as it is: codes have no diffusion head."""
+        return plan
 
     def sampler(self, model: Any, condition: Condition, negative: Condition | None, head: Any = None) -> Sampler:
         """Samples codes by the logits of `model`; there is no diffusion head."""

@@ -24,7 +24,8 @@ class Guidance:
 
     scale     1 = off, 3 to 8 is usual
     shape     constant; ramp: 1 + (scale - 1) i / (T - 1) over the steps, as released; linear, cosine and power grow
-              with the share f of decided tokens after the step: f, (1 - cos(pi f)) / 2 and f^power
+              with the share f of decided tokens after the step: f, (1 - cos(pi f)) / 2 and f^power. Of eMIGM's code
+              (power is power=2 there, cubic power=3): exp: 1 - exp(-5 f); quarter_cosine: cos(pi (1 - f) / 2)
     interval  (low, high) in plan time, which runs from 1 to 0: a step is guided when low < its end <= high. The only
               step of a plan stands for all of them: it is guided unless the interval is empty
     """
@@ -77,6 +78,10 @@ class Guidance:
                 return (1 - math.cos(math.pi * share)) / 2
             case "power":
                 return share**self.power
+            case "exp":
+                return 1 - math.exp(-5 * share)
+            case "quarter_cosine":
+                return math.cos(math.pi / 2 * (1 - share))
 
 
 def apply_guidance(

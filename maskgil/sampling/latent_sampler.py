@@ -34,8 +34,9 @@ class LatentSampler:
 
     condition  one text or label for each row
     negative   takes the place of the null condition where guided
-    sampler    of the head. A step's temperature scales the noise that DDPM adds, and that which DPMSolver, which adds
-               none, begins with: below 1 a token is more like the others that could stand there
+    sampler    of the head, where a step names none. A step's temperature scales the noise that DDPM adds, and that
+               which DPMSolver, which adds none, begins with: below 1 a token is more like the others that could stand
+               there
     drawn      the head's starting noise (n, C) of each step in turn, in place of the seeds' (for parity)
     nfe        evaluations of the trunk that each row has cost
 
@@ -70,6 +71,7 @@ class LatentSampler:
         if DecodingOrder.CONFIDENCE in step.orders:
             raise ValueError("continuous tokens have no confidence to go by: choose order random, halton or raster")
         z, null = self._trunk(canvas, step)
+        sampler = step.head or self.sampler
         row, place = where.nonzero(as_tuple=True)
         head = self.model.diffloss.net
         if null is None:
@@ -89,11 +91,11 @@ class LatentSampler:
             uniform = counter_rng.uniform_at(
                 step.seeds[row], counter_rng.RngStream.DIFFUSION, index, place, canvas.tokens.shape[2]
             )
-            tempered = k > 0 or self.sampler.tempers_start
+            tempered = k > 0 or sampler.tempers_start
             return counter_rng.normal(uniform) * (step.temperature[row, None] if tempered else 1.0)
 
         tokens = canvas.tokens.clone()
-        tokens[row, place] = self.sampler(denoise, draw).to(tokens.dtype)
+        tokens[row, place] = sampler(denoise, draw).to(tokens.dtype)
         self.nfe = self.nfe + step.nfe
         return tokens, torch.zeros_like(canvas.confidence)
 
@@ -175,6 +177,41 @@ def released(
         replace(step, scale=torch.full((batch,), scale, device=device), guided=rows if scale != 1 else rows[:0])
         for step, scale in zip(plan, scales, strict=False)
     ], [start.to(device) for start in drawn]
+
+
+def random_counts_plan(
+    plan: Sequence[StepParams],
+    seeds: Sequence[int],
+    holes: Bool[Tensor, "B N"],
+    curve: MaskSchedule,
+    guidance: Guidance,
+) -> list[StepParams]:
+    """A plan of as many steps in which each hole is decided with the probability `transfer` of its step, one at the
+    least: the released rule, for each row by its own seed. Steps in which no row has a hole left are dropped."""
+    masked, masks = holes.cpu().clone(), []
+    generators = [torch.Generator().manual_seed(int(seed) % 2**63) for seed in seeds]
+    for share in transfer(curve, len(plan)):
+        decided = torch.zeros_like(masked)
+        for row, generator in enumerate(generators):
+            uniform = torch.rand(masked.shape[1], generator=generator)
+            decided[row] = masked[row] & (uniform < share)
+            if masked[row].any() and not decided[row].any():
+                left = masked[row].nonzero()[:, 0]
+                decided[row, left[torch.randint(0, len(left), (1,), generator=generator)]] = True
+        if not decided.any():
+            break
+        masked = masked & ~decided
+        masks.append(decided)
+    device = plan[0].num_unmask.device
+    totals = holes.cpu().sum(1)
+    known = torch.stack(masks).sum(2).cumsum(0) / totals.clamp_min(1)
+    shares = torch.cat([known, torch.ones(len(plan) - len(masks), len(seeds))])
+    scales = torch.tensor([guidance.scales(shares[:, row].tolist()) for row in range(len(seeds))]).T
+    fixed = fixed_plan([mask.to(device) for mask in masks], plan[: len(masks)])
+    return [
+        replace(step, scale=scale.to(device), guided=(scale != 1).nonzero()[:, 0].to(device))
+        for step, scale in zip(fixed, scales, strict=False)
+    ]
 
 
 def _uniforms(masked: Bool[Tensor, "B N"], generator: torch.Generator) -> Float[Tensor, "B N"]:

@@ -12,9 +12,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from maskgil.condition import Condition
+from maskgil.models.diffusion_head import DDPM, DPMSolver
 from maskgil.params import DecodingOrder, SamplingParams
-from maskgil.sampling.latent_sampler import LatentSampler
+from maskgil.sampling.guidance import Guidance
+from maskgil.sampling.latent_sampler import LatentSampler, random_counts_plan
 from maskgil.sampling.latent_scoring import LatentTrunk, latent_log_likelihood
+from maskgil.sampling.loop import StepParams
 from maskgil.sampling.schedules import MaskSchedule, arccos, exp, schedule_by_name
 from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.autoencoder import validate_given_tokens
@@ -73,6 +76,21 @@ class LatentSpace:
         order = DecodingOrder.RANDOM if params.order == DecodingOrder.CONFIDENCE else params.order
         schedule = schedule_by_name(params.schedule)
         return order, exp if schedule is arccos else replace(schedule, num_unmasked="remain")
+
+    def finish_plan(
+        self, plan: list[StepParams], canvas: TokenGrid, seeds: Sequence[int], params: SamplingParams
+    ) -> list[StepParams]:
+        """The plan with the head that the parameters ask for, and with random counts where they do."""
+        steps = params.head_steps
+        if params.counts == "random":
+            if params.refinement_passes:
+                raise ValueError("counts is random: refinement passes need fixed ones; set refinement_passes to 0")
+            curve = self.order_and_schedule(params)[1]
+            plan = random_counts_plan(plan, seeds, canvas.mask, curve, Guidance.of(params))
+        if params.head_sampler == "dpm-solver" and steps is None:
+            return plan
+        head = DDPM(steps or 100) if params.head_sampler == "ddpm" else DPMSolver(steps or 8)
+        return [replace(step, head=head) for step in plan]
 
     def sampler(self, model: LatentTrunk, condition: Condition, negative: Condition | None, head: Any) -> LatentSampler:
         """Samples vectors by the diffusion head of `model` with the solver `head`."""

@@ -48,6 +48,7 @@ class StepParams:
     top_k        only the k likeliest codes (0 = all);  top_p: only the likeliest that make up p (1 = all); None = off
     priority     for Order.LISTED: the highest first
     remaining    masked steps that come after this one, for models that read it; None: 0
+    head         how a diffusion head draws, for all rows; None: as the model does by itself
     """
 
     num_unmask: Int[Tensor, " B"]
@@ -66,6 +67,7 @@ class StepParams:
     top_p: Float[Tensor, " B"] | None = None
     priority: Float[Tensor, "B N"] | None = None
     remaining: Int[Tensor, " B"] | None = None
+    head: Any = None
 
     def __len__(self) -> int:
         return self.num_unmask.shape[0]
@@ -86,7 +88,9 @@ class StepParams:
     def cat(steps: Sequence["StepParams"]) -> "StepParams":
         """One step for the rows of many, each as if it were alone."""
         first = [sum(len(step) for step in steps[:i]) for i in range(len(steps))]
+        assert all(step.head == steps[0].head for step in steps), "rows of one step share their head"
         joined: dict[str, Any] = {
+            "head": steps[0].head,
             "orders": frozenset[DecodingOrder]().union(*(step.orders for step in steps)),
         }
         for name in ("guided", "remask_rows"):

@@ -10,8 +10,10 @@ from torch import Tensor
 from maskgil.condition import Condition
 from maskgil.models.diffusion_head import DDPM, DPMSolver, denoiser
 from maskgil.models.emigm import EMIGM
+from maskgil.params import SAMPLERS, SamplingParams
 from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.latent_sampler import LatentSampler, released, transfer
+from maskgil.sampling.latent_space import LatentSpace
 from maskgil.sampling.loop import StepParams, sample
 from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.schedules import cosine, exp, linear, log_exp
@@ -250,3 +252,71 @@ def test_parity_plan_draws_the_released_picture(labels: list[int], scale: float)
         ours = draw(LatentSampler(model, classes(*labels), DPMSolver(4), drawn=drawn), plan)
         plain = plain_sampler(model, labels, 5, guidance, seed)
         assert torch.allclose(ours, plain, rtol=1e-3, atol=1e-3 * plain.abs().max())
+
+
+# --- the published sampler as options ---------------------------------------------------------------------------------
+
+
+def planned(params: SamplingParams, seeds: list[int], grid: tuple[int, int] = (16, 16)) -> list[StepParams]:
+    """The plan that the pipeline makes of these options, on a blank grid."""
+    space = LatentSpace(3, grid)
+    canvas = space.blank(len(seeds), grid, "cpu")
+    order, curve = space.order_and_schedule(params)
+    plan = masked_plan(
+        canvas.num_masked(), params.steps, curve, order, params.temperature, guidance=Guidance.of(params), seeds=seeds,
+        refinement_passes=params.refinement_passes,
+    )  # fmt: skip
+    return space.finish_plan(plan, canvas, seeds, params)
+
+
+def test_the_preset_is_the_published_evaluation():
+    """2503.07197, table 8, 256 px in 16 steps: 19 evaluations, guided at steps 11 to 13; the head takes 8 steps."""
+    for seed in range(8):
+        plan = planned(SAMPLERS["emigm"], [seed])
+        assert [i for i, step in enumerate(plan) if len(step.guided)] == [11, 12, 13]
+        assert sum(step.nfe_per_row for step in plan) == 19 and {step.head for step in plan} == {DPMSolver(8)}
+        assert sum(int(step.num_unmask) for step in plan) == 256 and min(int(step.num_unmask) for step in plan) >= 1
+
+
+def test_random_counts_are_those_of_the_schedules_probability_and_of_the_rows_own_seed():
+    params = replace(SAMPLERS["emigm"], steps=4, schedule="linear")
+    together = planned(params, [3, 4])
+    for row, seed in enumerate((3, 4)):
+        for step, alone in zip(together, planned(params, [seed]), strict=True):
+            assert torch.equal(step.priority[row], alone.priority[0])
+    counts = torch.stack([step.num_unmask for step in planned(params, list(range(200)))]).float()
+    assert torch.allclose(counts.mean(1), torch.full((4,), 64.0), atol=3.0)
+    assert len({int(n) for n in counts[0]}) > 10, "each row has counts of its own"
+
+
+def test_the_head_is_chosen_by_options():
+    assert planned(SamplingParams(), [0])[0].head is None
+    assert planned(SamplingParams(head_steps=3), [0])[0].head == DPMSolver(3)
+    assert planned(SamplingParams(head_sampler="ddpm"), [0])[0].head == DDPM(100)
+    with pytest.raises(ValueError, match="head_sampler is ddpm: it takes 2 or more"):
+        SamplingParams(head_sampler="ddpm", head_steps=1)
+    with pytest.raises(ValueError, match="set refinement_passes to 0"):
+        planned(SamplingParams(counts="random", refinement_passes=1), [0])
+    model = make()
+    plans = [
+        planned(replace(SAMPLERS["emigm"], steps=3, **more), [5], (2, 3))
+        for more in ({}, {"head_steps": 5}, {"head_sampler": "ddpm", "head_steps": 4})
+    ]
+    drawn = [draw(LatentSampler(model, classes(1), SOLVER), plan) for plan in plans]
+    assert not torch.allclose(drawn[0], drawn[1]) and not torch.allclose(drawn[1], drawn[2])
+
+
+@pytest.mark.parametrize(
+    ("shape", "power", "half"),
+    [
+        ("linear", 1, 0.5),
+        ("power", 2, 0.25),
+        ("power", 3, 0.125),
+        ("exp", 1, 0.917915),
+        ("quarter_cosine", 1, 0.707107),
+    ],
+)
+def test_guidance_grows_as_in_the_published_code(shape, power, half):
+    """Its linear, power, cubic, exp and cosine, when half of the tokens are decided."""
+    scales = Guidance(3.0, shape, power=power).scales([0.5, 1.0])
+    assert scales[0] == pytest.approx(1 + 2 * half, abs=1e-5) and scales[1] == pytest.approx(3.0, abs=0.02)
