@@ -92,7 +92,7 @@ def released_parts(model: ReleasedModel) -> ReleasedParts:
     generator: Amused | Meissonic | ARTransformer
     tokenizer = VQModel(VQ_PRESETS["llamagen-vq16" if model.converted else "amused-vq"])
     if model.converted:
-        generator = ARTransformer(replace(PRESETS["t2i-xl"], causal=True), zero_prefix=True)
+        generator = ARTransformer(replace(PRESETS["t2i-xl-llamagen"], causal=True), zero_prefix=True)
         return ReleasedParts(generator, RandomText(generator.config.text_length), tokenizer)
     name = model.name.partition("/")[2].lower()
     if name in AMUSED_PRESETS:

@@ -127,16 +127,29 @@ def _imagenet(dim: int, layers: int, heads: int) -> ModelConfig:
     return ModelConfig(codebook_size=16384, dim=dim, layers=layers, heads=heads, classes=1000)
 
 
-# Parameters beside each. A score is added only when our own evaluation printed it; none has been yet.
+def papers(config: ModelConfig) -> ModelConfig:
+    """The architecture that MaskGIL's paper describes: 2-D rotation, QK-norm and post-norm."""
+    return replace(config, rope="2d", qk_norm="layer", norm="post")
+
+
+_TEXT_XL = ModelConfig(
+    codebook_size=16384, dim=1280, layers=36, heads=20, text_dim=2048, text_length=120, null_length=120
+)
+
+# Parameters beside each. A score is added only when our own evaluation printed it; none has been yet. b to xxl and
+# t2i-xl are the paper's architecture; those named -llamagen have neither of its norms, as LlamaGen's weights need it.
 PRESETS: dict[str, ModelConfig] = {
-    "b": _imagenet(768, 12, 12),  # 110,889,984
-    "l": _imagenet(1024, 24, 16),  # 342,913,024
-    "xl": _imagenet(1280, 36, 20),  # 774,702,080
-    "xxl": _imagenet(1536, 48, 24),  # 1,410,975,744
+    "b": papers(_imagenet(768, 12, 12)),  # 110,926,848
+    "l": papers(_imagenet(1024, 24, 16)),  # 343,011,328
+    "xl": papers(_imagenet(1280, 36, 20)),  # 774,886,400
+    "xxl": papers(_imagenet(1536, 48, 24)),  # 1,411,270,656
+    "t2i-xl": papers(_TEXT_XL),  # 778,110,720
+    "b-llamagen": _imagenet(768, 12, 12),  # 110,889,984
+    "l-llamagen": _imagenet(1024, 24, 16),  # 342,913,024
+    "xl-llamagen": _imagenet(1280, 36, 20),  # 774,702,080
+    "xxl-llamagen": _imagenet(1536, 48, 24),  # 1,410,975,744
     # 777,926,400: LlamaGen's text-driven XL, its null caption and one mask row in table and head
-    "t2i-xl": ModelConfig(
-        codebook_size=16384, dim=1280, layers=36, heads=20, text_dim=2048, text_length=120, null_length=120
-    ),
+    "t2i-xl-llamagen": _TEXT_XL,
     # The bundled model. One null token instead of 48 keeps the unconditional half short.
     "scenes": ModelConfig(
         codebook_size=4096,

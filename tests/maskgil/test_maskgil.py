@@ -19,21 +19,38 @@ def parameters(config: ModelConfig) -> int:
 
 
 @pytest.mark.parametrize(
-    "name, count", [("b", 110_889_984), ("l", 342_913_024), ("xl", 774_702_080), ("xxl", 1_410_975_744)]
+    "name, count, papers",
+    [
+        ("b", 110_889_984, 110_926_848),
+        ("l", 342_913_024, 343_011_328),
+        ("xl", 774_702_080, 774_886_400),
+        ("xxl", 1_410_975_744, 1_411_270_656),
+    ],
 )
-def test_class_driven_sizes(name: str, count: int):
-    assert parameters(PRESETS[name]) == parameters(released(PRESETS[name])) == count
+def test_class_driven_sizes(name: str, count: int, papers: int):
+    """The paper's architecture adds the weights and biases of QK-norm to LlamaGen's and the published code's."""
+    plain = PRESETS[f"{name}-llamagen"]
+    assert parameters(plain) == parameters(released(PRESETS[name])) == count
+    assert parameters(PRESETS[name]) == papers == count + 4 * plain.dim * plain.layers
+
+
+@pytest.mark.parametrize("name", ["b", "l", "xl", "xxl", "t2i-xl"])
+def test_presets_are_the_papers_and_have_a_variant_for_llamagens_weights(name: str):
+    config, plain = PRESETS[name], PRESETS[f"{name}-llamagen"]
+    assert (config.rope, config.qk_norm, config.norm) == ("2d", "layer", "post")
+    assert replace(config, qk_norm="none", norm="pre") == plain
 
 
 def test_text_driven_sizes():
-    assert parameters(replace(PRESETS["t2i-xl"], null="none")) == 777_680_640
-    assert parameters(PRESETS["t2i-xl"]) == 777_680_640 + 120 * 2048
+    assert parameters(replace(PRESETS["t2i-xl-llamagen"], null="none")) == 777_680_640
+    assert parameters(PRESETS["t2i-xl-llamagen"]) == 777_680_640 + 120 * 2048
+    assert parameters(PRESETS["t2i-xl"]) == 778_110_720
     assert parameters(PRESETS["scenes"]) == 9_036_736
 
 
 def test_tensors_carry_llamagens_names_and_shapes():
     with torch.device("meta"):
-        shapes = {name: tuple(t.shape) for name, t in MaskGIL(PRESETS["t2i-xl"]).state_dict().items()}
+        shapes = {name: tuple(t.shape) for name, t in MaskGIL(PRESETS["t2i-xl-llamagen"]).state_dict().items()}
     expected = {
         "tok_embeddings.weight": (16385, 1280),
         "output.weight": (16385, 1280),

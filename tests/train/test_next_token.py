@@ -76,7 +76,7 @@ def test_a_class_driven_twin(tmp_path: Path, monkeypatch):
             image_sources.source(str(tmp_path / "in")), VQModel(VQ).eval(), None, tmp_path / "cache", [(64, 64)]
         )
     )
-    monkeypatch.setitem(PRESETS, "l", replace(PRESETS["l"], dim=16, layers=1, heads=2))
+    monkeypatch.setitem(PRESETS, "l-llamagen", replace(PRESETS["l-llamagen"], dim=16, layers=1, heads=2))
     options = [
         f"--data={tmp_path / 'cache'}",
         "--batch=2",
