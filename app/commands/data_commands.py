@@ -16,7 +16,7 @@ def _latents():
 
 
 def _images():
-    from train.data.image_cache import cache_images
+    from train.data.cache_command import cache_images
 
     return cache_images
 

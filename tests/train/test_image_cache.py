@@ -20,7 +20,7 @@ from maskgil import checkpoint
 from maskgil.aspect_buckets import aspect_buckets
 from maskgil.condition import Condition
 from maskgil.tokenizers.vq import VQConfig, VQModel
-from train.data import cache_progress, cached_batches, image_cache, image_example, image_sources
+from train.data import cache_command, cache_progress, cached_batches, image_example, image_sources
 from train.data.cached_batches import CachedBatches, ImageCache, shuffled
 from train.data.image_cache import CacheWriter, write
 
@@ -265,7 +265,7 @@ def test_a_full_disk_keeps_what_is_finished(shards, tmp_path, monkeypatch):
     monkeypatch.setattr("train.data.cache_files.save_file", full)
     with pytest.raises(ValueError, match="finished files are kept: free space"):
         write(maker(source, tmp_path / "out"), rank=1, world=2)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([kept[0].name, "cache.json"])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [kept[0].name, "cache.json", "contact-sheet.png"]
 
 
 def folder_of(folder: Path, captions: dict[str, str]) -> Path:
@@ -500,7 +500,7 @@ def test_nothing_there_is_one_clear_line(tmp_path, text, says):
 
 
 def test_the_command(shards, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(image_cache.encoders, "load", lambda name: Letters())
+    monkeypatch.setattr(cache_command.encoders, "load", lambda name: Letters())
     checkpoint.save(tmp_path / "vq", VQModel(VQ), "vq", VQ.to_dict())
     out = tmp_path / "out"
     options = [f"--source={shards}", f"--tokenizer={tmp_path / 'vq'}", "--text-encoder=x", f"--out={out}", "--size=64"]

@@ -4,6 +4,7 @@ Axes: B pictures of a batch, N tokens, C channels, L text tokens, E width of a t
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -58,8 +59,10 @@ class BucketTable:
 
 
 @lru_cache(maxsize=OPEN_FILES)
-def _mapped(path: Path) -> Any:
-    return safe_open(path, "pt")
+def _mapped(path: Path) -> tuple[Any, frozenset[str]]:
+    """An open file, and the names of its tensors."""
+    file = safe_open(path, "pt")
+    return file, frozenset(file.keys())
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,12 @@ class ImageCache:
             tables[size] = BucketTable(tuple(p for p, _ in parts), ends - [rows for _, rows in parts], int(ends[-1]))
         return ImageCache(folder, json.loads((folder / NOTE).read_text()), tables)
 
-    def read(self, size: Size, rows: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """{"tokens" (B, N) int64, "grid", and "states" (B, L, E) with "mask" (B, L), or "labels" (B,)}.
+    def read(
+        self, size: Size, rows: Int[np.ndarray, " B"], picks: Float[np.ndarray, " B"] | None = None
+    ) -> dict[str, Any]:
+        """`picks`: numbers in [0, 1) that choose among several captions of a picture; left out: the first of each.
+
+        {"tokens" (B, N) int64, "grid", and "states" (B, L, E) with "mask" (B, L), or "labels" (B,)}.
 
         Latents: "tokens" (B, N, C) float32, their means where there is a "std" of the same shape.
         """
@@ -98,11 +105,16 @@ class ImageCache:
         kept = ["tokens", "std"] if self.note.get("latent", {}).get("family") == "kl" else ["tokens"]
         encoded: dict[str, list[Tensor]] = {name: [] for name in kept}
         states, labels = [], []
-        for part, row in zip(parts.tolist(), rows.tolist(), strict=True):
-            file, row = _mapped(table.files[part]), row - int(table.starts[part])
+        picked = np.zeros(len(rows)) if picks is None else picks
+        for part, row, pick in zip(parts.tolist(), rows.tolist(), picked.tolist(), strict=True):
+            (file, names), row = _mapped(table.files[part]), row - int(table.starts[part])
             for name, rows_of in encoded.items():
                 rows_of.append(file.get_slice(f"{prefix}/{name}")[row : row + 1])
             if "width" in self.note:
+                if f"{prefix}/captions" in names:
+                    till = file.get_slice(f"{prefix}/captions")[max(row - 1, 0) : row + 1].tolist()
+                    before = till[0] if row else 0
+                    row = before + int(pick * (till[-1] - before))
                 first = int(file.get_slice(f"{prefix}/ends")[row - 1 : row]) if row else 0
                 last = int(file.get_slice(f"{prefix}/ends")[row : row + 1])
                 states.append(file.get_slice(f"{prefix}/states")[first:last].float())
@@ -146,7 +158,7 @@ class CachedBatches:
 
     An epoch is every picture once, in an order drawn by (seed, epoch); the last batch of a bucket holds what is left of
     it, and may be of one picture. Batch i is a function of (seed, i): a run that is resumed reads on where it stopped.
-    Latents are samples of the posterior, another one each time a picture comes.
+    Latents are samples of the posterior, another one each time a picture comes, and so is the choice among captions.
     """
 
     folder: str
@@ -165,7 +177,8 @@ class CachedBatches:
         total = features.tables[sizes[which]].rows
         rows = shuffled(np.arange(start, min(start + self.batch, total)), total, key + 1 + which)
         numbers = torch.arange(index * self.batch, index * self.batch + len(rows))
-        batch = features.read(sizes[which], rows) | {"numbers": numbers}
+        picks = np.random.default_rng([self.seed, index, 1]).random(len(rows))
+        batch = features.read(sizes[which], rows, picks) | {"numbers": numbers}
         if "std" in batch:
             noise = np.random.default_rng([self.seed, index]).standard_normal(batch["tokens"].shape, np.float32)
             batch["tokens"] += batch.pop("std") * torch.from_numpy(noise)
@@ -183,6 +196,6 @@ def filled(folder: str) -> ImageCache:
 _opened = cache(filled)
 
 
-def largest_batch(batches: CachedBatches, looked_at: int = 16) -> dict[str, Any]:
+def largest_batch(batches: Callable[[int], dict[str, Any]], looked_at: int = 16) -> dict[str, Any]:
     """The one with the most pictures of the first few."""
     return max((batches(index) for index in range(looked_at)), key=lambda batch: len(batch["tokens"]))

@@ -3,28 +3,17 @@
 Hidden and system folders and files are left out: names with a dot in front, __MACOSX, @eaDir and their like.
 """
 
-import csv
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from train.data.image_example import (
-    CAPTION_KEYS,
-    CAPTIONS,
-    IMAGES,
-    ImageExample,
-    Report,
-    caption_of,
-    cleaned,
-    make_example,
-)
+from train.data.caption_tables import METADATA, read_captions
+from train.data.image_example import CAPTIONS, IMAGES, ImageExample, Report, captions_of, make_example, several
 
 UNIT = 1000  # files of a unit, at most
 SYSTEM = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbs.db", "desktop.ini"}
-METADATA = ("metadata.jsonl", "metadata.csv")  # as Hugging Face's imagefolder reads them
 
 
 def is_visible(name: str) -> bool:
@@ -65,7 +54,7 @@ class Files:
         units: list[list[Path]] = [[]]
         digests = [hashlib.sha256(note.encode())]
         for path in paths:
-            name = str(path.relative_to(folder))
+            name = os.path.relpath(path, folder)
             ends = int(hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8], 16) % (UNIT // 2) == 0
             if units[-1] and (ends or len(units[-1]) == UNIT):
                 units.append([])
@@ -82,7 +71,7 @@ class CaptionedFiles:
 
     files: Files
     captions: dict[Path, Path]
-    told: dict[str, object]  # captions of a metadata file, by the picture's name in it
+    told: dict[Path, list[object]]  # captions of a table, by picture
     alone: list[Path]  # captions without a picture
     folder: Path
     classes: list[str] | None = None
@@ -100,7 +89,7 @@ class CaptionedFiles:
         held = visible_files(folder)
         paths = [path for path in held if path.suffix.lower() in IMAGES]
         table = next((folder / name for name in METADATA if (folder / name).is_file()), None)
-        told = _metadata(table) if table else {}
+        told = read_captions(table) if table else {}
         texts: dict[Path, Path] = {}
         for ending in reversed(CAPTIONS):  # the first of CAPTIONS wins
             texts |= {path.with_suffix(""): path for path in held if path.suffix.lower() == ending}
@@ -110,14 +99,20 @@ class CaptionedFiles:
         files = Files.of(paths, folder, captions, note=_stamp(table))
         return CaptionedFiles(files, captions, told, alone, folder)
 
-    def _caption(self, path: Path) -> str:
-        name = path.relative_to(self.folder).as_posix()
-        if name in self.told:
-            return cleaned(self.told[name])
+    @staticmethod
+    def of_table(table: Path) -> "CaptionedFiles":
+        """The pictures that a table names, wherever they lie. ValueError for a table that cannot be read."""
+        told = read_captions(table)
+        files = Files.of(sorted(told), table.parent, note=_stamp(table))
+        return CaptionedFiles(files, {}, told, [], table.parent)
+
+    def _captions(self, path: Path) -> tuple[str, ...]:
+        if path in self.told:
+            return several(self.told[path])
         text = self.captions.get(path)
         if text is None:
             raise ValueError(f"no caption: {path.with_suffix('.txt').name} is missing")
-        return caption_of(text.name, text.read_bytes(), "caption")
+        return captions_of(text.name, text.read_bytes(), "caption")
 
     def read(self, unit: int, report: Report) -> Iterator[ImageExample]:
         if unit == 0:  # they belong to no unit, and are said once
@@ -127,23 +122,9 @@ class CaptionedFiles:
         for number, path in enumerate(paths):
             try:
                 along = (number + 1) / len(paths)
-                yield make_example(path.stem, path.read_bytes(), caption=self._caption(path), along=along)
+                yield make_example(path.stem, path.read_bytes(), captions=self._captions(path), along=along)
             except (ValueError, OSError) as error:
                 report(f"{path}: {error}")
-
-
-def _metadata(path: Path) -> dict[str, object]:
-    """{file_name: caption} of metadata.jsonl or metadata.csv. ValueError for one that cannot be read."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
-                table = csv.DictReader(file)
-                rows = list(table) or [dict.fromkeys(table.fieldnames or ())]
-            else:
-                rows = [json.loads(line) for line in file if line.strip()]
-        return {row["file_name"]: next((row[k] for k in CAPTION_KEYS if row.get(k)), None) for row in rows}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} needs a file_name and a text in each row ({error!r})") from None
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ Many processes share the work: torchrun --nproc_per_node 8 -m app data images ..
 
 Axes: n pictures, N tokens, C channels, T text tokens of all n one after the other, E width of a text state.
 A cache is `cache.json` (what made it) and a file for each unit of the source, written whole: for each bucket
-`WxH/tokens` (n, N) uint16, then `WxH/states` (T, E) bfloat16 with `WxH/ends` (n,), or `WxH/labels` (n,). Latents are
-(n, N, C) float16, scaled to a deviation of about 1: the posterior's means as `tokens`, with its deviations as `std`
-where there is one (KL, not DC-AE). Batches are drawn from the posterior anew each time.
+`WxH/tokens` (n, N) uint16, then `WxH/states` (T, E) bfloat16 with `WxH/ends` (n,), or `WxH/labels` (n,). Where
+pictures have several captions, `ends` is of the captions, and `WxH/captions` (n,) says after how many a picture's end.
+Latents are (n, N, C) float16, scaled to a deviation of about 1: the posterior's means as `tokens`, with its deviations
+as `std` where there is one (KL, not DC-AE). Batches are drawn from the posterior anew each time.
 
 A file that is there is done: started again, the same command makes only what is missing or has changed, and encodes no
 picture again whose bytes and caption are as they were. Training reads the files where they lie.
@@ -15,10 +16,9 @@ picture again whose bytes and caption are as they were. Training reads the files
 import contextlib
 import hashlib
 import json
-import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,22 +31,22 @@ from tqdm import tqdm
 
 import text_encoder as encoders
 from maskgil import checkpoint
-from maskgil.aspect_buckets import Size, aspect_buckets, fit_to_bucket, nearest_bucket
+from maskgil.aspect_buckets import Size, fit_to_bucket, nearest_bucket
 from maskgil.generator import Tokenizer
 from maskgil.tokenizers.autoencoder import SURE, AutoencoderTokenizer, validate_scale
 from train.data.cache_files import write_note, write_shard
 from train.data.cache_progress import CacheProgress
+from train.data.cache_report import CONTENTS, DIGESTS, SHEET, UNIT_NOTE, ContactSheet, UnitReport, write_summary
 from train.data.cached_batches import NOTE, index_of
 from train.data.image_example import ImageExample, ImageSource
-from train.data.image_sources import source as image_source
+from train.data.long_captions import cut_caption, with_shuffled_tags
 
 ORIGIN = "origin"  # of a cache's note: where its pictures lie
-UNIT_NOTE, CONTENTS = "unit", "contents"  # of a file's metadata: what was left out, and a hash of each picture
-CUT = ("crop", "flip", ORIGIN)  # of a cache's note: in what caches of one model may differ
+CUT = ("crop", "crops", "flip", "shuffled_tags", ORIGIN)  # of a cache's note: in what caches of one model may differ
 SHOWN = 5  # faults of a unit that are named one by one
 
 
-Row = dict[str, Tensor]  # of one picture: "tokens", perhaps "std", and "states" or "label"
+Row = dict[str, Any]  # of one picture: tensors "tokens", perhaps "std", and "label"; or "states", one for each caption
 
 
 @dataclass
@@ -56,21 +56,6 @@ class _Bucket:
     rows: list[Row | None] = field(default_factory=list)
     contents: list[str] = field(default_factory=list)
     waiting: list[tuple[int, Tensor, ImageExample]] = field(default_factory=list)
-
-
-@dataclass
-class UnitReport:
-    """What became of a unit's pictures: lines for what was left out, and counts."""
-
-    skipped: list[str] = field(default_factory=list)
-    encoded: int = 0
-    reused: int = 0
-    cut_captions: int = 0
-    buckets: Counter = field(default_factory=Counter)
-
-    @property
-    def pictures(self) -> int:
-        return self.encoded + self.reused
 
 
 @dataclass(frozen=True)
@@ -91,6 +76,9 @@ class CacheWriter:
     long_captions  what becomes of those that the text encoder cannot read whole: cut at a word, or dropped
     min_side       pictures with a shorter side, in pixels, are left out
     max_aspect     and those whose sides differ by more than this factor
+    crops          places at which a picture is cut, each a row of its own;  drop_duplicates: leave out a picture whose
+                   file this process has met before
+    shuffled_tags  further captions of each picture, with its comma-separated tags in another order
     """
 
     source: ImageSource
@@ -104,6 +92,9 @@ class CacheWriter:
     long_captions: Literal["cut", "drop"] = "cut"
     min_side: int = 16
     max_aspect: float = 10.0
+    crops: int = 1
+    drop_duplicates: bool = False
+    shuffled_tags: int = 0
 
     def note(self) -> dict[str, Any]:
         """What a cache must have in common with what is added to it."""
@@ -119,6 +110,8 @@ class CacheWriter:
         }
         note |= {"crop": "centre"} if self.centre else {}
         note |= {"flip": True} if self.flip else {}
+        note |= {"crops": self.crops} if self.crops > 1 else {}
+        note |= {"shuffled_tags": self.shuffled_tags} if self.shuffled_tags else {}
         if self.encoder is None:
             return note | {"classes": self.source.classes}
         return note | {"text_encoder": checkpoint.fingerprint(self.encoder.identity()), "width": self.encoder.width}
@@ -153,19 +146,28 @@ class CacheWriter:
         known = {self.path(unit).name for unit in range(len(self.source.names))}
         return sorted(path for path in self.out.glob("*.safetensors") if path.name not in known)
 
-    def make(self, unit: int, report: UnitReport, known: dict[str, _StoredRow]) -> Iterator[float]:
+    def make(
+        self, unit: int, report: UnitReport, known: dict[str, _StoredRow], seen: set[str], sheet: ContactSheet
+    ) -> Iterator[float]:
         """Encode a unit and write its file; yields after each picture the share of the unit that is read. Rows of
-        pictures in `known`, by their content, are copied.
+        pictures in `known`, by their content, are copied; `seen` are hashes of the pictures' files so far.
 
         Raises ValueError when the disk is full, and for latents of the wrong scale: what was written before stays.
         """
         filled: dict[Size, _Bucket] = {}
+        digests: list[str] = []
         for picture in self.source.read(unit, report.skipped.append):
             try:
+                if self.drop_duplicates and picture.digest in seen:
+                    report.duplicates += 1
+                    raise ValueError("the same picture was there before")
                 picture = self._taken(picture, report)
             except ValueError as error:
                 report.skipped.append(f"{self.source.names[unit]}: {picture.key}: {error}")
                 continue
+            seen.add(picture.digest)
+            digests.append(picture.digest)
+            sheet.add(picture.image, picture.captions[0] if picture.captions else f"class {picture.label}")
             self._add(picture, filled, known, report)
             yield picture.along
         tensors, contents = {}, {}
@@ -177,11 +179,11 @@ class CacheWriter:
             tensors |= {f"{name}/{part}": tensor for part, tensor in made.items()}
             contents[name] = bucket.contents
             report.buckets[name] += len(bucket.rows)
-        told = json.dumps({CONTENTS: contents, "skipped": report.skipped})  # one entry: files do not keep their order
-        write_shard(tensors, self.path(unit), {UNIT_NOTE: told})
+        told = {CONTENTS: contents, "skipped": report.skipped} | ({DIGESTS: digests} if self.drop_duplicates else {})
+        write_shard(tensors, self.path(unit), {UNIT_NOTE: json.dumps(told)})  # one entry: files keep no order
 
     def _taken(self, picture: ImageExample, report: UnitReport) -> ImageExample:
-        """The picture as it is kept, its caption cut to what the encoder reads. ValueError says why it is left out."""
+        """The picture as it is kept, its captions cut to what the encoder reads. ValueError says why it is left out."""
         width, height = picture.image.size
         if min(width, height) < self.min_side:
             raise ValueError(f"{width}x{height} is less than {self.min_side} pixels a side")
@@ -189,38 +191,55 @@ class CacheWriter:
             raise ValueError(f"{width}x{height} is longer than {self.max_aspect:g} times its width or height")
         if self.encoder is None:
             return picture
+        captions = with_shuffled_tags(picture.captions, self.shuffled_tags, picture.key)
+        return replace(picture, captions=tuple(self._readable(caption, report) for caption in captions))
+
+    def _readable(self, caption: str, report: UnitReport) -> str:
+        """The caption, cut where it is too long. ValueError where it is to be dropped."""
+        assert self.encoder is not None
         try:
-            self.encoder.tokenize([picture.caption])
+            self.encoder.tokenize([caption])
         except ValueError:
             if self.long_captions == "drop":
                 raise
-            short = cut_caption(self.encoder, picture.caption)
+            short = cut_caption(self.encoder, caption)
             report.cut_captions += 1
-            return replace(picture, caption=short)
-        return picture
+            return short
+        return caption
 
     def _add(
         self, picture: ImageExample, filled: dict[Size, _Bucket], known: dict[str, _StoredRow], report: UnitReport
     ) -> None:
-        """Put a picture into its bucket, as it is stored or to be encoded."""
+        """Put a picture into its bucket, as it is stored or to be encoded, once for each view of it."""
         shape = nearest_bucket(picture.image.size, self.shapes)
-        bucket, pixels = filled.setdefault(shape, _Bucket()), None
-        for mirrored in (False, True) if self.flip else (False,):
-            content = picture.content + ("-mirrored" if mirrored else "")
-            bucket.contents.append(content)
-            if content in known:
-                bucket.rows.append(self._stored(known[content]))
-                report.reused += 1
-                continue
-            if pixels is None:
-                # where a picture is cut depends on its name alone: made again, the cache is the same
-                x, y = np.random.default_rng(list(hashlib.sha256(picture.key.encode()).digest())).random(2)
-                pixels = np.asarray(fit_to_bucket(picture.image, shape, *((0.5, 0.5) if self.centre else (x, y))))
-            seen = pixels[:, ::-1] if mirrored else pixels
-            bucket.rows.append(None)
-            bucket.waiting.append((len(bucket.rows) - 1, torch.from_numpy(seen.copy()), picture))
-            if len(bucket.waiting) == self.batch:
-                self._encode(bucket, report)
+        bucket = filled.setdefault(shape, _Bucket())
+        # where a picture is cut depends on its name alone: made again, the cache is the same
+        places = np.random.default_rng(list(hashlib.sha256(picture.key.encode()).digest())).random((self.crops, 2))
+        for crop, (x, y) in enumerate(places):
+            pixels = None
+            for mirrored in (False, True) if self.flip else (False,):
+                content = picture.content + (f"-crop{crop}" if crop else "") + ("-mirrored" if mirrored else "")
+                bucket.contents.append(content)
+                if content in known:
+                    bucket.rows.append(self._stored(known[content]))
+                    report.reused += 1
+                    continue
+                if pixels is None:
+                    at = (0.5, 0.5) if self.centre else (float(x), float(y))
+                    pixels = np.asarray(fit_to_bucket(picture.image, shape, *at))
+                seen = pixels[:, ::-1] if mirrored else pixels
+                bucket.rows.append(None)
+                bucket.waiting.append((len(bucket.rows) - 1, torch.from_numpy(seen.copy()), picture))
+                if len(bucket.waiting) == self.batch:
+                    self._encode(bucket, report)
+
+    def digests(self) -> set[str]:
+        """Hashes of the pictures' files that the cache's own files hold already."""
+        found: set[str] = set()
+        for unit in range(len(self.source.names)) if self.drop_duplicates else ():
+            with contextlib.suppress(SafetensorError, OSError), safe_open(self.path(unit), "pt") as file:
+                found |= set(json.loads((file.metadata() or {}).get(UNIT_NOTE, "{}")).get(DIGESTS, []))
+        return found
 
     def stored_rows(self) -> dict[str, _StoredRow]:
         """Rows of stale files by the content of their pictures. Files that do not say what they hold give none."""
@@ -240,8 +259,11 @@ class CacheWriter:
             row = {name: part[name][at.row] for name in ("tokens", "std") if name in part}
             if "labels" in part:
                 return row | {"label": part["labels"][at.row]}
-            first = int(part["ends"][at.row - 1]) if at.row else 0
-            return row | {"states": part["states"][first : int(part["ends"][at.row])]}
+            first, last = at.row, at.row + 1
+            if "captions" in part:
+                first, last = int(part["captions"][at.row - 1]) if at.row else 0, int(part["captions"][at.row])
+            ends = [int(part["ends"][first - 1]) if first else 0, *part["ends"][first:last].tolist()]
+            return row | {"states": [part["states"][a:b] for a, b in pairwise(ends)]}
 
     @torch.no_grad()
     def _encode(self, bucket: _Bucket, report: UnitReport) -> None:
@@ -256,9 +278,14 @@ class CacheWriter:
             for row, picture in zip(rows, pictures, strict=True):
                 row["label"] = torch.tensor(picture.label)
         else:
-            condition = self.encoder.encode([picture.caption for picture in pictures])
-            for row, states, mask in zip(rows, condition.states, condition.mask, strict=True):
-                row["states"] = states[mask].to("cpu", torch.bfloat16)
+            for row in rows:
+                row["states"] = []
+            said = [(row, caption) for row, picture in zip(rows, pictures, strict=True) for caption in picture.captions]
+            for start in range(0, len(said), self.batch):
+                part = said[start : start + self.batch]
+                condition = self.encoder.encode([caption for _, caption in part])
+                for (row, _), states, mask in zip(part, condition.states, condition.mask, strict=True):
+                    row["states"].append(states[mask].to("cpu", torch.bfloat16))
         for (number, _, _), row in zip(bucket.waiting, rows, strict=True):
             bucket.rows[number] = row
         report.encoded += len(rows)
@@ -276,24 +303,11 @@ class CacheWriter:
         tensors = {name: torch.stack([row[name] for row in rows]) for name in ("tokens", "std") if name in rows[0]}
         if self.encoder is None:
             return tensors | {"labels": torch.stack([row["label"] for row in rows])}
-        ends = torch.tensor([len(row["states"]) for row in rows]).cumsum(0)
-        return tensors | {"states": torch.cat([row["states"] for row in rows]), "ends": ends}
-
-
-def cut_caption(encoder: encoders.TextEncoder, caption: str) -> str:
-    """As many words from its beginning as the encoder reads. ValueError when it does not even read the first."""
-    words = caption.split()
-    least, most = 0, len(words) - 1  # words that it reads, and may read
-    while least < most:
-        middle = (least + most + 1) // 2
-        try:
-            encoder.tokenize([" ".join(words[:middle])])
-            least = middle
-        except ValueError:
-            most = middle - 1
-    if not least:
-        raise ValueError(f"the caption begins with a word that the text encoder cannot read whole: {words[0][:40]!r}")
-    return " ".join(words[:least])
+        states = [state for row in rows for state in row["states"]]
+        tensors |= {"states": torch.cat(states), "ends": torch.tensor([len(state) for state in states]).cumsum(0)}
+        if len(states) > len(rows):
+            tensors["captions"] = torch.tensor([len(row["states"]) for row in rows]).cumsum(0)
+        return tensors
 
 
 def write(maker: CacheWriter, rank: int = 0, world: int = 1) -> None:
@@ -305,16 +319,12 @@ def write(maker: CacheWriter, rank: int = 0, world: int = 1) -> None:
     units, known = len(maker.source.names), maker.stored_rows()
     mine = [unit for unit in range(rank, units, world) if not maker.path(unit).is_file()]
     progress = CacheProgress(maker.out, {maker.path(unit).name for unit in range(units)}, rank, world)
-    total = UnitReport()
+    total, sheet, seen = UnitReport(), ContactSheet(rank), maker.digests()
     for unit in mine:
         report = UnitReport()
-        for along in maker.make(unit, report, known):
+        for along in maker.make(unit, report, known, seen, sheet):
             progress.show(along, total.pictures + report.pictures)
-        total.encoded += report.encoded
-        total.reused += report.reused
-        total.cut_captions += report.cut_captions
-        total.buckets.update(report.buckets)
-        total.skipped += report.skipped
+        total.add(report)
         for line in report.skipped[:SHOWN]:
             tqdm.write(line)
         if len(report.skipped) > SHOWN:
@@ -327,6 +337,8 @@ def write(maker: CacheWriter, rank: int = 0, world: int = 1) -> None:
         f"{maker.out}: process {rank + 1} of {world} encoded {total.encoded:,} pictures{again}, "
         f"skipped {len(total.skipped):,}{cut}"
     )
+    if rank == 0 and sheet.kept:
+        sheet.draw(maker.out / SHEET)
     if total.buckets:
         print(f"sizes: {', '.join(f'{size} {count:,}' for size, count in total.buckets.most_common())}")
     if progress.finished(fresh=True) == units:  # who is last sees the whole cache
@@ -340,53 +352,5 @@ def _finish(maker: CacheWriter) -> None:
     index = index_of(maker.out, write=True)
     if not any(count for entry in index.values() for count in entry["rows"].values()):
         raise ValueError(f"no picture of the source could be used: {maker.out} stays empty")
-
-
-def cache_images(
-    source: str,
-    tokenizer: str,
-    out: str,
-    text_encoder: str = "",
-    size: int = 256,
-    shape: Literal["any", "square"] = "any",
-    crop: Literal["any", "centre"] = "any",
-    flip: bool = False,
-    long_captions: Literal["cut", "drop"] = "cut",
-    min_side: int = 16,
-    max_aspect: float = 10.0,
-    device: str = "",
-    batch: int = 32,
-) -> None:
-    """Encode pictures into tokens, and their captions into states, for the large recipes. Under torchrun the processes
-    share the work.
-
-    Args:
-        source: WebDataset shards (part-{00..09}.tar); a folder of pictures with .txt, .caption or .json captions,
-            metadata.jsonl or metadata.csv; a folder of class folders; or hf:NAME, a Hugging Face data set.
-        tokenizer: A VQ or latent tokenizer's folder.
-        out: The folder of the cache. The same command again continues there.
-        text_encoder: A Hugging Face name or a folder, for captions. Left out: class folders.
-        size: The size class in pixels: 256, 512, 768 or 1024.
-        shape: any: all aspect-ratio buckets of the size; square: only SIZE x SIZE.
-        crop: Where a picture is cut to its bucket. centre: the same on both sides, as ADM does; any: at a place that
-            depends on the picture's name.
-        flip: Encode every picture twice, the second time mirrored.
-        long_captions: Captions longer than the text encoder reads are cut at a word, or dropped with their pictures.
-        min_side: Pictures with a side of fewer pixels are left out.
-        max_aspect: Pictures longer than this many times their other side are left out.
-        device: cuda or cpu. Left out: cuda where there is one.
-        batch: Pictures encoded at once.
-    """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    pictures = image_source(source)
-    shapes = [(size, size)] if shape == "square" else aspect_buckets(size)
-    folder = checkpoint.resolve(tokenizer)
-    kind = "latent" if checkpoint.describe(folder)["kind"] == "latent" else "vq"
-    model = checkpoint.load(folder, kind).requires_grad_(False).to(device)
-    encoder = encoders.load(text_encoder).to(device) if text_encoder else None
-    cut = {"centre": crop == "centre", "flip": flip, "long_captions": long_captions}
-    cut |= {"min_side": min_side, "max_aspect": max_aspect}
-    write(CacheWriter(pictures, model, encoder, Path(out), shapes, batch, **cut), rank, world)
+    for line in write_summary(maker.out, index):
+        print(line)

@@ -14,25 +14,32 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 CAPTIONS = (".txt", ".caption", ".json")  # endings of caption files, in the order in which they are looked for
-CAPTION_KEYS = ("caption", "text", "prompt", "TEXT")
+CAPTION_KEYS = ("caption", "text", "prompt", "TEXT", "captions")
 
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class ImageExample:
-    """An RGB image with what it shows in words, or the number of its class.
+    """An RGB image with what it shows in words, once or several times, or the number of its class.
 
     along    the share of its unit that has been read with it
-    content  a hash of picture, name and caption or class: equal ones give equal rows of a cache
+    content  a hash of picture, name and captions or class: equal ones give equal rows of a cache
+    digest   a hash of the picture's file alone
     """
 
     key: str
     image: Image.Image
-    caption: str | None = None
+    captions: tuple[str, ...] = ()
     label: int | None = None
     along: float = 0.0
     content: str = ""
+    digest: str = ""
+
+    @property
+    def caption(self) -> str | None:
+        """The first of the captions."""
+        return self.captions[0] if self.captions else None
 
 
 @runtime_checkable
@@ -48,12 +55,20 @@ class ImageSource(Protocol):
 
 
 def make_example(
-    key: str, data: bytes, *, caption: str | None = None, label: int | None = None, along: float, upright: bool = True
+    key: str,
+    data: bytes,
+    *,
+    captions: tuple[str, ...] = (),
+    label: int | None = None,
+    along: float,
+    upright: bool = True,
 ) -> ImageExample:
     """An example of an encoded picture. ValueError when it is broken or cut."""
-    told = json.dumps([key, caption, label, upright]).encode()
-    content = hashlib.sha256(told + hashlib.sha256(data).digest()).hexdigest()[:20]
-    return ImageExample(key, opened(data, upright), caption, label, along, content)
+    words = captions[0] if len(captions) == 1 else list(captions) or None
+    told = json.dumps([key, words, label, upright]).encode()
+    digest = hashlib.sha256(data)
+    content = hashlib.sha256(told + digest.digest()).hexdigest()[:20]
+    return ImageExample(key, opened(data, upright), captions, label, along, content, digest.hexdigest()[:20])
 
 
 def opened(data: bytes, upright: bool = True) -> Image.Image:
@@ -86,21 +101,25 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8-sig")
 
 
-def caption_of(name: str, data: bytes, key: str) -> str:
-    """The caption in a text file, or under `key` (else a usual name) in a .json; the first one of a list of captions.
+def captions_of(name: str, data: bytes, key: str) -> tuple[str, ...]:
+    """The caption in a text file; under `key` (else a usual name) in a .json, where a list holds several.
 
     ValueError when there is none.
     """
     try:
         text = _text(data)
-        if name.lower().endswith(".json"):
-            entries = json.loads(text)
-            values = [entries.get(k) for k in (key, *CAPTION_KEYS)] if isinstance(entries, dict) else [entries]
-            values = [v[0] if isinstance(v, list) and v else v for v in values]
-            text = next((v for v in values if isinstance(v, str)), "")
-    except (ValueError, AttributeError):
+        entries = json.loads(text) if name.lower().endswith(".json") else text
+    except ValueError:
         raise ValueError(f"{name} cannot be read: write captions as UTF-8") from None
-    return cleaned(text)
+    if isinstance(entries, dict):
+        entries = next((entries[k] for k in (key, *CAPTION_KEYS) if entries.get(k)), None)
+    return several(entries)
+
+
+def several(captions: object) -> tuple[str, ...]:
+    """One caption or a list of them, each different one once. ValueError where there is none."""
+    found = [caption for caption in captions if caption] if isinstance(captions, list | tuple) else [captions]
+    return tuple(dict.fromkeys(cleaned(caption) for caption in found)) or (cleaned(None),)
 
 
 def cleaned(text: object) -> str:

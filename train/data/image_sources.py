@@ -3,6 +3,7 @@
     source("shards/{00000..00099}.tar")        # image + .txt, .caption or .json under one key
     source("holiday")                          # a.jpg beside a.txt, a.caption or a.json; or metadata.jsonl, .csv
     source("imagenet/train")                   # one folder a class, its name is the label
+    source("pictures.csv")                     # .csv, .tsv, .jsonl or .parquet with file_name and text in each row
     source("hf:owner/name")                    # columns image and text (or label)
 
 A source is a list of units (a shard, or a thousand files), and a unit read twice gives the same pictures in the same
@@ -21,16 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from train.data.folder_sources import METADATA, UNIT, CaptionedFiles, ClassFolders, is_visible
+from train.data.caption_tables import METADATA, TABLES
+from train.data.folder_sources import UNIT, CaptionedFiles, ClassFolders, is_visible
 from train.data.image_example import (
     CAPTION_KEYS,
     IMAGES,
     ImageExample,
     ImageSource,
     Report,
-    caption_of,
-    cleaned,
+    captions_of,
     make_example,
+    several,
 )
 
 BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error)  # what reading a cut or broken tar raises
@@ -43,8 +45,13 @@ def source(text: str) -> ImageSource:
     if ".tar" in text:
         return WebDatasetShards.open(text)
     folder = Path(text)
+    if folder.suffix.lower() in TABLES and folder.is_file():
+        return CaptionedFiles.of_table(folder)
     if not folder.is_dir():
-        raise ValueError(f"no pictures at {text}: give a folder, shards such as 'data/{{000..099}}.tar', or hf:NAME")
+        raise ValueError(
+            f"no pictures at {text}: give a folder, shards such as 'data/{{000..099}}.tar', a table of paths "
+            f"({', '.join(TABLES)}), or hf:NAME"
+        )
     if tars := sorted(folder.glob("*.tar")):
         return WebDatasetShards.of([str(path) for path in tars])
     own = [path for path in folder.iterdir() if is_visible(path.name)]
@@ -100,12 +107,13 @@ class WebDatasetShards:
         try:
             with open(path, "rb") as file:
                 length = os.fstat(file.fileno()).st_size
-                for example in group_by_keys(files(file), handler=twice):
-                    count += 1
-                    try:
-                        yield self._picture(example, file.tell() / length)
-                    except ValueError as error:
-                        report(f"{path}: {example['__key__']}: {error}")
+                for group in group_by_keys(files(file), handler=twice):
+                    for example in _apart(group):
+                        count += 1
+                        try:
+                            yield self._picture(example, file.tell() / length)
+                        except ValueError as error:
+                            report(f"{path}: {example['__key__']}: {error}")
         except OSError as error:
             faults.append(error)
         for fault in faults:
@@ -113,14 +121,46 @@ class WebDatasetShards:
 
     def _picture(self, example: dict[str, Any], along: float) -> ImageExample:
         """Of {"__key__": name, suffix: content}."""
-        images = [suffix for suffix in example if f".{suffix.rpartition('.')[2]}" in IMAGES]
+        images = [suffix for suffix in example if suffix[:2] != "__" and _is_image(suffix)]
         if not images:
             raise ValueError("no picture")
-        text = next((suffix for suffix in ("txt", "caption", "json") if suffix in example), None)
+        told = [stem for suffix in images if (stem := _stem(suffix)) in _captions(example)]
+        image, stem = (next(s for s in images if _stem(s) == told[0]), told[0]) if told else (images[0], "")
+        text = _captions(example).get(stem)
         if text is None:
             raise ValueError("no caption")
-        caption = caption_of(f"{example['__key__']}.{text}", example[text], self.key)
-        return make_example(example["__key__"], example[images[0]], caption=caption, along=along)
+        captions = captions_of(f"{example['__key__']}.{text}", example[text], self.key)
+        return make_example(example["__key__"], example[image], captions=captions, along=along)
+
+
+def _stem(suffix: str) -> str:
+    """5x of 5x.jpg: what stands before the last ending."""
+    return suffix.rpartition(".")[0]
+
+
+def _captions(example: dict[str, Any]) -> dict[str, str]:
+    """{stem: suffix} of the captions, of several of one stem the first of txt, caption, json."""
+    endings = ("json", "caption", "txt")
+    return {_stem(s): s for ending in endings for s in example if s.rpartition(".")[2] == ending}
+
+
+def _apart(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Examples whose names have dots, such as IMG_0.5x.jpg and IMG_0.7x.jpg, each with its caption. webdataset, for
+    which a name ends at the first dot, takes them for one."""
+    stems = [stem for stem in _captions(group) if any(_is_image(s) and _stem(s) == stem for s in group)]
+    if stems in ([], [""]):
+        return [group]
+    key, shared = group["__key__"], {name: group[name] for name in group if name.startswith("__")}
+    return [
+        shared
+        | {"__key__": f"{key}.{stem}" if stem else key}
+        | {suffix.rpartition(".")[2]: group[suffix] for suffix in group if suffix[:2] != "__" and _stem(suffix) == stem}
+        for stem in stems
+    ]
+
+
+def _is_image(suffix: str) -> bool:
+    return f".{suffix.rpartition('.')[2]}" in IMAGES
 
 
 class _Header(tarfile.TarInfo):
@@ -212,8 +252,8 @@ class HuggingFaceSource:
                 if self.classes is not None:
                     yield make_example(str(number), data, label=row["label"], along=along)
                     continue
-                text = cleaned(next((row[key] for key in CAPTION_KEYS if isinstance(row.get(key), str)), ""))
-                yield make_example(str(number), data, caption=text, along=along)
+                captions = several(next((row[key] for key in CAPTION_KEYS if row.get(key)), None))
+                yield make_example(str(number), data, captions=captions, along=along)
             except (ValueError, OSError) as error:
                 report(f"row {number}: {error}")
 
