@@ -8,7 +8,6 @@ not what recomputation adds; its whole is the chip's dense bfloat16 rate by its 
 large matrix multiplication measured here.
 """
 
-import platform
 import resource
 import statistics
 import tempfile
@@ -23,26 +22,17 @@ from maskgil.models.config import PRESETS, ModelConfig
 from maskgil.models.maskgil import MaskGIL
 from train.losses.conditioned import Conditioned
 from train.losses.masked_token import MaskedTokenLoss
+from train.model_flops import chip, step_flops, wait_for
 from train.optim import OptimConfig
+from train.processes import shutdown_distributed
 from train.recipe import OptimizedModule, Recipe
-from train.trainer import shutdown_distributed, train
+from train.trainer import train
 
 TEXT = PRESETS["t2i-xl"]
 MODELS = {
     "t2i-xl": TEXT,
     "t2i-xxl": replace(PRESETS["xxl"], classes=None, text_dim=2048, null_length=120),
     "tiny": ModelConfig(codebook_size=64, dim=32, layers=2, heads=2, text_dim=16, text_length=120),
-}
-# The first one whose name is part of the device's: of a chip's kinds the plain one comes last
-SHEETS = {
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "GH200": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "RTX 4090": 165e12,
 }
 
 
@@ -66,43 +56,6 @@ class MadeUp:
         }
 
 
-def step_flops(config: ModelConfig, pictures: int, tokens: int, frozen: bool = False) -> float:
-    """FLOPs of forward and backward: 6 a weight and token that meet, and 12 D S^2 a layer for attention. `frozen`: 4,
-    since a weight that stays needs no gradient of its own; what adapters of a low rank add is not counted."""
-    length = tokens + config.text_length
-    blocks = config.layers * (4 * config.dim**2 + 3 * config.dim * config.hidden)
-    head = config.codebook_size * config.dim
-    caption = config.dim * (config.text_dim + config.dim)
-    weights = (4 if frozen else 6) * (blocks * length + head * tokens + caption * config.text_length)
-    return pictures * (weights + 12 * config.layers * config.dim * length**2)
-
-
-def chip(device: torch.device) -> tuple[str, float, str]:
-    """(name, bfloat16 FLOP/s, where that number is from)."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        sheet = next((rate for key, rate in SHEETS.items() if key in name), None)
-        if sheet:
-            return name, sheet, "data sheet"
-    else:
-        name = f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
-    side = 8192 if device.type == "cuda" else 512
-    a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
-    times = []
-    for _ in range(5):
-        _wait(device)
-        start = time.perf_counter()
-        a @ a
-        _wait(device)
-        times.append(time.perf_counter() - start)
-    return name, 2 * side**3 / min(times), f"measured, {side} x {side} matrices"
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 class Stopwatch:
     """A loss that notes when each step begins."""
 
@@ -111,7 +64,7 @@ class Stopwatch:
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple:
         if step not in self.starts:
-            _wait(self.device)
+            wait_for(self.device)
             self.starts[step] = time.perf_counter()
         return self.loss(modules, batch, generator, step)
 

@@ -25,6 +25,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from maskgil.config_file import with_config
+
 HELP = ("-h", "--help")
 CONFIG = (tyro.conf.OmitArgPrefixes,)
 
@@ -39,11 +41,13 @@ class Command:
 
 @dataclass(frozen=True)
 class Group:
-    """`help`: one line. `load` returns the commands by name, in the order of the list; `notes` ends the help page."""
+    """`help`: one line. `load` returns the commands by name, in the order of the list; `notes` ends the help page.
+    `prepare`: the arguments that follow the group's name -> a command's name and its arguments."""
 
     help: str
     load: Callable[[], "Mapping[str, Command | Group]"]
     notes: str = ""
+    prepare: Callable[[list[str]], list[str]] = list
 
 
 CommandTree = Command | Group
@@ -84,7 +88,7 @@ def parse(root: CommandTree, prog: str, arguments: list[str]) -> Callable[[], ob
     """
     node, rest = root, list(arguments)
     while isinstance(node, Group):
-        commands = node.load()
+        commands, rest = node.load(), node.prepare(rest)
         if not rest or rest[0] in HELP:
             print(overview(node, commands, prog))
             return None
@@ -99,9 +103,10 @@ def parse(root: CommandTree, prog: str, arguments: list[str]) -> Callable[[], ob
 def parse_options(function: Callable[..., object], prog: str, arguments: list[str]) -> Callable[[], object]:
     """The function with its arguments bound. Raises ValueError as `parse` does."""
     options = options_of(function)
+    _refuse_repeated(arguments, options)
+    arguments = with_config(arguments, options, prog.rpartition(" ")[2])
     if renamed := _from_assignments(arguments, options):
         raise ValueError(f"options are written --name value: {prog} {renamed}")
-    _refuse_repeated(arguments, options)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

@@ -20,8 +20,9 @@ from maskgil.models.maskgil import MaskGIL
 from train.losses.conditioned import Conditioned
 from train.losses.masked_token import MaskedTokenLoss
 from train.optim import OptimConfig
+from train.processes import shutdown_distributed
 from train.recipe import OptimizedModule, Recipe
-from train.trainer import shutdown_distributed, train
+from train.trainer import train
 
 CONFIG = ModelConfig(
     codebook_size=16, dim=16, layers=2, heads=2, ffn=32, text_dim=4, text_length=6, qk_norm="rms", dropout=0.0

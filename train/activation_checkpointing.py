@@ -55,3 +55,11 @@ def check_memory(name: str, modules: list[nn.Module], pieces: int, room: int) ->
             f"{name} needs {needed / 1e9:.1f} GB a GPU for weights, gradients, optimizer and average, this one has "
             f"{room / 1e9:.1f} GB: use shard=yes on {processes} GPUs or more"
         )
+
+
+SPARE = 0.9  # share of a device's memory that a run may plan with
+
+
+def checkpointing_needed(held: float, activations: float, room: float) -> bool:
+    """Whether weights and optimizer (`held` bytes) and activations do not fit a device of `room` bytes together."""
+    return held + activations > SPARE * room

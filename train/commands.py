@@ -5,6 +5,8 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import asdict, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -12,9 +14,12 @@ from typing import Annotated, Any
 from tyro.conf import arg
 
 from maskgil.command_line import Command, Group, deferred
+from maskgil.config_file import COMMAND, config_path, read_option_file
+from train.processes import shutdown_distributed
 from train.recipe import Recipe
 from train.recipes import asr, large, scenes, scenes_judges, scenes_latents, scenes_tokenizers, text_to_image
-from train.trainer import shutdown_distributed, train
+from train.run_options import RunOptions
+from train.trainer import train
 
 MODULES: tuple[ModuleType, ...] = (
     scenes_tokenizers,
@@ -31,6 +36,8 @@ examples:
   maskgil train scenes-text --steps 600 --out runs/scenes-text
   maskgil train scenes-generator --init weights/scenes --cache cache/scenes --frozen --compile --out runs/more
   torchrun --nproc_per_node 8 -m train t2i-xl-256 --data cache/t2i-256 --out runs/t2i-xl-256
+  maskgil train --config runs/scenes-text/config.toml --steps 1200
+  maskgil train --check
 
 The same command again continues from the checkpoint in the run's folder."""
 
@@ -44,8 +51,41 @@ def recipes() -> dict[str, Callable[..., Recipe]]:
 
 
 def recipe_commands() -> dict[str, Command]:
-    """{name: command} of every recipe."""
-    return {name: _command(name, recipe) for name, recipe in recipes().items()}
+    """{name: command} of every recipe, and the check."""
+    commands = {name: _command(name, recipe) for name, recipe in recipes().items()}
+    return commands | {"check": Command("Train a tiny model for a minute and compare it with its curve.", _check)}
+
+
+def _check() -> Callable[..., None]:
+    from train.check_run import check
+
+    return check
+
+
+def chosen_recipe(arguments: list[str]) -> list[str]:
+    """The recipe's name in front, where a file names it (`--config run.toml`); `check` for --check."""
+    if arguments and arguments[0] == "--check":
+        return ["check", *arguments[1:]]
+    path = config_path(arguments)
+    if arguments and arguments[0].startswith("--config") and path is not None:
+        name = read_option_file(path).get(COMMAND)
+        if name is None:
+            raise ValueError(f'--config {path} names no recipe: write recipe = "NAME" in it, or name one first')
+        return [str(name), *arguments]
+    return arguments
+
+
+def chosen_options(name: str, call: Callable[[], Recipe], run: RunOptions) -> dict[str, Any]:
+    """What a command's options came to, for a file that chooses them again."""
+    assert isinstance(call, partial)
+    flat: dict[str, Any] = {COMMAND: name}
+    for key, value in (*call.keywords.items(), ("run", run)):
+        if is_dataclass(value) and not isinstance(value, type):
+            flat |= asdict(value)
+        else:
+            flat[key] = value
+    del flat["preflight"]
+    return {key.replace("_", "-"): str(value) if isinstance(value, Path) else value for key, value in flat.items()}
 
 
 def _command(name: str, recipe: Callable[..., Recipe]) -> Command:
@@ -57,8 +97,13 @@ def _command(name: str, recipe: Callable[..., Recipe]) -> Command:
             out: Annotated[Path, arg(help="folder of the run; the same command again continues there")] = Path("runs")
             / name,
             stop_at: Annotated[int | None, arg(help="stop and save after this step", metavar="STEP")] = None,
+            config: Annotated[
+                Path | None, arg(help="TOML file of options; those given here count", metavar="FILE")
+            ] = None,
+            run: RunOptions = RunOptions(),  # noqa: B008
         ) -> None:
-            train(recipe(), out, stop_at=stop_at)
+            made = replace(recipe(), chosen=chosen_options(name, recipe, run) | {"out": str(out)})
+            train(made, out, stop_at=stop_at, options=run)
             shutdown_distributed()
 
         run_recipe.__doc__ = about
@@ -67,4 +112,4 @@ def _command(name: str, recipe: Callable[..., Recipe]) -> Command:
     return Command(about.partition("\n")[0], load)
 
 
-TRAIN = Group("Train a model: one recipe a command.", recipe_commands, NOTES)
+TRAIN = Group("Train a model: one recipe a command.", recipe_commands, NOTES, chosen_recipe)

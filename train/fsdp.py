@@ -1,7 +1,8 @@
 """FSDP2: parameters, gradients, optimizer and average cut into one piece a process (torch's own fully_shard).
 
-Checkpoints go through torch.distributed.checkpoint: a folder `sharded-<step>` that is renamed into place when every
-process has written its piece, so that a kill in the middle leaves the one before. Any number of processes can read it.
+Checkpoints go through torch.distributed.checkpoint: a folder `sharded-<step>` that is written in the background and
+renamed into place when every process has written its piece, so that a kill in the middle leaves the one before. Any
+number of processes can read it.
 """
 
 import copy
@@ -80,34 +81,80 @@ def _state(module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Modu
     return stored, optimizing
 
 
-def save_sharded(
-    out: Path, about: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module
-) -> None:
-    """Write `sharded-<step>` and drop the checkpoints before it. `about`: its "step" and what else is to be kept in
-    JSON. ValueError on a full disk; the last checkpoint stays."""
-    path = out / f"sharded-{about['step']:07d}"
-    partial = path.with_suffix(".partial")
-    first = dist.get_rank() == 0
-    if first:
-        for rest in out.glob("sharded-*.partial"):
-            shutil.rmtree(rest)
-    dist.barrier()
-    try:
-        dcp.save(_state(module, optimizer, average)[0], checkpoint_id=partial)
-        if first:
-            (partial / ABOUT).write_text(json.dumps(about | {"world": dist.get_world_size()}))
-            if path.exists():
-                shutil.rmtree(path)
-            os.replace(partial, path)
-    except (OSError, dcp.CheckpointException) as error:
-        if first:
+class ShardedSaver:
+    """Writes checkpoints `sharded-<step>` while the run goes on: `begin` copies what is to be written to the machine's
+    memory, a thread writes it, `finish` puts it into place. All processes must call each method.
+
+    The processes agree on a group of their own (gloo): the run's own is in use, and may have no connection of CPUs.
+    """
+
+    def __init__(self, out: Path, keep: int = 1):
+        self.out, self.keep = out, keep
+        self.group = dist.new_group(backend="gloo")
+        self.pending: tuple[Any, Path, dict[str, Any]] | None = None
+
+    @property
+    def written(self) -> bool:
+        """Whether this process has written all that it was given."""
+        return self.pending is None or self.pending[0].done()
+
+    def begin(
+        self, about: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module
+    ) -> None:
+        """Start to write a checkpoint; the one before is finished first. `about`: its "step" and what else is to be
+        kept in JSON. ValueError on a full disk; the last checkpoint stays."""
+        self.finish()
+        path = self.out / f"sharded-{about['step']:07d}"
+        partial = path.with_suffix(".partial")
+        if dist.get_rank() == 0:
+            for rest in self.out.glob("sharded-*.partial"):
+                shutil.rmtree(rest)
+        dist.barrier(self.group)
+        stored = _state(module, optimizer, average)[0]
+        try:
+            future = dcp.async_save(stored, checkpoint_id=partial, process_group=self.group)
+        except (OSError, dcp.CheckpointException) as error:
             shutil.rmtree(partial, ignore_errors=True)
-        reason = (str(error).strip() or repr(error)).splitlines()[-1]
-        raise ValueError(f"could not write {path}: {reason}; free space, the last checkpoint is untouched") from None
-    if first:
-        for old in checkpoints(out)[:-1]:
-            shutil.rmtree(old)
-    dist.barrier()
+            raise _not_written(path, error) from None
+        self.pending = (future, path, about)
+
+    def finish(self) -> None:
+        """Wait until the checkpoint that was begun is written, put it into place, and drop all but the last `keep`.
+        ValueError in every process when one could not write."""
+        if self.pending is None:
+            return
+        (future, path, about), self.pending = self.pending, None
+        partial = path.with_suffix(".partial")
+        fault: BaseException | None = None
+        try:
+            future.result()
+        except (OSError, dcp.CheckpointException) as error:
+            fault = error
+        if not self._anywhere(fault) and dist.get_rank() == 0:
+            try:
+                (partial / ABOUT).write_text(json.dumps(about | {"world": dist.get_world_size()}))
+                if path.exists():
+                    shutil.rmtree(path)
+                os.replace(partial, path)
+                for old in checkpoints(self.out)[: -self.keep]:
+                    shutil.rmtree(old)
+            except OSError as error:
+                fault = error
+        if self._anywhere(fault):
+            if dist.get_rank() == 0:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise _not_written(path, fault or OSError("another process says why"))
+
+    def _anywhere(self, fault: BaseException | None) -> bool:
+        """Whether any process met a fault."""
+        found = torch.tensor(float(fault is not None))
+        dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.group)
+        return bool(found)
+
+
+def _not_written(path: Path, error: BaseException) -> ValueError:
+    reason = (str(error).strip() or repr(error)).splitlines()[-1]
+    return ValueError(f"could not write {path}: {reason}; free space, the last checkpoint is untouched")
 
 
 def checkpoints(out: Path) -> list[Path]:
@@ -118,22 +165,26 @@ def checkpoints(out: Path) -> list[Path]:
 def load_sharded(
     out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module
 ) -> dict[str, Any] | None:
-    """Read the newest checkpoint in place; returns what `save` was told `about` it, with the "world" of processes that
-    wrote it. None when there is none, ValueError when it is of another model, or broken."""
-    if not (found := checkpoints(out)):
-        return None
+    """Read the newest checkpoint in place, as `load_from`. None when there is none."""
+    found = checkpoints(out)
+    return load_from(found[-1], module, optimizer, average) if found else None
+
+
+def load_from(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module) -> dict[str, Any]:
+    """Read a checkpoint in place; returns what `save` was told `about` it, with the "world" of processes that wrote it.
+    ValueError when it is of another model, or broken."""
     stored, optimizing = _state(module, optimizer, average)
-    written = dcp.FileSystemReader(found[-1]).read_metadata().state_dict_metadata
+    written = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
     ours = {f"module.{name}" for name in stored["module"]}
     if more := {name for name in written if name.startswith("module.")} - ours:  # torch would leave them aside
-        raise ValueError(f"the checkpoint {found[-1]} is of another recipe: it holds {min(more)}, too")
+        raise ValueError(f"the checkpoint {path} is of another recipe: it holds {min(more)}, too")
     try:
-        dcp.load(stored, checkpoint_id=found[-1])
+        dcp.load(stored, checkpoint_id=path)
     except dcp.CheckpointException as error:  # none of Python's Exceptions: nothing else would catch it
         first, _ = next(iter(error.failures.values()))
         reason = (str(first).strip() or repr(first)).splitlines()[0]
-        raise ValueError(f"the checkpoint is of another recipe, or {found[-1]} is broken: {reason}") from None
+        raise ValueError(f"the checkpoint is of another recipe, or {path} is broken: {reason}") from None
     set_model_state_dict(module, stored["module"])
     set_model_state_dict(average, stored["average"])
     set_optimizer_state_dict(module, optimizer, optimizing | {"state": stored["optimizer"]})
-    return json.loads((found[-1] / ABOUT).read_text())
+    return json.loads((path / ABOUT).read_text())

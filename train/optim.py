@@ -20,7 +20,8 @@ class OptimConfig:
     lr: float = 1e-3  # of AdamW's groups
     muon_lr: float | None = None  # None = AdamW for everything
     betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.0  # matrices only
+    weight_decay: float = 0.0  # matrices only ...
+    decay_all: bool = False  # ... or every parameter
     warmup: int = 100  # steps from 0 to the full rate
     decay: float = 0.3  # the last share of the run falls linearly to `floor`; 0 = constant
     floor: float = 0.0  # of the full rate
@@ -106,7 +107,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
     # A checkpoint knows parameters by their place in the groups. Where nothing decays the groups are alike, and gains
     # stay where runs that were begun before have them.
     apart = gains | heads if config.weight_decay else set()
-    decayed = {id(p) for p in rest if p.ndim >= 2 and id(p) not in apart}
+    decayed = {id(p) for p in rest if config.decay_all or (p.ndim >= 2 and id(p) not in apart)}
     groups = [
         {"params": [p for p in rest if id(p) in decayed], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if id(p) not in decayed], "weight_decay": 0.0},

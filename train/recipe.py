@@ -48,6 +48,7 @@ class Recipe:
     modules     the first one is averaged, sampled and exported
     provenance  fingerprints of what made the data, by name; a run keeps to them
     options     what the command chose, for the run's folder
+    chosen      every option of the command, for config.toml in the run's folder
     """
 
     name: str
@@ -56,6 +57,7 @@ class Recipe:
     batch_at: Callable[[int], dict[str, Any]]
     provenance: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     accumulate: int = 1  # batches a step of each process ...
     batches: int | None = None  # ... or of all together: the run is then the same with any number of processes
@@ -63,7 +65,9 @@ class Recipe:
     schedule: Callable[[int, int], float] | None = None  # (step, steps) -> share of the rate; None: the optimizer's own
     shard: bool = False  # FSDP2
     compile: bool = False  # torch.compile of each transformer block
-    activation_checkpointing: bool = False  # compute a block's activations again in the backward pass
+    # compute a block's activations again in the backward pass; None: where a GPU could not hold `activations` bytes
+    activation_checkpointing: bool | None = False
+    activations: float = 0.0
     ema: float = 0.999
     workers: int = 1
     save_every: int = 500  # steps; 0 = never, here and in the next two
@@ -75,6 +79,7 @@ class Recipe:
     after_step: Callable[[nn.Module, dict, torch.Generator, int], None] | None = None
     sample: Callable[[nn.Module, Path], None] | None = None  # (averaged module, PNG path)
     export: Callable[[nn.Module, Path], None] | None = None  # (averaged module, folder)
+    flops: Callable[[dict[str, Any]], float] | None = None  # of forward and backward of a batch, for MFU
 
     def __post_init__(self) -> None:
         """ValueError for a number that no run can have."""

@@ -1,4 +1,5 @@
-"""run.json: the command, options and versions of a run, and what a resumed one changes."""
+"""run.json: the command, options and versions of a run, and what a resumed one changes. config.toml: all its options,
+as `--config` reads them."""
 
 import importlib.metadata
 import json
@@ -10,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from maskgil.config_file import to_toml
 from maskgil.fileio import atomic_write
 from train.recipe import Recipe
 from train.run_state import writing
 
-FILE = "run.json"
+FILE, CONFIG_FILE = "run.json", "config.toml"
 PACKAGES = ("torch", "transformers", "safetensors", "accelerate")
 
 
@@ -64,3 +66,6 @@ def note_config(recipe: Recipe, out: Path, world: int, step: int, say: Callable[
             history.append(before | {"until": step})
     with writing(out), atomic_write(path) as partial:
         partial.write_text(json.dumps(now | {"history": history}, indent=1) + "\n", encoding="utf-8")
+    if recipe.chosen:
+        with writing(out), atomic_write(out / CONFIG_FILE) as partial:
+            partial.write_text(to_toml(recipe.chosen), encoding="utf-8")

@@ -4,8 +4,6 @@ import contextlib
 import json
 import math
 import secrets
-import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from train.recipe import Recipe
 from train.run_state import writing
 
 FILE = "log.jsonl"
-RATE_STEPS = 20  # steps over which pictures a second are averaged
 
 # Keys that runs before 2026-11-29 wrote, and their present names.
 LEGACY = {
@@ -38,11 +35,22 @@ def load_run_log(folder: Path) -> dict[int, dict[str, float]]:
     """The values of each step of a run, with today's keys. Of a step that was done twice the later values count; what
     was no finite number is NaN."""
     rows: dict[int, dict[str, float]] = {}
-    for line in (folder / FILE).read_text(encoding="utf-8").splitlines():
+    *lines, rest = (folder / FILE).read_text(encoding="utf-8").split("\n")
+    for line in lines:  # the rest was cut by a kill, or is being written
         row = json.loads(line)
         step = row.pop("step")
         rows[step] = {LEGACY.get(k, k): math.nan if v is None else v for k, v in row.items()}
     return rows
+
+
+def drop_cut_line(path: Path) -> None:
+    """Remove what a kill left of a line, so that the next line begins at its beginning."""
+    if not path.is_file():
+        return
+    with path.open("rb+") as file:
+        data = file.read()
+        if data and not data.endswith(b"\n"):
+            file.truncate(data.rfind(b"\n") + 1)
 
 
 def start_wandb(recipe: Recipe, out: Path) -> None:
@@ -69,12 +77,10 @@ class RunLog:
 
     def __init__(self, recipe: Recipe, out: Path, step: int, main: bool):
         self.out, self.main, self.writer = out, main, None
-        self.times: deque[tuple[float, int]] = deque(maxlen=RATE_STEPS + 1)
-        self.rows = 0
-        self.times.append((time.monotonic(), 0))
         self.bar = tqdm(total=recipe.steps, initial=step, desc=recipe.name, disable=not main, mininterval=5)
         if main:
             with writing(out):
+                drop_cut_line(out / FILE)
                 if recipe.wandb:
                     start_wandb(recipe, out)
                 self._open(step)
@@ -83,13 +89,6 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=step)
-
-    def rate(self, rows: int) -> float:
-        """Count a step of so many rows; rows a second over the last steps."""
-        self.rows += rows
-        self.times.append((time.monotonic(), self.rows))
-        (start, before), (end, now) = self.times[0], self.times[-1]
-        return (now - before) / max(end - start, 1e-9)
 
     def step(self, step: int, values: dict[str, Any]) -> None:
         """Write the values of a step; what is no finite number becomes null, which JSON has."""
@@ -117,8 +116,6 @@ class RunLog:
             self._open(step)
             self.bar.n = step
             self.bar.refresh()
-        self.times.clear()
-        self.times.append((time.monotonic(), self.rows))
 
     def show(self, sheet: Path, step: int) -> None:
         """Put a sample sheet on the dashboard."""

@@ -1,6 +1,7 @@
 """What a run is made of at a step: weights, their average, optimizers; saved and loaded whole or not at all."""
 
 import contextlib
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,10 @@ from torch import Tensor, nn
 from maskgil import checkpoint
 from maskgil.fileio import atomic_write
 from train.ema import EMA, all_finite
+from train.kept_checkpoints import BEST, BEST_SHARDED, STATE, candidates, keep_best, keep_best_sharded, keep_newest
 from train.optim import build_optimizers
 from train.recipe import Recipe
 from train.step_guard import StepGuard
-
-STATE = "state.pt"
 
 
 class CheckpointWriteError(ValueError):
@@ -112,9 +112,14 @@ class RunState:
     main: bool  # whether this is the process that writes
     precision: str = ""
     step: int = 0
+    keep: int = 1  # checkpoints that stay
+    best: float = float("inf")  # the lowest validation loss so far, and its step
+    best_step: int | None = None
 
     def __post_init__(self) -> None:
         self.guard = StepGuard()
+        self.saver: Any = None  # of a sharded run, from its first checkpoint on
+        self.broken: list[str] = []  # what is wrong with checkpoints that could not be read
         self.optimizers = [
             build_optimizers(m, part.optim) for m, part in zip(self.modules, self.recipe.modules, strict=True)
         ]
@@ -122,8 +127,11 @@ class RunState:
     def load(self) -> int:
         """Take over the folder's checkpoint, if there is one; returns the number of processes that wrote it, 0 without.
 
-        ValueError when it is of another recipe, of data made by something else, or written with another `shard`.
+        A broken one is passed over for an earlier one, where one is kept, and named in `broken`. ValueError when it is
+        of another recipe, of data made by something else, or written with another `shard`, and when all are broken.
         """
+        self.broken.clear()
+        self.finish_save()
         whole, out = self.out / STATE, self.out
         if self.recipe.shard:
             if whole.is_file():
@@ -131,7 +139,21 @@ class RunState:
             return self._load_sharded()
         if list(out.glob("sharded-*")):
             raise ValueError(f"{out} was begun with shard=yes: go on with it, or give another folder")
-        return self._load_whole(whole) if whole.is_file() else 0
+        found = list(candidates(out))
+        for path in found:
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            except (RuntimeError, OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
+                reason = (str(error).strip() or repr(error)).splitlines()[0][:160]
+                self.broken.append(f"{path} is broken and left aside ({reason})")
+                continue
+            return self._take_whole(state)
+        if found:
+            raise ValueError(
+                f"{self.broken[0]}; there is no other checkpoint in {out}: delete it to begin anew, and "
+                "use --keep 2 or more"
+            )
+        return 0
 
     def _load_sharded(self) -> int:
         from train import fsdp  # loading torch's checkpointing takes seconds
@@ -143,8 +165,7 @@ class RunState:
         self._take(about)
         return about["world"]
 
-    def _load_whole(self, path: Path) -> int:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    def _take_whole(self, state: dict[str, Any]) -> int:
         check_provenance(self.out, state.get("made_of", {}), self.recipe.provenance)
         for module, saved in zip(self.modules, state["modules"], strict=True):
             restore(module, module, saved)
@@ -163,6 +184,7 @@ class RunState:
     def _take(self, about: dict[str, Any]) -> None:
         self.step = about["step"]
         self.precision = about.get("precision", "")
+        self.best, self.best_step = about.get("best") or (float("inf"), None)
         self.guard.restore(about.get("guard", {}))
 
     def about(self) -> dict[str, Any]:
@@ -173,6 +195,7 @@ class RunState:
             "made_of": self.recipe.provenance,
             "precision": self.precision,
             "guard": self.guard.state(),
+            "best": None if self.best_step is None else [self.best, self.best_step],
         }
 
     def finite(self) -> bool:
@@ -193,7 +216,9 @@ class RunState:
         if self.recipe.shard:
             from train import fsdp
 
-            fsdp.save_sharded(self.out, self.about(), self.modules[0], self.optimizers[0][0], self.average.model)
+            if self.saver is None:
+                self.saver = fsdp.ShardedSaver(self.out, self.keep)
+            self.saver.begin(self.about(), self.modules[0], self.optimizers[0][0], self.average.model)
         elif self.main:
             keys = stored(self.modules[0]).keys()
             tensors = {
@@ -203,5 +228,45 @@ class RunState:
                 "average": {name: t for name, t in self.average.model.state_dict().items() if name in keys},
             }
             save_whole(self.about() | tensors, self.out / STATE)
+            with writing(self.out):
+                keep_newest(self.out, self.step, self.keep)
         self.guard.returns = 0
+        return True
+
+    @property
+    def written(self) -> bool:
+        """Whether this process has nothing left to write in the background."""
+        return self.saver is None or self.saver.written
+
+    def finish_save(self) -> None:
+        """Wait for what is written in the background; all processes must call it. ValueError when it failed."""
+        if self.saver is not None:
+            self.saver.finish()
+
+    def keep_best(self) -> None:
+        """Keep the checkpoint that was just written as the best by validation."""
+        self.finish_save()
+        if not self.main:
+            return
+        with writing(self.out):
+            if self.recipe.shard:
+                from train import fsdp
+
+                keep_best_sharded(self.out, fsdp.checkpoints(self.out)[-1])
+            else:
+                keep_best(self.out)
+
+    def load_best(self) -> bool:
+        """Take over the average of the best checkpoint; False, and nothing changes, where there is none any more. What
+        else the run holds is then of no use."""
+        if self.recipe.shard:
+            from train import fsdp
+
+            where = self.out / BEST_SHARDED
+            parts = (self.modules[0], self.optimizers[0][0], self.average.model)
+            return fsdp.load_from(where, *parts) is not None if where.is_dir() else False
+        if not (self.out / BEST).is_file():
+            return False
+        state = torch.load(self.out / BEST, map_location="cpu", weights_only=True)
+        restore(self.average.model, self.modules[0], state["average"])
         return True

@@ -4,91 +4,57 @@ Everything random in a step is a function of (seed, step, process): the batch, t
 that was killed and started again goes on to the same losses, and no random state has to be stored.
 
 A run's folder holds `state.pt` (weights, averages, optimizers, step; written whole or not at all; with `shard` a folder
-`sharded-<step>`), `run.json` (command, options, versions), `log.jsonl`, tensorboard events, `samples/` from time to
-time and, at the end, `export/`. A lock keeps a second run out of it.
+`sharded-<step>`), those that are kept beside it (train/kept_checkpoints.py), `run.json` (command, options, versions),
+`log.jsonl`, `loss.png`, tensorboard events, `samples/` from time to time and, at the end, `export/` and, where another
+step was the best by validation, `export-best/`. A lock keeps a second run out of it.
 
 Many processes: each takes its share of a step's batches and holds the whole model (DDP), or a piece of it (FSDP2).
 
 A step whose loss or gradient is not finite is left out; what else can go wrong is train/step_guard.py's to judge.
 """
 
-import contextlib
-import os
-import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from train.activation_checkpointing import check_memory, compiled, recomputed
+from train.activation_checkpointing import bytes_needed, check_memory, checkpointing_needed, compiled, recomputed
 from train.batch_loader import fetch_batches, open_loader, stop_workers
 from train.ema import EMA
+from train.loss_curve import draw_loss_curve
 from train.precision import chosen_precision, precision_line
+from train.processes import join_processes, stop_signal
 from train.recipe import Recipe, batches_of_process, describe_world_change
 from train.run_config import note_config
 from train.run_lock import RunLock
-from train.run_log import RunLog
+from train.run_log import RunLog, load_run_log
+from train.run_meter import MEASURED, WARM, PictureClock, RunMeter
+from train.run_options import RunOptions
 from train.run_state import RunState, frozen, writing
 from train.step_guard import Verdict
 from train.training_step import agreed, autocast, backward, move_batch, step_generator, validate
 
-
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """Set by SIGTERM or the first Ctrl-C: the step in hand is finished and saved. A second Ctrl-C stops at once.
-    Afterwards the signals mean again what they meant before."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def ask(number: int, frame: object) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def shutdown_distributed() -> None:
-    """End the group of processes, all of them, while Python still runs: what a gloo thread holds of the last exchange
-    needs the interpreter to be freed, and a process that is already closing down is aborted (SIGABRT) for it."""
-    if dist.is_initialized():
-        dist.barrier()  # nobody closes a connection that another one still reads
-        dist.destroy_process_group()
-
-
-def _join_processes() -> Accelerator:
-    """This process among those of the run. ValueError when others were started that it would not know of."""
-    accelerator = Accelerator()
-    if (started := int(os.environ.get("WORLD_SIZE", 1))) > accelerator.num_processes:
-        raise ValueError(
-            f"{started} processes were started and none would know of the others: without GPUs, set "
-            "ACCELERATE_USE_CPU=true"
-        )
-    return accelerator
+PREFLIGHT_STEPS = WARM + MEASURED
 
 
 class Run:
     """A recipe in a folder, from its checkpoint on; `train` is what others call."""
 
-    def __init__(self, recipe: Recipe, out: Path, accelerator: Accelerator, say: Callable[[str], None]):
-        self.recipe, self.out, self.accelerator, self.say = recipe, out, accelerator, say
+    def __init__(
+        self, recipe: Recipe, out: Path, accelerator: Accelerator, say: Callable[[str], None], options: RunOptions
+    ):
+        self.recipe, self.out, self.accelerator, self.say, self.options = recipe, out, accelerator, say, options
         self.device, self.rank = accelerator.device, accelerator.process_index
         self.world, self.main = accelerator.num_processes, accelerator.is_main_process
         self.accumulate = batches_of_process(recipe, self.world)
         self.state = self._build()
-        before = self.state.load()
+        before = self._load()
         self._settle_precision()
         if self.state.step:
             say(f"{recipe.name}: going on from step {self.state.step} of {recipe.steps}")
@@ -100,13 +66,27 @@ class Run:
             self.modules = [DistributedDataParallel(m, device_ids=where, gradient_as_bucket_view=True)
                             for m in self.state.modules]  # fmt: skip
 
+    def _load(self) -> int:
+        """The newest checkpoint that is whole; the number of processes that wrote it, 0 where there is none."""
+        before = self.state.load()
+        for line in self.state.broken:
+            self.say(f"{self.recipe.name}: {line}")
+        return before
+
     def _build(self) -> RunState:
         """Modules and average on their device, compiled, checkpointed and sharded as the recipe says."""
         recipe, device = self.recipe, self.device
         raw = [part.module for part in recipe.modules]
+        recomputing = bool(recipe.activation_checkpointing)
         if device.type == "cuda":
-            room = torch.cuda.get_device_properties(device).total_memory
-            check_memory(recipe.name, raw, self.world if recipe.shard else 1, room)
+            room, pieces = torch.cuda.get_device_properties(device).total_memory, self.world if recipe.shard else 1
+            check_memory(recipe.name, raw, pieces, room)
+            if recipe.activation_checkpointing is None:
+                recomputing = checkpointing_needed(bytes_needed(raw, pieces), recipe.activations, room)
+                self.say(
+                    f"{recipe.name}: activations are {'computed again' if recomputing else 'kept'}: about "
+                    f"{recipe.activations / 1e9:.1f} GB of a GPU's {room / 1e9:.0f} GB (--recompute yes or no decides)"
+                )
         if not recipe.shard:  # else piece by piece as it is cut: all of it may be more than the device holds
             for module in raw:
                 module.to(device)
@@ -123,13 +103,13 @@ class Run:
         for module in raw:
             if recipe.compile:
                 compiled(module)
-            if recipe.activation_checkpointing:
+            if recomputing:
                 recomputed(module)
         if recipe.shard:
             for module in (raw[0], average.model):
                 fsdp.shard(module, device, self._measured_precision())
         fingerprint = "" if recipe.shard else frozen(raw)
-        return RunState(recipe, self.out, raw, average, fingerprint, self.world, self.main)
+        return RunState(recipe, self.out, raw, average, fingerprint, self.world, self.main, keep=self.options.keep)
 
     def _measured_precision(self) -> str:
         """The recipe's precision; where it is to be measured, the same in all processes."""
@@ -199,10 +179,28 @@ class Run:
         return fsdp.whole(self.state.average.model, self.shape)
 
     def save(self) -> bool:
-        """Write the checkpoint, unless a weight is not finite."""
+        """Write the checkpoint, unless a weight is not finite. A run that only measures writes none."""
+        if self.options.preflight:
+            return True
         saved = self.state.save()
         self.accelerator.wait_for_everyone()
         return saved
+
+    def validate(self) -> float:
+        """The average's loss on the validation batches; the checkpoint of the lowest so far is kept."""
+        value = validate(self.recipe, self.state.average.model, self.accelerator)
+        if value < self.state.best:
+            self.state.best, self.state.best_step = value, self.state.step
+            if self.save() and not self.options.preflight:
+                self.state.keep_best()
+        return value
+
+    def draw_curve(self) -> None:
+        """Draw the losses so far as loss.png."""
+        if self.main:
+            with writing(self.out):
+                title = f"{self.recipe.name}, step {self.state.step:,} of {self.recipe.steps:,}"
+                draw_loss_curve(load_run_log(self.out), title, self.out / "loss.png")
 
     def show(self, log: RunLog) -> None:
         """Draw a sample sheet of the averaged module."""
@@ -222,7 +220,7 @@ class Run:
         guard, failed = self.state.guard, self.state.step
         passed, batches = guard.batches_passed, self.batches_of_step()
         kept = (guard.skipped, guard.returns, guard.tolerated, guard.why)
-        if not self.state.load():
+        if not self._load():
             raise ValueError(
                 f"{guard.why} ({batches}), and there is no checkpoint to go back to: lower the learning rate, or look "
                 "at the data"
@@ -237,13 +235,22 @@ class Run:
         log.go_back(self.state.step)
 
     def end(self) -> None:
-        """Export the averaged module. ValueError when it is not finite."""
+        """Export the averaged module, and that of the best checkpoint. ValueError when it is not finite."""
+        self._export("export")
+        if self.state.best_step not in (None, self.state.step) and self.state.load_best():
+            self.say(
+                f"{self.recipe.name}: the lowest validation loss, {self.state.best:.4g}, was that of step "
+                f"{self.state.best_step}: export-best/ is of it"
+            )
+            self._export("export-best")
+
+    def _export(self, name: str) -> None:
         if not self.state.finite():
             raise ValueError(f"{self.out}: a weight is not finite; nothing is exported, the last checkpoint is kept")
         result = self.finished()
         if self.main:
             with writing(self.out):
-                self.recipe.export(result, self.out / "export")
+                self.recipe.export(result, self.out / name)
         self.accelerator.wait_for_everyone()
 
 
@@ -254,13 +261,19 @@ def _is_due(every: int, step: int, stop: int) -> bool:
 def _steps(run: Run, log: RunLog, stop: int, asked_to_stop: threading.Event) -> None:
     """Train until step `stop`, or until the run is asked to stop."""
     recipe, state = run.recipe, run.state
+    meter = RunMeter(recipe, state.modules, run.device, run.world)
+    clock = PictureClock(run.options.picture_minutes)
     loader = run.loader(stop)
     try:
         while state.step < stop:
             micro, fault = fetch_batches(loader, run.accumulate)
-            stopping, lost = agreed([float(asked_to_stop.is_set()), float(bool(fault))], run.device)
+            told = [asked_to_stop.is_set(), bool(fault), run.main and clock.due(), not state.written]
+            stopping, lost, drawing, still_writing = agreed([float(each) for each in told], run.device)
+            if not still_writing:
+                state.finish_save()
             if stopping or lost:
                 run.save()
+                state.finish_save()
                 if lost:
                     raise ValueError(
                         f"the data cannot be read any more: {fault or 'another process says why'}; the state of step "
@@ -273,11 +286,15 @@ def _steps(run: Run, log: RunLog, stop: int, asked_to_stop: threading.Event) -> 
             if verdict is Verdict.SKIP:
                 log.say(f"step {state.step}: the loss or its gradient is not finite: {run.batches_of_step()} left out")
             state.step += 1
+            values |= meter.step(micro)
+            if meter.due():
+                for line in meter.report(state.step, run.options):
+                    log.say(line)
             if verdict is not Verdict.GO_BACK:
                 if recipe.valid_at and _is_due(recipe.valid_every, state.step, stop):
-                    values["valid"] = validate(recipe, state.average.model, run.accelerator)
-                rows = sum(len(next(iter(batch.values()))) for batch in micro) * run.world
-                log.step(state.step, values | {"rows/s": log.rate(rows)})
+                    values["valid"] = run.validate()
+                    meter.restart()
+                log.step(state.step, values)
                 if _is_due(recipe.save_every, state.step, stop) and not run.save():
                     verdict, state.guard.why = Verdict.GO_BACK, f"a weight is not finite at step {state.step}"
             if verdict is Verdict.GO_BACK:
@@ -285,22 +302,43 @@ def _steps(run: Run, log: RunLog, stop: int, asked_to_stop: threading.Event) -> 
                 run.go_back(log)
                 stop_workers(loader, recipe)
                 loader = run.loader(stop)
-            elif recipe.sample and _is_due(recipe.sample_every, state.step, stop):
+                meter.restart()
+                continue
+            if recipe.sample and (drawing or _is_due(recipe.sample_every, state.step, stop)):
                 run.show(log)
+                meter.restart()
+            if drawing or state.step == stop:
+                run.draw_curve()
+                clock.drawn()
+        state.finish_save()
     finally:
         stop_workers(loader, recipe)
 
 
-def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module:
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    stop_at: int | None = None,
+    options: RunOptions = RunOptions(),  # noqa: B008
+) -> nn.Module:
     """Run the recipe in folder `out`, going on from its checkpoint if there is one; return the averaged module.
 
     `stop_at` ends the run early at that step, checkpoint written: the same command later goes on from there.
     ValueError for what a person can mend: a folder that another run holds, a full disk, data that do not fit or cannot
     be read, a run that keeps failing.
     """
+    if options.preflight:
+        with tempfile.TemporaryDirectory() as folder:
+            short = replace(recipe, sample=None, export=None, valid_at=None, wandb=None)
+            return _train(short, Path(folder), PREFLIGHT_STEPS, options)
+    return _train(recipe, out, stop_at, options)
+
+
+def _train(recipe: Recipe, out: Path, stop_at: int | None, options: RunOptions) -> nn.Module:
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    accelerator = _join_processes()
+    accelerator = join_processes()
 
     def say(line: str) -> None:
         if accelerator.is_main_process:
@@ -309,7 +347,7 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
     lock = RunLock(out)
     lock.acquire(accelerator.process_index, accelerator.device)
     try:
-        run = Run(recipe, out, accelerator, say)
+        run = Run(recipe, out, accelerator, say, options)
         if accelerator.is_main_process:
             note_config(run.recipe, out, run.world, run.state.step, say)
         stop = max(run.state.step, min(recipe.steps, stop_at or recipe.steps))
@@ -317,7 +355,7 @@ def train(recipe: Recipe, out: Path, *, stop_at: int | None = None) -> nn.Module
             say(f"{recipe.name}: {out} is at step {run.state.step} already: nothing is left to train")
         log = RunLog(recipe, out, run.state.step, run.main)
         try:
-            with _stop_signal() as asked_to_stop:
+            with stop_signal() as asked_to_stop:
                 _steps(run, log, stop, asked_to_stop)
         finally:
             log.close()

@@ -11,4 +11,10 @@ def _load() -> Mapping[str, CommandTree]:
     return recipe_commands()
 
 
-GROUP = Group("Train a model: one recipe a command.", _load)
+def _chosen(arguments: list[str]) -> list[str]:
+    from train.commands import chosen_recipe
+
+    return chosen_recipe(arguments)
+
+
+GROUP = Group("Train a model: one recipe a command.", _load, prepare=_chosen)

@@ -220,9 +220,9 @@ def test_a_killed_run_goes_on_to_the_same_losses(folder, tmp_path):
     for stop in (2, 5):
         run(folder, steps=5, stop_at=stop, out=tmp_path / "parts")
     assert losses(whole) == losses(tmp_path / "parts")
-    sharded = run(folder, steps=5, out=tmp_path / "sharded", shard=True, recompute=True, precision="no", stop_at=2)
+    sharded = run(folder, steps=5, out=tmp_path / "sharded", shard=True, recompute="yes", precision="no", stop_at=2)
     assert (sharded / "sharded-0000002").is_dir()
-    run(folder, steps=5, out=tmp_path / "sharded", shard=True, recompute=True, precision="no")
+    run(folder, steps=5, out=tmp_path / "sharded", shard=True, recompute="yes", precision="no")
     run(folder, steps=5, out=tmp_path / "plain", precision="no")
     assert losses(sharded) == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
     assert checkpoint.load(sharded / "export" / "generator", "emigm").config.classes == 2

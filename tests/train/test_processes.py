@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from train.activation_checkpointing import bytes_needed, check_memory, recompute
 from train.ema import local
 from train.losses.conditioned import Conditioned
 from train.losses.masked_token import MaskedTokenLoss
+from train.processes import shutdown_distributed
 from train.recipe import SumAndCount, batches_of_process, describe_world_change
-from train.trainer import shutdown_distributed, train
+from train.run_options import RunOptions
+from train.trainer import train
 
 
 def launch(folder: Path, how: str, *die: str) -> subprocess.CompletedProcess:
@@ -124,7 +127,7 @@ def test_a_sharded_run_keeps_to_its_model_and_its_data(tmp_path):
 
 
 def test_a_full_disk_leaves_the_sharded_checkpoint_before(tmp_path, monkeypatch):
-    def full(state, checkpoint_id):
+    def full(state, checkpoint_id, process_group):
         checkpoint_id.mkdir()
         (checkpoint_id / "a piece").write_bytes(b"0")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -132,12 +135,71 @@ def test_a_full_disk_leaves_the_sharded_checkpoint_before(tmp_path, monkeypatch)
     try:
         train(recipe(shard=True), tmp_path, stop_at=1)
         with monkeypatch.context() as patch:
-            patch.setattr(fsdp.dcp, "save", full)
+            patch.setattr(fsdp.dcp, "async_save", full)
             with pytest.raises(ValueError, match="could not write .*No space left.*the last checkpoint is untouched"):
                 train(recipe(shard=True), tmp_path, stop_at=2)
         assert [path.name for path in tmp_path.glob("sharded-*")] == ["sharded-0000001"]
         train(recipe(shard=True), tmp_path, stop_at=2)
         assert [path.name for path in tmp_path.glob("sharded-*")] == ["sharded-0000002"]
+    finally:
+        shutdown_distributed()
+
+
+def test_a_sharded_checkpoint_is_written_while_the_run_goes_on(tmp_path, monkeypatch):
+    """The next steps do not wait for the disk, and change nothing of what is written."""
+    release, taken, save = threading.Event(), [], fsdp.dcp.async_save
+
+    class Slow(fsdp.ShardedSaver):
+        @property
+        def written(self):
+            return super().written and release.is_set()
+
+    def seen(state, **rest):
+        taken.append(float(next(iter(state["module"].values())).to_local().double().sum()))
+        return save(state, **rest)
+
+    def loss(modules, batch, generator, step):
+        if step == 2:
+            assert not list(tmp_path.glob("sharded-0000001")), "step 3 began before the checkpoint was in place"
+            release.set()
+        return player.loss(modules, batch, generator, step)
+
+    made = recipe(shard=True, save_every=100)
+    player = made.modules[0]
+    monkeypatch.setattr(fsdp, "ShardedSaver", Slow)
+    monkeypatch.setattr(fsdp.dcp, "async_save", seen)
+    try:
+        first = replace(made, save_every=1, modules=(replace(player, loss=loss),))
+        monkeypatch.setattr(Slow, "begin", once(Slow.begin))
+        train(first, tmp_path, stop_at=3)
+        assert [path.name for path in fsdp.checkpoints(tmp_path)] == ["sharded-0000001"] and len(taken) == 1
+        monkeypatch.undo()
+        again, straight = train(recipe(shard=True), tmp_path), train(recipe(shard=True), tmp_path / "whole")
+        same(again, straight)
+    finally:
+        shutdown_distributed()
+
+
+def once(method):
+    """A method that does nothing from its second call on."""
+    calls = []
+
+    def call(self, *arguments):
+        if not calls:
+            calls.append(1)
+            method(self, *arguments)
+
+    return call
+
+
+def test_the_last_sharded_checkpoints_are_kept_and_the_best(tmp_path):
+    validation = {"valid_at": parallel_run.Rows(2), "valid_every": 1, "valid_batches": 2}
+    exported = []
+    try:
+        made = recipe(shard=True, export=lambda model, folder: exported.append(folder.name), **validation)
+        train(made, tmp_path, options=RunOptions(keep=2))
+        assert [path.name for path in fsdp.checkpoints(tmp_path)] == ["sharded-0000003", "sharded-0000004"]
+        assert (tmp_path / "best" / fsdp.ABOUT).is_file() and exported[0] == "export"
     finally:
         shutdown_distributed()
 

@@ -31,6 +31,7 @@ from maskgil.sampling.schedules import exp
 from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.autoencoder import SURE, validate_scale
 from train.data.cached_batches import CachedBatches, ImageCache
+from train.data.mixed_batches import parts_of
 from train.losses.diffusion_token import METHODS, LatentTokenLoss, LatentTrainingModule
 from train.recipe import Recipe
 from train.recipes.pretrain import ModelSpec, PretrainOptions, noted, pretrain_recipe
@@ -50,7 +51,7 @@ RELEASED = PretrainOptions(
 # B, L and H: as many epochs, in batches twice as large
 RELEASED_LARGE = replace(RELEASED, batch=2048, micro=64, steps=500_000, lr=8e-4, warmup=62_500)
 
-WITHOUT = ("token_dropout", "everywhere", "smoothing", "qk_norm", "norm")  # options of models of codes
+WITHOUT = ("token_dropout", "everywhere", "independent", "smoothing", "qk_norm", "norm")  # options of models of codes
 
 
 def _decided(note: dict[str, Any]) -> dict[str, Any]:
@@ -121,10 +122,10 @@ def _preset(size: str, data: str, note: dict[str, Any], init: str) -> EMIGMConfi
             f"{data} holds pictures of {shapes}; emigm-{size} draws squares of one size: make the cache with "
             f"shape=square size={' or '.join(map(str, sorted(sides)))}"
         )
-    table = ImageCache.open(data).tables
-    if sum(bucket.rows for bucket in table.values()) >= SURE:
-        try:
-            validate_scale(CachedBatches(data, 4 * SURE)(0)["tokens"], note["latent"]["scale"])
-        except ValueError as error:
-            raise ValueError(f"{data}: {error}") from None
+    for folder, _ in parts_of(data):
+        if sum(bucket.rows for bucket in ImageCache.open(folder).tables.values()) >= SURE:
+            try:
+                validate_scale(CachedBatches(folder, 4 * SURE)(0)["tokens"], note["latent"]["scale"])
+            except ValueError as error:
+                raise ValueError(f"{folder}: {error}") from None
     return None if init else EMIGM_PRESETS[f"emigm-{size}-{note['shapes'][0][0]}"]

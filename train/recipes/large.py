@@ -2,19 +2,24 @@
 
 from dataclasses import replace
 
-from maskgil.models.config import PRESETS
+from maskgil.models.config import PRESETS, released
 from train.image_rows import write_image_rows
 from train.recipe import Recipe
 from train.recipes.emigm import RELEASED, RELEASED_LARGE, emigm_recipe
 from train.recipes.pretrain import PretrainOptions, pretrain_recipe
 from train.recipes.pretrain_ar import CAUSAL
+from train.recipes.published import as_published
 
 
-def _large(name: str, preset: str, data: str, init: str, valid: str, options: PretrainOptions) -> Recipe:
+def _large(
+    name: str, preset: str, data: str, init: str, valid: str, options: PretrainOptions, reference: bool = False
+) -> Recipe:
     config = PRESETS["xxl"] if preset == "t2i-xxl" else PRESETS[preset]
     if preset == "t2i-xxl":
         text = PRESETS["t2i-xl"]
         config = replace(config, classes=None, text_dim=text.text_dim, null_length=text.null_length)
+    if reference:
+        config, options = released(PRESETS[f"{preset}-llamagen"]), as_published(options, CLASS_DRIVEN, init)
     return pretrain_recipe(name, config, data, init, valid, options, write_image_rows)
 
 
@@ -27,7 +32,7 @@ def t2i_xl_512(
     data: str,
     init: str,
     valid: str = "",
-    options: PretrainOptions = PretrainOptions(micro=16, steps=50_000, lr=5e-5, recompute=True),  # noqa: B008
+    options: PretrainOptions = PretrainOptions(micro=16, steps=50_000, lr=5e-5, recompute="yes"),  # noqa: B008
 ) -> Recipe:
     """Second stage, from the first one's export: a cache of size 512."""
     return _large("t2i-xl-512", "t2i-xl", data, init, valid, options)
@@ -37,7 +42,7 @@ def t2i_xl_1024(
     data: str,
     init: str,
     valid: str = "",
-    options: PretrainOptions = PretrainOptions(batch=128, micro=4, steps=20_000, lr=2e-5, recompute=True),  # noqa: B008
+    options: PretrainOptions = PretrainOptions(batch=128, micro=4, steps=20_000, lr=2e-5, recompute="yes"),  # noqa: B008
 ) -> Recipe:
     """Third stage, from the second one's export: a cache of size 768 or 1024."""
     return _large("t2i-xl-1024", "t2i-xl", data, init, valid, options)
@@ -47,7 +52,7 @@ def t2i_xxl_256(
     data: str,
     init: str = "",
     valid: str = "",
-    options: PretrainOptions = PretrainOptions(micro=16, lr=5e-5, shard=True, recompute=True),  # noqa: B008
+    options: PretrainOptions = PretrainOptions(micro=16, lr=5e-5, shard=True, recompute="yes"),  # noqa: B008
 ) -> Recipe:
     """1.4B text-driven, sharded over all GPUs."""
     return _large("t2i-xxl-256", "t2i-xxl", data, init, valid, options)
@@ -56,29 +61,37 @@ def t2i_xxl_256(
 CLASS_DRIVEN = PretrainOptions(steps=400_000, token_dropout=0.1)
 
 
-def c2i_b(data: str, init: str = "", valid: str = "", options: PretrainOptions = CLASS_DRIVEN) -> Recipe:
-    """Class-driven, 111M, on a cache of an ImageNet-style folder (shape=square)."""
-    return _large("c2i-b", "b", data, init, valid, options)
+def c2i_b(
+    data: str, init: str = "", valid: str = "", reference: bool = False, options: PretrainOptions = CLASS_DRIVEN
+) -> Recipe:
+    """Class-driven, 111M, on a cache of an ImageNet-style folder (--shape square); --reference: as the published
+    MaskGIL trainer trains (docs/training-large.md)."""
+    return _large("c2i-b", "b", data, init, valid, options, reference)
 
 
-def c2i_l(data: str, init: str = "", valid: str = "", options: PretrainOptions = CLASS_DRIVEN) -> Recipe:
+def c2i_l(
+    data: str, init: str = "", valid: str = "", reference: bool = False, options: PretrainOptions = CLASS_DRIVEN
+) -> Recipe:
     """Class-driven, 343M."""
-    return _large("c2i-l", "l", data, init, valid, options)
+    return _large("c2i-l", "l", data, init, valid, options, reference)
 
 
-def c2i_xl(data: str, init: str = "", valid: str = "", options: PretrainOptions = CLASS_DRIVEN) -> Recipe:
+def c2i_xl(
+    data: str, init: str = "", valid: str = "", reference: bool = False, options: PretrainOptions = CLASS_DRIVEN
+) -> Recipe:
     """Class-driven, 775M."""
-    return _large("c2i-xl", "xl", data, init, valid, options)
+    return _large("c2i-xl", "xl", data, init, valid, options, reference)
 
 
 def c2i_xxl(
     data: str,
     init: str = "",
     valid: str = "",
+    reference: bool = False,
     options: PretrainOptions = replace(CLASS_DRIVEN, micro=16, shard=True),  # noqa: B008
 ) -> Recipe:
     """Class-driven, 1.4B, sharded over all GPUs."""
-    return _large("c2i-xxl", "xxl", data, init, valid, options)
+    return _large("c2i-xxl", "xxl", data, init, valid, options, reference)
 
 
 def t2i_xl_ar(
@@ -88,7 +101,7 @@ def t2i_xl_ar(
     options: PretrainOptions = PretrainOptions(smoothing=0.0),  # noqa: B008
 ) -> Recipe:
     """The autoregressive twin of t2i-xl, on a cache of any size; init= may be a converted LlamaGen GPT."""
-    config = replace(PRESETS["t2i-xl"], causal=True)
+    config = replace(PRESETS["t2i-xl-llamagen"], causal=True)
     return pretrain_recipe("t2i-xl-ar", config, data, init, valid, options, write_image_rows, CAUSAL)
 
 
@@ -102,7 +115,7 @@ def c2i_ar(
     """The twin of a class-driven model: preset b, l, xl or xxl; init= may be a converted LlamaGen GPT."""
     if preset not in ("b", "l", "xl", "xxl"):
         raise ValueError(f"preset={preset}: choose b, l, xl or xxl")
-    config = replace(PRESETS[preset], causal=True)
+    config = replace(PRESETS[f"{preset}-llamagen"], causal=True)
     return pretrain_recipe("c2i-ar", config, data, init, valid, options, write_image_rows, CAUSAL)
 
 
@@ -132,7 +145,7 @@ def emigm_l(
     init: str = "",
     valid: str = "",
     repeats: int = 4,
-    options: PretrainOptions = replace(RELEASED_LARGE, recompute=True),  # noqa: B008
+    options: PretrainOptions = replace(RELEASED_LARGE, recompute="yes"),  # noqa: B008
 ) -> Recipe:
     """eMIGM, class-driven, 478M."""
     return emigm_recipe("l", data, init, valid, repeats, options, write_image_rows)
@@ -143,7 +156,7 @@ def emigm_h(
     init: str = "",
     valid: str = "",
     repeats: int = 4,
-    options: PretrainOptions = replace(RELEASED_LARGE, recompute=True),  # noqa: B008
+    options: PretrainOptions = replace(RELEASED_LARGE, recompute="yes"),  # noqa: B008
 ) -> Recipe:
     """eMIGM, class-driven, 942M, of 256 px."""
     return emigm_recipe("h", data, init, valid, repeats, options, write_image_rows)
@@ -165,7 +178,7 @@ def lora(
         token_dropout=0.0,
         smoothing=0.0,
         ema=0.99,
-        recompute=True,
+        recompute="yes",
         workers=1,
         save_every=250,
         sample_every=250,

@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from maskgil import checkpoint
 from maskgil.condition import Condition
@@ -26,14 +26,16 @@ from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.loop import sample
 from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.token_grid import TokenGrid
-from train.data.cached_batches import CachedBatches, filled, largest_batch
+from train.data.cached_batches import CachedBatches
 from train.data.image_cache import CUT
+from train.data.mixed_batches import common_note, data_batches, parts_of
 from train.losses.conditioned import Conditioned
 from train.losses.masked_token import MaskedTokenLoss
+from train.model_flops import kept_bytes, step_flops
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
+from train.recipes.sample_sheets import encoded_prompts, sheet_sampler
 
-SHOWN = 8  # pictures of a sample sheet
 SEEDS = 2**19
 
 Generator = MaskGIL | ARTransformer | EMIGM
@@ -47,10 +49,14 @@ class PretrainOptions:
     schedule         cosine (down to a tenth) or constant, after `warmup` steps from 0
     caption_dropout  share of pictures without their condition;  token_dropout: of the embedded tokens
     everywhere       score the visible tokens too;  smoothing: of the labels
-    shard            FSDP2;  recompute: activations in the backward pass;  compile: torch.compile
+    independent      mask each token by itself with the ratio as its probability, instead of exactly that share
+    betas            of AdamW;  decay_all: weight decay on every parameter, not on matrices alone
+    shard            FSDP2;  compile: torch.compile
+    recompute        activations in the backward pass: yes, no, or auto (where a GPU could not hold them)
     save_every, sample_every, valid_every: steps, 0 = never
     precision        auto (what the device multiplies faster), bf16 or no (float32)
     tokenizer        a folder, so that sample sheets can be drawn;  wandb: a project to log to
+    prompts          a file of prompts, one a line, for the sheets, read by text_encoder; left out: the cache's captions
     qk_norm, norm    none, layer or rms; pre or post: of a new model, else the preset's. What goes on keeps its own
     """
 
@@ -61,15 +67,18 @@ class PretrainOptions:
     warmup: int = 1000
     schedule: str = "constant"
     weight_decay: float = 0.05
+    decay_all: bool = False
+    betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
     caption_dropout: float = 0.1
     token_dropout: float = 0.1
     everywhere: bool = False
+    independent: bool = False
     smoothing: float = 0.1
     ema: float = 0.9999
     precision: str = "auto"
     shard: bool = False
-    recompute: bool = False
+    recompute: Literal["auto", "yes", "no"] = "auto"
     compile: bool = False
     workers: int = 4
     seed: int = 0
@@ -77,6 +86,8 @@ class PretrainOptions:
     sample_every: int = 2000
     valid_every: int = 2000
     tokenizer: str = ""
+    prompts: str = ""
+    text_encoder: str = ""
     wandb: str = ""
     qk_norm: str = ""
     norm: str = ""
@@ -89,6 +100,8 @@ class PretrainOptions:
             if not least <= value <= most:
                 bounds = f"{least} to {most}" if most < math.inf else f"{least} or more"
                 raise ValueError(f"{name}={value}: give {bounds}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={self.betas}: give two numbers from 0, below 1")
         if self.batch % self.micro:
             raise ValueError(f"batch={self.batch} is no multiple of micro={self.micro}")
         named = {"schedule": ("cosine", "constant"), "precision": ("auto", "bf16", "no")}
@@ -179,7 +192,9 @@ def _in_eight_steps(model: MaskGIL, condition: Condition, canvas: TokenGrid, gui
 MASKED = ModelSpec(
     kinds=("maskgil",),
     build=lambda config, before: MaskGIL(config),
-    objective=lambda o: MaskedTokenLoss(o.caption_dropout, o.smoothing, o.everywhere, seed=o.seed),
+    objective=lambda o: MaskedTokenLoss(
+        o.caption_dropout, o.smoothing, o.everywhere, seed=o.seed, independent=o.independent
+    ),
     draw=_in_eight_steps,
     folder="generator",
 )
@@ -213,17 +228,15 @@ def pretrain_recipe(
 def noted(data: str, valid: str, trunk: ModelSpec = MASKED) -> dict[str, Any]:
     """What made the cache `data`. ValueError when it is empty, when it holds tokens of another kind than `trunk` learns
     from, and when the one for validation was made otherwise."""
-    note = filled(data).note
+    caches = [folder for folder, _ in parts_of(data)]
+    note = common_note(caches, CUT)
     if ("latent" in note) != (trunk.tokenizer == "latent"):
         raise ValueError(
             f"{data} holds latents, which eMIGM learns from: use an emigm recipe"
             if "latent" in note
             else f"{data} holds codes, which MaskGIL learns from: use a t2i or c2i recipe, or a tokenizer of latents"
         )
-    other = filled(valid).note if valid else note
-    if differ := [key for key in note | other if other.get(key) != note.get(key) and key not in CUT]:
-        raise ValueError(f"{valid} and {data} differ in {', '.join(differ)}")
-    return note
+    return common_note([caches[0], valid], CUT) if valid else note
 
 
 def over_cache(
@@ -239,13 +252,14 @@ def over_cache(
 ) -> Recipe:
     """What these recipes share: what moves of `model` learns the tokens of the cache `data`, made by `note`."""
     rates = OptimConfig(
-        lr=options.lr, weight_decay=options.weight_decay, warmup=options.warmup, decay=0.0, clip=options.clip
-    )
+        lr=options.lr, betas=options.betas, weight_decay=options.weight_decay, decay_all=options.decay_all,
+        warmup=options.warmup, decay=0.0, clip=options.clip,
+    )  # fmt: skip
     return Recipe(
         name=name,
         steps=options.steps,
         modules=(OptimizedModule(trunk.module(model), trunk.objective(options), rates),),
-        batch_at=CachedBatches(data, options.micro, options.seed),
+        batch_at=data_batches(data, options.micro, options.seed),
         seed=options.seed,
         batches=options.batch // options.micro,
         provenance={part: note[part] for part in ("tokenizer", "text_encoder") if part in note},
@@ -254,17 +268,56 @@ def over_cache(
         schedule=CosineSchedule(options.warmup) if options.schedule == "cosine" else None,
         shard=options.shard,
         compile=options.compile,
-        activation_checkpointing=options.recompute,
+        activation_checkpointing=None if options.recompute == "auto" else options.recompute == "yes",
+        activations=activation_bytes_of(model, note, options.micro) if isinstance(model.config, ModelConfig) else 0.0,
         ema=options.ema,
         workers=options.workers,
         save_every=options.save_every,
         sample_every=options.sample_every,
-        sample=sampler(data, options.tokenizer, note, show, trunk) if options.tokenizer else None,
+        sample=_sampler(data, note, options, show, trunk),
         valid_every=options.valid_every,
         valid_at=CachedBatches(valid, options.micro, seed=1) if valid else None,
         export=export,
         wandb=options.wandb or None,
+        flops=flops_of_batches(model) if isinstance(model.config, ModelConfig) else None,
     )
+
+
+def _sampler(
+    data: str, note: dict[str, Any], options: PretrainOptions, show: Callable, trunk: ModelSpec
+) -> Callable[[nn.Module, Path], None] | None:
+    """What draws the run's sample sheets; None without a tokenizer. ValueError for parts other than the cache's."""
+    if not options.tokenizer:
+        if options.prompts:
+            raise ValueError("--prompts needs --tokenizer: the folder whose tokens the model learns")
+        return None
+    prompted = None
+    if options.prompts:
+        if "width" not in note:
+            raise ValueError("--prompts is for models that are driven by captions")
+        prompted = encoded_prompts(Path(options.prompts), options.text_encoder, note["text_encoder"])
+    return sheet_sampler(data, options.tokenizer, note, show, trunk, prompted)
+
+
+def activation_bytes_of(model: Generator, note: dict[str, Any], micro: int) -> float:
+    """Bytes that a forward pass of `micro` of the cache's largest pictures keeps for the backward pass."""
+    config = model.config
+    assert isinstance(config, ModelConfig)
+    tokens = max(width * height for width, height in note["shapes"]) // note["downsample"] ** 2
+    return micro * kept_bytes(config, tokens)
+
+
+def flops_of_batches(model: Generator) -> Callable[[dict[str, Any]], float]:
+    """FLOPs of forward and backward of a batch of tokens and their condition, for MFU."""
+    config = model.config
+    assert isinstance(config, ModelConfig)
+    frozen = not all(p.requires_grad for p in model.parameters())
+
+    def count(batch: dict[str, Any]) -> float:
+        rows, tokens = batch["tokens"].shape[:2]
+        return step_flops(config, rows, tokens, frozen, batch["states"].shape[1] if "states" in batch else 1)
+
+    return count
 
 
 def save_generator(model: Generator, note: dict[str, Any], folder: Path) -> None:
@@ -320,38 +373,3 @@ def check_norms(config: ModelConfig | EMIGMConfig, init: str, options: PretrainO
     for key in ("qk_norm", "norm"):
         if (asked := getattr(options, key)) and asked != getattr(config, key):
             raise ValueError(f"{init} has {key}={getattr(config, key)}, which cannot become {asked}: leave {key}= out")
-
-
-def condition_of(batch: dict[str, Tensor]) -> Condition:
-    return Condition.classes(batch["labels"]) if "labels" in batch else Condition(batch["states"], batch["mask"])
-
-
-def sampler(
-    data: str, tokenizer: str, note: dict[str, Any], show: Callable, trunk: ModelSpec = MASKED
-) -> Callable[[nn.Module, Path], None]:
-    """Draws what the cache's captions ask for, above the cached pictures themselves.
-
-    Raises ValueError when the tokenizer is not the one of the cache.
-    """
-    model = checkpoint.load(checkpoint.resolve(tokenizer), trunk.tokenizer).requires_grad_(False)
-    if checkpoint.fingerprint(model.identity()) != note["tokenizer"]:
-        raise ValueError(f"{data} was made with another tokenizer than {tokenizer}")
-
-    @torch.no_grad()
-    def sample(average: nn.Module, path: Path) -> None:
-        weight = next(average.generator.parameters())
-        device = weight.device
-        with torch.autocast(device.type, enabled=False):  # it cannot join float16
-            shown = largest_batch(CachedBatches(data, SHOWN, seed=99))
-        batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in shown.items()}
-        grid, config = batch["grid"], average.generator.config
-        canvas = trunk.blank(config, len(batch["tokens"]), grid, device)
-        guidance = Guidance(3.5) if config.null != "none" else None
-        condition = condition_of(batch).to(device, weight.dtype)
-        last = trunk.draw(average.generator, condition, canvas, guidance)
-        model.to(device)
-        with torch.autocast(device.type, enabled=False):
-            pictures = [model.decode(tokens, grid) for tokens in (last.tokens, batch["tokens"])]
-        show(pictures, path)
-
-    return sample

@@ -7,14 +7,16 @@ of the cache.
 from dataclasses import replace
 from typing import Literal
 
-from maskgil.models.config import ModelConfig
+from maskgil.models.config import PRESETS, ModelConfig
 from train.activation_checkpointing import bytes_needed
 from train.image_rows import write_image_rows
 from train.recipe import Recipe
 from train.recipes.pretrain import PretrainOptions, pretrain_recipe
 
-# (dim, layers, heads); b to xxl are LLaMA's shapes as LlamaGen and MaskGIL have them
-SHAPES = {"tiny": (256, 8, 4), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1280, 36, 20), "xxl": (1536, 48, 24)}
+# (dim, layers, heads)
+SHAPES = {"tiny": (256, 8, 4)} | {
+    name: (PRESETS[name].dim, PRESETS[name].layers, PRESETS[name].heads) for name in ("b", "l", "xl", "xxl")
+}
 TEXT_LENGTH = 120  # tokens of a caption, at most
 
 
@@ -43,7 +45,7 @@ def t2i(
     """A text-to-image model of any size, on a cache of captioned pictures.
 
     Args:
-        data: A cache made by `maskgil data images` with captions.
+        data: A cache made by `maskgil data images` with captions; several as cache/a:3,cache/b:1, with weights.
         preset: Shape of a new model: tiny (9M), b (110M), l (340M), xl (775M), xxl (1.4B).
         dim: Width; 0: the preset's.
         layers: Blocks; 0: the preset's.

@@ -1,0 +1,139 @@
+"""Reference curves: the loss of runs that went well, and the band inside which another run of the recipe is normal.
+
+    python -m train.reference_curve runs/a runs/b runs/c --out train/reference_curves/check.json
+
+writes the curve of several finished runs of one recipe, with other seeds each. A curve is a JSON file: for each window
+of steps its last step, the mean over the runs of their mean loss, and the band around it: four standard deviations over
+the runs, and 3% of the mean at the least.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from maskgil.fileio import atomic_write
+from train.run_log import load_run_log
+
+FOLDER = Path(__file__).parent / "reference_curves"
+DEVIATIONS, LEAST = 4.0, 0.03
+
+
+@dataclass(frozen=True)
+class ReferenceCurve:
+    """recipe  whose losses they are;  key: of the log;  window: steps of a mean;  made: how it was measured
+    steps      the last step of each window;  mean, band: the expected loss, and how far another run may be from it
+    """
+
+    recipe: str
+    key: str
+    window: int
+    made: str
+    steps: tuple[int, ...]
+    mean: tuple[float, ...]
+    band: tuple[float, ...]
+
+    @staticmethod
+    def load(path: Path) -> "ReferenceCurve":
+        held = json.loads(path.read_text(encoding="utf-8"))
+        return ReferenceCurve(**{name: tuple(v) if isinstance(v, list) else v for name, v in held.items()})
+
+    def save(self, path: Path) -> None:
+        with atomic_write(path) as partial:
+            partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def bundled_curves() -> dict[str, ReferenceCurve]:
+    """{recipe: curve} of the curves that come with the code."""
+    curves = (ReferenceCurve.load(path) for path in sorted(FOLDER.glob("*.json")))
+    return {curve.recipe: curve for curve in curves}
+
+
+def window_means(log: Mapping[int, Mapping[str, float]], key: str, window: int) -> dict[int, float]:
+    """{last step: mean} of each whole window of steps; NaN where a step of it has no finite value."""
+    values = {step: row.get(key, math.nan) for step, row in log.items()}
+    last = max(values, default=0)
+    return {
+        end: statistics.fmean(values.get(step, math.nan) for step in range(end - window + 1, end + 1))
+        for end in range(window, last + 1, window)
+    }
+
+
+@dataclass(frozen=True)
+class WindowVerdict:
+    """The loss of a window of steps beside what is expected."""
+
+    step: int
+    loss: float
+    expected: float
+    band: float
+
+    @property
+    def normal(self) -> bool:
+        return abs(self.loss - self.expected) <= self.band
+
+
+def compare_with_curve(log: Mapping[int, Mapping[str, float]], curve: ReferenceCurve) -> list[WindowVerdict]:
+    """A verdict for each window that the run has finished. ValueError when there is none."""
+    found = window_means(log, curve.key, curve.window)
+    rows = [
+        WindowVerdict(step, found[step], mean, band)
+        for step, mean, band in zip(curve.steps, curve.mean, curve.band, strict=True)
+        if step in found
+    ]
+    if not rows:
+        raise ValueError(f"the run has not done {curve.window} steps yet, the first window of the curve")
+    return rows
+
+
+def measured_curve(
+    recipe: str, key: str, logs: Sequence[Mapping[int, Mapping[str, float]]], window: int, made: str
+) -> ReferenceCurve:
+    """The curve of several runs. ValueError for fewer than three: their spread says nothing."""
+    if len(logs) < 3:
+        raise ValueError(f"{len(logs)} runs: a band needs three or more, with other seeds each")
+    means = [window_means(log, key, window) for log in logs]
+    steps = sorted(set.intersection(*(set(found) for found in means)))
+    mean = [statistics.fmean(found[step] for found in means) for step in steps]
+    spread = [statistics.stdev(found[step] for found in means) for step in steps]
+    band = [max(DEVIATIONS * s, LEAST * abs(m)) for s, m in zip(spread, mean, strict=True)]
+    return ReferenceCurve(
+        recipe, key, window, made, tuple(steps), tuple(round(m, 4) for m in mean), tuple(round(b, 4) for b in band)
+    )
+
+
+def _write(runs: tuple[Path, ...], out: Path, window: int = 25, key: str = "loss") -> None:
+    """Write the reference curve of finished runs of one recipe.
+
+    Args:
+        runs: Folders of the runs.
+        out: The JSON file.
+        window: Steps of a mean.
+        key: Of the log: loss, or the other thing that the recipe minimises.
+    """
+    notes = [json.loads((run / "run.json").read_text(encoding="utf-8")) for run in runs]
+    if len(names := {note["recipe"] for note in notes}) > 1:
+        raise ValueError(f"runs of different recipes: {', '.join(sorted(names))}")
+    versions = ", ".join(f"{name} {version}" for name, version in notes[0]["versions"].items())
+    made = f"{len(runs)} runs of: {notes[0]['command']} ({versions})"
+    curve = measured_curve(notes[0]["recipe"], key, [load_run_log(run) for run in runs], window, made)
+    curve.save(out)
+    for step, mean, band in zip(curve.steps, curve.mean, curve.band, strict=True):
+        print(f"step {step}: {mean:.4f} +- {band:.4f}")
+
+
+if __name__ == "__main__":
+    import sys
+    from typing import Annotated
+
+    from tyro.conf import Positional
+
+    from maskgil.command_line import Command, run
+
+    def write(runs: Positional[tuple[Path, ...]], out: Annotated[Path, ...], window: int = 25, key: str = "loss"):
+        _write(runs, out, window, key)
+
+    write.__doc__ = _write.__doc__
+    sys.exit(run(Command("", lambda: write), "python -m train.reference_curve"))
