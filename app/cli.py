@@ -22,7 +22,7 @@ from app.commands import (
     train_commands,
     ui_command,
 )
-from maskgil.command_line import CommandTree, Group, run
+from maskgil.command_line import CommandGroup, CommandTree, run
 
 EXAMPLES = """\
 examples:
@@ -58,7 +58,7 @@ def commands() -> dict[str, CommandTree]:
     }
 
 
-ROOT = Group("Type or speak, get a picture.", commands, EXAMPLES)
+ROOT = CommandGroup("Type or speak, get a picture.", commands, EXAMPLES)
 
 
 def main(arguments: list[str] | None = None) -> int:

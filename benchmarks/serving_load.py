@@ -24,26 +24,25 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 
-from app.core.request import GenerationRequest, parse_size
+import text_encoder
+from app.core.request import GenerationRequest
 from app.serving.jobs import Job, Status
 from app.serving.local_engine import LocalEngine
-from benchmarks.generation import (
+from benchmarks.generation import PROMPTS, painting_bytes, preset_model
+from benchmarks.machine import (
     DTYPES,
-    PROMPTS,
     Machine,
     Precision,
     Stage,
     default_dtype,
     measure_machine,
     operations_of,
-    painting_bytes,
-    preset_model,
     timed,
     weight_bytes,
 )
 from benchmarks.replica_load import report_replicas
 from maskgil.params import SamplingParams
-from maskgil.picture_sizes import Size
+from maskgil.picture_sizes import Size, parse_size
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.loop import sample
 
@@ -68,7 +67,7 @@ def arrivals(jobs: int, rate: float, seed: int = 0) -> list[float]:
     return (np.cumsum(gaps) - gaps[0]).tolist()
 
 
-def wishes(model: TextToImage, jobs: int, steps: int, size: Size) -> list[GenerationRequest]:
+def requests(model: TextToImage, jobs: int, steps: int, size: Size) -> list[GenerationRequest]:
     classes = model.generator.config.classes
     prompts = PROMPTS if classes is None else tuple(map(str, range(min(classes, 10))))
     return [
@@ -77,15 +76,15 @@ def wishes(model: TextToImage, jobs: int, steps: int, size: Size) -> list[Genera
     ]
 
 
-def serve(model: TextToImage, asked: Sequence[GenerationRequest], times: Sequence[float], rows: int) -> Served:
+def serve_load(model: TextToImage, asked: Sequence[GenerationRequest], times: Sequence[float], rows: int) -> Served:
     """Draw the requests as they arrive, at most `rows` in one call of the model. RuntimeError when one cannot be."""
     engine = LocalEngine(lambda name: model, waiting=len(asked), rows=rows)
     warm = engine.submit(asked[0])
     assert warm.wait(PATIENCE)
     since, jobs = time.monotonic(), list[Job]()
-    for wish, at in zip(asked, times, strict=True):
+    for query, at in zip(asked, times, strict=True):
         time.sleep(max(0.0, since + at - time.monotonic()))
-        jobs.append(engine.submit(wish))
+        jobs.append(engine.submit(query))
     for job in jobs:
         if not job.wait(PATIENCE) or job.status is not Status.DONE:
             raise RuntimeError(f"a job of the benchmark is {job.status}: {job.error}")
@@ -96,16 +95,16 @@ def serve(model: TextToImage, asked: Sequence[GenerationRequest], times: Sequenc
     return Served(speed, float(np.percentile(waited, 50)), float(np.percentile(waited, 99)), tokens)
 
 
-def lone_picture(model: TextToImage, wish: GenerationRequest, size: Size) -> Stage:
+def lone_picture(model: TextToImage, query: GenerationRequest, size: Size) -> Stage:
     """One picture without an engine, with what it cannot do without. Its text is read once, before."""
-    condition, blank = model.condition([wish.prompt]), model.blank(1, size)
-    plan = model.plan(blank, [wish.seed], SamplingParams(steps=wish.params.steps))
+    condition, blank = model.condition([query.prompt]), model.blank(1, size)
+    plan = model.plan(blank, [query.seed], SamplingParams(steps=query.params.steps))
 
     def draw() -> object:
         return model.pixels(list(sample(model.sampler(condition), blank, plan))[-1])
 
     painting = painting_bytes(model.tokenizer)
-    calls = sum(1 + (len(step.remask_rows) > 0) for step in plan)  # a revision looks for doubts, then decides
+    calls = sum(1 + (len(step.remask_rows) > 0) for step in plan)  # a refinement pass scores, then decides
     return Stage("a picture", draw, calls * weight_bytes(model.generator) + painting, operations_of(draw))
 
 
@@ -143,13 +142,13 @@ def table_rows(rate: float, served: Mapping[str, Served], floors: Mapping[str, f
 def agreement(model: TextToImage, asked: Sequence[GenerationRequest], rows: int) -> tuple[float, float]:
     """(share of tokens, share of pictures) that are the same drawn alone and drawn in company."""
     at_once = arrivals(len(asked), math.inf)
-    alone, company = (serve(model, asked, at_once, n).tokens for n in (1, rows))
+    alone, company = (serve_load(model, asked, at_once, n).tokens for n in (1, rows))
     same = alone == company
     return float(same.float().mean()), float(same.flatten(1).all(1).float().mean())
 
 
 @torch.no_grad()
-def report(
+def report_serving(
     models: Mapping[str, TextToImage],
     rates: Sequence[float],
     jobs: int,
@@ -164,7 +163,7 @@ def report(
     machine = measure_machine(device, dtype)
     print(f"{machine.name}; torch {torch.__version__}, {kind}, {size[0]}x{size[1]}, {steps} steps, {jobs} jobs a load")
     print(f"measured here: {machine.bandwidth / 1e9:.1f} GB/s copied, {machine.rate / 1e12:.2f} TFLOP/s multiplied")
-    asked = wishes(model, jobs, steps, size)
+    asked = requests(model, jobs, steps, size)
     picture = lone_picture(model, asked[0], size)
     alone = timed(picture, repeats, device)
     floors = {"solo": floor(picture, machine, 1), "shared": floor(picture, machine, rows)}
@@ -173,7 +172,7 @@ def report(
     for multiple in rates:
         rate = multiple / alone.seconds
         times = arrivals(jobs, rate)
-        served = {"solo": serve(model, asked, times, 1), "shared": serve(model, asked, times, rows)}
+        served = {"solo": serve_load(model, asked, times, 1), "shared": serve_load(model, asked, times, rows)}
         print("\n".join(table_rows(rate, served, floors)), flush=True)
     print()
     for kind, model in models.items():
@@ -223,16 +222,16 @@ def bench_serving(
                 torch.manual_seed(0)  # the same random weights in every type
                 models[kind] = preset_model(preset, side, device, DTYPES[kind])
         else:
-            models[kind] = TextToImage.load(model, device, DTYPES[kind])
+            models[kind] = TextToImage.load(model, text_encoder.load, device, DTYPES[kind])
             side = models[kind].validate_size(side)
     assert side is not None
-    report(models, multiples, jobs, rows, steps, repeats, side)
+    report_serving(models, multiples, jobs, rows, steps, repeats, side)
     if preset:
         print("\nreplicas were not measured: a preset has no folder that they could load")
     elif find_spec("ray") is None:
         print("\nreplicas were not measured: pip install 'maskgil[serve]'")
     elif replicas:
-        asked = wishes(next(iter(models.values())), jobs, steps, side)
+        asked = requests(next(iter(models.values())), jobs, steps, side)
         models.clear()
         report_replicas(model, asked, replicas)
 

@@ -7,7 +7,7 @@ again and again, `gap` seconds of silence after each. All times are taken in the
 the last loud frame that the page sends, a picture has come when its PNG has. The first sentence warms up.
 
 Beside each median stands what the same parts take alone on this machine in this very run, without server and browser:
-the silence that must be waited for, the recogniser over the sentence, one step or all steps and the decoding. That is
+the silence that must be waited for, the recognizer over the sentence, one step or all steps and the decoding. That is
 the floor; a drawing that began before the silence can be below it.
 """
 
@@ -35,7 +35,7 @@ import torch
 from app.core import paths, registry
 from app.serving.model_pool import open_model
 from app.serving.recognizer import SpeechRecognizer
-from benchmarks.generation import machine_name, seconds_of
+from benchmarks.machine import machine_name, seconds_of
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.loop import sample
@@ -46,7 +46,7 @@ from speech.transcriber import Transcriber
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = "/usr/bin/chromium"
 PATIENCE = 600.0  # seconds for anything that must come
-ROOM = 2.0  # seconds between the silence that ends a sentence and the next: for the recogniser, with some to spare
+ROOM = 2.0  # seconds between the silence that ends a sentence and the next: for the recognizer, with some to spare
 LOUD = 0.02  # of full scale: a frame with a sample above it is speech; the file is silent elsewhere
 
 # Notes, in the page's own clock, when loud frames go up and messages come down (app/web/live_protocol.py says what
@@ -92,11 +92,11 @@ class SpokenRun:
     def stages(self, pause: float) -> dict[str, float]:
         """Seconds of the way to the last picture; what was done before the speech ended takes none."""
         ends = np.maximum.accumulate([0.0, pause, self.known, self.first, self.last])
-        names = ("silence", "recogniser", "first step", "other steps")
+        names = ("silence", "recognizer", "first step", "other steps")
         return dict(zip(names, np.diff(ends).tolist(), strict=True))
 
 
-def heard(notes: Sequence[dict[str, Any]], pause: float) -> list[SpokenRun]:
+def spoken_runs(notes: Sequence[dict[str, Any]], pause: float) -> list[SpokenRun]:
     """The sentences whose pictures were kept, in their order, from what the page noted.
 
     Raises ValueError where sound came less than a `pause` before final words: it is that of the next sentence.
@@ -121,7 +121,7 @@ def heard(notes: Sequence[dict[str, Any]], pause: float) -> list[SpokenRun]:
     return found
 
 
-def spoken(sentence: str, folder: Path) -> Path:
+def synthesize(sentence: str, folder: Path) -> Path:
     """The sentence as a WAV. Raises ValueError without espeak-ng."""
     if shutil.which("espeak-ng") is None:
         raise ValueError("espeak-ng is not installed: install it, or give a recording with wav=FILE")
@@ -206,10 +206,10 @@ def watch(url: str, wav: Path, sentences: int, steps: int, end: float) -> list[d
 
 
 @torch.no_grad()
-def alone(
-    model: TextToImage, ear: Transcriber, said: np.ndarray, sentence: str, steps: int, n: int
+def latency_alone(
+    model: TextToImage, recognizer: Transcriber, said: np.ndarray, sentence: str, steps: int, n: int
 ) -> dict[str, float]:
-    """Median seconds of the parts by themselves: recogniser, first step with its decoding, all steps with theirs."""
+    """Median seconds of the parts by themselves: recognizer, first step with its decoding, all steps with theirs."""
     canvas = model.blank(1)
     plan = model.plan(canvas, [0], SamplingParams(steps=steps))
 
@@ -217,7 +217,7 @@ def alone(
         return model.images_of(list(sample(model.sampler(model.condition([sentence])), canvas, plan[:count]))[-1])
 
     runs = {
-        "recogniser": lambda: ear.transcribe(said, spoken=True),
+        "recognizer": lambda: recognizer.transcribe(said, spoken=True),
         "first": lambda: draw(1),
         "all": lambda: draw(len(plan)),
     }
@@ -226,7 +226,7 @@ def alone(
     return {name: statistics.median(seconds_of(run, model.device) for _ in range(n)) for name, run in runs.items()}
 
 
-def table(found: Sequence[SpokenRun], targets: Sequence[float], floors: Sequence[float], pause: float) -> str:
+def latency_table(found: Sequence[SpokenRun], targets: Sequence[float], floors: Sequence[float], pause: float) -> str:
     """Markdown: medians against targets and floors, then the share of each stage of the way to the last picture."""
     names = ("final words", "first picture", "final picture")
     columns = [[h.words for h in found], [h.first for h in found], [h.last for h in found]]
@@ -245,7 +245,7 @@ def table(found: Sequence[SpokenRun], targets: Sequence[float], floors: Sequence
     return "\n".join(lines)
 
 
-def report(
+def report_latency(
     name: str, sentence: str, wav: str, n: int, steps: int, end: float, gap: float, targets: Sequence[float]
 ) -> None:
     """Run it all and print what was measured."""
@@ -255,18 +255,18 @@ def report(
         raise ValueError(f"{CHROMIUM} is not there: make test installs it")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        said = audio.load(Path(wav) if wav else spoken(sentence, folder))
+        said = audio.load_audio(Path(wav) if wav else synthesize(sentence, folder))
         with start_server(name, folder / "gallery") as url:
-            found = heard(watch(url, microphone(said, gap, folder), n + 1, steps, end), timing.pause)[1:]
-        model, ear = open_model(name), SpeechRecognizer(paths.default_recognizer()).load()  # as the server does
-        parts = alone(model, ear, said, found[-1].text, steps, n)
-    begun = timing.pause + parts["recogniser"]
+            found = spoken_runs(watch(url, microphone(said, gap, folder), n + 1, steps, end), timing.pause)[1:]
+        model, recognizer = open_model(name), SpeechRecognizer(paths.default_recognizer()).load()  # as the server does
+        parts = latency_alone(model, recognizer, said, found[-1].text, steps, n)
+    begun = timing.pause + parts["recognizer"]
     floors = [max(end, begun), begun + parts["first"], begun + parts["all"]]
     machine = f"{machine_name(model.device)}; torch {torch.__version__}; load {os.getloadavg()[0]:.1f}"
     print(f"{machine}; {name}, {steps} steps; {n} sentences of {len(said) / audio.RATE:.1f} s, over after {end:g} s")
     print(f"heard: {', '.join(sorted({repr(h.text) for h in found}))}")
     print(", ".join(f"{part} alone {seconds:.2f} s" for part, seconds in parts.items()) + "\n")
-    print(table(found, targets, floors, timing.pause))
+    print(latency_table(found, targets, floors, timing.pause))
 
 
 def bench_speech_to_image(
@@ -293,7 +293,7 @@ def bench_speech_to_image(
     """
     if n < 1 or not 0.2 <= end <= 2 or gap < end + ROOM:
         raise ValueError(f"give n of at least 1, end from 0.2 to 2 s, and a gap at least {ROOM:g} s longer than it")
-    report(model, sentence, wav, n, steps, end, gap, targets)
+    report_latency(model, sentence, wav, n, steps, end, gap, targets)
 
 
 if __name__ == "__main__":

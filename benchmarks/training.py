@@ -74,7 +74,7 @@ class Stopwatch:
         return statistics.median(b - a for a, b in zip(starts[3:], starts[4:], strict=False))
 
 
-def measure(name: str, batch: int, size: int, steps: int, rank: int, **options: bool) -> str:
+def measure_step(name: str, batch: int, size: int, steps: int, rank: int, **options: bool) -> str:
     """One line of the table: `batch` pictures a GPU in each step."""
     config, device = MODELS[name], torch.device("cuda" if torch.cuda.is_available() else "cpu")
     grid = (size // 16, size // 16)
@@ -144,7 +144,7 @@ def bench_training(
         raise ValueError("give at least 6 steps: the first three are not counted")
     options = {"shard": shard, "activation_checkpointing": activation_checkpointing, "compile": compile}
     for name in models:
-        print(measure(name, batch, size, steps, rank, **options), flush=True)
+        print(measure_step(name, batch, size, steps, rank, **options), flush=True)
     shutdown_distributed()
 
 

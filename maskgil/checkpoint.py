@@ -78,7 +78,7 @@ def _latent(config: dict[str, Any]) -> nn.Module:
 KINDS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "maskgil": _maskgil,
     "autoregressive": _autoregressive,
-    "llamagen": _llamagen,  # the autoregressive twin with LlamaGen's handling of condition tokens
+    "llamagen": _llamagen,  # the AR model with LlamaGen's handling of condition tokens
     "vq": _vq,
     "emigm": _emigm,
     "latent": _latent,  # continuous tokenizers: KL, DC-AE
@@ -158,7 +158,7 @@ def load(folder: str | Path, kind: str | None = None, dtype: torch.dtype = torch
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise ValueError(f"the model {folder} is incomplete: {WEIGHTS} is missing")
-    model = build(entries["kind"], entries["config"], str(folder / CONFIG))
+    model = build_module(entries["kind"], entries["config"], str(folder / CONFIG))
     try:
         with safe_open(weights, "pt") as file:
             names = set(file.keys())
@@ -199,7 +199,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
     return entries
 
 
-def build(kind: str, config: dict[str, Any], source: str) -> nn.Module:
+def build_module(kind: str, config: dict[str, Any], source: str) -> nn.Module:
     """The module without weights: its parameters take no memory (meta device) until tensors are assigned."""
     try:
         with torch.device("meta"):
@@ -257,7 +257,7 @@ def fingerprint(tensors: Mapping[str, Tensor], *prefixes: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def bundled() -> list[str]:
+def bundled_names() -> list[str]:
     """Names of the models that ship with the project."""
     folder = weights_folder()
     return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
@@ -269,7 +269,7 @@ def resolve(name: str | Path) -> Path:
 
     Raises ValueError, with the bundled names, when it is none of them.
     """
-    if str(name) in bundled():
+    if str(name) in bundled_names():
         return weights_folder() / str(name)
     if Path(name).is_dir():
         return Path(name)
@@ -285,7 +285,7 @@ def resolve(name: str | Path) -> Path:
             return Path(snapshot_download(str(name)))
         except (OSError, ValueError) as error:
             reason = f"and Hugging Face could not give it ({(str(error).strip() or repr(error)).splitlines()[0]})"
-    known = ", ".join(bundled()) or "none"
+    known = ", ".join(bundled_names()) or "none"
     raise ValueError(f"no model {str(name)!r}: it is not bundled ({known}), no folder has that name, {reason}")
 
 

@@ -1,7 +1,7 @@
 """Commands from typed functions: a tree of names, parsed by tyro, with every error on one line.
 
-    BENCHES = Group("Measure speed.", lambda: {"training": Command("Cost of a training step.", load_training)})
-    sys.exit(run(Group("...", lambda: {"bench": BENCHES}), "maskgil"))
+    BENCHES = CommandGroup("Measure speed.", lambda: {"training": Command("Cost of a training step.", load_training)})
+    sys.exit(run(CommandGroup("...", lambda: {"bench": BENCHES}), "maskgil"))
 
 A `Command` loads its function when it is chosen, so that `maskgil --help` imports no PyTorch. The function's parameters
 are its options: `steps: int = 8` is `--steps 8`, `compile: bool = False` is `--compile`, a tuple takes several values,
@@ -40,17 +40,17 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Group:
+class CommandGroup:
     """`help`: one line. `load` returns the commands by name, in the order of the list; `notes` ends the help page.
     `prepare`: the arguments that follow the group's name -> a command's name and its arguments."""
 
     help: str
-    load: Callable[[], "Mapping[str, Command | Group]"]
+    load: Callable[[], "Mapping[str, Command | CommandGroup]"]
     notes: str = ""
     prepare: Callable[[list[str]], list[str]] = list
 
 
-CommandTree = Command | Group
+CommandTree = Command | CommandGroup
 
 
 class CommandFailed(Exception):
@@ -87,7 +87,7 @@ def parse(root: CommandTree, prog: str, arguments: list[str]) -> Callable[[], ob
     Raises ValueError for an unknown command, option or value, with the nearest known one.
     """
     node, rest = root, list(arguments)
-    while isinstance(node, Group):
+    while isinstance(node, CommandGroup):
         commands, rest = node.load(), node.prepare(rest)
         if not rest or rest[0] in HELP:
             print(overview(node, commands, prog))
@@ -128,7 +128,7 @@ def deferred(function: Callable[..., object]) -> Callable[..., Callable[[], obje
     return bind
 
 
-def overview(group: Group, commands: Mapping[str, CommandTree], prog: str) -> str:
+def overview(group: CommandGroup, commands: Mapping[str, CommandTree], prog: str) -> str:
     """The help page of a group."""
     width = max(len(name) for name in commands) + 2
     lines = [f"usage: {prog} COMMAND [OPTIONS]", "", group.help, "", "commands:"]
@@ -151,7 +151,7 @@ def one_line(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def completion_script(root: Group, prog: str, shell: str) -> str:
+def completion_script(root: CommandGroup, prog: str, shell: str) -> str:
     """A script that completes commands and options. Loads every command."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
@@ -159,11 +159,11 @@ def completion_script(root: Group, prog: str, shell: str) -> str:
     return printed.getvalue()
 
 
-def _tree(group: Group) -> Any:
+def _tree(group: CommandGroup) -> Any:
     """The group as a type that tyro parses: a union of its commands."""
     kinds = []
     for name, node in group.load().items():
-        kind: Any = _chooser(_tree(node)) if isinstance(node, Group) else deferred(node.load())
+        kind: Any = _chooser(_tree(node)) if isinstance(node, CommandGroup) else deferred(node.load())
         named: Any = tyro.conf.subcommand(name, description=node.help, constructor=kind)
         kinds.append(Annotated[Any, named])
     union: Any = typing.Union

@@ -40,3 +40,9 @@ def atomic_write(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def replace_file(path: str | Path, content: bytes) -> None:
+    """Write a whole file in place of what is there; several processes may do so at once."""
+    with atomic_write(path, shared=True) as partial:
+        partial.write_bytes(content)

@@ -1,6 +1,6 @@
-"""Paint over a part of a picture: its tokens outside the holes stay, and so do its pixels.
+"""Paint over a part of a picture: its tokens outside the mask stay, and so do its pixels.
 
-A picture is cut into the cells of its tokens. Some of them become holes that the model fills under new words: those
+A picture is cut into the cells of its tokens. Some of them are masked, and the model fills them under new words: those
 that are brushed, any, those that the new words contradict, or new ones beyond the edge. The others are given to it, and
 the original pixels are put back there afterwards, to the last bit. A picture of a size that the model does not draw is
 scaled first, and that is said.
@@ -26,7 +26,7 @@ from maskgil.sampling.token_grid import TokenGrid
 
 @dataclass(frozen=True)
 class InpaintingInput:
-    """A picture that is drawn on: its tokens, the holes to fill, and its pixels. `brought`: the size that it had, where
+    """A picture that is drawn on: its tokens, the masked tokens, and its pixels. `brought`: the size that it had, where
     it was scaled to be drawn on."""
 
     tokens: Int[Tensor, " N"] | Float[Tensor, "N C"]
@@ -46,7 +46,7 @@ class InpaintingInput:
 
     @property
     def cells(self) -> str:
-        """The holes, numbered line by line, in runs: "3-5 17"."""
+        """The masked tokens, numbered line by line, in runs: "3-5 17"."""
         runs: list[list[int]] = []
         for cell in self.mask.nonzero()[:, 0].tolist():
             if runs and runs[-1][1] == cell - 1:
@@ -64,7 +64,7 @@ class InpaintingInput:
         return cells.resize(size, Image.Resampling.NEAREST)
 
     def paste_back(self, drawn: Image.Image) -> Image.Image:
-        """The drawn picture with the original's pixels wherever there was no hole."""
+        """The drawn picture with the original's pixels wherever no cell was masked."""
         rows, columns = self.grid
         cells = Image.fromarray(self.mask.view(rows, columns).cpu().numpy().astype(np.uint8) * 255, "L")
         return Image.composite(drawn, self.image, cells.resize(drawn.size, Image.Resampling.NEAREST))
@@ -104,9 +104,9 @@ def inpainting_input(model: TextToImage, image: Image.Image, cells: Iterable[int
         raise ValueError("nothing is brushed: paint over what should change")
     if brushed[0] < 0 or brushed[-1] >= count:
         raise ValueError(f"cell {brushed[-1]} of {count}: brush on the picture itself")
-    hole = torch.zeros(count, dtype=torch.bool, device=model.device)
-    hole[brushed] = True
-    return InpaintingInput(_tokens(model, image), hole, grid, image.convert("RGB"))
+    masked = torch.zeros(count, dtype=torch.bool, device=model.device)
+    masked[brushed] = True
+    return InpaintingInput(_tokens(model, image), masked, grid, image.convert("RGB"))
 
 
 def mask_to_tokens(mask: Image.Image, image: Image.Image, grid: tuple[int, int], fit: tuple[int, int]) -> list[int]:
@@ -178,26 +178,26 @@ def fill_gaps(size: tuple[int, int], ways: Iterable[Outpainting]) -> str:
 
 @torch.no_grad()
 def outpaint(model: TextToImage, image: Image.Image, way: Outpainting) -> InpaintingInput:
-    """A start from a picture that lies on a larger grid, whose other cells are holes."""
+    """A start from a picture that lies on a larger grid, whose other cells are masked."""
     (rows, columns), (height, width) = model.grid(model.validate_size(way.size)), model.grid(image.size)
     tokens = _tokens(model, image)
     inside = (slice(way.top, way.top + height), slice(way.left, way.left + width))
     placed = tokens.new_zeros(rows, columns, *tokens.shape[1:])
     placed[inside] = tokens.unflatten(0, (height, width))
-    hole = torch.ones(rows, columns, dtype=torch.bool, device=model.device)
-    hole[inside] = False
+    masked = torch.ones(rows, columns, dtype=torch.bool, device=model.device)
+    masked[inside] = False
     side = model.tokenizer.config.downsample
     room = Image.new("RGB", way.size)
     room.paste(image.convert("RGB"), (way.left * side, way.top * side))
-    return InpaintingInput(placed.flatten(0, 1), hole.flatten(), (rows, columns), room)
+    return InpaintingInput(placed.flatten(0, 1), masked.flatten(), (rows, columns), room)
 
 
 @torch.no_grad()
 def reword(
     model: TextToImage, image: Image.Image, old: Condition, new: Condition, seed: int, margin: float
 ) -> InpaintingInput:
-    """A start from a picture of the old words: its holes are the cells that the new words make less likely, by more
-    than `margin` nats (maskgil/sampling/remasking.py).
+    """A start from a picture of the old words: its masked tokens are the cells that the new words make less likely, by
+    more than `margin` nats (maskgil/sampling/remasking.py).
 
     Raises ValueError when there are none, and for an autoregressive model, which cannot tell.
     """
@@ -205,18 +205,16 @@ def reword(
         raise ValueError("this model draws line by line and cannot tell what new words change: brush over it")
     tokens, grid = _tokens(model, image), model.grid(model.validate_size(image.size))
     given = TokenGrid(tokens[None], torch.zeros(1, len(tokens), dtype=torch.bool, device=model.device), grid)
-    hole = remasking.remask_changed(model.generator, given, old, new, [seed], margin=margin).canvas.mask[0]
-    if not hole.any():
+    masked = remasking.remask_changed(model.generator, given, old, new, [seed], margin=margin).canvas.mask[0]
+    if not masked.any():
         raise ValueError("the new words contradict nothing in the picture: brush over what should change")
-    return InpaintingInput(tokens, hole, grid, image.convert("RGB"))
+    return InpaintingInput(tokens, masked, grid, image.convert("RGB"))
 
 
 def random_mask(share: float, seed: int, grid: tuple[int, int]) -> list[int]:
     """Cells for a variation: this share of them (at least one), anywhere."""
     count = grid[0] * grid[1]
-    draw = counter_rng.uniform(torch.tensor([seed]), counter_rng.RngStream.REPAINT, torch.tensor([0]), count, 1)[
-        0, :, 0
-    ]
+    draw = counter_rng.uniform(torch.tensor([seed]), counter_rng.RngStream.REMASK, torch.tensor([0]), count, 1)[0, :, 0]
     return draw.argsort()[: max(1, round(share * count))].tolist()
 
 

@@ -1,8 +1,7 @@
 """The parts of a text-to-image model, loaded from its folder: generator, text encoder, tokenizer, sizes."""
 
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from maskgil.released.loader import load_generator, load_vq, set_null_condition
 from maskgil.sampling.ar_prefix import beside
 from maskgil.tokenizers import vq_latents
 
+EncoderLoader = Callable[[Path, str], ConditionEncoder]  # (folder, memory): `text_encoder.load`
 AR_KINDS = ("llamagen", "autoregressive")  # generators that draw alone
 
 
@@ -32,33 +32,36 @@ class ModelParts(NamedTuple):
     tokenizer: Tokenizer
     sizes: Sequence[Size]
     vocabulary: dict[str, Any] | None = None
-    twin: Path | None = None
+    ar_model: Path | None = None
     preset: str = "default"
 
 
 def load_parts(
     name: str | Path,
+    open_encoder: EncoderLoader | None,
     device: torch.device | str,
     dtype: torch.dtype,
     attention: str,
-    twin: str | Path | None,
+    ar_model: str | Path | None,
     encoder_memory: str,
 ) -> ModelParts:
     """The parts of a bundled name, a folder or a Hugging Face id: see `TextToImage.load`."""
-    # Only here: the models themselves do not depend on any one text encoder.
-    import text_encoder
-
-    folder, load_encoder = checkpoint.resolve(name), partial(text_encoder.load, memory=encoder_memory)
+    folder = checkpoint.resolve(name)
     if is_released(folder):
-        return _load_released(folder, device, dtype, attention, encoder_memory)
+        return _load_released(
+            folder, _open_encoder(folder / TEXT_ENCODER, open_encoder, encoder_memory), dtype, device, attention
+        )
     notes = checkpoint.describe(folder / "generator")
     continuous, alone = notes["kind"] == "emigm", notes["kind"] in AR_KINDS
     kind = notes["kind"] if continuous or alone else "maskgil"
     generator: Any = checkpoint.load(folder / "generator", kind, dtype)
     place = folder / "tokenizer"
-    tokenizer: Any = vq_latents.load(place) if continuous else checkpoint.load(place, "vq")
+    tokenizer: Any = vq_latents.load_latent_tokenizer(place) if continuous else checkpoint.load(place, "vq")
     classes = generator.config.classes
-    encoder = ClassLabels.open(folder, classes) if classes else load_encoder(folder / "text_encoder")
+    if classes:
+        encoder: ConditionEncoder = ClassLabels.open(folder, classes)
+    else:
+        encoder = _open_encoder(folder / "text_encoder", open_encoder, encoder_memory)
     for part, model in (("tokenizer", tokenizer), *([] if classes else [("text_encoder", encoder)])):
         wanted = notes.get(f"{part}_hash")
         if wanted is None and notes["kind"] == "llamagen":
@@ -73,20 +76,22 @@ def load_parts(
     for module in (generator, tokenizer, encoder):
         if isinstance(module, nn.Module):
             module.to(device).requires_grad_(False)
-    other = checkpoint.resolve(twin) if twin is not None else beside(folder)
+    other = checkpoint.resolve(ar_model) if ar_model is not None else beside(folder)
     preset = "llamagen" if notes["kind"] == "llamagen" and not classes else "default"
     return ModelParts(generator, encoder, tokenizer, sizes_of(vocabulary), vocabulary, other, preset)
 
 
-def _load_released(
-    folder: Path, device: torch.device | str, dtype: torch.dtype, attention: str, encoder_memory: str
-) -> ModelParts:
-    """A model in the layout of its release (maskgil/released/layout.py): its parts are not trained together anew, so
-    there are no fingerprints to compare."""
-    import text_encoder
+def _open_encoder(folder: Path, open_encoder: EncoderLoader | None, memory: str) -> ConditionEncoder:
+    if open_encoder is None:
+        raise ValueError(f"{folder.parent} reads texts: pass text_encoder.load as open_encoder, which opens {folder}")
+    return open_encoder(folder, memory)
 
+
+def _load_released(
+    folder: Path, encoder: ConditionEncoder, dtype: torch.dtype, device: torch.device | str, attention: str
+) -> ModelParts:
+    """A model in the layout of its release (maskgil/released/layout.py). Its files have no fingerprints to compare."""
     released = ReleasedFolder.open(folder)
-    encoder = text_encoder.load(folder / TEXT_ENCODER, encoder_memory)
     generator, tokenizer = load_generator(released, dtype), load_vq(released)
     set_attention_backend(generator, attention)
     set_null_condition(generator, encoder.encode([""]).states[0])

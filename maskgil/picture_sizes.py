@@ -4,12 +4,21 @@ Sizes are (width, height) in pixels, grids (rows, columns) in tokens.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maskgil.aspect_buckets import nearest_bucket, rounded
 
 Size = tuple[int, int]
+
+
+def parse_size(text: str) -> Size:
+    """'320x192' -> (320, 192): width, then height."""
+    found = re.fullmatch(r"\s*(\d{1,5})\s*[x×X*]\s*(\d{1,5})\s*", text)
+    if not found:
+        raise ValueError(f"cannot read the size {text!r}: write width x height, for example 256x256")
+    return int(found[1]), int(found[2])
 
 
 @dataclass(frozen=True)

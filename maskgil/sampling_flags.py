@@ -5,16 +5,8 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from maskgil.params import (
-    SAMPLER_HELP,
-    SAMPLERS,
-    Option,
-    SamplingParams,
-    bounds,
-    defaults,
-    option_types,
-    options,
-)
+from maskgil.option_checks import Option, bounds
+from maskgil.params import SAMPLER_HELP, SAMPLERS, SamplingParams, defaults, option_types, options
 
 # What these flags were called before: {option: flags}.
 FORMER_FLAGS = {

@@ -18,7 +18,7 @@ from torch import Tensor
 SIGMA = 10.0  # pixels over which the error is spread
 
 
-def to_pixels(image: Image.Image) -> Float[Tensor, "1 3 H W"]:
+def image_to_tensor(image: Image.Image) -> Float[Tensor, "1 3 H W"]:
     """A picture as numbers in [-1, 1]."""
     array = torch.from_numpy(np.asarray(image.convert("RGB"), np.float32).copy())
     return array.permute(2, 0, 1)[None] / 127.5 - 1
@@ -39,10 +39,10 @@ def blend_seam(drawn: Image.Image, original: Image.Image, new: Image.Image) -> I
     if new.getextrema() == (255, 255) or new.getextrema() == (0, 0):
         return drawn.convert("RGB")
     known = torch.from_numpy((np.asarray(new) == 0).astype(np.float32))[None, None]
-    error = (to_pixels(original) - to_pixels(drawn)) * known
+    error = (image_to_tensor(original) - image_to_tensor(drawn)) * known
     reach = _blur(known)
     correction = _blur(error) / reach.clamp_min(1e-4) * (2 * reach).clamp(0, 1)  # at a straight border reach is 0.5
-    return to_image(to_pixels(drawn) + correction * (1 - known))
+    return to_image(image_to_tensor(drawn) + correction * (1 - known))
 
 
 def _blur(pixels: Float[Tensor, "1 C H W"]) -> Float[Tensor, "1 C H W"]:

@@ -1,6 +1,6 @@
 """Parts that model folders share: the tokenizer/ or text_encoder/ of a folder may be that of a model folder beside it.
 
-It holds a config.json that names the lender, and nothing else: two generators, one encoder.
+It holds a config.json that names the owner, and nothing else: two generators, one encoder.
 """
 
 import json
@@ -16,7 +16,7 @@ def link_part(model: str, folder: str | Path) -> None:
 
 
 def resolve_part(folder: str | Path) -> Path:
-    """Where a part of a model folder lies: there, or where it is borrowed from. ValueError for a lender that is not
+    """Where a part of a model folder lies: there, or where it is borrowed from. ValueError for an owner that is not
     there, or borrows too."""
     folder = Path(folder)
     if (model := _borrows(folder)) is None:

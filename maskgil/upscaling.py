@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from maskgil.seam_blending import to_image, to_pixels
+from maskgil.seam_blending import image_to_tensor, to_image
 from maskgil.tokenizers.vq import VQModel
 
 FACTORS = (2, 4)
@@ -37,7 +37,7 @@ def upscale(tokenizer: Any, image: Image.Image, factor: int) -> Image.Image:
         )
     if not has_upscaler(tokenizer):
         return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    pixels = to_pixels(image)
+    pixels = image_to_tensor(image)
     while factor > 1:
         pixels, factor = double(tokenizer, pixels), factor // 2
     return to_image(pixels)

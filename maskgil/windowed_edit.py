@@ -16,10 +16,11 @@ from jaxtyping import Bool
 from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
+from maskgil.image_io import flatten
 from maskgil.inpainting import InpaintingInput
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import counter_rng
-from maskgil.seam_blending import blend_seam, to_pixels
+from maskgil.seam_blending import blend_seam, image_to_tensor
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
@@ -178,23 +179,13 @@ def masked_cells(mask: Image.Image, grid: tuple[int, int]) -> Bool[Tensor, "R C"
 def pick_share(cells: Bool[Tensor, "R C"], share: float, seed: int) -> Bool[Tensor, "R C"]:
     """This share of the marked cells, at least one of them, chosen by the seed."""
     marked = cells.flatten().nonzero()[:, 0]
-    draw = counter_rng.uniform(
-        torch.tensor([seed]), counter_rng.RngStream.REPAINT, torch.tensor([0]), cells.numel(), 1
-    )[0, :, 0]
+    draw = counter_rng.uniform(torch.tensor([seed]), counter_rng.RngStream.REMASK, torch.tensor([0]), cells.numel(), 1)[
+        0, :, 0
+    ]
     order = marked[draw[marked].argsort()][: max(1, round(share * len(marked)))]
     chosen = torch.zeros(cells.numel(), dtype=torch.bool)
     chosen[order] = True
     return chosen.view_as(cells)
-
-
-def flatten(image: Image.Image) -> Image.Image:
-    """The picture as RGB; transparent parts become white."""
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return image.convert("RGB")
-    rgba = image.convert("RGBA")
-    flat = Image.new("RGB", image.size, "white")
-    flat.paste(rgba, mask=rgba.getchannel("A"))
-    return flat
 
 
 @torch.no_grad()
@@ -205,7 +196,7 @@ def _start(
     box, size = place
     window = whole.crop(box).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     return WindowedInput(
-        tokens=model.tokenizer.encode(to_pixels(window).to(model.device))[0],
+        tokens=model.tokenizer.encode(image_to_tensor(window).to(model.device))[0],
         mask=cells.flatten().to(model.device),
         grid=(cells.shape[0], cells.shape[1]),
         image=window,

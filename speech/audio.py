@@ -33,7 +33,7 @@ EXTENSIONS = (
 CONTAINERS = "wav,w64,aiff,au,caf,flac,mp3,aac,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,amr,asf,ac3,mpegts,wv"
 
 
-def load(
+def load_audio(
     source: str | Path | bytes | np.ndarray, rate: int = RATE, longest: float | int = LONGEST
 ) -> Float[np.ndarray, " T"]:
     """Samples at 16 kHz from a file's path, a file's bytes, or an array (S,) or (S, C).

@@ -17,7 +17,7 @@ from whisper.model import Whisper
 
 from speech.audio import RATE
 from speech.greedy_decoding import DecodingLanguage, GreedyDecoder
-from speech.mel import PAIR, encode, log_mel, longest
+from speech.mel import PAIR, encode_mel, log_mel, longest
 from speech.tokenizer import END, NO_SPEECH, START, ASRTokenizer
 
 
@@ -72,7 +72,7 @@ class SmallWhisperBackend:
         model = self.model
         samples = torch.from_numpy(audio[: self.reach]).to(model.device)
         with self._one_at_a_time:
-            heard = encode(model, log_mel(samples)[None])
+            heard = encode_mel(model, log_mel(samples)[None])
             cache, hooks = model.install_kv_cache_hooks()
             try:
                 token, ids, no_speech = START, [], None

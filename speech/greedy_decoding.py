@@ -1,9 +1,9 @@
 """Greedy decoding with a released Whisper over one short window: the fast path of live speech.
 
-whisper's own `transcribe` pads to 30 s, predicts timestamps and decodes again at rising temperatures where it doubts.
-Here sound is padded to the shortest window that holds it (`windows` in the folder's config.json), and every token is
-taken once. A previous hypothesis of the same utterance is checked in one pass of the decoder: decoding goes on from
-the first token that differs, so the result is that of decoding anew.
+whisper's own `transcribe` pads to 30 s, predicts timestamps and decodes again at rising temperatures where it is not
+confident. Here sound is padded to the shortest window that holds it (`windows` in the folder's config.json), and every
+token is taken once. A previous hypothesis of the same utterance is checked in one pass of the decoder: decoding goes on
+from the first token that differs, so the result is that of decoding anew.
 
 Axes: T samples at 16 kHz, P positions of 20 ms, L tokens, V vocabulary, D width.
 """

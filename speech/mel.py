@@ -43,7 +43,7 @@ def longest(model: Whisper) -> int:
     return model.dims.n_audio_ctx * POSITION
 
 
-def encode(model: Whisper, mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B P D"]:
+def encode_mel(model: Whisper, mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B P D"]:
     """AudioEncoder.forward for F <= 2 n_audio_ctx frames; P = ceil(F / 2)."""
     encoder = model.encoder
     assert mel.shape[1] == model.dims.n_mels == PAIR, f"{mel.shape[1]} values a frame, not {model.dims.n_mels}"

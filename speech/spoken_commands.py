@@ -75,7 +75,7 @@ class ReadUtterance:
 
 
 @dataclass(frozen=True)
-class NounPhrase:
+class NounSpan:
     """Words [start, stop) of a prompt that name a thing: determiner, adjectives, noun."""
 
     start: int
@@ -164,7 +164,7 @@ class PromptEditor:
             return self.with_quality(quality, phrase)
         return self.with_quality(quality, phrase)
 
-    def with_quality(self, quality: str, phrase: NounPhrase | None = None) -> str | None:
+    def with_quality(self, quality: str, phrase: NounSpan | None = None) -> str | None:
         """The prompt with a color or a size given to a phrase, or to the first one; it takes the place of another."""
         phrase = phrase or next(iter(self.phrases()), None)
         if phrase is None:
@@ -222,13 +222,13 @@ class PromptEditor:
             return phrase
         return " ".join([*self.words[: target.start], *words, *self.words[target.stop :]])
 
-    def find(self, thing: str) -> NounPhrase | None:
+    def find(self, thing: str) -> NounSpan | None:
         """The phrase whose noun is that of `thing`, singular or plural."""
         noun = _singular([word for word in WORD.findall(thing.lower())][-1:])
         matches = [p for p in self.phrases() if _singular(self.words[p.stop - 1 : p.stop]) == noun]
         return matches[-1] if matches else None
 
-    def phrases(self) -> list[NounPhrase]:
+    def phrases(self) -> list[NounSpan]:
         """The things that the prompt names: from a determiner, or the beginning, to the next little word. Places, and
         what "a photo of" begins with, are none."""
         taken = self._places_taken()
@@ -240,7 +240,7 @@ class PromptEditor:
                 if of:  # "a slice of pizza" is one phrase
                     continue
                 if word != "of" and any(w not in DETERMINERS for w in self.words[start:i]):
-                    phrases.append(NounPhrase(start, i))
+                    phrases.append(NounSpan(start, i))
                 start = None
             if i < len(self.words) and i not in taken and start is None and word not in BOUNDARIES:
                 start = i

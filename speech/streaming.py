@@ -240,7 +240,7 @@ class StreamingTranscriber:
         if not self._speaking:
             return
         if not self._paused and self._voiced * SECONDS >= self.timing.shortest:
-            # The recogniser knows how words sound that silence follows.
+            # The recognizer knows how words sound that silence follows.
             self._chunks += [np.zeros(CHUNK, np.float32)] * round(self.timing.pause / SECONDS)
             order = self._order(TranscribeReason.PAUSE)
             self._pause = order.number
@@ -270,7 +270,7 @@ class StreamingTranscriber:
         return TranscribeRequest(self._utterance, self._orders, why, np.concatenate(self._chunks), self._settled)
 
 
-def listen(
+def transcribe_stream(
     chunks: Iterable[Float[np.ndarray, "512"]],
     listener: StreamingTranscriber,
     write: Callable[[np.ndarray], Sequence[str]],

@@ -1,4 +1,4 @@
-"""The bundled recogniser's own vocabulary: whole words of the scenes' grammar, and pieces that spell any other word.
+"""The bundled recognizer's own vocabulary: whole words of the scenes' grammar, and pieces that spell any other word.
 
 A tiktoken encoding over lower-case letters and the apostrophe. It looks a word up whole first and otherwise merges
 pieces, so a word can be added without a chain of merges leading to it. Released models bring whisper's own.
@@ -36,8 +36,8 @@ class ASRTokenizer:
         return len(SPECIAL) + len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text's words, without START and END. Any text: it is `plain`ed first."""
-        words = plain(text)
+        """Ids of the text's words, without START and END. Any text: it is normalized first (`normalize_transcript`)."""
+        words = normalize_transcript(text)
         return self._encoding.encode_ordinary(" " + words) if words else []
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -49,7 +49,7 @@ class ASRTokenizer:
         try:
             tokens = json.loads(Path(path).read_text(encoding="utf-8"))["tokens"]
         except FileNotFoundError:
-            raise ValueError(f"{path} is missing: the recogniser cannot spell without its vocabulary") from None
+            raise ValueError(f"{path} is missing: the recognizer cannot spell without its vocabulary") from None
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no vocabulary ({error}): restore it from the repository") from None
         return cls(tokens)
@@ -62,6 +62,6 @@ class ASRTokenizer:
         os.replace(partial, path)
 
 
-def plain(text: str) -> str:
-    """Lower-case words of letters and apostrophes, one space apart: what the recogniser writes and is scored on."""
+def normalize_transcript(text: str) -> str:
+    """Lower-case words of letters and apostrophes, one space apart: what the recognizer writes and is scored on."""
     return " ".join(re.findall(r"[a-z](?:[a-z']*[a-z])?", text.lower().replace("’", "'")))

@@ -103,7 +103,7 @@ class Transcriber:
         return cls(OpenAIWhisperBackend(model), path.stem, RELEASED_LIMIT)
 
     def transcribe(self, audio: Float[np.ndarray, " T"], spoken: bool = False, guess: Sequence[int] = ()) -> Transcript:
-        """16 kHz samples (audio.load) -> what was said. `spoken`: a listener has already found the speech. `guess`:
+        """What was said in 16 kHz samples. `spoken`: a voice activity detector has already found the speech. `guess`:
         tokens of an earlier transcript of the beginning of this very speech.
 
         Raises ValueError for audio over `limit` seconds.

@@ -57,18 +57,18 @@ def tiny_model(folder: Path) -> Path:
     return folder
 
 
-def tiny_twin(folder: Path) -> Path:
-    """Writes and returns the autoregressive twin of a tiny model, beside it, where it is found."""
+def tiny_ar_model(folder: Path) -> Path:
+    """Writes and returns the AR model of a tiny model, beside it, where it is found."""
     notes = checkpoint.describe(folder / "generator")
     config = replace(ModelConfig.from_dict(notes["config"]), causal=True)
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        twin = ARTransformer(config).eval()
-        for parameter in twin.parameters():
+        ar_model = ARTransformer(config).eval()
+        for parameter in ar_model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     hashes = {name: value for name, value in notes.items() if name.endswith("_hash")}
     beside = folder.with_name(f"{folder.name}-ar")
-    checkpoint.save(beside, twin, twin.kind, config.to_dict(), **hashes)
+    checkpoint.save(beside, ar_model, ar_model.kind, config.to_dict(), **hashes)
     return beside
 
 

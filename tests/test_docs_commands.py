@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from app_fixtures import tiny_model, tiny_twin
+from app_fixtures import tiny_ar_model, tiny_model
 from commands import maskgil
 
 from app.cli import ROOT as COMMANDS
@@ -50,7 +50,7 @@ def test_every_command_is_understood(page: Path, words: list[str]):
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny models under the names of the bundled ones."""
     folder = Path(tmp_path_factory.mktemp("weights"))
-    tiny_twin(tiny_model(folder / "scenes"))
+    tiny_ar_model(tiny_model(folder / "scenes"))
     tiny_model(folder / "scenes-emigm")
     return folder
 
@@ -96,7 +96,7 @@ def test_the_first_commands_work(
     if words[0] in ("generate", "edit"):
         given.append("--anyway")  # the tiny models know few words
     if words[0] == "edit":  # tiny models draw noise: new words need not contradict it
-        picture = png.read(Path(given[1]).read_bytes())[0]
+        picture = png.read_picture(Path(given[1]).read_bytes())[0]
         picture.convert("L").point(lambda value: 255).save("mask.png")
         given += ["--mask", "mask.png"]
     maskgil(*given)

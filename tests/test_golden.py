@@ -23,12 +23,13 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import text_encoder
 from app.core.edit_request import EditRequest
 from app.core.request import GenerationRequest
 from app.serving.jobs import Job, Status
 from app.serving.local_engine import LocalEngine
 from maskgil import inpainting
-from maskgil.models.diffusion_head import DDPM, DPMSolver
+from maskgil.models.diffusion_samplers import DDPM, DPMSolver
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.token_grid import TokenGrid
@@ -134,7 +135,7 @@ def begun(
 @functools.cache
 def opened(name: str, head: tuple[str, int], seed: int | None = None) -> TextToImage:
     """A model with a sampler of its diffusion head; with a seed, each weight is changed by about 1e-5 of itself."""
-    model = TextToImage.load(FOLDER / name)
+    model = TextToImage.load(FOLDER / name, text_encoder.load)
     model.head = head_of(*head)
     if seed is not None:
         parts = [

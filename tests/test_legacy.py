@@ -32,12 +32,12 @@ from app.core.request import GenerationRequest
 from app.serving.services import forget_services, get_services
 from app.web import image_fields, openai_api
 from app.web.live_socket import LiveSession
-from maskgil import checkpoint
+from maskgil import checkpoint, model_folder
 from maskgil.command_line import options_of
 from maskgil.condition import Condition
 from maskgil.params import LEGACY, SAMPLERS, SamplingParams
 from maskgil.tokenizers import vq_latents
-from speech.mel import encode
+from speech.mel import encode_mel
 from speech.transcriber import Transcriber
 from train.commands import recipes
 from train.scenes import judge  # noqa: F401, its import makes the kind of its checkpoints known
@@ -47,7 +47,7 @@ MODELS = FOLDER / "weights"
 PICTURES = json.loads((FOLDER / "pictures.json").read_text())
 NAMES = json.loads((FOLDER / "names.json").read_text())
 VARIABLES = {
-    "MASKGIL_WEIGHTS": paths.weights_folder,
+    "MASKGIL_WEIGHTS": model_folder.weights_folder,
     "MASKGIL_GALLERY": paths.gallery_folder,
     "MASKGIL_MODEL": paths.default_model,
 }
@@ -121,7 +121,7 @@ def vq_outputs(folder: Path, image: str) -> dict[str, Tensor]:
 
 
 def continuous_outputs(folder: Path) -> dict[str, Tensor]:
-    model = vq_latents.load(folder)
+    model = vq_latents.load_latent_tokenizer(folder)
     tokens = model.encode(pixels("picture.png"))
     rows = int(tokens.shape[1] ** 0.5)
     return {"tokens": tokens, "pixels": model.decode(tokens, (rows, rows))}
@@ -157,7 +157,7 @@ def judge_outputs() -> dict[str, Tensor]:
 def recogniser_outputs() -> dict[str, Tensor]:
     model = Transcriber.load(MODELS / "whisper-tiny").scribe.model
     mel = torch.linspace(-1, 1, model.dims.n_mels * 40).view(1, model.dims.n_mels, 40)
-    heard = encode(model, mel)
+    heard = encode_mel(model, mel)
     return {"heard": heard, "logits": model.decoder(torch.tensor([[1, 5, 9]]), heard)}
 
 
@@ -188,9 +188,9 @@ def read_api(fields: dict[str, Any]) -> GenerationRequest:
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_of_before_brings_back_all_its_settings(name: str):
-    _, request = png.read((FOLDER / "pictures" / name).read_bytes())
+    _, request = png.read_picture((FOLDER / "pictures" / name).read_bytes())
     assert request is not None and settings_of(request) == current(PICTURES[name])
-    again = png.read(png.encode_png(Image.new("RGB", (8, 8)), request))[1]
+    again = png.read_picture(png.encode_png(Image.new("RGB", (8, 8)), request))[1]
     assert again == request, "what is written now is read as the same"
 
 
@@ -211,7 +211,7 @@ def test_a_gallery_of_before_opens_and_one_without_its_index_is_read_again(galle
     for id, about in kept.items():
         request = entries[id].request
         assert (request and settings_of(request)) == (about["request"] and current(about["request"]))
-        assert png.read(opened.png(entries[id]))[0].size == tuple(about["size"])
+        assert png.read_picture(opened.png(entries[id]))[0].size == tuple(about["size"])
         assert entries[id].prompt == about["prompt"]
     assert opened.shares(OWNER) == indexed  # who shares stands in the index alone
 
@@ -300,7 +300,7 @@ def test_the_api_takes_every_field_of_before(served: None):
     assert settings_of(read_api(BODY)) == current(READ)
     answer = ask("/v1/images/generations", BODY)
     assert (answer["size"], len(answer["data"])) == ("32x24", 2)
-    image, request = png.read(base64.b64decode(answer["data"][1]["b64_json"]))
+    image, request = png.read_picture(base64.b64decode(answer["data"][1]["b64_json"]))
     assert image.size == (32, 24) and settings_of(request) == current(READ | {"n": 1, "seed": 4})
 
 
@@ -320,7 +320,7 @@ def test_a_sampler_brings_what_it_brought(served: None):
 
 
 def test_the_models_of_before_are_listed(served: None):
-    assert [model.name for model in registry.bundled()] == ["scenes", "scenes-emigm"]
+    assert [model.name for model in registry.bundled_models()] == ["scenes", "scenes-emigm"]
     assert registry.recognizers() == ["whisper-tiny"] and not registry.broken_folders()
     answer = ask(
         "/v1/images/generations", {"prompt": "a red cat", "model": "scenes-emigm", "order": "random", "seed": 1}

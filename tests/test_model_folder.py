@@ -10,7 +10,7 @@ from maskgil import model_folder
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for variable in (paths.WEIGHTS, paths.GALLERY, paths.MODEL, paths.EAR, "XDG_DATA_HOME"):
+    for variable in (paths.WEIGHTS, paths.GALLERY, paths.MODEL, paths.RECOGNIZER, "XDG_DATA_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
@@ -19,14 +19,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_checkout_keeps_its_models_and_pictures():
     root = model_folder.checkout()
     assert root is not None and (root / "pyproject.toml").is_file() and (root / "maskgil").is_dir()
-    assert paths.weights_folder() == root / "weights" and paths.gallery_folder() == root / "gallery"
+    assert model_folder.weights_folder() == root / "weights" and paths.gallery_folder() == root / "gallery"
 
 
 def test_an_installed_package_brings_its_models_and_keeps_pictures_with_the_user(home, monkeypatch):
     site = home / "site-packages" / "maskgil"
     monkeypatch.setattr(model_folder, "PACKAGE", site)
     assert model_folder.checkout() is None
-    assert paths.weights_folder() == site / "weights"
+    assert model_folder.weights_folder() == site / "weights"
     assert paths.gallery_folder() == home / ".local" / "share" / "maskgil" / "gallery"
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
     assert paths.gallery_folder() == home / "data" / "maskgil" / "gallery"
@@ -35,10 +35,10 @@ def test_an_installed_package_brings_its_models_and_keeps_pictures_with_the_user
 @pytest.mark.parametrize(
     ("variable", "place"),
     [
-        ("WEIGHTS", paths.weights_folder),
+        ("WEIGHTS", model_folder.weights_folder),
         ("GALLERY", paths.gallery_folder),
         ("MODEL", paths.default_model),
-        ("EAR", paths.default_recognizer),
+        ("RECOGNIZER", paths.default_recognizer),
     ],
 )
 def test_the_environment_moves_each_place_and_home_is_expanded(home, monkeypatch, variable, place):

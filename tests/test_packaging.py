@@ -17,7 +17,7 @@ while not (ROOT / "pyproject.toml").is_file():
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT = PYPROJECT["project"]
 PACKAGES = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-SETTINGS = ("MASKGIL_WEIGHTS", "MASKGIL_GALLERY", "MASKGIL_MODEL", "MASKGIL_EAR", "PYTHONPATH")
+SETTINGS = ("MASKGIL_WEIGHTS", "MASKGIL_GALLERY", "MASKGIL_MODEL", "MASKGIL_RECOGNIZER", "PYTHONPATH")
 WEIGHTS = ROOT / "weights"
 
 

@@ -64,7 +64,7 @@ def load(name: str | Path, memory: str = "full") -> TextEncoder:
     A folder may hold nothing but the name of the model whose encoder it borrows (maskgil/shared_parts.py). `memory`:
     full, 8bit, 4bit or offload (text_encoder/encoder_memory.py), for encoders of Hugging Face; others are small.
 
-    Raises ValueError for a folder without an encoder, for a lender that is not there, and for a name that is neither
+    Raises ValueError for a folder without an encoder, for an owner that is not there, and for a name that is neither
     cached nor to be downloaded.
     """
     if not (Path(name) / CONFIG).is_file():

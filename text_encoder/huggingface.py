@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, MT5EncoderModel, T5EncoderModel, UMT5EncoderModel
 
 from maskgil.condition import Condition
+from maskgil.fileio import replace_file
 from text_encoder.pretrained import first_line, load_pretrained
-from text_encoder.small_t5 import validate_length, write
+from text_encoder.small_t5 import validate_length
 
 ENCODERS = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}  # encoders without their decoder
 
@@ -102,7 +103,7 @@ class HuggingFaceEncoder(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         entries = {"kind": self.kind, "name": self.name, "length": self.length, "padding": self.padding}
-        write(folder / "config.json", (json.dumps(entries, indent=2) + "\n").encode())
+        replace_file(folder / "config.json", (json.dumps(entries, indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, folder: str | Path, **load: Any) -> "HuggingFaceEncoder":

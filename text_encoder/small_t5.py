@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
 from maskgil.condition import Condition
-from maskgil.fileio import atomic_write
+from maskgil.fileio import replace_file
 
 PAD, END, UNKNOWN = 0, 1, 2  # T5's ids
 TIED = "encoder.embed_tokens.weight"  # T5's second name for shared.weight
@@ -132,9 +132,9 @@ class SmallT5Encoder(nn.Module):
             path = folder / name
             if path.exists() and path.read_bytes() != content:
                 raise ValueError(f"{folder} holds another text encoder ({name} differs): choose another folder")
-            write(path, content)
+            replace_file(path, content)
         tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.weights().items()}
-        write(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+        replace_file(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
 
     @classmethod
     def load(cls, folder: str | Path) -> "SmallT5Encoder":
@@ -202,7 +202,7 @@ def train_vocabulary(sentences: Iterable[str], folder: str | Path, size: int) ->
     )  # fmt: skip
     Path(folder).mkdir(parents=True, exist_ok=True)
     path = Path(folder) / "spiece.model"
-    write(path, model.getvalue())
+    replace_file(path, model.getvalue())
     return path
 
 
@@ -217,9 +217,3 @@ def _words_twice(sentences: Iterable[str]) -> Iterator[str]:
         yield sentence
     for word in sorted(words):
         yield word + ","
-
-
-def write(path: Path, content: bytes) -> None:
-    """Replace a file as a whole."""
-    with atomic_write(path, shared=True) as partial:
-        partial.write_bytes(content)

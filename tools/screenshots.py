@@ -19,7 +19,7 @@ import soundfile
 from PIL import Image
 
 from app.core.request import MAX_SEED
-from benchmarks.speech_to_image_latency import chromium, spoken, start_server
+from benchmarks.speech_to_image_latency import chromium, start_server, synthesize
 from maskgil.command_line import Command, run
 from speech import audio
 
@@ -74,7 +74,7 @@ class Visitor:
             box = page.get_by_role("textbox", name="Prompt", exact=True)
             box.fill(prompt)
             box.press("Enter")
-            page.locator(f".easel:not([aria-busy]) figure:has(.save) img[alt='{prompt}']").wait_for()
+            page.locator(f".canvas-view:not([aria-busy]) figure:has(.save) img[alt='{prompt}']").wait_for()
             self.rest()
 
     def shoot(self, path: Path) -> None:
@@ -89,28 +89,28 @@ class Visitor:
         print(f"{path}: {seen.width} x {seen.height}, {path.stat().st_size // 1000} kB", flush=True)
 
 
-def draw(visitor: Visitor) -> None:
+def capture_draw(visitor: Visitor) -> None:
     """A finished picture with its buttons."""
     visitor.draw("a fox to the left of a castle", "two cats on the beach")
 
 
 def heat(visitor: Visitor) -> None:
     """The token player, with when each of its tokens was decided."""
-    draw(visitor)
+    capture_draw(visitor)
     visitor.page.get_by_role("button", name="Replay the drawing").click()
     visitor.page.get_by_text("when decided").click()
     visitor.page.wait_for_timeout(3000)  # it plays once
     visitor.rest()
 
 
-def speak(visitor: Visitor) -> None:
+def capture_speak(visitor: Visitor) -> None:
     visitor.enter("speak")
     visitor.page.get_by_role("button", name="Start listening").click()
     visitor.page.locator(".past a").first.wait_for()
     visitor.rest()
 
 
-def edit(visitor: Visitor) -> None:
+def capture_edit(visitor: Visitor) -> None:
     """A stroke over a picture that was extended to the right."""
     page = visitor.page
     visitor.draw(EDITED)
@@ -129,7 +129,7 @@ def edit(visitor: Visitor) -> None:
     visitor.rest()
 
 
-def gallery(visitor: Visitor) -> None:
+def capture_gallery(visitor: Visitor) -> None:
     visitor.draw(*PROMPTS)
     visitor.enter("gallery")
     cards = visitor.page.locator(".card")
@@ -140,24 +140,24 @@ def gallery(visitor: Visitor) -> None:
     visitor.rest()
 
 
-def models(visitor: Visitor) -> None:
+def capture_models(visitor: Visitor) -> None:
     visitor.enter("models")
 
 
 PAGES: dict[str, tuple[Callable[[Visitor], None], tuple[int, int], str]] = {
-    "draw": (draw, WIDE, "light"),
-    "speak": (speak, WIDE, "light"),
-    "edit": (edit, WIDE, "light"),
-    "gallery": (gallery, WIDE, "light"),
-    "models": (models, WIDE, "light"),
+    "draw": (capture_draw, WIDE, "light"),
+    "speak": (capture_speak, WIDE, "light"),
+    "edit": (capture_edit, WIDE, "light"),
+    "gallery": (capture_gallery, WIDE, "light"),
+    "models": (capture_models, WIDE, "light"),
     "draw-dark": (heat, WIDE, "dark"),
-    "draw-phone": (draw, PHONE, "light"),
+    "draw-phone": (capture_draw, PHONE, "light"),
 }
 
 
-def microphone(folder: Path) -> Path:
+def write_microphone(folder: Path) -> Path:
     """The sentence between silences, the last one so long that the picture is taken before it is said again."""
-    said = audio.load(spoken(SAID, folder))
+    said = audio.load_audio(synthesize(SAID, folder))
     second = np.zeros(audio.RATE, np.float32)
     soundfile.write(folder / "microphone.wav", np.concatenate([second, said, *[second] * 60]), audio.RATE)
     return folder / "microphone.wav"
@@ -181,7 +181,7 @@ def take(
         raise ValueError(f"seed {seed}: give a whole number from 0 to {MAX_SEED}")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        wav = microphone(Path(folder))
+        wav = write_microphone(Path(folder))
         with start_server(model, Path(folder) / "gallery") as url, chromium(wav) as browser:
             for name in only:
                 arrange, size, colours = PAGES[name]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from maskgil.command_line import Command, Group, deferred
+from maskgil.command_line import Command, CommandGroup, deferred
 from maskgil.config_file import COMMAND, config_path, read_option_file
 from train.processes import shutdown_distributed
 from train.recipe import Recipe
@@ -112,4 +112,4 @@ def _command(name: str, recipe: Callable[..., Recipe]) -> Command:
     return Command(about.partition("\n")[0], load)
 
 
-TRAIN = Group("Train a model: one recipe a command.", recipe_commands, NOTES, chosen_recipe)
+TRAIN = CommandGroup("Train a model: one recipe a command.", recipe_commands, NOTES, chosen_recipe)

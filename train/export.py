@@ -3,7 +3,7 @@
     maskgil export scenes --tokenizer runs/decoder/export --generator runs/generator/export --out weights/scenes
     maskgil export emigm --tokenizer weights/scenes/tokenizer --generator runs/scenes-emigm/export
         --text-encoder weights/scenes/text_encoder [--borrow scenes] --out weights/scenes-emigm
-    maskgil export ar --twin runs/ar/export --model weights/scenes --out weights/scenes-ar [--adopt]
+    maskgil export ar --ar-model runs/ar/export --model weights/scenes --out weights/scenes-ar [--adopt]
     maskgil export reader --reader runs/reader/export --sprites FOLDER --out weights/scenes-reader
     maskgil export text --generator runs/t2i-xl-512/export --tokenizer FOLDER --text-encoder google/flan-t5-xl
         --size 512 256 --out weights/t2i-xl
@@ -13,7 +13,7 @@
 `scenes` writes tokenizer/, text_encoder/, generator/ and vocabulary.json, and opens the result once: parts that do not
 belong together are refused. `emigm` does so for continuous tokens, with a text encoder that is there: a copy or, with
 --borrow, the name of a model beside it, whose it is; and so the tokenizer, where the vectors are that model's own. `ar`
-writes the autoregressive twin of such a model, of the same tokenizer and text encoder or refused; a converted LlamaGen
+writes the AR model of such a model, of the same tokenizer and text encoder or refused; a converted LlamaGen
 GPT, which does not say what it was trained with, is taken on your word by --adopt when its shapes fit. `text` and
 `class` do as `scenes` does for the large recipes (train/recipes/pretrain.py), as a new folder that appears whole or
 not at all:
@@ -62,7 +62,7 @@ from train.scenes.sprites import Sprites
 NOT_COPIED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "onnx", ".git", ".cache")
 
 
-def scenes(tokenizer: str, generator: str, out: str) -> None:
+def export_scenes(tokenizer: str, generator: str, out: str) -> None:
     """In place of what is there, once the whole has been opened; the card and other files of that stay."""
     model = checkpoint.load(tokenizer, "vq")
     trunk = checkpoint.load(Path(generator) / "generator", "maskgil")
@@ -74,23 +74,29 @@ def scenes(tokenizer: str, generator: str, out: str) -> None:
         checkpoint.save(target / "generator", trunk, "maskgil", trunk.config.to_dict(), **hashes)
         encoders.load(Path(generator) / "text_encoder").save(target / "text_encoder")
         (target / "vocabulary.json").write_text(json.dumps(vocabulary(model.config.upscale), indent=1) + "\n")
-        TextToImage.load(target)
+        TextToImage.load(target, encoders.load)
 
 
-def emigm(tokenizer: str, generator: str, text_encoder: str, out: str, borrow: str = "") -> None:
+def export_emigm(tokenizer: str, generator: str, text_encoder: str, out: str, borrow: str = "") -> None:
     path = Path(generator) / "generator"
     trunk, notes = checkpoint.load(path, "emigm"), checkpoint.describe(path)
-    model, encoder = vq_latents.load(tokenizer), encoders.load(text_encoder)
+    model, encoder = vq_latents.load_latent_tokenizer(tokenizer), encoders.load(text_encoder)
     _belong("tokenizer", tokenizer, model, generator, notes)
     _belong("text encoder", text_encoder, encoder, generator, notes)
-    lent = []  # parts that are the lender's
+    shared = []  # parts that are the owner's
     if borrow:
-        lender = Path(out).parent / borrow
-        _belong("text encoder", str(lender / "text_encoder"), encoders.load(lender / "text_encoder"), generator, notes)
-        lent.append("text_encoder")
+        owner = Path(out).parent / borrow
+        _belong("text encoder", str(owner / "text_encoder"), encoders.load(owner / "text_encoder"), generator, notes)
+        shared.append("text_encoder")
         if isinstance(model, VQLatentTokenizer):
-            _belong("tokenizer", str(lender / "tokenizer"), vq_latents.load(lender / "tokenizer"), generator, notes)
-            lent.append("tokenizer")
+            _belong(
+                "tokenizer",
+                str(owner / "tokenizer"),
+                vq_latents.load_latent_tokenizer(owner / "tokenizer"),
+                generator,
+                notes,
+            )
+            shared.append("tokenizer")
     side, (rows, columns) = model.config.downsample, trunk.config.grid
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
     with _appearing(out) as target:
@@ -102,8 +108,8 @@ def emigm(tokenizer: str, generator: str, text_encoder: str, out: str, borrow: s
         encoder.save(target / "text_encoder")
         words = vocabulary() | {"sizes": [[columns * side, rows * side]]}
         (target / "vocabulary.json").write_text(json.dumps(words, indent=1) + "\n")
-        TextToImage.load(target)
-        for part in lent:
+        TextToImage.load(target, encoders.load)
+        for part in shared:
             shutil.rmtree(target / part)
             shared_parts.link_part(borrow, target / part)
 
@@ -113,7 +119,7 @@ def _save_vq(folder: Path, model: VQModel) -> None:
     checkpoint.save(folder, model, "vq", model.config.to_dict(), bytewise=("decoder.", "naming."))
 
 
-def text(
+def export_text(
     generator: str,
     tokenizer: str,
     text_encoder: str,
@@ -137,7 +143,7 @@ def text(
         _finish(target, trunk, notes, codes, sizes)
 
 
-def class_driven(
+def export_class(
     generator: str,
     tokenizer: str,
     size: tuple[int, ...],
@@ -232,29 +238,31 @@ def _finish(target: Path, trunk: nn.Module, notes: dict[str, Any], tokenizer: nn
     checkpoint.save(target / "tokenizer", tokenizer, makes, tokenizer.config.to_dict())
     checkpoint.save(target / "generator", trunk, kind, trunk.config.to_dict(), **notes)
     (target / "vocabulary.json").write_text(json.dumps(sizes, indent=1) + "\n")
-    TextToImage.load(target, dtype=torch.bfloat16)
+    TextToImage.load(target, encoders.load, dtype=torch.bfloat16)
 
 
 def _megabytes(folder: Path) -> float:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
-def ar(twin: str, model: str, out: str, adopt: bool = False) -> None:
-    draws = TextToImage.load(model, dtype=torch.bfloat16)
+def export_ar(ar_model: str, model: str, out: str, adopt: bool = False) -> None:
+    draws = TextToImage.load(model, encoders.load, dtype=torch.bfloat16)
     if draws.generator.token_space.codebook_size is None:
-        raise ValueError(f"{model} draws vectors, and an autoregressive twin writes codes: it can have none")
+        raise ValueError(f"{model} draws vectors, and an AR model writes codes: it can have none")
     parts = {"tokenizer": draws.tokenizer}
     if draws.generator.config.classes is None:
         parts["text_encoder"] = draws.text_encoder
     hashes = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
-    notes, card = checkpoint.describe(twin), Path(twin) / checkpoint.CARD
+    notes, card = checkpoint.describe(ar_model), Path(ar_model) / checkpoint.CARD
     silent = [name for name in hashes if f"{name}_hash" not in notes] if adopt else []
-    found = load_ar_model(twin, {name: found for name, found in hashes.items() if name not in silent}, torch.bfloat16)
+    found = load_ar_model(
+        ar_model, {name: found for name, found in hashes.items() if name not in silent}, torch.bfloat16
+    )
     validate_ar_model(found, draws.generator.config)
     for name in silent:
         print(
-            f"warning: {twin} does not say which {name.replace('_', ' ')} it was trained with; on your word it is that "
-            f"of {model}, {hashes[name]}: with another one it draws noise",
+            f"warning: {ar_model} does not say which {name.replace('_', ' ')} it was trained with; on your word it is "
+            f"that of {model}, {hashes[name]}: with another one it draws noise",
             file=sys.stderr,
         )
     kept = card.read_text(encoding="utf-8") if silent and card.is_file() else None
@@ -263,7 +271,7 @@ def ar(twin: str, model: str, out: str, adopt: bool = False) -> None:
     print(f"{out}: {_megabytes(Path(out)):.1f} MB")
 
 
-def reader(reader: str, sprites: str, out: str) -> None:
+def export_reader(reader: str, sprites: str, out: str) -> None:
     model = checkpoint.load(reader, "reader")
     save_judge(model, Path(out))
     with torch.no_grad():

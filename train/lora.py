@@ -30,7 +30,7 @@ from maskgil import checkpoint
 from maskgil.aspect_buckets import aspect_buckets
 from maskgil.fileio import atomic_write
 from maskgil.models.maskgil import MaskGIL
-from train.data.image_cache import CacheWriter, write
+from train.data.image_cache import CacheWriter, fill_cache
 from train.data.image_sources import source
 from train.losses.conditioned import Conditioned
 from train.precision import chosen_precision
@@ -142,7 +142,7 @@ def lora_recipe(
     tokenizer = checkpoint.load(folder / "tokenizer", "vq").requires_grad_(False).to(state.device)
     encoder = text_encoder.load(folder / "text_encoder").to(state.device)
     maker = CacheWriter(source(pictures), tokenizer, encoder, place, aspect_buckets(size), batch=8)
-    write(maker, state.process_index, state.num_processes)
+    fill_cache(maker, state.process_index, state.num_processes)
     state.wait_for_everyone()
     del maker, tokenizer, encoder
     if state.device.type == "cuda":

@@ -1,6 +1,6 @@
 """`maskgil bench NAME`: speed, and the papers' findings."""
 
-from maskgil.command_line import Command, Group
+from maskgil.command_line import Command, CommandGroup
 
 
 def _generation():
@@ -51,4 +51,4 @@ COMMANDS = {
     "paper-findings": Command("Findings of the MaskGIL and eMIGM papers, on drawn scenes.", _paper_findings),
 }
 
-GROUP = Group("Measure speed and memory, and test the papers' findings.", lambda: COMMANDS)
+GROUP = CommandGroup("Measure speed and memory, and test the papers' findings.", lambda: COMMANDS)

@@ -4,10 +4,10 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from maskgil.command_line import Command, Group, completion_script
+from maskgil.command_line import Command, CommandGroup, completion_script
 
 
-def command(root: Group) -> Command:
+def command(root: CommandGroup) -> Command:
     """The command for the tree `root`."""
 
     def completion(shell: Positional[Literal["bash", "zsh"]] = "bash") -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from maskgil.command_line import Command, CommandTree, Group
+from maskgil.command_line import Command, CommandGroup, CommandTree
 
 NOTES = """\
 examples:
@@ -48,9 +48,9 @@ def _converter(name: str) -> Callable[[], Callable[..., None]]:
 
 
 def _lumina() -> Callable[..., None]:
-    from maskgil.converters.lumina_mgpt import complete
+    from app.commands.lumina_command import complete_sentence
 
-    return complete
+    return complete_sentence
 
 
-GROUP = Group("Turn released weights into a model folder.", _load, NOTES)
+GROUP = CommandGroup("Turn released weights into a model folder.", _load, NOTES)

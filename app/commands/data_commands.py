@@ -1,6 +1,6 @@
 """`maskgil data NAME`: caches that training reads."""
 
-from maskgil.command_line import Command, Group
+from maskgil.command_line import Command, CommandGroup
 
 
 def _scenes():
@@ -10,7 +10,7 @@ def _scenes():
 
 
 def _latents():
-    from train.recipes.scenes_emigm import cache_latents
+    from train.data.latent_cache import cache_latents
 
     return cache_latents
 
@@ -40,4 +40,4 @@ examples:
   maskgil data images --source photos --tokenizer weights/llamagen-vq16 --text-encoder google/flan-t5-base \\
       --out cache/photos"""
 
-GROUP = Group("Prepare training data: caches of tokens, a spoken corpus.", lambda: COMMANDS, NOTES)
+GROUP = CommandGroup("Prepare training data: caches of tokens, a spoken corpus.", lambda: COMMANDS, NOTES)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from app.core import paths
-from app.core.request import GenerationRequest, parse_size, random_seed
+from app.core.request import GenerationRequest, random_seed
 from maskgil.command_line import CommandFailed
 from maskgil.params import read_params
+from maskgil.picture_sizes import parse_size
 from maskgil.sampling_flags import given_options, sampling_flags
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class DrawOptions(sampling_flags()):
         )
 
 
-def draw(options: DrawOptions, prompt: str, change: "EditRequest | None" = None) -> None:
+def draw_to_files(options: DrawOptions, prompt: str, change: "EditRequest | None" = None) -> None:
     """Draw `prompt` and write the PNGs. `change`: the picture to edit, where there is one.
 
     Raises ValueError for a request that the model cannot draw, CommandFailed when the drawing fails.
@@ -157,7 +158,7 @@ def _write(options: DrawOptions, job: "Job") -> None:
         files = {options.out: png.encode_png(png.grid(pictures), request if options.metadata else None)}
         for i, (image, note) in enumerate(zip(pictures, notes, strict=True), 1):
             files[options.out.with_name(f"{options.out.stem}-{i}.png")] = png.encode_png(image, note)
-    png.write(files)
+    png.write_files(files)
     seeds = f"seed {request.seed}" if request.n == 1 else f"seeds {request.seed} to {request.seeds[-1]}"
     cost = f"{job.frames[-1].nfe} evaluations a picture, {job.seconds:.1f} s"
     print(f"wrote {', '.join(str(path) for path in files)} ({seeds}, {cost})", file=sys.stderr)

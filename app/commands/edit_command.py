@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from app.commands.draw_options import DrawOptions, draw, quiet_log
+from app.commands.draw_options import DrawOptions, draw_to_files, quiet_log
 from maskgil.command_line import Command
 
 
@@ -36,7 +36,7 @@ def edit(
     from app.core.edit_request import EditRequest
 
     mask_bytes = None if mask is None else mask.read_bytes()
-    draw(options, prompt, EditRequest.read(picture.read_bytes(), mask_bytes, was))
+    draw_to_files(options, prompt, EditRequest.read(picture.read_bytes(), mask_bytes, was))
 
 
 def _load():

@@ -1,12 +1,12 @@
 """`maskgil eval NAME`: scores of models."""
 
-from maskgil.command_line import Command, Group
+from maskgil.command_line import Command, CommandGroup
 
 
 def _scenes():
-    from train.eval.scene_score import scenes
+    from train.eval.scene_score import score_scenes
 
-    return scenes
+    return score_scenes
 
 
 def _speech():
@@ -21,10 +21,10 @@ def _hybrid():
     return hybrid
 
 
-def _repaint():
-    from train.eval.remasking_scores import repaint
+def _remasking():
+    from train.eval.remasking_scores import score_remasking
 
-    return repaint
+    return score_remasking
 
 
 def _fid():
@@ -34,9 +34,9 @@ def _fid():
 
 
 def _clip():
-    from train.eval.clip_score import clip
+    from train.eval.clip_score import clip_score
 
-    return clip
+    return clip_score
 
 
 def _geneval_prompts():
@@ -70,7 +70,7 @@ COMMANDS = {
     "prompts": Command("A sheet of everyday prompts with what is drawn of each.", _prompts),
     "speech": Command("Word error rates of a speech recognizer.", _speech),
     "hybrid": Command("Scores against the share of autoregressive tokens.", _hybrid),
-    "repaint": Command("What repainting a growing sentence keeps and costs.", _repaint),
+    "remasking": Command("What remasking keeps and costs as a sentence grows.", _remasking),
     "fid": Command("FID, sFID, inception score, precision and recall.", _fid),
     "clip": Command("CLIP score.", _clip),
     "geneval-prompts": Command("Pictures of GenEval's prompts, for its detector.", _geneval_prompts),
@@ -82,4 +82,4 @@ examples:
   maskgil eval scenes --model scenes scenes-emigm --n 20 --steps 8 16 --candidates 4
   maskgil eval speech --model whisper-scenes"""
 
-GROUP = Group("Score a model: pictures, speech, hybrid drawing.", lambda: COMMANDS, NOTES)
+GROUP = CommandGroup("Score a model: pictures, speech, hybrid drawing.", lambda: COMMANDS, NOTES)

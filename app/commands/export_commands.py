@@ -1,42 +1,42 @@
 """`maskgil export PART`: trained parts as a model folder."""
 
-from maskgil.command_line import Command, Group
+from maskgil.command_line import Command, CommandGroup
 
 
 def _scenes():
-    from train.export import scenes
+    from train.export import export_scenes
 
-    return scenes
+    return export_scenes
 
 
 def _emigm():
-    from train.export import emigm
+    from train.export import export_emigm
 
-    return emigm
+    return export_emigm
 
 
 def _ar():
-    from train.export import ar
+    from train.export import export_ar
 
-    return ar
+    return export_ar
 
 
 def _text():
-    from train.export import text
+    from train.export import export_text
 
-    return text
+    return export_text
 
 
 def _class():
-    from train.export import class_driven
+    from train.export import export_class
 
-    return class_driven
+    return export_class
 
 
 def _reader():
-    from train.export import reader
+    from train.export import export_reader
 
-    return reader
+    return export_reader
 
 
 def _lora():
@@ -55,4 +55,4 @@ COMMANDS = {
     "lora": Command("A text-to-image folder with adapters merged into it.", _lora),
 }
 
-GROUP = Group("Write trained parts as a model folder that the app opens.", lambda: COMMANDS)
+GROUP = CommandGroup("Write trained parts as a model folder that the app opens.", lambda: COMMANDS)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from app.commands.draw_options import DrawOptions, draw, quiet_log
+from app.commands.draw_options import DrawOptions, draw_to_files, quiet_log
 from maskgil.command_line import Command
 
 
@@ -22,7 +22,7 @@ def generate(
     """
     quiet_log()
     options.validate_out()
-    draw(options, resolve_prompt(options.model, prompt, class_))
+    draw_to_files(options, resolve_prompt(options.model, prompt, class_))
 
 
 def resolve_prompt(model: str, prompt: str | None, class_: str | None) -> str:

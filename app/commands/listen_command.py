@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from app.commands.draw_options import DrawOptions, draw, quiet_log
+from app.commands.draw_options import DrawOptions, draw_to_files, quiet_log
 from app.core import paths
 from maskgil.command_line import Command
 
@@ -15,9 +15,9 @@ from maskgil.command_line import Command
 class RecognizerOptions:
     """Which speech recognizer transcribes."""
 
-    ear: str = field(default_factory=paths.default_recognizer)
+    recognizer: Annotated[str, arg(aliases=("--ear",))] = field(default_factory=paths.default_recognizer)
     """The recognizer: a bundled one by name, a Whisper checkpoint, or a released size such as `base`. Left out:
-    $MASKGIL_EAR, or whisper-tiny-en."""
+    $MASKGIL_RECOGNIZER, or whisper-tiny-en."""
 
 
 def listen(
@@ -33,7 +33,7 @@ def listen(
     """
     quiet_log()
     options.validate_out()
-    draw(options, transcribe(audio, recognizer.ear))
+    draw_to_files(options, transcribe(audio, recognizer.recognizer))
 
 
 def transcribe(audio: Path, recognizer: str) -> str:

@@ -3,11 +3,11 @@
 from tyro.conf import Positional
 
 from app.commands.draw_options import quiet_log
-from app.core import paths
+from maskgil import model_folder
 from maskgil.command_line import Command
 
 
-def models(name: Positional[str] = "", released: Positional[str] = "") -> None:
+def list_models(name: Positional[str] = "", released: Positional[str] = "") -> None:
     """List the models on this machine, and the released models that can be fetched from Hugging Face.
 
     maskgil models                          list all
@@ -32,7 +32,7 @@ def models(name: Positional[str] = "", released: Positional[str] = "") -> None:
     elif name == "rm":
         print(released_models.remove_model(released))
     elif name:
-        print(registry.describe(registry.find(name)))
+        print(registry.describe_model(registry.find(name)))
     else:
         print(_listing())
 
@@ -42,19 +42,19 @@ def _listing() -> str:
     from app.core import registry, released_models
     from maskgil.released import catalog
 
-    here = [*registry.bundled(), *registry.fetched()]
+    here = [*registry.bundled_models(), *registry.fetched()]
     if not here:
         names = ", ".join(model.name for model in catalog.MODELS)
         raise ValueError(
-            f"there is no model in {paths.weights_folder()}: {registry.HOW_TO_GET}, or fetch a released one with "
-            f"`maskgil models get NAME`: {names}"
+            f"there is no model in {model_folder.weights_folder()}: {registry.HOW_TO_GET}, or fetch a released one "
+            f"with `maskgil models get NAME`: {names}"
         )
     listed = "\n".join(registry.summary(model) for model in here)
     return f"{listed}\n\nReleased models, fetched with `maskgil models get NAME`:\n{released_models.released_table()}"
 
 
 def _load():
-    return models
+    return list_models
 
 
 COMMAND = Command("List the models on this machine, describe one, fetch or remove a released one.", _load)

@@ -31,7 +31,7 @@ def serve(options: Annotated[ServeOptions, arg(name="")]) -> None:
         services.use_backend(cluster.connect(options.cluster))
 
     set_environment(options.studio)
-    server.serve(options.studio.server, start_replicas)
+    server.run_server(options.studio.server, start_replicas)
 
 
 def _load():

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from maskgil.command_line import CommandTree, Group
+from maskgil.command_line import CommandGroup, CommandTree
 
 
 def _load() -> Mapping[str, CommandTree]:
@@ -17,4 +17,4 @@ def _chosen(arguments: list[str]) -> list[str]:
     return chosen_recipe(arguments)
 
 
-GROUP = Group("Train a model: one recipe a command.", _load, prepare=_chosen)
+GROUP = CommandGroup("Train a model: one recipe a command.", _load, prepare=_chosen)

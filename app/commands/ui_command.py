@@ -19,8 +19,8 @@ class StudioOptions:
     server: Annotated[ServerOptions, arg(name="")] = field(default_factory=ServerOptions)
     model: str = field(default_factory=paths.default_model)
     """The model that the page opens with. Left out: $MASKGIL_MODEL, or scenes."""
-    ear: str = field(default_factory=paths.default_recognizer)
-    """The speech recognizer. Left out: $MASKGIL_EAR, or whisper-tiny-en."""
+    recognizer: Annotated[str, arg(aliases=("--ear",))] = field(default_factory=paths.default_recognizer)
+    """The speech recognizer. Left out: $MASKGIL_RECOGNIZER, or whisper-tiny-en."""
     weights: Path | None = None
     """The folder with the bundled models. Left out: $MASKGIL_WEIGHTS, or the one beside the code."""
     gallery: Path | None = None
@@ -32,14 +32,14 @@ def ui(options: Annotated[StudioOptions, arg(name="")]) -> None:
     from app.web import server
 
     set_environment(options)
-    server.serve(options.server)
+    server.run_server(options.server)
 
 
 def set_environment(options: StudioOptions) -> None:
     """Hand the options on to everything that reads its places from the environment (app/core/paths.py)."""
     for variable, value in (
         (paths.MODEL, options.model),
-        (paths.EAR, options.ear),
+        (paths.RECOGNIZER, options.recognizer),
         (paths.WEIGHTS, options.weights),
         (paths.GALLERY, options.gallery),
     ):

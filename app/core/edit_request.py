@@ -34,8 +34,8 @@ class EditRequest:
 
         Raises ValueError for bytes that are not a picture.
         """
-        picture, request = png.read(image)
-        marked = None if mask is None else png.read(mask)[0]
+        picture, request = png.read_picture(image)
+        marked = None if mask is None else png.read_picture(mask)[0]
         if previous_prompt is None:
             previous_prompt = request.text if request else ""
         if len(previous_prompt) > MAX_PROMPT:

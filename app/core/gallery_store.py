@@ -112,7 +112,7 @@ class Gallery:
             if free < SPARE_BYTES:
                 left, least = free // 2**20, SPARE_BYTES // 2**20
                 raise ValueError(f"the disk has {left} MB left and {least} MB stay free: delete something first")
-            png.write({self.path(entry): png.encode_png(image, request)})
+            png.write_files({self.path(entry): png.encode_png(image, request)})
             self._record([entry])
         except OSError as error:
             raise ValueError(f"the picture cannot be kept ({error}): free some space on the disk") from error
@@ -181,7 +181,7 @@ class Gallery:
             path = self.folder / "trash" / owner / f"{id}.png"
             if not PICTURE_ID.fullmatch(id) or not path.is_file():
                 raise ValueError(f"picture {id[:40]!r} cannot be restored: it was deleted for good after a day")
-            request = png.read(path.read_bytes())[1]
+            request = png.read_picture(path.read_bytes())[1]
             entry = GalleryEntry(id, owner, int(id[:13]) / 1000, _prompt(request), request)
             self._home(owner).mkdir(parents=True, exist_ok=True)
             path.replace(self.path(entry))
@@ -215,7 +215,7 @@ class Gallery:
             data = self.path(entry).read_bytes()
         except FileNotFoundError:
             raise ValueError(f"picture {entry.id} is gone from the disk: delete it from the gallery") from None
-        return data if notes else png.encode_png(png.read(data)[0])
+        return data if notes else png.encode_png(png.read_picture(data)[0])
 
     def delete(self, owner: str, entries: Iterable[GalleryEntry]) -> None:
         """Delete pictures of the owner's. Files go first, so that _recover cannot restore a deleted picture.
@@ -378,4 +378,4 @@ def _read_picture(path: Path) -> tuple[GenerationRequest | None, float]:
         raise ValueError("it is no file")
     if about.st_size > png.MAX_BYTES:
         raise ValueError(f"it has more than {png.MAX_BYTES // 2**20} MB")
-    return png.read(path.read_bytes())[1], about.st_mtime
+    return png.read_picture(path.read_bytes())[1], about.st_mtime

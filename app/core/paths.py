@@ -9,13 +9,9 @@ from maskgil.model_folder import path_from_environment
 WEIGHTS = model_folder.WEIGHTS
 GALLERY = "MASKGIL_GALLERY"
 MODEL = "MASKGIL_MODEL"
-EAR = "MASKGIL_EAR"
+RECOGNIZER = "MASKGIL_RECOGNIZER"
+LEGACY_RECOGNIZER = "MASKGIL_EAR"  # its former name, still read where the other is not set
 TEXT_ENCODER = "MASKGIL_TEXT_ENCODER"
-
-
-def weights_folder() -> Path:
-    """The folder that holds one folder per bundled model."""
-    return model_folder.weights_folder()
 
 
 def gallery_folder() -> Path:
@@ -33,8 +29,9 @@ def default_model() -> str:
 
 
 def default_recognizer() -> str:
-    """The recogniser that writes down speech: a bundled name, a file, or a released Whisper size."""
-    return os.path.expanduser(os.environ.get(EAR) or "whisper-tiny-en")
+    """The recognizer that transcribes speech: a bundled name, a file, or a released Whisper size."""
+    chosen = os.environ.get(RECOGNIZER) or os.environ.get(LEGACY_RECOGNIZER)
+    return os.path.expanduser(chosen or "whisper-tiny-en")
 
 
 def text_encoder_memory() -> str:

@@ -17,7 +17,7 @@ from maskgil.inpainting import InpaintingInput
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import remasking
 from maskgil.sampling.loop import TokenGrid
-from maskgil.seam_blending import to_pixels
+from maskgil.seam_blending import image_to_tensor
 from text_encoder.prompt_reader import PromptVocabulary, VocabularyEntry
 
 KINDS = ("paint", "words", "vary", "extend")
@@ -94,7 +94,7 @@ def words_mask(
     image = windowed_edit.flatten(edit.image)
     image = image.resize(nearest_bucket(image.size, model.sizes), Image.Resampling.LANCZOS)
     rows, columns = model.grid(image.size)
-    tokens = model.tokenizer.encode(to_pixels(image).to(model.device))
+    tokens = model.tokenizer.encode(image_to_tensor(image).to(model.device))
     given = TokenGrid(tokens, torch.zeros(1, rows * columns, dtype=torch.bool, device=model.device), (rows, columns))
 
     def change(new: str) -> np.ndarray:

@@ -89,7 +89,7 @@ def parameters(request: GenerationRequest) -> str:
     return "\n".join(lines)
 
 
-def read(data: bytes) -> tuple[Image.Image, GenerationRequest | None]:
+def read_picture(data: bytes) -> tuple[Image.Image, GenerationRequest | None]:
     """The picture in a file of any format (maskgil/image_io.py) and the request that it remembers, if any.
 
     Raises ValueError when the bytes are no picture, too large, or cut short.
@@ -122,7 +122,7 @@ def grid(images: Sequence[Image.Image], gap: int = 4) -> Image.Image:
     return sheet
 
 
-def write(files: dict[Path, bytes]) -> None:
+def write_files(files: dict[Path, bytes]) -> None:
     """Write all files, or none: each goes to a temporary neighbor first and is renamed once all are whole.
 
     A symbolic link stays one, and its target is written. Temporary files of processes that were killed are removed.

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.core import paths
+from maskgil import model_folder
 from maskgil.aspect_buckets import bucket_classes, sizes_of
 from maskgil.released import catalog, download, layout
 from maskgil.shared_parts import resolve_part
@@ -97,8 +97,8 @@ class ModelInfo:
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def bundled() -> list[ModelInfo]:
-    """The models among the bundled weights, by name. Folders of other kinds (recognisers, readers) are left out, and
+def bundled_models() -> list[ModelInfo]:
+    """The models among the bundled weights, by name. Folders of other kinds (recognizers, readers) are left out, and
     those that are broken: see `unfinished`."""
     models = []
     for folder in _folders():
@@ -128,8 +128,8 @@ def find_local(name: str) -> ModelInfo:
             raise ValueError(download.how_to_fetch(released))
         if HUB_ID.fullmatch(name):
             raise ValueError(f"{name} was not fetched from Hugging Face yet: open it on the Models page")
-        there = ", ".join(model.name for model in bundled())
-        there = f"there is {there}" if there else f"there is none in {paths.weights_folder()}: {HOW_TO_GET}"
+        there = ", ".join(model.name for model in bundled_models())
+        there = f"there is {there}" if there else f"there is none in {model_folder.weights_folder()}: {HOW_TO_GET}"
         raise ValueError(f"no model named {name!r}, and no folder of that path: {there}")
     if missing := _missing(folder):
         raise ValueError(f"{folder} is no text-to-image model: {', '.join(missing)} missing in it; {HOW_TO_GET}")
@@ -139,7 +139,7 @@ def find_local(name: str) -> ModelInfo:
 def _folder(name: str) -> Path | None:
     """Where a model lies on this machine; None when nothing of that name is here."""
     # os.path takes any text for a path, where Path has complaints of its own: about a ~ and about length.
-    inside, outside, fetched = paths.weights_folder() / name, Path(os.path.expanduser(name)), _fetched.get(name)
+    inside, outside, fetched = model_folder.weights_folder() / name, Path(os.path.expanduser(name)), _fetched.get(name)
     if name and Path(name).name == name and os.path.isdir(inside):
         return inside
     if name and os.path.isdir(outside):
@@ -170,7 +170,7 @@ def summary(model: ModelInfo) -> str:
     return f"{model.name:12} {model.reads:14} {model.sizes_summary}   {model.megabytes:.1f} MB   {model.folder}"
 
 
-def describe(model: ModelInfo) -> str:
+def describe_model(model: ModelInfo) -> str:
     """Everything that a person may want to know before writing a prompt."""
     words = model.vocabulary
     parts = [summary(model)]
@@ -206,7 +206,7 @@ def broken_folders() -> dict[str, str]:
 
 
 def _folders() -> list[Path]:
-    root = paths.weights_folder()
+    root = model_folder.weights_folder()
     return sorted(f for f in root.iterdir() if f.is_dir()) if root.is_dir() else []
 
 
@@ -243,7 +243,7 @@ def _missing(folder: Path) -> list[str]:
 
 
 def _there(file: Path) -> bool:
-    """A file of a part, which may be a lender's."""
+    """A file of a part, which may be the owner's."""
     try:
         return (resolve_part(file.parent) / file.name).is_file()
     except ValueError:

@@ -4,27 +4,19 @@ Sizes are (width, height) in pixels. Sampling options are in maskgil/params.py.
 """
 
 import random
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from maskgil.params import (
-    LEGACY_VALUES,
-    SamplingParams,
-    brief,
-    current_names,
-    options,
-    read_params,
-    unknown_option,
-)
+from maskgil.option_checks import brief
+from maskgil.params import LEGACY_VALUES, SamplingParams, current_names, options, read_params, unknown_option
 
 MAX_PROMPT = 8_000  # characters; what does not fit into a picture is left out by the reader
 MAX_IMAGES = 16
 MAX_LIVE_CANDIDATES = 4  # of a picture that is drawn again and again while somebody speaks
 MAX_SEED = 2**31 - 1
 MAX_ADAPTERS, MAX_WEIGHT = 8, 10.0  # of one request
-MAX_SIDE = 99_999  # pixels: what `parse_size` reads
+MAX_SIDE = 99_999  # pixels: what `picture_sizes.parse_size` reads
 LEGACY = {"negative": "negative_prompt"}  # fields of older pictures and programs: current name
 # What pictures left unsaid before SamplingParams existed, by their sampler.
 LEGACY_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -53,7 +45,7 @@ class GenerationRequest:
 
     size             (width, height) in pixels; None: the model's first
     negative_prompt  takes the place of the empty prompt in guidance
-    edit             what was repainted of which picture, for the metadata of an edited one
+    edit             what was drawn anew of which picture, for the metadata of an edited one
     drawn            what the text encoder gets, where that is not the prompt itself (app/core/prompt_admission.py)
     drawn_negative   the same of the negative prompt
     adapters         LoRA adapters by name, each with its weight where that is not 1: "ink:0.8, holiday"
@@ -207,14 +199,6 @@ def parse_adapters(text: str) -> tuple[tuple[str, float], ...]:
     if len({name for name, _ in adapters}) < len(adapters) or len(adapters) > MAX_ADAPTERS:
         raise ValueError(f"adapters is {brief(text)}: name each one once, and at most {MAX_ADAPTERS}")
     return tuple(adapters)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """'320x192' -> (320, 192): width, then height."""
-    found = re.fullmatch(r"\s*(\d{1,5})\s*[x×X*]\s*(\d{1,5})\s*", text)
-    if not found:
-        raise ValueError(f"cannot read the size {text!r}: write width x height, for example 256x256")
-    return int(found[1]), int(found[2])
 
 
 def random_seed() -> int:

@@ -6,7 +6,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from maskgil.params import option_types, options, unknown_option, validate_option
+from maskgil.option_checks import validate_option
+from maskgil.params import option_types, options, unknown_option
 
 MAX_CELLS = 16
 GAP = 8  # pixels between pictures

@@ -18,7 +18,7 @@ def served_model(engine: Engine, name: str) -> ModelInfo:
 
     A visitor's name is no path here: it opens no folder and asks no hub. Raises UnknownModelError.
     """
-    bundled = {model.name: model for model in registry.bundled()}
+    bundled = {model.name: model for model in registry.bundled_models()}
     if name in bundled:
         return bundled[name]
     if name == paths.default_model() or name in engine.loaded():

@@ -4,7 +4,7 @@ Every quantity of a step belongs to a row (maskgil/sampling/loop.py), so jobs at
 prompts,
 seeds, plans and guidance, share a batch as long as model, size and the kind of their unguided half agree.
 
-What the autoregressive twin draws of a job goes by itself: its cache belongs to that one drawing.
+What the AR model draws of a job goes by itself: its cache belongs to that one drawing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,9 +37,10 @@ class PreviousResult:
 class RunningJob:
     """The rows of one job: the canvas so far, the steps that are planned, and the text they follow.
 
-    The first `written` steps are the twin's, whose painter is there until they are done. Each picture has as many rows
-    as `candidates`, side by side, until one of them is `chosen`; `past`: all of them after each step, to show it from
-    its beginning. A picture cost `begun` evaluations before its first step, and each candidate has cost `nfe` since.
+    The first `written` steps are the AR model's, whose sampler is there until they are done. Each picture has as many
+    rows as `candidates`, side by side, until one of them is `chosen`; `past`: all of them after each step, to show it
+    from its beginning. A picture cost `begun` evaluations before its first step, and each candidate has cost `nfe`
+    since.
     """
 
     grid: TokenGrid
@@ -63,7 +64,7 @@ class RunningJob:
         start: InpaintingInput | None = None,
         earlier: PreviousResult | None = None,
     ) -> "RunningJob":
-        """Nothing drawn yet, a picture with holes, or what the new words leave of an earlier drawing.
+        """Nothing drawn yet, a picture with masked tokens, or what the new words leave of an earlier drawing.
 
         Raises ValueError for what the model refuses.
         """
@@ -77,7 +78,7 @@ class RunningJob:
         if earlier is not None:
             before, now = (encode(text).repeat(request.n) for text in (earlier.prompt, request.text))
             changed = remasking.remask_changed(model.generator, earlier.grid, before, now, request.seeds)
-            changed = replace(changed, canvas=changed.canvas.repeat(each))  # whose holes each candidate fills
+            changed = replace(changed, canvas=changed.canvas.repeat(each))  # whose masked tokens each candidate fills
             plan = remasking.remask_plan(model, changed, seeds, params)
             return RunningJob(changed.canvas, plan, condition, negative, base_nfe=changed.nfe, candidates=each)
         phases = model.stages(canvas, seeds, params, condition, negative)
@@ -88,7 +89,8 @@ class RunningJob:
 
     @property
     def key(self) -> tuple:
-        """What sketches must have in common to share a lane of one model: with the twin at work, nothing will do."""
+        """What drawings must have in common to share a batch of one model: with the AR model at work, nothing will
+        do."""
         if self.ar_sampler is not None:
             return (id(self),)
         return (self.grid.grid, self.negative is not None, self.plan[0].head if self.plan else None)
@@ -99,7 +101,7 @@ class RunningJob:
 
     @property
     def refinement_passes(self) -> int:
-        """How many steps of its plan are revisions: the last ones."""
+        """How many steps of its plan are refinement passes: the last ones."""
         return sum(len(step.remask_rows) > 0 for step in self.plan)
 
     @property
@@ -138,40 +140,42 @@ class Batch:
 
     def __init__(self, model: TextToImage):
         self.model = model
-        self.sketches: list[RunningJob] = []
+        self.drawings: list[RunningJob] = []
 
     @property
     def rows(self) -> int:
-        return sum(len(sketch.grid) for sketch in self.sketches)
+        return sum(len(drawing.grid) for drawing in self.drawings)
 
     def step(self) -> Iterator[tuple[RunningJob, Exception]]:
-        """Make the next step of every sketch; yields those that could not make it, with the reason.
+        """Make the next step of every drawing; yields those that could not make it, with the reason.
 
         When the shared call fails, each is tried alone, so that only the one at fault falls out.
         """
-        if not self.sketches:
+        if not self.drawings:
             return
         try:
-            self._together(self.sketches)
+            self._together(self.drawings)
         except Exception as shared:
-            if len(self.sketches) == 1:
-                yield self.sketches[0], shared
+            if len(self.drawings) == 1:
+                yield self.drawings[0], shared
                 return
-            for sketch in self.sketches:
+            for drawing in self.drawings:
                 try:
-                    self._together([sketch])
+                    self._together([drawing])
                 except Exception as error:
-                    yield sketch, error
+                    yield drawing, error
 
-    def _together(self, sketches: Sequence[RunningJob]) -> None:
-        canvas = TokenGrid.cat([sketch.grid for sketch in sketches])
-        step = StepParams.cat([sketch.plan[sketch.done] for sketch in sketches])
-        condition = Condition.cat([sketch.condition for sketch in sketches])
-        negatives = [sketch.negative for sketch in sketches if sketch.negative is not None]
-        paint = sketches[0].ar_sampler or self.model.sampler(condition, Condition.cat(negatives) if negatives else None)
-        canvas = sample_step(paint, canvas, step)
+    def _together(self, drawings: Sequence[RunningJob]) -> None:
+        canvas = TokenGrid.cat([drawing.grid for drawing in drawings])
+        step = StepParams.cat([drawing.plan[drawing.done] for drawing in drawings])
+        condition = Condition.cat([drawing.condition for drawing in drawings])
+        negatives = [drawing.negative for drawing in drawings if drawing.negative is not None]
+        predict = drawings[0].ar_sampler or self.model.sampler(
+            condition, Condition.cat(negatives) if negatives else None
+        )
+        canvas = sample_step(predict, canvas, step)
         first = 0
-        for sketch in sketches:
-            rows = len(sketch.grid)
-            sketch.record_step(canvas.rows(slice(first, first + rows)))
+        for drawing in drawings:
+            rows = len(drawing.grid)
+            drawing.record_step(canvas.rows(slice(first, first + rows)))
             first += rows

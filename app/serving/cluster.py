@@ -109,5 +109,5 @@ def _start_ray(options: ClusterOptions) -> tuple[Any, Any]:
 
 def _environment() -> dict[str, str]:
     """The settings of this process that replicas need."""
-    names = (paths.MODEL, paths.EAR, paths.WEIGHTS, paths.TEXT_ENCODER)
+    names = (paths.MODEL, paths.RECOGNIZER, paths.LEGACY_RECOGNIZER, paths.WEIGHTS, paths.TEXT_ENCODER)
     return {name: os.environ[name] for name in names if os.environ.get(name)}

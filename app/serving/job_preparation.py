@@ -43,7 +43,7 @@ def prepare_job(
 def _fitted(loaded: LoadedModel, request: GenerationRequest, max_rows: int) -> GenerationRequest:
     """The request as its model draws it. Raises ValueError for what the model or the engine cannot draw."""
     if request.size is not None:
-        request = replace(request, size=loaded.model.rounded(request.size))
+        request = replace(request, size=loaded.model.picture_sizes.rounded(request.size))
     request = replace(request, params=loaded.model.fit_params(request.params))
     request = request.fit(loaded.sizes, loaded.model.tokenizer.config.downsample)
     if request.params.mode == "ar":

@@ -178,19 +178,19 @@ class LocalEngine:
     def _place_in_batch(self, running: RunningJob, job: Job) -> None:
         """Into the batch that makes its next step."""
         batch = self._batches.setdefault((id(job.loaded), *running.key), Batch(job.loaded.model))
-        batch.sketches.append(running)
+        batch.drawings.append(running)
         self._job_of[running] = job
 
     def _advance(self, key: tuple, batch: Batch) -> None:
         """One step of a batch, and what follows from it for each of its jobs."""
-        for running in list(batch.sketches):
+        for running in list(batch.drawings):
             if self._job_of[running].cancelled:
                 self._leave(batch, running).end(Status.CANCELLED)
-        if batch.sketches:
+        if batch.drawings:
             metrics.BATCH_ROWS.observe(batch.rows)
         for running, error in list(batch.step()):
             self._fail(self._leave(batch, running), error)
-        for running in list(batch.sketches):
+        for running in list(batch.drawings):
             job = self._job_of[running]
             try:
                 earlier = None
@@ -206,17 +206,17 @@ class LocalEngine:
                 self._finish(self._leave(batch, running))
             elif moves:  # the AR model has done its part
                 self._place_in_batch(running, self._leave(batch, running))
-        if not batch.sketches:
+        if not batch.drawings:
             del self._batches[key]
 
     def _abandon(self, key: tuple, batch: Batch, error: Exception) -> None:
         """Remove a batch; its jobs fail."""
         self._batches.pop(key, None)
-        for running in list(batch.sketches):
+        for running in list(batch.drawings):
             self._fail(self._leave(batch, running), error)
 
     def _leave(self, batch: Batch, running: RunningJob) -> Job:
-        batch.sketches.remove(running)
+        batch.drawings.remove(running)
         return self._job_of.pop(running)
 
     def _finish(self, job: Job) -> None:

@@ -56,6 +56,6 @@ def count_images(images: int, nfe: int) -> None:
     NFE.inc(nfe)
 
 
-def render() -> bytes:
+def render_metrics() -> bytes:
     """All counters as text."""
     return generate_latest(registry)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+import text_encoder
 from app.core import paths, registry
 from maskgil.condition import Condition
 from maskgil.lora_adapters import find_adapter, load_adapter
@@ -180,4 +181,6 @@ def open_model(name: str, dtype: torch.dtype | None = None) -> TextToImage:
         if reason := why_not_loadable(model, dtype):
             raise ValueError(f"{reason}: unload another, or take a smaller one")
         memory = paths.text_encoder_memory()
-        return TextToImage.load(model.folder, device, dtype or default_precision(), encoder_memory=memory)
+        return TextToImage.load(
+            model.folder, text_encoder.load, device, dtype or default_precision(), encoder_memory=memory
+        )

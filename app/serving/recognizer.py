@@ -1,4 +1,4 @@
-"""The recogniser of this process: loaded once, on first use; what it wrote down is remembered."""
+"""The recognizer of this process: loaded once, on first use; what it wrote down is remembered."""
 
 import hashlib
 import threading
@@ -10,8 +10,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from app.core import paths
 from app.serving import metrics
+from maskgil import model_folder
 from speech import audio as sound
 from speech.transcriber import Transcriber, Transcript
 
@@ -34,7 +34,7 @@ class Recognizer(Protocol):
 
 
 class SpeechRecognizer:
-    """Safe to use from several threads. `name`: a bundled recogniser, a file, or a released Whisper size."""
+    """Safe to use from several threads. `name`: a bundled recognizer, a file, or a released Whisper size."""
 
     def __init__(self, name: str):
         self.name = name
@@ -43,17 +43,17 @@ class SpeechRecognizer:
         self._written: OrderedDict[bytes, Transcript] = OrderedDict()
 
     def load(self) -> Transcriber:
-        """The recogniser. Raises ValueError when it is missing or broken."""
+        """The recognizer. Raises ValueError when it is missing or broken."""
         with self._lock:
             if self._transcriber is None:
-                inside = paths.weights_folder() / self.name
+                inside = model_folder.weights_folder() / self.name
                 self._transcriber = Transcriber.load(inside if inside.is_dir() else self.name)
             return self._transcriber
 
     def transcribe(self, recording: Path | bytes) -> Transcript:
         """What is said in a recording. Raises ValueError for what is no sound, empty, or too long."""
         transcriber = self.load()
-        samples = sound.load(recording, longest=transcriber.limit)
+        samples = sound.load_audio(recording, longest=transcriber.limit)
         key = hashlib.sha256(samples.tobytes()).digest()
         with self._lock:
             if key in self._written:

@@ -312,7 +312,7 @@ class Canvas {
 const canvases = new WeakMap();
 
 export default function ({ parentElement, data, setTriggerValue }) {
-  const root = parentElement.querySelector(".easel");
+  const root = parentElement.querySelector(".canvas-view");
   if (data.name) root.dataset.name = data.name;
   if (!canvases.has(root)) canvases.set(root, new Canvas(root));
   const canvas = canvases.get(root);

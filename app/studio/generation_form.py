@@ -1,6 +1,6 @@
 """The request that a browser is composing: it survives a change of room, and can be filled in from a finished picture.
 
-Each setting lives in the session under "wish <name>", which is also the key of the widget that shows it.
+Each setting lives in the session under "form <name>", which is also the key of the widget that shows it.
 """
 
 import secrets
@@ -21,29 +21,21 @@ from app.serving.model_pool import LoadedModel
 from app.studio import session, widget_state
 from app.studio.option_widgets import option_widget
 from maskgil.lora_adapters import adapter_names
-from maskgil.params import (
-    SAMPLER_HELP,
-    SAMPLERS,
-    SamplingParams,
-    defaults,
-    option_types,
-    options,
-    read_params,
-    validate_option,
-)
+from maskgil.option_checks import validate_option
+from maskgil.params import SAMPLER_HELP, SAMPLERS, SamplingParams, defaults, option_types, options, read_params
 
 STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}
 PICTURES = (1, 2, 4, 6, 9)
 CANDIDATES = (1, 2, 4, 8)
 MODES = {"masked": "MaskGIL", "hybrid": "Autoregressive start, then MaskGIL", "ar": "Autoregressive"}
-NEW_SEED = "wish new seed"
-EXPERT = "wish all settings"
+NEW_SEED = "form new seed"
+EXPERT = "form all settings"
 NEW_PROMPT = "prompt for the canvas"  # {text, draw, stamp}
 MISSED = "what a restored picture could not bring back"
 PLAIN = "It was edited: drawn again, it is a plain picture of its words."
 
 OWN: dict[str, Any] = {"negative_prompt": "", "adapters": "", "n": GenerationRequest.n}
-SAMPLER = "wish sampler"
+SAMPLER = "form sampler"
 HELP = {
     "seed": "The same seed and settings draw the same picture.",
     "negative_prompt": "What to leave out of the picture.",
@@ -55,10 +47,10 @@ AR_MODES = {"hybrid", "ar"}
 
 
 def key(name: str) -> str:
-    return f"wish {name}"
+    return f"form {name}"
 
 
-def value(name: str) -> Any:
+def setting(name: str) -> Any:
     """What a setting is set to."""
     return widget_state.value(key(name))
 
@@ -68,7 +60,7 @@ def shown(name: str, *shape: Any) -> dict[str, Any]:
     return widget_state.widget(key(name), *shape)
 
 
-def keep(remembered: dict[str, Any] | None = None, kind: type[SamplingParams] = SamplingParams) -> None:
+def keep_defaults(remembered: dict[str, Any] | None = None, kind: type[SamplingParams] = SamplingParams) -> None:
     """Every setting has a value from now on: call it in each run. `remembered`: those of an earlier session."""
     for name, value in {**OWN, **defaults(kind), "size": None, "style": "", "seed": random_seed()}.items():
         widget_state.keep(key(name), value)
@@ -81,8 +73,8 @@ def keep(remembered: dict[str, Any] | None = None, kind: type[SamplingParams] = 
 
 def to_dict() -> dict[str, Any]:
     """All settings but the seed, as JSON has them."""
-    values = {name: value(name) for name in (*OWN, "style", *options())}
-    size = value("size")
+    values = {name: setting(name) for name in (*OWN, "style", *options())}
+    size = setting("size")
     values["size"] = None if size is None else list(size)
     return {name: list(each) if isinstance(each, tuple) else each for name, each in values.items()}
 
@@ -140,19 +132,19 @@ def take_new_seeds() -> None:
 
 def canvas_settings(model: str, several: bool = True) -> dict[str, Any]:
     """The settings for a component that draws over a socket, as JSON; `seed` is None where each drawing has a new one.
-    `several` as for `read`."""
+    `several` as for `read_request`."""
     return {
         **params().to_dict(),
-        "negative_prompt": value("negative_prompt").strip(),
-        "adapters": value("adapters").strip(),
-        "n": value("n") if several else 1,
-        "size": list(value("size")),
-        "seed": None if widget_state.value(NEW_SEED) else value("seed"),
+        "negative_prompt": setting("negative_prompt").strip(),
+        "adapters": setting("adapters").strip(),
+        "n": setting("n") if several else 1,
+        "size": list(setting("size")),
+        "seed": None if widget_state.value(NEW_SEED) else setting("seed"),
         "model": model,
     }
 
 
-def read(model: str, prompt: str, several: bool = True) -> GenerationRequest:
+def read_request(model: str, prompt: str, several: bool = True) -> GenerationRequest:
     """The request as it stands, with a new seed where one is wanted; not `several`: of one picture, whatever number is
     chosen elsewhere. Raises ValueError for an impossible one.
 
@@ -162,19 +154,19 @@ def read(model: str, prompt: str, several: bool = True) -> GenerationRequest:
         widget_state.put(key("seed"), random_seed())
     return GenerationRequest(
         prompt.strip(),
-        value("seed"),
+        setting("seed"),
         model,
-        value("size"),
-        value("negative_prompt").strip(),
-        value("n") if several else 1,
-        adapters=value("adapters").strip(),
+        setting("size"),
+        setting("negative_prompt").strip(),
+        setting("n") if several else 1,
+        adapters=setting("adapters").strip(),
         params=params(),
     )
 
 
 def params(kind: type[SamplingParams] = SamplingParams) -> SamplingParams:
     """The sampling options as they stand. Raises ValueError for an impossible one."""
-    values = {name: value(name) for name in options(kind)}
+    values = {name: setting(name) for name in options(kind)}
     if values["mode"] != "hybrid":
         values["ar_tokens"] = None
     return read_params(values, kind)
@@ -183,27 +175,27 @@ def params(kind: type[SamplingParams] = SamplingParams) -> SamplingParams:
 def correct(loaded: LoadedModel, several: bool = True, size: tuple[int, int] | None = None) -> int:
     """Make the settings such as this model can draw, and return the number of tokens of a picture. `several` and `size`
     as for `settings`."""
-    if value("size") not in loaded.sizes:
-        widget_state.put(key("size"), _nearest(loaded, value("size")))
-    rows, columns = loaded.model.grid(size or value("size"))
-    if not loaded.model.has_ar_model and value("mode") != "masked":
+    if setting("size") not in loaded.sizes:
+        widget_state.put(key("size"), _nearest(loaded, setting("size")))
+    rows, columns = loaded.model.grid(size or setting("size"))
+    if not loaded.model.has_ar_model and setting("mode") != "masked":
         widget_state.put(key("mode"), "masked")
-    if value("candidates") > (most := _most_candidates(several)):
+    if setting("candidates") > (most := _most_candidates(several)):
         widget_state.put(key("candidates"), max(few for few in CANDIDATES if few <= most))
-    if value("ar_tokens") is None or not 0 <= value("ar_tokens") <= rows * columns:
+    if setting("ar_tokens") is None or not 0 <= setting("ar_tokens") <= rows * columns:
         widget_state.put(key("ar_tokens"), rows * columns // 2)
     return rows * columns
 
 
 def _most_candidates(several: bool) -> int:
     """Of each picture. Who speaks gets a drawing of every few words, and the others want theirs."""
-    return MAX_IMAGES // value("n") if several else MAX_LIVE_CANDIDATES
+    return MAX_IMAGES // setting("n") if several else MAX_LIVE_CANDIDATES
 
 
 def _nearest(loaded: LoadedModel, size: tuple[int, int] | None) -> tuple[int, int]:
     """What the model draws in place of a size, of another model or from a picture that somebody made."""
     try:
-        nearest = loaded.model.rounded(size) if size else None
+        nearest = loaded.model.picture_sizes.rounded(size) if size else None
     except ValueError:
         nearest = None
     return nearest if nearest in loaded.sizes else loaded.sizes[0]
@@ -219,7 +211,7 @@ def settings(loaded: LoadedModel, several: bool = True, size: tuple[int, int] | 
 
 
 def _summary(tokens: int, several: bool, size: tuple[int, int] | None) -> str:
-    now = {name: value(name) for name in ("size", "n", "candidates", "steps", "mode", "ar_tokens")}
+    now = {name: setting(name) for name in ("size", "n", "candidates", "steps", "mode", "ar_tokens")}
     width, height = size or now["size"]
     how = {
         "masked": f"{now['steps']} steps",
@@ -244,13 +236,13 @@ def _expert_widgets(loaded: LoadedModel, tokens: int, kind: type[SamplingParams]
     """Every option but the basic ones, in the order of `SamplingParams`."""
     _steps_widget()
     _mode_widgets(loaded, tokens)
-    mode = value("mode")
+    mode = setting("mode")
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.number_input("Seed", 0, MAX_SEED, value("seed"), 1, **shown("seed"), help=HELP["seed"], width=190)
+        st.number_input("Seed", 0, MAX_SEED, setting("seed"), 1, **shown("seed"), help=HELP["seed"], width=190)
         st.toggle("New seed for each drawing", widget_state.value(NEW_SEED), **widget_state.widget(NEW_SEED))
     st.text_input(
         "Avoid (negative prompt)",
-        value("negative_prompt"),
+        setting("negative_prompt"),
         **shown("negative_prompt"),
         max_chars=MAX_PROMPT,
         help=HELP["negative_prompt"],
@@ -258,7 +250,7 @@ def _expert_widgets(loaded: LoadedModel, tokens: int, kind: type[SamplingParams]
     if there := adapter_names():
         st.text_input(
             "LoRA adapters",
-            value("adapters"),
+            setting("adapters"),
             **shown("adapters"),
             max_chars=MAX_PROMPT,
             placeholder=", ".join(there),
@@ -283,7 +275,7 @@ def _expert_widgets(loaded: LoadedModel, tokens: int, kind: type[SamplingParams]
 def _basic_widgets(loaded: LoadedModel, several: bool, sized: bool) -> None:
     """Size, number of pictures, best of n, style."""
     sizes, about = loaded.sizes, options()
-    now = {name: value(name) for name in ("size", "n", "candidates")}
+    now = {name: setting(name) for name in ("size", "n", "candidates")}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if sized:
             st.selectbox(
@@ -304,7 +296,7 @@ def _basic_widgets(loaded: LoadedModel, several: bool, sized: bool) -> None:
         )
     styles = ["", *style_phrases(loaded)]
     if len(styles) > 1:
-        style = value("style") if value("style") in styles else ""
+        style = setting("style") if setting("style") in styles else ""
         st.selectbox(
             "Style", styles, styles.index(style), **shown("style", styles), format_func=lambda name: name or "any"
         )
@@ -321,7 +313,7 @@ def style_phrases(loaded: LoadedModel) -> dict[str, str]:
 
 
 def _steps_widget() -> None:
-    about, now = options(), {"steps": value("steps")}
+    about, now = options(), {"steps": setting("steps")}
     steps = sorted({*STEPS, now["steps"]})
     st.select_slider(
         about["steps"].label,
@@ -330,13 +322,13 @@ def _steps_widget() -> None:
         **shown("steps", steps),
         format_func=lambda n: STEPS.get(n, str(n)),
         help=about["steps"].help,
-        disabled=value("mode") == "ar",  # it takes one step a token
+        disabled=setting("mode") == "ar",  # it takes one step a token
     )
 
 
 def _mode_widgets(loaded: LoadedModel, tokens: int) -> None:
     """Who draws, and how many tokens the autoregressive model writes in hybrid mode."""
-    about, mode = options(), value("mode")
+    about, mode = options(), setting("mode")
     if loaded.model.has_ar_model:
         st.segmented_control(
             about["mode"].label,
@@ -354,7 +346,7 @@ def _mode_widgets(loaded: LoadedModel, tokens: int) -> None:
             about["ar_tokens"].label,
             0,
             tokens,
-            value("ar_tokens"),
+            setting("ar_tokens"),
             **shown("ar_tokens", tokens),
             help=about["ar_tokens"].help,
         )

@@ -33,21 +33,21 @@ except ValueError as error:
     st.error(f"**The studio cannot be opened.** {sentence(error)}", icon=":material/error:")
     st.stop()
 rooms = [
-    st.Page(draw.page, title="Draw", icon=":material/brush:", url_path="draw", default=True),
-    st.Page(speak.page, title="Speak", icon=":material/mic:", url_path="speak"),
-    st.Page(edit.page, title="Edit", icon=":material/ink_eraser:", url_path="edit"),
-    st.Page(gallery.page, title="Gallery", icon=":material/photo_library:", url_path="gallery"),
-    st.Page(models.page, title="Models", icon=":material/deployed_code:", url_path="models"),
+    st.Page(draw.draw_page, title="Draw", icon=":material/brush:", url_path="draw", default=True),
+    st.Page(speak.speak_page, title="Speak", icon=":material/mic:", url_path="speak"),
+    st.Page(edit.edit_page, title="Edit", icon=":material/ink_eraser:", url_path="edit"),
+    st.Page(gallery.gallery_page, title="Gallery", icon=":material/photo_library:", url_path="gallery"),
+    st.Page(models.models_page, title="Models", icon=":material/deployed_code:", url_path="models"),
 ]
 st.session_state[session.ROOMS] = {room.url_path or "draw": room for room in rooms}
 room = st.navigation(rooms, position="hidden")
 widget_state.begin(room.url_path)
-generation_form.keep(remembered_settings.load())
+generation_form.keep_defaults(remembered_settings.load_settings())
 with st.container(key="menu", horizontal=True):
     for each in rooms:
         st.page_link(each)
 with st.container(key="strip"):
     component("strip")(key="last pictures")
 room.run()
-remembered_settings.save()
+remembered_settings.save_settings()
 widget_state.end()

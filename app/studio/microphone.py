@@ -15,13 +15,13 @@ def show(model: ModelInfo) -> None:
     widget_state.keep(PAUSE, 0.7)
     loaded = session.loaded(model)
     generation_form.correct(loaded, several=False)
-    width, height = generation_form.value("size")
+    width, height = generation_form.setting("size")
     settings = {
         "model": model.name,
         "size": f"{width}x{height}",
-        "negative_prompt": generation_form.value("negative_prompt").strip(),
-        "adapters": generation_form.value("adapters").strip(),
-        "seed": None if widget_state.value(generation_form.NEW_SEED) else generation_form.value("seed"),
+        "negative_prompt": generation_form.setting("negative_prompt").strip(),
+        "adapters": generation_form.setting("adapters").strip(),
+        "seed": None if widget_state.value(generation_form.NEW_SEED) else generation_form.setting("seed"),
         **generation_form.params().to_dict(),
         "pause": widget_state.value(PAUSE),
     }

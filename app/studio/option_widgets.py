@@ -6,7 +6,7 @@ from typing import Any, get_args
 import streamlit as st
 
 from app.studio import widget_state
-from maskgil.params import Option
+from maskgil.option_checks import Option
 
 # How far a slider goes; a value beyond it, filled in from a picture, stretches the slider.
 USUAL_RANGE = {

@@ -18,7 +18,7 @@ def store() -> VisitorSettings:
     return VisitorSettings(session.studio().gallery.folder, session.owner())
 
 
-def load() -> dict[str, Any]:
+def load_settings() -> dict[str, Any]:
     """The settings of this browser's last session, once a session; later an empty dictionary."""
     if SAVED in st.session_state:
         return {}
@@ -26,7 +26,7 @@ def load() -> dict[str, Any]:
     return values
 
 
-def save() -> None:
+def save_settings() -> None:
     """Keep the settings as they stand, if they have changed."""
     values = generation_form.to_dict()
     if values != st.session_state.get(SAVED):

@@ -1,4 +1,4 @@
-"""What belongs to one browser: who it is, which model it draws with, and the job on its easel."""
+"""What belongs to one browser: who it is, which model it draws with, and the job whose pictures it shows."""
 
 import secrets
 
@@ -34,12 +34,13 @@ def is_operator() -> bool:
 
 @st.cache_resource(show_spinner=False)
 def studio() -> AppServices:
-    """The engine, the ear and the gallery, shared by everybody. Raises ValueError when the gallery cannot be opened."""
+    """The engine, the recognizer and the gallery, shared by everybody. Raises ValueError when the gallery cannot be
+    opened."""
     return get_services()
 
 
 def board() -> dict[str, str]:
-    """What a press leads to in the end: which model draws, which job is on which easel, what was heard.
+    """What a press leads to in the end: which model draws, which job is shown, what was heard.
 
     A plain dictionary, to be had before anything slow begins: when somebody presses elsewhere meanwhile, Streamlit ends
     the callback of the first press at its next look at the session, and its work would be lost.
@@ -54,7 +55,7 @@ def chosen() -> str:
 
 def at_hand(name: str) -> bool:
     """Whether this model can be drawn with at once: it is bundled, or in memory."""
-    return name in studio().engine.loaded() or any(model.name == name for model in registry.bundled())
+    return name in studio().engine.loaded() or any(model.name == name for model in registry.bundled_models())
 
 
 def model() -> registry.ModelInfo:

@@ -9,6 +9,6 @@ def sentence(text: object) -> str:
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """A text as it is where Markdown is read: the words in a picture that somebody made may hold addresses."""
     return re.sub(r"([^\w\s])", r"\\\1", text)

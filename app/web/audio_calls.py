@@ -15,7 +15,7 @@ from app.serving.recognizer import Recognizer
 from app.serving.services import AppServices
 from app.web.api_errors import ApiError
 from app.web.image_calls import NO_BUFFER, Caller, places
-from app.web.image_fields import brief
+from app.web.image_fields import brief_json
 from app.web.uploads import Form, read_form
 from app.web.word_times import ESTIMATED, TimedWord, estimate_word_times, segments, to_srt, to_vtt
 from speech import audio
@@ -117,28 +117,30 @@ def read_audio_fields(texts: Mapping[str, str], lists: Mapping[str, list[str]], 
     response_format = texts.get("response_format", "json")
     if response_format not in FORMATS:
         raise ValueError(
-            f"response_format is {brief(response_format)}: give {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            f"response_format is {brief_json(response_format)}: give {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         )
     stream = texts.get("stream", "false").lower()
     if stream not in ("true", "false"):
-        raise ValueError(f"stream is {brief(stream)}: give true or false")
+        raise ValueError(f"stream is {brief_json(stream)}: give true or false")
     if stream == "true" and response_format not in ("json", "text"):
         raise ValueError(f"a stream has no {response_format}: leave response_format or stream out")
     language = texts.get("language", "en").lower()
     if language not in ("", *ENGLISH):
-        raise ValueError(f"language is {brief(language)}: the recognizer transcribes English, give en or leave it out")
+        raise ValueError(
+            f"language is {brief_json(language)}: the recognizer transcribes English, give en or leave it out"
+        )
     granularities = tuple(lists.get("timestamp_granularities", [])) or ("segment",)
     if "timestamp_granularities" in texts:
         granularities = (texts["timestamp_granularities"],)
     if wrong := [name for name in granularities if name not in GRANULARITIES]:
-        raise ValueError(f"timestamp_granularities has {brief(wrong[0])}: give word or segment")
+        raise ValueError(f"timestamp_granularities has {brief_json(wrong[0])}: give word or segment")
     if lists.get("include") or texts.get("include"):
         raise ValueError("include asks for log probabilities, which this server does not return: leave it out")
     notes = [f"{texts['model']} is not served here: {recognizer} transcribes"] if model in MODEL_ALIASES[1:] else []
     try:
         temperature = float(texts.get("temperature", "0") or 0)
     except ValueError:
-        raise ValueError(f"temperature is {brief(texts['temperature'])}: give 0") from None
+        raise ValueError(f"temperature is {brief_json(texts['temperature'])}: give 0") from None
     if not 0 <= temperature <= 1:
         raise ValueError(f"temperature is {temperature:g}: give a number from 0 to 1")
     if temperature:
@@ -153,7 +155,7 @@ def _hear(recognizer: Recognizer, recording: bytes, timed: bool) -> HeardSpeech:
     transcript = recognizer.transcribe(recording)
     if not timed:
         return HeardSpeech(transcript.text, transcript.reason, 0.0)
-    samples = audio.load(recording)
+    samples = audio.load_audio(recording)
     words = tuple(estimate_word_times(samples, transcript.text.split()))
     return HeardSpeech(transcript.text, transcript.reason, len(samples) / RATE, words)
 

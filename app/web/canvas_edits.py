@@ -50,7 +50,7 @@ def begin_edit(services: AppServices, owner: str, message: dict[str, Any]) -> tu
     loaded = services.engine.load(request.model)
     edit = PictureEdit(
         kind=str(message.get("kind", "")),
-        image=png.read(services.gallery.png(entry))[0],
+        image=png.read_picture(services.gallery.png(entry))[0],
         name=entry.id,
         prompt=request.text,
         previous=words_of(entry.prompt, request.model) if entry.prompt.strip() else "",
@@ -93,7 +93,7 @@ def upscaled(services: AppServices, owner: str, message: dict[str, Any]) -> tupl
     factor = int(_number(message, "factor", 2))
     name = served_model(services.engine, str(given_settings(message).get("model") or paths.default_model())).name
     tokenizer = services.engine.load(name).model.tokenizer
-    image = upscale(tokenizer, png.read(services.gallery.png(entry))[0], factor)
+    image = upscale(tokenizer, png.read_picture(services.gallery.png(entry))[0], factor)
     note = "" if has_upscaler(tokenizer) else f"The model {name} has no upscaler: the picture was only interpolated."
     request = entry.request and replace(entry.request, n=1, edit=f"upscaled {factor} times from {entry.id}")
     return services.gallery.add(owner, image, request), image, note

@@ -64,7 +64,7 @@ async def metrics_text(request: Request) -> Response:
         status = _services.engine.status()
         metrics.QUEUE.set(status.queued)
         metrics.RUNNING.set(status.rows)
-    return Response(metrics.render(), media_type=metrics.CONTENT_TYPE)
+    return Response(metrics.render_metrics(), media_type=metrics.CONTENT_TYPE)
 
 
 ROUTES = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics_text)]

@@ -25,7 +25,7 @@ from app.web import health
 from app.web.api_errors import ApiError
 from app.web.image_fields import MEDIA_TYPES, AnswerOptions, parse_form_fields, read_image_fields
 from app.web.image_links import ImageLinks
-from app.web.uploads import Form, UploadPlaces, read_form, read_json
+from app.web.uploads import Form, UploadPlaces, read_form, read_json_body
 from maskgil.aspect_buckets import nearest_bucket
 
 NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # a proxy would keep the events until the end
@@ -58,7 +58,7 @@ class ImageCall:
 
 async def generations(call: Request, services: AppServices, caller: Caller) -> Response:
     """Draw from nothing."""
-    request, options = read_image_fields(await read_json(call))
+    request, options = read_image_fields(await read_json_body(call))
     return await _drawn(call, services, caller, ImageCall(request, options))
 
 

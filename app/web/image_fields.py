@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core import paths
-from app.core.request import GenerationRequest, parse_size, random_seed
+from app.core.request import GenerationRequest, random_seed
 from maskgil.params import LEGACY, current_names, defaults, options, unknown_option
+from maskgil.picture_sizes import parse_size
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 MAX_PARTIAL = 8  # partial images of a stream
@@ -143,7 +144,7 @@ def parse_form_fields(texts: Mapping[str, str]) -> dict[str, Any]:
         try:
             fields[name] = json.loads(text)
         except (ValueError, RecursionError):
-            raise ValueError(f"{name[:40]} is {brief(text)}: write it as in JSON, 8 or true or [0.1, 1]") from None
+            raise ValueError(f"{name[:40]} is {brief_json(text)}: write it as in JSON, 8 or true or [0.1, 1]") from None
     return fields
 
 
@@ -156,10 +157,10 @@ def _check_value(name: str, value: Any, kind: type, values: tuple[Any, ...] | No
     else:
         allowed = f"{values[0]} to {values[-1]}" if kind is int else f"{', '.join(values[:-1])} or {values[-1]}"
     remedy = f" ({REMEDIES[name]})" if name in REMEDIES else ""
-    raise ValueError(f"{name} is {brief(value)}: give {allowed}{remedy}")
+    raise ValueError(f"{name} is {brief_json(value)}: give {allowed}{remedy}")
 
 
-def brief(value: Any) -> str:
+def brief_json(value: Any) -> str:
     """A value as JSON, at most 40 characters."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from app.core import paths
-from app.core.request import LEGACY, MAX_LIVE_CANDIDATES, GenerationRequest, parse_size
+from app.core.request import LEGACY, MAX_LIVE_CANDIDATES, GenerationRequest
 from maskgil.params import current_names, options, unknown_option
+from maskgil.picture_sizes import parse_size
 from speech.streaming import EndpointingConfig
 
 MAX_FRAME = 2**16  # bytes of one message

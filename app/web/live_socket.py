@@ -11,7 +11,7 @@ from app.web.live_protocol import ProtocolError, SocketLike
 from app.web.live_session import LiveSession, wait_until_saved
 from app.web.visitors import same_origin
 
-__all__ = ["finish_all", "serve", "sessions", "wait_until_saved"]
+__all__ = ["finish_all", "serve_socket", "sessions", "wait_until_saved"]
 
 MAX_SOCKETS = 8
 MAX_ENDING = 8  # more, whose visitors have finished speaking: their words are still transcribed and drawn
@@ -22,7 +22,7 @@ STOPPING = "the server is shutting down: press the microphone again in a minute"
 sessions: set[LiveSession] = set()  # open sockets
 
 
-async def serve(socket: SocketLike, owner: str | None) -> None:
+async def serve_socket(socket: SocketLike, owner: str | None) -> None:
     """Serve one visitor's microphone until it is closed."""
     if not same_origin(socket.headers) or owner is None:
         await socket.close(4403, "open the studio's own page first")

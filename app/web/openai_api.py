@@ -142,7 +142,7 @@ def _model_list(services: AppServices) -> list[dict[str, Any]]:
             "sizes": [f"{width}x{height}" for width, height in model.sizes],
             "words": sorted(model.vocabulary.words),
         }
-        for model in registry.bundled()
+        for model in registry.bundled_models()
     ]
 
 

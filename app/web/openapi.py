@@ -5,7 +5,8 @@ from typing import Any
 from app.core.request import MAX_IMAGES, MAX_PROMPT, MAX_SEED
 from app.web.audio_calls import FORMATS, GRANULARITIES
 from app.web.image_fields import ANSWER, MAPPED, MEDIA_TYPES
-from maskgil.params import SAMPLER_HELP, SAMPLERS, Option, defaults, option_types, options
+from maskgil.option_checks import Option
+from maskgil.params import SAMPLER_HELP, SAMPLERS, defaults, option_types, options
 
 TYPES = {str: "string", int: "integer", bool: "boolean"}
 STATUSES = {

@@ -168,7 +168,7 @@ async def _bring(call: Request, services: AppServices, owner: str, rest: list[st
     data = await _body(call, png.MAX_BYTES)
 
     def keep() -> dict[str, Any]:
-        image, request = png.read(data)
+        image, request = png.read_picture(data)
         return describe_picture(services.gallery.add(owner, image, request), owner)
 
     return JSONResponse(await asyncio.to_thread(keep))
@@ -196,7 +196,7 @@ def file_name(entry: GalleryEntry, kind: str) -> str:
 
 def convert_picture(data: bytes, kind: str, longest: int | None = None) -> bytes:
     """PNG bytes in another format, or smaller; transparency becomes white in a JPG."""
-    image = png.read(data)[0]
+    image = png.read_picture(data)[0]
     if longest is not None:
         image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     out = io.BytesIO()

@@ -144,12 +144,12 @@ async def _lifespan(app: st.App) -> AsyncIterator[None]:
         yield
 
 
-def build() -> StudioApp:
+def build_app() -> StudioApp:
     """The ASGI application with the default options, for any ASGI server."""
     return StudioApp(ServerOptions())
 
 
-def serve(options: ServerOptions, prepare: Callable[[], None] = lambda: None) -> int:
+def run_server(options: ServerOptions, prepare: Callable[[], None] = lambda: None) -> int:
     """Serve until SIGINT or SIGTERM; the process ends with exit code 0 then. `prepare` is called before the first
     request, once the options have been found usable.
 
@@ -263,7 +263,7 @@ def _log_to_stderr() -> None:
 def _live_socket_handler() -> Callable[[Any, str | None], Awaitable[None]]:
     from app.web import live_socket
 
-    return live_socket.serve
+    return live_socket.serve_socket
 
 
 def _canvas_socket_handler() -> Callable[[Any, str | None], Awaitable[None]]:

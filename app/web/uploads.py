@@ -72,7 +72,7 @@ def media_type(call: Request) -> str:
     return call.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_json(call: Request) -> dict[str, Any]:
+async def read_json_body(call: Request) -> dict[str, Any]:
     """The fields of a JSON body. Raises ApiError or ValueError."""
     if media_type(call) != "application/json":  # a form of another site cannot send this type
         raise ApiError(415, "send JSON, with Content-Type: application/json", "wrong_type")

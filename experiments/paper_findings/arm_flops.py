@@ -6,13 +6,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.paper_findings.arms import GRID, HEAD, HEADS, REPEATS, Small
+from train.data.latent_cache import WORDS
 from train.losses.diffusion_token import (
     LatentTokenLoss,
     LatentTrainingModule,
     generator_for,
     method,
 )
-from train.recipes.scenes_emigm import WORDS
 
 
 class Mute(torch.nn.Module):

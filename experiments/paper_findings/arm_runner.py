@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import text_encoder
 from experiments.paper_findings.arms import GRID, HEAD, HEADS, REPEATS, Arm, Draw, Small, arm_record
 from experiments.paper_findings.findings import EMIGM, MAR
 from experiments.paper_findings.merged_codes import Grouped, merge_codes
@@ -32,14 +33,14 @@ from train.eval.scene_score import (
     moments,
     overall,
     reconstructed,
-    rendered,
+    rendered_pixels,
 )
 from train.losses.diffusion_token import (
     CodeTrunk,
     LatentTrainingModule,
     method,
 )
-from train.recipes.scenes_emigm import method_recipe
+from train.recipes.scenes_emigm import MethodOptions, method_recipe
 from train.scenes.sprites import Sprites
 from train.trainer import train
 
@@ -76,7 +77,7 @@ class ArmRunner:
                 raise Missing(str(error)) from None
             if not folder.is_dir():
                 raise Missing(f"there is no model {name}")
-            self._opened[name] = TextToImage.load(folder)
+            self._opened[name] = TextToImage.load(folder, text_encoder.load)
         return self._opened[name]
 
     def judged(self) -> tuple[Any, dict[str, Tensor]]:
@@ -98,8 +99,8 @@ class ArmRunner:
             parts.append(checkpoint.fingerprint(model.generator.state_dict()))
             parts.append(checkpoint.fingerprint(model.tokenizer.state_dict()))
             parts.append(checkpoint.fingerprint(model.text_encoder.identity()))
-            if arm.draw.twin:
-                parts.append(checkpoint.fingerprint(self.twin(model).state_dict()))
+            if arm.draw.ar_tokens:
+                parts.append(checkpoint.fingerprint(self.ar_model(model).state_dict()))
         else:
             home, _, made_by = self.home(arm.model)
             parts += [made_by, checkpoint.fingerprint(home.tokenizer.state_dict())]  # the decoder's share of a score
@@ -107,13 +108,13 @@ class ArmRunner:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
     @staticmethod
-    def twin(model: TextToImage) -> torch.nn.Module:
+    def ar_model(model: TextToImage) -> torch.nn.Module:
         if not model.has_ar_model:
-            raise Missing("there is no autoregressive twin beside the model")
+            raise Missing("there is no AR model beside the model")
         return model.ar_model
 
     def home(self, small: Small) -> tuple[TextToImage, Path, str]:
-        """The bundled model that lends its parts, the cache to learn from, and the fingerprint of its tokenizer."""
+        """The bundled model that shares its parts, the cache to learn from, and the fingerprint of its tokenizer."""
         folder = Path(self.latents if small.latents else self.codes)
         home = self.bundled(self.homes[small.latents])
         try:
@@ -144,7 +145,7 @@ class ArmRunner:
             reader, _ = self.judged()
             asked = asked_scenes(self.n, held_out=False)
             scenes, sprites = [scene for _, scene, _ in asked], Sprites(self.sprites or None)
-            pixels = rendered(scenes, sprites, tokenizer.config.upscale)
+            pixels = rendered_pixels(scenes, sprites, tokenizer.config.upscale)
             self._through[key] = overall(judge(reader, asked, reconstructed(tokenizer, pixels))[0])
         return self._through[key]
 
@@ -152,8 +153,8 @@ class ArmRunner:
         """The numbers of an arm. Raises Missing for weights or caches that are not there."""
         if isinstance(arm.model, str):
             model = self.bundled(arm.model)
-            if arm.draw.twin:
-                self.twin(model)
+            if arm.draw.ar_tokens:
+                self.ar_model(model)
             return self.scored(model, arm.draw, seed)
         return self.trained(arm.model, arm.draw, seed, self.runs / self.key(arm, seed))
 
@@ -172,20 +173,24 @@ class ArmRunner:
             method(small.method, **dict(small.choices)),
             str(one_size),
             str(checkpoint.resolve(self.homes[small.latents]) / "text_encoder"),
-            steps=max(1, round(self.train * small.steps)),
-            batch=self.batch,
-            lr=1e-3,
-            muon_lr=0.02,
-            width=small.width,
-            depth=small.depth,
-            heads=HEADS,
-            head=HEAD,
-            repeats=REPEATS,
-            seed=seed,
-            codes=0 if small.latents else tokenizer.config.codebook_size,
-            layout=0.5,
-            blocks=small.blocks,
-            **{name: value for name in ("qk_norm", "norm") if not small.latents and (value := getattr(small, name))},
+            MethodOptions(
+                steps=max(1, round(self.train * small.steps)),
+                batch=self.batch,
+                lr=1e-3,
+                muon_lr=0.02,
+                width=small.width,
+                depth=small.depth,
+                heads=HEADS,
+                head=HEAD,
+                repeats=REPEATS,
+                seed=seed,
+                codes=0 if small.latents else tokenizer.config.codebook_size,
+                layout=0.5,
+                blocks=small.blocks,
+                architecture={
+                    name: value for name in ("qk_norm", "norm") if not small.latents and (value := getattr(small, name))
+                },
+            ),
         )
         batch_at = recipe.batch_at if group is None else Grouped(recipe.batch_at, group)
         every, norms = max(1, round(100 * self.train)), out / "norms.jsonl"

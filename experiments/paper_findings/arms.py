@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from maskgil.models.diffusion_head import DDPM, DPMSolver
+from maskgil.models.diffusion_samplers import DDPM, DPMSolver
 from maskgil.models.emigm import Blocks
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
@@ -29,13 +29,18 @@ JUDGED = len(KINDS) - 1  # kinds of pictures in the score
 HEADS, HEAD, REPEATS = 4, (2, 160), 2  # of attention; the diffusion head's (depth, width), and its times a token
 
 
+# Fields by the names that benchmarks/reproduction.jsonl has for them.
+RECORDED = {"ar_tokens": "twin", "refinement_passes": "revisions"}
+
+
 @dataclass(frozen=True)
 class Draw:
-    """How to draw: what is not said is as `SamplingParams` has it, and thus, but for revisions, as people get it.
+    """How to draw: what is not said is as `SamplingParams` has it, and thus, but for refinement passes, as people get
+    it.
 
     scale, interval  of guidance;  head: evaluations of DPM-Solver, or DDPM's when negative
-    twin             tokens that the autoregressive twin decides first
-    revisions        none, unlike what people get: the papers have none
+    ar_tokens        tokens that the AR model decides first
+    refinement_passes  none, unlike what people get: the papers have none
     """
 
     steps: int = SamplingParams.steps
@@ -44,8 +49,8 @@ class Draw:
     interval: tuple[float, float] = SamplingParams.guidance_interval
     head: int = TextToImage.head.steps
     temperature: float = SamplingParams.temperature
-    twin: int = 0
-    revisions: int = 0
+    ar_tokens: int = 0
+    refinement_passes: int = 0
 
     def settings(self) -> SamplingParams:
         return SamplingParams(
@@ -54,9 +59,9 @@ class Draw:
             guidance_interval=self.interval,
             temperature=self.temperature,
             schedule=self.curve or SamplingParams.schedule,
-            refinement_passes=self.revisions,
-            mode="hybrid" if self.twin else "masked",
-            ar_tokens=self.twin or None,
+            refinement_passes=self.refinement_passes,
+            mode="hybrid" if self.ar_tokens else "masked",
+            ar_tokens=self.ar_tokens or None,
             ar_guidance_scale=ARPrefix.guidance.scale,
             ar_temperature=ARPrefix.temperature,
         )
@@ -131,7 +136,7 @@ def arm_record(arm: Arm) -> Any:
     model = arm.model if isinstance(arm.model, str) else asdict(arm.model)
     if isinstance(model, dict) and model["blocks"] == "vit":
         del model["blocks"]  # most arms were measured before there were others
-    draw = asdict(arm.draw)
+    draw = {RECORDED.get(name, name): value for name, value in asdict(arm.draw).items()}
     if not draw["revisions"]:
-        del draw["revisions"]  # nor were there always revisions
+        del draw["revisions"]  # the first arms were measured before there were refinement passes
     return json.loads(json.dumps({"model": model, "draw": draw}))

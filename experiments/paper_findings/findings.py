@@ -37,7 +37,7 @@ FINDINGS: tuple[Finding, ...] = (
     Finding(
         "mar-against-ar",
         "MaskGIL: 8 masked steps are as good as a step for each token, and faster",
-        (Arm("8 steps", MAR), Arm("AR", MAR, Draw(twin=GRID**2))),
+        (Arm("8 steps", MAR), Arm("AR", MAR, Draw(ar_tokens=GRID**2))),
         (
             Claim("score", "8 steps", "AR", True),
             Claim("distance", "8 steps", "AR", True),
@@ -59,7 +59,7 @@ FINDINGS: tuple[Finding, ...] = (
         "not in the papers: a revision is worth more than the steps that would cost as many evaluations",
         (
             *(Arm(f"{n} steps", MAR, Draw(n)) for n in (8, 16)),
-            *(Arm(f"{n} and a revision", MAR, Draw(n, revisions=1)) for n in (4, 8)),
+            *(Arm(f"{n} and a revision", MAR, Draw(n, refinement_passes=1)) for n in (4, 8)),
         ),
         (
             Claim("score", "8 and a revision", "8 steps"),
@@ -128,7 +128,10 @@ FINDINGS: tuple[Finding, ...] = (
     Finding(
         "revision-vectors",
         "not in the papers: vectors can be revised, too, by the bound that their head learned by",
-        (*(Arm(f"{n} steps", EMIGM, Draw(n)) for n in (8, 16)), Arm("8 and a revision", EMIGM, Draw(8, revisions=1))),
+        (
+            *(Arm(f"{n} steps", EMIGM, Draw(n)) for n in (8, 16)),
+            Arm("8 and a revision", EMIGM, Draw(8, refinement_passes=1)),
+        ),
         (
             Claim("score", "8 and a revision", "8 steps"),
             Claim("score", "8 and a revision", "16 steps"),

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from maskgil.checkpoint import DTYPES, build, compare, shapes, write
-from maskgil.models.config import ModelConfig, released
+from maskgil.checkpoint import DTYPES, build_module, compare, shapes, write
+from maskgil.models.config import ModelConfig, released_layout
 from maskgil.tokenizers.vq import VQ_PRESETS, VQConfig
 
 
@@ -49,7 +49,7 @@ class Converter:
 def convert(name: str, path: Path) -> Converted:
     """The file at `path` through the converter of that name. ValueError when the file is not what it should be."""
     converter = CONVERTERS[name]
-    tensors = without_tables(without_wrappers(read(path, converter.keys)))
+    tensors = without_tables(without_wrappers(read_released_file(path, converter.keys)))
     options = (training_options(path),) if converter.with_options else ()
     return converter.run(tensors, str(path), *options)
 
@@ -79,7 +79,7 @@ def convert_file(name: str, source: Path, folder: Path, dtype: Literal["fp32", "
     write(folder, result.tensors, result.kind, result.config, result.card, DTYPES[dtype])
 
 
-def read(path: Path, keys: Iterable[str]) -> dict[str, Tensor]:
+def read_released_file(path: Path, keys: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of a released file: safetensors, or a torch file read with weights_only=True.
 
     A torch file holds them under the first of `keys` that it has, or flat (FSDP). Raises ValueError for a file that is
@@ -136,7 +136,7 @@ def llamagen_vq(tensors: dict[str, Tensor], source: str) -> Converted:
     return Converted(
         "vq",
         config.to_dict(),
-        _fit(tensors, build("vq", config.to_dict(), source), source),
+        _fit(tensors, build_module("vq", config.to_dict(), source), source),
         _card(f"LlamaGen {size}", source, "LlamaGen (FoundationVision, arXiv 2406.06525); its code is MIT."),
     )
 
@@ -148,7 +148,7 @@ def chameleon_vq(tensors: dict[str, Tensor], source: str, config: VQConfig = VQ_
     return Converted(
         "vq",
         config.to_dict(),
-        _fit(weights, build("vq", config.to_dict(), source), source, lambda name: taming_name(name, last)),
+        _fit(weights, build_module("vq", config.to_dict(), source), source, lambda name: taming_name(name, last)),
         _card("Chameleon VQ", source, "Chameleon (Meta, arXiv 2405.09818); its licence is a gated research licence."),
     )
 
@@ -167,9 +167,9 @@ def taming_name(name: str, last: int) -> str:
 
 
 def llamagen_gpt(tensors: dict[str, Tensor], source: str) -> Converted:
-    """A LlamaGen GPT, class-driven (c2i_*.pt) or text-driven (t2i_XL_*.pt), as the autoregressive twin."""
+    """A LlamaGen GPT, class-driven (c2i_*.pt) or text-driven (t2i_XL_*.pt), as the AR model."""
     config = llamagen_config(tensors, source)
-    model = build("llamagen", config.to_dict(), source)
+    model = build_module("llamagen", config.to_dict(), source)
     return Converted(
         "llamagen",
         config.to_dict(),
@@ -211,9 +211,9 @@ def maskgil_from_llamagen(tensors: dict[str, Tensor], source: str) -> Converted:
     Embeddings of codes, classes and null are copied row by row; the mask gets a random row (N(0, 0.02), seed 0) between
     codes and classes, and a row of zeros, which is never scored, in the head.
     """
-    twin = llamagen_gpt(tensors, source)
-    config = replace(ModelConfig.from_dict(twin.config), causal=False)
-    weights = dict(twin.tensors)
+    ar_model = llamagen_gpt(tensors, source)
+    config = replace(ModelConfig.from_dict(ar_model.config), causal=False)
+    weights = dict(ar_model.tensors)
     codes = weights["tok_embeddings.weight"]
     mask = torch.randn(1, config.dim, generator=torch.Generator().manual_seed(0)) * 0.02
     rows = [codes, mask.to(codes.dtype)]
@@ -222,7 +222,7 @@ def maskgil_from_llamagen(tensors: dict[str, Tensor], source: str) -> Converted:
     weights["tok_embeddings.weight"] = torch.cat(rows)
     head = weights["output.weight"]
     weights["output.weight"] = torch.cat([head, torch.zeros_like(head[:1])])
-    weights = _fit(weights, build("maskgil", config.to_dict(), source), source)
+    weights = _fit(weights, build_module("maskgil", config.to_dict(), source), source)
     about = "LlamaGen (FoundationVision, arXiv 2406.06525); code MIT. A start for training: untrained it draws noise."
     return Converted("maskgil", config.to_dict(), weights, _card(f"MaskGIL, {_driven(config)}, warm", source, about))
 
@@ -239,12 +239,12 @@ def maskgil_published(tensors: dict[str, Tensor], source: str) -> Converted:
     codes, classes = head.shape[0] - 1, table.shape[0] - head.shape[0] - 1
     layers, dim = _count(tensors, r"layers\.(\d+)\."), table.shape[1]
     try:
-        config = released(
+        config = released_layout(
             ModelConfig(codebook_size=codes, dim=dim, layers=layers, heads=max(1, dim // 64), classes=classes)
         )
     except ValueError as error:
         raise ValueError(f"{source} is no MaskGIL checkpoint: {error}") from None
-    model = build("maskgil", config.to_dict(), source)
+    model = build_module("maskgil", config.to_dict(), source)
     fitted = _fit(tensors, model, source, lambda name: "tok_emb.weight" if name == "tok_embeddings.weight" else name)
     about = "MaskGIL's published trainer (arXiv 2507.13032); draw with --sampler reference."
     return Converted("maskgil", config.to_dict(), fitted, _card(f"MaskGIL, {_driven(config)}", source, about))
@@ -254,7 +254,7 @@ def emigm(tensors: dict[str, Tensor], source: str, options: Mapping[str, Any] | 
     """An eMIGM or MAR trunk with its diffusion head. `options`: of the training command, as the file keeps them."""
     from maskgil.converters import emigm
 
-    config, weights = emigm.emigm(tensors, options=options)
+    config, weights = emigm.convert_emigm(tensors, options=options)
     return Converted("emigm", config.to_dict(), weights, _card("eMIGM", source, "the authors of eMIGM or MAR."))
 
 
@@ -262,7 +262,7 @@ def kl(tensors: dict[str, Tensor], source: str) -> Converted:
     """MAR's KL-16."""
     from maskgil.converters import emigm
 
-    config, weights = emigm.kl(tensors)
+    config, weights = emigm.convert_kl(tensors)
     return Converted("latent", config.to_dict(), weights, _card("KL-16", source, "the authors of MAR."))
 
 
@@ -270,7 +270,7 @@ def dc_ae(tensors: dict[str, Tensor], source: str) -> Converted:
     """DC-AE f32c32, in either of its two published layouts."""
     from maskgil.converters import emigm
 
-    config, weights = emigm.dc_ae(tensors)
+    config, weights = emigm.convert_dc_ae(tensors)
     return Converted("latent", config.to_dict(), weights, _card("DC-AE", source, "the authors of DC-AE."))
 
 

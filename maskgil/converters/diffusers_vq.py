@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from maskgil.checkpoint import build, compare, shapes
+from maskgil.checkpoint import build_module, compare, shapes
 from maskgil.converters import taming_name
 from maskgil.converters.emigm import kl_name
 from maskgil.models.uvit_layers import read_config
@@ -55,7 +55,7 @@ def diffusers_name(name: str, levels: int) -> str:
 
 def vq_tensors(tensors: Mapping[str, Tensor], config: VQConfig, source: str) -> dict[str, Tensor]:
     """The released tensors under the project's names. ValueError where they do not fit the config exactly."""
-    wants = shapes(build("vq", config.to_dict(), source))
+    wants = shapes(build_module("vq", config.to_dict(), source))
     released = {name: diffusers_name(name, len(config.channels)) for name in wants}
     compare(shapes(tensors), {released[name]: shape for name, shape in wants.items()}, source)
     return {name: tensors[released[name]] for name in wants}

@@ -44,7 +44,7 @@ def check_switches(options: Mapping[str, object], tied: bool) -> None:
         )
 
 
-def emigm(
+def convert_emigm(
     state: Mapping[str, Tensor], heads: int | None = None, options: Mapping[str, object] | None = None
 ) -> tuple[EMIGMConfig, dict[str, Tensor]]:
     """An eMIGM or MAR trunk with its head. `heads` is needed only for widths that were never released; `options` are
@@ -97,7 +97,7 @@ def _emigm_config(state: Mapping[str, Tensor], heads: int | None) -> EMIGMConfig
     )
 
 
-def kl(state: Mapping[str, Tensor]) -> tuple[AutoencoderConfig, dict[str, Tensor]]:
+def convert_kl(state: Mapping[str, Tensor]) -> tuple[AutoencoderConfig, dict[str, Tensor]]:
     """MAR's KL autoencoder: the names of the original VAE code to diffusers'. Other entries (its training loss) go."""
     if "encoder.conv_in.weight" not in state or "post_quant_conv.weight" not in state:
         raise ValueError(f"this is no KL autoencoder: it holds {', '.join(list(state)[:4])}, ...")
@@ -138,7 +138,7 @@ def kl_name(name: str, levels: int) -> str:
     return name.replace("nin_shortcut", "conv_shortcut").replace("norm_out", "conv_norm_out")
 
 
-def dc_ae(state: Mapping[str, Tensor]) -> tuple[AutoencoderConfig, dict[str, Tensor]]:
+def convert_dc_ae(state: Mapping[str, Tensor]) -> tuple[AutoencoderConfig, dict[str, Tensor]]:
     """DC-AE f32c32: the `-diffusers` file as it is, the original single file through diffusers' own renaming."""
     if any(name.startswith("encoder.project_in.") for name in state):
         from diffusers.loaders.single_file_utils import convert_autoencoder_dc_checkpoint_to_diffusers

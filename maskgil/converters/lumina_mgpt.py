@@ -25,9 +25,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from maskgil.fileio import atomic_write
-from maskgil.params import SamplingParams
-from maskgil.pipeline import TextToImage
 from maskgil.sampling.token_grid import TokenGrid
 
 CODES_PER_UNIT = 2  # a unit is 32 pixels, a code 16
@@ -120,59 +117,10 @@ def sentence_of(path: Path) -> Int[Tensor, " S"]:
 def prefix_canvas(
     codes: Int[Tensor, " M"], grid: tuple[int, int], mask_id: int, device: torch.device | str = "cpu"
 ) -> TokenGrid:
-    """One picture whose first M tokens are given; the others are holes."""
+    """One picture whose first M tokens are given; the others are masked."""
     canvas = TokenGrid.blank(1, grid, mask_id, device)
     canvas.tokens[0, : len(codes)], canvas.mask[0, : len(codes)] = codes.to(device), False
     return canvas
-
-
-def complete(
-    model: str,
-    vocabulary: str,
-    sentence: str,
-    prompt: str,
-    out: str,
-    seed: int = 0,
-    steps: int = SamplingParams.steps,
-    guidance: float = SamplingParams.guidance_scale,
-) -> None:
-    """Draw the rest of the picture that a sentence begins, and write it as a PNG.
-
-    Raises ValueError for a sentence or vocabulary that is none, and a size or tokenizer that is not the model's.
-
-    Args:
-        model: A MaskGIL folder on Chameleon's tokenizer.
-        vocabulary: Chameleon's text_tokenizer.json.
-        sentence: A JSON list of ids, cut off anywhere after the sides.
-        prompt: What the picture shows; MaskGIL does not read the words in the sentence.
-        out: The PNG to write.
-        seed: The seed of the rest.
-        steps: Steps of the rest.
-        guidance: Guidance scale; 1 is off.
-    """
-    lumina = LuminaSequence.load(vocabulary)
-    codes, grid = lumina.read(sentence_of(Path(sentence)))
-    draws = TextToImage.load(model, "cuda" if torch.cuda.is_available() else "cpu")
-    config = draws.generator.config
-    codes_drawn = draws.generator.token_space.codebook_size
-    if codes_drawn != len(lumina.id_of):
-        has = "vectors" if codes_drawn is None else f"{codes_drawn} codes"
-        raise ValueError(f"{model} draws {has}, {vocabulary} names {len(lumina.id_of)} codes: give a MaskGIL on those")
-    side = draws.tokenizer.config.downsample
-    size = draws.validate_size((grid[1] * side, grid[0] * side))
-    canvas = prefix_canvas(codes, grid, config.mask_id, draws.device)
-    settings = SamplingParams(steps=steps, guidance_scale=guidance)
-    if canvas.mask.any():
-        images = draws.images([prompt], [seed], size, settings, canvas=canvas)
-    else:  # the sentence was finished
-        images = draws.images_of(canvas)
-    path = Path(out)
-    try:
-        with atomic_write(path) as partial:
-            images[0].save(partial, "PNG")
-    except OSError as error:
-        raise ValueError(f"could not write {path}: {error}") from None
-    print(f"{path}: {size[0]}x{size[1]}, {len(codes)} of {grid[0] * grid[1]} tokens from the sentence")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The autoregressive twin: image tokens in raster order, each from the condition and the tokens before it.
+"""The AR model: image tokens in raster order, each from the condition and the tokens before it.
 
 The sequence is [condition tokens | image tokens]; the logits of an image token are read one place before it, those of
 the first one at the last condition token. Condition tokens are therefore moved to the right end of their columns (left
@@ -59,11 +59,11 @@ class ARTransformer(nn.Module):
     def __init__(self, config: ModelConfig, zero_prefix: bool = False):
         super().__init__()
         if not config.causal:
-            raise ValueError("the autoregressive twin needs a causal config; a bidirectional one belongs to MaskGIL")
+            raise ValueError("the AR model needs a causal config; a bidirectional one belongs to MaskGIL")
         if config.rope == "released" or config.null == "mask":
             raise ValueError(
                 f"rope {config.rope!r} with null {config.null!r}: 'released' rotation and the mask as null condition "
-                "belong to MaskGIL; the twin has rope 2d or 1d and null caption or none"
+                "belong to MaskGIL; the AR model has rope 2d or 1d and null caption or none"
             )
         if zero_prefix and config.text_dim is not None and config.null_length != config.text_length:
             raise ValueError(
@@ -211,7 +211,7 @@ class ARSampler:
     def __call__(
         self, canvas: TokenGrid, step: StepParams, where: Bool[Tensor, "B N"]
     ) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]:
-        """Raises ValueError unless the step decides the first hole of its rows, the same place in each."""
+        """Raises ValueError unless the step decides the first masked token of its rows, the same place in each."""
         place = next_masked_position(canvas, where)
         if self._starts_anew(canvas, step, place):
             self.state, self.guided = self._start(canvas, step), step.guided
@@ -269,12 +269,12 @@ class ARCodeSpace(CodeSpace):
 
 
 def next_masked_position(canvas: TokenGrid, where: Bool[Tensor, "B N"]) -> int:
-    """The one place that a step decides: the first hole of every row that it decides anything in."""
+    """The one place that a step decides: the first masked token of every row that it decides anything in."""
     places = where.any(0).nonzero()[:, 0].tolist()
     if len(places) != 1 or bool(canvas.mask[where.any(1), : places[0]].any()):
         raise ValueError(
-            "an autoregressive model decides the first hole of its pictures, one token a step, the same place in all; "
-            f"this step asks for places {places[:4]}: plan it with raster(), pictures with other holes apart"
+            "an autoregressive model decides one token a step, the first masked one, the same place in all pictures; "
+            f"this step asks for places {places[:4]}: plan it with raster(), pictures with other masked tokens apart"
         )
     return places[0]
 

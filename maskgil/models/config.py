@@ -1,4 +1,4 @@
-"""What a model is: one frozen dataclass for MaskGIL and its autoregressive twin, and the table of named sizes.
+"""What a model is: one frozen dataclass for MaskGIL and its AR model, and the table of named sizes.
 
 How it is trained or sampled is not written here. Variants are `dataclasses.replace(config, ...)`.
 """
@@ -28,7 +28,7 @@ class ModelConfig:
                    published MaskGIL code, which zeroes query and key of the first token (only for original weights)
     null           what the unconditional half sees: a learned caption (or class row), the mask token, or nothing at all
     null_length    tokens of the learned null caption (1 is cheap; LlamaGen's has text_length)
-    causal         True for the autoregressive twin
+    causal         True for the AR model
     dropout        after attention and feed-forward;  token_dropout: on the embedded sequence
     """
 
@@ -118,7 +118,7 @@ def _check(values: dict[str, Any]) -> None:
         raise ValueError(f"null_length {values['null_length']} exceeds text_length {values['text_length']}")
 
 
-def released(config: ModelConfig) -> ModelConfig:
+def released_layout(config: ModelConfig) -> ModelConfig:
     """A class-driven config in the layout of the published code (same parameters, another order and rotation)."""
     return replace(config, rope="released", null="caption", qk_norm="none", norm="pre")
 

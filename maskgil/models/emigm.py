@@ -261,17 +261,17 @@ class EMIGM(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "B N C"],
-        hole: Bool[Tensor, "B N"],
+        masked: Bool[Tensor, "B N"],
         condition: Condition,
         drop: Bool[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B N D"]:
-        """z at every position; `hole` is True where the token is unknown, and what lies there cannot matter."""
-        return self.trunk(tokens, hole, self.slots(condition, drop))
+        """z at every position; `masked` is True where the token is unknown, and what lies there cannot matter."""
+        return self.trunk(tokens, masked, self.slots(condition, drop))
 
     def trunk(
         self,
         tokens: Float[Tensor, "B N C"],
-        hole: Bool[Tensor, "B N"],
+        masked: Bool[Tensor, "B N"],
         slots: Float[Tensor, "B S D"],
         visible: int | None = None,
     ) -> Float[Tensor, "B N D"]:
@@ -287,17 +287,17 @@ class EMIGM(nn.Module):
                 f"tokens of shape {tuple(tokens.shape[1:])}; this model draws {rows} x {columns} = {config.tokens} "
                 f"tokens of {config.channels} channels"
             )
-        tokens = tokens.masked_fill(hole[..., None], 0).to(slots.dtype)
+        tokens = tokens.masked_fill(masked[..., None], 0).to(slots.dtype)
         x = torch.cat([slots, self.z_proj(tokens)], dim=1)
         x = self.z_proj_ln(_placed(x, self.encoder_pos_embed_learned))
-        hole = torch.cat([hole.new_zeros(len(hole), config.buffer), hole], dim=1)[..., None]
+        masked = torch.cat([masked.new_zeros(len(masked), config.buffer), masked], dim=1)[..., None]
         rotation = self._rotation(x.device)
         if not config.mae:
-            x = torch.where(hole, self.mask_token.to(x.dtype), x)
+            x = torch.where(masked, self.mask_token.to(x.dtype), x)
             x = self._through(self.encoder_blocks, x, rotation, None)
             x = self.decoder_embed(self.encoder_norm(x))
         else:
-            x = self._known(x, hole, rotation, visible)
+            x = self._known(x, masked, rotation, visible)
         x = self._through(self.decoder_blocks, _placed(x, self.decoder_pos_embed_learned), rotation, None)
         return _placed(self.decoder_norm(x)[:, config.buffer :], self.diffusion_pos_embed_learned)
 
@@ -313,26 +313,27 @@ class EMIGM(nn.Module):
     def _known(
         self,
         x: Float[Tensor, "B T D"],
-        hole: Bool[Tensor, "B T 1"],
+        masked: Bool[Tensor, "B T 1"],
         rotation: Float[Tensor, "T R 2"] | None,
         visible: int | None,
     ) -> Float[Tensor, "B T D"]:
-        """The encoder over each row's known slots, spread again over all slots, with mask tokens in the holes."""
-        count = (~hole).sum(1)  # (B, 1)
+        """The encoder over each row's known slots, spread again over all slots, with mask tokens in the masked ones."""
+        count = (~masked).sum(1)  # (B, 1)
         if visible is None:
             low, high = torch.stack(count.aminmax()).tolist()
             length, ragged = high, low != high
         else:
             length, ragged = min(self.config.buffer + visible, x.shape[1]), True
-        # Known slots in raster order, then holes: rows with fewer known slots end in some, which nobody looks at.
-        order = hole.to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
+        # Known slots in raster order, then masked tokens: rows with fewer known slots end in some, which nobody looks
+        # at.
+        order = masked.to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
         known = x.gather(1, order.expand(-1, -1, x.shape[2]))
         keys = (torch.arange(length, device=x.device) < count)[:, None, None] if ragged else None
         turned = None if rotation is None else rotation[order[..., 0]]
         known = self.decoder_embed(self.encoder_norm(self._through(self.encoder_blocks, known, turned, keys)))
-        rank = ((~hole).cumsum(1) - 1).clamp(0, length - 1)
+        rank = ((~masked).cumsum(1) - 1).clamp(0, length - 1)
         back = known.gather(1, rank.expand(-1, -1, known.shape[2]))
-        return torch.where(hole, self.mask_token.to(back.dtype), back)
+        return torch.where(masked, self.mask_token.to(back.dtype), back)
 
     @staticmethod
     def _through(
@@ -349,7 +350,7 @@ class EMIGM(nn.Module):
         self,
         z: Float[Tensor, "B N D"],
         tokens: Float[Tensor, "B N C"],
-        hole: Bool[Tensor, "B N"],
+        masked: Bool[Tensor, "B N"],
         generator: torch.Generator,
         repeats: int = 4,
         weight: Float[Tensor, " B"] | None = None,
@@ -358,12 +359,12 @@ class EMIGM(nn.Module):
 
         weight: w(t) of each row; None is 1, the papers' choice. `generator` lives on the tokens' device.
         """
-        z, target = (part[hole].repeat(repeats, 1) for part in (z, tokens))
+        z, target = (part[masked].repeat(repeats, 1) for part in (z, tokens))
         time = torch.randint(TIMES, (len(target),), generator=generator, device=target.device)
         noise = torch.randn(target.shape, generator=generator, device=target.device)
         loss = self.diffloss.loss(z, target, time, noise)
         if weight is not None:
-            loss = loss * weight[:, None].expand_as(hole)[hole].repeat(repeats)
+            loss = loss * weight[:, None].expand_as(masked)[masked].repeat(repeats)
         return loss.sum() / max(len(loss), 1)  # nothing may be hidden by an independent mask
 
 

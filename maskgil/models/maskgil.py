@@ -35,7 +35,7 @@ class MaskGIL(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         if config.causal:
-            raise ValueError("MaskGIL looks both ways; a causal config belongs to the autoregressive twin")
+            raise ValueError("MaskGIL looks both ways; a causal config belongs to the AR model")
         self.config = config
         class_rows = 0 if config.classes is None else config.classes + (config.null == "caption")
         self.tok_embeddings = nn.Embedding(config.codebook_size + 1 + class_rows, config.dim)

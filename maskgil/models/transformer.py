@@ -1,4 +1,4 @@
-"""LLaMA blocks over image tokens, bidirectional or causal: what MaskGIL and its autoregressive twin are made of.
+"""LLaMA blocks over image tokens, bidirectional or causal: what MaskGIL and its AR model are made of.
 
 RMSNorm, SwiGLU, rotary positions in one or two dimensions, optional norm of queries and keys, norm before or after each
 half block, no biases. Modules carry the names of LlamaGen's state dict, so that its weights map one to one.

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from maskgil.checkpoint import build, compare, shapes
+from maskgil.checkpoint import build_module, compare, shapes
 from maskgil.converters.diffusers_vq import vq_config, vq_tensors
 from maskgil.models.amused import Amused, AmusedConfig
 from maskgil.models.meissonic import Meissonic, MeissonicConfig
@@ -50,7 +50,7 @@ def load_vq(released: ReleasedFolder) -> VQModel:
     config = vq_config(read_json(released.folder / VQ / "config.json"))
     source = str(released.folder / VQ)
     tensors = vq_tensors(read_tensors(weight_files(released.folder / VQ), torch.float32), config, source)
-    model = build("vq", config.to_dict(), source)
+    model = build_module("vq", config.to_dict(), source)
     assert isinstance(model, VQModel)
     model.load_state_dict(tensors, assign=True)
     return model.eval()

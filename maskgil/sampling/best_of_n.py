@@ -4,8 +4,8 @@
 
 DALL-E and Parti draw many candidates and let a contrastive model choose (Ramesh et al. 2021, 2102.12092, section 2.6;
 Yu et al. 2022, 2206.10789, section 6.1). A masked model needs no other: it scores each token by the other half of the
-picture and the words, as it does for a revision (maskgil/sampling/loop.py). A picture is as good as its weakest part:
-of the
+picture and the words, as it does for a refinement pass (maskgil/sampling/loop.py). A picture is as good as its weakest
+part: of the
 scores of what was drawn the lowest quarter are summed, so that a thing gone wrong is not made up for by a large easy
 background, nor by what was given.
 
@@ -29,7 +29,7 @@ SEEDS = 2**63
 
 @runtime_checkable
 class Scorer(Protocol):
-    """What is asked of a painter: see maskgil/sampling/code_sampler.py."""
+    """What is asked of a sampler: see maskgil/sampling/code_sampler.py."""
 
     def likelihood(self, canvas: TokenGrid, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]: ...
 

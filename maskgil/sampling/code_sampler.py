@@ -1,4 +1,4 @@
-"""A model and a condition as what `fill` calls: paint(canvas, step, where) -> tokens, confidence.
+"""A model and a condition as what `sample` calls: sampler(canvas, step, where) -> tokens, confidence.
 
 B rows, N tokens, K codes, G guided rows.
 """
@@ -26,7 +26,7 @@ LARGEST = 2**26  # logits that codes are sampled from at once
 
 
 class CodeSampler:
-    """Samples codes of every hole at once from a bidirectional model.
+    """Samples codes of every masked token at once from a bidirectional model.
 
     condition holds one text for each row. negative, if given, takes the place of the null condition (a text for each
     row too): guidance then leads away from it. `nfe` counts the evaluations of the model that each row has cost.

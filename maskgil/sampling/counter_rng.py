@@ -20,7 +20,7 @@ class RngStream(IntEnum):
     TOKEN = 0  # which code a position takes
     ORDER = 1  # which positions are decided first
     DIFFUSION = 2  # noise of continuous tokens
-    REPAINT = 3  # which tokens of a picture are doubted when it is edited
+    REMASK = 3  # which tokens of a picture are remasked when it is edited
     LIKELIHOOD = 4  # noise under which continuous tokens are judged
 
 

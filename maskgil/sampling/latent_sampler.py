@@ -1,7 +1,8 @@
 """eMIGM as what `fill` calls, and the released sampler as a plan: its positions and noise drawn beforehand.
 
-    paint = LatentSampler(model, condition, DPMSolver(8))
-    fill(paint, Canvas.blank(1, (16, 16), channels=16), parallel(256, steps=16, curve=exp, order="random", ...))
+    sampler = LatentSampler(model, condition, DPMSolver(8))
+    plan = masked_plan(256, steps=16, curve=exp, order="random")
+    sample(sampler, TokenGrid.blank(1, (16, 16), channels=16), plan)
 
     plan, drawn = released(batch, 256, 16, 16, exp, Guidance(4.0, interval=(0.1, 0.3)), seed=0)
     fill(LatentSampler(model, condition, DPMSolver(8), drawn=drawn), blank, plan)  # the released code's picture
@@ -18,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskgil.condition import Condition
-from maskgil.models.diffusion_head import DDPM, TIMES, DPMSolver, denoiser
+from maskgil.models.diffusion_head import TIMES
+from maskgil.models.diffusion_samplers import DDPM, DPMSolver, denoiser
 from maskgil.sampling import counter_rng
 from maskgil.sampling.guidance import END, Guidance
 from maskgil.sampling.latent_scoring import LatentTrunk, latent_log_likelihood
@@ -110,7 +112,7 @@ class LatentSampler:
         """z under the condition, and z of the guided rows without it; one call of the trunk."""
         if len(step.guided) == 0:
             return self.model.trunk(canvas.tokens, canvas.mask, self.slots), None
-        tokens, hole, slots = (
+        tokens, masked, slots = (
             torch.cat([whole, half[step.guided]])
             for whole, half in (
                 (canvas.tokens, canvas.tokens),
@@ -118,7 +120,7 @@ class LatentSampler:
                 (self.slots, self.null),
             )
         )
-        z = self.model.trunk(tokens, hole, slots)
+        z = self.model.trunk(tokens, masked, slots)
         return z[: len(step)], z[len(step) :]
 
 
@@ -132,7 +134,7 @@ def transfer(curve: MaskSchedule, steps: int) -> list[float]:
     return [*(1 - gamma[1:-1] / gamma[:-2]).tolist(), 1.0]
 
 
-def released(
+def reference_plan(
     batch: int,
     tokens: int,
     channels: int,
@@ -182,13 +184,15 @@ def released(
 def random_counts_plan(
     plan: Sequence[StepParams],
     seeds: Sequence[int],
-    holes: Bool[Tensor, "B N"],
+    masked: Bool[Tensor, "B N"],
     curve: MaskSchedule,
     guidance: Guidance,
 ) -> list[StepParams]:
-    """A plan of as many steps in which each hole is decided with the probability `transfer` of its step, one at the
-    least: the released rule, for each row by its own seed. Steps in which no row has a hole left are dropped."""
-    masked, masks = holes.cpu().clone(), []
+    """A plan of as many steps in which each masked token is decided with the probability `transfer` of its step, one at
+    the least: the released rule, for each row by its own seed. Steps in which no row has a masked token left are
+    dropped.
+    """
+    masked, masks = masked.cpu().clone(), []
     generators = [torch.Generator().manual_seed(int(seed) % 2**63) for seed in seeds]
     for share in transfer(curve, len(plan)):
         decided = torch.zeros_like(masked)
@@ -203,7 +207,7 @@ def random_counts_plan(
         masked = masked & ~decided
         masks.append(decided)
     device = plan[0].num_unmask.device
-    totals = holes.cpu().sum(1)
+    totals = masked.cpu().sum(1)
     known = torch.stack(masks).sum(2).cumsum(0) / totals.clamp_min(1)
     shares = torch.cat([known, torch.ones(len(plan) - len(masks), len(seeds))])
     scales = torch.tensor([guidance.scales(shares[:, row].tolist()) for row in range(len(seeds))]).T

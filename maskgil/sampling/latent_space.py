@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from maskgil.condition import Condition
-from maskgil.models.diffusion_head import DDPM, DPMSolver
+from maskgil.models.diffusion_samplers import DDPM, DPMSolver
 from maskgil.params import DecodingOrder, SamplingParams
 from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.latent_sampler import LatentSampler, random_counts_plan

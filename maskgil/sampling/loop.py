@@ -1,21 +1,21 @@
-"""The one loop: a plan fills the holes of a canvas.
+"""The one loop: a plan fills the masked tokens of a canvas.
 
-A plan is a list of steps, made on the host. `fill` asks a painter for tokens at each step, keeps as many as the step
+A plan is a list of steps, made on the host. `sample` asks a sampler for tokens at each step, keeps as many as the step
 says, and yields the canvas, so that a caller can show it, count it or stop. Class-driven and text-driven pictures,
 continuous tokens, inpainting and hybrid mode are all this loop:
 
-    fill(paint, Canvas.blank(1, (16, 16), mask_id), parallel(256, steps=8))
-    *_, prefix = fill(paint_twin, blank, raster(64)); fill(paint, prefix, parallel(192, steps=8))
+    sample(sampler, TokenGrid.blank(1, (16, 16), mask_id), masked_plan(256, steps=8))
+    *_, prefix = sample(ar_sampler, blank, raster_plan(64)); sample(sampler, prefix, masked_plan(192, steps=8))
 
-A revision is a step that first makes holes of the tokens that are least likely given the others. What was decided early
-was decided with little in view, and nothing else looks at it again: one stray piece makes its neighbours fit it. The
-model itself is the critic: it scores half of the tokens from the other half, and the other way round, as a masked
-language model scores a sentence (Salazar et al. 2020, 1910.14659); 2209.04439 trains a critic for the same end.
+A refinement pass is a step that first masks the tokens that are least likely given the others. The first
+steps decide tokens while few others are known, and no later step changes them: one wrong token makes its neighbors fit
+it. The model scores half of the tokens given the other half, and the other way round, as a masked language model scores
+a sentence (Salazar et al. 2020, 1910.14659). 2209.04439 trains a critic for the same purpose.
 
 Every quantity of a step belongs to a row, so that rows of different requests, at different steps, can share one call of
-the model (`Step.cat`). A step never asks the device anything.
+the model (`StepParams.cat`). A step never asks the device anything.
 
-B rows, N tokens, C channels of a continuous token, G guided rows, D doubted rows.
+B rows, N tokens, C channels of a continuous token, G guided rows, D remasked rows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,16 +37,16 @@ SCORING_NFE = 2  # evaluations that it takes to score every token
 class StepParams:
     """What one step does to each of its rows.
 
-    reveal       tokens to decide
-    order        index into tuple(Order);  orders: those that occur, known to the host
+    num_unmask   tokens to decide
+    order        index into tuple(DecodingOrder);  orders: those that occur, known to the host
     temperature  divides the logits (1 = the model's own, 0 = always the likeliest code; released `sm_temp` multiplies)
-    choice       size of the Gumbel noise on the confidences
+    choice_temperature  size of the Gumbel noise on the confidences
     scale        guidance scale;  guided: the rows that have a null half. Their number is known to the host.
     seeds, index what the noise depends on: the row's seed, the step's number in the row's whole plan
-    doubted      the rows in which tokens are decided anew, known to the host;  doubt: how many of those that were
-                 decided in step `since` or later
+    remask_rows  the rows in which tokens are remasked, known to the host;  num_remask: how many of the tokens that
+                 were decided in step `remask_since` or later
     top_k        only the k likeliest codes (0 = all);  top_p: only the likeliest that make up p (1 = all); None = off
-    priority     for Order.LISTED: the highest first
+    priority     for DecodingOrder.FIXED: the highest first
     remaining    masked steps that come after this one, for models that read it; None: 0
     head         how a diffusion head draws, for all rows; None: as the model does by itself
     """
@@ -74,7 +74,7 @@ class StepParams:
 
     @property
     def nfe(self) -> Int[Tensor, " B"]:
-        """Evaluations of the model that each row costs: 1, 1 more where guided, and those of doubt."""
+        """Evaluations of the model that each row costs: 1, 1 more where guided, and those of remasking."""
         once = torch.ones_like(self.num_unmask).index_add_(0, self.guided, torch.ones_like(self.guided))
         return once.index_add_(0, self.remask_rows, torch.full_like(self.remask_rows, SCORING_NFE))
 
@@ -111,7 +111,7 @@ def _cat_optional(parts: Sequence[tuple[int, Tensor | None]], off: float) -> Ten
 
 
 # (canvas, step, where) -> tokens for every position, and how sure of each (log-probability). Only positions in `where`
-# are looked at: all holes when a row goes by confidence, else those that the step decides.
+# are looked at: all masked tokens when a row goes by confidence, else those that the step decides.
 Predict = Callable[[TokenGrid, StepParams, Bool[Tensor, "B N"]], tuple[Tensor, Float[Tensor, "B N"]]]
 
 
@@ -122,26 +122,27 @@ class ScoringPredict(Protocol):
     def likelihood(self, canvas: TokenGrid, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]: ...
 
 
-def sample(paint: Predict, canvas: TokenGrid, plan: Sequence[StepParams]) -> Iterator[TokenGrid]:
+def sample(predict: Predict, canvas: TokenGrid, plan: Sequence[StepParams]) -> Iterator[TokenGrid]:
     """The canvas after each step of the plan."""
     for step in plan:
-        canvas = sample_step(paint, canvas, step)
+        canvas = sample_step(predict, canvas, step)
         yield canvas
 
 
 @torch.no_grad()
-def sample_step(paint: Predict, canvas: TokenGrid, step: StepParams) -> TokenGrid:
-    """One step: decides `step.num_unmask` holes of each row (all, if fewer are left) and touches no other token."""
+def sample_step(predict: Predict, canvas: TokenGrid, step: StepParams) -> TokenGrid:
+    """One step: decides `step.num_unmask` masked tokens of each row (all, if fewer are left) and touches no other
+    token."""
     if len(step) != len(canvas):
         raise ValueError(f"the plan is for {len(step)} pictures, the canvas holds {len(canvas)}: give a seed for each")
     if len(step.remask_rows):
-        canvas = remask_least_likely(paint, canvas, step)
+        canvas = remask_least_likely(predict, canvas, step)
     early = _static_scores(canvas, step)
     where = canvas.mask
     if step.orders != {DecodingOrder.CONFIDENCE}:
         chosen = top_k_mask(early, canvas.mask, step.num_unmask)
         where = torch.where(_uses_order(step, DecodingOrder.CONFIDENCE), canvas.mask, chosen)
-    tokens, confidence = paint(canvas, step, where)
+    tokens, confidence = predict(canvas, step, where)
     score = early
     if DecodingOrder.CONFIDENCE in step.orders:
         draw = counter_rng.uniform(step.seeds, counter_rng.RngStream.ORDER, step.index, canvas.mask.shape[1], 1)[..., 0]
@@ -157,11 +158,12 @@ def sample_step(paint: Predict, canvas: TokenGrid, step: StepParams) -> TokenGri
     )
 
 
-def remask_least_likely(paint: Predict, canvas: TokenGrid, step: StepParams) -> TokenGrid:
-    """The canvas with holes in place of the least likely of what was decided since `step.since` in each doubted row."""
-    assert isinstance(paint, ScoringPredict)
+def remask_least_likely(predict: Predict, canvas: TokenGrid, step: StepParams) -> TokenGrid:
+    """The canvas with a mask in place of the least likely of what was decided since `step.remask_since` in each
+    remasked row."""
+    assert isinstance(predict, ScoringPredict)
     decided = canvas.unmasked_at[step.remask_rows] >= step.remask_since[:, None]
-    falls = top_k_mask(-paint.likelihood(canvas, step.remask_rows), decided, step.num_remask)
+    falls = top_k_mask(-predict.likelihood(canvas, step.remask_rows), decided, step.num_remask)
     fallen = torch.zeros_like(canvas.mask).index_copy_(0, step.remask_rows, falls)
     return replace(
         canvas,
@@ -176,7 +178,7 @@ def _uses_order(step: StepParams, order: DecodingOrder) -> Bool[Tensor, "B 1"]:
 
 
 def _static_scores(canvas: TokenGrid, step: StepParams) -> Float[Tensor, "B N"]:
-    """Scores of the orders that need no painter; 0 for rows that go by confidence."""
+    """Scores of the orders that need no sampler; 0 for rows that go by confidence."""
     scores = torch.zeros(canvas.mask.shape, device=canvas.mask.device)
     for order in step.orders - {DecodingOrder.CONFIDENCE}:
         ranked = step.priority if order is DecodingOrder.FIXED else priority(order, step.seeds, canvas.grid)

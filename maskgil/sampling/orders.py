@@ -1,4 +1,4 @@
-"""Which holes are decided first.
+"""Which masked tokens are decided first.
 
 B rows, N tokens.
 """
@@ -14,7 +14,7 @@ from maskgil.sampling import counter_rng
 
 
 def priority(order: DecodingOrder, seeds: Int[Tensor, " B"], grid: tuple[int, int]) -> Float[Tensor, "B N"]:
-    """Scores of an order that needs no painter, the highest first: one permutation for the whole of a row's plan."""
+    """Scores of an order that needs no sampler, the highest first: one permutation for the whole of a row's plan."""
     tokens, start = grid[0] * grid[1], torch.zeros_like(seeds)
     match order:
         case DecodingOrder.RANDOM:
@@ -24,17 +24,20 @@ def priority(order: DecodingOrder, seeds: Int[Tensor, " B"], grid: tuple[int, in
             return -((halton_ranks(grid, seeds.device) + roll.long()) % tokens).float()
         case DecodingOrder.RASTER:
             return -torch.arange(tokens, device=seeds.device, dtype=torch.float32).expand(len(seeds), -1)
-    raise AssertionError(f"{order} is not known before the painter is called")
+    raise AssertionError(f"{order} is not known before the sampler is called")
 
 
-def top_k_mask(score: Float[Tensor, "B N"], hole: Bool[Tensor, "B N"], count: Int[Tensor, " B"]) -> Bool[Tensor, "B N"]:
-    """The `count` holes with the highest score in each row, all holes if there are fewer; the first of equals."""
-    # An impossible token still comes before what is no hole.
-    score = score.clamp_min(torch.finfo(score.dtype).min).masked_fill(~hole, -torch.inf)
+def top_k_mask(
+    score: Float[Tensor, "B N"], masked: Bool[Tensor, "B N"], count: Int[Tensor, " B"]
+) -> Bool[Tensor, "B N"]:
+    """The `count` masked tokens with the highest score in each row, all masked tokens if there are fewer; the first of
+    equals."""
+    # An impossible token still comes before a token that is not masked.
+    score = score.clamp_min(torch.finfo(score.dtype).min).masked_fill(~masked, -torch.inf)
     ranked = score.argsort(dim=1, descending=True, stable=True)
-    place = torch.arange(hole.shape[1], device=hole.device).expand_as(ranked)
+    place = torch.arange(masked.shape[1], device=masked.device).expand_as(ranked)
     rank = torch.empty_like(ranked).scatter_(1, ranked, place)
-    return (rank < count[:, None]) & hole
+    return (rank < count[:, None]) & masked
 
 
 @lru_cache(maxsize=64)

@@ -38,30 +38,32 @@ def masked_plan(
     total: int | None = None,
     device: torch.device | str = "cpu",
 ) -> list[StepParams]:
-    """A plan that fills `holes` (one number for all rows, or one a row) in `steps` steps; one row for each seed.
+    """A plan that fills `num_masked` tokens (one number for all rows, or one a row) in `steps` steps; a row a seed.
 
-    choice is the Gumbel noise on confidences at the first step; it falls linearly to 0 (released: 4.5, `r_temp`).
-    After them come `revisions` further steps. Each decides as many tokens anew as a share of `doubt` of the holes: the
-    least likely of those that were decided in step `since` (left out: first) or later.
-    first numbers the first step: in a second plan over the same canvas, the steps already done.
-    of: the holes are what is left of pictures of so many tokens, which `steps` steps would fill. The plan is the end of
-    that one, from where the row with most holes stands in it; others join when they would, those without holes never.
-    Raises ValueError for impossible numbers, such as more steps than holes.
+    choice_temperature  Gumbel noise on confidences at the first step; it falls linearly to 0 (released: 4.5, `r_temp`)
+    refinement_passes   further steps, each of which decides a share `remask_fraction` of the masked tokens anew: the
+                        least likely of those that were decided in step `remask_since` (None: first_step) or later
+    first_step          number of the first step: in a second plan over the same canvas, the steps already done
+    total               tokens of a whole picture: the plan is then the end of one for whole pictures, from where the
+    row
+                        with most masked tokens stands in it. Other rows join later, rows without masked tokens never
+
+    Raises ValueError for impossible numbers, such as more steps than masked tokens.
     """
     seeds = torch.as_tensor(seeds, dtype=torch.long)
     rows = len(seeds)
     each = [num_masked] * rows if isinstance(num_masked, int) else list(num_masked)
     if len(each) != rows:
-        raise ValueError(f"{len(each)} numbers of holes for {rows} seeds: give one of each for every picture")
+        raise ValueError(f"{len(each)} numbers of masked tokens for {rows} seeds: give one of each for every picture")
     _check_numbers(temperature, choice_temperature, top_k, top_p)
     if (
         isinstance(refinement_passes, bool)
         or not isinstance(refinement_passes, int)
         or not 0 <= refinement_passes <= 100
     ):
-        raise ValueError(f"{refinement_passes!r} revisions; give a whole number from 0, 1 is usual")
+        raise ValueError(f"refinement_passes is {refinement_passes!r}: give a whole number from 0, 1 is usual")
     if not 0 < remask_fraction <= 1:
-        raise ValueError(f"doubt is {remask_fraction}; give a share in (0, 1]")
+        raise ValueError(f"remask_fraction is {remask_fraction}; give a share in (0, 1]")
     whole = None if total is None else curve.counts(steps, total)
     counts = [curve.counts(steps, n) if whole is None else _last(whole, n) for n in each]
     begin = next((i for i in range(steps) if any(row[i] for row in counts)), steps)
@@ -74,10 +76,10 @@ def masked_plan(
         falling = choice_temperature * (1 - i / max(1, steps - 1))
         step = _step(reveal, choice=falling, scale=scale, index=first_step + i - begin, device=device, **common)
         plan.append(replace(step, remaining=torch.full_like(step.index, steps - 1 - i)))
-    doubts, late = [round(remask_fraction * n) for n in each], [guidance.last()] * rows
+    remasked, late = [round(remask_fraction * n) for n in each], [guidance.last()] * rows
     begun, all_rows = first_step if remask_since is None else remask_since, torch.arange(rows, device=device)
-    for i in range(steps, steps + refinement_passes * any(doubts)):
-        step = _step(doubts, choice=0.0, scale=late, index=first_step + i - begin, device=device, **common)
+    for i in range(steps, steps + refinement_passes * any(remasked)):
+        step = _step(remasked, choice=0.0, scale=late, index=first_step + i - begin, device=device, **common)
         plan.append(
             replace(
                 step, remask_rows=all_rows, num_remask=step.num_unmask, remask_since=torch.full_like(all_rows, begun)
@@ -96,7 +98,8 @@ def raster_plan(
     first: int = 0,
     device: torch.device | str = "cpu",
 ) -> list[StepParams]:
-    """A plan that decides the next `tokens` holes in reading order, one at a step: for an autoregressive painter."""
+    """A plan that decides the next `tokens` masked tokens in reading order, one at a step: for an autoregressive
+    sampler."""
     seeds = torch.as_tensor(seeds, dtype=torch.long)
     _check_numbers(temperature, 0.0, top_k, top_p)
     scales = (guidance or Guidance(scale=1.0)).scales(_decided([1] * tokens))
@@ -133,10 +136,10 @@ def fixed_plan(masks: Sequence[Bool[Tensor, "B N"]], plan: Sequence[StepParams])
     ]
 
 
-def _last(counts: Sequence[int], holes: int) -> list[int]:
-    """What is left of each step when only so many holes are."""
+def _last(counts: Sequence[int], masked: int) -> list[int]:
+    """What is left of each step when only so many masked tokens are."""
     after = [sum(counts[i + 1 :]) for i in range(len(counts))]
-    return [min(count, max(0, holes - later)) for count, later in zip(counts, after, strict=True)]
+    return [min(count, max(0, masked - later)) for count, later in zip(counts, after, strict=True)]
 
 
 def _decided(counts: Sequence[int]) -> list[float]:

@@ -1,7 +1,7 @@
-"""The text grows and the picture with it: what the new words do not contradict stays, the rest becomes holes again.
+"""The text grows and the picture with it: what the new words do not contradict stays, the rest is masked again.
 
     changed = reconsider(generator, canvas, old, new, seeds)     # "a cat" -> "a cat on the beach"
-    fill(painter, changed.canvas, plan(draws, changed, seeds, Settings()))
+    sample(sampler, changed.canvas, plan(draws, changed, seeds, SamplingParams()))
 
 Each decided token is hidden once, with the others of its mask, and scored from what is then visible, under the old
 text and under the new one. A token that the new text makes no less likely is kept; so a picture morphs and does not
@@ -27,7 +27,7 @@ from maskgil.sampling.token_grid import TokenGrid
 
 # One mask hides the whole picture, and a token is judged by the words alone. With more, its neighbours, which the old
 # words left, speak for it: of 60 pictures whose sentence grew 40% came out right with one mask (37% afresh), 8% with
-# two, 5% with four (train.eval.scene_score repaint n=20 masks=...).
+# two, 5% with four (maskgil eval remasking --n 20 --masks ...).
 NUM_MASKINGS = 1
 
 # Nats by which a token may fall and stay: a tenth less likely is no contradiction. It must be above the rounding of two
@@ -38,9 +38,9 @@ MARGIN = 0.1
 
 @dataclass(frozen=True)
 class RemaskResult:
-    """A canvas in which what fell is a hole; kept tokens keep all that is known of them.
+    """A canvas in which what fell is masked; kept tokens keep all that is known of them.
 
-    change  log-probability of each token under the new text less that under the old one; 0 at what was a hole
+    change  log-probability of each token under the new text less that under the old one; 0 where a token was masked
     kept    share of each picture's decided tokens that stay (1 where none was decided)
     nfe     evaluations of the model that this cost each picture
     first   steps that were made before: where those to come go on counting, so that no noise is drawn twice
@@ -63,10 +63,10 @@ def remask_changed(
     masks: int = NUM_MASKINGS,
     margin: float = MARGIN,
 ) -> RemaskResult:
-    """Doubt every decided token of a canvas that was drawn after `old`, now that the text is `new`.
+    """Score every decided token of a canvas that was drawn after `old`, now that the text is `new`.
 
-    The canvas may be finished or have holes, which stay hidden throughout. Texts and seeds: one for each picture.
-    No guidance: it sharpens differences to the empty text, and here two texts are compared with each other.
+    The canvas may be finished or have masked tokens, which stay hidden throughout. Texts and seeds: one for each
+    picture. No guidance: it sharpens differences to the empty text, and here two texts are compared with each other.
     """
     if len(seeds) != len(canvas):
         raise ValueError(f"{len(seeds)} seeds for {len(canvas)} pictures: give one for each")
@@ -94,11 +94,12 @@ def remask_changed(
 
 
 def complementary(decided: Bool[Tensor, "B N"], seeds: Int[Tensor, " B"], masks: int) -> Int[Tensor, "B N"]:
-    """The mask, 0 to masks - 1, of each decided token, drawn by its picture's seed and equally often; -1 for holes."""
+    """The mask, 0 to masks - 1, of each decided token, drawn by its picture's seed and equally often; -1 for masked
+    tokens."""
     if masks < 1:
         raise ValueError(f"{masks} masks: give at least 1")
     step = torch.ones_like(seeds)  # step 0 of this stream are the cells of a variation (maskgil/inpainting.py)
-    draw = counter_rng.uniform(seeds, counter_rng.RngStream.REPAINT, step, decided.shape[1], 1)[..., 0]
+    draw = counter_rng.uniform(seeds, counter_rng.RngStream.REMASK, step, decided.shape[1], 1)[..., 0]
     order = draw.masked_fill(~decided, 2.0).argsort(dim=1, stable=True)
     place = torch.arange(decided.shape[1], device=decided.device).expand_as(order)
     rank = torch.empty_like(order).scatter_(1, order, place)
@@ -108,7 +109,8 @@ def complementary(decided: Bool[Tensor, "B N"], seeds: Int[Tensor, " B"], masks:
 def remask_plan(
     draws: TextToImage, changed: RemaskResult, seeds: Sequence[int], settings: SamplingParams
 ) -> list[StepParams]:
-    """The ordinary plan for the holes, entered where a plan from a blank canvas would stand with as much decided.
+    """The ordinary plan for the masked tokens, entered where a plan from a blank canvas would stand with as much
+    decided.
 
     A picture that keeps everything has nothing to be done to it, and a company of such pictures needs no step.
     Raises ValueError for an impossible seed or setting.

@@ -13,12 +13,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Tokens on a grid of (rows, columns), some of them holes. What lies under a hole means nothing.
+    """Tokens on a grid of (rows, columns), some of them masked. The value of a masked token means nothing.
 
     tokens      codes, or vectors for continuous models
-    hole        True where the token is still to be decided
-    revealed    the step that decided a token; -1 for given tokens and holes
-    confidence  log-probability of a token when it was decided (what the painter says); 0 for given tokens and holes
+    mask        True where the token is still to be decided
+    revealed    the step that decided a token; -1 for given tokens and masked tokens
+    confidence  log-probability of a token when it was decided (what the sampler says); 0 for given tokens and masked
+    tokens
     """
 
     tokens: Int[Tensor, "B N"] | Float[Tensor, "B N C"]
@@ -33,7 +34,7 @@ class TokenGrid:
         if self.mask.shape != self.tokens.shape[:2] or rows * columns != self.mask.shape[1]:
             raise ValueError(
                 f"a canvas of {rows} rows and {columns} columns needs {rows * columns} tokens a picture; "
-                f"tokens are {tuple(self.tokens.shape)}, holes {tuple(self.mask.shape)}"
+                f"tokens are {tuple(self.tokens.shape)}, masked tokens {tuple(self.mask.shape)}"
             )
         if self.unmasked_at is None:
             object.__setattr__(self, "unmasked_at", torch.full_like(self.mask, -1, dtype=torch.long))
@@ -48,18 +49,18 @@ class TokenGrid:
         device: torch.device | str = "cpu",
         channels: int | None = None,
     ) -> "TokenGrid":
-        """Nothing but holes: `mask_id` everywhere, or zero vectors when `channels` is given."""
+        """Masked tokens alone: `mask_id` everywhere, or zero vectors when `channels` is given."""
         shape = (batch, grid[0] * grid[1])
-        hole = torch.ones(shape, dtype=torch.bool, device=device)
+        masked = torch.ones(shape, dtype=torch.bool, device=device)
         if channels is None:
-            return TokenGrid(torch.full(shape, mask_id, device=device), hole, grid)
-        return TokenGrid(torch.zeros(*shape, channels, device=device), hole, grid)
+            return TokenGrid(torch.full(shape, mask_id, device=device), masked, grid)
+        return TokenGrid(torch.zeros(*shape, channels, device=device), masked, grid)
 
     def __len__(self) -> int:
         return self.mask.shape[0]
 
     def num_masked(self) -> list[int]:
-        """Holes of each row. Asks the device: for making plans, not inside a step."""
+        """Masked tokens of each row. Asks the device: for making plans, not inside a step."""
         return self.mask.sum(1).tolist()
 
     def rows(self, index: Int[Tensor, " M"] | slice) -> "TokenGrid":
@@ -82,14 +83,14 @@ class TokenGrid:
 
 
 def fill_nearest(
-    tokens: Int[Tensor, "B N"] | Float[Tensor, "B N C"], hole: Bool[Tensor, "B N"], grid: tuple[int, int]
+    tokens: Int[Tensor, "B N"] | Float[Tensor, "B N C"], masked: Bool[Tensor, "B N"], grid: tuple[int, int]
 ) -> Int[Tensor, "B N"] | Float[Tensor, "B N C"]:
-    """Every hole takes the decided token nearest to it; where nothing is decided, tokens stay."""
-    if not bool(hole.any()):
+    """Every masked token takes the decided token nearest to it; where nothing is decided, tokens stay."""
+    if not bool(masked.any()):
         return tokens
     rows, columns = grid
     place = torch.arange(rows * columns, device=tokens.device)
     y, x = place // columns, place % columns
     distance = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2
-    nearest = distance.masked_fill(hole[:, None, :], rows**2 + columns**2).argmin(-1)
+    nearest = distance.masked_fill(masked[:, None, :], rows**2 + columns**2).argmin(-1)
     return tokens[torch.arange(len(tokens), device=tokens.device)[:, None], nearest]

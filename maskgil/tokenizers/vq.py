@@ -16,16 +16,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-REFINED = 4  # pixels a side that refiner and upscaler fold into channels
-CONTEXT = 32  # channels in which they hear of the features before them
-UPSCALE = 2  # pixels a side that an upscaler makes of each
-
-
-def zero_(layer: nn.Conv2d) -> None:
-    """Zero the weights and the bias of a layer, in place: it adds nothing until it is trained."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+from maskgil.tokenizers.scenes_vq import REFINED, UPSCALE, CellClassifierBranch, PatchMemory, Refiner, Upscaler
+from maskgil.tokenizers.vq_layers import (
+    Downsample,
+    ResolutionLevel,
+    Upsample,
+    group_norm,
+    middle_blocks,
+    zero_,
+)
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,9 @@ class VQConfig:
     patch: int = 1  # pixels a side that the stem folds into channels; 1 = LlamaGen
     decoder_channels: tuple[int, ...] | None = None  # None: those of the encoder
     decoder_patch: int | None = None
-    naming_channels: int = 0  # width of a Naming beside the decoder; 0: none, as LlamaGen
+    naming_channels: int = 0  # width of a cell classifier beside the decoder; 0: none, as LlamaGen
     naming_blocks: int = 0
-    recall: int = 0  # width of a Recall beside the decoder's last convolution; 0: none, as LlamaGen
+    recall: int = 0  # width of a patch memory beside the decoder's last convolution; 0: none, as LlamaGen
     refiner_channels: int = 0  # width of a Refiner behind the decoder; 0: none, as LlamaGen
     refiner_blocks: int = 0
     upscaler_channels: int = 0  # width of an Upscaler behind the refiner; 0: none, as LlamaGen
@@ -71,7 +70,7 @@ class VQConfig:
         if self.refiner_channels and (self.decoder_patch or self.patch) % REFINED:
             raise ValueError(f"a refiner works on {REFINED} px, which do not divide the decoder's patch")
         if self.recall and len(self.decoder_channels or self.channels) > 1:
-            raise ValueError("a recall adds whole cells: give the decoder one level")
+            raise ValueError("a patch memory adds whole cells: give the decoder one level")
         if self.upscaler_channels and not self.refiner_channels:
             raise ValueError("an upscaler reads the features of a refiner: give the model one")
 
@@ -133,81 +132,6 @@ VQ_PRESETS = {
 }
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels, eps=1e-6)
-
-
-class ResnetBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.norm1, self.conv1 = _norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2, self.conv2 = _norm(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
-        if inputs != outputs:
-            self.nin_shortcut = nn.Conv2d(inputs, outputs, 1)
-
-    def forward(self, x: Float[Tensor, "B I h w"]) -> Float[Tensor, "B O h w"]:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
-
-
-class AttnBlock(nn.Module):
-    """One head of self-attention over all cells."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.norm = _norm(channels)
-        self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
-
-    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        y = self.norm(x)
-        q, k, v = (f(y).flatten(2).transpose(1, 2).unsqueeze(1) for f in (self.q, self.k, self.v))
-        y = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:])
-        return x + self.proj_out(y)
-
-
-class Downsample(nn.Module):
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C _ _"]:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))  # right and bottom only, as the released weights expect
-
-
-class Upsample(nn.Module):
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C _ _"]:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-class ResolutionLevel(nn.Module):
-    """The blocks of one resolution; `attn` may be empty, the resampling absent."""
-
-    def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool):
-        super().__init__()
-        self.res = nn.ModuleList(ResnetBlock(inputs if i == 0 else outputs, outputs) for i in range(blocks))
-        self.attn = nn.ModuleList(AttnBlock(outputs) for _ in range(blocks if attention else 0))
-
-    def forward(self, x: Float[Tensor, "B I h w"]) -> Float[Tensor, "B O _ _"]:
-        for i, block in enumerate(self.res):
-            x = block(x)
-            if i < len(self.attn):
-                x = self.attn[i](x)
-        for name in ("downsample", "upsample"):
-            if hasattr(self, name):
-                x = getattr(self, name)(x)
-        return x
-
-
-def _middle(channels: int, attention: bool) -> nn.ModuleList:
-    between = AttnBlock(channels) if attention else nn.Identity()
-    return nn.ModuleList([ResnetBlock(channels, channels), between, ResnetBlock(channels, channels)])
-
-
 class Encoder(nn.Module):
     def __init__(self, config: VQConfig):
         super().__init__()
@@ -221,8 +145,8 @@ class Encoder(nn.Module):
             if not last:
                 level.downsample = Downsample(width)
             self.conv_blocks.append(level)
-        self.mid = _middle(widths[-1], config.middle_attention)
-        self.norm_out = _norm(widths[-1])
+        self.mid = middle_blocks(widths[-1], config.middle_attention)
+        self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B Z h w"]:
@@ -232,101 +156,13 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class CellClassifierBranch(nn.Module):
-    """Which drawing each cell is a piece of, and which piece, heard from all the others.
-
-    A decoder that is trained to paint alone looks at a cell and little further: of its features a linear head reads
-    the thing of every second cell. This part learns nothing but to tell (train/losses/cell_labels.py), and the decoder
-    listens.
-    """
-
-    def __init__(self, dim: int, channels: int, blocks: int):
-        super().__init__()
-        self.conv_in = nn.Conv2d(dim, channels, 3, padding=1)
-        pairs = ((ResnetBlock(channels, channels), AttnBlock(channels)) for _ in range(blocks))
-        self.blocks = nn.ModuleList(block for pair in pairs for block in pair)
-        self.norm_out = _norm(channels)
-
-    def forward(self, z: Float[Tensor, "B D h w"]) -> Float[Tensor, "B M h w"]:
-        x = self.conv_in(z)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm_out(x)
-
-
-class PatchMemory(nn.Module):
-    """Pixels of whole cells from a wide hidden layer, each number of which stands for a piece of a drawing. A new one
-    adds nothing."""
-
-    def __init__(self, features: int, width: int, pixels: int):
-        super().__init__()
-        self.key, self.value = nn.Conv2d(features, width, 1), nn.Conv2d(width, pixels, 1)
-        zero_(self.value)
-
-    def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B P h w"]:
-        return self.value(F.silu(self.key(features)))
-
-
-class ResidualCorrection(nn.Module):
-    """Pixels to add, REFINED px at a time, by convolutions. A new one adds nothing, so that it may be put behind a
-    decoder that is trained already."""
-
-    def __init__(self, inputs: int, channels: int, blocks: int):
-        super().__init__()
-        self.conv_in = nn.Conv2d(inputs, channels, 3, padding=1)
-        self.res = nn.ModuleList(ResnetBlock(channels, channels) for _ in range(blocks))
-        self.norm_out = _norm(channels)
-        self.conv_out = nn.Conv2d(channels, 3 * REFINED**2, 3, padding=1)
-        zero_(self.conv_out)
-
-    def correction(self, x: Float[Tensor, "B I h w"]) -> tuple[Float[Tensor, "B 3 _ _"], Float[Tensor, "B D h w"]]:
-        """(pixels to add, the features that they were read off)."""
-        x = self.conv_in(x)
-        for block in self.res:
-            x = block(x)
-        x = F.silu(self.norm_out(x))
-        return F.pixel_shuffle(self.conv_out(x), REFINED), x
-
-
-class Refiner(ResidualCorrection):
-    """A correction of decoded pixels: convolutions of REFINED px see over the seams of larger patches. It reads the
-    pixels and the decoder's last features."""
-
-    def __init__(self, features: int, patch: int, channels: int, blocks: int):
-        super().__init__(3 * REFINED**2 + CONTEXT, channels, blocks)
-        self.spread = patch // REFINED
-        self.context = nn.Conv2d(features, CONTEXT * self.spread**2, 1)
-
-    def forward(
-        self, pixels: Float[Tensor, "B 3 H W"], features: Float[Tensor, "B C h w"]
-    ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B D _ _"]]:
-        """(corrected pixels, the features that the correction was read off)."""
-        context = F.pixel_shuffle(self.context(features), self.spread)
-        added, x = self.correction(torch.cat([F.pixel_unshuffle(pixels, REFINED), context], dim=1))
-        return pixels + added, x
-
-
-class Upscaler(ResidualCorrection):
-    """Pictures of UPSCALE times the size: an interpolation, and its correction by sub-pixel convolution (ESPCN, Shi et
-    al. 2016). It reads the pixels and the refiner's features."""
-
-    def __init__(self, features: int, channels: int, blocks: int):
-        super().__init__(3 * (REFINED // UPSCALE) ** 2 + CONTEXT, channels, blocks)
-        self.context = nn.Conv2d(features, CONTEXT * UPSCALE**2, 1)
-
-    def forward(self, pixels: Float[Tensor, "B 3 H W"], features: Float[Tensor, "B D _ _"]) -> Float[Tensor, "B 3 _ _"]:
-        context = F.pixel_shuffle(self.context(features), UPSCALE)
-        added, _ = self.correction(torch.cat([F.pixel_unshuffle(pixels, REFINED // UPSCALE), context], dim=1))
-        return F.interpolate(pixels, scale_factor=UPSCALE, mode="bilinear", align_corners=False) + added
-
-
 class Decoder(nn.Module):
     def __init__(self, config: VQConfig):
         super().__init__()
         self.patch = config.decoder_patch or config.patch
         widths = (config.decoder_channels or config.channels)[::-1]  # index 0 is the lowest resolution
         self.conv_in = nn.Conv2d(config.z_channels, widths[0], 3, padding=1)
-        self.mid = _middle(widths[0], config.middle_attention)
+        self.mid = middle_blocks(widths[0], config.middle_attention)
         if config.naming_channels:  # a new one is not heard yet
             self.hear = nn.Conv2d(config.naming_channels, widths[0], 1)
             zero_(self.hear)
@@ -338,7 +174,7 @@ class Decoder(nn.Module):
             if i < len(widths) - 1:
                 level.upsample = Upsample(width)
             self.conv_blocks.append(level)
-        self.norm_out = _norm(widths[-1])
+        self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 3 * self.patch**2, 3, padding=1)
         if config.recall:
             self.recall = PatchMemory(widths[-1] + config.naming_channels, config.recall, 3 * self.patch**2)
@@ -363,7 +199,8 @@ class Decoder(nn.Module):
     def to_pixels(
         self, x: Float[Tensor, "B C h w"], named: Float[Tensor, "B M h w"] | None = None, corrected: bool = True
     ) -> Float[Tensor, "B 3 H W"]:
-        """What `understand` and a Naming give, up to pixels; not `corrected`: without what refiner and upscaler do."""
+        """What `understand` and a cell classifier give, up to pixels; not `corrected`: without what refiner and
+        upscaler do."""
         if named is not None:
             x = x + self.hear(named)
         for block in self.conv_blocks:
@@ -437,7 +274,7 @@ class VQModel(nn.Module):
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(parts)}
 
     def cell_branch_state(self) -> dict[str, Tensor]:
-        """The Naming, if there is one."""
+        """The cell classifier, if there is one."""
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith("naming.")}
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -465,7 +302,7 @@ class VQModel(nn.Module):
         return 2 * pixels - 1 if self.config.unit_pixels else pixels
 
     def cell_features(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B M h w"] | None:
-        """What the decoder is told of quantised latents; None without a Naming."""
+        """What the decoder is told of quantised latents; None without a cell classifier."""
         return self.naming(z) if hasattr(self, "naming") else None
 
     @torch.no_grad()

@@ -80,8 +80,9 @@ class VQLatentTokenizer(nn.Module):
         return self.vq.quantize.nearest(latents[:, None]).flatten(1)
 
 
-def load(folder: str | Path) -> AutoencoderTokenizer | VQLatentTokenizer:
-    """The continuous tokenizer of a folder: one of latents as it is, a VQ absorbed. ValueError as checkpoint.load."""
+def load_latent_tokenizer(folder: str | Path) -> AutoencoderTokenizer | VQLatentTokenizer:
+    """The continuous tokenizer of a folder: one of latents as it is, a VQ tokenizer in a VQLatentTokenizer. ValueError
+    as checkpoint.load."""
     if checkpoint.describe(folder)["kind"] == "vq":
         vq = checkpoint.load(folder, "vq")
         assert isinstance(vq, VQModel)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from app_fixtures import tiny_model, tiny_twin
+from app_fixtures import tiny_ar_model, tiny_model
 from peft import LoraConfig, inject_adapter_in_model
 
+import text_encoder
 from app.core import png
 from app.core.request import GenerationRequest, parse_adapters
 from app.serving.jobs import Status
@@ -25,7 +26,7 @@ def folder(tmp_path_factory):
     """A tiny model, and two adapters for it in the folder of adapters."""
     root = tmp_path_factory.mktemp("adapters")
     folder = tiny_model(root / "scenes")
-    tiny_twin(folder)
+    tiny_ar_model(folder)
     for seed, name in enumerate(("ink", "holiday")):
         generator = checkpoint.load(folder / "generator", "maskgil")
         config = LoraConfig(r=2, lora_alpha=4, target_modules=lora.TARGETS)
@@ -42,7 +43,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(folder):
-    model = TextToImage.load(folder)
+    model = TextToImage.load(folder, text_encoder.load)
     engine = LocalEngine(lambda name: model)
     yield engine
     engine.close()
@@ -72,7 +73,7 @@ def test_requests_switch_adapters_and_share_the_model(engine):
 
 def test_a_picture_is_what_the_merged_model_draws(engine, folder, tmp_path):
     lora.merge(str(folder), str(folder.parent / "models" / "adapters" / "ink"), str(tmp_path / "merged"))
-    merged = TextToImage.load(tmp_path / "merged", twin=None)
+    merged = TextToImage.load(tmp_path / "merged", text_encoder.load, ar_model=None)
     settings = request("ink").params
     expected = np.asarray(merged.images(["two cats on the beach"], [3], settings=settings)[0]).astype(int)
     assert np.abs(drawn(engine, request("ink"))[0].astype(int) - expected).max() <= 1
@@ -88,7 +89,7 @@ def test_a_picture_remembers_its_adapters(engine):
     job = engine.submit(request("ink:0.5"))
     assert job.wait(SECONDS)
     data = png.encode_png(job.pictures()[0], job.request)
-    assert png.read(data)[1].adapters == "ink:0.5"
+    assert png.read_picture(data)[1].adapters == "ink:0.5"
 
 
 def test_names_are_listed_and_others_refused(engine, folder):
@@ -110,9 +111,9 @@ def test_adapters_are_read():
 
 
 def test_models_without_a_masked_generator_take_none(folder):
-    twin = TextToImage.load(folder).ar_model
-    model = TextToImage.load(folder)
-    alone = TextToImage(twin, model.text_encoder, model.tokenizer, model.sizes)
+    ar_model = TextToImage.load(folder, text_encoder.load).ar_model
+    model = TextToImage.load(folder, text_encoder.load)
+    alone = TextToImage(ar_model, model.text_encoder, model.tokenizer, model.sizes)
     adapter = load_adapter(folder.parent / "models" / "adapters" / "ink", model.generator)
     with pytest.raises(ValueError, match="for masked generators"):
         alone.with_adapters([(adapter, 1.0)])

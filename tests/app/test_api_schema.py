@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     environment = {}
     if (BUNDLED / "whisper-scenes").is_dir():
         (weights / "whisper-scenes").symlink_to(BUNDLED / "whisper-scenes")
-        environment["MASKGIL_EAR"] = "whisper-scenes"
+        environment["MASKGIL_RECOGNIZER"] = "whisper-scenes"
     server = Server(weights, Path(tmp_path_factory.mktemp("gallery")), **environment).ready()
     yield server
     server.stop()

@@ -21,11 +21,11 @@ import pytest
 import soundfile
 import soxr
 import torch
-from app_fixtures import tiny_model, tiny_twin
+from app_fixtures import tiny_ar_model, tiny_model
 from PIL import Image
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-from app.core.png import encode_png, read
+from app.core.png import encode_png, read_picture
 from app.core.request import GenerationRequest
 from maskgil import checkpoint
 from train.eval.scene_score import SIDE
@@ -45,7 +45,7 @@ pytestmark = [
 ]
 bundled = pytest.mark.skipif(
     not (ROOT / "weights" / "whisper-scenes" / "model.pt").exists() or shutil.which("espeak-ng") is None,
-    reason="needs the bundled recogniser and espeak-ng",
+    reason="needs the bundled recognizer and espeak-ng",
 )
 
 
@@ -72,7 +72,7 @@ class Studio:
 
     def start(self) -> None:
         command = [sys.executable, "-c", COUNTED, str(self.walks), "ui", *self.arguments]
-        environment = {"MASKGIL_EAR": "whisper-scenes", **os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {"MASKGIL_RECOGNIZER": "whisper-scenes", **os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         until(self.healthy)
 
@@ -97,9 +97,9 @@ def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model with a twin and one large size, beside the bundled recogniser where there is one."""
+    """A tiny model with an AR model and one large size, beside the bundled recognizer where there is one."""
     folder = Path(tmp_path_factory.mktemp("weights"))
-    tiny_twin(tiny_model(folder / "scenes"))
+    tiny_ar_model(tiny_model(folder / "scenes"))
     words = folder / "scenes" / "vocabulary.json"
     values = json.loads(words.read_text())
     words.write_text(json.dumps(values | {"sizes": [*values["sizes"], [192, 192]]}))
@@ -184,7 +184,7 @@ def draw(page, prompt: str) -> None:
 
 def picture(page, prompt: str):
     """The finished picture of this prompt, kept."""
-    page.locator(f".easel:not([aria-busy]) .sheet figure:has(.save) img[alt='{prompt}']").first.wait_for()
+    page.locator(f".canvas-view:not([aria-busy]) .sheet figure:has(.save) img[alt='{prompt}']").first.wait_for()
     return page.locator(".sheet img").first
 
 
@@ -237,11 +237,11 @@ def test_type_to_picture_and_download_what_remembers(visit: Callable):
     page = visit()
     draw(page, SENTENCE)
     assert picture(page, SENTENCE).evaluate("image => image.naturalWidth") == 64
-    image, request = read(download(page))
+    image, request = read_picture(download(page))
     assert image.size == (64, 64) and request is not None and request.prompt == SENTENCE
     assert Image.open(io.BytesIO(download(page, "JPG"))).format == "JPEG"
     assert Image.open(io.BytesIO(download(page, "WEBP"))).format == "WEBP"
-    assert read(download(page, "PNG without settings"))[1] is None
+    assert read_picture(download(page, "PNG without settings"))[1] is None
 
 
 def test_the_autoregressive_model_begins_a_picture(visit: Callable):
@@ -253,7 +253,7 @@ def test_the_autoregressive_model_begins_a_picture(visit: Callable):
     page.locator("[data-test-script-state=notRunning]").wait_for()
     draw(page, "a blue dog")
     picture(page, "a blue dog")
-    request = read(download(page))[1]
+    request = read_picture(download(page))[1]
     assert request is not None and (request.params.mode, request.params.ar_tokens) == ("hybrid", 32)
 
 
@@ -334,7 +334,7 @@ def test_the_best_of_several_candidates_is_drawn(visit: Callable):
     draw(page, SENTENCE)
     picture(page, SENTENCE)
     page.get_by_text(re.compile("best of 8 · [0-9]+ passes per picture")).wait_for()
-    request = read(download(page))[1]
+    request = read_picture(download(page))[1]
     assert (request.params.candidates, request.n) == (8, 1)
     choose(page, "Pictures", "4")
     page.get_by_text("64 × 64, 8 steps, 4 pictures, best of 4").wait_for()  # 16 drawings are made together at most
@@ -394,12 +394,12 @@ def test_the_canvas_neither_fades_nor_jumps_while_it_is_drawn(visit: Callable):
     page.evaluate("""() => {
         window.seen = {opacity: 1, top: new Set()};
         const look = () => {
-            const host = document.querySelector(".st-key-easel");
+            const host = document.querySelector(".st-key-pictures");
             for (let node = host; node; node = node.parentElement)
                 window.seen.opacity = Math.min(window.seen.opacity, Number(getComputedStyle(node).opacity));
             const roots = [...host.querySelectorAll("*")].map((node) => node.shadowRoot).filter(Boolean);
             const sheet = roots.map((root) => root.querySelector(".sheet")).find(Boolean);
-            const busy = sheet?.closest(".easel").hasAttribute("aria-busy");
+            const busy = sheet?.closest(".canvas-view").hasAttribute("aria-busy");
             if (busy && sheet.children.length === 4) seen.top.add(Math.round(sheet.getBoundingClientRect().top));
             requestAnimationFrame(look);
         };
@@ -416,7 +416,7 @@ def test_brush_over_a_part_and_the_rest_stays(visit: Callable):
     page = visit()
     draw(page, "a red apple")
     picture(page, "a red apple")
-    before = np.asarray(read(download(page))[0].convert("RGB"))
+    before = np.asarray(read_picture(download(page))[0].convert("RGB"))
     page.locator(".sheet").get_by_role("button", name="Edit").click()
     page.get_by_text("64 × 64 · nothing is brushed").wait_for()
     page.locator("[data-test-script-state=notRunning]").wait_for()
@@ -431,13 +431,13 @@ def test_brush_over_a_part_and_the_rest_stays(visit: Callable):
     page.get_by_label("What the picture shows").fill("a blue cat")
     page.get_by_role("button", name="Paint").click()
     page.get_by_text(re.compile("64 × 64 · nothing is brushed · seed")).wait_for()
-    image, request = read(file_of(page, ".edits"))
+    image, request = read_picture(file_of(page, ".edits"))
     changed = (np.asarray(image.convert("RGB")) != before).any(-1)
     assert changed.any() and not changed[32:].any() and not changed[:, 40:].any()
     assert request is not None and request.prompt == "a blue cat" and "brushed" in request.edit
     page.locator(".editor").get_by_role("button", name="Undo").click()
     page.wait_for_timeout(500)
-    assert np.array_equal(np.asarray(read(file_of(page, ".edits"))[0].convert("RGB")), before)
+    assert np.array_equal(np.asarray(read_picture(file_of(page, ".edits"))[0].convert("RGB")), before)
 
 
 def file_of(page, place: str) -> bytes:
@@ -471,7 +471,7 @@ def test_delete_can_be_undone_and_the_strip_follows(visit: Callable):
     page.locator(".sheet").get_by_role("button", name="Delete").click()
     page.get_by_text("Deleted one picture.").wait_for()
     strip.first.wait_for(state="detached")
-    page.locator(".easel .tools").get_by_role("button", name="Undo").click()
+    page.locator(".canvas-view .tools").get_by_role("button", name="Undo").click()
     strip.first.wait_for()
 
 
@@ -607,7 +607,7 @@ def test_a_picture_is_drawn_again_from_the_gallery(visit: Callable):
     page = visit()
     draw(page, "two dogs on grass")
     picture(page, "two dogs on grass")
-    image, request = read(download(page))
+    image, request = read_picture(download(page))
     draw(page, "a red cat")
     picture(page, "a red cat")
     page.get_by_role("link", name="Gallery").click()
@@ -616,7 +616,7 @@ def test_a_picture_is_drawn_again_from_the_gallery(visit: Callable):
     assert page.get_by_role("textbox", name="Prompt", exact=True).input_value() == "two dogs on grass"
     page.get_by_role("button", name="Draw", exact=True).click()
     picture(page, "two dogs on grass")
-    again, remembered = read(download(page))
+    again, remembered = read_picture(download(page))
     assert remembered == request and again.tobytes() == image.tobytes()
 
 
@@ -658,7 +658,7 @@ def test_speak_live_to_words_and_a_picture_that_shows_them(browser, tmp_path: Pa
             page.locator(".past a").nth(len(verdicts)).wait_for()
             newest = page.locator(".past a").count() - 1 - len(verdicts)  # they come in from the left
             words, data = page.locator(".past a").nth(newest).evaluate(FETCH)
-            image, request = read(base64.b64decode(data))
+            image, request = read_picture(base64.b64decode(data))
             assert request is not None and request.prompt == words and request.size == image.size, "it remembers"
             pixels = torch.from_numpy(np.asarray(image.convert("RGB"), np.float32).copy()).permute(2, 0, 1)[None]
             seen = reader.read(in_scene_size(pixels / 127.5 - 1, SIDE))[0]
@@ -687,8 +687,8 @@ def test_two_presses_open_one_microphone_and_one_more_closes_it(visit: Callable)
     page.evaluate("""() => {
         window.opened = [];
         const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-        navigator.mediaDevices.getUserMedia = async (wish) => {
-            const stream = await open(wish);
+        navigator.mediaDevices.getUserMedia = async (constraints) => {
+            const stream = await open(constraints);
             window.opened.push(stream);
             return stream;
         };
@@ -707,8 +707,8 @@ def test_a_microphone_that_comes_when_its_page_is_left_is_put_away(visit: Callab
     page.evaluate("""() => {
         const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
         const asked = new Promise((allow) => { window.allow = allow; });
-        navigator.mediaDevices.getUserMedia = async (wish) => {
-            window.opened = await open(wish);
+        navigator.mediaDevices.getUserMedia = async (constraints) => {
+            window.opened = await open(constraints);
             await asked;
             return window.opened;
         };
@@ -770,7 +770,7 @@ def test_a_sentence_is_among_the_pictures_although_the_next_one_is_drawn_already
     page.get_by_role("button", name="Start listening").click()
     page.locator(".past a").wait_for()
     words, data = page.locator(".past a").evaluate(FETCH)
-    assert words == "a red cat" and read(base64.b64decode(data))[1] == request
+    assert words == "a red cat" and read_picture(base64.b64decode(data))[1] == request
     page.get_by_role("button", name="Stop listening").click()
     page.get_by_text("Press, and say what you would like to see.").wait_for()
     settings, end = heard[0], heard[-1]

@@ -13,6 +13,7 @@ from PIL import Image
 from starlette.datastructures import QueryParams
 from starlette.websockets import WebSocketDisconnect
 
+import text_encoder
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving.batching import Batch
@@ -36,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def services(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppServices]:
     monkeypatch.setenv("MASKGIL_WEIGHTS", str(model.parent))
-    engine = LocalEngine(lambda name, dtype=None: TextToImage.load(model))
+    engine = LocalEngine(lambda name, dtype=None: TextToImage.load(model, text_encoder.load))
     services = AppServices(engine, SpeechRecognizer("none"), Gallery(tmp_path / "gallery"))
     monkeypatch.setattr(canvas_socket, "get_services", lambda: services)
     yield services
@@ -48,9 +49,9 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     """Drawings make a step for each release."""
     gate, together = threading.Semaphore(0), Batch._together
 
-    def gated(lane, sketches) -> None:
+    def gated(batch, drawings) -> None:
         gate.acquire(timeout=SECONDS)
-        together(lane, sketches)
+        together(batch, drawings)
 
     monkeypatch.setattr(Batch, "_together", gated)
     return gate

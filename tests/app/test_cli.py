@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from app_fixtures import tiny_classes, tiny_model, tiny_twin
+from app_fixtures import tiny_ar_model, tiny_classes, tiny_model
 from PIL import Image
 
 from app.cli import main
 from app.core import paths, png
-from app.core.request import GenerationRequest, parse_size
+from app.core.request import GenerationRequest
 from app.serving.recognizer import SpeechRecognizer
 from app.web import server
 from maskgil.params import SamplingParams
+from maskgil.picture_sizes import parse_size
 from speech.transcriber import Transcript
 from text_encoder.prompt_reader import PromptVocabulary
 from train.scenes.captions import sentences, vocabulary
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(tmp_path_factory.mktemp("weights"))
     tiny_model(folder / "scenes")
-    tiny_twin(tiny_model(folder / "paired"))
+    tiny_ar_model(tiny_model(folder / "paired"))
     tiny_classes(folder / "animals")
     return folder
 
@@ -54,7 +55,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
 def test_generate_writes_a_picture_that_remembers_how_it_was_made(capsys: pytest.CaptureFixture):
     wanted = "--out cats.png --model scenes --size 96x64 --steps 4 --seed 7 --guidance 4 --guidance-interval 0.1 0.3"
     assert main(["generate", "two cats on the beach", *wanted.split(), "--order", "random", "--negative", "a dog"]) == 0
-    image, request = png.read(Path("cats.png").read_bytes())
+    image, request = png.read_picture(Path("cats.png").read_bytes())
     assert image.size == (96, 64)
     assert request == GenerationRequest(
         "two cats on the beach",
@@ -74,15 +75,15 @@ def test_several_pictures_are_a_sheet_and_one_file_each():
     assert main(["generate", "a red apple", "--out", "a.png", "--n", "3", "--seed", "5", "--steps", "2"]) == 0
     assert sorted(path.name for path in Path().iterdir()) == ["a-1.png", "a-2.png", "a-3.png", "a.png"]
     assert Image.open("a.png").width > 128
-    second, request = png.read(Path("a-2.png").read_bytes())
+    second, request = png.read_picture(Path("a-2.png").read_bytes())
     assert request is not None and (request.seed, request.n) == (6, 1)
     assert main(["generate", "a red apple", "--out", "alone.png", "--seed", "6", "--steps", "2"]) == 0
-    assert png.read(Path("alone.png").read_bytes())[0].tobytes() == second.tobytes()
+    assert png.read_picture(Path("alone.png").read_bytes())[0].tobytes() == second.tobytes()
 
 
 def test_notes_can_be_left_out():
     assert main(["generate", "a dog", "--out", "d.png", "--steps", "1", "--no-metadata"]) == 0
-    assert png.read(Path("d.png").read_bytes())[1] is None and set(Image.open("d.png").info) <= {"srgb"}
+    assert png.read_picture(Path("d.png").read_bytes())[1] is None and set(Image.open("d.png").info) <= {"srgb"}
 
 
 def test_revisions_are_made_paid_for_and_remembered(capsys: pytest.CaptureFixture):
@@ -90,7 +91,7 @@ def test_revisions_are_made_paid_for_and_remembered(capsys: pytest.CaptureFixtur
     for given, made, looks in (([], 1, 3 + 3), (["--revisions", "0"], 0, 3), (["--revisions", "2"], 2, 3 + 6)):
         told = ["generate", "a dog", "--steps", "2", "--seed", "3", "--out", f"{made}.png", *given]
         assert main(told) == 0 and f"{looks} evaluations a picture" in capsys.readouterr().err
-        request = png.read(Path(f"{made}.png").read_bytes())[1]
+        request = png.read_picture(Path(f"{made}.png").read_bytes())[1]
         assert request is not None and request.params.refinement_passes == made
         usual = SamplingParams.refinement_passes
         assert (f"Refinement passes: {made}" in Image.open(f"{made}.png").info["parameters"]) == (made != usual)
@@ -103,24 +104,24 @@ def test_the_best_of_candidates_is_drawn_paid_for_and_remembered(capsys: pytest.
     told = ["generate", "a dog", "--steps", "2", "--revisions", "0", "--seed", "3", "--out", "c.png"]
     assert main([*told, "--candidates", "4"]) == 0
     assert f"{4 * (3 + 2)} evaluations a picture" in capsys.readouterr().err
-    image, request = png.read(Path("c.png").read_bytes())
+    image, request = png.read_picture(Path("c.png").read_bytes())
     assert request is not None and request.params.candidates == 4
     assert "Best of: 4" in Image.open("c.png").info["parameters"]
     assert main([*told, "--candidates", "4"]) == 0
-    assert png.read(Path("c.png").read_bytes())[0].tobytes() == image.tobytes()
+    assert png.read_picture(Path("c.png").read_bytes())[0].tobytes() == image.tobytes()
     assert main(told) == 0 and "Best of" not in Image.open("c.png").info["parameters"]
     assert "at most 16" in refused([*told, "--candidates", "4", "--n", "5"], capsys)
 
 
 @pytest.mark.parametrize(("mode", "tokens"), [("hybrid", 12), ("ar", None)])
-def test_the_twin_draws_and_the_picture_remembers_it(mode: str, tokens: int | None):
+def test_the_ar_model_draws_and_the_picture_remembers_it(mode: str, tokens: int | None):
     number = [] if tokens is None else ["--ar-tokens", str(tokens)]
     told = ["generate", "a dog", "--model", "paired", "--steps", "2", "--seed", "3", "--out", "d.png"]
     assert main([*told, "--mode", mode, *number]) == 0
-    image, request = png.read(Path("d.png").read_bytes())
+    image, request = png.read_picture(Path("d.png").read_bytes())
     assert request is not None and (request.params.mode, request.params.ar_tokens) == (mode, tokens)
     assert main(told) == 0
-    assert png.read(Path("d.png").read_bytes())[0].tobytes() != image.tobytes(), "MaskGIL alone draws another"
+    assert png.read_picture(Path("d.png").read_bytes())[0].tobytes() != image.tobytes(), "MaskGIL alone draws another"
 
 
 def test_a_class_is_drawn_by_number_or_name(capsys: pytest.CaptureFixture):
@@ -166,7 +167,7 @@ def test_what_is_unknown_is_left_out_and_named_and_refused_where_nothing_is_left
         (["a cat", "--seed", "-1"], "seed is -1"),
         (["a cat", "--order", "any"], "order"),
         (["a cat", "--mode", "both"], "choose one of masked, hybrid, ar"),
-        (["a cat", "--mode", "hybrid"], "no autoregressive twin"),
+        (["a cat", "--mode", "hybrid"], "no AR model"),
         (["a cat", "--ar-tokens", "5"], "ar_tokens needs mode hybrid"),
         (["a cat", "--model", "paired", "--mode", "hybrid", "--ar-tokens", "65"], "give 0 to 64"),
         (["a cat", "--out", "cat.jpg"], "ends in .png"),
@@ -200,7 +201,7 @@ def test_a_broken_model_is_refused(weights: Path, tmp_path: Path, harm: str, cap
 
 @pytest.fixture
 def hears(monkeypatch: pytest.MonkeyPatch):
-    """The recogniser is told what it hears; what is recorded is really read."""
+    """The recognizer is told what it hears; what is recorded is really read."""
 
     class Deaf:
         limit = 120.0
@@ -221,11 +222,11 @@ def sound(path: str, seconds: float, loudness: float = 0.3) -> str:
 def test_listen_prints_the_transcript_and_draws_it(hears: None, capsys: pytest.CaptureFixture):
     assert main(["listen", sound("speech.wav", 1.0), "--out", "x.png", "--steps", "2", "--seed", "1"]) == 0
     assert capsys.readouterr().out == "a red apple\n"
-    request = png.read(Path("x.png").read_bytes())[1]
+    request = png.read_picture(Path("x.png").read_bytes())[1]
     assert request is not None and request.prompt == "a red apple"
 
 
-def test_a_recogniser_that_takes_two_minutes_is_given_them(hears: None, capsys: pytest.CaptureFixture):
+def test_a_recognizer_that_takes_two_minutes_is_given_them(hears: None, capsys: pytest.CaptureFixture):
     assert main(["listen", sound("speech.wav", 100.0), "--out", "x.png", "--steps", "2"]) == 0
     assert capsys.readouterr().out == "a red apple\n"
 
@@ -245,19 +246,19 @@ def test_what_cannot_be_heard_is_refused(hears: None, capsys: pytest.CaptureFixt
 
 
 def test_what_is_left_out_is_as_the_environment_says(monkeypatch: pytest.MonkeyPatch, hears: None):
-    heard, told = [], {"MASKGIL_MODEL": "paired", "MASKGIL_EAR": "an ear"}
+    heard, told = [], {"MASKGIL_MODEL": "paired", "MASKGIL_RECOGNIZER": "a recognizer"}
     load = SpeechRecognizer.load
     monkeypatch.setattr(SpeechRecognizer, "load", lambda self: heard.append(self.name) or load(self))
     monkeypatch.setattr(
-        server, "serve", lambda options: heard.append((paths.default_model(), paths.default_recognizer()))
+        server, "run_server", lambda options: heard.append((paths.default_model(), paths.default_recognizer()))
     )
     for variable in told:
         monkeypatch.setenv(variable, told[variable])
-    assert main(["ui"]) == 0 and heard.pop() == ("paired", "an ear")
-    assert main(["ui", "--model", "scenes"]) == 0 and heard.pop() == ("scenes", "an ear")
+    assert main(["ui"]) == 0 and heard.pop() == ("paired", "a recognizer")
+    assert main(["ui", "--model", "scenes"]) == 0 and heard.pop() == ("scenes", "a recognizer")
     monkeypatch.setenv("MASKGIL_MODEL", "paired")  # the server's own is told by its command
-    assert main(["listen", sound("said.wav", 1.0), "--steps", "1", "--out", "x.png"]) == 0 and "an ear" in heard
-    request = png.read(Path("x.png").read_bytes())[1]
+    assert main(["listen", sound("said.wav", 1.0), "--steps", "1", "--out", "x.png"]) == 0 and "a recognizer" in heard
+    request = png.read_picture(Path("x.png").read_bytes())[1]
     assert request is not None and request.model == "paired"
     for variable in told:
         monkeypatch.delenv(variable)
@@ -350,7 +351,7 @@ def test_edit_draws_what_the_mask_marks(capsys: pytest.CaptureFixture):
     mask.paste(255, (0, 0, 64, 9))
     mask.save("mask.png")
     assert main("edit in.png cat --mask mask.png --seed 3 --n 2 --out out.png".split()) == 0
-    drawn, request = png.read(Path("out-2.png").read_bytes())
+    drawn, request = png.read_picture(Path("out-2.png").read_bytes())
     changed = (np.asarray(drawn) != np.asarray(image)).any(2)
     assert changed[:16].mean() > 0.9 and not changed[16:].any()
     assert request.seed == 4 and request.edit.startswith("16 of 64 cells of ") and request.edit.endswith("; masked")
@@ -362,7 +363,7 @@ def test_edit_cuts_a_picture_of_another_shape(capsys: pytest.CaptureFixture):
     mask.paste(255, (0, 100, 200, 200))
     mask.save("mask.png")
     assert main("edit in.png cat --mask mask.png --out out.png".split()) == 0
-    drawn, request = png.read(Path("out.png").read_bytes())
+    drawn, request = png.read_picture(Path("out.png").read_bytes())
     assert drawn.size == request.size == (64, 64) and request.edit.startswith("32 of 64 cells")
 
 
@@ -391,6 +392,6 @@ def test_new_words_change_what_they_contradict(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("MASKGIL_WEIGHTS", str(ROOT / "weights"))
     assert main(["generate", "a penguin on a blue background", "--seed", "7", "--out", "before.png"]) == 0
     assert main(["edit", "before.png", "an owl on a blue background", "--seed", "7", "--out", "after.png"]) == 0
-    before, after = (np.asarray(png.read(Path(name).read_bytes())[0]) for name in ("before.png", "after.png"))
+    before, after = (np.asarray(png.read_picture(Path(name).read_bytes())[0]) for name in ("before.png", "after.png"))
     kept = (before == after).all(2).reshape(8, 32, 8, 32).all((1, 3))
     assert 10 <= kept.sum() <= 60

@@ -47,7 +47,7 @@ def picture(client: openai.OpenAI) -> bytes:
 
 @pytest.fixture(scope="module")
 def mask(picture: bytes) -> bytes:
-    image = Image.new("RGBA", png.read(picture)[0].size, "black")
+    image = Image.new("RGBA", png.read_picture(picture)[0].size, "black")
     image.paste((0, 0, 0, 0), (0, 0, 32, 32))
     return png.encode_png(image)
 
@@ -88,7 +88,7 @@ def test_openai_generates_addresses_that_can_be_fetched(client: openai.OpenAI):
     response = client.images.generate(prompt=PROMPT, response_format="url", model="dall-e-2")
     assert response.data[0].b64_json is None
     answer = requests.get(response.data[0].url, timeout=SECONDS)
-    assert answer.headers["content-type"] == "image/png" and png.read(answer.content)[1].prompt == PROMPT
+    assert answer.headers["content-type"] == "image/png" and png.read_picture(answer.content)[1].prompt == PROMPT
     gone = requests.get(response.data[0].url[:-8] + "AAAA.png", timeout=SECONDS)
     assert gone.status_code == 404 and gone.json()["error"]["code"] == "not_found"
 
@@ -103,7 +103,7 @@ def test_jpeg_and_webp_remember_their_settings(client: openai.OpenAI):
     for kind in ("jpeg", "webp"):
         response = client.images.generate(prompt=PROMPT, output_format=kind, extra_body={"seed": 9})
         data = base64.b64decode(response.data[0].b64_json)
-        assert png.read(data)[1].seed == 9 and "icc_profile" in Image.open(io.BytesIO(data)).info
+        assert png.read_picture(data)[1].seed == 9 and "icc_profile" in Image.open(io.BytesIO(data)).info
 
 
 def test_openai_streams(client: openai.OpenAI):
@@ -129,7 +129,7 @@ def test_openai_edits(client: openai.OpenAI, picture: bytes, mask: bytes, fields
 def test_openai_edits_lists_other_formats_and_odd_names(client: openai.OpenAI, picture: bytes, mask: bytes):
     for brought in ([("a.png", picture)], [("a.png", picture), ("b.png", picture)]):
         assert client.images.edit(image=brought, mask=("m.png", mask), prompt=EDITED).data
-    image = png.read(picture)[0]
+    image = png.read_picture(picture)[0]
     for kind in ("JPEG", "WEBP", "GIF", "TIFF", "BMP"):
         out = io.BytesIO()
         image.save(out, kind)
@@ -141,9 +141,9 @@ def test_openai_edits_lists_other_formats_and_odd_names(client: openai.OpenAI, p
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_openai_varies(client: openai.OpenAI, picture: bytes):
     response = client.images.create_variation(image=("a.png", picture), model="dall-e-2", n=2, size="256x256")
-    assert len(response.data) == 2 and images(response)[0].tobytes() != png.read(picture)[0].tobytes()
+    assert len(response.data) == 2 and images(response)[0].tobytes() != png.read_picture(picture)[0].tobytes()
     with pytest.raises(openai.BadRequestError, match="has no prompt inside"):
-        client.images.create_variation(image=png.encode_png(png.read(picture)[0]))
+        client.images.create_variation(image=png.encode_png(png.read_picture(picture)[0]))
 
 
 def test_openai_lists_models(client: openai.OpenAI):

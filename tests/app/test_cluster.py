@@ -46,7 +46,7 @@ def connected(folder: Path, replicas: int) -> Iterator[ComputeBackend]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MASKGIL_WEIGHTS", str(folder))
         patch.setenv("MASKGIL_MODEL", "tiny")
-        patch.setenv("MASKGIL_EAR", str(RECOGNIZER))
+        patch.setenv("MASKGIL_RECOGNIZER", str(RECOGNIZER))
         yield cluster.connect(ClusterOptions(replicas=replicas, threads=1, waiting=6))
 
 
@@ -71,7 +71,7 @@ def alone(engine: Engine) -> Iterator[LocalEngine]:
     local.close()
 
 
-def wish(seed: int = 0, prompt: str = "two cats on the beach", n: int = 1, **params: object) -> GenerationRequest:
+def query(seed: int = 0, prompt: str = "two cats on the beach", n: int = 1, **params: object) -> GenerationRequest:
     return GenerationRequest(prompt, model="tiny", seed=seed, n=n, params=SamplingParams(**params))
 
 
@@ -92,7 +92,7 @@ def assert_same_drawing(one: Job, other: Job) -> None:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "request_of_tiny",
-    [wish(1), wish(2, n=3, steps=4), wish(3, candidates=2), wish(4, refinement_passes=1), wish(5, "a red apple")],
+    [query(1), query(2, n=3, steps=4), query(3, candidates=2), query(4, refinement_passes=1), query(5, "a red apple")],
     ids=["one", "several", "candidates", "refined", "other words"],
 )
 def test_a_replica_draws_what_one_engine_draws(engine: Engine, alone: LocalEngine, request_of_tiny: GenerationRequest):
@@ -104,11 +104,11 @@ def test_a_replica_draws_what_one_engine_draws(engine: Engine, alone: LocalEngin
 
 
 def test_edits_and_continued_jobs_are_drawn_there_too(engine: Engine, alone: LocalEngine):
-    first, local_first = done(engine.submit(wish(6))), done(alone.submit(wish(6)))
-    after = wish(6, "two red dogs on the beach")
+    first, local_first = done(engine.submit(query(6))), done(alone.submit(query(6)))
+    after = query(6, "two red dogs on the beach")
     assert_same_drawing(done(engine.submit(after, after=first)), done(alone.submit(after, after=local_first)))
     start = inpainting_input(alone.load("tiny").model, local_first.pictures()[0], range(10))
-    edit = wish(7, "a red apple")
+    edit = query(7, "a red apple")
     job = done(engine.submit(edit, start=start))
     assert_same_drawing(job, done(alone.submit(edit, start=start)))
     assert len(job.preview(0)) == 1
@@ -116,16 +116,16 @@ def test_edits_and_continued_jobs_are_drawn_there_too(engine: Engine, alone: Loc
 
 def test_what_cannot_be_drawn_is_refused_and_a_full_queue_says_so(engine: Engine):
     with pytest.raises(ValueError, match="text encoder reads"):
-        engine.submit(wish(prompt="cat " * 100))
-    jobs = [engine.submit(wish(seed, n=16, steps=64), f"owner {seed}") for seed in range(3)]
+        engine.submit(query(prompt="cat " * 100))
+    jobs = [engine.submit(query(seed, n=16, steps=64), f"owner {seed}") for seed in range(3)]
     with pytest.raises(QueueFullError, match="jobs are waiting"):
         for seed in range(20):
-            jobs.append(engine.submit(wish(seed, n=16, steps=64), f"owner {seed}"))
+            jobs.append(engine.submit(query(seed, n=16, steps=64), f"owner {seed}"))
     for job in jobs:
         assert job.is_done or engine.cancel(job.id)
     until(lambda: all(job.is_done for job in jobs))
     assert {job.status for job in jobs} <= {Status.CANCELLED, Status.DONE} and engine.status().running == 0
-    done(engine.submit(wish(1)))
+    done(engine.submit(query(1)))
 
 
 @pytest.mark.skipif(not RECOGNIZER.is_dir(), reason="needs the bundled weights")
@@ -164,7 +164,7 @@ def test_another_server_uses_the_replicas_that_run(engine: Engine):
     other = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
     assert other.returncode == 0, other.stderr[-2000:]
     assert other.stdout.startswith("done")
-    done(engine.submit(wish(9)))
+    done(engine.submit(query(9)))
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path):

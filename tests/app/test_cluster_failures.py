@@ -15,7 +15,7 @@ import psutil
 import pytest
 import requests
 from app_fixtures import tiny_model
-from test_cluster import ROOT, SECONDS, assert_same_drawing, connected, done, until, wish
+from test_cluster import ROOT, SECONDS, assert_same_drawing, connected, done, query, until
 
 from app.serving import metrics
 from app.serving.engine import Engine
@@ -51,7 +51,7 @@ def kept_busy(engine: Engine) -> Iterator[list[Job]]:
     def submit() -> None:
         while more.is_set():
             if sum(not job.is_done for job in jobs) < 4:
-                jobs.append(engine.submit(wish(len(jobs), n=4, steps=64)))
+                jobs.append(engine.submit(query(len(jobs), n=4, steps=64)))
             time.sleep(0.02)
 
     submitter = threading.Thread(target=submit)
@@ -99,7 +99,7 @@ def test_no_job_is_lost_when_replicas_are_killed_or_replaced(tmp_path: Path):
 def test_the_command_serves_and_stops_with_its_replicas(tmp_path: Path):
     tiny_model(tmp_path / "weights" / "scenes")
     words = [sys.executable, "-m", "app", "serve", "--replicas", "1", "--threads", "1", "--port", "0"]
-    words += ["--weights", str(tmp_path / "weights"), "--gallery", str(tmp_path / "gallery"), "--ear", "none"]
+    words += ["--weights", str(tmp_path / "weights"), "--gallery", str(tmp_path / "gallery"), "--recognizer", "none"]
     log = tmp_path / "log"
     with log.open("wb") as output:
         server = subprocess.Popen(words, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from app_fixtures import tiny_classes, tiny_model, tiny_twin
+from app_fixtures import tiny_ar_model, tiny_classes, tiny_model
 from test_text_encoder import make_t5
 
+import text_encoder
 from app.core import png
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
-from app.serving import services as houses
+from app.serving import services as app_services
 from app.serving.batching import Batch, RunningJob
 from app.serving.job_table import MAX_JOB_BYTES, MAX_JOBS_KEPT, MAX_WAITING
 from app.serving.jobs import Job, Status, StepSnapshot
@@ -33,15 +34,15 @@ SECONDS = 120  # that anything here may take on a busy machine
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
-    return TextToImage.load(tiny_model(Path(tmp_path_factory.mktemp("weights")) / "scenes"))
+    return TextToImage.load(tiny_model(Path(tmp_path_factory.mktemp("weights")) / "scenes"), text_encoder.load)
 
 
 @pytest.fixture(scope="module")
 def paired(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
-    """The same model with its autoregressive twin."""
+    """The same model with its AR model."""
     folder = tiny_model(Path(tmp_path_factory.mktemp("paired")) / "scenes")
-    tiny_twin(folder)
-    return TextToImage.load(folder)
+    tiny_ar_model(folder)
+    return TextToImage.load(folder, text_encoder.load)
 
 
 @pytest.fixture
@@ -56,9 +57,9 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     """The engine makes one step for each release."""
     gate, together = threading.Semaphore(0), Batch._together
 
-    def gated(lane: Batch, sketches: list[RunningJob]) -> None:
+    def gated(batch: Batch, drawings: list[RunningJob]) -> None:
         gate.acquire(timeout=SECONDS)
-        together(lane, sketches)
+        together(batch, drawings)
 
     monkeypatch.setattr(Batch, "_together", gated)
     return gate
@@ -79,10 +80,10 @@ def until(condition) -> None:
 
 
 def test_a_job_draws_what_the_pipeline_draws(engine: LocalEngine, model: TextToImage):
-    wish = request(n=2)
-    job = engine.submit(wish)
+    query = request(n=2)
+    job = engine.submit(query)
     assert job.wait(SECONDS) and job.status is Status.DONE, job.error
-    expected = model.images([wish.prompt] * 2, [7, 8], settings=wish.params)
+    expected = model.images([query.prompt] * 2, [7, 8], settings=query.params)
     assert [image.tobytes() for image in job.pictures()] == [image.tobytes() for image in expected]
     assert job.request.size == (64, 64)
 
@@ -99,10 +100,10 @@ def test_every_step_is_an_event(engine: LocalEngine):
         (4, 4, 8),
     ]
     assert seen[-1] == (Status.DONE, 4)
-    holes = [int(frame.grid.mask.sum()) for frame in job.frames]
-    assert holes == sorted(holes, reverse=True) and holes[-1] == 0
+    masked = [int(frame.grid.mask.sum()) for frame in job.frames]
+    assert masked == sorted(masked, reverse=True) and masked[-1] == 0
     alpha = torch.tensor(list(job.preview(0)[0].getchannel("A").get_flattened_data()))
-    assert (alpha < 255).sum() == holes[0] * 64, "a hole is a transparent cell of 8 x 8 pixels"
+    assert (alpha < 255).sum() == masked[0] * 64, "a masked token is a transparent cell of 8 x 8 pixels"
 
 
 def test_revisions_are_told_apart_and_who_makes_none_says_so(engine: LocalEngine):
@@ -110,20 +111,20 @@ def test_revisions_are_told_apart_and_who_makes_none_says_so(engine: LocalEngine
     assert (
         job.wait(SECONDS) and [frame.total for frame in job.frames] == [6] * 6 and job.frames[-1].refinement_passes == 2
     )
-    assert job.frames[-1].nfe == 7 + 3 + 3, "the last step lies outside the interval, and so does a revision"
+    assert job.frames[-1].nfe == 7 + 3 + 3, "the last step lies outside the interval, and so does a refinement pass"
     assert not job.frames[3].grid.mask.any() and (job.frames[-1].grid.unmasked_at >= 4).any()
 
 
 def test_the_best_of_several_candidates_is_shown_from_its_beginning(engine: LocalEngine, model: TextToImage):
-    wish = request(n=2, candidates=2, refinement_passes=1, temperature=1.0, seed=8)
-    job = engine.submit(wish)
+    query = request(n=2, candidates=2, refinement_passes=1, temperature=1.0, seed=8)
+    job = engine.submit(query)
     assert job.wait(SECONDS) and job.status is Status.DONE, job.error
-    *_, last = model.draw([wish.prompt] * 2, [8, 9], settings=wish.params)
+    *_, last = model.draw([query.prompt] * 2, [8, 9], settings=query.params)
     expected = model.images_of(last.canvas)
     assert [image.tobytes() for image in job.pictures()] == [image.tobytes() for image in expected]
     assert job.frames[-1].nfe == last.nfe == 2 * (7 + 3 + 2) and len(job.frames) == 5
     final = job.frames[-1].grid
-    for frame in job.frames:  # what was decided by then, and not doubted later, is what it became
+    for frame in job.frames:  # what was decided by then, and not remasked later, is what it became
         kept = ~frame.grid.mask & (frame.grid.unmasked_at == final.unmasked_at)
         assert len(frame.grid) == 2 and kept.any() and torch.equal(frame.grid.tokens[kept], final.tokens[kept])
     alone = engine.submit(request(n=2, refinement_passes=1, temperature=1.0, seed=8))
@@ -153,32 +154,32 @@ def test_an_unguided_job_costs_half(engine: LocalEngine):
 
 
 def test_rows_of_several_jobs_share_a_step_and_draw_what_they_draw_alone(model: TextToImage):
-    wishes = [
+    requests = [
         request("a red cat", steps=6, seed=1),
         request("two dogs on the beach at night", steps=3, seed=2, guidance=1.0, n=2),
         request("an apple", steps=5, seed=3, order="halton", temperature=0.5, interval=(0.3, 0.9)),
     ]
 
-    def begin(wish: GenerationRequest) -> RunningJob:
-        wish = wish.fit(list(model.sizes), 8)
-        return RunningJob.begin(model, lambda prompt: model.condition([prompt]), wish)
+    def begin(query: GenerationRequest) -> RunningJob:
+        query = query.fit(list(model.sizes), 8)
+        return RunningJob.begin(model, lambda prompt: model.condition([prompt]), query)
 
-    def finish(lane: Batch) -> None:
-        assert not list(lane.step())
-        lane.sketches = [sketch for sketch in lane.sketches if not sketch.is_done]
+    def finish(batch: Batch) -> None:
+        assert not list(batch.step())
+        batch.drawings = [drawing for drawing in batch.drawings if not drawing.is_done]
 
-    alone = [begin(wish) for wish in wishes]
-    for sketch in alone:
-        lane = Batch(model)
-        lane.sketches.append(sketch)
-        while lane.sketches:
-            finish(lane)
-    company, lane = [begin(wish) for wish in wishes], Batch(model)
-    for sketch in company:  # each joins while the others are on their way
-        lane.sketches.append(sketch)
-        finish(lane)
-    while lane.sketches:
-        finish(lane)
+    alone = [begin(query) for query in requests]
+    for drawing in alone:
+        batch = Batch(model)
+        batch.drawings.append(drawing)
+        while batch.drawings:
+            finish(batch)
+    company, batch = [begin(query) for query in requests], Batch(model)
+    for drawing in company:  # each joins while the others are on their way
+        batch.drawings.append(drawing)
+        finish(batch)
+    while batch.drawings:
+        finish(batch)
     for one, other in zip(alone, company, strict=True):
         assert torch.equal(one.grid.tokens, other.grid.tokens)
         assert one.nfe == other.nfe
@@ -273,10 +274,10 @@ def test_a_waiting_job_can_be_cancelled(engine: LocalEngine, gate: threading.Sem
 def test_a_fault_in_one_job_ends_that_job_alone(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch):
     together = Batch._together
 
-    def faulty(lane: Batch, sketches: list[RunningJob]) -> None:
-        if any(13 in sketch.plan[0].seeds.tolist() for sketch in sketches):
+    def faulty(batch: Batch, drawings: list[RunningJob]) -> None:
+        if any(13 in drawing.plan[0].seeds.tolist() for drawing in drawings):
             raise RuntimeError("a bug")
-        together(lane, sketches)
+        together(batch, drawings)
 
     monkeypatch.setattr(Batch, "_together", faulty)
     good, bad, later = (engine.submit(request(seed=seed)) for seed in (1, 13, 2))
@@ -302,16 +303,16 @@ def test_a_text_is_read_once(engine: LocalEngine):
 
 
 @pytest.mark.parametrize(
-    ("wish", "complaint"),
+    ("query", "complaint"),
     [
         (request(size=(65, 64)), "cannot draw 65x64"),
         (request(steps=65), "at most 64 steps"),
         (request(n=5), "at most 4"),
     ],
 )
-def test_what_the_model_cannot_draw_is_refused_at_once(engine: LocalEngine, wish: GenerationRequest, complaint: str):
+def test_what_the_model_cannot_draw_is_refused_at_once(engine: LocalEngine, query: GenerationRequest, complaint: str):
     with pytest.raises(ValueError, match=complaint):
-        engine.submit(wish)
+        engine.submit(query)
 
 
 @pytest.mark.parametrize("texts", [{"prompt": "cat " * 100}, {"negative_prompt": "cat " * 100}])
@@ -359,7 +360,8 @@ def test_jobs_that_are_over_hold_no_more_than_the_bound(engine: LocalEngine, mon
     """Counted in bytes: pictures with a preview, and every step of the batch they were part of."""
     first = engine.submit(request(n=2), owner="me")
     assert first.wait(SECONDS)
-    # Of 64 tokens each: a code, the step that decided it (8 bytes each), how surely (4), whether it is a hole (1).
+    # Of 64 tokens each: a code, the step that decided it (8 bytes each), how surely (4), whether it is a masked token
+    # (1).
     assert 2 * 64 * 64 * 4 * 3 + 4 * 2 * 64 * 21 <= first.weight <= 2 * 64 * 64 * 4 * 3 + 6 * 2 * 64 * 21
     monkeypatch.setattr("app.serving.job_table.MAX_JOB_BYTES", 2 * first.weight)
     jobs = [first]
@@ -411,7 +413,7 @@ def duet(paired: TextToImage):
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "query",
     [
         request(mode="ar", n=2),
         request(mode="hybrid", ar_tokens=20, n=2, guidance=2.0, temperature=0.7),
@@ -422,27 +424,27 @@ def duet(paired: TextToImage):
     ],
     ids=["all", "some", "all of them", "none", "against a text", "revised"],
 )
-def test_with_the_twin_a_job_draws_what_the_pipeline_draws(
-    duet: LocalEngine, paired: TextToImage, wish: GenerationRequest
+def test_with_the_ar_model_a_job_draws_what_the_pipeline_draws(
+    duet: LocalEngine, paired: TextToImage, query: GenerationRequest
 ):
-    job = duet.submit(wish)
+    job = duet.submit(query)
     assert job.wait(SECONDS) and job.status is Status.DONE, job.error
-    *_, told = paired.draw([wish.prompt] * wish.n, wish.seeds, None, wish.params, negative=wish.negative_prompt)
+    *_, told = paired.draw([query.prompt] * query.n, query.seeds, None, query.params, negative=query.negative_prompt)
     last = job.frames[-1]
     assert torch.equal(last.grid.tokens, told.canvas.tokens)
     assert (last.step, last.total, last.nfe) == (told.step, told.of, told.nfe)
     assert [frame.step for frame in job.frames] == list(range(1, told.of + 1))
 
 
-def test_half_of_the_tokens_are_the_twins_when_nothing_else_is_said(duet: LocalEngine):
+def test_half_of_the_tokens_are_the_ar_models_when_nothing_else_is_said(duet: LocalEngine):
     assert duet.submit(request(mode="ar", refinement_passes=1)).request.params.refinement_passes == 0, (
-        "the twin alone makes none"
+        "the AR model alone makes none"
     )
     job = duet.submit(request(mode="hybrid"))
     assert job.request.params.ar_tokens == 32 and job.wait(SECONDS) and job.frames[-1].total == 32 + 4
 
 
-def test_of_the_twins_steps_one_a_line_is_shown(duet: LocalEngine):
+def test_of_the_ar_models_steps_one_a_line_is_shown(duet: LocalEngine):
     job = duet.submit(request(mode="hybrid", ar_tokens=20))
     assert job.wait(SECONDS)
     assert [job.frames[i].step for i in job.preview_steps] == [8, 16, 20, 21, 22, 23, 24]
@@ -451,20 +453,21 @@ def test_of_the_twins_steps_one_a_line_is_shown(duet: LocalEngine):
     assert job.preview(15)[0].tobytes() != first[0].tobytes() and job.preview(7)[0].tobytes() == first[0].tobytes()
 
 
-def test_after_its_twin_a_job_shares_the_lane_of_the_others(paired: TextToImage, monkeypatch: pytest.MonkeyPatch):
-    """Four jobs: two that their twins begin, two of MaskGIL alone. The twins go by themselves and hold nobody up."""
+def test_after_its_ar_model_a_job_shares_the_batch_of_the_others(paired: TextToImage, monkeypatch: pytest.MonkeyPatch):
+    """Four jobs: two that their AR models begin, two of MaskGIL alone. The AR models go by themselves and hold nobody
+    up."""
     steps, together, begun = [], Batch._together, threading.Event()
 
-    def watched(lane: Batch, sketches: list[RunningJob]) -> None:
+    def watched(batch: Batch, drawings: list[RunningJob]) -> None:
         begun.wait(SECONDS)
-        steps.append([(int(sketch.plan[0].seeds[0]), sketch.done) for sketch in sketches])
-        together(lane, sketches)
+        steps.append([(int(drawing.plan[0].seeds[0]), drawing.done) for drawing in drawings])
+        together(batch, drawings)
 
     monkeypatch.setattr(Batch, "_together", watched)
     engine = LocalEngine(lambda name: paired)
-    wishes = [request(seed=seed, mode="hybrid", ar_tokens=8, steps=6) for seed in (1, 2)]
-    wishes += [request(seed=seed, steps=16) for seed in (3, 4)]
-    jobs = [engine.submit(wish) for wish in wishes]
+    requests = [request(seed=seed, mode="hybrid", ar_tokens=8, steps=6) for seed in (1, 2)]
+    requests += [request(seed=seed, steps=16) for seed in (3, 4)]
+    jobs = [engine.submit(query) for query in requests]
     begun.set()
     assert all(job.wait(SECONDS) and job.status is Status.DONE for job in jobs)
     engine.close()
@@ -477,9 +480,11 @@ def test_after_its_twin_a_job_shares_the_lane_of_the_others(paired: TextToImage,
     while steps and steps[-1] not in written:
         steps.pop()
     turns = [step in written for step in steps]
-    assert not any(all(turns[i : i + 4]) for i in range(1, len(turns) - 3)), "between two rounds of twins, the others"
-    for job, wish in zip(jobs, wishes, strict=True):
-        (alone,) = paired.images([wish.prompt], [wish.seed], settings=wish.params)
+    assert not any(all(turns[i : i + 4]) for i in range(1, len(turns) - 3)), (
+        "between two rounds of AR models, the others"
+    )
+    for job, query in zip(jobs, requests, strict=True):
+        (alone,) = paired.images([query.prompt], [query.seed], settings=query.params)
         assert job.pictures()[0].tobytes() == alone.tobytes()
 
 
@@ -494,18 +499,18 @@ def test_a_job_is_cancelled_in_either_phase(duet: LocalEngine, gate: threading.S
     until(lambda: not duet._batches)
 
 
-def test_a_painted_over_part_can_be_begun_by_the_twin(duet: LocalEngine, paired: TextToImage):
-    wish, image = request(mode="hybrid", ar_tokens=3), paired.images(["a cat"], [1])[0]
+def test_a_painted_over_part_can_be_begun_by_the_ar_model(duet: LocalEngine, paired: TextToImage):
+    query, image = request(mode="hybrid", ar_tokens=3), paired.images(["a cat"], [1])[0]
     start = inpainting.inpainting_input(paired, image, [0, 9, 10, 30, 63])
-    job = duet.submit(wish, start=start)
+    job = duet.submit(query, start=start)
     assert job.wait(SECONDS) and job.status is Status.DONE, job.error
     assert [frame.total for frame in job.frames] == [3 + 2] * 5
     assert torch.equal(job.frames[-1].grid.tokens[0, ~start.mask], start.tokens[~start.mask])
 
 
-def test_without_a_twin_one_line_says_so_at_once(engine: LocalEngine):
+def test_without_an_ar_model_one_line_says_so_at_once(engine: LocalEngine):
     for mode in ("ar", "hybrid"):
-        with pytest.raises(ValueError, match="no autoregressive twin.*draw in mode mar"):
+        with pytest.raises(ValueError, match="no AR model.*draw in mode masked"):
             engine.submit(request(mode=mode))
 
 
@@ -593,31 +598,31 @@ def test_a_listener_that_fails_harms_nobody(engine: LocalEngine):
 
 def test_a_picture_that_cannot_be_kept_is_a_note_and_not_the_end(model: TextToImage, tmp_path: Path):
     gallery = Gallery(tmp_path / "gallery")
-    house = AppServices(LocalEngine(lambda name: model), SpeechRecognizer("nobody"), gallery)
+    services = AppServices(LocalEngine(lambda name: model), SpeechRecognizer("nobody"), gallery)
     gallery.add = lambda *picture: (_ for _ in ()).throw(FileNotFoundError("the folder is gone"))  # fails as it is used
-    job = house.draw(request(), "me-1234567")
+    job = services.draw(request(), "me-1234567")
     assert job.wait(SECONDS) and job.status is Status.DONE
     assert "cannot be kept (FileNotFoundError: the folder is gone)" in job.note
-    house.engine.close()
+    services.engine.close()
 
 
 def test_two_who_keep_a_job_at_once_keep_it_once(model: TextToImage, tmp_path: Path):
-    house = AppServices(LocalEngine(lambda name: model), SpeechRecognizer("nobody"), Gallery(tmp_path / "gallery"))
-    job = house.engine.submit(request(), "me-1234567")
+    services = AppServices(LocalEngine(lambda name: model), SpeechRecognizer("nobody"), Gallery(tmp_path / "gallery"))
+    job = services.engine.submit(request(), "me-1234567")
     assert job.wait(SECONDS)
     with ThreadPoolExecutor(8) as pool:
-        kept = list(pool.map(house.keep, [job] * 8))
-    assert sorted(map(len, kept)) == [0] * 7 + [1] and len(house.gallery.entries("me-1234567")) == 1
-    house.engine.close()
+        kept = list(pool.map(services.keep, [job] * 8))
+    assert sorted(map(len, kept)) == [0] * 7 + [1] and len(services.gallery.entries("me-1234567")) == 1
+    services.engine.close()
 
 
 def test_a_fault_between_two_steps_ends_that_job_alone(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch):
     after = StepSnapshot.after
 
-    def faulty(sketch: RunningJob) -> StepSnapshot:
-        if 13 in sketch.plan[0].seeds.tolist():
+    def faulty(drawing: RunningJob) -> StepSnapshot:
+        if 13 in drawing.plan[0].seeds.tolist():
             raise KeyError("a bug")
-        return after(sketch)
+        return after(drawing)
 
     monkeypatch.setattr(StepSnapshot, "after", staticmethod(faulty))
     good, bad, later = (engine.submit(request(seed=seed)) for seed in (1, 13, 2))
@@ -626,13 +631,13 @@ def test_a_fault_between_two_steps_ends_that_job_alone(engine: LocalEngine, monk
     assert "KeyError" in bad.error
 
 
-def test_a_fault_of_a_lane_ends_its_jobs_and_not_the_worker(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch):
+def test_a_fault_of_a_batch_ends_its_jobs_and_not_the_worker(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch):
     step = Batch.step
 
-    def faulty(lane: Batch):
-        if lane.sketches[0].grid.grid == (8, 12):
+    def faulty(batch: Batch):
+        if batch.drawings[0].grid.grid == (8, 12):
             raise MemoryError("no room")
-        return step(lane)
+        return step(batch)
 
     monkeypatch.setattr(Batch, "step", faulty)
     bad, good = engine.submit(request(size=(96, 64))), engine.submit(request())
@@ -699,9 +704,9 @@ def test_whoever_comes_first_builds_the_house_and_others_wait(tmp_path: Path, mo
         threading.Event().wait(0.2)  # many pictures to read
         return Gallery(folder)
 
-    monkeypatch.setattr(houses, "Gallery", slow)
+    monkeypatch.setattr(app_services, "Gallery", slow)
     monkeypatch.setenv("MASKGIL_GALLERY", str(tmp_path / "gallery"))
-    houses.forget_services()
+    app_services.forget_services()
     with ThreadPoolExecutor(4) as pool:
-        assert len(set(pool.map(lambda _: houses.get_services(), range(4)))) == 1
-    houses.forget_services()
+        assert len(set(pool.map(lambda _: app_services.get_services(), range(4)))) == 1
+    app_services.forget_services()

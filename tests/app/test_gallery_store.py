@@ -27,7 +27,7 @@ def image(shade: int = 90) -> Image.Image:
     return Image.new("RGB", (16, 8), (shade, 20, 30))
 
 
-def wish(prompt: str = "two cats", **settings) -> GenerationRequest:
+def query(prompt: str = "two cats", **settings) -> GenerationRequest:
     return GenerationRequest.read({"prompt": prompt, "seed": 3, "size": (16, 8)} | settings)
 
 
@@ -37,18 +37,18 @@ def gallery(tmp_path: Path) -> Gallery:
 
 
 def test_what_is_kept_comes_back_with_every_setting(gallery: Gallery):
-    request = wish("два кота 🐈", steps=5, guidance=2.5, interval=(0.1, 0.3), negative="a dog", order="halton")
+    request = query("два кота 🐈", steps=5, guidance=2.5, interval=(0.1, 0.3), negative="a dog", order="halton")
     request = replace(request, params=SamplingParams(mode="hybrid", ar_tokens=12))
     entry = gallery.add(ME, image(), request)
     again = Gallery(gallery.folder).get(ME, entry.id)
     assert again == entry and again.request == request
-    read, remembered = png.read(gallery.png(again))
+    read, remembered = png.read_picture(gallery.png(again))
     assert remembered == request and read.tobytes() == image().tobytes()
     assert "Drawn by: hybrid, Autoregressive tokens: 12" in png.parameters(remembered)
 
 
 def test_the_newest_comes_first_and_pages_follow(gallery: Gallery):
-    ids = [gallery.add(ME, image(i), wish(f"cat {i}")).id for i in range(5)]
+    ids = [gallery.add(ME, image(i), query(f"cat {i}")).id for i in range(5)]
     assert [entry.id for entry in gallery.entries(ME, limit=2)] == [ids[4], ids[3]]
     assert [entry.id for entry in gallery.entries(ME, limit=2, offset=4)] == [ids[0]]
     assert gallery.count(ME) == 5
@@ -56,7 +56,7 @@ def test_the_newest_comes_first_and_pages_follow(gallery: Gallery):
 
 def test_search_wants_every_word_and_takes_signs_as_signs(gallery: Gallery):
     for prompt in ("a red cat", "a red dog", "100% cotton", "under_score"):
-        gallery.add(ME, image(), wish(prompt))
+        gallery.add(ME, image(), query(prompt))
     assert [entry.prompt for entry in gallery.entries(ME, "RED cat")] == ["a red cat"]
     assert [entry.prompt for entry in gallery.entries(ME, "%")] == ["100% cotton"]
     assert [entry.prompt for entry in gallery.entries(ME, "_")] == ["under_score"]
@@ -64,7 +64,7 @@ def test_search_wants_every_word_and_takes_signs_as_signs(gallery: Gallery):
 
 
 def test_nobody_sees_another_ones_pictures(gallery: Gallery):
-    entry = gallery.add(ME, image(), wish())
+    entry = gallery.add(ME, image(), query())
     assert gallery.entries(YOU) == []
     with pytest.raises(ValueError, match="no picture"):
         gallery.get(YOU, entry.id)
@@ -75,12 +75,12 @@ def test_nobody_sees_another_ones_pictures(gallery: Gallery):
 
 
 def test_one_shares_all_pictures_or_none(gallery: Gallery):
-    first = gallery.add(ME, image(), wish("a cat"))
-    hidden = gallery.add(YOU, image(), wish("a cat in secret"))
+    first = gallery.add(ME, image(), query("a cat"))
+    hidden = gallery.add(YOU, image(), query("a cat in secret"))
     assert not gallery.shares(ME) and gallery.entries(YOU, everyones=True) == []
     gallery.share(ME, True)
     gallery.share(ME, True)
-    later = gallery.add(ME, image(), wish("a dog"))
+    later = gallery.add(ME, image(), query("a dog"))
     for opened in (gallery, Gallery(gallery.folder)):
         assert opened.shares(ME) and not opened.shares(YOU)
         assert opened.entries(YOU, everyones=True) == opened.entries(ME, everyones=True) == [later, first]
@@ -96,7 +96,7 @@ def test_one_shares_all_pictures_or_none(gallery: Gallery):
 
 
 def test_what_others_share_cannot_be_deleted(gallery: Gallery):
-    mine, yours = gallery.add(ME, image(), wish()), gallery.add(YOU, image(), wish())
+    mine, yours = gallery.add(ME, image(), query()), gallery.add(YOU, image(), query())
     gallery.share(YOU, True)
     with pytest.raises(ValueError, match="someone else's"):
         gallery.delete(ME, [mine, yours])
@@ -104,7 +104,7 @@ def test_what_others_share_cannot_be_deleted(gallery: Gallery):
 
 
 def test_what_is_deleted_is_gone_for_good(gallery: Gallery):
-    gone, stays = gallery.add(ME, image(), wish()), gallery.add(ME, image(), wish())
+    gone, stays = gallery.add(ME, image(), query()), gallery.add(ME, image(), query())
     gallery.delete(ME, [gone])
     for opened in (gallery, Gallery(gallery.folder)):
         assert opened.entries(ME) == [stays]
@@ -113,16 +113,16 @@ def test_what_is_deleted_is_gone_for_good(gallery: Gallery):
 
 
 def test_a_zip_holds_the_pictures_by_name(gallery: Gallery):
-    entries = [gallery.add(ME, image(i), wish("Two cats!")) for i in range(3)]
+    entries = [gallery.add(ME, image(i), query("Two cats!")) for i in range(3)]
     with zipfile.ZipFile(io.BytesIO(gallery.zip(entries, notes=False))) as bundle:
         assert sorted(bundle.namelist()) == sorted(f"two-cats-{entry.id}.png" for entry in entries)
-        assert all(png.read(bundle.read(name))[1] is None for name in bundle.namelist())
+        assert all(png.read_picture(bundle.read(name))[1] is None for name in bundle.namelist())
     assert slug("¿?") == "picture" and slug("../../etc") == "etc"
 
 
 @pytest.mark.parametrize("harm", ["lost", "damaged", "emptied"])
 def test_a_broken_index_is_made_again_from_the_pictures(gallery: Gallery, harm: str):
-    entry = gallery.add(ME, image(), wish())
+    entry = gallery.add(ME, image(), query())
     index = gallery.folder / "index.db"
     for path in gallery.folder.glob("index.db*"):
         path.unlink()
@@ -135,7 +135,7 @@ def test_a_broken_index_is_made_again_from_the_pictures(gallery: Gallery, harm: 
 
 
 def test_only_damage_sets_an_index_aside_and_its_journals_go_along(gallery: Gallery):
-    entry = gallery.add(ME, image(), wish())
+    entry = gallery.add(ME, image(), query())
     for kind in ("", "-wal", "-shm"):
         (gallery.folder / f"index.db{kind}").write_bytes(b"this is no database" * 100)
     (found,) = Gallery(gallery.folder).entries(ME)
@@ -146,13 +146,13 @@ def test_only_damage_sets_an_index_aside_and_its_journals_go_along(gallery: Gall
 
 
 def test_a_locked_index_is_an_error_and_no_damage(gallery: Gallery, monkeypatch: pytest.MonkeyPatch):
-    entry = gallery.add(ME, image(), wish())
+    entry = gallery.add(ME, image(), query())
     gallery.share(ME, True)
     monkeypatch.setattr("app.core.gallery_store.LOCK_TIMEOUT", 0.05)
     other = sqlite3.connect(gallery.folder / "index.db")
     other.execute("pragma locking_mode = exclusive")
     other.execute("begin exclusive")
-    for use in (lambda: Gallery(gallery.folder), lambda: gallery.add(ME, image(), wish()), lambda: gallery.count(ME)):
+    for use in (lambda: Gallery(gallery.folder), lambda: gallery.add(ME, image(), query()), lambda: gallery.count(ME)):
         with pytest.raises(ValueError, match="cannot be used .*locked"):
             use()
     other.rollback()
@@ -163,21 +163,21 @@ def test_a_locked_index_is_an_error_and_no_damage(gallery: Gallery, monkeypatch:
 
 
 def test_a_folder_that_was_deleted_is_made_again(gallery: Gallery):
-    gallery.add(ME, image(), wish())
+    gallery.add(ME, image(), query())
     shutil.rmtree(gallery.folder)
     assert gallery.entries(ME) == []
     shutil.rmtree(gallery.folder)
-    entry = gallery.add(ME, image(), wish("a dog"))
-    assert gallery.entries(ME) == [entry] and png.read(gallery.png(entry))[1] == entry.request
+    entry = gallery.add(ME, image(), query("a dog"))
+    assert gallery.entries(ME) == [entry] and png.read_picture(gallery.png(entry))[1] == entry.request
     shutil.rmtree(gallery.folder)
     gallery.folder.write_bytes(b"")
-    for use in (lambda: gallery.add(ME, image(), wish()), lambda: gallery.entries(ME)):
+    for use in (lambda: gallery.add(ME, image(), query()), lambda: gallery.entries(ME)):
         with pytest.raises(ValueError, match="cannot be (kept|used)"):
             use()
 
 
 def test_a_row_without_its_picture_is_dropped_and_a_foreign_file_left_out(gallery: Gallery):
-    entry = gallery.add(ME, image(), wish())
+    entry = gallery.add(ME, image(), query())
     gallery.path(entry).unlink()
     (gallery.pictures / ME / "notes.png").write_bytes(b"no picture")
     assert Gallery(gallery.folder).entries(ME) == []
@@ -202,13 +202,13 @@ def test_nothing_is_lost_when_the_process_is_killed_while_writing(tmp_path: Path
     entries = gallery.entries(ME, limit=10_000)
     assert set(said) <= {entry.id for entry in entries}
     for entry in entries:
-        assert png.read(gallery.png(entry))[1] == entry.request
+        assert png.read_picture(gallery.png(entry))[1] == entry.request
 
 
 def test_a_full_disk_keeps_nothing_and_says_so(gallery: Gallery, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("app.core.gallery_store.SPARE_BYTES", 2**62)
     with pytest.raises(ValueError, match="stay free"):
-        gallery.add(ME, image(), wish())
+        gallery.add(ME, image(), query())
     monkeypatch.undo()
 
     def full(*args) -> None:
@@ -216,12 +216,12 @@ def test_a_full_disk_keeps_nothing_and_says_so(gallery: Gallery, monkeypatch: py
 
     monkeypatch.setattr("maskgil.fileio.os.fsync", full)
     with pytest.raises(ValueError, match="No space left"):
-        gallery.add(ME, image(), wish())
+        gallery.add(ME, image(), query())
     assert gallery.entries(ME) == [] and not list(gallery.pictures.rglob("*.png*"))
 
 
 def test_other_tools_can_read_the_parameters():
-    info = Image.open(io.BytesIO(png.encode_png(image(), wish(negative="a dog", interval=(0.1, 0.3))))).info
+    info = Image.open(io.BytesIO(png.encode_png(image(), query(negative="a dog", interval=(0.1, 0.3))))).info
     assert info["parameters"].splitlines()[:2] == ["two cats", "Negative prompt: a dog"]
     assert "Steps: 8" in info["parameters"] and "Size: 16x8" in info["parameters"]
     assert "t2i" not in Image.open(io.BytesIO(png.encode_png(image()))).info
@@ -239,7 +239,7 @@ def test_other_tools_can_read_the_parameters():
 )
 def test_what_is_no_whole_png_is_refused(data: bytes, complaint: str):
     with pytest.raises(ValueError, match=complaint):
-        png.read(data)
+        png.read_picture(data)
 
 
 @pytest.mark.parametrize("note", ["", "{", "[]", '{"prompt": 3}', '{"prompt": "a", "seed": "x"}', '{"size": 3}'])
@@ -259,13 +259,13 @@ def test_a_sheet_holds_every_picture():
 
 def test_search_ignores_case_and_accents_in_any_alphabet(gallery: Gallery):
     for prompt in ("Café au lait", "ΚΌΣΜΟΣ", "Straße", "КОТ"):
-        gallery.add(ME, image(), wish(prompt))
+        gallery.add(ME, image(), query(prompt))
     for search, prompt in (("CAFE", "Café au lait"), ("κοσμος", "ΚΌΣΜΟΣ"), ("STRASSE", "Straße"), ("кот", "КОТ")):
         assert [entry.prompt for entry in gallery.entries(ME, search)] == [prompt]
 
 
 def test_stars_are_the_viewers_own_and_come_first_when_asked(gallery: Gallery):
-    first, second = gallery.add(ME, image(), wish("b")), gallery.add(ME, image(), wish("a"))
+    first, second = gallery.add(ME, image(), query("b")), gallery.add(ME, image(), query("a"))
     gallery.star(ME, [first.id], True)
     assert [entry.id for entry in gallery.entries(ME, sort="starred")] == [first.id, second.id]
     assert [entry.id for entry in gallery.entries(ME, starred=True)] == [first.id]
@@ -279,7 +279,7 @@ def test_stars_are_the_viewers_own_and_come_first_when_asked(gallery: Gallery):
 
 
 def test_what_is_discarded_can_be_restored_for_a_day(gallery: Gallery):
-    kept, other = gallery.add(ME, image(), wish("a cat")), gallery.add(ME, image(), wish("a dog"))
+    kept, other = gallery.add(ME, image(), query("a cat")), gallery.add(ME, image(), query("a dog"))
     data = gallery.png(kept)
     gallery.discard(ME, [kept])
     assert gallery.entries(ME) == [other] and Gallery(gallery.folder).entries(ME) == [other]
@@ -312,7 +312,7 @@ TRAPS = {
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("trap", TRAPS)
 def test_an_odd_entry_in_the_folder_closes_nothing(tmp_path: Path, trap: str, caplog: pytest.LogCaptureFixture):
-    kept = Gallery(tmp_path).add("visitor-trap", image(), wish())
+    kept = Gallery(tmp_path).add("visitor-trap", image(), query())
     TRAPS[trap](tmp_path / "pictures" / "visitor-trap" / "trap.png")
     gallery = Gallery(tmp_path)
     assert [entry.id for entry in gallery.entries("visitor-trap")] == [kept.id]
@@ -320,7 +320,7 @@ def test_an_odd_entry_in_the_folder_closes_nothing(tmp_path: Path, trap: str, ca
 
 
 def test_the_index_of_another_program_is_set_aside(tmp_path: Path):
-    kept = Gallery(tmp_path).add("visitor-trap", image(), wish())
+    kept = Gallery(tmp_path).add("visitor-trap", image(), query())
     for path in tmp_path.glob("index.db*"):
         path.unlink()
     with sqlite3.connect(tmp_path / "index.db") as index:
@@ -333,7 +333,7 @@ def test_the_index_of_another_program_is_set_aside(tmp_path: Path):
 @pytest.mark.parametrize("value", ["[" * 100_000, "[[[", "{}", "7"])
 def test_a_spoilt_row_is_shown_without_its_settings(tmp_path: Path, value: str):
     gallery = Gallery(tmp_path)
-    gallery.add("visitor-trap", image(), wish())
+    gallery.add("visitor-trap", image(), query())
     with sqlite3.connect(tmp_path / "index.db") as index:
         index.execute("update pictures set request = ?, made = 'abc'", (value,))
     index.close()

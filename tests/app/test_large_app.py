@@ -39,18 +39,18 @@ def here(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def drawn(*arguments: str) -> tuple[Image.Image, GenerationRequest]:
     """What the command drew, and the settings that the picture remembers."""
     assert main(["generate", *arguments, "--steps", "2", "--seed", "1", "--out", "x.png"]) == 0
-    image, wish = png.read(Path("x.png").read_bytes())
-    assert wish is not None
-    return image, wish
+    image, query = png.read_picture(Path("x.png").read_bytes())
+    assert query is not None
+    return image, query
 
 
 def test_a_bucket_is_drawn_as_it_is_and_another_size_as_the_nearest_which_is_said(capsys):
-    image, wish = drawn("a cat", "--model", "wide", "--size", "192x64")
-    assert image.size == wish.size == (192, 64) and "nearest" not in capsys.readouterr().err
-    image, wish = drawn("a cat", "--model", "wide", "--size", "190x60")
+    image, query = drawn("a cat", "--model", "wide", "--size", "192x64")
+    assert image.size == query.size == (192, 64) and "nearest" not in capsys.readouterr().err
+    image, query = drawn("a cat", "--model", "wide", "--size", "190x60")
     said = [line for line in capsys.readouterr().err.splitlines() if "nearest" in line]
     assert said == ["190x60 is drawn as 192x64, the nearest size of this model"]
-    assert image.size == wish.size == (192, 64), "what was drawn, not what was asked for"
+    assert image.size == query.size == (192, 64), "what was drawn, not what was asked for"
     image, _ = drawn("a cat", "--model", "wide", "--size", "60x70")
     assert image.size == (64, 64), "of the class of that area"
     assert drawn("a cat", "--model", "wide")[0].size == (128, 128)
@@ -89,8 +89,8 @@ def test_a_class_is_drawn_by_number_and_by_name():
     def of(name: str, *more: str) -> tuple[Image.Image, GenerationRequest]:
         return drawn("--model", "classes", "--class", name, "--guidance", "30", *more)  # a tiny model hardly listens
 
-    by_number, wish = of("1")
-    assert wish.prompt == "1" and wish.model == "classes" and by_number.size == (32, 32)
+    by_number, query = of("1")
+    assert query.prompt == "1" and query.model == "classes" and by_number.size == (32, 32)
     assert of(CLASSES[1].upper())[0].tobytes() == by_number.tobytes() != of("0")[0].tobytes()
     assert of("1", "--negative", "0")[1].negative_prompt == "0"
 
@@ -114,10 +114,10 @@ def test_what_does_not_go_together_is_one_line(arguments, complaint, capsys):
 
 
 def test_a_sampler_is_a_preset_and_a_picture_remembers_what_it_set():
-    for name, wish in (("default", drawn("a cat")[1]), ("reference", drawn("a cat", "--sampler", "reference")[1])):
-        assert wish.params == replace(SAMPLERS[name], steps=2)
+    for name, query in (("default", drawn("a cat")[1]), ("reference", drawn("a cat", "--sampler", "reference")[1])):
+        assert query.params == replace(SAMPLERS[name], steps=2)
     assert SamplingParams() == SAMPLERS["default"]
-    wish = drawn("a cat", "--sampler", "reference", "--guidance-scale", "2")[1]
-    assert wish.params == replace(SAMPLERS["reference"], steps=2, guidance_scale=2.0)
-    assert "Guidance shape: ramp" in png.parameters(wish)
-    assert GenerationRequest.from_metadata(wish.to_dict()) == wish
+    query = drawn("a cat", "--sampler", "reference", "--guidance-scale", "2")[1]
+    assert query.params == replace(SAMPLERS["reference"], steps=2, guidance_scale=2.0)
+    assert "Guidance shape: ramp" in png.parameters(query)
+    assert GenerationRequest.from_metadata(query.to_dict()) == query

@@ -1,7 +1,7 @@
 """Two hundred sounds that are no speech go the whole way of a live microphone: no words, no picture.
 
-They are synthesised here, by other means than the noises that the recogniser was trained with (train/asr/noise.py),
-and pass the shipped voice activity, listener and recogniser.
+They are synthesised here, by other means than the noises that the recognizer was trained with (train/asr/noise.py),
+and pass the shipped voice activity, listener and recognizer.
 """
 
 import asyncio
@@ -101,11 +101,11 @@ def clip(index: int) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (ROOT / "weights" / "whisper-scenes" / "model.pt").exists(), reason="needs the recogniser")
+@pytest.mark.skipif(not (ROOT / "weights" / "whisper-scenes" / "model.pt").exists(), reason="needs the recognizer")
 def test_two_hundred_noises_give_no_words_and_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked = []
-    house = AppServices(LocalEngine(asked.append), SpeechRecognizer("whisper-scenes"), Gallery(tmp_path / "gallery"))
-    monkeypatch.setattr(live_socket, "get_services", lambda: house)
+    services = AppServices(LocalEngine(asked.append), SpeechRecognizer("whisper-scenes"), Gallery(tmp_path / "gallery"))
+    monkeypatch.setattr(live_socket, "get_services", lambda: services)
     monkeypatch.setattr(live_session, "MAX_SECONDS", 1e9)  # here, minutes go by in seconds
     monkeypatch.setattr(live_session, "MAX_AHEAD", 1e9)
     silence = np.zeros(round(0.35 * RATE), "<i2")
@@ -116,11 +116,11 @@ def test_two_hundred_noises_give_no_words_and_no_picture(tmp_path: Path, monkeyp
         for start in range(0, len(sound), live_protocol.MAX_FRAME):
             socket.up.put_nowait({"type": "websocket.receive", "bytes": sound[start : start + live_protocol.MAX_FRAME]})
         socket.tell('{"type": "end"}')
-        await live_socket.serve(socket, ME)
+        await live_socket.serve_socket(socket, ME)
         return socket
 
     socket = asyncio.run(listen())
     assert socket.code == 1000 and socket.of("ready") and not socket.of("error")
     heard = [words for words in socket.of("words") if words["committed"] or words["pending"]]
     assert not heard and not socket.of("final"), heard
-    assert not asked and not house.engine.jobs(ME) and not socket.of("picture") and not house.gallery.entries(ME)
+    assert not asked and not services.engine.jobs(ME) and not socket.of("picture") and not services.gallery.entries(ME)

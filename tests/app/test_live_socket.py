@@ -13,8 +13,9 @@ import pytest
 from app_fixtures import tiny_model
 from PIL import Image
 
+import text_encoder
 from app.core.gallery_store import Gallery
-from app.core.png import read
+from app.core.png import read_picture
 from app.core.registry import ModelInfo
 from app.core.request import GenerationRequest
 from app.serving.batching import Batch
@@ -96,7 +97,7 @@ class Socket:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
-    return TextToImage.load(tiny_model(Path(tmp_path_factory.mktemp("weights")) / "scenes"))
+    return TextToImage.load(tiny_model(Path(tmp_path_factory.mktemp("weights")) / "scenes"), text_encoder.load)
 
 
 def transcript(words: Sequence[str]) -> Transcript:
@@ -105,7 +106,7 @@ def transcript(words: Sequence[str]) -> Transcript:
 
 @pytest.fixture
 def words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the recogniser will write down, whatever it hears."""
+    """What the recognizer will write down, whatever it hears."""
     words = list(SAID)
     monkeypatch.setattr(live_protocol.EndpointingConfig, "end", QUICK.end)  # where a settings message has no pause
     monkeypatch.setattr(SpeechRecognizer, "load", lambda self: None)
@@ -119,13 +120,13 @@ def words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def house(model: TextToImage, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch):
+def services(model: TextToImage, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch):
     engine = LocalEngine(lambda name: model)
-    house = AppServices(engine, SpeechRecognizer("nobody"), Gallery(tmp_path / "gallery"))
-    monkeypatch.setattr(live_socket, "get_services", lambda: house)
+    services = AppServices(engine, SpeechRecognizer("nobody"), Gallery(tmp_path / "gallery"))
+    monkeypatch.setattr(live_socket, "get_services", lambda: services)
     monkeypatch.setattr(live_session.registry, "find_local", lambda name: known())
     monkeypatch.setattr(live_session, "served_model", lambda engine, name: known())
-    yield house
+    yield services
     engine.close()
 
 
@@ -134,9 +135,9 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     """The engine makes one step for each release."""
     gate, together = threading.Semaphore(0), Batch._together
 
-    def gated(lane: Batch, sketches: list) -> None:
+    def gated(batch: Batch, drawings: list) -> None:
         gate.acquire(timeout=SECONDS)
-        together(lane, sketches)
+        together(batch, drawings)
 
     monkeypatch.setattr(Batch, "_together", gated)
     return gate
@@ -162,12 +163,12 @@ def known() -> Known:
     return Known("scenes", Path(), READER.vocabulary, None, ((64, 64),))
 
 
-def talk(house: AppServices, script) -> Socket:
+def talk(services: AppServices, script) -> Socket:
     """Run a script of what one visitor does, with the server at the other end."""
 
     async def both() -> Socket:
         socket = Socket()
-        server = asyncio.ensure_future(live_socket.serve(socket, ME))
+        server = asyncio.ensure_future(live_socket.serve_socket(socket, ME))
         await socket.until("ready") if not socket.of("ready") else None
         await script(socket)
         socket.leave()
@@ -177,24 +178,24 @@ def talk(house: AppServices, script) -> Socket:
     return asyncio.run(both())
 
 
-def test_speech_becomes_words_and_a_picture_that_is_kept(house: AppServices):
+def test_speech_becomes_words_and_a_picture_that_is_kept(services: AppServices):
     async def script(socket: Socket) -> None:
         socket.tell('{"type": "settings", "steps": 3, "size": "96x64", "seed": 5}')
         socket.speak(True, 0.6)
         socket.speak(False, 0.6)
         await socket.until("kept")
 
-    socket = talk(house, script)
+    socket = talk(services, script)
     assert socket.of("start") and socket.of("final") == [{"type": "final", "text": "a red cat"}]
     (shown,) = socket.of("picture")
     assert (shown["prompt"], shown["seed"], shown["unknown"]) == ("a red cat", 5, [])
     png = socket.down[socket.down.index(shown) + 1]
     assert isinstance(png, bytes) and Image.open(io.BytesIO(png)).size == (96, 64)
-    (entry,) = house.gallery.entries(ME)
+    (entry,) = services.gallery.entries(ME)
     assert entry.prompt == "a red cat" and entry.request is not None and entry.request.params.steps == 3
 
 
-def test_a_drawing_begins_at_a_pause_and_grows_when_more_words_come(house: AppServices, words: list[str]):
+def test_a_drawing_begins_at_a_pause_and_grows_when_more_words_come(services: AppServices, words: list[str]):
     async def script(socket: Socket) -> None:
         socket.tell('{"type": "settings", "steps": 2, "pause": 1.0}')
         socket.speak(True, 0.5)
@@ -205,16 +206,16 @@ def test_a_drawing_begins_at_a_pause_and_grows_when_more_words_come(house: AppSe
         socket.speak(False, 1.2)
         await socket.until("kept")
 
-    socket = talk(house, script)
+    socket = talk(services, script)
     assert [shown["prompt"] for shown in socket.of("picture")] == ["a red cat", "a red cat and a horse"]
-    assert [entry.prompt for entry in house.gallery.entries(ME)] == ["a red cat and a horse"], "a guess is not kept"
+    assert [entry.prompt for entry in services.gallery.entries(ME)] == ["a red cat and a horse"], "a guess is not kept"
     assert socket.of("picture")[1]["unknown"] == ["horse"]
-    first, *_, last = house.engine.jobs(ME)
+    first, *_, last = services.engine.jobs(ME)
     assert first.previous is None and last.previous is not None, "the second goes on from the canvas of the first"
-    assert house.gallery.entries(ME)[0].request.edit == f"grown out of “{last.previous.prompt}”"
+    assert services.gallery.entries(ME)[0].request.edit == f"grown out of “{last.previous.prompt}”"
 
 
-def test_three_words_that_no_longer_change_are_drawn_while_one_speaks_on(house: AppServices, words: list[str]):
+def test_three_words_that_no_longer_change_are_drawn_while_one_speaks_on(services: AppServices, words: list[str]):
     async def script(socket: Socket) -> None:
         socket.tell('{"type": "settings", "steps": 2}')
         await socket.speak_until(*SAID)
@@ -226,14 +227,14 @@ def test_three_words_that_no_longer_change_are_drawn_while_one_speaks_on(house: 
         socket.speak(False, 0.6)
         await socket.until("kept")
 
-    socket = talk(house, script)
+    socket = talk(services, script)
     assert [shown["prompt"] for shown in socket.of("picture")] == ["a red cat", "a red cat apple"]
-    first, second = house.engine.jobs(ME)
+    first, second = services.engine.jobs(ME)
     assert first.previous is None and second.previous.prompt == "a red cat", "the last words were drawn already"
 
 
 def test_more_words_wait_for_the_picture_of_fewer_until_there_is_a_pause(
-    house: AppServices, words: list[str], gate: threading.Semaphore
+    services: AppServices, words: list[str], gate: threading.Semaphore
 ):
     async def script(socket: Socket) -> None:
         socket.tell('{"type": "settings", "steps": 3}')
@@ -243,32 +244,32 @@ def test_more_words_wait_for_the_picture_of_fewer_until_there_is_a_pause(
             await socket.until("step")
         words.append("apple")
         await socket.speak_until(*SAID, "apple")
-        assert len(house.engine.jobs(ME)) == 1, "it is not interrupted by every word"
+        assert len(services.engine.jobs(ME)) == 1, "it is not interrupted by every word"
         socket.speak(False, 0.6)
         await socket.until("final")
         gate.release(1 + 3)
         await socket.until("kept")
 
-    socket = talk(house, script)
-    first, second = house.engine.jobs(ME)
+    socket = talk(services, script)
+    first, second = services.engine.jobs(ME)
     assert len(first.frames) < 3 and second.previous.prompt == "a red cat", "a pause is reason enough"
     assert [shown["prompt"] for shown in socket.of("picture")] == ["a red cat apple"]
 
 
-def test_two_words_wait_for_a_pause(house: AppServices, words: list[str]):
+def test_two_words_wait_for_a_pause(services: AppServices, words: list[str]):
     words[:] = ["red", "cat"]
 
     async def script(socket: Socket) -> None:
         await socket.speak_until("red", "cat")
-        assert not house.engine.jobs(ME)
+        assert not services.engine.jobs(ME)
         socket.speak(False, 0.9)
         await socket.until("kept")
 
-    assert [shown["prompt"] for shown in talk(house, script).of("picture")] == ["red cat"]
+    assert [shown["prompt"] for shown in talk(services, script).of("picture")] == ["red cat"]
 
 
 def test_a_pause_without_more_words_draws_once_and_the_next_sentence_begins_afresh(
-    house: AppServices, words: list[str]
+    services: AppServices, words: list[str]
 ):
     async def script(socket: Socket) -> None:
         socket.tell('{"type": "settings", "steps": 2, "pause": 1.0}')
@@ -281,30 +282,30 @@ def test_a_pause_without_more_words_draws_once_and_the_next_sentence_begins_afre
         socket.speak(False, 1.2)
         await socket.until("kept")
 
-    talk(house, script)
-    first, second = house.engine.jobs(ME)
+    talk(services, script)
+    first, second = services.engine.jobs(ME)
     assert (first.request.prompt, second.request.prompt) == ("a red cat", "two dogs")
     assert first.previous is second.previous is None and first.request.edit == second.request.edit == ""
 
 
-def test_what_was_said_to_the_end_is_kept_even_if_the_page_is_closed(house: AppServices):
+def test_what_was_said_to_the_end_is_kept_even_if_the_page_is_closed(services: AppServices):
     async def script(socket: Socket) -> None:
         socket.speak(True, 0.6)
         socket.speak(False, 0.6)
         await socket.until("final")
 
-    talk(house, script)
-    (job,) = house.engine.jobs(ME)
+    talk(services, script)
+    (job,) = services.engine.jobs(ME)
     assert job.wait(SECONDS)
     for _ in range(100):
-        if job.kept and house.gallery.entries(ME):
+        if job.kept and services.gallery.entries(ME):
             return
         threading.Event().wait(0.05)
     raise AssertionError("it is not kept")
 
 
 def test_a_sentence_is_kept_although_the_next_one_is_spoken_before_it_is_drawn(
-    house: AppServices, gate: threading.Semaphore
+    services: AppServices, gate: threading.Semaphore
 ):
     async def script(socket: Socket) -> None:
         socket.tell('{"type": "settings", "steps": 2}')
@@ -317,11 +318,11 @@ def test_a_sentence_is_kept_although_the_next_one_is_spoken_before_it_is_drawn(
         while len(socket.of("kept")) < 2:
             await socket.until("kept")
 
-    socket = talk(house, script)
-    assert len(socket.of("picture")) == len(house.gallery.entries(ME)) == 2
+    socket = talk(services, script)
+    assert len(socket.of("picture")) == len(services.gallery.entries(ME)) == 2
 
 
-def test_a_mode_that_the_model_has_not_is_said(house: AppServices):
+def test_a_mode_that_the_model_has_not_is_said(services: AppServices):
     async def script(socket: Socket) -> None:
         socket.tell('{"type": "settings", "mode": "hybrid", "ar_tokens": 4}')
         socket.speak(True, 0.6)
@@ -334,11 +335,11 @@ def test_a_mode_that_the_model_has_not_is_said(house: AppServices):
         socket.speak(False, 0.6)
         await socket.until("kept")
 
-    socket = talk(house, script)
-    assert "no autoregressive twin" in socket.of("error")[0]["message"] and len(socket.of("picture")) == 1
+    socket = talk(services, script)
+    assert "no AR model" in socket.of("error")[0]["message"] and len(socket.of("picture")) == 1
 
 
-def test_a_cough_draws_nothing(house: AppServices, words: list[str]):
+def test_a_cough_draws_nothing(services: AppServices, words: list[str]):
     words.clear()
 
     async def script(socket: Socket) -> None:
@@ -346,7 +347,7 @@ def test_a_cough_draws_nothing(house: AppServices, words: list[str]):
         socket.speak(False, 0.6)
         await socket.until("nothing")
 
-    assert not talk(house, script).of("picture") and not house.gallery.entries(ME)
+    assert not talk(services, script).of("picture") and not services.gallery.entries(ME)
 
 
 @pytest.mark.parametrize(
@@ -369,11 +370,11 @@ def test_a_cough_draws_nothing(house: AppServices, words: list[str]):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_no_page_of_ours_sends_closes_the_socket(house: AppServices, message: dict, complaint: str):
+def test_what_no_page_of_ours_sends_closes_the_socket(services: AppServices, message: dict, complaint: str):
     async def both() -> Socket:
         socket = Socket()
         socket.up.put_nowait({"type": "websocket.receive"} | message)
-        await asyncio.wait_for(live_socket.serve(socket, ME), SECONDS)
+        await asyncio.wait_for(live_socket.serve_socket(socket, ME), SECONDS)
         return socket
 
     socket = asyncio.run(both())
@@ -422,7 +423,7 @@ def served(socket: Socket) -> Socket:
     """The socket after the server has done with it."""
 
     async def serve() -> None:
-        await asyncio.wait_for(live_socket.serve(socket, ME), SECONDS)
+        await asyncio.wait_for(live_socket.serve_socket(socket, ME), SECONDS)
 
     asyncio.run(serve())
     return socket
@@ -431,7 +432,7 @@ def served(socket: Socket) -> Socket:
 MINUTES = 10 * 60 * RATE // 512  # ten, in chunks
 
 
-def test_a_recording_of_ten_minutes_is_refused_when_it_is_over_the_limit(house: AppServices, clock: Clock):
+def test_a_recording_of_ten_minutes_is_refused_when_it_is_over_the_limit(services: AppServices, clock: Clock):
     socket = served(Tape(clock, ".", MINUTES + 128))
     assert socket.code == 1008 and socket.played == MINUTES // 64 + 1
     assert socket.of("error") == [
@@ -439,7 +440,7 @@ def test_a_recording_of_ten_minutes_is_refused_when_it_is_over_the_limit(house: 
     ]
 
 
-def test_sound_that_comes_faster_than_time_goes_by_is_refused(house: AppServices, clock: Clock):
+def test_sound_that_comes_faster_than_time_goes_by_is_refused(services: AppServices, clock: Clock):
     socket = Socket()
     socket.speak(False, live_protocol.MAX_AHEAD + 1)
     served(socket)
@@ -450,13 +451,13 @@ def test_sound_that_comes_faster_than_time_goes_by_is_refused(house: AppServices
     )
 
 
-def test_a_page_that_sends_nothing_is_hung_up_on(house: AppServices, monkeypatch: pytest.MonkeyPatch):
+def test_a_page_that_sends_nothing_is_hung_up_on(services: AppServices, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(live_session, "MAX_IDLE", 0.05)
     socket = served(Socket())
     assert socket.code == 1008 and "no sound came" in socket.of("error")[0]["message"] and not live_socket.sessions
 
 
-def test_a_page_that_only_trickles_is_hung_up_on(house: AppServices, clock: Clock):
+def test_a_page_that_only_trickles_is_hung_up_on(services: AppServices, clock: Clock):
     class Trickle(Socket):
         async def receive(self) -> dict:
             clock.now += 29  # seconds
@@ -470,12 +471,12 @@ def test_a_page_that_only_trickles_is_hung_up_on(house: AppServices, clock: Cloc
 
 @pytest.mark.parametrize(("pattern", "pause"), [("xxxxx....", 2.0), ("xxxxx" + "." * 11, 0.3)], ids=["pauses", "ends"])
 def test_ten_minutes_of_choppy_sound_take_little_memory(
-    house: AppServices, clock: Clock, monkeypatch: pytest.MonkeyPatch, pattern: str, pause: float
+    services: AppServices, clock: Clock, monkeypatch: pytest.MonkeyPatch, pattern: str, pause: float
 ):
-    """A recogniser that never gets on: orders that are overtaken go, and of utterances that are over few wait."""
+    """A recognizer that never gets on: orders that are overtaken go, and of utterances that are over few wait."""
     held, given, free = [], [], threading.Event()
 
-    def words(ear: SpeechRecognizer, spoken: np.ndarray, guess=()) -> Transcript:
+    def words(recognizer: SpeechRecognizer, spoken: np.ndarray, guess=()) -> Transcript:
         given.append(spoken.nbytes)
         assert free.wait(SECONDS)
         return transcript(())
@@ -500,7 +501,7 @@ def test_ten_minutes_of_choppy_sound_take_little_memory(
     socket.receive = receive
 
     async def script() -> None:
-        server = asyncio.ensure_future(live_socket.serve(socket, ME))
+        server = asyncio.ensure_future(live_socket.serve_socket(socket, ME))
         while socket.left > 0:
             await asyncio.sleep(0.01)
         free.set()
@@ -511,14 +512,14 @@ def test_ten_minutes_of_choppy_sound_take_little_memory(
     whole = 29 * RATE * 4
     assert max(held) <= (live_session.MAX_PENDING_TRANSCRIPTIONS + 1) * whole < 10e6
     assert len(given) <= live_session.MAX_PENDING_TRANSCRIPTIONS + 1, (
-        "what is said while the recogniser is busy is not all written down"
+        "what is said while the recognizer is busy is not all written down"
     )
     if pause < 1:
         assert any("a sentence was left out" in error["message"] for error in socket.of("error"))
 
 
-def test_the_recogniser_and_voice_activity_are_not_on_the_event_loop(
-    house: AppServices, monkeypatch: pytest.MonkeyPatch
+def test_the_recognizer_and_voice_activity_are_not_on_the_event_loop(
+    services: AppServices, monkeypatch: pytest.MonkeyPatch
 ):
     threads = set()
 
@@ -526,7 +527,7 @@ def test_the_recogniser_and_voice_activity_are_not_on_the_event_loop(
         threads.add(threading.current_thread())
         return float(np.abs(chunk).max() > 0.1)
 
-    def words(ear: SpeechRecognizer, spoken: np.ndarray, guess=()) -> Transcript:
+    def words(recognizer: SpeechRecognizer, spoken: np.ndarray, guess=()) -> Transcript:
         threads.add(threading.current_thread())
         return transcript(SAID)
 
@@ -538,14 +539,14 @@ def test_the_recogniser_and_voice_activity_are_not_on_the_event_loop(
         socket.speak(False, 0.6)
         await socket.until("kept")
 
-    talk(house, script)
+    talk(services, script)
     assert len(threads) == 2 and threading.main_thread() not in threads
 
 
-def test_a_recogniser_that_fails_spoils_one_sentence(house: AppServices, monkeypatch: pytest.MonkeyPatch):
+def test_a_recognizer_that_fails_spoils_one_sentence(services: AppServices, monkeypatch: pytest.MonkeyPatch):
     answers = iter([RuntimeError("a bug"), SAID, SAID, SAID])
 
-    def words(ear: SpeechRecognizer, spoken: np.ndarray, guess=()) -> Transcript:
+    def words(recognizer: SpeechRecognizer, spoken: np.ndarray, guess=()) -> Transcript:
         if isinstance(answer := next(answers), Exception):
             raise answer
         return transcript(answer)
@@ -558,12 +559,12 @@ def test_a_recogniser_that_fails_spoils_one_sentence(house: AppServices, monkeyp
             socket.speak(False, 0.6)
             await socket.until(type)
 
-    socket = talk(house, script)
+    socket = talk(services, script)
     assert "was not written down (a bug)" in socket.of("error")[0]["message"] and len(socket.of("picture")) == 1
 
 
 def test_a_model_that_is_loaded_for_one_visitor_holds_up_no_other(
-    house: AppServices, model: TextToImage, monkeypatch: pytest.MonkeyPatch
+    services: AppServices, model: TextToImage, monkeypatch: pytest.MonkeyPatch
 ):
     there = threading.Event()
 
@@ -571,17 +572,17 @@ def test_a_model_that_is_loaded_for_one_visitor_holds_up_no_other(
         assert there.wait(20)
         return model
 
-    monkeypatch.setattr(house, "engine", LocalEngine(find))
+    monkeypatch.setattr(services, "engine", LocalEngine(find))
 
     async def both() -> tuple[Socket, Socket]:
         one, other = Socket(), Socket()
         servers = [
-            asyncio.ensure_future(live_socket.serve(one, ME)),
-            asyncio.ensure_future(live_socket.serve(other, "you-1234567")),
+            asyncio.ensure_future(live_socket.serve_socket(one, ME)),
+            asyncio.ensure_future(live_socket.serve_socket(other, "you-1234567")),
         ]
         one.speak(True, 0.6)
         one.speak(False, 0.6)
-        while not house.engine.models.loading:
+        while not services.engine.models.loading:
             await asyncio.sleep(0.01)
         other.speak(True, 0.1)
         await other.until("start")
@@ -594,19 +595,19 @@ def test_a_model_that_is_loaded_for_one_visitor_holds_up_no_other(
         return one, other
 
     asyncio.run(both())
-    house.engine.close()
+    services.engine.close()
 
 
-def test_two_at_once_do_not_see_each_others_words(house: AppServices, monkeypatch: pytest.MonkeyPatch):
-    """Each has a voice of its own, and the recogniser writes down what that voice says."""
+def test_two_at_once_do_not_see_each_others_words(services: AppServices, monkeypatch: pytest.MonkeyPatch):
+    """Each has a voice of its own, and the recognizer writes down what that voice says."""
 
-    def words(ear: SpeechRecognizer, spoken: np.ndarray, guess=()) -> Transcript:
+    def words(recognizer: SpeechRecognizer, spoken: np.ndarray, guess=()) -> Transcript:
         return transcript(("a", "red", "cat") if np.abs(spoken).max() < 0.5 else ("two", "blue", "dogs"))
 
     monkeypatch.setattr(SpeechRecognizer, "transcribe_live", words)
 
     async def talk(socket: Socket, owner: str, loudness: int) -> None:
-        server = asyncio.ensure_future(live_socket.serve(socket, owner))
+        server = asyncio.ensure_future(live_socket.serve_socket(socket, owner))
         for sentence in (1, 2):
             for seconds, level in ((0.6, loudness), (1.0, 0)):
                 for _ in range(round(seconds * RATE / 512)):
@@ -628,17 +629,17 @@ def test_two_at_once_do_not_see_each_others_words(house: AppServices, monkeypatc
         assert [final["text"] for final in socket.of("final")] == [own, own]
         assert {picture["prompt"] for picture in socket.of("picture")} == {own}
         assert all(own.startswith(" ".join(words["committed"])) for words in socket.of("words"))
-        assert [entry.prompt for entry in house.gallery.entries(owner)] == [own, own]
+        assert [entry.prompt for entry in services.gallery.entries(owner)] == [own, own]
     jobs = [{message["job"] for message in socket.of("step") + socket.of("picture")} for socket in (one, other)]
     assert not jobs[0] & jobs[1]
 
 
-def test_one_visitor_has_two_microphones_at_most(house: AppServices):
+def test_one_visitor_has_two_microphones_at_most(services: AppServices):
     async def three() -> list[Socket]:
         sockets = [Socket() for _ in range(4)]
         servers = []
         for i, socket in enumerate(sockets):
-            servers.append(asyncio.ensure_future(live_socket.serve(socket, ME if i < 3 else "you-1234567")))
+            servers.append(asyncio.ensure_future(live_socket.serve_socket(socket, ME if i < 3 else "you-1234567")))
             while not socket.down:
                 await asyncio.sleep(0.01)
         for socket in sockets:
@@ -651,7 +652,7 @@ def test_one_visitor_has_two_microphones_at_most(house: AppServices):
     assert third.code == 1008 and "2 of your pages are listening already" in third.of("error")[0]["message"]
 
 
-def test_a_full_disk_is_said_and_not_called_kept(house: AppServices, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_is_said_and_not_called_kept(services: AppServices, monkeypatch: pytest.MonkeyPatch):
     full = [True]
 
     def add(*picture: object):
@@ -659,8 +660,8 @@ def test_a_full_disk_is_said_and_not_called_kept(house: AppServices, monkeypatch
             raise ValueError("the disk has 3 MB left and 64 MB stay free: delete something first")
         return add_to(*picture)
 
-    add_to = house.gallery.add
-    monkeypatch.setattr(house.gallery, "add", add)
+    add_to = services.gallery.add
+    monkeypatch.setattr(services.gallery, "add", add)
 
     async def script(socket: Socket) -> None:
         for type in ("error", "kept"):
@@ -669,29 +670,29 @@ def test_a_full_disk_is_said_and_not_called_kept(house: AppServices, monkeypatch
             await socket.until(type)
             full[0] = False
 
-    socket = talk(house, script)
+    socket = talk(services, script)
     (error,) = socket.of("error")
     assert error["message"].startswith("not kept in the gallery: the disk has 3 MB left")
     shown, kept = socket.of("picture"), socket.of("kept")
     assert len(shown) == 2 and [message["job"] for message in kept] == [shown[1]["job"]]
-    assert len(house.gallery.entries(ME)) == 1
+    assert len(services.gallery.entries(ME)) == 1
 
 
-def test_whoever_stops_right_after_speaking_loses_nothing(house: AppServices):
+def test_whoever_stops_right_after_speaking_loses_nothing(services: AppServices):
     async def script(socket: Socket) -> None:
         socket.speak(True, 0.6)
         socket.tell('{"type": "end"}')
         while socket.code is None:
             await asyncio.sleep(0.01)
 
-    socket = talk(house, script)
+    socket = talk(services, script)
     assert socket.code == 1000 and [final["text"] for final in socket.of("final")] == ["a red cat"]
     assert [message["type"] for message in socket.down if isinstance(message, dict)][-1] == "kept"
-    assert [entry.prompt for entry in house.gallery.entries(ME)] == ["a red cat"]
+    assert [entry.prompt for entry in services.gallery.entries(ME)] == ["a red cat"]
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.04], ids=["silence", "click"])
-def test_whoever_stops_without_a_word_is_hung_up_on_at_once(house: AppServices, seconds: float):
+def test_whoever_stops_without_a_word_is_hung_up_on_at_once(services: AppServices, seconds: float):
     async def script(socket: Socket) -> None:
         socket.speak(False, 0.6)
         socket.speak(True, seconds)
@@ -699,11 +700,11 @@ def test_whoever_stops_without_a_word_is_hung_up_on_at_once(house: AppServices, 
         while socket.code is None:
             await asyncio.sleep(0.01)
 
-    socket = talk(house, script)
-    assert socket.code == 1000 and not socket.of("picture") and not house.engine.jobs(ME)
+    socket = talk(services, script)
+    assert socket.code == 1000 and not socket.of("picture") and not services.engine.jobs(ME)
 
 
-def test_a_page_that_goes_while_it_is_drawn_to_the_end_leaves_its_picture(house: AppServices):
+def test_a_page_that_goes_while_it_is_drawn_to_the_end_leaves_its_picture(services: AppServices):
     async def script(socket: Socket) -> None:
         async def closed(data: object) -> None:
             raise RuntimeError('Cannot call "send" once a close message has been sent.')
@@ -711,14 +712,14 @@ def test_a_page_that_goes_while_it_is_drawn_to_the_end_leaves_its_picture(house:
         socket.send_text = socket.send_bytes = closed
         socket.speak(True, 0.6)
         socket.tell('{"type": "end"}')
-        while not house.gallery.entries(ME):
+        while not services.gallery.entries(ME):
             await asyncio.sleep(0.01)
 
-    assert not talk(house, script).of("final") and not live_socket.sessions
+    assert not talk(services, script).of("final") and not live_socket.sessions
 
 
 def test_sentences_that_are_still_drawn_are_all_kept_when_the_page_is_closed(
-    house: AppServices, gate: threading.Semaphore
+    services: AppServices, gate: threading.Semaphore
 ):
     async def script(socket: Socket) -> None:
         socket.tell('{"type": "settings", "steps": 2}')
@@ -728,16 +729,16 @@ def test_sentences_that_are_still_drawn_are_all_kept_when_the_page_is_closed(
             while len(socket.of("final")) < sentence:
                 await socket.until("final")
 
-    talk(house, script)
+    talk(services, script)
     gate.release(4)
     for _ in range(SECONDS * 20):
-        if len(house.gallery.entries(ME)) == 2:
+        if len(services.gallery.entries(ME)) == 2:
             return
         threading.Event().wait(0.05)
-    raise AssertionError(f"{len(house.gallery.entries(ME))} of 2 are kept")
+    raise AssertionError(f"{len(services.gallery.entries(ME))} of 2 are kept")
 
 
-def test_a_picture_remembers_how_it_was_made_and_all_settings_are_honoured(house: AppServices):
+def test_a_picture_remembers_how_it_was_made_and_all_settings_are_honoured(services: AppServices):
     told = {"negative": "a dog", "interval": [0.2, 0.8], "temperature": 0.5, "guidance": 3, "order": "halton"}
     told |= {"steps": 3, "sampler": "released", "size": "96x64", "model": "scenes", "candidates": 2}
 
@@ -748,18 +749,20 @@ def test_a_picture_remembers_how_it_was_made_and_all_settings_are_honoured(house
             socket.speak(False, 0.6)
             await socket.until("kept")
 
-    socket = talk(house, script)
-    requests = [read(socket.down[socket.down.index(shown) + 1])[1] for shown in socket.of("picture")]
+    socket = talk(services, script)
+    requests = [read_picture(socket.down[socket.down.index(shown) + 1])[1] for shown in socket.of("picture")]
     told |= {"size": (96, 64)}
     expected = GenerationRequest.read({"prompt": "a red cat", "seed": 5, **told})
     assert requests[:2] == [expected, expected] and requests[2].seed != 5, "chance has its way again"
-    assert [entry.request for entry in house.gallery.entries(ME)] == requests[::-1]
+    assert [entry.request for entry in services.gallery.entries(ME)] == requests[::-1]
 
 
 @pytest.mark.parametrize(
     ("told", "usual"), [(None, "default"), ({}, "default"), ({"sampler": "released"}, "reference")]
 )
-def test_settings_that_are_left_out_are_as_usual_for_their_sampler(house: AppServices, told: dict | None, usual: str):
+def test_settings_that_are_left_out_are_as_usual_for_their_sampler(
+    services: AppServices, told: dict | None, usual: str
+):
     async def script(socket: Socket) -> None:
         if told is not None:
             socket.tell(json.dumps({"type": "settings", **told}))
@@ -767,28 +770,28 @@ def test_settings_that_are_left_out_are_as_usual_for_their_sampler(house: AppSer
         socket.speak(False, 0.6)
         await socket.until("kept")
 
-    talk(house, script)
-    (entry,) = house.gallery.entries(ME)
+    talk(services, script)
+    (entry,) = services.gallery.entries(ME)
     assert entry.request is not None
     assert entry.request.params == SAMPLERS[usual]
 
 
 @pytest.mark.parametrize("final", [False, True])
 def test_a_guess_that_is_on_its_way_when_the_page_is_closed_is_not_drawn(
-    house: AppServices, monkeypatch: pytest.MonkeyPatch, gate: threading.Semaphore, final: bool
+    services: AppServices, monkeypatch: pytest.MonkeyPatch, gate: threading.Semaphore, final: bool
 ):
     """A model may take long to load. What was said to the end is drawn all the same."""
-    submit, asked, there = house.engine.submit, threading.Event(), threading.Event()
+    submit, asked, there = services.engine.submit, threading.Event(), threading.Event()
 
     def slow(*request: object, **more: object):
         asked.set()
         assert there.wait(SECONDS)
         return submit(*request, **more)
 
-    monkeypatch.setattr(house.engine, "submit", slow)
+    monkeypatch.setattr(services.engine, "submit", slow)
 
     async def leave() -> None:
-        session = live_session.LiveSession(Socket(), ME, house)
+        session = live_session.LiveSession(Socket(), ME, services)
         session.spawn(session.draw(SAID, final))
         await asyncio.to_thread(asked.wait, SECONDS)
         session.stop()
@@ -796,18 +799,18 @@ def test_a_guess_that_is_on_its_way_when_the_page_is_closed_is_not_drawn(
 
     asyncio.run(leave())
     gate.release(100)
-    (job,) = house.engine.jobs(ME)
+    (job,) = services.engine.jobs(ME)
     assert job.wait(SECONDS) and job.status is (Status.DONE if final else Status.CANCELLED)
 
 
 @pytest.mark.parametrize("guessed", [False, True])
 def test_what_was_said_to_the_end_is_kept_although_all_threads_are_busy_when_the_page_is_closed(
-    house: AppServices, gate: threading.Semaphore, guessed: bool
+    services: AppServices, gate: threading.Semaphore, guessed: bool
 ):
     free = threading.Event()
 
     async def leave() -> None:
-        session = live_session.LiveSession(Socket(), ME, house)
+        session = live_session.LiveSession(Socket(), ME, services)
         if guessed:
             await session.draw(SAID)
         busy = ThreadPoolExecutor(1)
@@ -821,10 +824,10 @@ def test_what_was_said_to_the_end_is_kept_although_all_threads_are_busy_when_the
 
     asyncio.run(leave())
     gate.release(100)
-    (job,) = house.engine.jobs(ME)
+    (job,) = services.engine.jobs(ME)
     assert job.wait(SECONDS)
     for _ in range(SECONDS * 20):
-        if job.kept and house.gallery.entries(ME):
+        if job.kept and services.gallery.entries(ME):
             return
         threading.Event().wait(0.05)
     raise AssertionError("it is not kept")
@@ -839,63 +842,65 @@ def test_what_was_said_to_the_end_is_kept_although_all_threads_are_busy_when_the
         (HEADERS, None),
     ],
 )
-def test_another_sites_page_is_not_let_in(house: AppServices, headers: dict, owner: str | None):
+def test_another_sites_page_is_not_let_in(services: AppServices, headers: dict, owner: str | None):
     async def both() -> Socket:
         socket = Socket(headers)
-        await live_socket.serve(socket, owner)
+        await live_socket.serve_socket(socket, owner)
         return socket
 
     socket = asyncio.run(both())
     assert socket.code == 4403 and not socket.accepted
 
 
-def test_a_crowd_is_told_to_wait(house: AppServices, monkeypatch: pytest.MonkeyPatch):
+def test_a_crowd_is_told_to_wait(services: AppServices, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(live_socket, "MAX_SOCKETS", 0)
 
     async def both() -> Socket:
         socket = Socket()
-        await live_socket.serve(socket, ME)
+        await live_socket.serve_socket(socket, ME)
         return socket
 
     socket = asyncio.run(both())
     assert socket.code == 1008 and "try again" in socket.of("error")[0]["message"]
 
 
-def test_who_has_said_all_takes_a_place_until_all_is_written_down(house: AppServices, monkeypatch: pytest.MonkeyPatch):
+def test_who_has_said_all_takes_a_place_until_all_is_written_down(
+    services: AppServices, monkeypatch: pytest.MonkeyPatch
+):
     """Or one could speak for ten seconds, end, and come again, without end."""
     monkeypatch.setattr(live_socket, "MAX_SOCKETS", 1)
     monkeypatch.setattr(live_socket, "MAX_ENDING", 1)
 
     async def come(ending: int) -> Socket:
-        sessions = [live_session.LiveSession(Socket(), f"somebody-{i}", house) for i in range(ending)]
+        sessions = [live_session.LiveSession(Socket(), f"somebody-{i}", services) for i in range(ending)]
         for session in sessions:
             session.ending = True
         monkeypatch.setattr(live_socket, "sessions", set(sessions))
         socket = Socket()
         socket.leave()
-        await live_socket.serve(socket, ME)
+        await live_socket.serve_socket(socket, ME)
         return socket
 
     assert asyncio.run(come(1)).of("ready")
     assert "try again" in asyncio.run(come(2)).of("error")[0]["message"]
 
 
-def test_a_recogniser_that_is_missing_says_so(house: AppServices, monkeypatch: pytest.MonkeyPatch):
+def test_a_recognizer_that_is_missing_says_so(services: AppServices, monkeypatch: pytest.MonkeyPatch):
     def missing(self) -> None:
-        raise ValueError("no recogniser 'nobody': take another")
+        raise ValueError("no recognizer 'nobody': take another")
 
     monkeypatch.setattr(SpeechRecognizer, "load", missing)
 
     async def both() -> Socket:
         socket = Socket()
-        await live_socket.serve(socket, ME)
+        await live_socket.serve_socket(socket, ME)
         return socket
 
     socket = asyncio.run(both())
-    assert socket.code == 1008 and "no recogniser" in socket.of("error")[0]["message"]
+    assert socket.code == 1008 and "no recognizer" in socket.of("error")[0]["message"]
 
 
-def test_a_spoken_change_draws_the_last_prompt_changed(house: AppServices, words: list[str]):
+def test_a_spoken_change_draws_the_last_prompt_changed(services: AppServices, words: list[str]):
     """With the seed of the last picture; "undo" shows that one again, "start over" forgets it."""
 
     async def script(socket: Socket) -> None:
@@ -917,7 +922,7 @@ def test_a_spoken_change_draws_the_last_prompt_changed(house: AppServices, words
             await waiting
         socket.leave()
 
-    socket = talk(house, script)
+    socket = talk(services, script)
     kept = {message["job"] for message in socket.of("kept")}
     images = [message for message in socket.of("picture") if message["job"] in kept]
     prompts = ["a cat", "a red cat", "a red cat and an apple", "a red cat", "an apple"]
@@ -929,7 +934,7 @@ def test_a_spoken_change_draws_the_last_prompt_changed(house: AppServices, words
     assert socket.of("final")[1] == {"type": "final", "text": "make it red", "prompt": "a red cat"}
 
 
-def test_what_was_not_understood_is_not_drawn(house: AppServices, words: list[str], monkeypatch: pytest.MonkeyPatch):
+def test_what_was_not_understood_is_not_drawn(services: AppServices, words: list[str], monkeypatch: pytest.MonkeyPatch):
     guess = Transcript("knot a dock", ("knot", "a", "dock"), False, "a guess", understood=False)
     monkeypatch.setattr(SpeechRecognizer, "transcribe_live", lambda self, spoken, guess_=(): guess)
 
@@ -939,6 +944,6 @@ def test_what_was_not_understood_is_not_drawn(house: AppServices, words: list[st
         await socket.until("unsure")
         socket.leave()
 
-    socket = talk(house, script)
+    socket = talk(services, script)
     assert socket.of("unsure") == [{"type": "unsure", "text": "knot a dock", "reason": "I did not understand that."}]
-    assert not house.engine.jobs(ME) and not socket.of("final")
+    assert not services.engine.jobs(ME) and not socket.of("final")

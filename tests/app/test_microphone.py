@@ -7,7 +7,7 @@ import streamlit as st
 from app_fixtures import tiny_model
 from streamlit.testing.v1 import AppTest
 
-from app.serving import services as houses
+from app.serving import services as app_services
 from app.studio import generation_form, microphone
 from app.web.live_protocol import SETTINGS
 
@@ -21,18 +21,18 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     monkeypatch.setattr(type(st.context), "cookies", {})  # AppTest has no browser to ask
     monkeypatch.setattr(microphone, "component", lambda name: lambda key, data: told.update(data))
     tiny_model(tmp_path / "weights" / "scenes")
-    houses.forget_services()
+    app_services.forget_services()
     st.cache_resource.clear()
     yield told
-    houses.get_services().engine.close()
-    houses.forget_services()
+    app_services.get_services().engine.close()
+    app_services.forget_services()
     st.cache_resource.clear()
 
 
 def test_what_the_page_shows_is_what_the_microphone_tells(told: dict):
     page = AppTest.from_string(
         "from app.studio import generation_form\nfrom app.studio.views import speak\n"
-        "generation_form.keep()\nspeak.page()\n",
+        "generation_form.keep_defaults()\nspeak.speak_page()\n",
         default_timeout=120,
     )
     page.run()

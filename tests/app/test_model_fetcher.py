@@ -4,6 +4,7 @@ import pytest
 from hub_stand_in import HubStandIn
 from released_folders import amused_folder
 
+import text_encoder
 from app.cli import main
 from app.core import registry, released_models
 from app.serving.model_fetcher import FetchState, ModelFetcher
@@ -31,7 +32,10 @@ def test_a_fetch_runs_once_and_the_model_is_there(hub):
     assert fetcher.wait(NAME, SECONDS) == FetchState()
     assert sum(path.endswith("model.safetensors") for method, path, _ in hub.requests if method == "GET") == 3
     assert [model.name for model in registry.fetched()] == [NAME]
-    assert TextToImage.load(NAME, encoder_memory="offload").images(["a cat"], [1])[0].size == (32, 32)
+    assert TextToImage.load(NAME, text_encoder.load, encoder_memory="offload").images(["a cat"], [1])[0].size == (
+        32,
+        32,
+    )
 
 
 def test_a_failure_is_told_and_can_be_tried_again(hub):

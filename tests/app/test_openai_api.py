@@ -15,12 +15,13 @@ import pytest
 import requests
 import soundfile
 import starlette.requests
-from app_fixtures import tiny_classes, tiny_model, tiny_twin
+from app_fixtures import tiny_ar_model, tiny_classes, tiny_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from PIL import Image
 from test_browser import SECONDS, Studio, bundled, until
 
+import text_encoder
 from app.core import paths, png
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
@@ -39,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     weights = Path(tmp_path_factory.mktemp("weights"))
-    tiny_twin(tiny_model(weights / "scenes"))
+    tiny_ar_model(tiny_model(weights / "scenes"))
     tiny_classes(weights / "classes")
     if (ROOT / "weights" / "whisper-scenes").is_dir():
         (weights / "whisper-scenes").symlink_to(ROOT / "weights" / "whisper-scenes")
@@ -53,12 +54,12 @@ def ask(studio: Studio, body: Any, **headers: str) -> requests.Response:
 
 
 def opened(text: str) -> tuple[Image.Image, GenerationRequest | None]:
-    return png.read(base64.b64decode(text))
+    return png.read_picture(base64.b64decode(text))
 
 
 def test_pictures_and_what_they_remember(studio: Studio):
-    wish = {"prompt": "two cats", "n": 2, "seed": 7, "size": "96x64", "num_inference_steps": 3}
-    answer = ask(studio, wish)
+    query = {"prompt": "two cats", "n": 2, "seed": 7, "size": "96x64", "num_inference_steps": 3}
+    answer = ask(studio, query)
     assert answer.status_code == 200
     told = answer.json()
     assert (told["model"], told["size"], told["output_format"]) == ("scenes", "96x64", "png")
@@ -70,19 +71,19 @@ def test_pictures_and_what_they_remember(studio: Studio):
         request.params.guidance_scale == SamplingParams.guidance_scale
         and request.params.refinement_passes == SamplingParams.refinement_passes
     )
-    again = ask(studio, wish | {"seed": 8, "n": 1, "metadata": False}).json()["data"][0]["b64_json"]
+    again = ask(studio, query | {"seed": 8, "n": 1, "metadata": False}).json()["data"][0]["b64_json"]
     alone, none = opened(again)
     difference = np.abs(np.asarray(alone, np.int16) - np.asarray(image, np.int16))
     assert difference.max() <= 1 and none is None, "decoded together, pixels are rounded otherwise"
 
 
 def test_all_settings_reach_the_drawing(studio: Studio):
-    wish = {
+    query = {
         "prompt": "a dog", "negative_prompt": "grass", "num_inference_steps": 4, "guidance_scale": 3.5, "seed": 1,
         "guidance_interval": [0.2, 0.8], "temperature": 0.9, "order": "halton", "mode": "hybrid", "ar_tokens": 16,
         "sampler": "released", "refinement_passes": 2, "candidates": 3,
     }  # fmt: skip
-    _, request = opened(ask(studio, wish).json()["data"][0]["b64_json"])
+    _, request = opened(ask(studio, query).json()["data"][0]["b64_json"])
     assert request == GenerationRequest(
         prompt="a dog",
         negative_prompt="grass",
@@ -120,15 +121,15 @@ def events(studio: Studio, body: Any) -> list[dict]:
 
 
 def test_a_stream_shows_the_picture_grow(studio: Studio):
-    wish = {"prompt": "a red apple", "seed": 5, "num_inference_steps": 32, "refinement_passes": 0, "partial_images": 2}
-    *partial, last = events(studio, wish)
+    query = {"prompt": "a red apple", "seed": 5, "num_inference_steps": 32, "refinement_passes": 0, "partial_images": 2}
+    *partial, last = events(studio, query)
     assert last["type"] == "image_generation.completed" and last["nfe"] > 0
     assert {one["type"] for one in partial} == {"image_generation.partial_image"} and 1 <= len(partial) <= 2
     assert [one["step"] for one in partial] == sorted({one["step"] for one in partial}) and partial[0]["of"] == 32
     # what is not decided yet is nearly transparent, and less of it later
     clear = [opened(one["b64_json"])[0].getchannel("A").histogram()[26] for one in partial]
     assert clear == sorted(clear, reverse=True) and clear[0] > 0
-    whole = ask(studio, {k: v for k, v in wish.items() if k != "partial_images"}).json()["data"][0]["b64_json"]
+    whole = ask(studio, {k: v for k, v in query.items() if k != "partial_images"}).json()["data"][0]["b64_json"]
     assert opened(last["b64_json"])[0].tobytes() == opened(whole)[0].tobytes()
 
 
@@ -208,9 +209,9 @@ def test_models(studio: Studio):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_who_hangs_up_takes_the_drawing_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool):
-    folder = tiny_twin(tiny_model(tmp_path / "scenes")).with_name("scenes")
+    folder = tiny_ar_model(tiny_model(tmp_path / "scenes")).with_name("scenes")
     monkeypatch.setenv(paths.WEIGHTS, str(tmp_path))
-    engine = LocalEngine(lambda name: TextToImage.load(folder))
+    engine = LocalEngine(lambda name: TextToImage.load(folder, text_encoder.load))
     services = AppServices(engine, SpeechRecognizer("none"), Gallery(tmp_path / "gallery"))
     monkeypatch.setattr(openai_api, "existing_services", lambda: services)
     body = json.dumps({"prompt": "a cat", "mode": "ar", "size": "96x64", "n": 16, "stream": stream}).encode()

@@ -10,13 +10,13 @@ import pytest
 import soundfile
 import streamlit as st
 import torch
-from app_fixtures import tiny_model, tiny_twin
+from app_fixtures import tiny_ar_model, tiny_model
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
-from app.serving import services as houses
+from app.serving import services as app_services
 from app.serving.batching import Batch
 from app.serving.recognizer import SpeechRecognizer
 from app.studio import session
@@ -32,21 +32,21 @@ MAIN = Path(__file__).resolve().parents[2] / "app" / "studio" / "main.py"
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(tmp_path_factory.mktemp("weights"))
     tiny_model(folder / "scenes")
-    tiny_twin(tiny_model(folder / "twinned"))
+    tiny_ar_model(tiny_model(folder / "paired"))
     return folder
 
 
 @pytest.fixture(autouse=True)
-def house(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[houses.AppServices]:
+def services(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[app_services.AppServices]:
     """A process of its own for each test: nothing in memory, nothing in the gallery."""
     monkeypatch.setenv("MASKGIL_WEIGHTS", str(weights))
     monkeypatch.setenv("MASKGIL_GALLERY", str(tmp_path / "gallery"))
     monkeypatch.setattr(type(st.context), "cookies", {})  # AppTest has no browser to ask
-    houses.forget_services()
+    app_services.forget_services()
     st.cache_resource.clear()
-    yield houses.get_services()
-    houses.get_services().engine.close()
-    houses.forget_services()
+    yield app_services.get_services()
+    app_services.get_services().engine.close()
+    app_services.forget_services()
     st.cache_resource.clear()
 
 
@@ -55,9 +55,9 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     """Drawings make a step for each release."""
     gate, together = threading.Semaphore(0), Batch._together
 
-    def gated(lane, sketches) -> None:
+    def gated(batch, drawings) -> None:
         gate.acquire(timeout=SECONDS)
-        together(lane, sketches)
+        together(batch, drawings)
 
     monkeypatch.setattr(Batch, "_together", gated)
     return gate
@@ -67,20 +67,20 @@ def room(name: str) -> AppTest:
     """One room, without the menu."""
     return AppTest.from_string(
         f"from app.studio import generation_form\nfrom app.studio.views import {name}\n"
-        f"generation_form.keep()\n{name}.page()\n",
+        f"generation_form.keep_defaults()\n{name}.{name}_page()\n",
         default_timeout=SECONDS,
     )
 
 
-def drawn(page: AppTest, house: houses.AppServices) -> AppTest:
+def drawn(page: AppTest, services: app_services.AppServices) -> AppTest:
     """The page once its job is over."""
-    for job in house.engine.jobs(page.session_state["owner"]):
+    for job in services.engine.jobs(page.session_state["owner"]):
         assert job.wait(SECONDS)
     return page.run()
 
 
 def shown(page: AppTest) -> int:
-    """Pictures on the easel or on the wall."""
+    """Pictures on the canvas or on the wall."""
     return len(page.image) + sum(html.proto.body.count("<img ") for html in page.get("html"))
 
 
@@ -107,11 +107,11 @@ def test_the_whole_page_opens_on_draw_with_its_menu():
 def test_the_canvas_is_given_the_settings_and_an_example_that_is_pressed(canvas: list[dict]):
     page = room("draw").run()
     assert canvas[-1]["settings"]["seed"] is None and canvas[-1]["prompt"] is None
-    page.selectbox(key="wish n").set_value(4)
-    page.selectbox(key="wish size").set_value((96, 64))
-    page.toggle(key="wish all settings").set_value(True).run()
-    page.number_input(key="wish seed").set_value(11)
-    page.toggle(key="wish new seed").set_value(False).run()
+    page.selectbox(key="form n").set_value(4)
+    page.selectbox(key="form size").set_value((96, 64))
+    page.toggle(key="form all settings").set_value(True).run()
+    page.number_input(key="form seed").set_value(11)
+    page.toggle(key="form new seed").set_value(False).run()
     settings = canvas[-1]["settings"]
     assert (settings["n"], settings["size"], settings["seed"], canvas[-1]["number"]) == (4, [96, 64], 11, 4)
     button(page, "a red apple").click().run()
@@ -121,17 +121,17 @@ def test_the_canvas_is_given_the_settings_and_an_example_that_is_pressed(canvas:
 
 def test_the_autoregressive_model_is_offered_where_there_is_one(canvas: list[dict], monkeypatch: pytest.MonkeyPatch):
     page = room("draw").run()
-    page.toggle(key="wish all settings").set_value(True).run()
+    page.toggle(key="form all settings").set_value(True).run()
     assert not page.get("button_group") and any("no autoregressive" in caption.value for caption in page.caption)
-    monkeypatch.setenv("MASKGIL_MODEL", "twinned")
+    monkeypatch.setenv("MASKGIL_MODEL", "paired")
     page = room("draw").run()
-    page.toggle(key="wish all settings").set_value(True).run()
+    page.toggle(key="form all settings").set_value(True).run()
     page.get("button_group")[0].set_value("hybrid").run()
-    page.slider(key="wish ar_tokens").set_value(20).run()
+    page.slider(key="form ar_tokens").set_value(20).run()
     assert page.expander[0].label == "64 × 64, 20 tokens, then 8 steps, 1 picture"
     assert (canvas[-1]["settings"]["mode"], canvas[-1]["settings"]["ar_tokens"]) == ("hybrid", 20)
     page.get("button_group")[0].set_value("ar").run()
-    assert page.select_slider(key="wish steps").disabled
+    assert page.select_slider(key="form steps").disabled
     assert (canvas[-1]["settings"]["mode"], canvas[-1]["settings"]["ar_tokens"]) == ("ar", None)
 
 
@@ -175,17 +175,17 @@ def test_what_cannot_be_heard_is_said(canvas: list[dict], hears: None, sound: tu
     assert not page.exception and complaint in page.warning[0].value and canvas[-1]["prompt"] is None
 
 
-def test_the_gallery_takes_settings_to_the_draw_page_and_shares(house: houses.AppServices, monkeypatch):
+def test_the_gallery_takes_settings_to_the_draw_page_and_shares(services: app_services.AppServices, monkeypatch):
     callbacks = {}
     monkeypatch.setattr("app.studio.views.gallery.component", lambda name: lambda **given: callbacks.update(given))
     monkeypatch.setattr("app.studio.session.enter", lambda room: st.session_state.update(entered=room))
-    entry = house.gallery.add("me-1234567", Image.new("RGB", (64, 64)), GenerationRequest("a dog", 3, size=(64, 64)))
+    entry = services.gallery.add("me-1234567", Image.new("RGB", (64, 64)), GenerationRequest("a dog", 3, size=(64, 64)))
     page = AppTest.from_string(
         "import streamlit as st\nfrom app.studio import generation_form\nfrom app.studio.views import gallery\n"
         "if st.button('use'):\n"
         f"    st.session_state['wall'] = {{'settings': '{entry.id}', 'share': True}}\n"
         "    gallery._use_settings()\n    gallery._share()\n"
-        "generation_form.keep()\ngallery.page()\n",
+        "generation_form.keep_defaults()\ngallery.gallery_page()\n",
         default_timeout=SECONDS,
     )
     page.session_state["owner"] = "me-1234567"
@@ -196,7 +196,7 @@ def test_the_gallery_takes_settings_to_the_draw_page_and_shares(house: houses.Ap
 
 
 def test_a_gallery_that_cannot_be_opened_is_said(
-    house: houses.AppServices, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    services: app_services.AppServices, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     (tmp_path / "taken").write_bytes(b"")
     monkeypatch.setattr("app.studio.session.get_services", lambda: Gallery(tmp_path / "taken"))
@@ -213,16 +213,16 @@ def restore(request: GenerationRequest) -> AppTest:
         "from maskgil.params import SamplingParams\n"
         "if st.button('fill'):\n"
         f"    generation_form.fill({request!r})\n"
-        "generation_form.keep()\n"
-        "draw.page()\n",
+        "generation_form.keep_defaults()\n"
+        "draw.draw_page()\n",
         default_timeout=SECONDS,
     ).run()
     return button(page, "fill").click().run()
 
 
 def test_a_picture_brings_its_model_back_or_says_that_it_is_not_here(canvas: list[dict]):
-    page = restore(GenerationRequest("a dog", 1, "twinned", (64, 64)))
-    assert not page.exception and canvas[-1]["model"] == canvas[-1]["settings"]["model"] == "twinned"
+    page = restore(GenerationRequest("a dog", 1, "paired", (64, 64)))
+    assert not page.exception and canvas[-1]["model"] == canvas[-1]["settings"]["model"] == "paired"
     page = restore(GenerationRequest("a dog", 1, "<b>gone</b>", (64, 64), edit="7 of 64 cells of x"))
     assert not page.exception and canvas[-1]["model"] == "scenes"
     (said,) = [html.proto.body for html in page.get("html") if "notice" in html.proto.body]
@@ -231,11 +231,11 @@ def test_a_picture_brings_its_model_back_or_says_that_it_is_not_here(canvas: lis
 
 
 def test_a_picture_brings_its_settings_back(canvas: list[dict], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MASKGIL_MODEL", "twinned")
+    monkeypatch.setenv("MASKGIL_MODEL", "paired")
     request = GenerationRequest(
         "a dog",
         42,
-        "twinned",
+        "paired",
         (96, 64),
         n=3,
         params=SamplingParams(
@@ -253,99 +253,107 @@ def test_models_shows_what_there_is():
     assert any("Random weights" in text.value for text in page.markdown)
 
 
-def test_a_model_is_loaded_unloaded_and_drawn_with(house: houses.AppServices):
+def test_a_model_is_loaded_unloaded_and_drawn_with(services: app_services.AppServices):
     page = room("models").run()
-    page.button(key="load twinned").click().run()
-    assert not page.exception and house.engine.loaded() == ["twinned"]
+    page.button(key="load paired").click().run()
+    assert not page.exception and services.engine.loaded() == ["paired"]
     assert any("in memory, float32" in html.proto.body for html in page.get("html"))
-    page.button(key="unload twinned").click().run()
-    assert not page.exception and house.engine.loaded() == []
-    page.button(key="choose twinned").click().run()
-    assert page.session_state["board"]["model"] == "twinned" and page.button(key="choose twinned").disabled
+    page.button(key="unload paired").click().run()
+    assert not page.exception and services.engine.loaded() == []
+    page.button(key="choose paired").click().run()
+    assert page.session_state["board"]["model"] == "paired" and page.button(key="choose paired").disabled
 
 
-def test_only_an_operator_changes_what_everybody_uses(house: houses.AppServices, monkeypatch: pytest.MonkeyPatch):
+def test_only_an_operator_changes_what_everybody_uses(
+    services: app_services.AppServices, monkeypatch: pytest.MonkeyPatch
+):
     """AppTest has no headers, so that it is not on this machine; the key gives the rights, another text does not."""
     monkeypatch.setattr(session, "get_policy", lambda: AccessPolicy(operator_key="the key"))
-    house.engine.load("twinned")
+    services.engine.load("paired")
     page = room("models").run()
     keys = {button.key for button in page.button}
-    assert not page.exception and "choose twinned" in keys
+    assert not page.exception and "choose paired" in keys
     assert not any(key and key.startswith(("unload", "listen")) for key in keys), keys
     assert [field.label for field in page.text_input] == ["Operator key"]
     page.text_input[0].set_value("another").run()
     assert [field.label for field in page.text_input] == ["Operator key"]
     page.text_input[0].set_value("the key").run()
     labels = [field.label for field in page.text_input]
-    assert "Another model" in labels and "unload twinned" in {button.key for button in page.button}
+    assert "Another model" in labels and "unload paired" in {button.key for button in page.button}
 
 
-def test_a_model_is_loaded_in_the_precision_that_one_chooses(house: houses.AppServices):
+def test_a_model_is_loaded_in_the_precision_that_one_chooses(services: app_services.AppServices):
     page = room("models").run()
-    page.button(key="load twinned").click().run()
-    assert house.engine.load("twinned").model.dtype == torch.float32
-    precision(page, "twinned").set_value(torch.bfloat16).run()
-    assert not page.exception and house.engine.load("twinned").model.dtype == torch.bfloat16
+    page.button(key="load paired").click().run()
+    assert services.engine.load("paired").model.dtype == torch.float32
+    precision(page, "paired").set_value(torch.bfloat16).run()
+    assert not page.exception and services.engine.load("paired").model.dtype == torch.bfloat16
     assert any("in memory, bfloat16" in html.proto.body for html in page.get("html"))
-    page.button(key="unload twinned").click().run()
-    page.button(key="choose twinned").click().run()
-    assert house.engine.load("twinned").model.dtype == torch.bfloat16, "as it was chosen"
-    job = house.draw(GenerationRequest("a cat", 1, "twinned", (64, 64)), "me-1234567")
+    page.button(key="unload paired").click().run()
+    page.button(key="choose paired").click().run()
+    assert services.engine.load("paired").model.dtype == torch.bfloat16, "as it was chosen"
+    job = services.draw(GenerationRequest("a cat", 1, "paired", (64, 64)), "me-1234567")
     assert job.wait(SECONDS) and job.pictures()
     again = room("models").run()
-    assert precision(again, "twinned").value == torch.bfloat16, "to every visitor"
+    assert precision(again, "paired").value == torch.bfloat16, "to every visitor"
 
 
 def precision(page: AppTest, name: str):
     return next(group for group in page.get("button_group") if group.key == f"precision {name}")
 
 
-def test_a_recogniser_is_chosen_or_refused_with_the_reason(
-    house: houses.AppServices, weights: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_recognizer_is_chosen_or_refused_with_the_reason(
+    services: app_services.AppServices, weights: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def load(ear: SpeechRecognizer) -> object:
-        if ear.name == "nothing":
-            raise ValueError("no recogniser 'nothing': take a folder")
+    def load(recognizer: SpeechRecognizer) -> object:
+        if recognizer.name == "nothing":
+            raise ValueError("no recognizer 'nothing': take a folder")
         return object()
 
     monkeypatch.setattr(SpeechRecognizer, "load", load)
     monkeypatch.setattr("app.core.registry.recognizers", lambda: ["whisper-scenes", "other"])
     page = room("models").run()
-    assert any(house.recognizer.name in html.proto.body for html in page.get("html"))
+    assert any(services.recognizer.name in html.proto.body for html in page.get("html"))
     button(page, "Listen with other").click().run()
-    assert not page.exception and house.recognizer.name == "other"
-    page.text_input(key="another recogniser").set_value("nothing")
+    assert not page.exception and services.recognizer.name == "other"
+    page.text_input(key="another recognizer").set_value("nothing")
     button(page, "Listen with it").click().run()
-    assert "No recogniser 'nothing'" in page.error[0].value and house.recognizer.name == "other"
-    page.text_input(key="another recogniser").set_value("base.en")
+    assert "No recognizer 'nothing'" in page.error[0].value and services.recognizer.name == "other"
+    page.text_input(key="another recognizer").set_value("base.en")
     button(page, "Listen with it").click().run()
-    assert not page.exception and not page.error and house.recognizer.name == "base.en"
+    assert not page.exception and not page.error and services.recognizer.name == "base.en"
 
 
-def test_a_model_from_elsewhere_is_opened_or_refused_with_the_reason(house: houses.AppServices, tmp_path: Path):
+def test_a_model_from_elsewhere_is_opened_or_refused_with_the_reason(
+    services: app_services.AppServices, tmp_path: Path
+):
     folder = str(tiny_model(tmp_path / "elsewhere"))
     page = room("models").run()
     page.text_input(key="another model").set_value(folder)
     button(page, "Open").click().run()
-    assert not page.exception and house.engine.loaded() == [folder] and page.session_state["board"]["model"] == folder
+    assert (
+        not page.exception and services.engine.loaded() == [folder] and page.session_state["board"]["model"] == folder
+    )
     (tmp_path / "elsewhere" / "tokenizer" / "config.json").unlink()
-    house.engine.unload(folder)
+    services.engine.unload(folder)
     page = room("models").run()
     page.text_input(key="another model").set_value(folder)
     button(page, "Open").click().run()
     assert "tokenizer/config.json missing" in page.error[0].value and page.session_state["board"]["model"] == "scenes"
 
 
-def test_what_cannot_run_here_says_why(weights: Path, house: houses.AppServices, monkeypatch: pytest.MonkeyPatch):
+def test_what_cannot_run_here_says_why(
+    weights: Path, services: app_services.AppServices, monkeypatch: pytest.MonkeyPatch
+):
     half = weights / "half" / "generator"
     half.mkdir(parents=True)
     monkeypatch.setattr("app.serving.model_pool.free_memory", lambda: 1000)
     page = room("models").run()
     half.rmdir()
     half.parent.rmdir()
-    assert not page.exception and page.button(key="choose twinned").disabled
+    assert not page.exception and page.button(key="choose paired").disabled
     said = [caption.value for caption in page.caption if "Cannot run" in caption.value]
     assert len(said) == 3 and any("0.0 GB are free here" in text for text in said)
     assert any("vocabulary.json" in text for text in said)
     with pytest.raises(ValueError, match="takes .* of memory in float32"):
-        house.engine.load("twinned")
+        services.engine.load("paired")

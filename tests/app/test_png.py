@@ -21,7 +21,7 @@ from app.core.edit_request import EditRequest
 from app.core.request import MAX_PROMPT, GenerationRequest
 from maskgil.params import SamplingParams
 
-WISH = GenerationRequest("a red cat", 7, size=(64, 64), params=SamplingParams(steps=4))
+REQUEST = GenerationRequest("a red cat", 7, size=(64, 64), params=SamplingParams(steps=4))
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -43,18 +43,18 @@ def noted(note: str) -> bytes:
 
 
 def with_settings(**settings: object) -> str:
-    return json.dumps(WISH.to_dict() | settings)
+    return json.dumps(REQUEST.to_dict() | settings)
 
 
 def test_a_picture_remembers_its_request():
-    image, request = png.read(png.encode_png(Image.new("RGB", (64, 64)), WISH))
-    assert image.size == (64, 64) and request == WISH
+    image, request = png.read_picture(png.encode_png(Image.new("RGB", (64, 64)), REQUEST))
+    assert image.size == (64, 64) and request == REQUEST
 
 
 def test_sixteen_bits_of_grey_stay_grey():
     out = io.BytesIO()
     Image.fromarray(np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)).save(out, "PNG")
-    grey = np.asarray(png.read(out.getvalue())[0].convert("RGB"), float)
+    grey = np.asarray(png.read_picture(out.getvalue())[0].convert("RGB"), float)
     assert np.abs(grey[..., 0] - np.linspace(0, 255, 64 * 64).reshape(64, 64)).max() < 2
 
 
@@ -76,7 +76,7 @@ def test_sixteen_bits_of_grey_stay_grey():
 )
 def test_a_file_that_is_no_good_picture_is_one_line(data: bytes, complaint: str):
     with pytest.raises(ValueError, match=complaint) as refusal:
-        png.read(data)
+        png.read_picture(data)
     assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 200
 
 
@@ -105,7 +105,7 @@ def test_a_file_that_is_no_good_picture_is_one_line(data: bytes, complaint: str)
     ids=lambda note: note[:8] if len(note) < 40 else str(hash(note) % 1000),
 )
 def test_a_note_that_is_no_request_is_left_aside(note: str):
-    image, request = png.read(noted(note))
+    image, request = png.read_picture(noted(note))
     assert image.size == (8, 8) and request is None
 
 
@@ -124,7 +124,7 @@ def test_a_note_that_is_no_request_is_left_aside(note: str):
 )
 def test_numbers_without_end_are_one_line(settings: dict, complaint: str):
     with pytest.raises(ValueError, match=complaint) as refusal:
-        GenerationRequest.from_metadata(WISH.to_dict() | settings)
+        GenerationRequest.from_metadata(REQUEST.to_dict() | settings)
     assert len(str(refusal.value)) < 200
 
 
@@ -135,15 +135,15 @@ json_values = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(sorted(WISH.to_dict())), json_values, max_size=3) | json_values)
+@given(st.dictionaries(st.sampled_from(sorted(REQUEST.to_dict())), json_values, max_size=3) | json_values)
 def test_whatever_the_settings_are_they_are_a_request_or_a_line(values):
-    whole = WISH.to_dict() | values if isinstance(values, dict) else values
+    whole = REQUEST.to_dict() | values if isinstance(values, dict) else values
     try:
         request = GenerationRequest.from_metadata(whole)
     except ValueError as refusal:
         assert str(refusal)
     else:
-        assert png.read(png.encode_png(Image.new("RGB", (8, 8)), request))[1] == request
+        assert png.read_picture(png.encode_png(Image.new("RGB", (8, 8)), request))[1] == request
 
 
 def test_a_process_that_is_killed_while_it_writes_leaves_whole_files(tmp_path: Path):
@@ -155,7 +155,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_whole_files(tmp_path: P
         if child == 0:
             try:
                 for run in range(10_000):
-                    png.write({path: bytes([run % 250]) * size for path in paths})
+                    png.write_files({path: bytes([run % 250]) * size for path in paths})
             finally:
                 os._exit(0)
         time.sleep(0.005 + 0.003 * kill)
@@ -164,7 +164,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_whole_files(tmp_path: P
         for path in (path for path in paths if path.exists()):
             data = path.read_bytes()
             assert len(data) == size and len(set(data)) == 1, path.name
-    png.write({path: b"last" for path in paths})
+    png.write_files({path: b"last" for path in paths})
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)
 
 

@@ -54,7 +54,7 @@ def test_a_damaged_model_takes_no_other_away(asked: list[str], tmp_path: Path):
     tiny_model(tmp_path / "weights" / "cut")
     (tmp_path / "weights" / "cut" / "vocabulary.json").write_text("{")
     (tmp_path / "weights" / "half" / "generator").mkdir(parents=True)
-    assert [model.name for model in registry.bundled()] == ["scenes"]
+    assert [model.name for model in registry.bundled_models()] == ["scenes"]
     reasons = registry.broken_folders()
     assert reasons.keys() == {"cut", "half"} and "missing in its folder" in reasons["half"]
     assert "vocabulary.json" in reasons["cut"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from released_folders import amused_folder, meissonic_folder
 
+import text_encoder
 from app.core.request import GenerationRequest
 from app.serving.jobs import Status
 from app.serving.local_engine import LocalEngine
@@ -24,7 +25,7 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(folder) -> TextToImage:
-    return TextToImage.load(folder)
+    return TextToImage.load(folder, text_encoder.load)
 
 
 @pytest.fixture(scope="module")

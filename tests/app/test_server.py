@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from app_fixtures import tiny_model, tiny_twin
+from app_fixtures import tiny_ar_model, tiny_model
 from test_browser import SECONDS, until
 from websockets.sync.client import connect
 
@@ -38,7 +38,7 @@ class Server:
     ):
         words = [sys.executable, "-m", "app", command, "--port", str(port), "--weights", str(weights), *options]
         words += ["--gallery", str(gallery)]
-        everything = {**os.environ, "OMP_NUM_THREADS": "1", "MASKGIL_EAR": "none", **environment}
+        everything = {**os.environ, "OMP_NUM_THREADS": "1", "MASKGIL_RECOGNIZER": "none", **environment}
         self.process = subprocess.Popen(
             words, cwd=ROOT, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -65,7 +65,7 @@ class Server:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(tmp_path_factory.mktemp("weights"))
-    tiny_twin(tiny_model(folder / "scenes"))
+    tiny_ar_model(tiny_model(folder / "scenes"))
     return folder
 
 

@@ -23,7 +23,7 @@ def test_speech_to_png_with_a_full_size_amused(tmp_path: Path, capsys: pytest.Ca
     assert main(command) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     assert "cats" in said and "beach" in said
-    image, request = png.read(out.read_bytes())
+    image, request = png.read_picture(out.read_bytes())
     assert image.size == (256, 256) and np.asarray(image.convert("RGB")).std() > 1
     assert request is not None and request.prompt in said and request.params.guidance_scale == 10.0
     assert Image.open(out).format == "PNG"

@@ -15,8 +15,9 @@ from conftest import TINY
 from test_transcriber import VOCABULARY, saved
 from test_transcriber import tiny as tiny_whisper
 
-from benchmarks import generation, serving_load, speech_to_image_latency
-from benchmarks.generation import Machine, Stage, Timed
+import text_encoder
+from benchmarks import generation, machine, serving_load, speech_to_image_latency
+from benchmarks.machine import Machine, Stage, Timed
 from maskgil.command_line import parse
 from maskgil.condition import Condition
 from maskgil.models.ar import ARSampler, ARTransformer
@@ -42,7 +43,7 @@ def model() -> TextToImage:
 
 @pytest.fixture(scope="module")
 def said() -> generation.RecognizerBench:
-    """A second of noise that a tiny recogniser with random weights takes for speech."""
+    """A second of noise that a tiny recognizer with random weights takes for speech."""
     samples = 0.1 * np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
     return generation.RecognizerBench(Transcriber(SmallWhisperBackend(tiny_whisper(), VOCABULARY)), samples)
 
@@ -50,9 +51,11 @@ def said() -> generation.RecognizerBench:
 def test_a_report_has_every_stage_at_every_batch(model, said, monkeypatch, capsys):
     machine = Machine("a machine", 1e9, 1e9)
     monkeypatch.setattr(generation, "measure_machine", lambda device, dtype: machine)
-    generation.report(model, said, [1, 2], steps=3, repeats=2, size=(16, 16), twin_name="random twin")
+    generation.report_generation(
+        model, said, [1, 2], steps=3, repeats=2, size=(16, 16), ar_model_name="random AR model"
+    )
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    stages = ["listen", "encode text", "MaskGIL, 3 steps", "random twin with KV cache, 16 tokens", "decode"]
+    stages = ["listen", "encode text", "MaskGIL, 3 steps", "random AR model with KV cache, 16 tokens", "decode"]
     assert [line.split("|")[1].strip() for line in lines] == ["batch 1", *stages, "batch 2", *stages]
     assert lines[3].split("|")[4].strip().endswith("x") and float(lines[4].split("|")[6]) > 0
 
@@ -62,18 +65,18 @@ def test_floors_are_those_of_each_stages_precision(model, said, monkeypatch, cap
     rates = {torch.bfloat16: Machine("", 1e9, 1e12), torch.float32: Machine("", 1e9, 1e3)}
     monkeypatch.setattr(generation, "measure_machine", lambda device, dtype: rates[dtype])
     halved = [copy.deepcopy(part).bfloat16() for part in (model.generator, model.ar_model)]
-    mixed = TextToImage(halved[0], model.text_encoder, model.tokenizer, model.sizes, twin=halved[1])
-    generation.report(mixed, said, [1], steps=1, repeats=1, size=(16, 16), twin_name="twin")
+    mixed = TextToImage(halved[0], model.text_encoder, model.tokenizer, model.sizes, ar_model=halved[1])
+    generation.report_generation(mixed, said, [1], steps=1, repeats=1, size=(16, 16), ar_model_name="AR model")
     shown = capsys.readouterr().out
     assert "TFLOP/s for what stays in float32" in shown
-    mine = generation.stages(mixed, 1, 1, (16, 16), "twin", {torch.float32: rates[torch.float32]})
+    mine = generation.stages(mixed, 1, 1, (16, 16), "AR model", {torch.float32: rates[torch.float32]})
     assert [stage.machine for stage in mine] == [rates[torch.float32], None, None, rates[torch.float32]]
 
 
 def test_listening_reads_its_model_for_each_sentence(said):
     one, three = said.stage(1), said.stage(3)
-    model = said.recogniser.scribe.model
-    assert one.bytes > generation.weight_bytes(model.encoder) > 0 and three.bytes == 3 * one.bytes
+    model = said.recognizer.scribe.model
+    assert one.bytes > machine.weight_bytes(model.encoder) > 0 and three.bytes == 3 * one.bytes
     assert one.operations > 0 and three.operations == 3 * one.operations
     assert len(three.run()) == 3
     here, there = Machine("", 1e3, 1e3), Machine("", 1e6, 1e6)
@@ -82,7 +85,7 @@ def test_listening_reads_its_model_for_each_sentence(said):
 
 
 def test_what_a_stage_cannot_do_without_is_counted(model):
-    one, four = (generation.stages(model, batch, 2, (16, 16), "twin") for batch in (1, 4))
+    one, four = (generation.stages(model, batch, 2, (16, 16), "AR model") for batch in (1, 4))
     for small, large in zip(one, four, strict=True):
         assert small.operations > 0 and large.operations == pytest.approx(4 * small.operations, rel=0.35), small.name
     table = model.generator.tok_embeddings.weight
@@ -93,9 +96,9 @@ def test_what_a_stage_cannot_do_without_is_counted(model):
 
 def test_operations_of_a_product_and_of_attention():
     a, q = torch.randn(3, 5), torch.randn(2, 4, 6, 8)
-    assert generation.operations_of(lambda: a @ a.T) == 2 * 3 * 5 * 3
+    assert machine.operations_of(lambda: a @ a.T) == 2 * 3 * 5 * 3
     with torch.no_grad():
-        found = generation.operations_of(lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q))
+        found = machine.operations_of(lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q))
     assert found == 4 * 2 * 4 * 6 * 6 * 8
 
 
@@ -106,25 +109,27 @@ def test_a_floor_is_the_longer_of_reading_and_multiplying():
 
 
 def test_a_machine_is_measured_and_named():
-    machine = generation.measure_machine(CPU, torch.float32, side=64, megabytes=1)
-    assert machine.bandwidth > 0 and machine.rate > 0 and "cores" in machine.name
-    generation.forget_peak(CPU)
-    assert generation.peak_memory(CPU) > 2**20
+    measured = machine.measure_machine(CPU, torch.float32, side=64, megabytes=1)
+    assert measured.bandwidth > 0 and measured.rate > 0 and "cores" in measured.name
+    machine.forget_peak(CPU)
+    assert machine.peak_memory(CPU) > 2**20
 
 
-def test_a_model_without_twin_gets_a_random_one(model):
+def test_a_model_without_ar_model_gets_a_random_one(model):
     alone = TextToImage(model.generator, model.text_encoder, model.tokenizer, model.sizes)
-    paired, name = generation.with_twin(alone)
-    assert name == "random twin" and paired.has_ar_model and generation.with_twin(paired) == (paired, "twin")
+    paired, name = generation.with_ar_model(alone)
+    assert (
+        name == "random AR model" and paired.has_ar_model and generation.with_ar_model(paired) == (paired, "AR model")
+    )
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--preset=b", "--recogniser="], "no preset 'b' reads"),
+        (["--preset=b", "--recognizer="], "no preset 'b' reads"),
         (["--dtype=fp16"], "did you mean bf16"),
         (["--speed=9"], "unknown: --speed=9"),
-        (["--recogniser=nobody"], "no recognizer 'nobody'"),
+        (["--recognizer=nobody"], "no recognizer 'nobody'"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message):
@@ -134,7 +139,7 @@ def test_bad_input_is_one_line(arguments, message):
 
 def test_a_crowd_is_served_in_both_ways_and_gets_the_same_pictures(model, monkeypatch, capsys):
     monkeypatch.setattr(serving_load, "measure_machine", lambda device, dtype: Machine("a machine", 1e9, 1e9))
-    serving_load.report({"fp32": model}, [2.0, math.inf], jobs=5, rows=3, steps=2, repeats=1, size=(16, 16))
+    serving_load.report_serving({"fp32": model}, [2.0, math.inf], jobs=5, rows=3, steps=2, repeats=1, size=(16, 16))
     lines = capsys.readouterr().out.splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
     assert [row[1] for row in cells] == ["way", "solo", "shared", "solo", "shared"]
@@ -146,9 +151,9 @@ def test_a_crowd_is_served_in_both_ways_and_gets_the_same_pictures(model, monkey
 
 def test_a_crowd_is_served_vectors_too(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(serving_load, "measure_machine", lambda device, dtype: Machine("a machine", 1e9, 1e9))
-    vectors = TextToImage.load(tiny_latents(tmp_path / "scenes-emigm"))
+    vectors = TextToImage.load(tiny_latents(tmp_path / "scenes-emigm"), text_encoder.load)
     monkeypatch.setattr(serving_load, "PROMPTS", ("a cat",))
-    serving_load.report({"fp32": vectors}, [math.inf], jobs=3, rows=3, steps=2, repeats=1, size=(64, 64))
+    serving_load.report_serving({"fp32": vectors}, [math.inf], jobs=3, rows=3, steps=2, repeats=1, size=(64, 64))
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("fp32: ") and "tokens" in lines[-1]
     assert sum(line.startswith("| all at once") for line in lines) == 2
@@ -195,12 +200,14 @@ def test_what_a_page_notes_becomes_times_after_the_end_of_speech():
         note(7.5, "kept", job="2"),
         note(9.0, "loud"),
     ]
-    first, second = speech_to_image_latency.heard(notes, pause=0.1)
+    first, second = speech_to_image_latency.spoken_runs(notes, pause=0.1)
     assert (first.known, first.words, first.first, first.last) == pytest.approx((0.25, 0.4, 0.5, 1.0))
     assert (second.known, second.words, second.first, second.last) == pytest.approx((-0.1, 0.3, -0.05, 0.4))
     assert list(first.stages(0.1).values()) == pytest.approx([0.1, 0.15, 0.25, 0.5])
     assert list(second.stages(0.1).values()) == pytest.approx([0.1, 0.0, 0.0, 0.3])
-    lines = speech_to_image_latency.table([first, second], (0.4, 0.6, 0.5), (0.3, 0.2, 0.5), pause=0.1).splitlines()
+    lines = speech_to_image_latency.latency_table(
+        [first, second], (0.4, 0.6, 0.5), (0.3, 0.2, 0.5), pause=0.1
+    ).splitlines()
     assert "| final words | 0.35 | 0.30 | 0.40 | 0.4 reached | 0.30 | 1.2 |" in lines
     assert "| final picture | 0.70 | 0.40 | 1.00 | 0.5 missed by 0.20 | 0.50 | 1.4 |" in lines
     assert sum(int(line.split("|")[3].strip(" %")) for line in lines[-4:]) == pytest.approx(100, abs=2)
@@ -209,7 +216,7 @@ def test_what_a_page_notes_becomes_times_after_the_end_of_speech():
 def test_a_sentence_that_begins_before_the_last_ones_words_is_not_taken_for_their_end():
     notes = [note(2.0, "loud"), note(3.0, "loud"), note(3.05, "final", text="a cat"), note(3.5, "kept", job="1")]
     with pytest.raises(ValueError, match="the next sentence began before the words of 'a cat' came: give a longer gap"):
-        speech_to_image_latency.heard(notes, pause=0.1)
+        speech_to_image_latency.spoken_runs(notes, pause=0.1)
 
 
 @pytest.mark.parametrize(
@@ -225,16 +232,16 @@ class Stop(Exception):
     """So far, and no further."""
 
 
-def test_the_floor_is_measured_with_the_model_and_the_recogniser_that_the_server_takes(tmp_path, monkeypatch):
+def test_the_floor_is_measured_with_the_model_and_the_recognizer_that_the_server_takes(tmp_path, monkeypatch):
     tiny_model(tmp_path / "scenes")
-    saved(tiny_whisper(), tmp_path / "another ear")
+    saved(tiny_whisper(), tmp_path / "another recognizer")
     monkeypatch.setenv("MASKGIL_WEIGHTS", str(tmp_path))
-    monkeypatch.setenv("MASKGIL_EAR", "another ear")
+    monkeypatch.setenv("MASKGIL_RECOGNIZER", "another recognizer")
     sound, measured = tmp_path / "said.wav", []
     soundfile.write(sound, np.zeros(RATE, np.float32), RATE)
 
-    def alone(model: TextToImage, ear: Transcriber, *rest: object) -> dict:
-        measured.extend([model, ear])
+    def alone(model: TextToImage, recognizer: Transcriber, *rest: object) -> dict:
+        measured.extend([model, recognizer])
         raise Stop
 
     monkeypatch.setattr(speech_to_image_latency, "CHROMIUM", str(sound))
@@ -242,13 +249,15 @@ def test_the_floor_is_measured_with_the_model_and_the_recogniser_that_the_server
     monkeypatch.setattr(speech_to_image_latency, "watch", lambda *rest: [])
     monkeypatch.setattr(
         speech_to_image_latency,
-        "heard",
+        "spoken_runs",
         lambda notes, pause: [speech_to_image_latency.SpokenRun("a cat", 0.0, 0.0, 0.0, 0.0)] * 2,
     )
-    monkeypatch.setattr(speech_to_image_latency, "alone", alone)
+    monkeypatch.setattr(speech_to_image_latency, "latency_alone", alone)
     with pytest.raises(Stop):
-        speech_to_image_latency.report("scenes", "", str(sound), n=1, steps=2, end=0.3, gap=4, targets=(1, 1, 1))
-    assert measured[0].sizes == [(64, 64), (96, 64)] and measured[1].name == "another ear"
+        speech_to_image_latency.report_latency(
+            "scenes", "", str(sound), n=1, steps=2, end=0.3, gap=4, targets=(1, 1, 1)
+        )
+    assert measured[0].sizes == [(64, 64), (96, 64)] and measured[1].name == "another recognizer"
 
 
 @pytest.mark.parametrize(
@@ -266,11 +275,11 @@ def test_screenshots_of_nonsense_are_one_line(arguments: list[str], complaint: s
 
 @pytest.mark.parametrize("kind", [{"text_dim": 16, "text_length": 9}, {"classes": 7, "text_dim": None}])
 def test_operations_of_a_written_picture_are_those_that_a_counter_finds(kind):
-    twin = ARTransformer(replace(TINY, causal=True, **kind)).eval()
+    ar_model = ARTransformer(replace(TINY, causal=True, **kind)).eval()
     condition = Condition.classes(torch.tensor([1, 2, 3]))
     if "classes" not in kind:
         condition = Condition(torch.randn(3, 5, 16), torch.ones(3, 5, dtype=torch.bool))
     plan = raster_plan(16, guidance=ARPrefix(16).guidance, seeds=[1, 2, 3])
     blank = TokenGrid.blank(3, (4, 4), TINY.codebook_size)
-    counted = generation.operations_of(lambda: list(sample(ARSampler(twin, condition), blank, plan)))
-    assert generation.writing_operations(twin, condition.length, 16, 6) == counted
+    counted = machine.operations_of(lambda: list(sample(ARSampler(ar_model, condition), blank, plan)))
+    assert generation.writing_operations(ar_model, condition.length, 16, 6) == counted

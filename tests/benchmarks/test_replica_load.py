@@ -16,7 +16,7 @@ def test_replicas_are_compared_with_one_engine(tmp_path: Path, monkeypatch: pyte
     tiny_model(tmp_path / "tiny")
     monkeypatch.setenv("MASKGIL_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("MASKGIL_MODEL", "tiny")
-    monkeypatch.setenv("MASKGIL_EAR", "none")
+    monkeypatch.setenv("MASKGIL_RECOGNIZER", "none")
     report_replicas("tiny", [GenerationRequest("two cats", model="tiny", seed=seed) for seed in range(4)], [1])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]

@@ -10,6 +10,7 @@ from app_fixtures import scene_words, tiny_latents, tiny_model
 from commands import maskgil
 from safetensors.torch import save_file
 
+import text_encoder
 from experiments.paper_findings.arm_flops import arm_step_flops
 from experiments.paper_findings.arm_runner import ArmRunner, output_norm
 from experiments.paper_findings.arms import Arm, Claim, Draw, Finding, Small
@@ -18,12 +19,12 @@ from experiments.paper_findings.measure_findings import choose_findings, measure
 from experiments.paper_findings.merged_codes import merge_codes
 from experiments.paper_findings.verdicts import append_row, findings_table, judge_claim, read_rows
 from maskgil import checkpoint
-from maskgil.models.diffusion_head import DDPM
+from maskgil.models.diffusion_samplers import DDPM
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
+from train.data.latent_cache import write_latents
 from train.data.scene_cache import corpus
-from train.recipes.scenes_emigm import write_latents
 from train.scenes.sprites import Sprites
 
 
@@ -266,7 +267,7 @@ def test_a_run_that_was_asked_to_stop_is_not_judged(tmp_path, codes, monkeypatch
 def test_what_is_missing_is_waited_for(tmp_path, codes):
     path = tmp_path / "results.jsonl"
     arms = (
-        Arm("AR", str(codes[0]), Draw(2, twin=64)),
+        Arm("AR", str(codes[0]), Draw(2, ar_tokens=64)),
         Arm("latents", Small("emigm")),
         Arm("unknown", "no-such-model"),
     )
@@ -275,7 +276,7 @@ def test_what_is_missing_is_waited_for(tmp_path, codes):
 
 
 def test_merged_codes_stand_for_their_neighbours(codes):
-    tokenizer = TextToImage.load(codes[0]).tokenizer
+    tokenizer = TextToImage.load(codes[0], text_encoder.load).tokenizer
     few, group = merge_codes(tokenizer, 8)
     assert group.shape == (64,) and 0 <= int(group.min()) <= int(group.max()) < 8 and few.config.codebook_size == 8
     assert (group[few.stands] == torch.arange(8)).float().mean() > 0.7
@@ -288,7 +289,7 @@ def test_merged_codes_stand_for_their_neighbours(codes):
 
 
 def test_the_output_norm_is_that_of_the_trunk(codes):
-    model = TextToImage.load(codes[0])
+    model = TextToImage.load(codes[0], text_encoder.load)
     before = output_norm(model)
     for layer in model.generator.layers:
         for parameter in layer.parameters():

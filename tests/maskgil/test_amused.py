@@ -9,6 +9,7 @@ from diffusers import AmusedScheduler, UVit2DModel, VQModel
 from released_folders import amused_folder
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+import text_encoder
 from maskgil.condition import Condition
 from maskgil.models.amused import AMUSED_PRESETS, Amused, AmusedConfig
 from maskgil.pipeline import TextToImage
@@ -29,7 +30,7 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(folder) -> TextToImage:
-    return TextToImage.load(folder)
+    return TextToImage.load(folder, text_encoder.load)
 
 
 def reference_states(folder, prompts):
@@ -183,7 +184,7 @@ def test_an_odd_grid_cannot_be_halved(folder, model):
 def test_parity_at_released_sizes(tmp_path, downsample):
     """603 M parameters with random weights: logits, codes and pixels."""
     folder = amused_folder(tmp_path / "model", downsample, full=True)
-    model = TextToImage.load(folder)
+    model = TextToImage.load(folder, text_encoder.load)
     test_logits_are_those_of_diffusers(folder, model)
     expected = reference_codes(folder, model, PROMPTS[:1], 4, 10.0, [7])
     plan = masked_plan(

@@ -1,4 +1,5 @@
-"""The twin equals a plain second writing of LlamaGen's formulas; its cache, its company and padding change nothing."""
+"""The AR model equals a plain second writing of LlamaGen's formulas; its cache, its company and padding change
+nothing."""
 
 from dataclasses import replace
 
@@ -208,21 +209,21 @@ def likeliest(model, condition, count, scale=1.0, start=None):
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_painting_in_raster_order_equals_decoding_without_a_cache(name, scale):
     model, condition = make(*MODELS[name]), texts(2, 4)
-    painter = ARSampler(model, condition)
+    sampler = ARSampler(model, condition)
     plan = raster_plan(12, temperature=0.0, guidance=Guidance(scale), seeds=[1, 2])
-    *_, canvas = sample(painter, TokenGrid.blank(2, GRID), plan)
+    *_, canvas = sample(sampler, TokenGrid.blank(2, GRID), plan)
     assert torch.equal(canvas.tokens, likeliest(model, condition, 12, scale)) and not canvas.mask.any()
-    assert painter.nfe.tolist() == [12 if scale == 1 else 24] * 2
+    assert sampler.nfe.tolist() == [12 if scale == 1 else 24] * 2
 
 
 def test_guidance_may_end_on_the_way():
     model, condition = make(TEXT), texts(2, 4)
     guided = raster_plan(5, temperature=0.0, guidance=Guidance(3.0), seeds=[1, 2])
     unguided = raster_plan(7, temperature=0.0, seeds=[1, 2], first=5)
-    painter = ARSampler(model, condition)
-    *_, canvas = sample(painter, TokenGrid.blank(2, GRID), guided + unguided)
+    sampler = ARSampler(model, condition)
+    *_, canvas = sample(sampler, TokenGrid.blank(2, GRID), guided + unguided)
     head = likeliest(model, condition, 5, 3.0)
-    assert torch.equal(canvas.tokens[:, :5], head) and painter.nfe.tolist() == [17, 17]
+    assert torch.equal(canvas.tokens[:, :5], head) and sampler.nfe.tolist() == [17, 17]
     tail = canvas.tokens.clone()
     for place in range(5, 12):
         tail[:, place] = model(tail, GRID, condition)[:, place].argmax(1)
@@ -232,10 +233,10 @@ def test_guidance_may_end_on_the_way():
 def test_given_tokens_are_read_and_kept():
     model, condition = make(TEXT), texts(2, 4)
     start = codes(2)
-    hole = (torch.arange(12) >= 4).expand(2, -1) & (torch.arange(12) != 9)
+    masked = (torch.arange(12) >= 4).expand(2, -1) & (torch.arange(12) != 9)
     plan = raster_plan(7, temperature=0.0, seeds=[1, 2])
-    *_, canvas = sample(ARSampler(model, condition), TokenGrid(start, hole, GRID), plan)
-    assert torch.equal(canvas.tokens[~hole], start[~hole]) and not canvas.mask.any()
+    *_, canvas = sample(ARSampler(model, condition), TokenGrid(start, masked, GRID), plan)
+    assert torch.equal(canvas.tokens[~masked], start[~masked]) and not canvas.mask.any()
     assert torch.equal(canvas.tokens[:, :9], likeliest(model, condition, 9, start=start))
 
 
@@ -251,26 +252,26 @@ def test_a_seed_writes_the_same_picture_in_any_company():
 
 
 def test_a_prefix_is_completed_by_maskgil():
-    twin, condition = make(TEXT), texts(2, 4)
+    ar_model, condition = make(TEXT), texts(2, 4)
     mar = MaskGIL(replace(TEXT, causal=False)).eval()
     for count in (0, 5, 12):
         blank = TokenGrid.blank(2, GRID, mar.config.mask_id)
         plan = raster_plan(count, seeds=[1, 2]) if count else []
-        *_, prefix = blank, *sample(ARSampler(twin, condition), blank, plan)
+        *_, prefix = blank, *sample(ARSampler(ar_model, condition), blank, plan)
         plan = masked_plan(12 - count, steps=3, seeds=[1, 2], first_step=count) if count < 12 else []
         *_, canvas = prefix, *sample(CodeSampler(mar, condition), prefix, plan)
         assert torch.equal(canvas.tokens[:, :count], prefix.tokens[:, :count])
         assert not canvas.mask.any() and int(canvas.tokens.max()) < 24
 
 
-def test_plans_that_a_twin_cannot_follow():
-    painter = ARSampler(make(TEXT), texts(2, 4))
+def test_plans_that_an_ar_model_cannot_follow():
+    sampler = ARSampler(make(TEXT), texts(2, 4))
     with pytest.raises(ValueError, match=r"plan it with raster\(\)"):
-        list(sample(painter, TokenGrid.blank(2, GRID), masked_plan(12, steps=3, seeds=[1, 2])))
+        list(sample(sampler, TokenGrid.blank(2, GRID), masked_plan(12, steps=3, seeds=[1, 2])))
     with pytest.raises(ValueError, match="the same place in all"):
-        hole = torch.ones(2, 12, dtype=torch.bool)
-        hole[1, 0] = False
-        list(sample(painter, TokenGrid(codes(2), hole, GRID), raster_plan(2, seeds=[1, 2])))
+        masked = torch.ones(2, 12, dtype=torch.bool)
+        masked[1, 0] = False
+        list(sample(sampler, TokenGrid(codes(2), masked, GRID), raster_plan(2, seeds=[1, 2])))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""The autoregressive twin beside MaskGIL: it learns, it is exported with what it belongs to, and a picture that both
-draw keeps the twin's tokens to the bit, from none of them (MaskGIL alone) to all (the twin alone)."""
+"""The AR model beside MaskGIL: it learns, it is exported with what it belongs to, and a picture that both
+draw keeps the AR model's tokens to the bit, from none of them (MaskGIL alone) to all (the AR model alone)."""
 
 import copy
 import json
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from test_converters import full, gpt_file
 from test_pipeline import Letters, Shades
 
+import text_encoder
 from app.cli import main as app
 from maskgil import checkpoint
 from maskgil.models.ar import ARSampler, ARTransformer
@@ -48,7 +49,7 @@ class Words(torch.nn.Module):
         return self.table(ids) * mask[..., None]
 
 
-def test_the_twin_overfits_one_batch():
+def test_the_ar_model_overfits_one_batch():
     model = Conditioned(ARTransformer(replace(CAUSAL, dim=64, ffn=128)), Words())
     ids = torch.tensor([[1, 2, 3], [4, 5, 0]])
     batch = {"tokens": torch.randint(0, 32, (2, 12)), "grid": (3, 4), "ids": ids, "mask": ids != 0,
@@ -77,7 +78,7 @@ def test_dropped_captions_teach_the_null_caption():
         assert bool(model.text_encoder.table.weight.grad.any()) != learns
 
 
-def test_the_recipe_trains_the_twin_alone_and_exports_what_it_belongs_to(tmp_path: Path, monkeypatch):
+def test_the_recipe_trains_the_ar_model_alone_and_exports_what_it_belongs_to(tmp_path: Path, monkeypatch):
     codes = VQModel(VQConfig(codebook_size=32, channels=(32,), res_blocks=1, z_channels=8, patch=4))
     checkpoint.save(tmp_path / "tokenizer", codes, "vq", codes.config.to_dict())
     tokenizer = checkpoint.fingerprint(checkpoint.load(tmp_path / "tokenizer", "vq").identity())
@@ -108,7 +109,7 @@ def test_the_recipe_trains_the_twin_alone_and_exports_what_it_belongs_to(tmp_pat
         recipes.scenes_ar(**folders, cache=str(cache))
 
 
-def test_a_twin_begins_as_a_generator(tmp_path: Path, monkeypatch):
+def test_an_ar_model_begins_as_a_generator(tmp_path: Path, monkeypatch):
     codes = VQModel(VQConfig(codebook_size=32, channels=(32,), res_blocks=1, z_channels=8, patch=4))
     checkpoint.save(tmp_path / "tokenizer", codes, "vq", codes.config.to_dict())
     made_by = checkpoint.fingerprint(codes.identity())
@@ -123,20 +124,20 @@ def test_a_twin_begins_as_a_generator(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(recipes.PRESETS, "scenes", generator.config)
     recipe = recipes.scenes_ar(str(tmp_path / "text_encoder"), str(tmp_path), str(tmp_path / "tokenizer"),
                                init=str(tmp_path))  # fmt: skip
-    twin, kept = recipe.modules[0].module.driven.generator, checkpoint.load(tmp_path / "generator").state_dict()
-    assert len(twin.tok_embeddings.weight) == 32 and len(kept["tok_embeddings.weight"]) == 33
+    ar_model, kept = recipe.modules[0].module.driven.generator, checkpoint.load(tmp_path / "generator").state_dict()
+    assert len(ar_model.tok_embeddings.weight) == 32 and len(kept["tok_embeddings.weight"]) == 33
     fitted = [name for name in kept if "fc1" in name or "uncond" in name]  # to its own encoder: all but the same
-    for name, tensor in twin.state_dict().items():
+    for name, tensor in ar_model.state_dict().items():
         assert torch.allclose(tensor, kept[name][: len(tensor)], atol=0.1 if name in fitted else 0), name
 
-    recipe.export(recipe.modules[0].module, tmp_path / "twin")  # and goes on, with pictures of its own
+    recipe.export(recipe.modules[0].module, tmp_path / "ar_model")  # and goes on, with pictures of its own
     folders = str(tmp_path / "text_encoder"), str(tmp_path), str(tmp_path / "tokenizer")
-    on = recipes.scenes_ar(*folders, init=str(tmp_path), twin=str(tmp_path / "twin"))
+    on = recipes.scenes_ar(*folders, init=str(tmp_path), ar_model=str(tmp_path / "ar_model"))
     for name, tensor in on.modules[0].module.driven.generator.state_dict().items():
-        assert torch.allclose(tensor, twin.state_dict()[name], atol=0.1 if name in fitted else 0), name
+        assert torch.allclose(tensor, ar_model.state_dict()[name], atol=0.1 if name in fitted else 0), name
     assert on.batch_at.seed != recipe.batch_at.seed
     with pytest.raises(ValueError, match="give its model folder, too"):
-        recipes.scenes_ar(*folders, twin=str(tmp_path / "twin"))
+        recipes.scenes_ar(*folders, ar_model=str(tmp_path / "ar_model"))
 
 
 PLAIN = SamplingParams(steps=3, guidance_scale=3.0, guidance_interval=(0.1, 1.0), refinement_passes=0)
@@ -148,16 +149,16 @@ def begun_by_ar(tokens: int) -> SamplingParams:
     return replace(PLAIN, mode="hybrid", ar_tokens=tokens, ar_guidance_scale=GUIDED.scale)
 
 
-def make_twin(config=CAUSAL) -> ARTransformer:
-    twin = ARTransformer(config).eval()
-    for parameter in twin.parameters():
+def make_ar_model(config=CAUSAL) -> ARTransformer:
+    ar_model = ARTransformer(config).eval()
+    for parameter in ar_model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    return twin.requires_grad_(False)
+    return ar_model.requires_grad_(False)
 
 
 @pytest.fixture
 def draws() -> TextToImage:
-    return TextToImage(make_tiny(), Letters(), Shades(), [(16, 16), (24, 16)], twin=make_twin())
+    return TextToImage(make_tiny(), Letters(), Shades(), [(16, 16), (24, 16)], ar_model=make_ar_model())
 
 
 def drawn(model: TextToImage, tokens: int | None, **arguments) -> list[SamplingProgress]:
@@ -172,7 +173,7 @@ def test_no_prefix_is_maskgil_alone(draws):
                        drawn(draws, None)[-1].canvas.tokens)  # fmt: skip
 
 
-def test_a_prefix_of_everything_is_the_twin_alone(draws):
+def test_a_prefix_of_everything_is_the_ar_model_alone(draws):
     *_, alone = sample(
         ARSampler(draws.ar_model, draws.condition(["cat", "a dog"])),
         draws.blank(2, (24, 16)),
@@ -195,11 +196,11 @@ def test_the_prefix_stays_to_the_bit_and_the_rest_is_maskgils(draws, tokens):
     assert (last.unmasked_at[:, tokens:] >= tokens).all(), "steps go on counting, so that no noise is drawn twice"
 
 
-def test_a_revision_may_put_right_what_the_twin_wrote(draws):
+def test_a_revision_may_put_right_what_the_ar_model_wrote(draws):
     """But not what was given."""
-    hole = torch.ones(1, 24, dtype=torch.bool)
-    hole[0, [0, 9]] = False
-    given = TokenGrid(torch.arange(24)[None] % 32, hole, (4, 6))
+    masked = torch.ones(1, 24, dtype=torch.bool)
+    masked[0, [0, 9]] = False
+    given = TokenGrid(torch.arange(24)[None] % 32, masked, (4, 6))
     settings = replace(begun_by_ar(10), refinement_passes=1, remask_fraction=1.0)
     *_, last = draws.draw(["cat", "a dog"], [1, 2], (24, 16), settings, canvas=given)
     revised = last.canvas.unmasked_at == last.of - 1
@@ -219,13 +220,13 @@ def test_the_batch_does_not_matter(draws):
 
 
 def test_given_tokens_and_a_negative_text(draws):
-    hole = torch.zeros(1, 24, dtype=torch.bool)
-    hole[0, [3, 4, 9, 20, 21]] = True
-    given = TokenGrid(torch.arange(24)[None] % 32, hole, (4, 6))
+    masked = torch.zeros(1, 24, dtype=torch.bool)
+    masked[0, [3, 4, 9, 20, 21]] = True
+    given = TokenGrid(torch.arange(24)[None] % 32, masked, (4, 6))
     for tokens, steps in ((2, 2 + 3), (24, 5)):
         told = drawn(draws, tokens, canvas=given, negative="sun")
         assert len(told) == steps and not told[-1].canvas.mask.any()
-        assert torch.equal(told[-1].canvas.tokens[:, ~hole[0]], given.tokens[:, ~hole[0]].expand(2, -1))
+        assert torch.equal(told[-1].canvas.tokens[:, ~masked[0]], given.tokens[:, ~masked[0]].expand(2, -1))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,10 @@ def test_given_tokens_and_a_negative_text(draws):
     [
         ({"settings": SamplingParams(mode="hybrid", ar_tokens=25)}, "prefix of 25 tokens: the picture has 24"),
         ({"seeds": [1, -5]}, "seed -5"),
-        ({"canvas": TokenGrid(torch.zeros(2, 24).long(), torch.eye(2, 24).bool(), (4, 6))}, "same holes together"),
+        (
+            {"canvas": TokenGrid(torch.zeros(2, 24).long(), torch.eye(2, 24).bool(), (4, 6))},
+            "same masked tokens together",
+        ),
     ],
     ids=str,
 )
@@ -257,7 +261,7 @@ def test_parameters_say_what_the_prefix_is():
     assert ARPrefix.of(own, 64) == ARPrefix(64, Guidance(3.0, "ramp"), 0.9, 5)
 
 
-def test_a_twin_is_found_beside_its_model_and_checked(tmp_path: Path):
+def test_an_ar_model_is_found_beside_its_model_and_checked(tmp_path: Path):
     folder = tmp_path / "tiny"
     tokenizer = VQModel(VQConfig(codebook_size=32, channels=(32,), res_blocks=1, z_channels=8, patch=4)).eval()
     checkpoint.save(folder / "tokenizer", tokenizer, "vq", tokenizer.config.to_dict())
@@ -269,34 +273,34 @@ def test_a_twin_is_found_beside_its_model_and_checked(tmp_path: Path):
     hashes = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
     checkpoint.save(folder / "generator", make_tiny(), "maskgil", TINY.to_dict(), **hashes)
     (folder / "vocabulary.json").write_text(json.dumps({"sizes": [[16, 16]]}))
-    draws = TextToImage.load(folder)
+    draws = TextToImage.load(folder, text_encoder.load)
     assert not draws.has_ar_model
-    with pytest.raises(ValueError, match="no autoregressive twin"):
+    with pytest.raises(ValueError, match="no AR model"):
         draws.draw(["cat"], [1], settings=SamplingParams(mode="hybrid", ar_tokens=4))
 
-    twin = make_twin()
-    checkpoint.save(tmp_path / "export", twin, twin.kind, CAUSAL.to_dict(), **hashes)
-    export.ar(str(tmp_path / "export"), str(folder), str(tmp_path / "tiny-ar"))
-    draws = TextToImage.load(folder)
+    ar_model = make_ar_model()
+    checkpoint.save(tmp_path / "export", ar_model, ar_model.kind, CAUSAL.to_dict(), **hashes)
+    export.export_ar(str(tmp_path / "export"), str(folder), str(tmp_path / "tiny-ar"))
+    draws = TextToImage.load(folder, text_encoder.load)
     assert (
         draws.has_ar_model and len(draws.images(["cat"], [1], settings=SamplingParams(mode="hybrid", ar_tokens=4))) == 1
     )
     other = tmp_path / "other"
-    checkpoint.save(other, twin, twin.kind, CAUSAL.to_dict(), **(hashes | {"tokenizer_hash": "000000000000"}))
+    checkpoint.save(other, ar_model, ar_model.kind, CAUSAL.to_dict(), **(hashes | {"tokenizer_hash": "000000000000"}))
     with pytest.raises(ValueError, match="another tokenizer than this model has"):
-        _ = TextToImage.load(folder, twin=other).ar_model
-    narrow = make_twin(replace(CAUSAL, codebook_size=16))
+        _ = TextToImage.load(folder, text_encoder.load, ar_model=other).ar_model
+    narrow = make_ar_model(replace(CAUSAL, codebook_size=16))
     checkpoint.save(other, narrow, narrow.kind, narrow.config.to_dict(), **hashes)
     with pytest.raises(ValueError, match="does not fit: codes 16, the generator's are 32"):
-        _ = TextToImage.load(folder, twin=other).ar_model
+        _ = TextToImage.load(folder, text_encoder.load, ar_model=other).ar_model
     checkpoint.save(other, make_tiny(), "maskgil", TINY.to_dict(), **hashes)
-    with pytest.raises(ValueError, match="kind 'maskgil', not an autoregressive twin"):
-        export.ar(str(other), str(folder), str(tmp_path / "never"))
+    with pytest.raises(ValueError, match="kind 'maskgil', not an AR model"):
+        export.export_ar(str(other), str(folder), str(tmp_path / "never"))
     assert not (tmp_path / "never").exists()
 
 
 @pytest.mark.parametrize("driven", ["text", "classes"])
-def test_a_converted_gpt_is_taken_as_a_twin_on_ones_word(tmp_path: Path, capsys, monkeypatch, driven: str):
+def test_a_converted_gpt_is_taken_as_an_ar_model_on_ones_word(tmp_path: Path, capsys, monkeypatch, driven: str):
     """From a released file to a picture, by the commands that a person gives."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MASKGIL_WEIGHTS", str(tmp_path))
@@ -305,7 +309,7 @@ def test_a_converted_gpt_is_taken_as_a_twin_on_ones_word(tmp_path: Path, capsys,
     codes = checkpoint.describe(tmp_path / "model" / "generator")["config"]["codebook_size"]
     torch.save({"model": full(gpt_file(64, 1, 256, codes=codes, **kind))}, "gpt.pt")
     maskgil("convert", "llamagen-gpt", "gpt.pt", "converted")
-    told = ["export", "ar", "--twin=converted", "--model=model", "--out=model-ar"]
+    told = ["export", "ar", "--ar-model=converted", "--model=model", "--out=model-ar"]
     with pytest.raises(ValueError, match="does not say which tokenizer it was trained with.* --adopt"):
         maskgil(*told)
     assert not Path("model-ar").exists()
@@ -327,15 +331,15 @@ def test_a_converted_gpt_is_taken_as_a_twin_on_ones_word(tmp_path: Path, capsys,
             torch.save({"model": full(gpt_file(64, 1, 256, **({"codes": codes} | kind | change)))}, "gpt.pt")
             maskgil("convert", "llamagen-gpt", "gpt.pt", "other")
             with pytest.raises(ValueError, match=f"does not fit: .*{message}"):
-                maskgil("export", "ar", "--twin=other", "--model=model", "--out=never", "--adopt")
+                maskgil("export", "ar", "--ar-model=other", "--model=model", "--out=never", "--adopt")
     checkpoint.save("claims", checkpoint.load("converted"), "llamagen", checkpoint.describe("converted")["config"],
                     tokenizer_hash="another")  # fmt: skip
     with pytest.raises(ValueError, match="trained with another tokenizer than this model has: fingerprint another"):
-        maskgil("export", "ar", "--twin=claims", "--model=model", "--out=never", "--adopt")
+        maskgil("export", "ar", "--ar-model=claims", "--model=model", "--out=never", "--adopt")
     assert not Path("never").exists()
 
 
-def test_a_model_of_vectors_has_no_twin(tmp_path: Path):
-    with pytest.raises(ValueError, match="draws vectors, and an autoregressive twin writes codes"):
+def test_a_model_of_vectors_has_no_ar_model(tmp_path: Path):
+    with pytest.raises(ValueError, match="draws vectors, and an AR model writes codes"):
         model = tiny_latents(tmp_path / "latents")
-        maskgil("export", "ar", f"--twin={tmp_path}", f"--model={model}", f"--out={tmp_path / 'x'}")
+        maskgil("export", "ar", f"--ar-model={tmp_path}", f"--model={model}", f"--out={tmp_path / 'x'}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from maskgil.converters import taming_name
-from maskgil.converters.emigm import kl
+from maskgil.converters.emigm import convert_kl
 from maskgil.tokenizers.autoencoder import (
     AUTOENCODER_PRESETS,
     AutoencoderConfig,
@@ -90,7 +90,7 @@ def test_kl_computes_what_the_original_code_does():
         for part, module in parts.items()
         for name, tensor in module.state_dict().items()
     }
-    config, tensors = kl(state | {"loss.logvar": torch.zeros(())})
+    config, tensors = convert_kl(state | {"loss.logvar": torch.zeros(())})
     assert config == replace(TINY, scale=0.2325)
     model = AutoencoderTokenizer(config).eval()
     model.load_state_dict(tensors)

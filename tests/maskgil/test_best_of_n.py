@@ -92,9 +92,9 @@ def test_what_is_shown_is_one_of_the_candidates_and_the_likeliest(draws: TextToI
 def test_given_parts_stay_in_every_candidate(draws: TextToImage):  # noqa: F811
     given = draws.images(["cat"], [1], settings=SETTINGS)
     *_, drawn = draws.draw(["cat"], [1], settings=SETTINGS)
-    hole = torch.zeros_like(drawn.canvas.mask)
-    hole[:, :6] = True
-    start = TokenGrid(drawn.canvas.tokens, hole, drawn.canvas.grid)
+    masked = torch.zeros_like(drawn.canvas.mask)
+    masked[:, :6] = True
+    start = TokenGrid(drawn.canvas.tokens, masked, drawn.canvas.grid)
     *_, last = draws.draw(["a dog"], [4], settings=replace(SETTINGS, candidates=4), canvas=start)
     assert torch.equal(last.canvas.tokens[:, 6:], drawn.canvas.tokens[:, 6:]) and given
 

@@ -41,10 +41,10 @@ def test_a_folder_comes_back(tmp_path):
 
 
 @pytest.mark.parametrize("zero_prefix", [False, True])
-def test_twins_and_tokenizers_come_back(tmp_path, zero_prefix):
+def test_ar_models_and_tokenizers_come_back(tmp_path, zero_prefix):
     config = replace(TINY, causal=True, qk_norm="none", null_length=8)
-    twin = ARTransformer(config, zero_prefix)
-    save(tmp_path / "ar", twin, twin.kind, config.to_dict(), dtype=torch.float32)
+    ar_model = ARTransformer(config, zero_prefix)
+    save(tmp_path / "ar", ar_model, ar_model.kind, config.to_dict(), dtype=torch.float32)
     again = load(tmp_path / "ar")
     assert again.zero_prefix == zero_prefix and again.config == config
     vq = VQModel(SMALL_VQ).eval()
@@ -239,7 +239,7 @@ def test_names_resolve_to_bundled_then_local_then_nothing(tmp_path, monkeypatch)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "weights" / "scenes").mkdir(parents=True)
     (tmp_path / "mine").mkdir()
-    assert resolve("scenes") == tmp_path / "weights" / "scenes" and checkpoint.bundled() == ["scenes"]
+    assert resolve("scenes") == tmp_path / "weights" / "scenes" and checkpoint.bundled_names() == ["scenes"]
     assert resolve(tmp_path / "mine") == tmp_path / "mine"
     with pytest.raises(ValueError, match=r"no model 'sceness': it is not bundled \(scenes\), no folder"):
         resolve("sceness")

@@ -9,6 +9,7 @@ import torch
 from conftest import TINY, make_tiny
 from test_pipeline import Shades
 
+import text_encoder
 from maskgil import checkpoint
 from maskgil.class_labels import ClassLabels
 from maskgil.condition import Condition
@@ -50,7 +51,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_draws_a_class_by_number_and_by_name(saved):
-    draws = TextToImage.load(saved)
+    draws = TextToImage.load(saved, text_encoder.load)
     by_number, by_name, other = draws.images(["3", "Golden  Retriever", "5"], [1, 1, 1])
     assert by_number.tobytes() == by_name.tobytes() != other.tobytes()
     assert [draws.text_encoder.number(name) for name in ("tabby cat", "Great white_shark", "tinca TINCA")] == [5, 6, 0]
@@ -90,10 +91,10 @@ def replace_canvas(draws: TextToImage, tokens: int):
     return type(draws.blank(1)).blank(1, (side, side), CLASSES.mask_id)
 
 
-def test_a_class_can_be_led_away_from_and_a_twin_can_begin(draws):
-    twin = ARTransformer(replace(CLASSES, causal=True)).eval()
-    torch.nn.init.normal_(twin.output.weight)
-    both = TextToImage(draws.generator, draws.text_encoder, draws.tokenizer, draws.sizes, twin=twin)
+def test_a_class_can_be_led_away_from_and_an_ar_model_can_begin(draws):
+    ar_model = ARTransformer(replace(CLASSES, causal=True)).eval()
+    torch.nn.init.normal_(ar_model.output.weight)
+    both = TextToImage(draws.generator, draws.text_encoder, draws.tokenizer, draws.sizes, ar_model=ar_model)
     *_, plain = both.draw(["2"], [1])
     *_, away = both.draw(["2"], [1], negative="3")
     *_, mixed = both.draw(["2"], [1], settings=SamplingParams(mode="hybrid", ar_tokens=8))
@@ -118,7 +119,7 @@ def test_every_imagenet_preset_takes_every_class(name):
 )
 def test_a_wrong_class_is_one_line(saved, asked, message):
     with pytest.raises(ValueError, match=message):
-        TextToImage.load(saved).draw([asked], [1])
+        TextToImage.load(saved, text_encoder.load).draw([asked], [1])
 
 
 def test_names_come_as_a_list_or_by_number_or_not_at_all(tmp_path):

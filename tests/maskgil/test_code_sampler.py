@@ -1,4 +1,5 @@
-"""The token painter: guidance costs what it says, sampling follows its distribution, holes' contents cannot matter."""
+"""The token sampler: guidance costs what it says, sampling follows its distribution, masked tokens' contents cannot
+matter."""
 
 from dataclasses import replace
 
@@ -38,19 +39,19 @@ def draw(model: nn.Module, condition: Condition, seeds: list[int], **options: ob
 
 def test_evaluations_outside_the_interval_are_saved(tiny, condition):
     counted = Counted(tiny)
-    painter = CodeSampler(counted, condition)
+    sampler = CodeSampler(counted, condition)
     plan = masked_plan(12, 6, guidance=Guidance(3.0, interval=(0.2, 0.7)), seeds=[1, 2])
-    *_, last = sample(painter, TokenGrid.blank(2, GRID, TINY.mask_id), plan)
+    *_, last = sample(sampler, TokenGrid.blank(2, GRID, TINY.mask_id), plan)
     assert counted.calls == [2, 4, 4, 4, 2, 2]  # steps end at 5/6, 4/6, ..., 0
-    assert painter.nfe.tolist() == [9, 9]
+    assert sampler.nfe.tolist() == [9, 9]
 
 
 def test_only_guided_rows_are_doubled(tiny, condition):
     counted = Counted(tiny)
     step = StepParams.cat([masked_plan(12, 2, seeds=[1])[0], masked_plan(12, 3, guidance=Guidance(3.0), seeds=[2])[0]])
     blank = TokenGrid.blank(2, GRID, TINY.mask_id)
-    painter = CodeSampler(counted, condition)
-    logits = painter.logits(blank, step)
+    sampler = CodeSampler(counted, condition)
+    logits = sampler.logits(blank, step)
     assert counted.calls == [3]
     null = tiny(blank.tokens, GRID, condition, torch.tensor([True, True]))
     conditional = tiny(blank.tokens, GRID, condition)
@@ -81,16 +82,16 @@ def test_same_seed_same_tokens_whatever_shares_the_batch(tiny, guidance):
 
 
 @pytest.mark.parametrize("order", list(DecodingOrder)[:4])
-def test_what_lies_under_a_hole_cannot_matter_and_given_tokens_stay(tiny, condition, order):
+def test_what_lies_under_a_masked_token_cannot_matter_and_given_tokens_stay(tiny, condition, order):
     tokens = torch.randint(32, (2, 12))
-    hole = torch.rand(2, 12) < 0.6
-    hole[:, :4] = True
+    masked = torch.rand(2, 12) < 0.6
+    masked[:, :4] = True
     results = []
     for junk in (TINY.mask_id, 3):
-        canvas = TokenGrid(torch.where(hole, junk, tokens), hole, GRID)
+        canvas = TokenGrid(torch.where(masked, junk, tokens), masked, GRID)
         plan = masked_plan(canvas.num_masked(), 3, order=order, seeds=[1, 2], guidance=Guidance(2.0))
         *_, filled = sample(CodeSampler(tiny, condition), canvas, plan)
-        assert torch.equal(filled.tokens[~hole], tokens[~hole])
+        assert torch.equal(filled.tokens[~masked], tokens[~masked])
         results.append(filled.tokens)
     assert torch.equal(*results)
 

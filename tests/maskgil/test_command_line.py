@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 from tyro.conf import Positional, UseAppendAction, arg
 
-from maskgil.command_line import Command, CommandFailed, Group, completion_script, parse, run
+from maskgil.command_line import Command, CommandFailed, CommandGroup, completion_script, parse, run
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,14 @@ def never() -> None:
     raise AssertionError("a command that is not chosen is not loaded")
 
 
-TREE = Group(
+TREE = CommandGroup(
     "Everything.",
     lambda: {
         "draw": Command("Draw.", lambda: draw),
         "other": Command("Not loaded.", never),
-        "work": Group("Work.", lambda: {"fail": Command("", lambda: fail), "refuse": Command("", lambda: refuse)}),
+        "work": CommandGroup(
+            "Work.", lambda: {"fail": Command("", lambda: fail), "refuse": Command("", lambda: refuse)}
+        ),
     },
 )
 
@@ -112,7 +114,7 @@ def test_help_shows_every_option(capsys):
 
 
 def test_completion_knows_commands_and_options():
-    work = Group("Work.", lambda: {"fail": Command("", lambda: fail), "refuse": Command("", lambda: refuse)})
-    tree = Group("All.", lambda: {"draw": Command("Draw.", lambda: draw), "work": work})
+    work = CommandGroup("Work.", lambda: {"fail": Command("", lambda: fail), "refuse": Command("", lambda: refuse)})
+    tree = CommandGroup("All.", lambda: {"draw": Command("Draw.", lambda: draw), "work": work})
     script = completion_script(tree, "tool", "bash")
     assert all(word in script for word in ("complete -F", "draw", "--batch", "refuse"))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from maskgil.models.config import PRESETS, ModelConfig, released
+from maskgil.models.config import PRESETS, ModelConfig, released_layout
 
 SMALL = ModelConfig(codebook_size=16, dim=64, layers=1, heads=1, classes=10)
 
@@ -53,4 +53,4 @@ def test_impossible_models_are_refused(change: dict, message: str):
 
 
 def test_released_changes_the_layout_alone():
-    assert released(replace(SMALL, qk_norm="rms", norm="post")) == replace(SMALL, rope="released")
+    assert released_layout(replace(SMALL, qk_norm="rms", norm="post")) == replace(SMALL, rope="released")

@@ -2,7 +2,7 @@
 
 import torch
 
-from maskgil.converters import CONVERTERS, read, without_wrappers
+from maskgil.converters import CONVERTERS, read_released_file, without_wrappers
 
 
 def test_a_tokenizers_averaged_weights_come_first(tmp_path):
@@ -10,9 +10,13 @@ def test_a_tokenizers_averaged_weights_come_first(tmp_path):
     plain, average = {"weight": torch.zeros(2)}, {"weight": torch.ones(2)}
     for held in ({"model": plain, "ema": average}, {"ema": average}):
         torch.save(held, tmp_path / "vq.pt")
-        assert torch.equal(read(tmp_path / "vq.pt", CONVERTERS["llamagen-vq"].keys)["weight"], average["weight"])
+        assert torch.equal(
+            read_released_file(tmp_path / "vq.pt", CONVERTERS["llamagen-vq"].keys)["weight"], average["weight"]
+        )
     torch.save({"model": plain}, tmp_path / "vq.pt")
-    assert torch.equal(read(tmp_path / "vq.pt", CONVERTERS["llamagen-vq"].keys)["weight"], plain["weight"])
+    assert torch.equal(
+        read_released_file(tmp_path / "vq.pt", CONVERTERS["llamagen-vq"].keys)["weight"], plain["weight"]
+    )
 
 
 def test_names_of_wrapped_modules_are_those_of_the_model():

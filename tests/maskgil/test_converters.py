@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from commands import maskgil
 from test_emigm_converter import emigm_file, kl16_file
 
-from maskgil.checkpoint import build, describe, load
+from maskgil.checkpoint import build_module, describe, load
 from maskgil.condition import Condition
 from maskgil.converters import CONVERTERS, chameleon_vq, convert, llamagen_gpt, maskgil_from_llamagen
 from maskgil.models.ar import ARTransformer
@@ -154,7 +154,7 @@ def test_every_tensor_of_a_released_file_is_used(name, wrapped, tmp_path):
     arguments = argparse.Namespace(lr=1e-4)  # LlamaGen's training script saves its arguments too
     torch.save({"model": tensors, "steps": 7, "args": arguments} if wrapped == "model" else tensors, path)
     result = convert(converter, path)
-    model = build(result.kind, result.config, "test")
+    model = build_module(result.kind, result.config, "test")
     assert result.tensors.keys() == model.state_dict().keys()
     assert all(result.tensors[name].shape == tensor.shape for name, tensor in model.state_dict().items())
     assert sum(tensor.numel() for tensor in result.tensors.values()) == numbers(names)
@@ -191,7 +191,7 @@ def test_a_warm_start_has_the_shapes_of_the_preset(size):
 )
 def test_continuous_models_come_in_by_the_same_command(converter, kind, names):
     result = CONVERTERS[converter].run(thin(names), "file.pth")
-    model = build(kind, result.config, "test")
+    model = build_module(kind, result.config, "test")
     assert result.kind == kind and result.tensors.keys() == model.state_dict().keys()
 
 

@@ -7,19 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskgil.models.diffusion_head import (
-    DDPM,
-    Denoise,
-    DiffusionHead,
-    DPMSolver,
-    SimpleMLPAdaLN,
-    SolverNode,
-    betas,
-    bound,
-    denoiser,
-    diffusion_schedule,
-    solver_node,
-)
+from maskgil.models.diffusion_head import DiffusionHead, SimpleMLPAdaLN, betas, bound, diffusion_schedule
+from maskgil.models.diffusion_samplers import DDPM, Denoise, DPMSolver, SolverNode, denoiser, solver_node
 
 
 def seeded(seed: int = 0) -> torch.Generator:

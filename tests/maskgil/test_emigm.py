@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from maskgil.condition import Condition
-from maskgil.models.diffusion_head import DPMSolver
+from maskgil.models.diffusion_samplers import DPMSolver
 from maskgil.models.emigm import EMIGM, EMIGM_PRESETS, EMIGMConfig, training_mask
 from maskgil.models.transformer import identity_rotation, rotation_2d
 from maskgil.sampling.latent_sampler import LatentSampler
@@ -40,8 +40,8 @@ def classes(*labels: int) -> Condition:
     return Condition.classes(torch.tensor(labels))
 
 
-# Three holes in the first row and one in the second: rows know different numbers of tokens.
-HOLE = torch.tensor([[1, 0, 1, 0, 0, 1], [0, 0, 0, 0, 1, 0]], dtype=torch.bool)
+# Three masked tokens in the first row and one in the second: rows know different numbers of tokens.
+MASKED = torch.tensor([[1, 0, 1, 0, 0, 1], [0, 0, 0, 0, 1, 0]], dtype=torch.bool)
 
 
 # --- sizes and names --------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def test_configs_survive_json_and_refuse_nonsense():
 # --- the trunk --------------------------------------------------------------------------------------------------------
 
 
-def plain_trunk(model: EMIGM, tokens: Tensor, hole: Tensor, slots: Tensor) -> Tensor:
+def plain_trunk(model: EMIGM, tokens: Tensor, masked: Tensor, slots: Tensor) -> Tensor:
     """The data flow, one row at a time, with the known tokens picked out and put back by name."""
 
     def attention(attn, x: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def plain_trunk(model: EMIGM, tokens: Tensor, hole: Tensor, slots: Tensor) -> Te
     for row in range(len(tokens)):
         x = torch.cat([slots[row], model.z_proj(tokens[row])])
         x = model.z_proj_ln(x + model.encoder_pos_embed_learned[0])
-        known = torch.cat([torch.ones(len(slots[row]), dtype=torch.bool), ~hole[row]])
+        known = torch.cat([torch.ones(len(slots[row]), dtype=torch.bool), ~masked[row]])
         everywhere = model.mask_token.repeat(len(x), 1)
         if model.config.mae:
             x = model.decoder_embed(model.encoder_norm(run(model.encoder_blocks, x[known])))
@@ -150,23 +150,23 @@ def plain_trunk(model: EMIGM, tokens: Tensor, hole: Tensor, slots: Tensor) -> Te
 def test_trunk_equals_its_plain_reading(mae: bool):
     model, tokens = make(replace(TINY, mae=mae, depth=2)), some_tokens()
     slots = model.slots(classes(1, 4))
-    expected = plain_trunk(model, tokens, HOLE, slots)
-    assert torch.allclose(model(tokens, HOLE, classes(1, 4)), expected, atol=1e-5)
+    expected = plain_trunk(model, tokens, MASKED, slots)
+    assert torch.allclose(model(tokens, MASKED, classes(1, 4)), expected, atol=1e-5)
     # A length fixed on the host: enough, and more than enough.
     for visible in (5, 6, 100):
-        assert torch.allclose(model.trunk(tokens, HOLE, slots, visible=visible), expected, atol=1e-5)
+        assert torch.allclose(model.trunk(tokens, MASKED, slots, visible=visible), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", [TINY, LLAMA], ids=["vit", "llama"])
 @pytest.mark.parametrize("mae", [True, False])
 @pytest.mark.parametrize("rubbish", [7.0, float("nan")])
-def test_what_lies_under_a_hole_cannot_matter(config: EMIGMConfig, mae: bool, rubbish: float):
+def test_what_lies_under_a_masked_token_cannot_matter(config: EMIGMConfig, mae: bool, rubbish: float):
     model, tokens = make(replace(config, mae=mae)), some_tokens()
-    z = model(tokens, HOLE, classes(1, 4))
-    assert torch.equal(model(tokens.masked_fill(HOLE[..., None], rubbish), HOLE, classes(1, 4)), z)
+    z = model(tokens, MASKED, classes(1, 4))
+    assert torch.equal(model(tokens.masked_fill(MASKED[..., None], rubbish), MASKED, classes(1, 4)), z)
     changed = tokens.clone()
     changed[0, 1] += 1  # known
-    assert not torch.allclose(model(changed, HOLE, classes(1, 4)), z)
+    assert not torch.allclose(model(changed, MASKED, classes(1, 4)), z)
 
 
 def test_llama_blocks_turn_every_token_by_its_own_place():
@@ -175,7 +175,7 @@ def test_llama_blocks_turn_every_token_by_its_own_place():
     turned = torch.cat([identity_rotation(4, 8, tokens.device), rotation_2d(2, 3, 8, 10000.0, tokens.device)])
     slots = model.slots(condition)
     for row in range(2):
-        known = torch.cat([torch.ones(4, dtype=torch.bool), ~HOLE[row]])
+        known = torch.cat([torch.ones(4, dtype=torch.bool), ~MASKED[row]])
         x = torch.cat([slots[row], model.z_proj(tokens[row])])
         seen = x[known][None]
         for block in model.encoder_blocks:
@@ -187,30 +187,30 @@ def test_llama_blocks_turn_every_token_by_its_own_place():
         for block in model.decoder_blocks:
             x = block(x, turned, None)
         expected = model.decoder_norm(x)[0, 4:]
-        assert torch.allclose(model(tokens, HOLE, condition)[row], expected, atol=1e-5)
+        assert torch.allclose(model(tokens, MASKED, condition)[row], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", [TINY, LLAMA], ids=["vit", "llama"])
 def test_a_row_does_not_depend_on_its_batch(config: EMIGMConfig):
     model, tokens = make(config), some_tokens()
-    z = model(tokens, HOLE, classes(1, 4))
+    z = model(tokens, MASKED, classes(1, 4))
     for row in range(2):
-        alone = model(tokens[row : row + 1], HOLE[row : row + 1], classes([1, 4][row]))
+        alone = model(tokens[row : row + 1], MASKED[row : row + 1], classes([1, 4][row]))
         assert torch.allclose(z[row : row + 1], alone, atol=1e-5)
 
 
 def test_all_known_and_all_unknown_are_fine():
     model, tokens = make(), some_tokens()
-    for hole in (torch.zeros_like(HOLE), torch.ones_like(HOLE)):
-        assert model(tokens, hole, classes(0, 0)).isfinite().all()
+    for masked in (torch.zeros_like(MASKED), torch.ones_like(MASKED)):
+        assert model(tokens, masked, classes(0, 0)).isfinite().all()
 
 
 def test_half_precision_runs_whole():
     model = make(TEXT).to(torch.bfloat16)
     texts = Condition(torch.randn(2, 3, 7), torch.ones(2, 3, dtype=torch.bool))
-    z = model(some_tokens(), HOLE, texts)
+    z = model(some_tokens(), MASKED, texts)
     assert z.dtype == torch.bfloat16
-    assert model.loss(z, some_tokens(), HOLE, torch.Generator().manual_seed(0)).isfinite()
+    assert model.loss(z, some_tokens(), MASKED, torch.Generator().manual_seed(0)).isfinite()
     plan = masked_plan(6, 2, exp, "random", seeds=[0, 1])
     *_, drawn = sample(LatentSampler(model, texts, DPMSolver(2)), TokenGrid.blank(2, (2, 3), channels=3), plan)
     assert drawn.tokens.dtype == torch.float32 and drawn.tokens.isfinite().all()
@@ -218,7 +218,7 @@ def test_half_precision_runs_whole():
 
 def test_tokens_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"\(6, 2\); this model draws 2 x 3 = 6 tokens of 3 channels"):
-        make()(torch.zeros(2, 6, 2), HOLE, classes(0, 0))
+        make()(torch.zeros(2, 6, 2), MASKED, classes(0, 0))
 
 
 # --- the condition ----------------------------------------------------------------------------------------------------
@@ -271,9 +271,9 @@ def test_training_masks_have_the_published_statistics():
     generator = torch.Generator().manual_seed(0)
     ratios, clamped = [], 0
     for _ in range(600):
-        hole, u = training_mask(2, 256, exp, 0.2, generator)
-        assert hole[0].sum() == hole[1].sum() >= 2
-        ratios.append(hole[0].float().mean().item())
+        masked, u = training_mask(2, 256, exp, 0.2, generator)
+        assert masked[0].sum() == masked[1].sum() >= 2
+        ratios.append(masked[0].float().mean().item())
         clamped += u.item() == pytest.approx(0.999 * 0.2 + 0.001)
     assert sum(ratios) / 600 == pytest.approx(0.854, abs=0.02)
     assert clamped / 600 == pytest.approx(0.2, abs=0.05)
@@ -282,8 +282,8 @@ def test_training_masks_have_the_published_statistics():
 
 
 def test_rows_of_a_training_batch_hide_different_places():
-    hole, _ = training_mask(2, 256, exp, 0.2, torch.Generator().manual_seed(0))
-    assert not torch.equal(hole[0], hole[1])
+    masked, _ = training_mask(2, 256, exp, 0.2, torch.Generator().manual_seed(0))
+    assert not torch.equal(masked[0], masked[1])
 
 
 def test_bad_training_masks_are_refused():
@@ -293,20 +293,21 @@ def test_bad_training_masks_are_refused():
 
 
 def test_untrained_loss_and_weights():
-    """Near 1.72 (few draws: the bound is almost all at one time); a row's weight scales its part; no holes, no loss."""
+    """Near 1.72 (few draws: the bound is almost all at one time); a row's weight scales its part; no masked tokens, no
+    loss."""
     model, tokens = EMIGM(TINY).eval(), some_tokens(200)
-    hole = torch.ones(200, 6, dtype=torch.bool)
-    hole[:100, :3] = False
-    z = model(tokens, hole, classes(*[0] * 200))
+    masked = torch.ones(200, 6, dtype=torch.bool)
+    masked[:100, :3] = False
+    z = model(tokens, masked, classes(*[0] * 200))
 
-    def loss(weight: Tensor | None = None, hole: Tensor = hole) -> float:
-        return model.loss(z, tokens, hole, torch.Generator().manual_seed(1), repeats=8, weight=weight).item()
+    def loss(weight: Tensor | None = None, masked: Tensor = masked) -> float:
+        return model.loss(z, tokens, masked, torch.Generator().manual_seed(1), repeats=8, weight=weight).item()
 
     assert 1 < loss() < 3
     first = (torch.arange(200) < 100).float()
     assert loss(first) + loss(1 - first) == pytest.approx(loss(), rel=1e-5)
     assert loss(torch.full((200,), 3.0)) == pytest.approx(3 * loss(), rel=1e-5)
-    assert loss(hole=torch.zeros_like(hole)) == 0
+    assert loss(masked=torch.zeros_like(masked)) == 0
 
 
 def test_every_parameter_learns():
@@ -315,8 +316,8 @@ def test_every_parameter_learns():
         texts = Condition(torch.randn(2, 3, 7), torch.ones(2, 3, dtype=torch.bool))
         condition = classes(1, 4) if config.classes else texts
         drop = torch.tensor([False, True])
-        z = model(some_tokens(), HOLE, condition, drop)
-        model.loss(z, some_tokens(), HOLE, torch.Generator().manual_seed(0)).backward()
+        z = model(some_tokens(), MASKED, condition, drop)
+        model.loss(z, some_tokens(), MASKED, torch.Generator().manual_seed(0)).backward()
         assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
@@ -329,12 +330,12 @@ def test_a_tiny_model_overfits_one_batch_and_draws_it():
     batch, labels = pictures.repeat(8, 1, 1), classes(*[0, 1] * 8)
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
     for _ in range(200):
-        hole, _ = training_mask(16, 4, exp, 0.2, generator)
-        loss = model.loss(model(batch, hole, labels), batch, hole, generator)
+        masked, _ = training_mask(16, 4, exp, 0.2, generator)
+        loss = model.loss(model(batch, masked, labels), batch, masked, generator)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    paint = LatentSampler(model.eval(), classes(*[0, 1] * 8), DPMSolver(8))
+    predict = LatentSampler(model.eval(), classes(*[0, 1] * 8), DPMSolver(8))
     blank = TokenGrid.blank(16, (2, 2), channels=2)
-    *_, drawn = sample(paint, blank, masked_plan(4, 2, exp, "random", seeds=list(range(16))))
+    *_, drawn = sample(predict, blank, masked_plan(4, 2, exp, "random", seeds=list(range(16))))
     assert (drawn.tokens - batch).abs().median() < 0.15

@@ -9,7 +9,7 @@ import torch
 from test_emigm import TINY, classes, make
 from torch import Tensor
 
-from maskgil.converters.emigm import dc_ae, emigm, kl
+from maskgil.converters.emigm import convert_dc_ae, convert_emigm, convert_kl
 from maskgil.models.emigm import EMIGM, EMIGM_PRESETS, EMIGMConfig
 from maskgil.tokenizers.autoencoder import AUTOENCODER_PRESETS, AutoencoderTokenizer
 
@@ -84,7 +84,7 @@ def weightless(names: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", EMIGM_PRESETS)
 def test_released_trunks_fit(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "equal", lambda *_: True)  # tensors without memory cannot be compared
-    config, tensors = emigm(weightless(emigm_file(EMIGM_PRESETS[name])))
+    config, tensors = convert_emigm(weightless(emigm_file(EMIGM_PRESETS[name])))
     assert config == EMIGM_PRESETS[name]
     assert sum(t.numel() for t in tensors.values()) == sum(
         torch.Size(s).numel() for n, s in emigm_file(config).items() if n != "fake_latent"
@@ -94,7 +94,7 @@ def test_released_trunks_fit(name: str, monkeypatch: pytest.MonkeyPatch):
 def test_kl16_fits():
     names = kl16_file()
     assert len(names) == 312
-    config, tensors = kl(weightless(names))
+    config, tensors = convert_kl(weightless(names))
     assert config == AUTOENCODER_PRESETS["kl16"] and len(tensors) == 312
 
 
@@ -102,7 +102,7 @@ def test_dc_ae_fits():
     config = AUTOENCODER_PRESETS["dc-ae-f32c32"]
     with torch.device("meta"):
         state = AutoencoderTokenizer(config).net.state_dict()
-    assert dc_ae(state)[0] == config
+    assert convert_dc_ae(state)[0] == config
 
 
 def original_name(name: str) -> str:
@@ -157,7 +157,7 @@ def test_dc_ae_fits_in_its_original_layout():
         state = AutoencoderTokenizer(config).net.state_dict()
     original = original_layout(state)
     assert "encoder.project_in.conv.conv.weight" in original and "encoder.conv_in.conv.weight" not in original
-    found, tensors = dc_ae(original)
+    found, tensors = convert_dc_ae(original)
     assert found == config and {name.removeprefix("net.") for name in tensors} == state.keys()
 
 
@@ -171,7 +171,7 @@ def test_the_mask_token_of_the_file_serves_in_both_roles(caplog: pytest.LogCaptu
     for fake, words in ((mask + 0.25, "differ by up to 0.25"), (mask.clone(), "")):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            config, tensors = emigm(released_state(fake), heads=2)
+            config, tensors = convert_emigm(released_state(fake), heads=2)
         assert words in caplog.text and bool(words) == bool(caplog.text)
         assert config == replace(SQUARE, dropout=0.1)
         model = EMIGM(config)
@@ -185,7 +185,7 @@ def test_mar_files_keep_their_own_null_token():
     tokens = make(replace(SQUARE, null="token"))
     state = dict(tokens.state_dict())
     state["mask_token"] = state["mask_token"][None]
-    config, tensors = emigm(state, heads=2)
+    config, tensors = convert_emigm(state, heads=2)
     assert config.null == "token"
     model = EMIGM(config)
     model.load_state_dict(tensors)
@@ -195,21 +195,21 @@ def test_mar_files_keep_their_own_null_token():
 def test_foreign_and_broken_files_are_refused():
     state = released_state(torch.zeros(1, 16))
     with pytest.raises(ValueError, match="no eMIGM checkpoint: z_proj.weight, .*; it holds tok_embeddings.weight"):
-        emigm({"tok_embeddings.weight": torch.zeros(2, 2)})
+        convert_emigm({"tok_embeddings.weight": torch.zeros(2, 2)})
     with pytest.raises(ValueError, match="no KL autoencoder: it holds class_emb.weight"):
-        kl({name: state[name] for name in sorted(state)})
+        convert_kl({name: state[name] for name in sorted(state)})
     theirs = {"encoder.conv_in.weight": torch.zeros(1), "post_quant_conv.weight": torch.zeros(4, 4, 1, 1)}
     with pytest.raises(ValueError, match="lacks encoder.down.0.block.0.conv1.weight: it is cut, or has other names"):
-        kl(theirs)
+        convert_kl(theirs)
     with pytest.raises(ValueError, match="lacks encoder.down.1.block.0.conv1.weight"):
-        kl(theirs | {f"encoder.down.{name}": torch.zeros(8, 1) for name in ("0.block.0.conv1.weight", "1.x")})
+        convert_kl(theirs | {f"encoder.down.{name}": torch.zeros(8, 1) for name in ("0.block.0.conv1.weight", "1.x")})
     with pytest.raises(ValueError, match="width 16; released ones are 448, 512, 768, 1024, 1280 wide"):
-        emigm(state)
+        convert_emigm(state)
     with pytest.raises(ValueError, match="fake_latent or mask_token is missing"):
-        emigm({name: tensor for name, tensor in state.items() if name != "fake_latent"}, heads=2)
+        convert_emigm({name: tensor for name, tensor in state.items() if name != "fake_latent"}, heads=2)
     with pytest.raises(ValueError, match="of 6 tokens: not a square"):
-        emigm(dict(make().state_dict()), heads=2)
+        convert_emigm(dict(make().state_dict()), heads=2)
     with pytest.raises(ValueError, match=r"encoder_norm.bias is \(3,\), expected \(16,\)"):
-        emigm(state | {"encoder_norm.bias": torch.zeros(3)}, heads=2)
+        convert_emigm(state | {"encoder_norm.bias": torch.zeros(3)}, heads=2)
     with pytest.raises(ValueError, match="extra"):
-        emigm(state | {"extra": torch.zeros(3)}, heads=2)
+        convert_emigm(state | {"extra": torch.zeros(3)}, heads=2)

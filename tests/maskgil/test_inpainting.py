@@ -1,5 +1,5 @@
-"""Painting over, going on beyond the edge, changing with the words: what is no hole stays, to the last bit of token and
-pixel."""
+"""Painting over, going on beyond the edge, changing with the words: what is no masked token stays, to the last bit of
+token and pixel."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +11,7 @@ import torch
 from app_fixtures import tiny_latents, tiny_model
 from PIL import Image
 
+import text_encoder
 from app.core.edit_request import EditRequest
 from app.core.request import GenerationRequest
 from app.serving.jobs import Status
@@ -26,7 +27,7 @@ SECONDS = 120
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
-    return TextToImage.load(tiny_model(Path(tmp_path_factory.mktemp("weights")) / "scenes"))
+    return TextToImage.load(tiny_model(Path(tmp_path_factory.mktemp("weights")) / "scenes"), text_encoder.load)
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_what_is_not_brushed_stays_to_the_last_bit(engine: LocalEngine, model: T
         assert not np.array_equal(np.asarray(image)[pixels], np.asarray(photo)[pixels])
 
 
-def test_a_step_shows_the_picture_with_its_holes(engine: LocalEngine, model: TextToImage, photo: Image.Image):
+def test_a_step_shows_the_picture_with_its_masked(engine: LocalEngine, model: TextToImage, photo: Image.Image):
     start = inpainting.inpainting_input(model, photo, range(0, 96, 2))
     job = engine.submit(GenerationRequest("a cat", 3, size=(96, 64), params=SamplingParams(steps=4)), start=start)
     assert job.wait(SECONDS)
@@ -121,7 +122,7 @@ def test_beyond_the_edge_it_is_drawn_and_within_it_stays(engine: LocalEngine, mo
 
 
 def test_what_lies_beyond_the_edge_cannot_matter(engine: LocalEngine, model: TextToImage, photo: Image.Image):
-    """The tokens under the holes are placeholders: others draw the same picture."""
+    """The tokens under the masked tokens are placeholders: others draw the same picture."""
     start = inpainting.outpaint(model, photo.crop((0, 0, 64, 64)), inpainting.Outpainting("right", (96, 64), 0, 0))
     other = replace(start, tokens=torch.where(start.mask, 5, start.tokens))
     jobs = [
@@ -153,7 +154,7 @@ def test_the_same_words_open_nothing_of_codes_and_of_vectors(model: TextToImage,
     words = model.condition(["a red cat"])
     with pytest.raises(ValueError, match="contradict nothing"):
         inpainting.reword(model, photo, words, words, 1, remasking.MARGIN)
-    vectors = TextToImage.load(tiny_latents(tmp_path / "vectors"))
+    vectors = TextToImage.load(tiny_latents(tmp_path / "vectors"), text_encoder.load)
     words = vectors.condition(["a red cat"])
     for parameter in vectors.generator.parameters():
         parameter.mul_(4)  # words are heard
@@ -205,10 +206,10 @@ def test_a_picture_that_had_to_be_scaled_is_said_to_be(engine: LocalEngine, mode
         (photo, mask.resize(photo.size), ""),
     ):
         change = EditRequest(image, marked, "")
-        begun, wish = change.begin(
+        begun, query = change.begin(
             model, lambda text: model.condition([text]), GenerationRequest("a cat", 3, params=SamplingParams(steps=2))
         )
-        job = engine.submit(wish, start=begun)
+        job = engine.submit(query, start=begun)
         assert job.wait(SECONDS) and job.size_note == said and job.pictures()[0].size == (96, 64)
 
 

@@ -1,4 +1,4 @@
-"""eMIGM in the one loop: laws of its painter, and the released sampler's numbers and pictures."""
+"""eMIGM in the one loop: laws of its sampler, and the released sampler's numbers and pictures."""
 
 from dataclasses import replace
 
@@ -8,11 +8,11 @@ from test_emigm import TEXT, TINY, classes, make, plain_trunk
 from torch import Tensor
 
 from maskgil.condition import Condition
-from maskgil.models.diffusion_head import DDPM, DPMSolver, denoiser
+from maskgil.models.diffusion_samplers import DDPM, DPMSolver, denoiser
 from maskgil.models.emigm import EMIGM
 from maskgil.params import SAMPLERS, SamplingParams
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.latent_sampler import LatentSampler, released, transfer
+from maskgil.sampling.latent_sampler import LatentSampler, reference_plan, transfer
 from maskgil.sampling.latent_space import LatentSpace
 from maskgil.sampling.loop import StepParams, sample
 from maskgil.sampling.plans import masked_plan
@@ -26,8 +26,8 @@ def blank(rows: int) -> TokenGrid:
     return TokenGrid.blank(rows, (2, 3), channels=3)
 
 
-def draw(paint: LatentSampler, plan: list[StepParams], canvas: TokenGrid | None = None) -> Tensor:
-    *_, last = sample(paint, blank(len(plan[0])) if canvas is None else canvas, plan)
+def draw(predict: LatentSampler, plan: list[StepParams], canvas: TokenGrid | None = None) -> Tensor:
+    *_, last = sample(predict, blank(len(plan[0])) if canvas is None else canvas, plan)
     assert not last.mask.any()
     return last.tokens
 
@@ -68,13 +68,13 @@ def test_rows_at_different_steps_share_a_call():
 
 def test_given_tokens_stay():
     given = torch.randn(1, 6, 3)
-    hole = torch.tensor([[True, False, True, True, False, False]])
+    masked = torch.tensor([[True, False, True, True, False, False]])
     tokens = draw(
         LatentSampler(make(), classes(1), SOLVER),
         masked_plan(3, 2, exp, "halton", seeds=[0]),
-        TokenGrid(given.masked_fill(hole[..., None], float("nan")), hole, (2, 3)),
+        TokenGrid(given.masked_fill(masked[..., None], float("nan")), masked, (2, 3)),
     )
-    assert torch.equal(tokens[~hole], given[~hole]) and tokens.isfinite().all()
+    assert torch.equal(tokens[~masked], given[~masked]) and tokens.isfinite().all()
 
 
 def test_a_scale_of_1_is_off_and_0_is_the_null_condition():
@@ -114,18 +114,18 @@ def test_evaluations_outside_the_interval_are_not_made():
 
     model.__class__ = Counted
     plan = masked_plan(6, 6, linear, "random", guidance=Guidance(3.0, interval=(0.3, 0.7)), seeds=[1, 2])
-    paint = LatentSampler(model, classes(0, 1), SOLVER)
-    draw(paint, plan)
+    predict = LatentSampler(model, classes(0, 1), SOLVER)
+    draw(predict, plan)
     assert rows == [2, 4, 4, 4, 2, 2]
-    assert paint.nfe.tolist() == [sum(rows) // 2] * 2
+    assert predict.nfe.tolist() == [sum(rows) // 2] * 2
 
 
 def test_plans_and_canvases_of_the_other_family_are_refused():
-    paint = LatentSampler(make(), classes(1), SOLVER)
+    predict = LatentSampler(make(), classes(1), SOLVER)
     with pytest.raises(ValueError, match="no confidence to go by: choose order random"):
-        next(sample(paint, blank(1), masked_plan(6, 2, exp)))
+        next(sample(predict, blank(1), masked_plan(6, 2, exp)))
     with pytest.raises(ValueError, match="the canvas holds codes"):
-        next(sample(paint, TokenGrid.blank(1, (2, 3), mask_id=9), masked_plan(6, 2, exp, "random")))
+        next(sample(predict, TokenGrid.blank(1, (2, 3), mask_id=9), masked_plan(6, 2, exp, "random")))
     with pytest.raises(ValueError, match="guidance interval"):
         Guidance(4.0, interval=(0.3, 0.1))
     with pytest.raises(ValueError, match="guidance interval"):
@@ -153,7 +153,7 @@ def test_guided_steps_and_evaluations_are_the_published_ones(
     guidance = Guidance(4.0, interval=interval)
     plans = [
         masked_plan(256, steps, exp, "random", guidance=guidance),
-        released(1, 256, 1, steps, exp, guidance, seed=0)[0],
+        reference_plan(1, 256, 1, steps, exp, guidance, seed=0)[0],
     ]
     for plan in plans:
         guided = [i for i, step in enumerate(plan) if len(step.guided)]
@@ -181,7 +181,7 @@ def test_expected_tokens_of_a_step_are_the_published_ones(curve, starts: list[fl
 
 
 def test_every_row_decides_equally_many_at_other_places():
-    plan, drawn = released(3, 256, 2, 16, exp, Guidance(1.0), seed=5)
+    plan, drawn = reference_plan(3, 256, 2, 16, exp, Guidance(1.0), seed=5)
     decided = torch.zeros(3, 256)
     for step, noise in zip(plan, drawn, strict=True):
         assert (step.num_unmask == step.num_unmask[0]).all() and step.num_unmask[0] >= 1
@@ -192,9 +192,9 @@ def test_every_row_decides_equally_many_at_other_places():
 
 
 def test_many_steps_end_when_nothing_is_left():
-    plan, _ = released(2, 16, 1, 16, linear, Guidance(1.0), seed=0)
+    plan, _ = reference_plan(2, 16, 1, 16, linear, Guidance(1.0), seed=0)
     assert sum(step.num_unmask[0].item() for step in plan) == 16 and len(plan) <= 16
-    longer, _ = released(1, 256, 1, 256, exp, Guidance(1.0), seed=0)
+    longer, _ = reference_plan(1, 256, 1, 256, exp, Guidance(1.0), seed=0)
     assert 235 <= len(longer) <= 255  # the published range is 244 to 250
 
 
@@ -248,7 +248,7 @@ def plain_sampler(model: EMIGM, labels: list[int], steps: int, guidance: Guidanc
 def test_parity_plan_draws_the_released_picture(labels: list[int], scale: float):
     model, guidance = make(replace(TINY, depth=2)), Guidance(scale, interval=(0.2, 0.7))
     for seed in (0, 1):
-        plan, drawn = released(len(labels), TINY.tokens, 3, 5, exp, guidance, seed)
+        plan, drawn = reference_plan(len(labels), TINY.tokens, 3, 5, exp, guidance, seed)
         ours = draw(LatentSampler(model, classes(*labels), DPMSolver(4), drawn=drawn), plan)
         plain = plain_sampler(model, labels, 5, guidance, seed)
         assert torch.allclose(ours, plain, rtol=1e-3, atol=1e-3 * plain.abs().max())

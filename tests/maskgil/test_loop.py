@@ -30,10 +30,10 @@ class Oracle:
         return torch.where(known, self.answer, -7), confidence
 
 
-def some_holes(share: float, seed: int) -> TokenGrid:
-    hole = torch.rand(ANSWER.shape, generator=torch.Generator().manual_seed(seed)) < share
-    hole[:, 0] = True
-    return TokenGrid(torch.where(hole, -1, ANSWER), hole, GRID)
+def some_masked(share: float, seed: int) -> TokenGrid:
+    masked = torch.rand(ANSWER.shape, generator=torch.Generator().manual_seed(seed)) < share
+    masked[:, 0] = True
+    return TokenGrid(torch.where(masked, -1, ANSWER), masked, GRID)
 
 
 orders = st.sampled_from([DecodingOrder.CONFIDENCE, DecodingOrder.RANDOM, DecodingOrder.HALTON, DecodingOrder.RASTER])
@@ -42,10 +42,10 @@ orders = st.sampled_from([DecodingOrder.CONFIDENCE, DecodingOrder.RANDOM, Decodi
 @settings(max_examples=40, deadline=None)
 @given(orders, st.sampled_from(list(SCHEDULES.values())), st.integers(1, 24), st.data())
 def test_an_oracle_is_reproduced_whatever_the_plan(order, curve, steps, data):
-    canvas = some_holes(data.draw(st.floats(0.1, 1)), data.draw(st.integers(0, 9)))
-    holes = canvas.num_masked()
-    steps = min(steps, min(holes))
-    plan = masked_plan(holes, steps, curve, order, seeds=[1, 2, 3])
+    canvas = some_masked(data.draw(st.floats(0.1, 1)), data.draw(st.integers(0, 9)))
+    masked = canvas.num_masked()
+    steps = min(steps, min(masked))
+    plan = masked_plan(masked, steps, curve, order, seeds=[1, 2, 3])
     seen = [canvas, *sample(Oracle(), canvas, plan)]
     assert torch.equal(seen[-1].tokens, ANSWER) and not seen[-1].mask.any()
     for i, (before, after) in enumerate(zip(seen, seen[1:], strict=False)):
@@ -58,15 +58,15 @@ def test_an_oracle_is_reproduced_whatever_the_plan(order, curve, steps, data):
 
 @pytest.mark.parametrize("order", [DecodingOrder.RANDOM, DecodingOrder.HALTON, DecodingOrder.RASTER])
 def test_early_orders_ask_for_what_they_decide(order):
-    oracle, canvas = Oracle(), some_holes(0.7, 1)
+    oracle, canvas = Oracle(), some_masked(0.7, 1)
     plan = masked_plan(canvas.num_masked(), 5, order=order, seeds=[1, 2, 3])
     for after, where in zip(sample(oracle, canvas, plan), oracle.asked, strict=False):
         assert torch.equal(where, canvas.mask & ~after.mask)
         canvas = after
 
 
-def test_confidence_asks_for_every_hole_and_takes_the_surest():
-    oracle, canvas = Oracle(), some_holes(0.7, 1)
+def test_confidence_asks_for_every_masked_token_and_takes_the_surest():
+    oracle, canvas = Oracle(), some_masked(0.7, 1)
     after = next(sample(oracle, canvas, masked_plan(canvas.num_masked(), 2, choice_temperature=0.0, seeds=[1, 2, 3])))
     assert torch.equal(oracle.asked[0], canvas.mask)
     _, confidence = oracle(canvas, masked_plan(1, 1, seeds=[1, 2, 3])[0], canvas.mask)
@@ -99,8 +99,8 @@ def test_rows_of_different_plans_share_a_step():
     for i in range(24):
         active = [row for row in range(3) if i < len(plans[row])]
         step = StepParams.cat([plans[row][i] for row in active])
-        paint = Oracle(torch.cat([answers[row] for row in active]))
-        joined = next(sample(paint, TokenGrid.cat([canvases[row] for row in active]), [step]))
+        predict = Oracle(torch.cat([answers[row] for row in active]))
+        joined = next(sample(predict, TokenGrid.cat([canvases[row] for row in active]), [step]))
         for at, row in enumerate(active):
             canvases[row] = joined.rows(slice(at, at + 1))
             assert torch.equal(canvases[row].mask, alone[row][i].mask)
@@ -171,7 +171,7 @@ def test_the_only_step_of_a_plan_is_guided():
         ({"top_k": 0}, "top_k is 0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"order": "spiral"}, "spiral"),
-        ({"num_masked": [24, 24]}, "2 numbers of holes for 1 seeds"),
+        ({"num_masked": [24, 24]}, "2 numbers of masked tokens for 1 seeds"),
     ],
 )
 def test_impossible_plans_are_refused(arguments, message):

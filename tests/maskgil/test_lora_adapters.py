@@ -12,6 +12,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from released_folders import amused_folder
 from safetensors.torch import load_file, save_file
 
+import text_encoder
 from maskgil.lora_adapters import AdaptedGenerator, load_adapter
 from maskgil.pipeline import TextToImage
 from train import lora
@@ -91,7 +92,7 @@ def amused(tmp_path_factory):
 @pytest.mark.parametrize("style", ["diffusers", "alpha", "old"])
 def test_diffusers_adapters_give_what_diffusers_gives(amused, tmp_path, style):
     """As its training script for aMUSEd writes them, and two spellings that are met in the wild."""
-    model = TextToImage.load(amused)
+    model = TextToImage.load(amused, text_encoder.load)
     reference = UVit2DModel.from_pretrained(amused / "transformer").eval()
     reference.add_adapter(
         LoraConfig(r=4, lora_alpha=6, target_modules=["to_q", "to_k", "to_v", "to_out.0", "ff.net.2"])

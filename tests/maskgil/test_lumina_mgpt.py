@@ -15,6 +15,7 @@ from conftest import TINY, make_tiny
 from PIL import Image
 from test_converters import full, taming_file
 
+import text_encoder
 from maskgil import checkpoint
 from maskgil.converters import chameleon_vq
 from maskgil.converters.lumina_mgpt import LuminaSequence, prefix_canvas
@@ -162,7 +163,7 @@ def test_the_command_completes_what_a_sentence_begins(lumina, model, tmp_path):
         pictures[given] = np.asarray(Image.open(tmp_path / "x.png"), dtype=int)
         assert pictures[given].shape == (64, 96, 3)
     assert "24 of 24 tokens" in done.stdout and not (tmp_path / "x.png.partial").exists()
-    decoded = TextToImage.load(model).images_of(prefix_canvas(tokens, (4, 6), CODES))[0]
+    decoded = TextToImage.load(model, text_encoder.load).images_of(prefix_canvas(tokens, (4, 6), CODES))[0]
     whole = pictures[len(sentence)]
     assert abs(whole - np.asarray(decoded, dtype=int)).max() <= 1, "a finished sentence is only decoded"
     nothing, half = (abs(pictures[given] - whole).mean() for given in (3, 16))

@@ -7,7 +7,7 @@ import torch
 from conftest import TINY, make_condition, make_tiny
 
 from maskgil.condition import Condition
-from maskgil.models.config import PRESETS, ModelConfig, released
+from maskgil.models.config import PRESETS, ModelConfig, released_layout
 from maskgil.models.maskgil import MaskGIL
 
 CLASSES = replace(TINY, text_dim=None, classes=10)
@@ -30,7 +30,7 @@ def parameters(config: ModelConfig) -> int:
 def test_class_driven_sizes(name: str, count: int, papers: int):
     """The paper's architecture adds the weights and biases of QK-norm to LlamaGen's and the published code's."""
     plain = PRESETS[f"{name}-llamagen"]
-    assert parameters(plain) == parameters(released(PRESETS[name])) == count
+    assert parameters(plain) == parameters(released_layout(PRESETS[name])) == count
     assert parameters(PRESETS[name]) == papers == count + 4 * plain.dim * plain.layers
 
 

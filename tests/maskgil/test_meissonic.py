@@ -8,6 +8,7 @@ import torch
 from released_folders import TINY_MEISSONIC, meissonic_folder
 from safetensors.torch import load_file
 
+import text_encoder
 from maskgil.models.meissonic import MEISSONIC_PRESETS, Meissonic, MeissonicConfig
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import counter_rng
@@ -26,7 +27,7 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(folder) -> TextToImage:
-    return TextToImage.load(folder)
+    return TextToImage.load(folder, text_encoder.load)
 
 
 @pytest.fixture(scope="module")

@@ -33,11 +33,11 @@ def test_halton_is_spread():
         assert all(quarter.count((y, x)) >= 2 for y in (0, 1) for x in (0, 1))
 
 
-def test_highest_takes_holes_alone():
+def test_highest_takes_masked_tokens_alone():
     score = torch.tensor([[5.0, -torch.inf, 3.0, 4.0], [1.0, 1.0, 1.0, 1.0]])
-    hole = torch.tensor([[False, True, True, True], [True, True, True, False]])
-    assert top_k_mask(score, hole, torch.tensor([2, 2])).tolist() == [[0, 0, 1, 1], [1, 1, 0, 0]]
-    assert torch.equal(top_k_mask(score, hole, torch.tensor([9, 0])), hole & torch.tensor([[True], [False]]))
+    masked = torch.tensor([[False, True, True, True], [True, True, True, False]])
+    assert top_k_mask(score, masked, torch.tensor([2, 2])).tolist() == [[0, 0, 1, 1], [1, 1, 0, 0]]
+    assert torch.equal(top_k_mask(score, masked, torch.tensor([9, 0])), masked & torch.tensor([[True], [False]]))
 
 
 def test_confidence_is_not_known_early():

@@ -138,4 +138,4 @@ def test_an_unknown_option_is_refused_in_the_same_words():
 
 def test_a_picture_keeps_every_option(tmp_path):
     request = GenerationRequest("a cat", 1, params=replace(SamplingParams(), top_k=5, schedule="poly-0.7"))
-    assert png.read(png.encode_png(Image.new("RGB", (8, 8)), request))[1] == request
+    assert png.read_picture(png.encode_png(Image.new("RGB", (8, 8)), request))[1] == request

@@ -1,4 +1,5 @@
-"""The whole path on tiny models: same seed same picture, holes grey, folders that fit, one line for bad input."""
+"""The whole path on tiny models: same seed same picture, masked tokens grey, folders that fit, one line for bad
+input."""
 
 import json
 from collections.abc import Sequence
@@ -102,10 +103,10 @@ def test_text_negative_text_and_settings_matter(draws):
 
 def test_undecided_cells_are_grey_and_the_rest_is_as_decoded(draws):
     tokens = torch.arange(16)[None]
-    hole = torch.zeros(1, 16, dtype=torch.bool)
-    hole[0, [0, 5, 6]] = True
-    pixels = draws.pixels(TokenGrid(tokens.masked_fill(hole, TINY.mask_id), hole, (4, 4)))
-    cells = hole.view(1, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3).expand_as(pixels)
+    masked = torch.zeros(1, 16, dtype=torch.bool)
+    masked[0, [0, 5, 6]] = True
+    pixels = draws.pixels(TokenGrid(tokens.masked_fill(masked, TINY.mask_id), masked, (4, 4)))
+    cells = masked.view(1, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3).expand_as(pixels)
     assert (pixels[cells] == 0).all()
     assert torch.equal(pixels[~cells], Shades().decode(tokens, (4, 4))[~cells])
     assert draws.images_of(draws.blank(2))[1].getcolors() == [(256, (128, 128, 128))]
@@ -113,12 +114,12 @@ def test_undecided_cells_are_grey_and_the_rest_is_as_decoded(draws):
 
 def test_a_part_of_a_picture_is_drawn_anew(draws):
     *_, whole = draws.draw(["cat"], [1], (24, 16))
-    hole = torch.zeros(1, 24, dtype=torch.bool)
-    hole[0, [3, 9, 10]] = True
-    canvas = TokenGrid(whole.canvas.tokens, hole, whole.canvas.grid)
+    masked = torch.zeros(1, 24, dtype=torch.bool)
+    masked[0, [3, 9, 10]] = True
+    canvas = TokenGrid(whole.canvas.tokens, masked, whole.canvas.grid)
     *_, again = draws.draw(["dog", "dog"], [8, 9], (24, 16), canvas=canvas)
-    assert again.of == 3 + 1, "no more steps than holes, and a revision"
-    assert torch.equal(again.canvas.tokens[:, ~hole[0]], whole.canvas.tokens[:, ~hole[0]].expand(2, -1))
+    assert again.of == 3 + 1, "no more steps than masked tokens, and a refinement pass"
+    assert torch.equal(again.canvas.tokens[:, ~masked[0]], whole.canvas.tokens[:, ~masked[0]].expand(2, -1))
     assert not again.canvas.mask.any()
 
 
@@ -142,8 +143,8 @@ FULL = TokenGrid(torch.zeros(1, 16).long(), torch.zeros(1, 16).bool(), (4, 4))
         ({"settings": SamplingParams(steps=17)}, "17 steps for 16 tokens"),
         ({"canvas": TokenGrid.blank(1, (2, 2))}, "2 rows and 2 columns of tokens; 16x16 needs 4 and 4"),
         ({"canvas": TokenGrid.blank(3, (4, 4))}, "3 pictures for 1 prompts"),
-        ({"canvas": FULL}, "without holes"),
-        ({"canvas": FULL, "settings": SamplingParams(mode="hybrid", ar_tokens=4)}, "without holes"),
+        ({"canvas": FULL}, "without masked cells"),
+        ({"canvas": FULL, "settings": SamplingParams(mode="hybrid", ar_tokens=4)}, "without masked cells"),
         ({"canvas": TokenGrid(torch.full((1, 16), 99), torch.arange(16)[None] < 3, (4, 4))}, "tokens 99..99; codes"),
     ],
     ids=str,
@@ -158,14 +159,16 @@ def test_a_model_of_buckets_names_the_nearest_and_draws_only_what_it_was_trained
     draws = TextToImage(make_tiny(), Letters(), Shades(), every_bucket((64, 32)), {"bucket_classes": [64, 32]})
     assert draws.picture_sizes.bucket_classes == (64, 32) and draws.validate_size(None) == (64, 64)
     for size in draws.sizes:
-        assert draws.rounded(size) == size
-    assert draws.rounded((130, 34)) == (128, 32) and draws.rounded((40, 30)) == (32, 32)
+        assert draws.picture_sizes.rounded(size) == size
+    assert draws.picture_sizes.rounded((130, 34)) == (128, 32) and draws.picture_sizes.rounded((40, 30)) == (32, 32)
     with pytest.raises(ValueError, match="cannot draw 130x34: the nearest size is 128x32; it draws the . buckets"):
         draws.draw(["cat"], [1], (130, 34))
     fixed = TextToImage(make_tiny(), Letters(), Shades(), SIZES)
-    assert fixed.rounded((130, 34)) == (130, 34) and not fixed.picture_sizes.bucket_classes
-    assert fixed.rounded((128, 128)) == (16, 16) and fixed.rounded((12, 8)) == (24, 16), "the same shape"
-    assert all(fixed.rounded(size) == size for size in (*SIZES, (0, 0), (-16, -16)))
+    assert fixed.picture_sizes.rounded((130, 34)) == (130, 34) and not fixed.picture_sizes.bucket_classes
+    assert fixed.picture_sizes.rounded((128, 128)) == (16, 16) and fixed.picture_sizes.rounded((12, 8)) == (24, 16), (
+        "the same shape"
+    )
+    assert all(fixed.picture_sizes.rounded(size) == size for size in (*SIZES, (0, 0), (-16, -16)))
 
 
 def test_parts_that_do_not_fit_are_refused():
@@ -197,7 +200,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_is_loaded_and_draws(saved):
-    draws = TextToImage.load(saved)
+    draws = TextToImage.load(saved, text_encoder.load)
     assert draws.sizes == [(16, 16), (24, 16)] and draws.vocabulary["words"] == ["cat"]
     images = draws.images(["a red cat", "two dogs"], [1, 2], (24, 16))
     assert [image.size for image in images] == [(24, 16)] * 2
@@ -221,16 +224,16 @@ def test_another_tokenizer_or_text_encoder_is_refused_a_better_decoder_is_not(sa
         checkpoint.save(folder / "tokenizer", tokenizer, "vq", tokenizer.config.to_dict())
         if refused:
             with pytest.raises(ValueError, match="tokenizer is not what .*generator was trained with"):
-                TextToImage.load(folder)
+                TextToImage.load(folder, text_encoder.load)
         else:
-            TextToImage.load(folder)
+            TextToImage.load(folder, text_encoder.load)
     encoder = text_encoder.load(saved / "text_encoder")
     with torch.no_grad():
         encoder.t5.shared.weight.add_(1)
     folder = copy("text_encoder")
     encoder.save(folder / "text_encoder")
     with pytest.raises(ValueError, match="text_encoder is not what .*generator was trained with"):
-        TextToImage.load(folder)
+        TextToImage.load(folder, text_encoder.load)
 
 
 @pytest.mark.parametrize(
@@ -243,4 +246,4 @@ def test_a_folder_without_sizes_is_refused(saved, tmp_path, content, message):
     if content is not None:
         (tmp_path / "vocabulary.json").write_text(content)
     with pytest.raises(ValueError, match=message):
-        TextToImage.load(tmp_path)
+        TextToImage.load(tmp_path, text_encoder.load)

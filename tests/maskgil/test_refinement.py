@@ -32,8 +32,8 @@ def condition() -> Condition:
 
 
 def finished(seeds: list[int], condition: Condition, model: nn.Module | None = None) -> TokenGrid:
-    paint = CodeSampler(model or make_tiny(), condition)
-    *_, canvas = sample(paint, TokenGrid.blank(len(seeds), GRID, TINY.mask_id), masked_plan(12, 3, seeds=seeds))
+    predict = CodeSampler(model or make_tiny(), condition)
+    *_, canvas = sample(predict, TokenGrid.blank(len(seeds), GRID, TINY.mask_id), masked_plan(12, 3, seeds=seeds))
     return canvas
 
 
@@ -43,17 +43,17 @@ def revision(seeds: list[int], **options) -> StepParams:
 
 def test_likelihood_is_that_of_each_half_given_the_other(condition: Condition):
     model, canvas = make_tiny(), finished([1, 2], condition)
-    hole = torch.zeros(2, 12, dtype=torch.bool)
-    hole[1, 5] = True  # hidden in both halves
-    canvas = TokenGrid(canvas.tokens, hole, GRID)
+    masked = torch.zeros(2, 12, dtype=torch.bool)
+    masked[1, 5] = True  # hidden in both halves
+    canvas = TokenGrid(canvas.tokens, masked, GRID)
     found = CodeSampler(model, condition).likelihood(canvas, torch.tensor([1, 0]))
     for place, row in enumerate((1, 0)):
         for cell in range(12):
             own = [n for n in range(12) if (n // 4 + n % 4) % 2 == (cell // 4 + cell % 4) % 2]
             seen = canvas.tokens[row].clone()
-            seen[[*own, *hole[row].nonzero()[:, 0].tolist()]] = TINY.mask_id
+            seen[[*own, *masked[row].nonzero()[:, 0].tolist()]] = TINY.mask_id
             logits = model(seen[None], GRID, condition.rows(torch.tensor([row])))[0, cell].log_softmax(-1)
-            if not hole[row, cell]:
+            if not masked[row, cell]:
                 torch.testing.assert_close(found[place, cell], logits[canvas.tokens[row, cell]], atol=1e-4, rtol=1e-4)
 
 
@@ -82,16 +82,16 @@ def test_a_row_is_revised_in_company_as_it_is_alone(condition: Condition):
     alone = sample_step(CodeSampler(model, condition.rows(slice(1, 2))), canvas.rows(slice(1, 2)), revision([2]))
     plain = masked_plan(12, 3, guidance=Guidance(3.0), seeds=[1])[0]
     joined = TokenGrid.cat([TokenGrid.blank(1, GRID, TINY.mask_id), canvas.rows(slice(1, 2))])
-    paint = CodeSampler(model, condition)
-    together = sample_step(paint, joined, StepParams.cat([plain, revision([2])]))
+    predict = CodeSampler(model, condition)
+    together = sample_step(predict, joined, StepParams.cat([plain, revision([2])]))
     assert torch.equal(together.tokens[1], alone.tokens[0]) and torch.equal(
         together.unmasked_at[1], alone.unmasked_at[0]
     )
     assert together.mask[0].any() and not together.mask[1].any()
-    assert paint.nfe.tolist() == [2, 3], "guided; two halves and the step itself"
+    assert predict.nfe.tolist() == [2, 3], "guided; two halves and the step itself"
 
 
-def test_a_plan_says_what_it_costs_and_few_holes_are_not_revised():
+def test_a_plan_says_what_it_costs_and_few_masked_tokens_are_not_revised():
     plan = masked_plan(12, 3, guidance=Guidance(2.0, interval=(0.1, 1.0)), seeds=[1], refinement_passes=2)
     assert [step.nfe_per_row for step in plan] == [2, 2, 1, 3, 3] and [int(step.index) for step in plan] == list(
         range(5)
@@ -106,9 +106,9 @@ def test_a_plan_says_what_it_costs_and_few_holes_are_not_revised():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"refinement_passes": -1}, "-1 revisions"),
-        ({"refinement_passes": 101}, "101 revisions"),
-        ({"remask_fraction": 0.0}, "doubt is 0"),
+        ({"refinement_passes": -1}, "refinement_passes is -1"),
+        ({"refinement_passes": 101}, "refinement_passes is 101"),
+        ({"remask_fraction": 0.0}, "remask_fraction is 0"),
     ],
 )
 def test_impossible_numbers_are_refused(options: dict, message: str):

@@ -11,6 +11,7 @@ import torch
 from released_folders import amused_folder, llamagen_repositories, meissonic_folder
 from safetensors.torch import load_file, save_file
 
+import text_encoder
 from maskgil.pipeline import TextToImage
 from maskgil.released.conversion import convert_llamagen
 
@@ -36,7 +37,7 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 def refused(folder: Path) -> str:
     """What is said of a folder that cannot be loaded."""
     with pytest.raises(ValueError) as error:
-        TextToImage.load(folder)
+        TextToImage.load(folder, text_encoder.load)
     said = str(error.value)
     assert "\n" not in said and len(said) < 600, said
     return said
@@ -86,7 +87,7 @@ def test_damaged_tokenizers(folder: Path, name: str, text: str):
         pytest.skip("this version of the library writes no such file")
     (folder / name).write_text(text)
     try:
-        TextToImage.load(folder)
+        TextToImage.load(folder, text_encoder.load)
     except ValueError as error:
         assert "\n" not in str(error)
 
@@ -138,6 +139,6 @@ def test_values_that_are_not_finite_do_not_end_the_program(folder: Path):
     tensors[name][:] = float("nan")
     save_file(tensors, folder / WEIGHTS["transformer"], {"format": "pt"})
     try:
-        TextToImage.load(folder).images(["a cat"], [1])
+        TextToImage.load(folder, text_encoder.load).images(["a cat"], [1])
     except ValueError as error:
         assert json.dumps(str(error))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from released_folders import TINY_LLAMAGEN_VQ, fetch_llamagen, llamagen_repositories
 
+import text_encoder
 from app.core import registry
 from app.core.request import GenerationRequest
 from app.serving.jobs import Status
@@ -33,7 +34,7 @@ def fetched(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(fetched) -> TextToImage:
-    return TextToImage.load(NAME)
+    return TextToImage.load(NAME, text_encoder.load)
 
 
 def test_the_folder_is_converted_and_the_pickles_are_gone(fetched):

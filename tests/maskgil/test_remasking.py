@@ -52,11 +52,11 @@ def drawn(model: nn.Module, condition: Condition = OLD, steps: int = 6, seeds: l
     return made[steps - 1]
 
 
-def repainted(model: nn.Module, draws: TextToImage, changed: RemaskResult, text: Condition = NEW) -> TokenGrid:
-    paint = CodeSampler(model, text)
+def remasked(model: nn.Module, draws: TextToImage, changed: RemaskResult, text: Condition = NEW) -> TokenGrid:
+    predict = CodeSampler(model, text)
     return [
         changed.canvas,
-        *sample(paint, changed.canvas, remask_plan(draws, changed, SEEDS, SamplingParams(steps=6))),
+        *sample(predict, changed.canvas, remask_plan(draws, changed, SEEDS, SamplingParams(steps=6))),
     ][-1]
 
 
@@ -72,13 +72,13 @@ def test_the_same_text_keeps_everything(tiny, draws, steps):
     )
 
 
-def test_what_fell_becomes_a_hole_and_what_is_kept_stays_to_the_bit(tiny, draws):
+def test_what_fell_becomes_a_masked_token_and_what_is_kept_stays_to_the_bit(tiny, draws):
     canvas = drawn(tiny)
     changed = remask_changed(tiny, canvas, OLD, NEW, SEEDS, masks=4)
     assert torch.equal(changed.canvas.mask, changed.change < -MARGIN)
     assert (changed.kept > 0).all() and (changed.kept < 1).all(), "this text changes something, and not everything"
     torch.testing.assert_close(changed.kept, (~changed.canvas.mask).float().mean(1))
-    last, keep = repainted(tiny, draws, changed), ~changed.canvas.mask
+    last, keep = remasked(tiny, draws, changed), ~changed.canvas.mask
     assert not last.mask.any() and not torch.equal(last.tokens, canvas.tokens)
     for part in ("tokens", "unmasked_at", "confidence"):
         assert torch.equal(getattr(last, part)[keep], getattr(canvas, part)[keep]), part
@@ -113,21 +113,21 @@ def test_company_does_not_matter(tiny):
         torch.testing.assert_close(alone.change[0], together.change[row], atol=1e-3, rtol=1e-3)
 
 
-def test_what_lies_under_a_hole_cannot_matter(tiny):
+def test_what_lies_under_a_masked_token_cannot_matter(tiny):
     canvas = drawn(tiny, steps=3)
     other = replace(canvas, tokens=torch.where(canvas.mask, 7, canvas.tokens))
     first, second = (remask_changed(tiny, c, OLD, NEW, SEEDS, masks=4) for c in (canvas, other))
     assert torch.equal(first.change, second.change) and torch.equal(first.canvas.mask, second.canvas.mask)
-    assert (first.canvas.mask >= canvas.mask).all(), "a hole stays one"
+    assert (first.canvas.mask >= canvas.mask).all(), "a masked token stays one"
 
 
-def test_pictures_with_and_without_holes_go_together(tiny, draws):
+def test_pictures_with_and_without_masked_tokens_go_together(tiny, draws):
     """One of three texts stays the same: its picture is kept whole while the others change."""
     canvas = drawn(tiny)
     mixed = Condition.cat([OLD.rows(slice(0, 1)), NEW.rows(slice(1, 3))])
     changed = remask_changed(tiny, canvas, OLD, mixed, SEEDS, masks=4)
     assert changed.canvas.num_masked()[0] == 0 and min(changed.canvas.num_masked()[1:]) > 0
-    last = repainted(tiny, draws, changed, mixed)
+    last = remasked(tiny, draws, changed, mixed)
     assert not last.mask.any() and torch.equal(last.tokens[0], canvas.tokens[0])
 
 
@@ -143,9 +143,9 @@ def test_nothing_decided_costs_nothing_and_leaves_the_whole_plan(tiny, draws):
 
 
 def test_few_tokens_need_few_masks(tiny):
-    hole = torch.ones(3, 24, dtype=torch.bool)
-    hole[:, 5] = False
-    assert remask_changed(tiny, TokenGrid(torch.zeros(3, 24).long(), hole, GRID), OLD, NEW, SEEDS).nfe == 2
+    masked = torch.ones(3, 24, dtype=torch.bool)
+    masked[:, 5] = False
+    assert remask_changed(tiny, TokenGrid(torch.zeros(3, 24).long(), masked, GRID), OLD, NEW, SEEDS).nfe == 2
 
 
 @given(st.integers(1, 6), st.integers(0, 2**31), st.lists(st.booleans(), min_size=24, max_size=24))
@@ -163,11 +163,11 @@ def test_masks_follow_the_seed():
     assert torch.equal(first, same) and not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("holes", [1, 7, 12, 23, 24])
-def test_what_is_left_is_drawn_by_the_end_of_the_whole_plan(draws, holes):
+@pytest.mark.parametrize("masked tokens", [1, 7, 12, 23, 24])
+def test_what_is_left_is_drawn_by_the_end_of_the_whole_plan(draws, masked):
     """As many tokens a step, as daring and as guided; the first of its steps has what is left for it."""
-    hole = torch.arange(24)[None] < torch.tensor([[holes], [min(holes, 2)], [0]])
-    canvas = TokenGrid(torch.zeros(3, 24).long(), hole, GRID)
+    masked = torch.arange(24)[None] < torch.tensor([[masked], [min(masked, 2)], [0]])
+    canvas = TokenGrid(torch.zeros(3, 24).long(), masked, GRID)
     changed = RemaskResult(canvas, torch.zeros(3, 24), torch.ones(3), nfe=0, first=9)
     settings = SamplingParams(
         steps=6, guidance_scale=3.0, guidance_shape="linear", guidance_interval=(0.3, 0.8), refinement_passes=0
@@ -189,8 +189,8 @@ def test_what_is_left_is_drawn_by_the_end_of_the_whole_plan(draws, holes):
 
 
 def test_only_what_fell_is_revised(draws):
-    hole = torch.arange(24)[None] < torch.tensor([[24], [8], [0]])
-    changed = RemaskResult(TokenGrid(torch.zeros(3, 24).long(), hole, GRID), torch.zeros(3, 24), torch.ones(3), 0, 4)
+    masked = torch.arange(24)[None] < torch.tensor([[24], [8], [0]])
+    changed = RemaskResult(TokenGrid(torch.zeros(3, 24).long(), masked, GRID), torch.zeros(3, 24), torch.ones(3), 0, 4)
     *_, last = remask_plan(draws, changed, SEEDS, SamplingParams(steps=6, refinement_passes=1))
     assert (
         last.num_remask.tolist() == [6, 2, 0] and last.remask_since.tolist() == [4, 4, 4] and int(last.index[0]) == 10

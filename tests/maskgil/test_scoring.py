@@ -7,7 +7,8 @@ import torch
 from test_emigm import classes, make
 from torch import Tensor, nn
 
-from maskgil.models.diffusion_head import DiffusionHead, DPMSolver, SimpleMLPAdaLN, diffusion_schedule
+from maskgil.models.diffusion_head import DiffusionHead, SimpleMLPAdaLN, diffusion_schedule
+from maskgil.models.diffusion_samplers import DPMSolver
 from maskgil.models.emigm import EMIGM
 from maskgil.sampling import best_of_n, remasking
 from maskgil.sampling.latent_sampler import LatentSampler

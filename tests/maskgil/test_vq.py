@@ -112,15 +112,15 @@ def test_a_decoder_that_goes_on_paints_twice_as_large_and_at_first_interpolates(
     plain = checkpoint.load(tmp_path, "vq").eval()  # what halves of the bits leave of it
     write_note(tmp_path / NOTE, {"corpus": corpus()})  # of scenes, none of which is drawn here
     recipe = scenes_decoder(str(tmp_path), str(tmp_path), str(tmp_path))
-    painter = recipe.modules[0].module.eval()
+    decoder_only = recipe.modules[0].module.eval()
     tokens = torch.randint(64, (2, 6))
     with torch.no_grad():
         coarse = plain.decoder(plain.post_quant_conv(plain.quantize.codebook()[tokens].mT.unflatten(2, (2, 3))))
         wanted = F.interpolate(coarse, scale_factor=2, mode="bilinear")
-        assert torch.allclose(painter(tokens, (2, 3)), wanted, atol=1e-6)
-    assert painter.decoder.last_layer is painter.decoder.upscaler.conv_out.weight
-    torch.nn.init.normal_(painter.decoder.last_layer, std=0.1)
-    recipe.export(painter, tmp_path / "export")
+        assert torch.allclose(decoder_only(tokens, (2, 3)), wanted, atol=1e-6)
+    assert decoder_only.decoder.last_layer is decoder_only.decoder.upscaler.conv_out.weight
+    torch.nn.init.normal_(decoder_only.decoder.last_layer, std=0.1)
+    recipe.export(decoder_only, tmp_path / "export")
     finer = checkpoint.load(tmp_path / "export", "vq").eval()
     assert not torch.allclose(finer.decode(tokens, (2, 3)), wanted.clamp(-1, 1), atol=0.01)
     assert finer.identity().keys() == plain.identity().keys()

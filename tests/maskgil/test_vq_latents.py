@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from app_fixtures import tiny_latents, tiny_model, tiny_twin
+from app_fixtures import tiny_ar_model, tiny_latents, tiny_model
 from commands import maskgil
 
 import text_encoder
@@ -19,15 +19,15 @@ from maskgil.tokenizers import vq_latents
 from maskgil.tokenizers.autoencoder import validate_scale
 from maskgil.tokenizers.vq import VQModel
 from maskgil.tokenizers.vq_latents import VQLatentTokenizer
+from train.data.latent_cache import LatentCache, write_latents
 from train.data.scene_cache import PAIRED, SceneCache
 from train.eval import sample_images
-from train.recipes.scenes_emigm import LatentCache, write_latents
 from train.scenes.sprites import Sprites
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model") / "lender")
+    return tiny_model(tmp_path_factory.mktemp("model") / "owner")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_tokens_are_latents_of_deviation_one_and_decode_as_their_codes(vq: VQMod
     assert torch.equal(beside, vq.decode(vq.encode(pixels), grid)), "how long a vector is says nothing"
     assert torch.equal(continuous.codes(tokens), vq.encode(pixels))
     ours, theirs = (checkpoint.fingerprint(one.identity()) for one in (continuous, vq))
-    assert ours != theirs, "no recipe of codes takes its tokens, no twin of codes its model"
+    assert ours != theirs, "no recipe of codes takes its tokens, no AR model of codes its model"
     with pytest.raises(ValueError, match="do not fill a grid"):
         continuous.decode(tokens, (1, 1))
     with pytest.raises(ValueError, match="tokens of 1 channels"):
@@ -92,26 +92,31 @@ def test_a_folder_may_borrow_its_tokenizer(model: Path, vq: VQModel, tmp_path: P
     checkpoint.save(tmp_path / "run" / "generator", EMIGM(config), "emigm", config.to_dict(), **hashes)
     arguments = [f"--tokenizer={model / 'tokenizer'}", f"--generator={tmp_path / 'run'}"]
     arguments += [f"--text-encoder={model / 'text_encoder'}"]
-    own, lent = tmp_path / "own", model.parent / "lent"
+    own, shared = tmp_path / "own", model.parent / "shared"
     maskgil("export", "emigm", *arguments, f"--out={own}")
-    maskgil("export", "emigm", *arguments, f"--borrow={model.name}", f"--out={lent}")
-    assert not list((lent / "tokenizer").glob("*.safetensors")) and list((own / "tokenizer").glob("*.safetensors"))
+    maskgil("export", "emigm", *arguments, f"--borrow={model.name}", f"--out={shared}")
+    assert not list((shared / "tokenizer").glob("*.safetensors")) and list((own / "tokenizer").glob("*.safetensors"))
     two_steps = SamplingParams(steps=2)
-    one, two = (TextToImage.load(folder).images(["a cat"], [1], settings=two_steps)[0] for folder in (own, lent))
+    one, two = (
+        TextToImage.load(folder, text_encoder.load).images(["a cat"], [1], settings=two_steps)[0]
+        for folder in (own, shared)
+    )
     near = np.abs(np.asarray(one, np.int16) - np.asarray(two, np.int16)).mean()
     assert one.size == (32, 32) and near < 2, "what paints in a byte a number aside"
-    assert registry.find(str(own)).parameters == registry.find(str(lent)).parameters > 0
-    assert sample_images.draw_samples(str(lent), sample_images.numbered(["a cat"]), tmp_path / "drawn", two_steps)
-    tiny_twin(model)
+    assert registry.find(str(own)).parameters == registry.find(str(shared)).parameters > 0
+    assert sample_images.draw_samples(str(shared), sample_images.numbered(["a cat"]), tmp_path / "drawn", two_steps)
+    tiny_ar_model(model)
     with pytest.raises(ValueError, match="another tokenizer|was trained with"):
-        TextToImage.load(lent, twin=model.with_name(f"{model.name}-ar")).ar_model  # noqa: B018
+        TextToImage.load(shared, text_encoder.load, ar_model=model.with_name(f"{model.name}-ar")).ar_model  # noqa: B018
     (model / "tokenizer" / "config.json").rename(model / "tokenizer" / "away")
     with pytest.raises(ValueError, match=f"borrows the tokenizer of {model.name}, but .* holds none"):
-        TextToImage.load(lent)
+        TextToImage.load(shared, text_encoder.load)
     with pytest.raises(ValueError, match="tokenizer/config.json missing"):
-        registry.find(str(lent))
+        registry.find(str(shared))
     (model / "tokenizer" / "away").rename(model / "tokenizer" / "config.json")
 
 
 def test_a_latent_tokenizer_is_opened_as_it_is(tmp_path: Path):
-    assert not isinstance(vq_latents.load(tiny_latents(tmp_path / "vectors") / "tokenizer"), VQLatentTokenizer)
+    assert not isinstance(
+        vq_latents.load_latent_tokenizer(tiny_latents(tmp_path / "vectors") / "tokenizer"), VQLatentTokenizer
+    )

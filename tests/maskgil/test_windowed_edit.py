@@ -8,6 +8,7 @@ import torch
 from app_fixtures import tiny_model
 from PIL import Image
 
+import text_encoder
 from maskgil import windowed_edit
 from maskgil.pipeline import TextToImage
 from maskgil.seam_blending import blend_seam
@@ -16,7 +17,7 @@ from maskgil.upscaling import has_upscaler, upscale
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
-    return TextToImage.load(tiny_model(Path(tmp_path_factory.mktemp("weights")) / "scenes"))
+    return TextToImage.load(tiny_model(Path(tmp_path_factory.mktemp("weights")) / "scenes"), text_encoder.load)
 
 
 def noise(width: int, height: int) -> Image.Image:

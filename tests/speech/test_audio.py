@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speech.audio import RATE, load, loudest_dbfs
+from speech.audio import RATE, load_audio, loudest_dbfs
 
 
 def tone(seconds: float = 0.5, rate: int = RATE, hertz: float = 440.0) -> np.ndarray:
@@ -33,19 +33,19 @@ def test_every_format_and_rate_keeps_length_and_pitch(kind: str, rate: int, tmp_
     path = tmp_path / f"tone.{kind.lower()}"
     path.write_bytes(content)
     for source in (content, path, str(path)):
-        samples = load(source)
+        samples = load_audio(source)
         assert samples.dtype == np.float32 and samples.ndim == 1
         assert abs(len(samples) / RATE - 0.5) < 0.1  # MP3 pads to whole frames
         assert abs(pitch(samples) - 440) < 4
 
 
 def test_stereo_is_averaged_and_integers_are_scaled():
-    assert np.allclose(load(np.stack([tone(), tone() / 2], axis=1)), 0.75 * tone(), atol=1e-6)
+    assert np.allclose(load_audio(np.stack([tone(), tone() / 2], axis=1)), 0.75 * tone(), atol=1e-6)
     half = np.full(RATE, 1 << 14, dtype=np.int16)
-    assert np.allclose(load(half), 0.5)
-    assert np.allclose(load(np.full(RATE, 192, dtype=np.uint8)), 0.5)
-    assert np.allclose(load(half, rate=8000)[1000:-1000], 0.5, atol=1e-3)
-    assert len(load(half, rate=8000)) == 2 * RATE
+    assert np.allclose(load_audio(half), 0.5)
+    assert np.allclose(load_audio(np.full(RATE, 192, dtype=np.uint8)), 0.5)
+    assert np.allclose(load_audio(half, rate=8000)[1000:-1000], 0.5, atol=1e-3)
+    assert len(load_audio(half, rate=8000)) == 2 * RATE
 
 
 def test_many_channels_are_mixed_as_they_are_read(tmp_path):
@@ -54,7 +54,7 @@ def test_many_channels_are_mixed_as_they_are_read(tmp_path):
     sound[:, 3] = 1 << 14
     soundfile.write(tmp_path / "eight.flac", sound[: 20 * RATE], 2 * RATE)
     tracemalloc.start()
-    mono = load(tmp_path / "eight.flac")
+    mono = load_audio(tmp_path / "eight.flac")
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert np.allclose(mono[1000:-1000], 1 / 16, atol=1e-4) and len(mono) == 10 * RATE
@@ -70,7 +70,7 @@ def test_a_file_that_is_read_by_blocks_stays_in_step():
     """MP3 that is sought in, be it to where it stands, goes on a little beside it."""
     sound = sweep(4)
     for kind in ("MP3", "OGG", "FLAC"):
-        read = load(written(sound, RATE, kind))
+        read = load_audio(written(sound, RATE, kind))
         assert len(sound) - 320 <= len(read) <= len(sound) + 1600, kind  # codecs cut and pad to whole frames
         assert np.abs(read[:63_000] - sound[:63_000]).mean() < 0.02, kind
 
@@ -79,7 +79,7 @@ def test_a_file_that_is_read_by_blocks_stays_in_step():
 def test_a_file_that_was_cut_is_as_long_as_what_decodes(kind: str):
     sound = sweep(4)
     whole = written(sound, RATE, kind)
-    cut = load(whole[: len(whole) // 2])
+    cut = load_audio(whole[: len(whole) // 2])
     assert 1.7 * RATE < len(cut) < 2.1 * RATE
     assert np.abs(cut - sound[: len(cut)]).mean() < 0.02, "nothing is repeated, nothing is made up"
 
@@ -92,12 +92,12 @@ def without_length(flac: bytes) -> bytes:
 def test_a_recording_that_does_not_say_how_long_it_is_is_read_up_to_the_limit():
     sound = sweep(4)
     flac = without_length(written(sound, RATE, "FLAC"))
-    assert np.allclose(load(flac), sound, atol=1e-4)
-    assert 1.7 * RATE < len(load(flac[: len(flac) // 2])) < 2.1 * RATE
+    assert np.allclose(load_audio(flac), sound, atol=1e-4)
+    assert 1.7 * RATE < len(load_audio(flac[: len(flac) // 2])) < 2.1 * RATE
     with pytest.raises(ValueError, match="lasts over 3 s and the limit is 3 s"):
-        load(flac, longest=3)
+        load_audio(flac, longest=3)
     with pytest.raises(ValueError, match="not audio"):
-        load(flac[:200])
+        load_audio(flac[:200])
 
 
 def test_loudness_in_decibels():
@@ -128,7 +128,7 @@ def test_what_is_no_sound_is_refused_in_one_line(tmp_path):
     }
     for source, message in cases.items():
         with pytest.raises(ValueError, match=message) as caught:
-            load(source)
+            load_audio(source)
         assert "\n" not in str(caught.value)
     for array, message in {
         "(2, 2, 2)": np.zeros((2, 2, 2), np.float32),
@@ -137,7 +137,7 @@ def test_what_is_no_sound_is_refused_in_one_line(tmp_path):
         "0.00 s": np.zeros(0, np.float32),
     }.items():
         with pytest.raises(ValueError) as caught:
-            load(message)
+            load_audio(message)
         assert array in str(caught.value)
 
 
@@ -146,8 +146,8 @@ def test_ten_minutes_are_refused(tmp_path):
     soundfile.write(path, np.zeros(600 * 8000, np.int16), 8000)
     for source in (path, path.read_bytes(), np.zeros(600 * RATE, np.float32)):
         with pytest.raises(ValueError, match=r"lasts over 30 s and the limit is 30 s"):
-            load(source)
-    assert len(load(path, longest=601)) == 600 * RATE
+            load_audio(source)
+    assert len(load_audio(path, longest=601)) == 600 * RATE
 
 
 def encoded(samples: np.ndarray, container: str, codec: str, rate: int) -> bytes:
@@ -182,7 +182,7 @@ def encoded(samples: np.ndarray, container: str, codec: str, rate: int) -> bytes
     ],
 )
 def test_what_browsers_phones_and_recorders_write_is_read(container: str, codec: str, rate: int):
-    samples = load(encoded(tone(2.0), container, codec, rate))
+    samples = load_audio(encoded(tone(2.0), container, codec, rate))
     assert abs(len(samples) / RATE - 2) < 0.15
     middle = samples[RATE // 2 : -RATE // 2]
     assert abs(pitch(middle) - 440) < 4 and abs(np.abs(middle).max() - 0.5) < 0.1
@@ -193,7 +193,7 @@ def test_a_wav_whose_header_has_no_length_is_read_to_its_end(size: bytes):
     whole = written(tone(1.0), RATE, "WAV")
     at = whole.index(b"data") + 4
     for content in (whole[:at] + size + whole[at + 4 :], whole[:4] + size + whole[8:at] + size + whole[at + 4 :]):
-        assert len(load(content)) == RATE
+        assert len(load_audio(content)) == RATE
 
 
 def test_the_length_of_an_mp3_is_what_decodes():
@@ -203,24 +203,24 @@ def test_the_length_of_an_mp3_is_what_decodes():
     soundfile.write(file, np.concatenate([quiet, loud]), RATE, format="MP3", bitrate_mode="VARIABLE")
     content = file.getvalue()
     start = content.index(b"Xing")
-    assert abs(len(load(content[:start] + bytes(4) + content[start + 4 :], longest=13)) / RATE - 12) < 0.2
+    assert abs(len(load_audio(content[:start] + bytes(4) + content[start + 4 :], longest=13)) / RATE - 12) < 0.2
 
 
 def test_channels_that_cancel_each_other_are_not_silence():
     both = np.stack([tone(), -tone()], axis=1)
     for source in (both, written(both, RATE, "WAV"), written(both, RATE, "FLAC")):
-        assert np.allclose(np.abs(load(source)), np.abs(tone()), atol=1e-3)
+        assert np.allclose(np.abs(load_audio(source)), np.abs(tone()), atol=1e-3)
 
 
 def test_names_need_not_be_utf8(tmp_path):
     path = os.path.join(os.fsencode(tmp_path), b"sp\xe9.wav")
     with open(path, "wb") as file:
         file.write(written(tone(), RATE, "WAV"))
-    assert len(load(os.fsdecode(path))) == RATE // 2
+    assert len(load_audio(os.fsdecode(path))) == RATE // 2
     with open(path, "wb") as file:
         file.write(b"no sound")
     with pytest.raises(ValueError, match="not audio") as caught:
-        load(os.fsdecode(path))
+        load_audio(os.fsdecode(path))
     str(caught.value).encode()
 
 
@@ -230,4 +230,4 @@ def test_a_file_that_names_other_files_is_not_followed(tmp_path):
     entry = tmp_path / "said.wav"
     for playlist in (f"#EXTM3U\n#EXTINF:1,\n{entry}\n#EXT-X-ENDLIST\n", f"ffconcat version 1.0\nfile {entry}\n"):
         with pytest.raises(ValueError, match="not audio"):
-            load(playlist.encode())
+            load_audio(playlist.encode())

@@ -5,7 +5,7 @@ import torch
 import whisper
 from whisper.model import ModelDimensions, Whisper
 
-from speech.mel import BANDS, PAIR, POSITION, encode, log_mel, longest
+from speech.mel import BANDS, PAIR, POSITION, encode_mel, log_mel, longest
 
 DIMS = ModelDimensions(
     n_mels=PAIR, n_audio_ctx=25, n_audio_state=16, n_audio_head=2, n_audio_layer=2,
@@ -33,8 +33,8 @@ def test_loudness_does_not_matter():
 def test_full_length_is_whispers_own_encoder_and_less_is_allowed():
     model = Whisper(DIMS).eval()
     mel = torch.randn(2, PAIR, 2 * DIMS.n_audio_ctx)
-    assert torch.allclose(encode(model, mel), model.encoder(mel), atol=1e-5)
-    assert encode(model, mel[..., :13]).shape == (2, 7, 16)
+    assert torch.allclose(encode_mel(model, mel), model.encoder(mel), atol=1e-5)
+    assert encode_mel(model, mel[..., :13]).shape == (2, 7, 16)
     assert longest(model) == 25 * POSITION
     with pytest.raises(AssertionError):
-        encode(model, torch.randn(1, PAIR, 2 * DIMS.n_audio_ctx + 2))
+        encode_mel(model, torch.randn(1, PAIR, 2 * DIMS.n_audio_ctx + 2))

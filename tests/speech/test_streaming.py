@@ -16,7 +16,7 @@ from speech.streaming import (
     StreamingTranscriber,
     TranscribeReason,
     TranscribeRequest,
-    listen,
+    transcribe_stream,
 )
 from speech.vad import CHUNK
 
@@ -28,7 +28,7 @@ def run(pattern: str, write=lambda audio: ("two", "cats"), timing: EndpointingCo
     chances = iter([1.0 if letter == "x" else 0.0 for letter in pattern])
     listener = StreamingTranscriber(lambda chunk: next(chances), timing)
     chunks = (np.full(CHUNK, i, np.float32) for i in range(len(pattern)))
-    return list(listen(chunks, listener, write))
+    return list(transcribe_stream(chunks, listener, write))
 
 
 def kinds(events: list) -> str:

@@ -14,7 +14,7 @@ import whisper
 from whisper.model import ModelDimensions, Whisper
 
 from speech.audio import RATE
-from speech.mel import PAIR, encode, log_mel
+from speech.mel import PAIR, encode_mel, log_mel
 from speech.tokenizer import END, LETTERS, NO_SPEECH, START, ASRTokenizer
 from speech.transcriber import (
     BUNDLED,
@@ -27,7 +27,7 @@ from speech.transcriber import (
     spoken_words,
 )
 from speech.vad import CHUNK
-from train.asr.noise import clip
+from train.asr.noise import noise_clip
 from train.asr.tts_voices import ESPEAK, FLITE, HELD_OUT, Voice, speak
 
 VOCABULARY = ASRTokenizer([*LETTERS, " cat", " two"])
@@ -67,7 +67,7 @@ class Parrot:
 @torch.no_grad()
 def test_cached_decoding_is_greedy_decoding():
     model, sound = tiny(), np.random.default_rng(0).normal(0, 0.1, RATE // 2).astype(np.float32)
-    heard = encode(model, log_mel(torch.from_numpy(sound))[None])
+    heard = encode_mel(model, log_mel(torch.from_numpy(sound))[None])
     ids = [START]
     while len(ids) <= model.dims.n_text_ctx:
         logits = model.decoder(torch.tensor([ids]), heard)[0, -1]
@@ -89,7 +89,7 @@ def test_silence_and_noise_reach_no_model():
     transcriber = Transcriber(parrot)
     silent = transcriber.transcribe(np.zeros(RATE, np.float32))
     assert silent.no_speech and silent.text == "" and "silence" in silent.reason
-    noise = transcriber.transcribe(clip(0, seed=3)[1])
+    noise = transcriber.transcribe(noise_clip(0, seed=3)[1])
     assert noise.no_speech and "noise" in noise.reason
     assert parrot.lengths == []
 
@@ -138,7 +138,7 @@ def test_a_recognizer_that_stops_at_pauses_is_given_one_stretch_at_a_time():
 
 def test_spoken_says_that_a_listener_has_decided():
     parrot = Parrot()
-    assert not Transcriber(parrot).transcribe(clip(0, seed=3)[1], spoken=True).no_speech
+    assert not Transcriber(parrot).transcribe(noise_clip(0, seed=3)[1], spoken=True).no_speech
     assert Transcriber(parrot).transcribe(np.zeros(RATE, np.float32), spoken=True).no_speech  # silence stays silence
 
 
@@ -218,7 +218,7 @@ def test_the_smallest_model_hears_captions_and_ignores_noise():
     assert whisper.load_model(str(WEIGHTS / SMALLEST / "model.pt"), device="cpu").dims.n_text_layer == 2
     assert sum(path.stat().st_size for path in (WEIGHTS / SMALLEST).iterdir()) < 30e6
     for i in range(16):
-        kind, sound = clip(i, seed=9)
+        kind, sound = noise_clip(i, seed=9)
         assert bundled.transcribe(sound).no_speech, kind
 
 
@@ -230,6 +230,6 @@ def test_the_bundled_model_hears_sentences_and_ignores_noise():
         bundled.transcribe(sound).words == tuple(text.split()) for text, sound in zip(said, sounds, strict=True)
     )
     assert right >= 2
-    assert all(bundled.transcribe(clip(i, seed=9)[1]).no_speech for i in range(8))
+    assert all(bundled.transcribe(noise_clip(i, seed=9)[1]).no_speech for i in range(8))
     first = bundled.transcribe(sounds[0], spoken=True)
     assert bundled.transcribe(sounds[0], spoken=True, guess=first.tokens).text == first.text

@@ -7,7 +7,7 @@ import torch
 
 from speech.audio import RATE
 from speech.vad import CHUNK, VoiceActivityDetector, speech_spans
-from train.asr.noise import clip
+from train.asr.noise import noise_clip
 from train.asr.tts_voices import HELD_OUT, speak
 
 
@@ -26,7 +26,7 @@ def test_stream_and_recording_agree_and_find_the_words():
 
 def test_noise_is_no_speech():
     for i in range(16):
-        kind, sound = clip(i, seed=5)
+        kind, sound = noise_clip(i, seed=5)
         assert speech_spans(VoiceActivityDetector().probabilities(sound)) == [], kind
 
 

@@ -23,14 +23,14 @@ def close(left, right) -> bool:
 
 
 def test_a_folder_is_read_as_it_was_written(tmp_path):
-    save_whisper(tmp_path / "ears", MODEL, windows=(10, 30), card="# Ears\n", source="a test")
-    model, windows = load_whisper(tmp_path / "ears")
+    save_whisper(tmp_path / "whisper", MODEL, windows=(10, 30), card="# Whisper\n", source="a test")
+    model, windows = load_whisper(tmp_path / "whisper")
     assert close(MODEL, model) and windows == (10.0, 30.0) and model.dims == MODEL.dims
     assert torch.equal(model.alignment_heads.to_dense(), MODEL.alignment_heads.to_dense())
-    assert (tmp_path / "ears" / CARD).read_text() == "# Ears\n"
-    save_whisper(tmp_path / "ears", MODEL, card="# Others\n")
-    assert load_whisper(tmp_path / "ears")[1] == (30.0,) and [p.name for p in tmp_path.iterdir()] == ["ears"]
-    assert isinstance(Transcriber.load(tmp_path / "ears").scribe, OpenAIWhisperBackend)
+    assert (tmp_path / "whisper" / CARD).read_text() == "# Whisper\n"
+    save_whisper(tmp_path / "whisper", MODEL, card="# Others\n")
+    assert load_whisper(tmp_path / "whisper")[1] == (30.0,) and [p.name for p in tmp_path.iterdir()] == ["whisper"]
+    assert isinstance(Transcriber.load(tmp_path / "whisper").scribe, OpenAIWhisperBackend)
 
 
 def test_a_folder_of_transformers_is_read(tmp_path):
@@ -50,8 +50,8 @@ def test_a_folder_of_transformers_is_read(tmp_path):
 
 
 def test_an_incomplete_or_foreign_folder_is_refused_in_one_line(tmp_path):
-    save_whisper(tmp_path / "ears", MODEL)
-    config, weights = tmp_path / "ears" / CONFIG, tmp_path / "ears" / "model.safetensors"
+    save_whisper(tmp_path / "whisper", MODEL)
+    config, weights = tmp_path / "whisper" / CONFIG, tmp_path / "whisper" / "model.safetensors"
     whole, tensors = config.read_text(), load_file(weights)
     for change, message in (
         (lambda: config.write_text(whole.replace('"n_mels": 80', '"n_mels": 70')), "does not hold a Whisper"),
@@ -64,7 +64,7 @@ def test_an_incomplete_or_foreign_folder_is_refused_in_one_line(tmp_path):
         config.write_text(whole)
         change()
         with pytest.raises(ValueError, match=message) as caught:
-            load_whisper(tmp_path / "ears")
+            load_whisper(tmp_path / "whisper")
         assert "\n" not in str(caught.value)
 
 

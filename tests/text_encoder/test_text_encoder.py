@@ -137,8 +137,8 @@ def test_damaged_folders_are_named(encoder, tmp_path):
 
 
 def test_two_models_may_share_an_encoder(encoder, tmp_path):
-    encoder.save(tmp_path / "lender" / "text_encoder")
-    shared_parts.link_part("lender", tmp_path / "other" / "text_encoder")
+    encoder.save(tmp_path / "owner" / "text_encoder")
+    shared_parts.link_part("owner", tmp_path / "other" / "text_encoder")
     found = load(tmp_path / "other" / "text_encoder")
     assert checkpoint.fingerprint(found.identity()) == checkpoint.fingerprint(encoder.identity())
     assert sum(f.stat().st_size for f in (tmp_path / "other").rglob("*") if f.is_file()) < 200

@@ -16,7 +16,8 @@ from train.scenes.judge import SceneJudge, SceneJudgeConfig, save_judge
 
 
 def tiny_scored_model(folder: Path) -> Path:
-    """`model` with its twin, which draw noise of 128x128, and `reader`, which has learned nothing; returns `folder`."""
+    """`model` with its AR model, which draw noise of 128x128, and `reader`, which has learned nothing; returns
+    `folder`."""
     model = folder / "model"
     torch.manual_seed(0)
     tokenizer = VQModel(VQConfig(codebook_size=32, channels=(32,), res_blocks=1, z_channels=8, patch=16)).eval()
@@ -28,8 +29,8 @@ def tiny_scored_model(folder: Path) -> Path:
     hashes = {name: checkpoint.fingerprint(part.identity()) for name, part in parts.items()}
     config = replace(TINY, text_length=60)
     checkpoint.save(model / "generator", make_tiny(config), "maskgil", config.to_dict(), **hashes)
-    twin = ARTransformer(replace(config, causal=True))
-    checkpoint.save(folder / "model-ar", twin, twin.kind, twin.config.to_dict(), **hashes)
+    ar_model = ARTransformer(replace(config, causal=True))
+    checkpoint.save(folder / "model-ar", ar_model, ar_model.kind, ar_model.config.to_dict(), **hashes)
     (model / "vocabulary.json").write_text(json.dumps({"sizes": [[128, 128]]}))
     save_judge(SceneJudge(SceneJudgeConfig(widths=(16, 16), blocks=1)), folder / "reader")
     return folder

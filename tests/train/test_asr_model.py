@@ -1,4 +1,4 @@
-"""train.asr: a corpus is prepared once, batches are functions of their number, the recogniser learns and is
+"""train.asr: a corpus is prepared once, batches are functions of their number, the recognizer learns and is
 exported. Tiny models and six spoken sentences.
 """
 
@@ -17,11 +17,11 @@ from speech.mel import PAIR
 from speech.tokenizer import END, NO_SPEECH, START
 from speech.transcriber import RawTranscript, SmallWhisperBackend, Transcriber
 from train.asr import corpus as corpora
-from train.asr.corpus import FITS, Corpus, CorpusPlan, otherwise, prepare, spoken, unseen
+from train.asr.corpus import FITS, Corpus, CorpusPlan, otherwise, prepare, spoken_form, unseen
 from train.asr.dataset import IGNORED, SILENCE, SpeechDataset, _epoch
 from train.asr.model import SMALL, SmallWhisper, SmallWhisperLoss, export, recipe, vocabulary_of
-from train.asr.noise import KINDS, clip
-from train.eval.wer import WerResult, rate, rate_people, speech_report, table, transcripts
+from train.asr.noise import KINDS, noise_clip
+from train.eval.wer import WerResult, rate, rate_people, speech_report, transcripts, wer_table
 
 TINY = replace(SMALL, n_audio_state=32, n_audio_head=2, n_audio_layer=1, n_text_state=32, n_text_head=2, n_text_layer=1)
 PLAN = CorpusPlan(sentences=6, general=0, flite=0.2)
@@ -116,7 +116,7 @@ def test_some_sentences_say_what_people_say_and_the_grammar_does_not():
 
 def test_no_corpus_holds_a_sentence_of_the_tests(folder):
     assert not {clip_.text for clip_ in Corpus(folder).clips} & set(unseen(PLAN.tests))
-    assert spoken("A fox in 3D!") == "a fox in three d"
+    assert spoken_form("A fox in 3D!") == "a fox in three d"
 
 
 def test_a_batch_is_a_function_of_its_number(batches):
@@ -128,7 +128,7 @@ def test_a_batch_is_a_function_of_its_number(batches):
     assert (first["tokens"][:, 0] == START).all() and first["mel"].abs().max() <= 1
 
 
-def test_what_nearly_fills_the_recogniser_is_not_slowed_beyond_it(batches, tmp_path):
+def test_what_nearly_fills_the_recognizer_is_not_slowed_beyond_it(batches, tmp_path):
     stop = round(FITS * RATE)
     clip_ = {"text": "a cat", "voice": "real:1", "start": 0, "stop": stop}
     (tmp_path / "index.json").write_text(json.dumps({"wanted": {}, "clips": [clip_]}))
@@ -164,8 +164,8 @@ def test_what_is_asked_for_is_what_was_said(batches, folder):
 
 def test_noise_is_level_and_repeatable():
     for i, kind in enumerate(KINDS):
-        name, sound = clip(i, seed=0)
-        assert name == kind and np.array_equal(sound, clip(i, seed=0)[1])
+        name, sound = noise_clip(i, seed=0)
+        assert name == kind and np.array_equal(sound, noise_clip(i, seed=0)[1])
         assert np.isfinite(sound).all() and np.abs(sound).max() <= 1 and 0.5 <= len(sound) / RATE <= 4
 
 
@@ -212,7 +212,7 @@ def test_the_recipe_is_whole_and_small(folder):
     assert whole.batch_at(0)["mel"].shape[1] == PAIR
 
 
-def test_training_goes_on_from_an_exported_recogniser(folder, tmp_path):
+def test_training_goes_on_from_an_exported_recognizer(folder, tmp_path):
     begun = recipe(folder, steps=3)
     begun.export(begun.modules[0].module, tmp_path / "begun")
     further = recipe(folder, steps=3, init=tmp_path / "begun")
@@ -239,7 +239,7 @@ def test_word_error_rate(folder):
     sound = corpus.samples(corpus.clips[0])
     found = rate(Transcriber(Fixed()), "a voice", [("two cats", sound), ("two dogs", sound)])
     assert found == WerResult("a voice", 0.25, 2)
-    assert list(table([found]))[-1] == "| a voice | 25.0% | 2 |"
+    assert list(wer_table([found]))[-1] == "| a voice | 25.0% | 2 |"
 
 
 def test_word_error_rate_on_recordings_of_people(folder, tmp_path, capsys, monkeypatch):

@@ -1,4 +1,5 @@
-"""A Naming: silent until a decoder hears it, it learns what cells show from tokens alone, and painting leaves it be."""
+"""A cell classifier: silent until a decoder hears it, it learns what cells show from tokens alone, and painting leaves
+it be."""
 
 from dataclasses import replace
 
@@ -54,7 +55,7 @@ def test_it_learns_to_tell_what_tokens_show():
               for i in range(4)]  # fmt: skip
     batch = {"tokens": torch.randint(64, (4, 64)), "grid": (8, 8)} | cells(scenes)
     namer = CellClassifier(model, kinds())
-    loss = CellClassifierLoss(CELLS, neighbor_targets(model.quantize.codebook().detach(), 4), muddle=0.0)
+    loss = CellClassifierLoss(CELLS, neighbor_targets(model.quantize.codebook().detach(), 4), corruption=0.0)
     optimizer = torch.optim.AdamW(namer.parameters(), 5e-3)
     for step in range(60):
         value, report = loss([namer], batch, torch.Generator().manual_seed(step), step)
@@ -81,14 +82,14 @@ def test_a_decoder_listens_and_leaves_it_as_it_is(tmp_path):
     corrected = {part: 32 if "channels" in part else 1 for part in CORRECTED}
     model = saved(VQModel(replace(NAMED, **corrected)), tmp_path)
     recipe = scenes_decoder(str(tmp_path), str(tmp_path), str(tmp_path))
-    painter, tokens = recipe.modules[0].module, torch.randint(64, (2, 4))
-    painter(tokens, (2, 2)).square().mean().backward()
-    assert all(p.grad is None for p in painter.naming.parameters())
-    assert painter.decoder.hear.weight.grad.abs().max() > 0
-    assert painter.decoder.recall.value.weight.grad.abs().max() > 0
-    for part in (painter.decoder.hear, painter.decoder.recall.value):
+    decoder_only, tokens = recipe.modules[0].module, torch.randint(64, (2, 4))
+    decoder_only(tokens, (2, 2)).square().mean().backward()
+    assert all(p.grad is None for p in decoder_only.naming.parameters())
+    assert decoder_only.decoder.hear.weight.grad.abs().max() > 0
+    assert decoder_only.decoder.recall.value.weight.grad.abs().max() > 0
+    for part in (decoder_only.decoder.hear, decoder_only.decoder.recall.value):
         torch.nn.init.normal_(part.weight, std=0.1)
-    recipe.export(painter, tmp_path / "export")
+    recipe.export(decoder_only, tmp_path / "export")
     heard = checkpoint.load(tmp_path / "export", "vq").eval()
     assert not torch.allclose(heard.decode(tokens, (2, 2)), model.decode(tokens, (2, 2)), atol=0.01)
     assert (
@@ -96,7 +97,7 @@ def test_a_decoder_listens_and_leaves_it_as_it_is(tmp_path):
         and model.cell_branch_state()
     )
     with torch.no_grad():
-        shown = painter(tokens, (2, 2)).clamp(-1, 1)
+        shown = decoder_only(tokens, (2, 2)).clamp(-1, 1)
     assert torch.allclose(heard.decode(tokens, (2, 2)), shown, atol=0.05), "half precision in the file, no more"
 
 
@@ -105,12 +106,12 @@ def test_a_coarse_decoder_paints_at_the_encoder_s_size_and_leaves_what_corrects_
     corrected = {part: 32 if "channels" in part else 1 for part in CORRECTED}
     model = saved(VQModel(replace(NAMED, **corrected)), tmp_path)
     recipe = scenes_decoder(str(tmp_path), str(tmp_path), str(tmp_path), coarse=True)
-    painter = recipe.modules[0].module
-    pixels = painter(torch.randint(64, (2, 4)), (2, 2))
+    decoder_only = recipe.modules[0].module
+    pixels = decoder_only(torch.randint(64, (2, 4)), (2, 2))
     assert pixels.shape == (2, 3, 32, 32) and recipe.batch_at.scale == 1 and model.config.downsample == 32
     pixels.square().mean().backward()
-    assert painter.decoder.conv_out.weight.grad.abs().max() > 0
-    for part in (painter.decoder.refiner, painter.decoder.upscaler):
+    assert decoder_only.decoder.conv_out.weight.grad.abs().max() > 0
+    for part in (decoder_only.decoder.refiner, decoder_only.decoder.upscaler):
         assert not any(p.requires_grad for p in part.parameters())
     with pytest.raises(ValueError, match="leave one out"):
         scenes_decoder(str(tmp_path), str(tmp_path), str(tmp_path), coarse=True, adversarial_from=0)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from test_image_cache import VQ
 from test_pretrain import rows
 
+import text_encoder
 from maskgil import checkpoint
 from maskgil.models.emigm import EMIGM, EMIGM_PRESETS, EMIGMConfig
 from maskgil.params import SamplingParams
@@ -22,13 +23,13 @@ from maskgil.tokenizers.autoencoder import AUTOENCODER_PRESETS, AutoencoderConfi
 from maskgil.tokenizers.vq import VQModel
 from train.activation_checkpointing import blocks, bytes_needed, recomputed
 from train.data.cached_batches import CachedBatches, ImageCache
-from train.data.image_cache import CacheWriter, write
+from train.data.image_cache import CacheWriter, fill_cache
 from train.data.image_sources import source
 from train.losses.diffusion_token import METHODS, LatentTokenLoss
 from train.optim import OptimConfig, build_optimizers
 from train.recipes import emigm
 from train.recipes.emigm import RELEASED, RELEASED_LARGE
-from train.recipes.scenes_emigm import measured_scale
+from train.recipes.kl_tokenizer import measured_scale
 
 KL = AutoencoderConfig(channels=4, widths=(8, 8, 8), layers=1, groups=4, patch=4, scale=1.0)
 DC = AutoencoderConfig(
@@ -65,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         tokenizer = a_tokenizer(KL, folder / "in")
     checkpoint.save(folder / "tokenizer", tokenizer, "latent", tokenizer.config.to_dict(), dtype=torch.float32)
-    write(a_maker(folder, folder / "cache"))
+    fill_cache(a_maker(folder, folder / "cache"))
     return folder
 
 
@@ -104,26 +105,26 @@ def test_the_cache_holds_what_the_tokenizer_says(folder):
     image = Image.open(folder / "in" / "cat" / "00.png")
     assert image.size == (80, 64) and not 0 < cache.note["latent"]["scale"] < 0.01
     centred = a_maker(folder, folder / "centred", centre=True, flip=True)
-    write(centred)
+    fill_cache(centred)
     both = ImageCache.open(folder / "centred").read((64, 64), np.arange(2))
     cut = torch.from_numpy(np.array(image)[:, 8:72]).permute(2, 0, 1)[None].float().div(127.5).sub(1)
     mean, deviation = made_by.moments(torch.cat([cut, cut.flip(3)]))
     assert torch.allclose(both["tokens"], mean, atol=5e-3) and torch.allclose(both["std"], deviation, rtol=5e-3)
     assert both["labels"].tolist() == [0, 0] and ImageCache.open(folder / "centred").tables[64, 64].rows == 40
     with pytest.raises(ValueError, match="made with another crop and flip: give another folder"):
-        write(a_maker(folder, folder / "centred"))
+        fill_cache(a_maker(folder, folder / "centred"))
 
 
 def test_the_cache_goes_on_and_its_processes_share_the_work(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("train.data.folder_sources.UNIT", 8)
-    write(a_maker(folder, tmp_path / "out"), rank=0, world=2)
+    fill_cache(a_maker(folder, tmp_path / "out"), rank=0, world=2)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.safetensors")}
-    write(a_maker(folder, tmp_path / "out"), rank=1, world=2)
+    fill_cache(a_maker(folder, tmp_path / "out"), rank=1, world=2)
     (gone, *kept) = sorted((tmp_path / "out").glob("*.safetensors"))
     content = gone.read_bytes()
     assert len(before) == -(-(len(kept) + 1) // 2) and len(kept) >= 2, "every other unit"
     gone.unlink()
-    write(a_maker(folder, tmp_path / "out"))
+    fill_cache(a_maker(folder, tmp_path / "out"))
     assert gone.read_bytes() == content
     assert all(path == gone or path.stat().st_mtime_ns == time for path, time in before.items())
     assert ImageCache.open(tmp_path / "out").tables[64, 64].rows == PICTURES
@@ -171,7 +172,7 @@ def test_latents_of_the_wrong_scale_are_one_line(folder, tmp_path):
     maker = a_maker(folder, tmp_path / "out")
     maker.tokenizer.config = replace(maker.tokenizer.config, scale=5 * maker.tokenizer.config.scale)
     with pytest.raises(ValueError, match="latents with a standard deviation of [45].*have about 1") as refusal:
-        write(maker)
+        fill_cache(maker)
     assert "\n" not in str(refusal.value) and not list((tmp_path / "out").glob("*.safetensors"))
     wrong = shutil.copytree(folder / "cache", tmp_path / "wrong")
     for path in wrong.glob("*.safetensors"):
@@ -195,7 +196,7 @@ def test_a_run_from_cache_to_a_folder_that_draws_by_class(folder, tmp_path):
     assert (notes["kind"], notes["tokenizer_hash"], notes["classes"]) == ("emigm", cache["tokenizer"], ["cat", "dog"])
     target, parts = tmp_path / "model", {"generator": one / "export", "tokenizer": folder / "tokenizer", "size": 64}
     maskgil("export", *["class", *flags(**parts), f"--out={target}"])
-    draws = TextToImage.load(target)
+    draws = TextToImage.load(target, text_encoder.load)
     settings = SamplingParams(steps=4, guidance_scale=3.0, guidance_interval=(0.1, 0.6))
     (named,), (numbered,) = (draws.images([name], [1], settings=settings) for name in ("dog", "1"))
     assert named.size == (64, 64) and named.tobytes() == numbered.tobytes()
@@ -245,7 +246,7 @@ def test_draws_are_the_batchs_own_whoever_computes_it(folder):
 
 def test_what_does_not_fit_is_one_line(folder, tmp_path, monkeypatch):
     recipe = "emigm-b"
-    write(CacheWriter(source(str(folder / "in")), VQModel(VQ).eval(), None, tmp_path / "codes", [(64, 64)]))
+    fill_cache(CacheWriter(source(str(folder / "in")), VQModel(VQ).eval(), None, tmp_path / "codes", [(64, 64)]))
     with pytest.raises(ValueError, match="holds codes, which MaskGIL learns from: use a t2i or c2i recipe"):
         made(recipe, options(folder, data=tmp_path / "codes"))
     for name in ("c2i-b", "c2i-ar", "t2i-xl-256"):
@@ -285,7 +286,7 @@ def test_a_converted_release_goes_on(folder, tmp_path, monkeypatch):
 
 
 def test_validation_may_be_cut_otherwise_but_not_encoded(folder, tmp_path):
-    write(a_maker(folder, tmp_path / "centred", centre=True))
+    fill_cache(a_maker(folder, tmp_path / "centred", centre=True))
     recipe = made("emigm-b", options(folder, valid=tmp_path / "centred"))
     assert recipe.valid_at(0)["tokens"].shape == (4, 16, 4)
     note = json.loads((tmp_path / "centred" / "cache.json").read_text())

@@ -61,7 +61,7 @@ def test_a_text_driven_folder_stands_alone_and_draws_every_bucket(parts):
     folder = publish(parts, "text")
     for name in ("text", "tokenizer", "t5"):
         (parts / name).rename(parts / f"{name} is gone")
-    draws = TextToImage.load(folder)
+    draws = TextToImage.load(folder, text_encoder.load)
     assert draws.picture_sizes.bucket_classes == (64, 32) and set(draws.sizes) == {
         *aspect_buckets(64),
         *aspect_buckets(32),
@@ -90,7 +90,7 @@ def test_a_text_encoder_of_hugging_face_is_named_and_not_copied(parts):
 
 
 def test_a_class_driven_folder_knows_its_names(parts):
-    draws = TextToImage.load(publish(parts, "class"))
+    draws = TextToImage.load(publish(parts, "class"), text_encoder.load)
     assert draws.sizes == [(64, 64), (32, 32)] and not draws.picture_sizes.bucket_classes
     (named,) = draws.images(["Golden Retriever"], [1], settings=SAMPLERS["reference"])
     assert named.size == (64, 64)
@@ -98,7 +98,7 @@ def test_a_class_driven_folder_knows_its_names(parts):
     (parts / "out").rename(parts / "named")
     folder = publish(parts, "class", class_names="", shape="any")
     assert ClassLabels.open(folder, 3).number("n02,x") == 1, "the folders that it was trained on"
-    assert TextToImage.load(folder).picture_sizes.bucket_classes == (64, 32)
+    assert TextToImage.load(folder, text_encoder.load).picture_sizes.bucket_classes == (64, 32)
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "text_encoder"])
@@ -167,7 +167,7 @@ def test_a_converted_emigm_becomes_a_folder_on_its_owners_word(parts, capsys):
         publish(parts, "class", **options)
     with pytest.raises(ValueError, match="has learned 64x64 alone"):
         publish(parts, "class", **options | {"size": "128"}, adopt=True)
-    draws = TextToImage.load(publish(parts, "class", **options, adopt=True))
+    draws = TextToImage.load(publish(parts, "class", **options, adopt=True), text_encoder.load)
     assert "on your word it is" in capsys.readouterr().err
     assert draws.images(["crane"], [1], settings=SamplingParams(steps=2))[0].size == (64, 64)
 
@@ -192,4 +192,4 @@ def test_scenes_replace_what_is_there_whole_or_not_at_all(tmp_path):
     assert (shipped / "README.md").read_text().startswith("# Tiny"), "the card stays"
     assert len(json.loads((shipped / "vocabulary.json").read_text())["objects"]) > 100
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "other", "run", "shipped"]
-    TextToImage.load(shipped)
+    TextToImage.load(shipped, text_encoder.load)

@@ -207,7 +207,7 @@ def test_samples_resume_and_do_not_depend_on_batches_or_shares(saved: Path, tmp_
         sample_images.draw_samples(str(saved), wanted, parts, FEW, share="3/2")
 
 
-def test_pictures_of_other_prompts_seeds_or_twins_are_not_taken_for_those_asked_for(saved: Path, tmp_path: Path):  # noqa: F811
+def test_pictures_of_other_prompts_seeds_or_ar_models_are_not_taken_for_those_asked_for(saved: Path, tmp_path: Path):  # noqa: F811
     out, prompts = tmp_path / "out", ["a red cat", "two dogs"]
     assert sample_images.draw_samples(str(saved), sample_images.numbered(prompts), out, FEW)
     written = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
@@ -232,8 +232,8 @@ def test_pictures_of_other_prompts_seeds_or_twins_are_not_taken_for_those_asked_
     hashes = {k: v for k, v in checkpoint.describe(saved / "generator").items() if k.endswith("_hash")}
     for seed in (0, 1):
         torch.manual_seed(seed)
-        twin = ARTransformer(replace(TINY, causal=True))
-        checkpoint.save(tmp_path / "model-ar", twin, twin.kind, twin.config.to_dict(), **hashes)
+        ar_model = ARTransformer(replace(TINY, causal=True))
+        checkpoint.save(tmp_path / "model-ar", ar_model, ar_model.kind, ar_model.config.to_dict(), **hashes)
         if seed == 0:
             assert sample_images.draw_samples(str(model), sample_images.numbered(prompts), tmp_path / "hybrid", begun)
     with pytest.raises(ValueError, match="pictures of another weights"):
@@ -319,9 +319,6 @@ def test_prompts_and_settings_come_from_words(tmp_path: Path):
     with pytest.raises(ValueError, match="candidates is 0"):
         SamplerOptions(candidates=0).params()
     assert SamplerOptions(candidates=4).params() == SamplingParams(candidates=4)
-    assert sample_images.parse_size("160x96") == (160, 96) and sample_images.parse_size("") is None
-    with pytest.raises(ValueError, match="width x height"):
-        sample_images.parse_size("big")
 
 
 def test_fid_of_a_model_in_the_readers_features(saved: Path, tmp_path: Path, capsys):  # noqa: F811
@@ -395,18 +392,18 @@ def test_geneval_gets_its_own_layout(saved: Path, tmp_path: Path):  # noqa: F811
 def test_hybrid_is_measured_and_drawn_as_a_chart(tmp_path: Path):
     config = replace(TINY, text_length=60)
     tokenizer = VQModel(VQConfig(codebook_size=32, channels=(32,), res_blocks=1, z_channels=8, patch=16)).eval()
-    twin = ARTransformer(replace(config, causal=True)).eval()
-    draws = TextToImage(make_tiny(config), Letters(), tokenizer.requires_grad_(False), [(128, 128)], twin=twin)
+    ar_model = ARTransformer(replace(config, causal=True)).eval()
+    draws = TextToImage(make_tiny(config), Letters(), tokenizer.requires_grad_(False), [(128, 128)], ar_model=ar_model)
     reader = SceneJudge(SceneJudgeConfig(widths=(16, 16), blocks=1)).eval()
     asked = scene_score.asked_scenes(1, False)
     reference = {"mean": torch.zeros(32), "covariance": torch.eye(32)}
     with torch.no_grad():
-        found = ar_prefix_scores.measure(
+        found = ar_prefix_scores.measure_ar_prefix(
             draws, reader, asked, SamplingParams(steps=2, ar_guidance_scale=1.0), reference
         )
     assert [m.tokens for m in found] == [0, 8, 16, 32, 64] and found[-1].nfe == 64
     assert all(m.distance is not None and m.seconds > 0 for m in found)
-    lines = ar_prefix_scores.table(found).splitlines()
+    lines = ar_prefix_scores.share_table(found).splitlines()
     assert len(lines) == 7 and len({line.count("|") for line in lines}) == 1
     drawing = ar_prefix_scores.chart([("score", [1.0, 3.0]), ("s", [0.0, 0.0])], ["none", "<all>"], "a & b")
     ar_prefix_scores.write(tmp_path / "in" / "chart.svg", drawing)

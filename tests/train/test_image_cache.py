@@ -22,7 +22,7 @@ from maskgil.condition import Condition
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from train.data import cache_command, cache_progress, cached_batches, image_example, image_sources
 from train.data.cached_batches import CachedBatches, ImageCache, shuffled
-from train.data.image_cache import CacheWriter, write
+from train.data.image_cache import CacheWriter, fill_cache
 
 VQ = VQConfig(codebook_size=64, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=16)
 
@@ -92,7 +92,7 @@ def said(row: dict) -> str:
 
 def test_shards_are_cached_once_and_read_back(shards, tmp_path, capsys):
     source = image_sources.source(str(shards / "part-{00..01}.tar"))
-    write(maker(source, tmp_path / "out"))
+    fill_cache(maker(source, tmp_path / "out"))
     shown = capsys.readouterr()
     assert "mute: no caption" in shown.out and "broken: not a whole picture" in shown.out
     cache = ImageCache.open(tmp_path / "out")
@@ -106,32 +106,32 @@ def test_shards_are_cached_once_and_read_back(shards, tmp_path, capsys):
     missing = sorted(before)[0]
     content = missing.read_bytes()
     missing.unlink()
-    write(maker(source, tmp_path / "out"))
+    fill_cache(maker(source, tmp_path / "out"))
     assert missing.read_bytes() == content
     assert all(path == missing or path.stat().st_mtime_ns == time for path, time in before.items())
 
 
 def test_processes_share_the_units(shards, tmp_path):
     source = image_sources.source(str(shards))
-    write(maker(source, tmp_path / "out"), rank=0, world=2)
+    fill_cache(maker(source, tmp_path / "out"), rank=0, world=2)
     assert len(list((tmp_path / "out").glob("*.safetensors"))) == 1
-    write(maker(source, tmp_path / "out"), rank=1, world=2)
+    fill_cache(maker(source, tmp_path / "out"), rank=1, world=2)
     assert len(list((tmp_path / "out").glob("*.safetensors"))) == 2
 
 
 def test_shards_may_be_named_another_way_and_moved_but_not_exchanged(shards, tmp_path, monkeypatch):
-    write(maker(image_sources.source(str(shards / "part-{00..01}.tar")), tmp_path / "out"), rank=0, world=2)
+    fill_cache(maker(image_sources.source(str(shards / "part-{00..01}.tar")), tmp_path / "out"), rank=0, world=2)
     monkeypatch.chdir(shards)
-    write(maker(image_sources.source("part-*.tar"), tmp_path / "out"), rank=1, world=2)
+    fill_cache(maker(image_sources.source("part-*.tar"), tmp_path / "out"), rank=1, world=2)
     (shards / "moved").mkdir()
     for path in shards.glob("*.tar"):
         path.rename(shards / "moved" / path.name)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.safetensors")}
-    write(maker(image_sources.source("moved"), tmp_path / "out"))
+    fill_cache(maker(image_sources.source("moved"), tmp_path / "out"))
     assert len(before) == 2 and all(path.stat().st_mtime_ns == time for path, time in before.items())
     with tarfile.open(shards / "moved" / "part-01.tar", "w") as tar:
         add(tar, "other.png", png(512, 512) + bytes(20_000))
-    write(maker(image_sources.source("moved"), tmp_path / "out"))
+    fill_cache(maker(image_sources.source("moved"), tmp_path / "out"))
     files = set((tmp_path / "out").glob("*.safetensors"))
     assert len(files) == 2 and len(files & before.keys()) == 1, "the one of the exchanged shard is made anew"
 
@@ -163,7 +163,7 @@ def test_progress_is_seen_within_units_and_after_the_first(tmp_path, monkeypatch
                 add(tar, f"{i}.png", noise.getvalue())
                 add(tar, f"{i}.txt", b"noise")
     monkeypatch.setattr(cache_progress, "tqdm", Eager)
-    write(maker(image_sources.source(str(tmp_path)), tmp_path / "out"))
+    fill_cache(maker(image_sources.source(str(tmp_path)), tmp_path / "out"))
     shown = re.findall(r"([\d.]+) of 2 units \[[\d:]+<([\d:?]+)", capsys.readouterr().err)
     for unit in (0, 1):
         within = [left for done, left in shown if unit < float(done) < unit + 1]
@@ -176,22 +176,22 @@ def test_a_source_without_a_usable_picture_is_said_whoever_is_last(tmp_path):
         with tarfile.open(tmp_path / f"part-{shard}.tar", "w") as tar:
             add(tar, "mute.png", png(64, 64))
     source = image_sources.source(str(tmp_path))
-    write(maker(source, tmp_path / "out"), rank=0, world=2)
+    fill_cache(maker(source, tmp_path / "out"), rank=0, world=2)
     with pytest.raises(ValueError, match="no picture of the source could be used"):
-        write(maker(source, tmp_path / "out"), rank=1, world=2)
+        fill_cache(maker(source, tmp_path / "out"), rank=1, world=2)
 
 
 def test_another_tokenizer_is_refused(shards, tmp_path):
     source = image_sources.source(str(shards))
-    write(maker(source, tmp_path / "out"), rank=0, world=2)
+    fill_cache(maker(source, tmp_path / "out"), rank=0, world=2)
     with pytest.raises(ValueError, match="made with another tokenizer: give another folder"):
-        write(maker(source, tmp_path / "out", seed=1))
+        fill_cache(maker(source, tmp_path / "out", seed=1))
 
 
 def test_a_cut_shard_gives_what_it_holds(shards, tmp_path, capsys):
     path = shards / "part-00.tar"
     path.write_bytes(path.read_bytes()[:5000])
-    write(maker(image_sources.source(str(path)), tmp_path / "out"))
+    fill_cache(maker(image_sources.source(str(path)), tmp_path / "out"))
     assert "is cut or broken after" in capsys.readouterr().out
     assert sum(table.rows for table in ImageCache.open(tmp_path / "out").tables.values()) > 0
 
@@ -255,7 +255,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
 
 def test_a_full_disk_keeps_what_is_finished(shards, tmp_path, monkeypatch):
     source = image_sources.source(str(shards))
-    write(maker(source, tmp_path / "out"), rank=0, world=2)
+    fill_cache(maker(source, tmp_path / "out"), rank=0, world=2)
     kept = list((tmp_path / "out").glob("*.safetensors"))
 
     def full(tensors, path, metadata):
@@ -264,7 +264,7 @@ def test_a_full_disk_keeps_what_is_finished(shards, tmp_path, monkeypatch):
 
     monkeypatch.setattr("train.data.cache_files.save_file", full)
     with pytest.raises(ValueError, match="finished files are kept: free space"):
-        write(maker(source, tmp_path / "out"), rank=1, world=2)
+        fill_cache(maker(source, tmp_path / "out"), rank=1, world=2)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [kept[0].name, "cache.json", "contact-sheet.png"]
 
 
@@ -287,7 +287,7 @@ def captions_in(out: Path) -> list[str]:
 ])  # fmt: skip
 def test_captions_that_are_too_long_are_cut_or_dropped(tmp_path, capsys, what, kept, says):
     source = folder_of(tmp_path / "in", {"a": "short", "b": "a caption that never ends", "c": "unpronounceablenesses"})
-    write(maker(image_sources.source(str(source)), tmp_path / "out", long_captions=what))
+    fill_cache(maker(image_sources.source(str(source)), tmp_path / "out", long_captions=what))
     shown = capsys.readouterr().out
     assert says in shown and ("skipped 1;" in shown) == (what == "cut")
     assert captions_in(tmp_path / "out") == kept
@@ -297,7 +297,7 @@ def test_what_was_edited_is_encoded_again_and_nothing_else(tmp_path, capsys):
     source = folder_of(tmp_path / "in", {name: f"picture {name}" for name in "abcde"})
 
     def run() -> str:
-        write(maker(image_sources.source(str(source)), tmp_path / "out"))
+        fill_cache(maker(image_sources.source(str(source)), tmp_path / "out"))
         return capsys.readouterr().out
 
     assert "encoded 5 pictures, skipped 0" in run() and "encoded 0 pictures" in run()
@@ -311,7 +311,7 @@ def test_what_was_edited_is_encoded_again_and_nothing_else(tmp_path, capsys):
     assert "encoded 2 pictures, took over 3 unchanged ones" in run()
     assert captions_in(tmp_path / "out") == ["another caption", *(f"picture {name}" for name in "cdef")]
     fresh = tmp_path / "fresh"
-    write(maker(image_sources.source(str(source)), fresh))
+    fill_cache(maker(image_sources.source(str(source)), fresh))
     for path in fresh.glob("*.safetensors"):
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes(), "as if made at once"
 
@@ -319,9 +319,9 @@ def test_what_was_edited_is_encoded_again_and_nothing_else(tmp_path, capsys):
 def test_a_cache_of_another_folder_is_not_overwritten(tmp_path):
     for name in ("one", "two"):
         folder_of(tmp_path / name, {name: name})
-    write(maker(image_sources.source(str(tmp_path / "one")), tmp_path / "out"))
+    fill_cache(maker(image_sources.source(str(tmp_path / "one")), tmp_path / "out"))
     with pytest.raises(ValueError, match="made with another folder of pictures"):
-        write(maker(image_sources.source(str(tmp_path / "two")), tmp_path / "out"))
+        fill_cache(maker(image_sources.source(str(tmp_path / "two")), tmp_path / "out"))
     assert captions_in(tmp_path / "out") == ["one"]
 
 
@@ -333,7 +333,7 @@ def test_hidden_and_system_folders_are_no_classes(tmp_path, capsys):
     (tmp_path / "in" / "ant" / "._a.png").write_bytes(b"AppleDouble")
     source = image_sources.source(str(tmp_path / "in"))
     assert source.classes == ["ant", "bee"]
-    write(maker(source, tmp_path / "out"))
+    fill_cache(maker(source, tmp_path / "out"))
     shown = capsys.readouterr().out
     assert "empty: no picture, so that it is no class" in shown and "encoded 2 pictures, skipped 1" in shown
 
@@ -374,7 +374,7 @@ def test_pictures_too_small_or_too_long_are_left_out(tmp_path, capsys):
     for name, size in (("a", (64, 64)), ("b", (1, 1)), ("c", (640, 32))):
         (tmp_path / f"{name}.png").write_bytes(png(*size))
         (tmp_path / f"{name}.txt").write_text(name)
-    write(maker(image_sources.source(str(tmp_path)), tmp_path / "out"))
+    fill_cache(maker(image_sources.source(str(tmp_path)), tmp_path / "out"))
     shown = capsys.readouterr().out
     assert "1x1 is less than 16 pixels a side" in shown and "640x32 is longer than 10 times" in shown
     assert captions_in(tmp_path / "out") == ["a"]
@@ -399,7 +399,7 @@ def test_batches_hold_no_picture_twice_and_an_index_answers_for_the_files(tmp_pa
     source = folder_of(tmp_path / "in", {name: f"picture {name}" for name in "abcde"})
     (source / "wide.png").write_bytes(png(128, 64))
     (source / "wide.txt").write_text("wide")
-    write(maker(image_sources.source(str(source)), tmp_path / "out"))
+    fill_cache(maker(image_sources.source(str(source)), tmp_path / "out"))
     data = CachedBatches(str(tmp_path / "out"), 4)
     sizes = sorted(len(data(index)["tokens"]) for index in range(3))
     assert sizes == [1, 1, 4], "4 and 1 of one shape, 1 of the other"
@@ -422,7 +422,7 @@ def test_a_caption_without_a_picture_is_named_and_the_rest_is_kept(tmp_path, cap
     (folder / "lonely.json").write_text('{"caption": "lonely"}')
     for source, says in ((folder, "no picture beside this caption"), (tmp_path / "part.tar", "alone: no picture")):
         out = tmp_path / f"out-{source.name}"
-        write(maker(image_sources.source(str(source)), out))
+        fill_cache(maker(image_sources.source(str(source)), out))
         shown = capsys.readouterr().out
         assert says in shown and "alone" in shown and ("lonely.json: no picture beside" in shown) == source.is_dir()
         assert f"encoded 1 pictures, skipped {2 if source.is_dir() else 1}" in shown
@@ -448,11 +448,13 @@ def test_a_folder_a_class(tmp_path):
             (tmp_path / "in" / name / f"{i}.png").write_bytes(png(64, 64))
     source = image_sources.source(str(tmp_path / "in"))
     assert source.classes == ["cat", "dog"]
-    write(maker(source, tmp_path / "out"))
+    fill_cache(maker(source, tmp_path / "out"))
     batch = CachedBatches(str(tmp_path / "out"), 6)(0)
     assert sorted(batch["labels"].tolist()) == [0, 0, 0, 1, 1, 1] and batch["numbers"].tolist() == list(range(6))
     with pytest.raises(ValueError, match="have classes, not captions"):
-        write(CacheWriter(source, maker(source, tmp_path).tokenizer, Letters(), tmp_path / "other", aspect_buckets(64)))
+        fill_cache(
+            CacheWriter(source, maker(source, tmp_path).tokenizer, Letters(), tmp_path / "other", aspect_buckets(64))
+        )
 
 
 class Rows(list):
@@ -518,7 +520,7 @@ def test_shuffling_is_a_permutation(n):
 
 
 def test_an_epoch_is_every_picture_and_batches_never_mix_shapes(shards, tmp_path):
-    write(maker(image_sources.source(str(shards)), tmp_path / "out"))
+    fill_cache(maker(image_sources.source(str(shards)), tmp_path / "out"))
     data = CachedBatches(str(tmp_path / "out"), 2, seed=3)
     for epoch in range(2):
         seen = [data(epoch * 4 + i) for i in range(4)]  # 4, 2 and 2 pictures

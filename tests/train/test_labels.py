@@ -20,7 +20,7 @@ from train.optim import OptimConfig, build_optimizers, is_matrix
 from train.recipes.scenes import scenes_text
 from train.scenes.captions import sentences
 from train.scenes.labels import FACTS, OF_A_THING, PARTS, facts, label_kinds, parts
-from train.scenes.scene import BACKGROUNDS, COLOUR_CLASSES, STYLES, Item, Scene, sample
+from train.scenes.scene import BACKGROUNDS, COLOUR_CLASSES, STYLES, Item, Scene, random_scene
 from train.scenes.sprites import things
 from train.warm_start import align_text_encoders
 
@@ -44,7 +44,7 @@ def test_facts_of_a_scene_and_of_its_mirror():
 def test_parts_tile_every_object_of_a_scene():
     rng = np.random.default_rng(0)
     for _ in range(200):
-        scene = sample(rng, 160, 96)
+        scene = random_scene(rng, 160, 96)
         thing, part, colour = parts(scene)
         assert thing.shape == part.shape == (6, 10) and ((thing > 0) == (part > 0)).all() and part.max() < PARTS
         for index, name in enumerate(COLOUR_CLASSES):

@@ -17,6 +17,7 @@ from app_fixtures import tiny_model
 from commands import maskgil
 from PIL import Image
 
+import text_encoder
 from maskgil.pipeline import SamplingParams, TextToImage
 from train.commands import recipes
 from train.recipe import batches_of_process
@@ -98,7 +99,7 @@ def environment(given: Path, work: Path, **more: str) -> dict[str, str]:
 
 
 def draws(folder: Path) -> bool:
-    model = TextToImage.load(folder)
+    model = TextToImage.load(folder, text_encoder.load)
     return model.images(["a red apple"], [1], settings=SamplingParams(steps=2))[0].size == (256, 256)
 
 

@@ -1,4 +1,5 @@
-"""The twin of the large models: it learns from their caches, goes on from converted weights, and says whose it is."""
+"""The AR model of the large models: it learns from their caches, goes on from converted weights, and says whose it
+is."""
 
 import json
 from dataclasses import replace
@@ -17,18 +18,18 @@ from maskgil.models.config import PRESETS
 from maskgil.tokenizers.vq import VQModel
 from train.commands import recipes
 from train.data import image_sources
-from train.data.image_cache import CacheWriter, write
+from train.data.image_cache import CacheWriter, fill_cache
 from train.losses.conditioned import Conditioned
 from train.losses.next_token import NextTokenLoss
 
-TWIN = replace(CONFIG, causal=True, null_length=20)
+AR = replace(CONFIG, causal=True, null_length=20)
 
 
 @pytest.mark.parametrize("released", [False, True], ids=["ours", "LlamaGen's"])
-def test_a_twin_learns_from_the_cache_of_its_model(folder: Path, released: bool):  # noqa: F811
+def test_an_ar_model_learns_from_the_cache_of_its_model(folder: Path, released: bool):  # noqa: F811
     torch.manual_seed(0)
-    start = ARTransformer(TWIN, zero_prefix=released)
-    checkpoint.save(folder / "start", start, start.kind, TWIN.to_dict(), dtype=torch.float32)
+    start = ARTransformer(AR, zero_prefix=released)
+    checkpoint.save(folder / "start", start, start.kind, AR.to_dict(), dtype=torch.float32)
     options = [
         f"--data={folder / 'cache'}",
         f"--valid={folder / 'cache'}",
@@ -54,24 +55,25 @@ def test_a_twin_learns_from_the_cache_of_its_model(folder: Path, released: bool)
     assert notes["tokenizer_hash"] == cache["tokenizer"] and notes["text_encoder_hash"] == cache["text_encoder"]
 
 
-def test_a_generator_is_no_start_for_a_twin_nor_a_twin_for_a_generator(folder: Path):  # noqa: F811
-    twin = ARTransformer(TWIN)
-    checkpoint.save(folder / "twin", twin, twin.kind, TWIN.to_dict())
+def test_a_generator_is_no_start_for_an_ar_model_nor_an_ar_model_for_a_generator(folder: Path):  # noqa: F811
+    ar_model = ARTransformer(AR)
+    checkpoint.save(folder / "ar_model", ar_model, ar_model.kind, AR.to_dict())
     with pytest.raises(ValueError, match="kind 'maskgil'; autoregressive or llamagen is needed here"):
         maskgil(
             "train", *["t2i-xl-ar", f"--data={folder / 'cache'}", f"--init={folder / 'init'}", f"--out={folder / 'x'}"]
         )
     with pytest.raises(ValueError, match="kind 'autoregressive'; maskgil is needed here"):
         maskgil(
-            "train", *["t2i-xl-256", f"--data={folder / 'cache'}", f"--init={folder / 'twin'}", f"--out={folder / 'x'}"]
+            "train",
+            *["t2i-xl-256", f"--data={folder / 'cache'}", f"--init={folder / 'ar_model'}", f"--out={folder / 'x'}"],
         )
 
 
-def test_a_class_driven_twin(tmp_path: Path, monkeypatch):
+def test_a_class_driven_ar_model(tmp_path: Path, monkeypatch):
     for name in ("cat", "dog"):
         (tmp_path / "in" / name).mkdir(parents=True)
         (tmp_path / "in" / name / "0.png").write_bytes(png(64, 64))
-    write(
+    fill_cache(
         CacheWriter(
             image_sources.source(str(tmp_path / "in")), VQModel(VQ).eval(), None, tmp_path / "cache", [(64, 64)]
         )
@@ -95,7 +97,7 @@ def test_a_class_driven_twin(tmp_path: Path, monkeypatch):
 
 def test_the_loss_does_not_depend_on_who_shares_the_batch():
     torch.manual_seed(0)
-    model = Conditioned(ARTransformer(TWIN).eval())
+    model = Conditioned(ARTransformer(AR).eval())
     torch.nn.init.normal_(model.generator.output.weight)
     batch = {
         "tokens": torch.randint(0, 64, (6, 12)), "states": torch.randn(6, 5, 3), "numbers": torch.arange(6),

@@ -25,7 +25,7 @@ from train import lora
 from train.activation_checkpointing import bytes_needed
 from train.commands import recipes
 from train.data import image_sources
-from train.data.image_cache import CacheWriter, write
+from train.data.image_cache import CacheWriter, fill_cache
 from train.losses.conditioned import Conditioned
 from train.losses.masked_token import MaskedTokenLoss
 from train.precision import chosen_precision
@@ -42,7 +42,7 @@ def folder(tmp_path) -> Path:
         (tmp_path / "in" / f"{i}.png").write_bytes(png(64, 64, colour))
         (tmp_path / "in" / f"{i}.txt").write_text(colour)
     made = maker(image_sources.source(str(tmp_path / "in")), tmp_path / "cache")
-    write(made)
+    fill_cache(made)
     checkpoint.save(tmp_path / "tokenizer", made.tokenizer, "vq", VQ.to_dict(), dtype=torch.float32)
     torch.manual_seed(0)
     checkpoint.save(tmp_path / "init", MaskGIL(CONFIG), "maskgil", CONFIG.to_dict(), dtype=torch.float32)
@@ -181,7 +181,7 @@ def test_a_class_driven_recipe(tmp_path, monkeypatch):
         (tmp_path / "in" / name).mkdir(parents=True)
         (tmp_path / "in" / name / "0.png").write_bytes(png(64, 64))
     source = image_sources.source(str(tmp_path / "in"))
-    write(CacheWriter(source, VQModel(VQ).eval(), None, tmp_path / "cache", [(64, 64)]))
+    fill_cache(CacheWriter(source, VQModel(VQ).eval(), None, tmp_path / "cache", [(64, 64)]))
     monkeypatch.setitem(PRESETS, "b", replace(PRESETS["b"], dim=16, layers=1, heads=2))
     options = ["--batch=2", "--micro=2", "--steps=1", "--workers=0", f"--out={tmp_path / 'run'}"]
     maskgil("train", "c2i-b", f"--data={tmp_path / 'cache'}", *options)
@@ -301,7 +301,7 @@ def test_adapters_of_xl_fit_into_12_gb():
 
 def other_cache(folder: Path) -> Path:
     """The same pictures through another tokenizer."""
-    write(maker(image_sources.source(str(folder / "in")), folder / "other", seed=1))
+    fill_cache(maker(image_sources.source(str(folder / "in")), folder / "other", seed=1))
     return folder / "other"
 
 

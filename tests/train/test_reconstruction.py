@@ -1,4 +1,4 @@
-"""What painters are trained by: likeness to the eye of an observer, and the game with a PatchGAN."""
+"""What decoders are trained by: reconstruction, perceptual and adversarial losses."""
 
 import json
 from importlib.util import find_spec
@@ -21,41 +21,41 @@ from train.trainer import train
 VQ = VQConfig(codebook_size=64, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=8, patch=16)
 
 
-def tiny_observer() -> PerceptualNet:
+def tiny_perceptual_net() -> PerceptualNet:
     torch.manual_seed(0)
     return PerceptualNet(3, (8, 8, 16)).eval().requires_grad_(False)
 
 
 def test_distance_is_zero_for_equals_symmetric_and_grows_with_blur():
-    observer, picture = tiny_observer(), torch.rand(2, 3, 64, 64) * 2 - 1
+    network, picture = tiny_perceptual_net(), torch.rand(2, 3, 64, 64) * 2 - 1
     soft = F.avg_pool2d(picture, 3, 1, 1)
     softer = F.avg_pool2d(picture, 7, 1, 3)
-    assert observer.distance(picture, picture) < 1e-10
-    near, far = (observer.distance(other, picture) for other in (soft, softer))
+    assert network.distance(picture, picture) < 1e-10
+    near, far = (network.distance(other, picture) for other in (soft, softer))
     assert 0 < near < far
-    assert torch.allclose(observer.distance(picture, soft), near)
+    assert torch.allclose(network.distance(picture, soft), near)
 
 
-def test_observer_learns_what_covers_a_cell_and_is_kept_whole(tmp_path):
+def test_the_perceptual_net_learns_what_covers_a_cell_and_is_kept_whole(tmp_path):
     torch.manual_seed(0)
-    observer = PerceptualNet(3, (8, 16, 32))
+    network = PerceptualNet(3, (8, 16, 32))
     covers = torch.randint(0, 4, (8, 4, 4))
     colours = torch.tensor([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)
     pixels = colours[covers].permute(0, 3, 1, 2).repeat_interleave(16, 2).repeat_interleave(16, 3)
     batch = {"pixels": pixels, "covers": covers, "background": torch.arange(8), "style": torch.arange(8) % 5}
-    optimizer = torch.optim.AdamW(observer.parameters(), 5e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
     for step in range(80):
-        loss, report = perceptual_net_loss([observer], batch, torch.Generator().manual_seed(step), step)
+        loss, report = perceptual_net_loss([network], batch, torch.Generator().manual_seed(step), step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert report["accuracy"] > 0.9
-    save_perceptual_net(observer, tmp_path)
+    save_perceptual_net(network, tmp_path)
     again = load_perceptual_net(tmp_path)
     assert not any(p.requires_grad for p in again.parameters())
     picture = pixels.float().div(127.5).sub(1)
     assert again.distance(picture, picture.flip(0)) > 0.1  # bf16 in the file: the same eyes
-    assert torch.allclose(again(picture)[0].argmax(1), observer(picture)[0].argmax(1))
+    assert torch.allclose(again(picture)[0].argmax(1), network(picture)[0].argmax(1))
     assert checkpoint.describe(tmp_path)["kind"] == "observer"
 
 
@@ -67,10 +67,10 @@ def test_a_judge_sees_every_pixel_in_every_place_of_its_lattice():
 
 
 def test_finer_pictures_are_looked_at_in_the_size_of_scenes():
-    observer, picture = tiny_observer(), torch.rand(2, 3, 32, 32) * 2 - 1
+    network, picture = tiny_perceptual_net(), torch.rand(2, 3, 32, 32) * 2 - 1
     other = picture.flip(3)
     larger = [p.repeat_interleave(2, 2).repeat_interleave(2, 3) for p in (picture, other)]
-    known, finer = (ReconstructionLoss(observer, finer=k) for k in (1, 2))
+    known, finer = (ReconstructionLoss(network, finer=k) for k in (1, 2))
     _, told = known(other, {}, picture, [], nn.Parameter(), 0)
     _, same = finer(larger[1], {}, larger[0], [], nn.Parameter(), 0)
     assert told["loss/perceptual"] == pytest.approx(same["loss/perceptual"], rel=1e-4) and told["loss/perceptual"] > 0
@@ -125,7 +125,7 @@ def test_patchgan_learns_to_tell_soft_from_sharp():
     assert report["d/accuracy"] > 0.95 and loss < 0.2
 
 
-def test_muddled_tokens_are_near_ones_and_as_few_as_said():
+def test_corrupted_tokens_are_near_ones_and_as_few_as_said():
     codebook = F.normalize(torch.randn(64, 4), dim=-1)
     near = neighbor_targets(codebook, neighbours=4, temperature=1.0)
     tokens = torch.randint(0, 64, (400, 16))
@@ -148,12 +148,12 @@ class Batches:
         return {"tokens": tokens, "grid": (2, 2), "pixels": pixels, "covers": (tokens > 20).long().view(4, 2, 2)}
 
 
-def test_a_painter_in_the_game_goes_on_as_if_it_had_never_stopped(tmp_path):
+def test_a_decoder_in_the_game_goes_on_as_if_it_had_never_stopped(tmp_path):
     def recipe() -> Recipe:
         torch.manual_seed(0)
         model = VQModel(VQ)
         near = neighbor_targets(model.quantize.codebook().detach())
-        loss = DecoderLoss(ReconstructionLoss(tiny_observer(), 0.5, adversarial_from=6), near, muddle=0.3)
+        loss = DecoderLoss(ReconstructionLoss(tiny_perceptual_net(), 0.5, adversarial_from=6), near, corruption=0.3)
         return Recipe(
             name="game",
             steps=12,

@@ -1,4 +1,4 @@
-"""Scores of repainting: sentences grow by words of the grammar, both ways are measured on the same ones."""
+"""Scores of remasking: sentences grow by words of the grammar, both ways are measured on the same ones."""
 
 from dataclasses import replace
 
@@ -38,18 +38,18 @@ def test_sentences_grow_and_say_their_scenes():
 
 def test_the_same_sentence_costs_its_masks_alone_and_changes_nothing(draws):
     first = remasking_scores.afresh(draws, "a cat", 3, SETTINGS)
-    again = remasking_scores.repainted(draws, first.canvas, "a cat", "a cat", 3, SETTINGS, masks=3, margin=0.1)
+    again = remasking_scores.remasked(draws, first.canvas, "a cat", "a cat", 3, SETTINGS, masks=3, margin=0.1)
     assert torch.equal(again.canvas.tokens, first.canvas.tokens) and (again.nfe, again.kept) == (6, 1.0)
-    changed = remasking_scores.repainted(draws, first.canvas, "a cat", "two dogs", 3, SETTINGS, masks=3, margin=-1e9)
-    assert changed.kept == 0 and changed.nfe == 6 + first.nfe, "all of it anew, after it was doubted"
+    changed = remasking_scores.remasked(draws, first.canvas, "a cat", "two dogs", 3, SETTINGS, masks=3, margin=-1e9)
+    assert changed.kept == 0 and changed.nfe == 6 + first.nfe, "all of it anew, after it was remasked"
 
 
 def test_every_growth_is_measured_in_both_ways(draws):
     reader = SceneJudge(SceneJudgeConfig(widths=(16, 16), blocks=1)).eval()
-    found = list(remasking_scores.measure(draws, reader, remasking_scores.chains(2), SETTINGS, masks=4))
+    found = list(remasking_scores.measure_remasking(draws, reader, remasking_scores.chains(2), SETTINGS, masks=4))
     assert [growth for growth, *_ in found] == list(remasking_scores.GROWTHS)
     for _, ours, fresh in found[1:]:
         assert ours.same >= ours.kept > 0, "what is kept looks as before"
         assert 8 <= ours.nfe <= 8 + fresh.nfe and fresh.kept == 0 and min(ours.seconds, fresh.seconds) > 0
-    rows = [remasking_scores.row(*each) for each in found]
+    rows = [remasking_scores.growth_row(*each) for each in found]
     assert len({line.count("|") for line in [remasking_scores.HEAD, *rows]}) == 1

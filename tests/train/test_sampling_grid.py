@@ -8,6 +8,7 @@ import pytest
 from commands import maskgil
 from scored_model import tiny_scored_model
 
+import text_encoder
 from maskgil import checkpoint
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
@@ -24,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> TextToImage:
-    return TextToImage.load(folder / "model")
+    return TextToImage.load(folder / "model", text_encoder.load)
 
 
 def grid(folder: Path, out: Path, *words: str) -> None:

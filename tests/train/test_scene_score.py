@@ -58,7 +58,7 @@ def test_scenes_are_scored_with_the_settings_that_were_asked_for(folder: Path, c
     assert set(used) == {asked}
 
 
-def test_hybrid_prints_what_every_share_of_the_twin_scores(folder: Path, capsys, monkeypatch):
+def test_hybrid_prints_what_every_share_of_the_ar_model_scores(folder: Path, capsys, monkeypatch):
     used = []
     draw = TextToImage.draw
 
@@ -69,14 +69,16 @@ def test_hybrid_prints_what_every_share_of_the_twin_scores(folder: Path, capsys,
     monkeypatch.setattr(TextToImage, "draw", spied)
     common = ["eval", "hybrid", "--model", str(folder / "model"), "--reader", str(folder / "reader"), "--n=1"]
     chart = folder / "new" / "chart.svg"
-    twins = ["--ar-guidance-scale=1", "--ar-temperature=0.9", "--ar-top-k=5", "--ar-top-p=0.95"]
-    maskgil(*common, "--steps=3", "--guidance=1", *twins, f"--out={chart}")
+    ar_models = ["--ar-guidance-scale=1", "--ar-temperature=0.9", "--ar-top-k=5", "--ar-top-p=0.95"]
+    maskgil(*common, "--steps=3", "--guidance=1", *ar_models, f"--out={chart}")
     title, head, line, *rows, last = capsys.readouterr().out.splitlines()
     assert "3 steps, guidance_scale 1, ar_guidance_scale 1" in title and last == f"chart: {chart}"
     assert {head.count("|"), line.count("|")} | {row.count("|") for row in rows} == {len(scene_score.KINDS) + 6}
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert [row[0] for row in cells] == ["none (0)", "1/8 (8)", "1/4 (16)", "1/2 (32)", "all (64)"]
-    assert [row[-1] for row in cells] == ["6", "14", "22", "38", "64"], "one a token, then 3 steps and a revision"
+    assert [row[-1] for row in cells] == ["6", "14", "22", "38", "64"], (
+        "one a token, then 3 steps and a refinement pass"
+    )
     assert all(0 <= float(row[9].strip("*")) <= 100 for row in cells)
     own = {"ar_guidance_scale": 1.0, "ar_temperature": 0.9, "ar_top_k": 5, "ar_top_p": 0.95}
     assert used[1:] == [

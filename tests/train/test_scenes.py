@@ -20,7 +20,7 @@ from train.scenes.judge import (
     with_more_things,
 )
 from train.scenes.render import background, render
-from train.scenes.scene import PLAIN, Item, Scene, arrange, crowded, is_held_out, paired, sample, several
+from train.scenes.scene import PLAIN, Item, Scene, arrange, crowded, is_held_out, paired, random_scene, several
 from train.scenes.sprites import Sprites, things
 
 
@@ -31,7 +31,7 @@ def sprites() -> Sprites:
 
 def scenes(n: int, **options) -> list[Scene]:
     rng = np.random.default_rng(3)
-    return [sample(rng, *scene_module.sample_size(rng), **options) for _ in range(n)]
+    return [random_scene(rng, *scene_module.sample_size(rng), **options) for _ in range(n)]
 
 
 def test_at_least_a_hundred_objects_each_named_once():
@@ -120,8 +120,8 @@ def test_a_thing_is_painted_in_shades_of_its_colour(sprites):
         assert sprites.draw(thing, "flat", 64) is own, "its own colours stay"
     cat, dog = things()[:2]
     scene = arrange([(cat, 1, ""), (dog, 1, "")], 128, 128, PLAIN, "flat", "", rng)
-    blue = scene_module.painted(scene, {cat: "blue"})
-    assert [item.colour for item in blue.items] == ["blue", ""] and scene_module.painted(blue, {}) == blue
+    blue = scene_module.recolored(scene, {cat: "blue"})
+    assert [item.colour for item in blue.items] == ["blue", ""] and scene_module.recolored(blue, {}) == blue
     before, after = (render(s, sprites, np.random.default_rng(0)) for s in (scene, blue))
     box = blue.items[1]
     same = np.s_[box.y : box.y + box.size, box.x : box.x + box.size]
@@ -171,7 +171,7 @@ def test_a_finer_rendering_shows_the_same(sprites):
     rng = np.random.default_rng(4)
     shown = set()
     while len(shown) < 8:
-        scene = sample(rng, 160, 96)
+        scene = random_scene(rng, 160, 96)
         key = scene.style, any(scene.colours.values())
         if key in shown:
             continue
@@ -222,9 +222,9 @@ def test_a_perfect_reading_keeps_everything_and_faults_are_seen():
     assert not verdict(scene, SceneDetection((*seen.items, seen.items[0]), "red", "3d"))["objects"]
     assert not verdict(scene, SceneDetection(seen.items, "blue", "3d"))["background"]
     assert not verdict(scene, SceneDetection(seen.items, "red", "sketch"))["style"]
-    green = scene_module.painted(scene, {dog: "green"})
+    green = scene_module.recolored(scene, {dog: "green"})
     assert not verdict(green, seen)["colour"] and verdict(green, reading_of(green))["colour"]
-    both = reading_of(scene_module.painted(green, {cat: "green"}))
+    both = reading_of(scene_module.recolored(green, {cat: "green"}))
     assert not verdict(green, both)["colour"], "the cat was to keep its own"
     assert verdict(scene, both)["colour"], "nobody asked for colours"
 

@@ -20,7 +20,7 @@ from maskgil import checkpoint
 from maskgil.condition import Condition
 from maskgil.inpainting import inpainting_input
 from maskgil.models.config import ModelConfig
-from maskgil.models.diffusion_head import DPMSolver
+from maskgil.models.diffusion_samplers import DPMSolver
 from maskgil.models.emigm import EMIGM
 from maskgil.models.maskgil import MaskGIL
 from maskgil.params import SamplingParams
@@ -36,23 +36,13 @@ from maskgil.tokenizers.autoencoder import (
 )
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from train import export
+from train.data.latent_cache import LatentCache, SceneLatents, write_latents
 from train.data.scene_cache import corpus, scene_number
 from train.data.scene_datasets import ScenePixels
 from train.image_rows import write_image_rows
 from train.losses.diffusion_token import METHODS, generator_for, method
-from train.recipes.scenes_emigm import (
-    KLLoss,
-    LatentCache,
-    LatentsWithCellHead,
-    SceneLatents,
-    folded,
-    init_from_maskgil,
-    kl_recipe,
-    measured_scale,
-    method_recipe,
-    unit_latents,
-    write_latents,
-)
+from train.recipes.kl_tokenizer import KLLoss, LatentsWithCellHead, folded, kl_recipe, measured_scale, unit_latents
+from train.recipes.scenes_emigm import MethodOptions, init_from_maskgil, method_recipe
 from train.scenes.labels import parts
 from train.scenes.scene import BACKGROUNDS, STYLES
 from train.scenes.sprites import Sprites
@@ -68,7 +58,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def draws(folder: Path) -> TextToImage:
-    model = TextToImage.load(folder)
+    model = TextToImage.load(folder, encoders.load)
     model.head = DPMSolver(2)
     return model
 
@@ -123,7 +113,7 @@ def test_a_linear_curve_decides_as_many_vectors_at_each_step(draws):
     plan = draws.plan(
         TokenGrid.blank(1, (4, 4), channels=4), [1], SamplingParams(steps=4, schedule="linear", remask_fraction=0.5)
     )
-    assert [int(step.num_unmask) for step in plan] == [4] * 4 + [8], "and a revision"
+    assert [int(step.num_unmask) for step in plan] == [4] * 4 + [8], "and a refinement pass"
 
 
 def test_evaluations_outside_the_interval_are_saved(draws):
@@ -146,15 +136,15 @@ def test_a_part_is_painted_over(draws):
 
 
 def test_latents_of_the_wrong_scale_are_refused_in_one_line(draws):
-    tokens, hole = torch.randn(1, 16, 4), torch.zeros(1, 16, dtype=torch.bool)
-    hole[0, 3] = True
-    ordinary = TokenGrid(tokens, hole, (4, 4))
+    tokens, masked = torch.randn(1, 16, 4), torch.zeros(1, 16, dtype=torch.bool)
+    masked[0, 3] = True
+    ordinary = TokenGrid(tokens, masked, (4, 4))
     assert len(list(draws.draw(["a cat"], [1], settings=SamplingParams(steps=1), canvas=ordinary))) == 1
     for wrong in (tokens / 0.25, tokens * float("nan")):
         with pytest.raises(ValueError, match="multiply latents by the tokenizer's scale"):
-            draws.draw(["a cat"], [1], canvas=TokenGrid(wrong, hole, (4, 4)))
+            draws.draw(["a cat"], [1], canvas=TokenGrid(wrong, masked, (4, 4)))
     with pytest.raises(ValueError, match="holds codes, this model draws vectors"):
-        draws.draw(["a cat"], [1], canvas=TokenGrid(tokens[..., 0].long(), hole, (4, 4)))
+        draws.draw(["a cat"], [1], canvas=TokenGrid(tokens[..., 0].long(), masked, (4, 4)))
     validate_given_tokens(tokens[:, :0].flatten(0, 1), 0.25)  # nothing given is nothing wrong
 
 
@@ -169,7 +159,7 @@ def test_what_does_not_fit_is_refused(draws, folder, tmp_path):
     shutil.rmtree(mixed / "tokenizer")
     shutil.copytree(codes / "tokenizer", mixed / "tokenizer")
     with pytest.raises(ValueError, match="is not what .* was trained with"):
-        TextToImage.load(mixed)
+        TextToImage.load(mixed, encoders.load)
 
 
 def test_another_scale_is_another_tokenizer(folder, tmp_path):
@@ -179,7 +169,7 @@ def test_another_scale_is_another_tokenizer(folder, tmp_path):
     entries["config"]["scale"] = 0.5
     (changed / "tokenizer" / "config.json").write_text(json.dumps(entries))
     with pytest.raises(ValueError, match="is not what .* was trained with"):
-        TextToImage.load(changed)
+        TextToImage.load(changed, encoders.load)
 
 
 def test_the_engine_draws_it_for_several_at_once(draws):
@@ -306,8 +296,8 @@ def test_a_cache_may_hold_the_codes_that_a_teacher_reads(tokenizer, folder, tmp_
 
     def taught_by_scenes(encoder: str | Path) -> None:
         method_recipe(
-            "tiny", METHODS["emigm"], str(tmp_path), str(encoder), 1, 1, 1e-3, None, 16, 2, 2, (1, 16),
-            teacher="weights/scenes",
+            "tiny", METHODS["emigm"], str(tmp_path), str(encoder),
+            MethodOptions(1, 1, 1e-3, None, 16, 2, 2, (1, 16), teacher="weights/scenes"),
         )  # fmt: skip
 
     with pytest.raises(ValueError, match="does not hold: make it with codes="):
@@ -368,7 +358,7 @@ def test_a_masked_autoencoder_of_codes_is_made_of_the_blocks_that_are_asked_for(
     (tmp_path / "cache.json").write_text(json.dumps({"tokenizer": "any", "corpus": corpus()}))
     sizes = 1, 1, 1e-3, None, 16, 2, 2, (1, 16)
     asked = method("maskgil", trunk="mae")
-    recipe = method_recipe("tiny", asked, str(tmp_path), str(tmp_path / "words"), *sizes, blocks=blocks)
+    recipe = method_recipe("tiny", asked, str(tmp_path), str(tmp_path / "words"), MethodOptions(*sizes, blocks=blocks))
     assert recipe.modules[0].module.generator.trunk.config.blocks == blocks
 
 
@@ -377,8 +367,8 @@ def test_a_text_driven_emigm_trains_and_is_published(trunk, cached, tokenizer, t
     words = tmp_path / "words"
     scene_words(words)
     recipe = method_recipe(
-        "tiny", method("emigm", trunk=trunk), str(cached), str(words), steps=3, batch=4, lr=1e-3, muon_lr=0.02,
-        width=16, depth=2, heads=2, head=(1, 16), repeats=1, valid=str(cached),
+        "tiny", method("emigm", trunk=trunk), str(cached), str(words),
+        MethodOptions(3, 4, 1e-3, 0.02, width=16, depth=2, heads=2, head=(1, 16), repeats=1, valid=str(cached)),
     )  # fmt: skip
     average = train(replace(recipe, workers=0, precision="bf16", valid_batches=2), tmp_path / "run")
     assert isinstance(average.generator, EMIGM) and average.generator.config.mae == (trunk == "mae")
@@ -390,16 +380,21 @@ def test_a_text_driven_emigm_trains_and_is_published(trunk, cached, tokenizer, t
         "emigm", f"--tokenizer={tokenizer}", f"--generator={tmp_path / 'run' / 'export'}", f"--text-encoder={words}",
         f"--out={out}",
     ])  # fmt: skip
-    model = TextToImage.load(out)
+    model = TextToImage.load(out, encoders.load)
     assert model.sizes == [(128, 128)]
     assert model.images(["a cat"], [1], settings=SamplingParams(steps=2))[0].size == (128, 128)
     again = model.images(["a cat"], [1], settings=SamplingParams(steps=2))[0]
     maskgil("export", *[
         "emigm", f"--tokenizer={tokenizer}", f"--generator={tmp_path / 'run' / 'export'}", f"--text-encoder={words}",
-        "--borrow=published", f"--out={tmp_path / 'lent'}",
+        "--borrow=published", f"--out={tmp_path / 'shared'}",
     ])  # fmt: skip
-    assert not list((tmp_path / "lent" / "text_encoder").glob("*.safetensors"))
-    assert alike(TextToImage.load(tmp_path / "lent").images(["a cat"], [1], settings=SamplingParams(steps=2))[0], again)
+    assert not list((tmp_path / "shared" / "text_encoder").glob("*.safetensors"))
+    assert alike(
+        TextToImage.load(tmp_path / "shared", encoders.load).images(["a cat"], [1], settings=SamplingParams(steps=2))[
+            0
+        ],
+        again,
+    )
     with pytest.raises(ValueError, match="another text encoder"):
         maskgil("export", *[
             "emigm", f"--tokenizer={tokenizer}", f"--generator={tmp_path / 'run' / 'export'}",
@@ -435,7 +430,11 @@ def test_a_trunk_begins_as_a_maskgil():
 def test_a_cache_of_the_other_kind_is_refused(cached, folder):
     with pytest.raises(ValueError, match="holds latents; conditional=categorical learns from codes"):
         method_recipe(
-            "tiny", METHODS["maskgit"], str(cached), str(folder / "text_encoder"), 1, 1, 1e-3, None, 16, 2, 2, (1, 16)
+            "tiny",
+            METHODS["maskgit"],
+            str(cached),
+            str(folder / "text_encoder"),
+            MethodOptions(1, 1, 1e-3, None, 16, 2, 2, (1, 16)),
         )
 
 
@@ -448,14 +447,14 @@ def test_what_goes_on_with_another_encoder_reads_as_before_and_meets_other_pictu
     scene_words(other)
     encoder.save(other, torch.float32)
     sizes, asked = (1, 1, 1e-3, None, 16, (1, 1), 2, (1, 16)), method("emigm", trunk="single")
-    first = method_recipe("tiny", asked, str(cached), str(known), *sizes, blocks=blocks)
+    first = method_recipe("tiny", asked, str(cached), str(known), MethodOptions(*sizes, blocks=blocks))
     for parameter in first.modules[0].module.generator.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     first.export(first.modules[0].module, tmp_path / "run")
     goes = {"init": str(tmp_path / "run"), "blocks": blocks}
     with pytest.raises(ValueError, match="was trained with text encoder"):
-        method_recipe("tiny", asked, str(cached), str(other), *sizes, **goes)
-    on = method_recipe("tiny", asked, str(cached), str(other), *sizes, **goes, read=str(known))
+        method_recipe("tiny", asked, str(cached), str(other), MethodOptions(*sizes, **goes))
+    on = method_recipe("tiny", asked, str(cached), str(other), MethodOptions(*sizes, **goes, known_encoder=str(known)))
     hidden, texts = torch.ones(2, 64, dtype=torch.bool), ["two cats on the beach", "a red car at night"]
     seen = [
         recipe.modules[0].module.generator.eval()(torch.zeros(2, 64, 4), hidden, encoders.load(words).encode(texts))

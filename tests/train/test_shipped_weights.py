@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+import text_encoder
 from maskgil import checkpoint
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 from train.data.cache_files import write_shard
 from train.data.scene_cache import corpus
-from train.eval.scene_score import SIDE, asked_scenes, drawn, judge, rendered
+from train.eval.scene_score import SIDE, asked_scenes, drawn, judge, rendered_pixels
 from train.recipes.scenes import scenes_generator
 from train.scenes.captions import vocabulary
 from train.scenes.judge import in_scene_size
@@ -23,7 +24,7 @@ WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 
 @pytest.fixture(scope="module")
 def scenes() -> TextToImage:
-    return TextToImage.load("scenes")
+    return TextToImage.load("scenes", text_encoder.load)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_vocabulary_is_the_grammars(scenes):
 def test_the_reader_reads_renders(reader):
     """The font's drawings, which every machine has: their style is "flat" whatever was asked."""
     asked = [a for a in asked_scenes(12, True) if a[0] in ("single", "two", "counting", "relation")]
-    scores, _ = judge(reader, asked, rendered([scene for _, scene, _ in asked], Sprites()))
+    scores, _ = judge(reader, asked, rendered_pixels([scene for _, scene, _ in asked], Sprites()))
     assert np.mean(list(scores.values())) > 90, scores
 
 
@@ -96,7 +97,7 @@ def test_it_gives_things_the_colours_that_are_said(scenes, reader):
 
 
 @torch.no_grad()
-def test_its_twin_draws_too_alone_and_as_a_beginning(scenes, reader):
+def test_its_ar_model_draws_too_alone_and_as_a_beginning(scenes, reader):
     asked = [a for a in asked_scenes(16, False) if a[0] == "single"]
     for prefix in (64, 32):
         pixels, _, nfe = drawn(scenes, asked, SamplingParams(mode="hybrid", ar_tokens=prefix))
@@ -106,7 +107,7 @@ def test_its_twin_draws_too_alone_and_as_a_beginning(scenes, reader):
 
 @pytest.fixture(scope="module")
 def vectors() -> TextToImage:
-    return TextToImage.load("scenes-emigm")
+    return TextToImage.load("scenes-emigm", text_encoder.load)
 
 
 @torch.no_grad()
@@ -116,7 +117,7 @@ def test_emigm_draws_what_is_said_and_reads_as_scenes_does(vectors, scenes, read
     asked = [a for a in asked_scenes(16, False) if a[0] in ("single", "counting", "relation", "background", "colour")]
     pixels, _, nfe = drawn(vectors, asked, SamplingParams())
     scores, _ = judge(reader, asked, pixels)
-    assert nfe == 18, "the last step lies outside the guidance interval, and the revision looks at both halves"
+    assert nfe == 18, "the last step lies outside the guidance interval, and the refinement pass looks at both halves"
     assert scores["single"] >= 85 and scores["counting"] >= 80 and scores["relation"] >= 80, scores
     assert scores["background"] >= 60 and scores["colour"] >= 60, scores
 
@@ -125,7 +126,7 @@ def test_emigm_draws_what_is_said_and_reads_as_scenes_does(vectors, scenes, read
 def test_its_latents_keep_what_is_to_be_seen(vectors, reader):
     """And a vector that is drawn a little beside takes nothing away."""
     asked = [a for a in asked_scenes(12, True) if a[0] in ("single", "two", "counting")]
-    pixels = rendered([scene for _, scene, _ in asked], Sprites(), 2)
+    pixels = rendered_pixels([scene for _, scene, _ in asked], Sprites(), 2)
     tokens = vectors.tokenizer.encode(pixels)
     beside = 0.1 * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0))
     again = vectors.tokenizer.decode(tokens + beside, (8, 8))

@@ -46,13 +46,13 @@ def write(folder: Path) -> Path:
     )
     encoder.save(folder / "text_encoder")
     tokenizer = VQ_PRESETS["llamagen-vq16"].to_dict()
-    codec = checkpoint.build("vq", tokenizer, "VQ-16")
+    codec = checkpoint.build_module("vq", tokenizer, "VQ-16")
     checkpoint.write(folder / "tokenizer", noise(checkpoint.shapes(codec), 0.02), "vq", tokenizer)
     hashes = {
         "tokenizer_hash": checkpoint.fingerprint(checkpoint.load(folder / "tokenizer").identity()),
         "text_encoder_hash": checkpoint.fingerprint(encoder.identity()),
     }
-    trunk = checkpoint.build("maskgil", config.to_dict(), "t2i-xl")
+    trunk = checkpoint.build_module("maskgil", config.to_dict(), "t2i-xl")
     assert sum(parameter.numel() for parameter in trunk.parameters()) == 777_926_400
     checkpoint.write(folder / "generator", noise(checkpoint.shapes(trunk), 0.02), "maskgil", config.to_dict(), **hashes)
     (folder / "vocabulary.json").write_text(json.dumps({"bucket_classes": [256]}))
@@ -62,7 +62,7 @@ def write(folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(
     not (ROOT / "weights" / "whisper-scenes" / "model.pt").exists() or shutil.which("espeak-ng") is None,
-    reason="needs the bundled recogniser and espeak-ng",
+    reason="needs the bundled recognizer and espeak-ng",
 )
 def test_speech_becomes_a_picture_at_full_size(tmp_path):
     """What a person runs. Steps are few and the picture is small; nothing of the generator or the tokenizer is."""
@@ -75,9 +75,9 @@ def test_speech_becomes_a_picture_at_full_size(tmp_path):
     assert done.returncode == 0, done.stderr
     heard = done.stdout.strip()
     assert "beach" in heard
-    image, wish = png.read((tmp_path / "x.png").read_bytes())
+    image, query = png.read_picture((tmp_path / "x.png").read_bytes())
     drawn = rounded(ASKED, (256,))
     assert f"{size} is drawn as {drawn[0]}x{drawn[1]}, the nearest" in done.stderr
-    assert wish is not None and wish.prompt == heard and image.size == wish.size == drawn
+    assert query is not None and query.prompt == heard and image.size == query.size == drawn
     assert len(image.getcolors(2**24)) > 100, "noise, not one colour"
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 8 * 2**20, "kilobytes: less than 8 GB"

@@ -8,6 +8,7 @@ import torch
 from commands import maskgil
 from PIL import Image
 
+import text_encoder
 from maskgil.pipeline import SamplingParams, TextToImage
 from train.data.cache_files import write_note, write_shard
 from train.data.cached_batches import NOTE
@@ -38,7 +39,7 @@ def test_sixty_pictures_become_a_model_that_draws(tmp_path):
         assert sheet.size == (3 * 256, 256), "the prompts alone"
     maskgil("export", "text", "--generator", tmp_path / "run" / "export", "--tokenizer", tokenizer, "--text-encoder",
             encoder, "--size", 256, "--shape", "square", "--out", tmp_path / "model")  # fmt: skip
-    model = TextToImage.load(tmp_path / "model")
+    model = TextToImage.load(tmp_path / "model", text_encoder.load)
     for name, color in WALLS.items():
         picture = model.images([f"a cat on a {name} background"], [1], (256, 256), SamplingParams(steps=4))[0]
         mean = np.asarray(picture.convert("RGB")).mean((0, 1))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-SPOKEN_3D = re.compile(r"\bthree[ -]d\b", re.IGNORECASE)  # how the bundled recogniser, which has no digits, writes "3d"
+SPOKEN_3D = re.compile(r"\bthree[ -]d\b", re.IGNORECASE)  # how the bundled recognizer, which has no digits, writes "3d"
 NAMED = ("counts", "relations", "colours")  # lists of plain words
 PIECE = re.compile(f"{SPOKEN_3D.pattern}|{WORD.pattern}", re.IGNORECASE)
 

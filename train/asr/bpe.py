@@ -1,4 +1,4 @@
-"""Learns the bundled recogniser's vocabulary: byte-pair pieces from all that is said, then the grammar's whole words.
+"""Learns the bundled recognizer's vocabulary: byte-pair pieces from all that is said, then the grammar's whole words.
 
 Whole words make the task short (a caption is eight tokens) and the pieces make it open (any word can be spelled).
 """

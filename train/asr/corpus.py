@@ -23,13 +23,13 @@ from tyro.conf import arg
 
 from speech import audio
 from speech.audio import RATE
-from speech.tokenizer import plain
+from speech.tokenizer import normalize_transcript
 from train.asr.tts_voices import ESPEAK, FLITE, SPEAKABLE, TRAINING, UtteranceSpec, Voice, speak_all
 from train.scenes.captions import article, sentences, vocabulary
 from train.scenes.sprites import things
 
 REAL, NOISE = "real", "noise"
-FITS = 9.75  # seconds of speech that a recogniser of 10 s takes, with a little silence around
+FITS = 9.75  # seconds of speech that a recognizer of 10 s takes, with a little silence around
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class CorpusPlan:
     tests: int = 1
 
 
-def spoken(text: str) -> str:
+def spoken_form(text: str) -> str:
     """A caption as it is said: "in 3d" -> "in three d"."""
-    return plain(text.lower().replace("3d", "three d"))
+    return normalize_transcript(text.lower().replace("3d", "three d"))
 
 
 def unseen(seed: int, count: int = 2000) -> list[str]:
     """The sentences of the test sets: distinct, none of them is in a corpus whose plan names this seed."""
-    return list(dict.fromkeys(map(spoken, sentences(count, 10_000 + seed))))
+    return list(dict.fromkeys(map(spoken_form, sentences(count, 10_000 + seed))))
 
 
 class Corpus:
@@ -87,7 +87,7 @@ def prepare(folder: Path, plan: CorpusPlan, real: Path | None = None, noise: Pat
     Raises ValueError, before anything is spoken, for another corpus and where a folder is not as it should be.
     """
     if plan.longest > FITS:
-        raise ValueError(f"longest={plan.longest:g} s: the recogniser hears {FITS:g} s at once, choose no more")
+        raise ValueError(f"longest={plan.longest:g} s: the recognizer hears {FITS:g} s at once, choose no more")
     given = {"real": real is not None and str(real.resolve()), "noise": noise is not None and str(noise.resolve())}
     wanted = {"plan": asdict(plan)} | given
     if (folder / "index.json").is_file():
@@ -99,12 +99,12 @@ def prepare(folder: Path, plan: CorpusPlan, real: Path | None = None, noise: Pat
     tapes = sorted(noise.glob("*.wav")) if noise else []
     if noise and not tapes:
         raise ValueError(f"{noise} holds no .wav: give a folder of recorded noise")
-    readings = list(read(real)) if real else []
+    readings = list(read_recordings(real)) if real else []
     held_out = held_out_speakers(readings)
     sources = [
         speak_corpus(plan, [r.text for r in readings if r.speaker not in held_out]),
         ((r.text, f"{REAL}:{r.speaker}", r.samples()) for r in readings if r.speaker not in held_out),
-        (("", f"{NOISE}:{path.stem}", audio.load(path, longest=600.0)) for path in tapes),
+        (("", f"{NOISE}:{path.stem}", audio.load_audio(path, longest=600.0)) for path in tapes),
     ]
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -129,7 +129,7 @@ def speak_corpus(plan: CorpusPlan, readings: Sequence[str]) -> Iterator[tuple[st
     """(text, voice, samples) of the synthetic part."""
     draw = np.random.default_rng((plan.seed, 31))
     avoid = set(unseen(plan.tests))
-    texts = [text for text in map(spoken, sentences(plan.sentences, plan.seed)) if text not in avoid]
+    texts = [text for text in map(spoken_form, sentences(plan.sentences, plan.seed)) if text not in avoid]
     texts = [otherwise(text, draw) if draw.random() < plan.otherwise else text for text in texts]
     texts += [snatch(readings, draw) for _ in range(plan.general if readings else 0)]
     lines = [UtteranceSpec(text, _voice(plan, draw), int(draw.integers(1 << 31))) for text in texts]
@@ -168,7 +168,7 @@ def _longer(name: str) -> list[str]:
 
 def snatch(readings: Sequence[str], draw: np.random.Generator) -> str:
     """Three to nine words in a row from somewhere."""
-    words = plain(readings[int(draw.integers(len(readings)))]).split()
+    words = normalize_transcript(readings[int(draw.integers(len(readings)))]).split()
     count = int(draw.integers(3, 10))
     start = int(draw.integers(0, max(1, len(words) - count + 1)))
     return " ".join(words[start : start + count])
@@ -189,21 +189,21 @@ class LibriUtterance:
     text: str
 
     def samples(self) -> Float[np.ndarray, " T"]:
-        return audio.load(self.path, longest=60.0)
+        return audio.load_audio(self.path, longest=60.0)
 
 
-def read(folder: Path) -> Iterator[LibriUtterance]:
+def read_recordings(folder: Path) -> Iterator[LibriUtterance]:
     """The recordings listed in transcripts.tsv. Raises ValueError when there is no such list, or one is missing."""
     listing = folder / "transcripts.tsv"
     if not listing.is_file():
         raise ValueError(f"{listing} is missing: it lists id, tab, text for each mp3 beside it")
     for line in listing.read_text().splitlines():
         name, text = line.split("\t")
-        assert SPEAKABLE.fullmatch(plain(text)), text
+        assert SPEAKABLE.fullmatch(normalize_transcript(text)), text
         path = folder / f"{name}.mp3"
         if not path.is_file():
             raise ValueError(f"{path} is missing, which {listing} lists: put it there, or take its line out")
-        yield LibriUtterance(path, re.split("-", name)[0], plain(text))
+        yield LibriUtterance(path, re.split("-", name)[0], normalize_transcript(text))
 
 
 def held_out_speakers(readings: Sequence[LibriUtterance]) -> frozenset[str]:

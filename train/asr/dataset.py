@@ -16,7 +16,7 @@ from speech.mel import log_mel
 from speech.tokenizer import END, LETTERS, NO_SPEECH, START, ASRTokenizer
 from train.asr.augment import cut, disturb, fit, mask, speed, warp
 from train.asr.corpus import FITS, NOISE, REAL, Corpus
-from train.asr.noise import KINDS, bank, heard
+from train.asr.noise import KINDS, bank, make_noise
 
 IGNORED = -100  # where a target is padding
 SILENCE = -1  # in place of a clip's number: noise
@@ -59,7 +59,7 @@ class SpeechDataset:
             else:
                 sound = corpus.samples(corpus.clips[number])
                 other = speed(sound, draw) if draw.random() < 0.7 else sound
-                # Slowed down, what nearly fills the recogniser's reach would not fit.
+                # Slowed down, what nearly fills the recognizer's reach would not fit.
                 said.append((corpus.clips[number].text, other if len(other) <= FITS * RATE else sound, draw))
         length = -(-(max(len(sound) for _, sound, _ in said) + round(MARGIN * RATE)) // STRIDE) * STRIDE
         sounds, tokens, letters = [], [], []
@@ -127,7 +127,7 @@ def _vocabularies(tokens: tuple[str, ...], pieces: int) -> tuple[ASRTokenizer, A
 def _nothing(count: int, draw: np.random.Generator, tapes: list[np.ndarray]) -> np.ndarray:
     """Noise made for the occasion, or cut from a tape."""
     if draw.random() < 0.5:
-        return heard(list(KINDS)[int(draw.integers(len(KINDS)))], count, draw)
+        return make_noise(list(KINDS)[int(draw.integers(len(KINDS)))], count, draw)
     return cut(tapes[int(draw.integers(len(tapes)))], count, draw)
 
 

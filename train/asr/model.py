@@ -1,4 +1,4 @@
-"""The bundled recogniser: a Whisper of three and a half million parameters that knows the scenes' sentences by ear.
+"""The bundled recognizer: a Whisper of three and a half million parameters that knows the scenes' sentences.
 
 Its encoder runs on the sound's own length, its vocabulary is whole words, and while it learns the encoder also has to
 spell what it hears (CTC, Graves et al., 2006): aligned letters come first, and the decoder then finds words in them.
@@ -18,11 +18,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from whisper.model import ModelDimensions, Whisper, disable_sdpa
 
-from speech.mel import PAIR, encode
+from speech.mel import PAIR, encode_mel
 from speech.tokenizer import END, LETTERS, ASRTokenizer
 from speech.transcriber import SmallWhisperBackend, Transcriber
 from train.asr.bpe import learn, pieces_of
-from train.asr.corpus import Corpus, spoken
+from train.asr.corpus import Corpus, spoken_form
 from train.asr.dataset import IGNORED, SpeechDataset
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
@@ -61,7 +61,7 @@ class SmallWhisper(nn.Module):
         """Logits of each next token, and of the letter at each position."""
         # torch's fused bfloat16 attention is slow backwards on a CPU; whisper's written-out form takes 15% off a step.
         with disable_sdpa() if self.training and mel.is_cpu else nullcontext():
-            heard = encode(self.whisper, mel)
+            heard = encode_mel(self.whisper, mel)
             return self.whisper.decoder(tokens, heard), self.speller_head(heard)
 
 
@@ -114,11 +114,11 @@ def vocabulary_of(corpus: Corpus) -> tuple[ASRTokenizer, int]:
 
 def grammar_words() -> set[str]:
     """Every word that a caption may have, as it is said."""
-    return {part for word in known_words() for part in spoken(word).split()}
+    return {part for word in known_words() for part in spoken_form(word).split()}
 
 
 def recipe(corpus: Path, steps: int, seconds: float = 180.0, init: Path | None = None, real: int = 2) -> Recipe:
-    """The bundled recogniser, from a corpus that `maskgil data speech` prepared.
+    """The bundled recognizer, from a corpus that `maskgil data speech` prepared.
 
     `real`: how often an epoch hears each recording of a person. `init`: a folder that `export` wrote, to go on from;
     its vocabulary stays, and the speller begins anew. Raises ValueError when it is none.

@@ -82,17 +82,17 @@ KINDS: dict[str, Callable[[int, np.random.Generator], Noise]] = {
 }
 
 
-def heard(kind: str, count: int, draw: np.random.Generator) -> Noise:
+def make_noise(kind: str, count: int, draw: np.random.Generator) -> Noise:
     """`count` samples of a kind, from a whisper to full scale."""
     level = 1.0 if kind == "silence" else 10 ** draw.uniform(-1.5, 1.0)
     return np.clip(level * KINDS[kind](count, draw), -1, 1).astype(np.float32)
 
 
-def clip(index: int, seed: int) -> tuple[str, Noise]:
+def noise_clip(index: int, seed: int) -> tuple[str, Noise]:
     """Number `index` of a test set: its kind (they take turns) and 0.5 to 4 s of it."""
     draw = np.random.default_rng((seed, index, 23))
     kind = list(KINDS)[index % len(KINDS)]
-    return kind, heard(kind, round(draw.uniform(0.5, 4.0) * RATE), draw)
+    return kind, make_noise(kind, round(draw.uniform(0.5, 4.0) * RATE), draw)
 
 
 @lru_cache(maxsize=2)

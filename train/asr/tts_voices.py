@@ -1,6 +1,6 @@
 """Synthetic speakers: espeak-ng, flite and festival run as programs, split into heard, held-out and foreign voices.
 
-A recogniser trained on synthesisers learns their quirks, so the split is by whole voices and whole synthesisers:
+A recognizer trained on synthesisers learns their quirks, so the split is by whole voices and whole synthesisers:
 TRAINING voices speak the corpus; HELD_OUT voices are never heard in training but come from a program that is;
 FOREIGN voices come from a program (festival) of which training hears nothing.
 (Two festival voices descend from the same people as flite's kal and slt, through other signal processing.)

@@ -310,7 +310,7 @@ class CacheWriter:
         return tensors
 
 
-def write(maker: CacheWriter, rank: int = 0, world: int = 1) -> None:
+def fill_cache(maker: CacheWriter, rank: int = 0, world: int = 1) -> None:
     """Make every file of the cache that is missing, this process its share of them; the first shows the progress.
 
     What the source no longer has goes when all files are there; pictures that are as they were are not encoded again.

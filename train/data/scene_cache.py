@@ -29,7 +29,7 @@ from maskgil.tokenizers.vq import VQModel
 from train.data.cache_files import write_note, write_shard
 from train.precision import chosen_precision
 from train.scenes.render import render
-from train.scenes.scene import SIZES, Scene, crowded, paired, sample, several
+from train.scenes.scene import SIZES, Scene, crowded, paired, random_scene, several
 from train.scenes.sprites import Sprites
 
 NOTE = "cache.json"
@@ -43,7 +43,7 @@ def scene_number(number: int, width: int, height: int, snap: int = 16) -> tuple[
     """Training scene `number` of a size, and the generator that draws it; from CROWDED on, scenes are crowded, from
     PAIRED on paired, from SEVERAL on of three or four things."""
     rng = np.random.default_rng([31, number, width, height])
-    make = sample if number < CROWDED else crowded if number < PAIRED else paired if number < SEVERAL else several
+    make = random_scene if number < CROWDED else crowded if number < PAIRED else paired if number < SEVERAL else several
     return make(rng, width, height, snap=snap), rng
 
 
@@ -61,7 +61,7 @@ def note_of(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(
             f"{folder} is no cache of scenes: see train/data/scene_cache.py for codes, "
-            "train/recipes/scenes_emigm.py for latents"
+            "train/data/latent_cache.py for latents"
         )
     note = json.loads(path.read_text())
     if note.get("corpus") != corpus():

@@ -12,7 +12,7 @@ from train.scenes.captions import caption
 from train.scenes.judge import covers, targets
 from train.scenes.labels import FACTS, cells, facts
 from train.scenes.render import render
-from train.scenes.scene import BACKGROUNDS, STYLES, crowded, sample, sample_size, several
+from train.scenes.scene import BACKGROUNDS, STYLES, crowded, random_scene, sample_size, several
 from train.scenes.sprites import Sprites
 
 
@@ -44,7 +44,7 @@ class ScenePixels:
             scene = (
                 crowded(rng, width, height, self.snap)
                 if rng.random() < self.crowd
-                else sample(rng, width, height, snap=self.snap)
+                else random_scene(rng, width, height, snap=self.snap)
             )
             scenes.append(scene)
             drawn.append(render(scene, sprites(self.sprites), rng, self.scale))
@@ -73,7 +73,7 @@ class JudgeBatches:
             scene = (
                 crowded(rng, width, height, snap)
                 if rng.random() < 0.6
-                else sample(rng, width, height, held_out=None, snap=snap)
+                else random_scene(rng, width, height, held_out=None, snap=snap)
             )
             pixels.append(render(scene, sprites(self.sprites), rng))
             truth.append(targets(scene))
@@ -112,7 +112,7 @@ class SceneFacts:
     def __call__(self, index: int) -> dict:
         rng = np.random.default_rng([self.seed, index])
         crowds = round(self.several * self.batch)
-        scenes = [(several if i < crowds else sample)(rng, *sample_size(rng)) for i in range(self.batch)]
+        scenes = [(several if i < crowds else random_scene)(rng, *sample_size(rng)) for i in range(self.batch)]
         ids, mask = padded_pieces(word_pieces(self.vocabulary).encode([caption(scene, rng) for scene in scenes]))
         told = torch.zeros(self.batch, FACTS)
         for row, scene in zip(told, scenes, strict=True):

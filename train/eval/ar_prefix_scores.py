@@ -1,6 +1,6 @@
 """What hybrid drawing costs and gives: `maskgil eval hybrid --model scenes --n 20 --out hybrid.svg`.
 
-The same scenes are drawn with 0, 1/8, 1/4, 1/2 and all of the tokens written by the autoregressive twin and the rest by
+The same scenes are drawn with 0, 1/8, 1/4, 1/2 and all of the tokens written by the AR model and the rest by
 MaskGIL in `steps` steps. For each: the scene score, the Frechet distance to the corpus in the reader's features and the
 seconds a picture takes, as a table, and as a chart in the SVG file `out`.
 """
@@ -8,15 +8,15 @@ seconds a picture takes, as a table, and as a chart in the SVG file `out`.
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 from safetensors.torch import load_file
 from tyro.conf import arg
 
+import text_encoder
 from maskgil import checkpoint
-from maskgil.fileio import atomic_write
+from maskgil.fileio import replace_file
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 from train.eval.sample_images import SamplerOptions
@@ -28,8 +28,8 @@ from train.eval.scene_score import (
     judge,
     moments,
     overall,
-    row,
     scene_size,
+    score_row,
 )
 from train.scenes.judge import SceneJudge
 
@@ -49,7 +49,7 @@ class ArPrefixResult:
 
 
 @torch.no_grad()
-def measure(
+def measure_ar_prefix(
     model: TextToImage,
     reader: SceneJudge,
     asked: list,
@@ -58,7 +58,7 @@ def measure(
 ) -> list[ArPrefixResult]:
     """Every share of SHARES on the same captions and seeds."""
     rows, columns = model.grid(scene_size(model))
-    drawn(model, asked[:1], SamplingParams(steps=1, mode="hybrid", ar_tokens=1))  # loads the twin and warms up
+    drawn(model, asked[:1], SamplingParams(steps=1, mode="hybrid", ar_tokens=1))  # loads the AR model and warms up
     out = []
     for share, label in SHARES:
         tokens = round(share * rows * columns)
@@ -69,13 +69,13 @@ def measure(
     return out
 
 
-def table(measured: Sequence[ArPrefixResult]) -> str:
-    """Markdown, a row for each share of the twin's tokens."""
-    head = ["tokens from the twin", *KINDS, "overall", "Fréchet", "s/picture", "NFE"]
+def share_table(measured: Sequence[ArPrefixResult]) -> str:
+    """Markdown, a row for each share of the AR model's tokens."""
+    head = ["tokens from the AR model", *KINDS, "overall", "Fréchet", "s/picture", "NFE"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for m in measured:
         distance = "" if m.distance is None else f"{m.distance:.1f}"
-        lines.append(row(f"{m.label} ({m.tokens})", m.scores, distance, f"{m.seconds:.2f}", str(m.nfe)))
+        lines.append(score_row(f"{m.label} ({m.tokens})", m.scores, distance, f"{m.seconds:.2f}", str(m.nfe)))
     return "\n".join(lines)
 
 
@@ -103,19 +103,14 @@ def chart(panels: Sequence[tuple[str, Sequence[float]]], labels: Sequence[str], 
             parts.append(f'<text x="{a:.1f}" y="{b - 8:.1f}">{value:.3g}</text>')
             parts.append(f'<text x="{a:.1f}" y="{bottom + 18}" fill="#444">{html.escape(label)}</text>')
     middle = total / 2
-    parts.append(f'<text x="{middle:.0f}" y="{top + height + 42}" fill="#444">share of tokens from the twin</text>')
+    parts.append(f'<text x="{middle:.0f}" y="{top + height + 42}" fill="#444">share of tokens from the AR model</text>')
     return "\n".join([*parts, "</svg>\n"])
-
-
-def write(path: Path, text: str) -> None:
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def hybrid(
     model: str = "scenes",
     reader: str = "scenes-reader",
-    twin: str = "",
+    ar_model: str = "",
     n: int = 20,
     split: Literal["training", "held out"] = "training",
     out: str = "hybrid.svg",
@@ -127,7 +122,7 @@ def hybrid(
     Args:
         model: A model folder with an autoregressive model beside it.
         reader: The judge's folder.
-        twin: The autoregressive model's folder. Left out: the one beside the model.
+        ar_model: The AR model's folder. Left out: the one beside the model.
         n: Pictures of each kind.
         split: Combinations that training showed, or those that it never did.
         out: The chart, an SVG file.
@@ -138,19 +133,19 @@ def hybrid(
     settings = sampler.params(steps)
     if settings.mode != "masked":
         raise ValueError("every share of the autoregressive model's tokens is drawn: leave --mode and --ar-tokens out")
-    draws = TextToImage.load(model, twin=twin or None)
+    draws = TextToImage.load(model, text_encoder.load, ar_model=ar_model or None)
     folder = checkpoint.resolve(reader)
     judging = checkpoint.load(folder, "reader").eval()
     file = folder / "reference.safetensors"
     reference = load_file(file) if file.is_file() else None
-    found = measure(draws, judging, asked_scenes(n, split == "held out"), settings, reference)
+    found = measure_ar_prefix(draws, judging, asked_scenes(n, split == "held out"), settings, reference)
     width, height = scene_size(draws)
     title = f"{model}: {n} pictures of each kind, {width}x{height}, {settings.steps} steps{sampler}"
     title += f", {torch.get_num_threads()} threads"
-    print(f"{title}\n{table(found)}")
+    print(f"{title}\n{share_table(found)}")
     panels = [("scene score (higher is better)", [overall(m.scores) for m in found])]
     if reference:
         panels.append(("Fréchet distance (lower is better)", [m.distance for m in found]))
     panels.append(("seconds a picture", [m.seconds for m in found]))
-    write(Path(out), chart(panels, [m.label for m in found], title))
+    replace_file(out, chart(panels, [m.label for m in found], title).encode())
     print(f"chart: {out}")

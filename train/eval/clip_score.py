@@ -19,13 +19,13 @@ from torch import Tensor
 from tqdm import tqdm
 from tyro.conf import arg
 
+from maskgil.picture_sizes import parse_size
 from train.eval.sample_images import (
     SamplerOptions,
     WorkOptions,
     draw_samples,
     generator_config,
     numbered,
-    parse_size,
     prompts_for,
     read_prompts,
 )
@@ -77,7 +77,7 @@ def score_files(score: ClipScore, paths: Sequence[Path], prompts: Sequence[str],
     return torch.cat(found)
 
 
-def clip(
+def clip_score(
     model: str,
     out: str,
     prompts: str,
@@ -100,7 +100,7 @@ def clip(
     score = None if work.share else ClipScore(clip)  # before hours of drawing
     count = n if n else 1000 if prompts == "scenes" else len(read_prompts(Path(prompts)))
     samples = numbered(prompts_for(generator_config(model), prompts, count))
-    settings, wanted = sampler.params(steps), parse_size(work.size)
+    settings, wanted = sampler.params(steps), parse_size(work.size) if work.size else None
     whole = draw_samples(model, samples, Path(out), settings, wanted, work.batch, work.processes, work.share)
     if score is None:
         print(f"this share is drawn; {'all are there' if whole else 'others are missing'}: run again without --share")

@@ -28,16 +28,8 @@ from tqdm import tqdm
 from tyro.conf import arg
 
 from maskgil import checkpoint
-from maskgil.picture_sizes import Size
-from train.eval.sample_images import (
-    SamplerOptions,
-    WorkOptions,
-    draw_samples,
-    generator_config,
-    numbered,
-    parse_size,
-    prompts_for,
-)
+from maskgil.picture_sizes import Size, parse_size
+from train.eval.sample_images import SamplerOptions, WorkOptions, draw_samples, generator_config, numbered, prompts_for
 from train.eval.scene_score import SIDE, frechet, moments
 from train.scenes.judge import SceneJudge, in_scene_size
 
@@ -272,7 +264,7 @@ def fid(
     if not work.share:  # before hours of drawing
         extract = inception() if features == "inception" else judge_features(features)
     samples = numbered(prompts_for(generator_config(model), prompts, n))
-    settings, wanted = sampler.params(steps), parse_size(work.size)
+    settings, wanted = sampler.params(steps), parse_size(work.size) if work.size else None
     whole = draw_samples(model, samples, Path(out), settings, wanted, work.batch, work.processes, work.share)
     if extract is None:
         print(f"this share is drawn; {'all are there' if whole else 'others are missing'}: run again without --share")

@@ -14,7 +14,8 @@ from typing import Annotated
 from tyro.conf import arg
 
 from maskgil.fileio import atomic_write
-from train.eval.sample_images import Sample, SamplerOptions, WorkOptions, draw_samples, parse_size, read_prompts
+from maskgil.picture_sizes import parse_size
+from train.eval.sample_images import Sample, SamplerOptions, WorkOptions, draw_samples, read_prompts
 
 
 def geneval_samples(prompts: list[dict], n: int) -> list[Sample]:
@@ -55,7 +56,11 @@ def geneval_prompts(
     if n < 1:
         raise ValueError(f"n is {n}: give the number of pictures for each prompt, GenEval's is 4")
     entries = read_prompts(Path(prompts))
-    settings, wanted, samples = sampler.params(steps), parse_size(work.size), geneval_samples(entries, n)
+    settings, wanted, samples = (
+        sampler.params(steps),
+        parse_size(work.size) if work.size else None,
+        geneval_samples(entries, n),
+    )
     whole = draw_samples(model, samples, Path(out), settings, wanted, work.batch, work.processes, work.share)
     write_metadata(entries, Path(out))
     print(f"{out}: {len(entries):,} prompts, {n} pictures each{'' if whole else '; other shares are missing'}")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+import text_encoder
 from maskgil.pipeline import TextToImage
 from text_encoder.prompt_reader import PromptReader, PromptReading
 from train.eval.reading import PROMPTS
@@ -31,7 +32,7 @@ def draw_prompt_sheet(model: str = "scenes", out: Path = Path("prompts.png"), n:
     from maskgil.model_folder import weights_folder
 
     folder = Path(model) if Path(model).is_dir() else weights_folder() / model
-    reader, pipeline = PromptReader.load(folder), TextToImage.load(str(folder))
+    reader, pipeline = PromptReader.load(folder), TextToImage.load(str(folder), text_encoder.load)
     prompts = (PROMPTS / "everyday_blind.txt").read_text(encoding="utf-8").splitlines()[:n]
     readings = [reader.read(prompt) for prompt in prompts]
     images = _drawn(pipeline, [reading.drawn for reading in readings if reading.drawn])

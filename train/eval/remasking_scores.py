@@ -1,7 +1,7 @@
-"""What repainting keeps and costs: `maskgil eval repaint --model scenes --n 20 --steps 8`.
+"""What remasking keeps and costs: `maskgil eval remasking --model scenes --n 20 --steps 8`.
 
 Sentences that grow as they would while one speaks: "a cat", "a cat on the beach", "two cats on the beach", "two cats on
-the beach in pixel art". Each picture is drawn afresh, and repainted from the repainted picture of the sentence before.
+the beach in pixel art". Each picture is drawn afresh, and remasked from the remasked picture of the sentence before.
 For every growth: the share of tokens that the new words leave, the share of tokens that look as before (of a picture
 drawn afresh with the same seed too), the reader's verdict, evaluations of the model and seconds a picture.
 """
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+import text_encoder
 from maskgil import checkpoint
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
@@ -87,7 +88,7 @@ def afresh(model: TextToImage, text: str, seed: int, settings: SamplingParams) -
 
 
 @torch.no_grad()
-def repainted(
+def remasked(
     model: TextToImage,
     before: TokenGrid,
     old: str,
@@ -106,7 +107,7 @@ def repainted(
     return DrawResult(canvas, nfe, time.perf_counter() - since, float(changed.kept))
 
 
-def measure(
+def measure_remasking(
     model: TextToImage,
     reader: SceneJudge,
     asked: Sequence[list[tuple[Scene, str]]],
@@ -114,7 +115,7 @@ def measure(
     masks: int = NUM_MASKINGS,
     margin: float = MARGIN,
 ) -> Iterator[tuple[str, GrowthResult, GrowthResult]]:
-    """(growth, repainted, afresh) for each of GROWTHS. The first sentence has nothing to be repainted from."""
+    """(growth, remasked, afresh) for each of GROWTHS. The first sentence has nothing to start from."""
     before: list[tuple[DrawResult, DrawResult]] = []
     for number, (growth, checks) in enumerate(GROWTHS.items()):
         pairs = []
@@ -123,7 +124,7 @@ def measure(
             ours = fresh
             if number:
                 old, new = chain[number - 1][1], chain[number][1]
-                ours = repainted(model, before[seed][0].canvas, old, new, seed, settings, masks, margin)
+                ours = remasked(model, before[seed][0].canvas, old, new, seed, settings, masks, margin)
             pairs.append((ours, fresh))
         scenes = [chain[number][0] for chain in asked]
         ways = [_grown(model, reader, [p[i] for p in pairs], [p[i] for p in before], scenes, checks) for i in (0, 1)]
@@ -159,11 +160,11 @@ def _codes(model: TextToImage, canvas: TokenGrid) -> Int[Tensor, "B N"] | Float[
     return model.tokenizer.codes(canvas.tokens) if isinstance(model.tokenizer, VQLatentTokenizer) else canvas.tokens
 
 
-HEAD = "| growth | kept | as before, repainted | afresh | right, repainted | afresh | NFE, repainted | afresh "
-HEAD += "| s (median), repainted | afresh |"
+HEAD = "| growth | kept | as before, remasked | afresh | right, remasked | afresh | NFE, remasked | afresh "
+HEAD += "| s (median), remasked | afresh |"
 
 
-def row(growth: str, ours: GrowthResult, fresh: GrowthResult) -> str:
+def growth_row(growth: str, ours: GrowthResult, fresh: GrowthResult) -> str:
     if ours == fresh:  # the first sentence
         return f"| {growth} |  |  |  |  | {fresh.right:.0f}% |  | {fresh.nfe:.1f} |  | {fresh.seconds:.2f} |"
     return (
@@ -172,7 +173,7 @@ def row(growth: str, ours: GrowthResult, fresh: GrowthResult) -> str:
     )
 
 
-def repaint(
+def score_remasking(
     model: str = "scenes",
     n: int = 20,
     steps: int = 8,
@@ -180,7 +181,7 @@ def repaint(
     margin: float = MARGIN,
     reader: str = "scenes-reader",
 ) -> None:
-    """What repainting a growing sentence keeps and costs, against drawing afresh.
+    """What remasking a growing sentence keeps and costs, against drawing afresh.
 
     Args:
         model: A model folder.
@@ -190,7 +191,7 @@ def repaint(
         margin: How much less likely a token must become to be decided anew.
         reader: The judge's folder.
     """
-    draws = TextToImage.load(model)
+    draws = TextToImage.load(model, text_encoder.load)
     if n < 1:
         raise ValueError(f"n is {n}: give the number of sentences, 20 is usual")
     judging = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
@@ -199,5 +200,5 @@ def repaint(
     width, height = scene_size(draws)
     print(f"{model}: {n} sentences that grow, {width}x{height}, {steps} steps, {masks} masks, ", end="")
     print(f"margin {margin}, {torch.get_num_threads()} threads\n{HEAD}\n|" + "---|" * (HEAD.count("|") - 1))
-    for found in measure(draws, judging, asked, SamplingParams(steps=steps), masks, margin):
-        print(row(*found), flush=True)
+    for found in measure_remasking(draws, judging, asked, SamplingParams(steps=steps), masks, margin):
+        print(growth_row(*found), flush=True)

@@ -5,8 +5,9 @@
 
 A picture depends on its prompt and seed alone, so it does not matter which process draws it, in which batch, or after
 how many restarts. `share="2/8"` draws every eighth picture from the second on: so many machines fill one folder.
-`recipe.json` in the folder says what draws there; another model or twin, or other settings, are refused. A picture's
-own prompt and seed stand in its PNG: other prompts in the same folder are refused too, more of them are welcome.
+`recipe.json` in the folder says what draws there; another model or AR model, or other settings, are refused. A
+picture's own prompt and seed stand in its PNG: other prompts in the same folder are refused too, more of them are
+welcome.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from tqdm import tqdm
 
+import text_encoder
 from maskgil import checkpoint
 from maskgil.fileio import atomic_write
 from maskgil.models.config import ModelConfig
@@ -34,6 +36,7 @@ from maskgil.shared_parts import resolve_part
 from train.scenes.captions import sentences
 
 RECIPE = "recipe.json"
+LEGACY_PARTS = {"twin": "ar_model"}  # parts that older folders name otherwise
 ASKED = "maskgil-sample"  # the text chunk of a PNG with its prompt and seed
 
 
@@ -236,7 +239,7 @@ def _draw(
         device, dtype = f"cuda:{rank % torch.cuda.device_count()}", torch.bfloat16
     else:
         device, dtype = "cpu", torch.float32
-    draws = TextToImage.load(model, device, dtype)
+    draws = TextToImage.load(model, text_encoder.load, device, dtype)
     title = f"drawing, process 1 of {processes}" if processes > 1 else "drawing"
     with tqdm(total=len(missing), desc=title, unit="picture", disable=rank > 0, mininterval=5) as bar:
         together = max(1, batch // settings.candidates)
@@ -276,8 +279,8 @@ def current_settings(found: dict[str, Any]) -> dict[str, Any]:
 def _recipe(model: str, settings: SamplingParams, size: Size | None) -> dict[str, Any]:
     folder = checkpoint.resolve(model)
     files = {part: resolve_part(folder / part) / checkpoint.WEIGHTS for part in ("generator", "tokenizer")}
-    if settings.mode != "masked" and (twin := beside(folder)):  # without one, drawing says what is missing
-        files["twin"] = twin / checkpoint.WEIGHTS
+    if settings.mode != "masked" and (ar_model := beside(folder)):  # without one, drawing says what is missing
+        files["ar_model"] = ar_model / checkpoint.WEIGHTS
     weights = {"text_encoder": checkpoint.describe(folder / "generator").get("text_encoder_hash")}
     for part, path in files.items():
         if not path.is_file():
@@ -300,16 +303,7 @@ def _claim(out: Path, recipe: dict[str, Any]) -> None:
         return
     found = json.loads(note.read_text())
     found["settings"] = current_settings(found.get("settings", {}))
+    found["weights"] = {LEGACY_PARTS.get(part, part): hash for part, hash in found.get("weights", {}).items()}
     differ = [name for name in recipe if found.get(name) != recipe[name]]
     if differ:
         raise ValueError(f"{out} holds pictures of another {' and '.join(differ)}: give another folder, or delete it")
-
-
-def parse_size(text: str) -> Size | None:
-    """'160x96' -> (160, 96): width, then height; an empty text is the model's own default."""
-    if not text:
-        return None
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise ValueError(f"size={text}: write width x height, for example 256x256")
-    return int(width), int(height)

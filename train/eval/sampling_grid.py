@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from tyro.conf import arg
 
+import text_encoder
 from maskgil import checkpoint
 from maskgil.fileio import atomic_write
 from maskgil.params import SAMPLERS, SamplingParams, nearest_choice, options, read_params
@@ -213,9 +214,9 @@ class GridFile:
 def measure_cell(model: TextToImage, judge: SceneJudge, cell: GridCell, asked: Sequence[AskedPicture]) -> None:
     """Draw and judge these pictures, and add them to the cell."""
     size = scene_size(model)
-    twin = model.ar_model if cell.params.mode != "masked" else None
+    ar_model = model.ar_model if cell.params.mode != "masked" else None
     generator: Any = model.generator
-    with counted_rows(generator, twin) as count:
+    with counted_rows(generator, ar_model) as count:
         since = time.process_time()
         *_, last = model.draw([each.caption for each in asked], [each.seed for each in asked], size, cell.params)
         pixels = model.pixels(last.canvas)
@@ -288,7 +289,10 @@ def evaluate_sampling(
         plot: An SVG file for a chart.
     """
     wanted = axes.cells(read_params(given_options(sampler)))
-    draws, judge = TextToImage.load(model), checkpoint.load(checkpoint.resolve(reader), "reader").eval()
+    draws, judge = (
+        TextToImage.load(model, text_encoder.load),
+        checkpoint.load(checkpoint.resolve(reader), "reader").eval(),
+    )
     generator: Any = draws.generator
     about = {
         "model": model,

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tyro.conf import arg
 
+import text_encoder
 from maskgil import checkpoint
 from maskgil.generator import Tokenizer
 from maskgil.params import SamplingParams
@@ -33,9 +34,9 @@ from train.scenes.scene import (
     arrange,
     held_out_colour,
     is_held_out,
-    painted,
     paints,
-    sample,
+    random_scene,
+    recolored,
 )
 from train.scenes.sprites import Sprites, things
 
@@ -85,7 +86,7 @@ def asked_scene(kind: str, held_out: bool, rng: np.random.Generator) -> Scene:
                 colours[b] = str(rng.choice(["", *paints(b, PLAIN)]))
         scene = arrange(wanted, SIDE, SIDE, background, style, relation, rng)
         if kind == "colour":
-            scene = painted(scene, colours)
+            scene = recolored(scene, colours)
             if held_out and not any(held_out_colour(thing, colour) for thing, colour in colours.items()):
                 continue  # held out for another reason
         no_combination = kind == "single" or style == "sketch"
@@ -159,12 +160,12 @@ def overall(scores: dict[str, float]) -> float:
     return float(np.mean([scores[kind] for kind in KINDS if kind != "silhouette"]))
 
 
-def row(label: str, scores: dict[str, float], *extra: str) -> str:
+def score_row(label: str, scores: dict[str, float], *extra: str) -> str:
     cells = [label, *(f"{scores[kind]:.0f}" for kind in KINDS), f"**{overall(scores):.1f}**", *extra]
     return "| " + " | ".join(cells) + " |"
 
 
-def rendered(scenes: list[Scene], sprites: Sprites, scale: int = 1) -> Float[Tensor, "n 3 H W"]:
+def rendered_pixels(scenes: list[Scene], sprites: Sprites, scale: int = 1) -> Float[Tensor, "n 3 H W"]:
     rng = np.random.default_rng(5)
     pixels = np.stack([render(scene, sprites, rng, scale) for scene in scenes])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
@@ -173,14 +174,14 @@ def rendered(scenes: list[Scene], sprites: Sprites, scale: int = 1) -> Float[Ten
 def write_reference(reader: SceneJudge, sprites: Sprites, path: Path, n: int = 3000) -> None:
     """Moments of the reader's features on renders of the corpus, kept beside it: a clone has no sprites."""
     rng = np.random.default_rng(6)
-    scenes = [sample(rng, SIDE, SIDE, held_out=None) for _ in range(n)]
-    features = torch.cat([reader.features(rendered(scenes[i : i + 64], sprites)) for i in range(0, n, 64)])
+    scenes = [random_scene(rng, SIDE, SIDE, held_out=None) for _ in range(n)]
+    features = torch.cat([reader.features(rendered_pixels(scenes[i : i + 64], sprites)) for i in range(0, n, 64)])
     mean, covariance = moments(features)
     save_file({"mean": mean, "covariance": covariance}, path)
 
 
 @torch.no_grad()
-def scenes(
+def score_scenes(
     model: tuple[str, ...] = ("scenes",),
     reader: str = "scenes-reader",
     n: int = 40,
@@ -203,7 +204,7 @@ def scenes(
         raise ValueError(f"n is {n}: give the number of pictures of each kind, 20 is usual")
     plans = [sampler.params(count) for count in steps]
     judge_model = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
-    models = {name: TextToImage.load(name) for name in model}
+    models = {name: TextToImage.load(name, text_encoder.load) for name in model}
     reference_file = checkpoint.resolve(reader) / "reference.safetensors"
     reference = load_file(reference_file) if reference_file.is_file() else None
     sizes = ",".join("{}x{}".format(*scene_size(draws)) for draws in models.values())
@@ -213,19 +214,19 @@ def scenes(
     for split in splits:
         asked = asked_scenes(n, split == "held out")
         if sprites:
-            scores, _ = judge(judge_model, asked, rendered([scene for _, scene, _ in asked], Sprites(sprites)))
-            print(row(f"{split}, rendered", scores, "", "", ""), flush=True)
+            scores, _ = judge(judge_model, asked, rendered_pixels([scene for _, scene, _ in asked], Sprites(sprites)))
+            print(score_row(f"{split}, rendered", scores, "", "", ""), flush=True)
         for name, draws in models.items():
             of = f"{name}, {split}" if len(models) > 1 else split
             if sprites:
                 scale = scene_size(draws)[0] // SIDE
-                pixels = rendered([scene for _, scene, _ in asked], Sprites(sprites), scale)
+                pixels = rendered_pixels([scene for _, scene, _ in asked], Sprites(sprites), scale)
                 again = reconstructed(draws.tokenizer, pixels)
                 l1 = (again - pixels).abs().mean()
                 psnr = -10 * ((again - pixels) / 2).square().mean((1, 2, 3)).log10().mean()
                 scores, _ = judge(judge_model, asked, again)
                 label = f"{of}, through the tokenizer (L1 {l1:.3f}, PSNR {psnr:.1f})"
-                print(row(label, scores, "", "", ""), flush=True)
+                print(score_row(label, scores, "", "", ""), flush=True)
             for settings in plans:
                 result, seconds, nfe = drawn(draws, asked, settings)
                 scores, features = judge(judge_model, asked, result)
@@ -234,7 +235,9 @@ def scenes(
                     if reference
                     else ""
                 )
-                print(row(f"{of}, {settings.steps} steps", scores, distance, f"{seconds:.2f}", str(nfe)), flush=True)
+                print(
+                    score_row(f"{of}, {settings.steps} steps", scores, distance, f"{seconds:.2f}", str(nfe)), flush=True
+                )
 
 
 def reconstructed(tokenizer: Tokenizer, pixels: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 H W"]:

@@ -1,4 +1,4 @@
-"""How well a recogniser hears: word error rates on voices, programs and people that it never heard, and on noise.
+"""How well a recognizer hears: word error rates on voices, programs and people that it never heard, and on noise.
 
 Everything is spoken when asked for, from sentences that no corpus holds; real speakers are scored where their
 recordings are given. Whole recordings go through the Transcriber with its gates, as in the product.
@@ -15,10 +15,10 @@ from whisper.normalizers import EnglishTextNormalizer
 
 from speech import audio
 from speech.audio import RATE
-from speech.tokenizer import plain
+from speech.tokenizer import normalize_transcript
 from speech.transcriber import BUNDLED, Transcriber
 from train.asr.corpus import unseen
-from train.asr.noise import clip
+from train.asr.noise import noise_clip
 from train.asr.tts_voices import FOREIGN, HELD_OUT, TRAINING, UtteranceSpec, Voice, speak_all
 
 AROUND = round(0.3 * RATE)  # silence before and after, as a person leaves it
@@ -46,14 +46,14 @@ def score(transcriber: Transcriber, per_voice: int = 40) -> Iterator[WerResult]:
     for i, voice in enumerate((*HELD_OUT, *FOREIGN), start=1):
         name = f"{voice} (program never heard)" if voice in FOREIGN else f"{voice} (voice never heard)"
         yield _voices(transcriber, name, [voice] * per_voice, texts[i * per_voice :])
-    written = [not transcriber.transcribe(clip(i, seed=0)[1]).no_speech for i in range(NOISES)]
+    written = [not transcriber.transcribe(noise_clip(i, seed=0)[1]).no_speech for i in range(NOISES)]
     yield WerResult("noise and silence: share that gave words", float(np.mean(written)), NOISES)
     # The model's own judgement, as if voice activity had let everything through.
-    written = [not transcriber.transcribe(clip(i, seed=0)[1], spoken=True).no_speech for i in range(NOISES)]
+    written = [not transcriber.transcribe(noise_clip(i, seed=0)[1], spoken=True).no_speech for i in range(NOISES)]
     yield WerResult("the same without voice activity", float(np.mean(written)), NOISES)
 
 
-def table(scores: Iterable[WerResult]) -> Iterator[str]:
+def wer_table(scores: Iterable[WerResult]) -> Iterator[str]:
     """The lines of a Markdown table."""
     yield "| spoken by | word error rate | utterances |"
     yield "|---|---|---|"
@@ -71,7 +71,7 @@ def speech_report(model: str = BUNDLED, real: str | None = None, every: int = 1)
     if real:
         report_people(Path(real), model, every)
         return
-    for line in table(score(Transcriber.load(model))):
+    for line in wer_table(score(Transcriber.load(model))):
         print(line, flush=True)
 
 
@@ -111,7 +111,9 @@ def rate_people(
         reference = normalize(text)
         if not reference:
             raise ValueError(f"the transcript of {path.name} has no words: {text!r}")
-        counts = jiwer.process_words(reference, normalize(patient.transcribe(audio.load(path, longest=longest)).text))
+        counts = jiwer.process_words(
+            reference, normalize(patient.transcribe(audio.load_audio(path, longest=longest)).text)
+        )
         errors += counts.substitutions + counts.deletions + counts.insertions
         words += len(reference.split())
         yield number, errors / words
@@ -137,5 +139,5 @@ def rate(transcriber: Transcriber, what: str, pairs: Iterable[tuple[str, Float[n
     said, written = [], []
     for text, sound in pairs:
         said.append(text)
-        written.append(plain(transcriber.transcribe(np.pad(sound, AROUND)).text))
+        written.append(normalize_transcript(transcriber.transcribe(np.pad(sound, AROUND)).text))
     return WerResult(what, float(jiwer.wer(said, written)), len(said))

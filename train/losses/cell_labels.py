@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from maskgil.tokenizers.vq import VQModel
 from train.losses.tokenizer_losses import corrupt_codes, latents_of
 
-WIDTH, BLOCKS, RECALL = 256, 3, 1536  # of the bundled tokenizer's Naming and Recall
+WIDTH, BLOCKS, MEMORY = 256, 3, 1536  # of the bundled tokenizer's cell classifier and patch memory
 
 
 class CellClassifier(nn.Module):
-    """A Naming and a head for each of `cells` (train/scenes/labels.py), with `kinds` answers."""
+    """A cell classifier and a head for each of `cells` (train/scenes/labels.py), with `kinds` answers."""
 
     def __init__(self, model: VQModel, kinds: tuple[int, ...]):
         super().__init__()
@@ -34,13 +34,13 @@ class CellClassifier(nn.Module):
 
 
 class CellClassifierLoss:
-    """Cross-entropy of every head, on tokens that are `muddled` (DecoderLoss); reports what is right on things."""
+    """Cross-entropy of every head, on tokens that are corrupted (DecoderLoss); reports what is right on things."""
 
-    def __init__(self, kinds: tuple[str, ...], near: tuple[Tensor, Tensor], muddle: float):
-        self.kinds, self.near, self.muddle = kinds, near, muddle
+    def __init__(self, kinds: tuple[str, ...], near: tuple[Tensor, Tensor], corruption: float):
+        self.kinds, self.near, self.corruption = kinds, near, corruption
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-        tokens = corrupt_codes(batch["tokens"], self.near, self.muddle, generator)
+        tokens = corrupt_codes(batch["tokens"], self.near, self.corruption, generator)
         loss, report, there = tokens.new_zeros((), dtype=torch.float), {}, batch["things"] > 0
         for kind, logits in zip(self.kinds, modules[0](tokens, tuple(batch["grid"])), strict=True):
             loss = loss + F.cross_entropy(logits.float(), batch[kind])

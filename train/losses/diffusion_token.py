@@ -168,8 +168,8 @@ class CodeTrunk(nn.Module):
         """Logits of every code at every position; the mask id marks what is unknown."""
         if grid != self.trunk.config.grid:
             raise ValueError(f"a grid of {grid}; this trunk has learned {self.trunk.config.grid} alone")
-        hole = tokens == self.config.mask_id
-        return self.output(self.trunk(self.embedding(tokens.masked_fill(hole, 0)), hole, condition, drop))
+        masked = tokens == self.config.mask_id
+        return self.output(self.trunk(self.embedding(tokens.masked_fill(masked, 0)), masked, condition, drop))
 
 
 def late_blocks(generator: nn.Module) -> tuple[nn.ModuleList, int]:

@@ -1,7 +1,7 @@
 """Perceptual loss: how different two pictures look to a network that knows the corpus.
 
 LPIPS (Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features"), all weights 1 and, since VGG cannot be
-had offline, with the features of an observer that the recipe `scenes-observer` trains on the corpus: a plain
+had offline, with the features of a network that the recipe `scenes-observer` trains on the corpus: a plain
 convolutional network that names what covers each cell, the background and the style. It is not the reader that scores
 pictures: another architecture, other pictures, none of the held-out combinations.
 
@@ -70,13 +70,13 @@ def perceptual_net_loss(modules: list, batch: dict, generator: torch.Generator, 
     """Cross-entropy of every answer, on pictures as soft and noisy as those that it will be asked to compare."""
     pixels = augment(batch["pixels"], generator).contiguous(memory_format=torch.channels_last)
     things, background, style = (logits.float() for logits in modules[0](pixels))
-    naming = F.cross_entropy(things, batch["covers"])
+    things_loss = F.cross_entropy(things, batch["covers"])
     places = F.cross_entropy(background, batch["background"])
     styles = F.cross_entropy(style, batch["style"])
     there = batch["covers"] > 0
     right = (things.argmax(1) == batch["covers"])[there].float().mean()
-    return naming + 0.2 * places + 0.3 * styles, {
-        "things": naming.item(), "accuracy": right.item(), "background": places.item(), "style": styles.item(),
+    return things_loss + 0.2 * places + 0.3 * styles, {
+        "things": things_loss.item(), "accuracy": right.item(), "background": places.item(), "style": styles.item(),
     }  # fmt: skip
 
 
@@ -98,20 +98,20 @@ class Lpips(nn.Module):
             raise ValueError(f"torchvision cannot fetch VGG-16's weights ({error}): connect to the net once") from None
 
     def distance(self, ours: Float[Tensor, "B 3 H W"], theirs: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
-        """As Observer.distance; the metric takes pixels within [-1, 1] only."""
+        """As PerceptualNet.distance; the metric takes pixels within [-1, 1] only."""
         return self.metric(ours.clamp(-1, 1), theirs.clamp(-1, 1))
 
 
 checkpoint.KINDS["observer"] = lambda config: PerceptualNet(config["things"], tuple(config["widths"]))
 
 
-def save_perceptual_net(observer: PerceptualNet, folder: Path) -> None:
-    checkpoint.save(folder, observer, "observer", {"things": observer.things, "widths": list(observer.widths)})
+def save_perceptual_net(network: PerceptualNet, folder: Path) -> None:
+    checkpoint.save(folder, network, "observer", {"things": network.things, "widths": list(network.widths)})
 
 
 def load_perceptual_net(name: str | Path) -> PerceptualNet | Lpips:
-    """An observer that no longer learns, from its folder; or `lpips`. ValueError where it is not to be had."""
+    """A network that no longer learns, from its folder; or `lpips`. ValueError where it is not to be had."""
     if name == "lpips":
         return Lpips().eval()
-    observer = checkpoint.load(name, "observer").eval().requires_grad_(False)
-    return observer.to(memory_format=torch.channels_last)
+    network = checkpoint.load(name, "observer").eval().requires_grad_(False)
+    return network.to(memory_format=torch.channels_last)

@@ -2,7 +2,7 @@
 
 L1 on pixels and on their differences; a perceptual distance (train/losses/perceptual.py), of finer pictures at the
 size that
-the observer knows; and, from a step on, a PatchGAN that must not be able to tell the two apart (VQGAN, Esser et al.
+the network knows; and, from a step on, a PatchGAN that must not be able to tell the two apart (VQGAN, Esser et al.
 2021, with its adaptive weight, eq. 7; hinge loss).
 
 Axes: B batch, H W pixels.
@@ -79,22 +79,22 @@ def patchgan_loss(modules: list, batch: dict, generator: torch.Generator, step: 
 class ReconstructionLoss:
     """The loss of whoever paints.
 
-    observer          whose features are compared; None: pixels only
+    network           whose features are compared; None: pixels only
     perceptual        weight of that distance
     adversarial_from  step at which the game with modules[1], a PatchGAN, begins; None: never
     adversarial       weight of the game, times the ratio of both losses' gradients at the last layer
-    finer             pixels a side for each of a scene as the observer knows it
+    finer             pixels a side for each of a scene as the network knows it
     """
 
     def __init__(
         self,
-        observer: PerceptualNet | Lpips | None = None,
+        network: PerceptualNet | Lpips | None = None,
         perceptual: float = 1.0,
         adversarial_from: int | None = None,
         adversarial: float = 0.5,
         finer: int = 1,
     ):
-        self.observer, self.perceptual, self.finer = observer, perceptual, finer
+        self.network, self.perceptual, self.finer = network, perceptual, finer
         self.adversarial_from, self.adversarial = adversarial_from, adversarial
 
     def __call__(
@@ -109,9 +109,9 @@ class ReconstructionLoss:
     ) -> tuple[Tensor, dict]:
         """(loss, what to log). Leaves ("painted") in the batch what the PatchGAN is to learn from."""
         loss, report = reconstruction(result, pixels, weight), {}
-        if self.observer is not None:
+        if self.network is not None:
             seen = (F.avg_pool2d(p, self.finer) for p in (result, pixels))
-            distance = self.observer.to(result.device).distance(*seen)
+            distance = self.network.to(result.device).distance(*seen)
             loss, report["loss/perceptual"] = loss + self.perceptual * distance, distance.item()
         if self.adversarial_from is not None and step >= self.adversarial_from:
             fooling = -modules[1](shifted(result, step)).float().mean()

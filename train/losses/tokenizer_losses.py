@@ -72,14 +72,14 @@ class TokenizerLoss:
 def latents_of(
     codebook: Float[Tensor, "K C"], tokens: Int[Tensor, "B N"], grid: tuple[int, int]
 ) -> Float[Tensor, "B C h w"]:
-    """What a decoder and its Naming read of tokens."""
+    """What a decoder and its cell classifier read of tokens."""
     return codebook[tokens].unflatten(1, grid).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
 class DecoderOnly(nn.Module):
-    """The half of a tokenizer that paints: what may still be improved when a generator has learned its tokens. A Naming
-    stays as it is: it has learned to tell what painting alone would not teach it (train/losses/cell_labels.py). So do
-    refiner and
+    """The half of a tokenizer that paints: what may still be improved when a generator has learned its tokens. A cell
+    classifier stays as it is: it has learned to tell what painting alone would not teach it
+    (train/losses/cell_labels.py). So do refiner and
     upscaler of one that is `coarse`: it paints without them, three times as many pictures in the same time."""
 
     def __init__(self, model: VQModel, coarse: bool = False):
@@ -112,18 +112,20 @@ def corrupt_codes(
 class DecoderLoss:
     """Likeness from given tokens; what lies on an object weighs three times as much as the background.
 
-    muddle: how far the tokens are `muddled`, by codes that are `near`: a decoder should not care.
+    corruption: how far the tokens are corrupted, by codes that are `near`: a decoder should not care.
     """
 
-    def __init__(self, likeness: ReconstructionLoss, near: tuple[Tensor, Tensor] | None = None, muddle: float = 0.0):
-        self.likeness, self.near, self.muddle = likeness, near, muddle
+    def __init__(
+        self, likeness: ReconstructionLoss, near: tuple[Tensor, Tensor] | None = None, corruption: float = 0.0
+    ):
+        self.likeness, self.near, self.corruption = likeness, near, corruption
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         model = unwrapped(modules[0])
         pixels = batch["pixels"].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
         tokens = batch["tokens"]
-        if self.near is not None and self.muddle:
-            tokens = corrupt_codes(tokens, self.near, self.muddle, generator)
+        if self.near is not None and self.corruption:
+            tokens = corrupt_codes(tokens, self.near, self.corruption, generator)
         result = modules[0](tokens, tuple(batch["grid"])).float()
         there = (batch["covers"] > 0)[:, None].float()
         weight = F.interpolate(1 + 2 * there, size=pixels.shape[2:], mode="nearest")

@@ -12,7 +12,7 @@ def whisper_scenes(
     init: str = "",
     real: int = 2,
 ) -> Recipe:
-    """The bundled recogniser, on what maskgil data speech prepared; `seconds` of speech a batch. init= goes
+    """The bundled recognizer, on what maskgil data speech prepared; `seconds` of speech a batch. init= goes
     on from another, whose vocabulary stays; an epoch hears each recording of a person `real` times."""
     from train.asr import model as asr_model  # Whisper takes a second to import, which no other recipe needs
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from maskgil.condition import Condition
-from maskgil.models.diffusion_head import DPMSolver
+from maskgil.models.diffusion_samplers import DPMSolver
 from maskgil.models.emigm import EMIGM, EMIGM_PRESETS, EMIGMConfig
 from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.latent_sampler import LatentSampler

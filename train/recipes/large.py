@@ -100,7 +100,7 @@ def t2i_xl_ar(
     valid: str = "",
     options: PretrainOptions = PretrainOptions(smoothing=0.0),  # noqa: B008
 ) -> Recipe:
-    """The autoregressive twin of t2i-xl, on a cache of any size; init= may be a converted LlamaGen GPT."""
+    """The AR model of t2i-xl, on a cache of any size; init= may be a converted LlamaGen GPT."""
     config = replace(PRESETS["t2i-xl-llamagen"], causal=True)
     return pretrain_recipe("t2i-xl-ar", config, data, init, valid, options, write_image_rows, CAUSAL)
 
@@ -112,7 +112,7 @@ def c2i_ar(
     valid: str = "",
     options: PretrainOptions = replace(CLASS_DRIVEN, smoothing=0.0),  # noqa: B008
 ) -> Recipe:
-    """The twin of a class-driven model: preset b, l, xl or xxl; init= may be a converted LlamaGen GPT."""
+    """The AR model of a class-driven model: preset b, l, xl or xxl; init= may be a converted LlamaGen GPT."""
     if preset not in ("b", "l", "xl", "xxl"):
         raise ValueError(f"preset={preset}: choose b, l, xl or xxl")
     config = replace(PRESETS[f"{preset}-llamagen"], causal=True)

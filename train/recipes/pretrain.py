@@ -1,6 +1,6 @@
 """The recipes for people with GPUs: text- and class-driven models on cached features, in stages of growing pictures.
 
-`large_recipe` makes them, of MaskGIL (`MASKED`), of its twin (train/recipes/pretrain_ar.py) or of eMIGM
+`large_recipe` makes them, of MaskGIL (`MASKED`), of its AR model (train/recipes/pretrain_ar.py) or of eMIGM
 (train/recipes/emigm.py);
 train/recipes/large.py names them.
 `PretrainOptions` are what the command line may change, for adapters (train/lora.py) too.
@@ -157,7 +157,7 @@ def _blank_codes(config: ModelConfig, rows: int, grid: tuple[int, int], device: 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What the recipes train: MaskGIL, its autoregressive twin, or eMIGM.
+    """What the recipes train: MaskGIL, its AR model, or eMIGM.
 
     kinds      of the folders that it may go on from, as their config.json says
     build      (config, the model to go on from or None) -> a new model; the weights come afterwards
@@ -321,7 +321,7 @@ def flops_of_batches(model: Generator) -> Callable[[dict[str, Any]], float]:
 
 
 def save_generator(model: Generator, note: dict[str, Any], folder: Path) -> None:
-    """Write a generator, or a twin, with the fingerprints of what made its tokens and text states."""
+    """Write a generator, or an AR model, with the fingerprints of what made its tokens and text states."""
     notes = {"tokenizer_hash": note["tokenizer"]}
     if "text_encoder" in note:
         notes["text_encoder_hash"] = note["text_encoder"]

@@ -30,7 +30,7 @@ from train.warm_start import align_text_encoders, resume_seed
 
 
 def _captioned(cache: str, encoder: SmallT5Encoder, batch: int, seed: int, workers: int) -> SceneTokens:
-    """Tokens and captions for a generator or its twin. Several workers serve a GPU: see SceneTokens for `alike`."""
+    """Tokens and captions for a generator or its AR model. Several workers serve a GPU: see SceneTokens for `alike`."""
     return SceneTokens(cache, encoder.vocabulary, batch, seed=2 + seed, alike=4 if workers == 1 else 1)
 
 
@@ -94,7 +94,7 @@ def scenes_generator(
 
     `cache`: a folder, or several with commas between; scenes of all of them are mixed as they come.
     `init`: a model folder to go on from. `text_encoder`: the encoder to begin with, if not that of `init`; the
-    generator is first fitted to it (fit_to_encoder). `frozen`: the encoder stays as it is, so that a twin can be
+    generator is first fitted to it (fit_to_encoder). `frozen`: the encoder stays as it is, so that an AR model can be
     trained on it at the same time. `compile`: a fifth faster where there is a C++ compiler. `workers`: processes that
     write captions; a GPU keeps several busy. A run keeps to one or to several: the batches of the two are others.
 
@@ -157,25 +157,29 @@ def scenes_ar(
     lr: float = 2e-3,
     muon_lr: float = 0.02,
     init: str = "",
-    twin: str = "",
+    ar_model: str = "",
     compile: bool = False,
     workers: int = 1,
 ) -> Recipe:
-    """The bundled generator's autoregressive twin, on the same tokens; the generator's text encoder stays as it is.
+    """The bundled generator's AR model, on the same tokens; the generator's text encoder stays as it is.
 
     `init`: a model folder whose generator it begins as. The blocks are the same, and so is what they know of codes.
-    `twin`: the twin of `init`, to go on from in its place. `compile`, `workers`: as for scenes-generator.
+    `ar_model`: the AR model of `init`, to go on from in its place. `compile`, `workers`: as for scenes-generator.
     """
-    if twin and not init:
-        raise ValueError(f"twin={twin}: give its model folder, too (init=), whose text encoder it read")
+    if ar_model and not init:
+        raise ValueError(f"ar_model={ar_model}: give its model folder, too (init=), whose text encoder it read")
     torch.manual_seed(0)
     encoder = encoders.load(text_encoder)
     encoder.requires_grad_(False)
     model, seed = ARTransformer(replace(PRESETS["scenes"], causal=True)), 0
     if init:
         folder = checkpoint.resolve(init)
-        known = checkpoint.load(twin, "autoregressive") if twin else checkpoint.load(folder / "generator", "maskgil")
-        seed = resume_seed(known) if twin else 0
+        known = (
+            checkpoint.load(ar_model, "autoregressive")
+            if ar_model
+            else checkpoint.load(folder / "generator", "maskgil")
+        )
+        seed = resume_seed(known) if ar_model else 0
         align_text_encoders(known, SmallT5Encoder.load(folder / "text_encoder"), encoder, sentences(2000, seed=5))
         own = model.state_dict()
         model.load_state_dict({name: t[: len(own[name])] for name, t in known.state_dict().items()})  # no mask row
@@ -183,8 +187,8 @@ def scenes_ar(
     made_of = {"tokenizer": tokenizer_hash, "text_encoder": checkpoint.fingerprint(encoder.identity())}
 
     def export(average: WithLayoutHeads, folder: Path) -> None:
-        twin, hashes = average.generator, {f"{part}_hash": made_by for part, made_by in made_of.items()}
-        checkpoint.save(folder, twin, twin.kind, twin.config.to_dict(), **hashes)
+        ar_model, hashes = average.generator, {f"{part}_hash": made_by for part, made_by in made_of.items()}
+        checkpoint.save(folder, ar_model, ar_model.kind, ar_model.config.to_dict(), **hashes)
 
     objective = NextTokenLoss(layout=0.5, near=neighbor_targets(codes.quantize.codebook().detach()))
     taught = WithLayoutHeads(Conditioned(model, encoder), kinds())

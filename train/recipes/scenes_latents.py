@@ -25,7 +25,7 @@ def scenes_kl(
     divergence: float = 5e-2,
     teacher: str = "weights/scenes/tokenizer",
 ) -> Recipe:
-    """A KL tokenizer of scenes, 16 px a token (train/recipes/scenes_emigm.py). `init`: one to go on from, whose
+    """A KL tokenizer of scenes, 16 px a token (train/recipes/kl_tokenizer.py). `init`: one to go on from, whose
     channels stay.
     `divergence`: weight of the posterior's, in nats a number (KLLoss says what it decides). `teacher`: a VQ
     tokenizer whose latents this one's are to resemble; empty: a head must name things from them instead.
@@ -33,7 +33,7 @@ def scenes_kl(
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     `frozen`: the encoder stays, and with it all cached latents: only the decoder learns.
     """
-    from train.recipes.scenes_emigm import SCENES_KL, KLLoss, kl_recipe  # diffusers takes seconds to load
+    from train.recipes.kl_tokenizer import SCENES_KL, KLLoss, kl_recipe  # diffusers takes seconds to load
 
     likeness = ReconstructionLoss(
         load_perceptual_net(observer) if observer else None, perceptual, adversarial_from, adversarial
@@ -82,32 +82,34 @@ def scenes_emigm(
     halfway, forgot most of what those blocks knew. `cache`: a folder, or several with commas between.
     """
     from train.losses.diffusion_token import method
-    from train.recipes.scenes_emigm import method_recipe
+    from train.recipes.scenes_emigm import MethodOptions, method_recipe
 
     return method_recipe(
         "scenes-emigm",
         method("emigm", curve=curve, t_min=t_min, trunk="single"),
         cache,
         text_encoder,
-        steps,
-        batch,
-        lr,
-        muon_lr,
-        width=256,
-        depth=(4, 4),
-        heads=4,
-        head=(3, 256),
-        repeats=repeats,
-        valid=valid,
-        layout=0.5,
-        things_first=True,
-        init=init,
-        read=read,
-        guess=True,
-        teacher=teacher,
-        begin=begin,
-        compile=compile,
-        blocks="llama",
+        MethodOptions(
+            steps,
+            batch,
+            lr,
+            muon_lr,
+            width=256,
+            depth=(4, 4),
+            heads=4,
+            head=(3, 256),
+            repeats=repeats,
+            valid=valid,
+            layout=0.5,
+            things_first=True,
+            init=init,
+            known_encoder=read,
+            guess=True,
+            teacher=teacher,
+            begin=begin,
+            compile=compile,
+            blocks="llama",
+        ),
     )
 
 
@@ -134,7 +136,7 @@ def scenes_method(
 ) -> Recipe:
     """maskgit, mar, mdm, maskgil or emigm, small, with any of its choices changed (train/losses/diffusion_token.py)."""
     from train.losses import diffusion_token
-    from train.recipes.scenes_emigm import method_recipe
+    from train.recipes.scenes_emigm import MethodOptions, method_recipe
 
     chosen = diffusion_token.method(
         method,
@@ -151,14 +153,5 @@ def scenes_method(
         chosen,
         cache,
         text_encoder,
-        steps,
-        batch,
-        lr,
-        muon_lr,
-        width,
-        depth,
-        heads,
-        head=(3, 192),
-        seed=seed,
-        valid=valid,
+        MethodOptions(steps, batch, lr, muon_lr, width, depth, heads, head=(3, 192), seed=seed, valid=valid),
     )

@@ -10,7 +10,7 @@ from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from train.data.scene_cache import check_drawings, load_cache_tokenizer
 from train.data.scene_datasets import DecoderBatches, SceneCells, ScenePixels
 from train.image_rows import write_image_rows
-from train.losses.cell_labels import BLOCKS, RECALL, WIDTH, CellClassifier, CellClassifierLoss
+from train.losses.cell_labels import BLOCKS, MEMORY, WIDTH, CellClassifier, CellClassifierLoss
 from train.losses.codebook import CodebookRevival
 from train.losses.perceptual import load_perceptual_net
 from train.losses.reconstruction import PatchGAN, ReconstructionLoss, patchgan_loss
@@ -54,7 +54,7 @@ def scenes_tokenizer(
     adversarial: float = 0.5,
 ) -> Recipe:
     """The bundled VQ tokenizer: 32 px a token, of which the encoder reads 16, and 4,096 codes. `init`: a model folder
-    to go on from; its Naming, if it has one, does not learn, and scenes-naming must follow.
+    to go on from; its cell classifier, if it has one, does not learn, and scenes-naming must follow.
 
     `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
     """
@@ -119,7 +119,7 @@ def scenes_decoder(
     perceptual: float = 1.0,
     adversarial_from: int | None = None,
     adversarial: float = 0.5,
-    muddle: float = 0.3,
+    corruption: float = 0.3,
     coarse: bool = False,
     workers: int = 1,
 ) -> Recipe:
@@ -141,7 +141,7 @@ def scenes_decoder(
     if coarse and adversarial_from is not None:
         raise ValueError("coarse=yes with adversarial_from=: the game is about what a refiner adds; leave one out")
     scale = 1 if coarse else model.config.upscale
-    painter = DecoderOnly(model.to(memory_format=torch.channels_last), coarse)
+    decoder_only = DecoderOnly(model.to(memory_format=torch.channels_last), coarse)
     data = DecoderBatches((cache, crowd), sprites, batch, scale=scale)
 
     def sample(average: DecoderOnly, path: Path) -> None:
@@ -161,7 +161,7 @@ def scenes_decoder(
         steps=steps,
         modules=(
             OptimizedModule(
-                painter,
+                decoder_only,
                 DecoderLoss(
                     ReconstructionLoss(
                         load_perceptual_net(observer) if observer else None,
@@ -171,7 +171,7 @@ def scenes_decoder(
                         scale,
                     ),
                     neighbor_targets(model.quantize.codebook().detach()),
-                    muddle,
+                    corruption,
                 ),
                 OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.5),
             ),
@@ -194,20 +194,20 @@ def scenes_naming(
     batch: int = 64,
     lr: float = 1e-3,
     muon_lr: float = 0.02,
-    muddle: float = 0.3,
+    corruption: float = 0.3,
 ) -> Recipe:
-    """What the tokens of a tokenizer show, for its decoder to hear: a Naming, and a Recall that is still silent. The
-    tokens stay, and until scenes-decoder goes on with it the pictures, too. One that is there goes on; what its decoder
-    has heard so far then changes, and scenes-decoder must follow.
+    """What the tokens of a tokenizer show, for its decoder to hear: a cell classifier, and a patch memory that is still
+    silent. The tokens stay, and until scenes-decoder goes on with it the pictures, too. One that is there goes on; what
+    its decoder has heard so far then changes, and scenes-decoder must follow.
     """
     torch.manual_seed(0)
     (model, tokenizer_hash), seed = load_cache_tokenizer(cache, tokenizer), 0
     if not model.config.naming_channels:
-        model = _grown(model, naming_channels=WIDTH, naming_blocks=BLOCKS, recall=RECALL)
+        model = _grown(model, naming_channels=WIDTH, naming_blocks=BLOCKS, recall=MEMORY)
     else:
         seed = resume_seed(model.naming)
     namer = CellClassifier(model, kinds()).to(memory_format=torch.channels_last)
-    objective = CellClassifierLoss(CELLS, neighbor_targets(model.quantize.codebook().detach()), muddle)
+    objective = CellClassifierLoss(CELLS, neighbor_targets(model.quantize.codebook().detach()), corruption)
 
     def export(average: CellClassifier, folder: Path) -> None:
         model.naming.load_state_dict(average.naming.state_dict())

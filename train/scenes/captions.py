@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from train.scenes.scene import COLOURS, PAINTED_STYLES, PLACES, PLAIN, SIZES, Scene, sample
+from train.scenes.scene import COLOURS, PAINTED_STYLES, PLACES, PLAIN, SIZES, Scene, random_scene
 from train.scenes.sprites import Thing, things
 
 NUMBERS = {1: ("a", "one"), 2: ("two", "a pair of", "a couple of"), 3: ("three",), 4: ("four",)}
@@ -147,7 +147,7 @@ def sentences(n: int, seed: int) -> list[str]:
     """n captions of scenes that training may see."""
     rng = np.random.default_rng([seed, 4242])
     sizes = list(SIZES)
-    return [caption(sample(rng, *sizes[int(rng.integers(len(sizes)))]), rng) for _ in range(n)]
+    return [caption(random_scene(rng, *sizes[int(rng.integers(len(sizes)))]), rng) for _ in range(n)]
 
 
 @cache
@@ -199,7 +199,7 @@ def _others() -> dict[str, str]:
         for synonym in thing.synonyms:
             if not (" " in synonym or synonym.endswith("s") or _several(synonym)):
                 plain = synonym[:-1] + "ies" if synonym.endswith("y") else synonym + "es"
-                found |= {plain: thing.plural, synonym + "s": thing.plural}  # the bundled recogniser writes puppys
+                found |= {plain: thing.plural, synonym + "s": thing.plural}  # the bundled recognizer writes puppys
     return {word: name for word, name in found.items() if word not in known_words()}
 
 

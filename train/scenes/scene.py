@@ -197,7 +197,7 @@ def paints(thing: Thing, background: str) -> list[str]:
     return [colour for colour in COLOURS if colour != lost and colour not in said]
 
 
-def painted(scene: Scene, colours: dict[Thing, str]) -> Scene:
+def recolored(scene: Scene, colours: dict[Thing, str]) -> Scene:
     """The scene with some of its things in other colours."""
     items = tuple(replace(item, colour=colours.get(item.thing, item.colour)) for item in scene.items)
     return replace(scene, items=items)
@@ -233,10 +233,10 @@ def _paint(scene: Scene, rng: np.random.Generator) -> Scene:
         choices = paints(thing, scene.background)
         if choices and rng.random() < 0.8:
             colours[thing] = choices[rng.integers(len(choices))]
-    return painted(scene, colours)
+    return recolored(scene, colours)
 
 
-def sample(
+def random_scene(
     rng: np.random.Generator, width: int, height: int, *, held_out: bool | None = False, snap: int = 16
 ) -> Scene:
     """A random scene. `held_out`: False = never a held-out combination (training), True = always one, None = any."""
@@ -272,7 +272,7 @@ def paired(rng: np.random.Generator, width: int, height: int, snap: int = 16) ->
     Whose colour is whose is what a generator is slowest to learn, and one scene in nine is such a one.
     """
     while True:
-        scene = sample(rng, width, height, snap=snap)
+        scene = random_scene(rng, width, height, snap=snap)
         if len(scene.groups) == 2 and any(scene.colours.values()):
             return scene
 

@@ -14,8 +14,8 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
+from maskgil.fileio import replace_file
 from text_encoder.prompt_reader.stand_ins import ENGLISH_WORDS, STAND_INS
-from text_encoder.small_t5 import write
 from train.stand_ins.emoji_names import emoji_words
 from train.stand_ins.english_word_list import word_lines
 from train.stand_ins.stand_in_builder import StandInBuilder
@@ -44,7 +44,7 @@ def build_stand_ins(options: BuildStandIns) -> None:
     wordnet, vectors = WordNet.load(options.wordnet), WordVectors.load(options.vectors)
     emoji = emoji_words(options.annotations)
     if options.words:
-        write(ENGLISH_WORDS, ("\n".join(word_lines(wordnet, vectors)) + "\n").encode())
+        replace_file(ENGLISH_WORDS, ("\n".join(word_lines(wordnet, vectors)) + "\n").encode())
     for folder in options.folders:
         path = folder / "vocabulary.json"
         if not path.is_file():
@@ -52,7 +52,7 @@ def build_stand_ins(options: BuildStandIns) -> None:
         objects = json.loads(path.read_text(encoding="utf-8")).get("objects", [])
         builder = StandInBuilder.of(wordnet, vectors, objects)
         table = builder.table()
-        write(folder / STAND_INS, stand_ins_json(builder, table, emoji).encode())
+        replace_file(folder / STAND_INS, stand_ins_json(builder, table, emoji).encode())
         print(f"{folder / STAND_INS}: {len(table):,} nouns, {len(emoji):,} emoji")
 
 

@@ -13,10 +13,10 @@ CANVAS = "canvas"
 DEFAULT = "two cats on the beach"
 
 
-def page() -> None:
+def draw_page() -> None:
     model = session.model()
     left, right = st.columns([7, 4], gap="large")
-    with left, st.container(key="easel"):
+    with left, st.container(key="pictures"):
         canvas(model)
     with right:
         if missed := st.session_state.get(generation_form.MISSED):
@@ -24,7 +24,7 @@ def page() -> None:
         st.html(f'<div class="facts">Drawn by the model <b>{html.escape(model.name)}</b></div>')
         generation_form.settings(session.loaded(model))
         remembered_settings.presets()
-        examples(model)
+        example_buttons(model)
         abilities(model)
 
 
@@ -36,8 +36,8 @@ def canvas(model: ModelInfo) -> None:
     data = {
         "model": model.name,
         "settings": generation_form.canvas_settings(model.name),
-        "style": generation_form.style_phrases(loaded).get(generation_form.value("style"), ""),
-        "number": generation_form.value("n"),
+        "style": generation_form.style_phrases(loaded).get(generation_form.setting("style"), ""),
+        "number": generation_form.setting("n"),
         "examples": examples,
         "options": [*options(), "seed"],
         "placeholder": examples[0] if examples else "a class: its number or name" if model.classes else DEFAULT,
@@ -54,7 +54,7 @@ def _use() -> None:
         generation_form.put_prompt(str(picture.get("prompt", "")))
 
 
-def examples(model: ModelInfo) -> None:
+def example_buttons(model: ModelInfo) -> None:
     """A few sentences to press."""
     with st.container(horizontal=True, key="examples"):
         for example in model.vocabulary.examples[:6]:

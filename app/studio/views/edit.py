@@ -6,12 +6,12 @@ from app.studio import generation_form, session
 from app.studio.component import component
 
 
-def page() -> None:
+def edit_page() -> None:
     model = session.model()
     loaded = session.loaded(model)
     generation_form.correct(loaded, several=False)
     left, right = st.columns([7, 3], gap="large")
-    with left, st.container(key="easel"):
+    with left, st.container(key="pictures"):
         component("editor")(key="editor", data={"settings": generation_form.canvas_settings(model.name, several=False)})
     with right:
         generation_form.settings(loaded, several=False)

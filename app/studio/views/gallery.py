@@ -11,7 +11,7 @@ COMPLAINT = "complaint of gallery"
 LEAVE = "room to go to"
 
 
-def page() -> None:
+def gallery_page() -> None:
     if complaint := st.session_state.pop(COMPLAINT, ""):
         st.error(complaint, icon=":material/error:")
     if room := st.session_state.pop(LEAVE, None):

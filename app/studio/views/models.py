@@ -15,16 +15,16 @@ from app.studio.wording import sentence
 
 COMPLAINT = "complaint of models"
 OTHER = "another model"
-OTHER_EAR = "another recogniser"
+OTHER_RECOGNIZER = "another recognizer"
 PRECISION = "precision "
 TYPED_KEY = "typed operator key"
 PRECISIONS = {torch.float32: "fp32 · exact", torch.bfloat16: "bf16 · half the memory"}
 
 
-def page() -> None:
+def models_page() -> None:
     st.title("Models", anchor=False)
     chosen = session.chosen()
-    models = {model.name: model for model in [*registry.bundled(), *registry.fetched()]}
+    models = {model.name: model for model in [*registry.bundled_models(), *registry.fetched()]}
     for name in [chosen, *session.studio().engine.loaded()]:  # those from elsewhere too
         if name not in models:
             try:
@@ -44,7 +44,7 @@ def page() -> None:
         return
     released_models_section.section()
     another()
-    recogniser()
+    recognizer()
 
 
 def operator_key() -> None:
@@ -107,17 +107,17 @@ def another() -> None:
         st.form_submit_button("Open", icon=":material/folder_open:", on_click=_open)
 
 
-def recogniser() -> None:
+def recognizer() -> None:
     """Who writes down what is said on the Speak page, of everyone on this server."""
     now = session.studio().recognizer.name
-    st.subheader("Recogniser", anchor=False)
-    st.html(f'<div class="facts">Speech recogniser, for everyone on this server: <b>{html.escape(now)}</b></div>')
+    st.subheader("Recognizer", anchor=False)
+    st.html(f'<div class="facts">Speech recognizer, for everyone on this server: <b>{html.escape(now)}</b></div>')
     for name in registry.recognizers():
         if name != now:
             st.button(f"Listen with {name}", key=f"listen {name}", on_click=_listen, args=(name,))
-    with st.form("another ear", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.form("another recognizer", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
         st.text_input(
-            "Another recogniser", key=OTHER_EAR, max_chars=250,
+            "Another recognizer", key=OTHER_RECOGNIZER, max_chars=250,
             placeholder="a folder, a .pt file, or a Whisper size: base.en",
         )  # fmt: skip
         st.form_submit_button("Listen with it", icon=":material/hearing:", on_click=_listen_to_other)
@@ -164,15 +164,15 @@ def _choose(name: str) -> None:
 
 
 def _listen(name: str) -> None:
-    """Take another recogniser, once it is loaded: a broken one takes nobody's away."""
-    board, ear = session.board(), SpeechRecognizer(name)
+    """Take another recognizer, once it is loaded: a broken one takes nobody's away."""
+    board, recognizer = session.board(), SpeechRecognizer(name)
     try:
-        ear.load()
-        session.studio().recognizer = ear
+        recognizer.load()
+        session.studio().recognizer = recognizer
     except (ValueError, OSError) as error:
         board[COMPLAINT] = sentence(error)
 
 
 def _listen_to_other() -> None:
-    if name := st.session_state[OTHER_EAR].strip():
+    if name := st.session_state[OTHER_RECOGNIZER].strip():
         _listen(name)

@@ -12,13 +12,13 @@ HEARD = "heard"  # on the board, until the page takes it over
 KINDS = ["wav", "flac", "mp3", "ogg"]
 
 
-def page() -> None:
+def speak_page() -> None:
     model = session.model()
     st.title("Say what you want to see.", anchor=False)
     live, recording = st.tabs(["Live", "Record or upload"])
     with live:
         microphone.show(model)
-        examples(model)
+        example_sentences(model)
     with recording:
         left, right = st.columns([4, 6], gap="large")
         with left:
@@ -29,7 +29,7 @@ def page() -> None:
             transcript(model)
 
 
-def examples(model: ModelInfo) -> None:
+def example_sentences(model: ModelInfo) -> None:
     """What one can say."""
     if model.vocabulary.examples:
         said = ", ".join(f"“{example}”" for example in model.vocabulary.examples[:4])

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from world.stand_ins import write_stand_ins
 
+import text_encoder
 from maskgil import checkpoint
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
@@ -206,7 +207,7 @@ def test_the_plan_of_an_accelerator_resumes_and_ends(drawings, tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count(": over") == 5, done.stdout[-2000:]
     assert list((tmp_path / "out").glob("weights.tar.part-*"))
-    model = TextToImage.load(assemble_model(tmp_path / "runs", THINGS))
+    model = TextToImage.load(assemble_model(tmp_path / "runs", THINGS), text_encoder.load)
     pictures = model.images(["a car left of a bus"], [1], settings=SamplingParams(steps=2, refinement_passes=0))
     assert [picture.size for picture in pictures] == [(288, 288)]
 
