@@ -26,9 +26,9 @@ from benchmarks.generation import (
     RandomText,
     Stage,
     Timed,
+    decoding_bytes,
     measure_machine,
     operations_of,
-    painting_bytes,
     timed,
     weight_bytes,
 )
@@ -187,7 +187,7 @@ def released_times(
         timed(_stage("text", encode, encoder), repeats, device),
         began,
         step,
-        timed(Stage("decode", decode, painting_bytes(tokenizer), 0.0), repeats, device),
+        timed(Stage("decode", decode, decoding_bytes(tokenizer), 0.0), repeats, device),
         operations,
         weight_bytes(generator),
     )

@@ -28,7 +28,7 @@ import text_encoder
 from app.core.request import GenerationRequest
 from app.serving.jobs import Job, Status
 from app.serving.local_engine import LocalEngine
-from benchmarks.generation import PROMPTS, painting_bytes, preset_model
+from benchmarks.generation import PROMPTS, decoding_bytes, preset_model
 from benchmarks.machine import (
     DTYPES,
     Machine,
@@ -103,7 +103,7 @@ def lone_picture(model: TextToImage, query: GenerationRequest, size: Size) -> St
     def draw() -> object:
         return model.pixels(list(sample(model.sampler(condition), blank, plan))[-1])
 
-    painting = painting_bytes(model.tokenizer)
+    painting = decoding_bytes(model.tokenizer)
     calls = sum(1 + (len(step.remask_rows) > 0) for step in plan)  # a refinement pass scores, then decides
     return Stage("a picture", draw, calls * weight_bytes(model.generator) + painting, operations_of(draw))
 

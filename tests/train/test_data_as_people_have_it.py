@@ -16,7 +16,7 @@ from train.data import image_sources
 from train.data.cache_files import write_note, write_shard
 from train.data.cache_report import REPORT, SHEET, histogram, reason
 from train.data.cached_batches import NOTE, CachedBatches, ImageCache
-from train.data.image_cache import write
+from train.data.image_cache import fill_cache
 from train.data.long_captions import with_shuffled_tags
 from train.data.mixed_batches import CYCLE, MixedBatches, common_note, data_batches, parts_of
 
@@ -56,7 +56,7 @@ def test_tables_name_pictures_wherever_they_lie(tmp_path, kind):
         mark = "\t" if kind == "tsv" else ","
         quoted = [[f'"{value}"' for value in row.values()] for row in rows]
         table.write_text("\n".join(mark.join(row) for row in [["path", "text"], *quoted]))
-    write(maker(image_sources.source(str(table)), tmp_path / "out"))
+    fill_cache(maker(image_sources.source(str(table)), tmp_path / "out"))
     assert captions(tmp_path / "out") == ["a cat, red", "a cow", "a dog"]
     assert captions(tmp_path / "out", picks=0.99) == ["a cow", "a dog", "one more cat"]
     report = json.loads((tmp_path / "out" / REPORT).read_text())
@@ -82,7 +82,7 @@ def test_several_captions_of_a_picture_are_all_kept_and_taken_in_turn(tmp_path):
     pictures(tmp_path / "in", "a.png", "b.png")
     (tmp_path / "in" / "a.json").write_text(json.dumps({"captions": ["a cat", "one cat", "a cat", "a pet"]}))
     (tmp_path / "in" / "b.json").write_text(json.dumps(["a dog", "one dog"]))
-    write(maker(image_sources.source(str(tmp_path / "in")), tmp_path / "out"))
+    fill_cache(maker(image_sources.source(str(tmp_path / "in")), tmp_path / "out"))
     assert captions(tmp_path / "out") == ["a cat", "a dog"]
     assert captions(tmp_path / "out", picks=0.6) == ["one cat", "one dog"]
     seen = {said({k: v[i : i + 1] for k, v in batch.items() if k in ("states", "mask")})
@@ -91,7 +91,7 @@ def test_several_captions_of_a_picture_are_all_kept_and_taken_in_turn(tmp_path):
     # what is stored is taken over with all its captions
     pictures(tmp_path / "in", "c.png")
     (tmp_path / "in" / "c.txt").write_text("a cow")
-    write(maker(image_sources.source(str(tmp_path / "in")), tmp_path / "out"))
+    fill_cache(maker(image_sources.source(str(tmp_path / "in")), tmp_path / "out"))
     assert captions(tmp_path / "out", picks=0.99) == ["a cow", "a pet", "one dog"]
 
 
@@ -112,7 +112,7 @@ def test_names_with_dots_in_shards(tmp_path, capsys):
         add(tar, "seg.png", png(64, 64))
         add(tar, "seg.mask.png", png(64, 64, "blue"))
         add(tar, "seg.txt", b"segmented")
-    write(maker(image_sources.source(str(tmp_path / "a.tar")), tmp_path / "out"))
+    fill_cache(maker(image_sources.source(str(tmp_path / "a.tar")), tmp_path / "out"))
     assert captions(tmp_path / "out") == ["half", "more", "plain", "segmented"]
     assert "skipped 0" in capsys.readouterr().out
 
@@ -122,8 +122,8 @@ def test_duplicates_are_dropped_by_their_file(tmp_path, capsys):
     (tmp_path / "in" / "c.png").write_bytes((tmp_path / "in" / "a.png").read_bytes())
     for name in "abc":
         (tmp_path / "in" / f"{name}.txt").write_text(name)
-    write(maker(image_sources.source(str(tmp_path / "in")), tmp_path / "kept"))
-    write(maker(image_sources.source(str(tmp_path / "in")), tmp_path / "out", drop_duplicates=True))
+    fill_cache(maker(image_sources.source(str(tmp_path / "in")), tmp_path / "kept"))
+    fill_cache(maker(image_sources.source(str(tmp_path / "in")), tmp_path / "out", drop_duplicates=True))
     assert captions(tmp_path / "kept") == ["a", "b", "c"] and captions(tmp_path / "out") == ["a", "b"]
     assert "the same picture was there before" in capsys.readouterr().out
 
@@ -133,7 +133,7 @@ def test_several_crops_are_rows_of_their_own(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (64, 400, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "a.txt").write_text("noise")
-    write(maker(image_sources.source(str(tmp_path / "in")), tmp_path / "out", crops=4, flip=True))
+    fill_cache(maker(image_sources.source(str(tmp_path / "in")), tmp_path / "out", crops=4, flip=True))
     ((size, table),) = ImageCache.open(tmp_path / "out").tables.items()
     tokens = ImageCache.open(tmp_path / "out").read(size, np.arange(8))["tokens"]
     assert table.rows == 8 and len({tuple(row.tolist()) for row in tokens}) > 4
@@ -144,7 +144,7 @@ def test_the_report_says_what_was_taken_and_why_the_rest_was_not(tmp_path, capsy
     (tmp_path / "in" / "small.png").write_bytes(png(8, 64))
     for name, words in (("a", "a cat"), ("b", "a longer one"), ("small", "small")):
         (tmp_path / "in" / f"{name}.txt").write_text(words)
-    write(maker(image_sources.source(str(tmp_path / "in")), tmp_path / "out"))
+    fill_cache(maker(image_sources.source(str(tmp_path / "in")), tmp_path / "out"))
     report = json.loads((tmp_path / "out" / REPORT).read_text())
     assert report["pictures"] == 2 and report["sizes"] == {"64x64": 2} and sum(report["caption tokens"].values()) == 2
     assert report["left out by reason"] == {"mute.txt is missing": 1, "NxN is less than N pixels a side": 1}

@@ -27,6 +27,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from maskgil import checkpoint
+from maskgil.fileio import replace_file
 from maskgil.models.ar import ARTransformer
 from maskgil.models.config import PRESETS
 from maskgil.params import SAMPLERS, SamplingParams
@@ -406,7 +407,7 @@ def test_hybrid_is_measured_and_drawn_as_a_chart(tmp_path: Path):
     lines = ar_prefix_scores.share_table(found).splitlines()
     assert len(lines) == 7 and len({line.count("|") for line in lines}) == 1
     drawing = ar_prefix_scores.chart([("score", [1.0, 3.0]), ("s", [0.0, 0.0])], ["none", "<all>"], "a & b")
-    ar_prefix_scores.write(tmp_path / "in" / "chart.svg", drawing)
+    replace_file(tmp_path / "in" / "chart.svg", drawing.encode())
     import xml.etree.ElementTree as xml
 
     circles = [e for e in xml.parse(tmp_path / "in" / "chart.svg").iter() if e.tag.endswith("circle")]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from test_data_as_people_have_it import made_up_cache
 
-from maskgil.models.config import PRESETS, released
+from maskgil.models.config import PRESETS, released_layout
 from train.activation_checkpointing import checkpointing_needed
 from train.model_flops import kept_bytes
 from train.optim import build_optimizers
@@ -27,7 +27,9 @@ def test_a_published_run_is_the_published_one(cache, tmp_path):
     made = c2i_b(cache, reference=True, options=options)
     (part,) = made.modules
     config = part.module.generator.config
-    assert config == replace(released(PRESETS["b-llamagen"]), codebook_size=64, classes=1) and config.dropout == 0.1
+    assert (
+        config == replace(released_layout(PRESETS["b-llamagen"]), codebook_size=64, classes=1) and config.dropout == 0.1
+    )
     loss = part.loss
     assert (loss.everywhere, loss.independent, loss.smoothing, loss.caption_dropout) == (True, True, 0.1, 0.1)
     assert (part.optim.betas, part.optim.weight_decay, part.optim.warmup, made.ema) == ((0.9, 0.96), 1e-5, 0, 0.0)

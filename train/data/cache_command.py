@@ -9,7 +9,7 @@ import torch
 import text_encoder as encoders
 from maskgil import checkpoint
 from maskgil.aspect_buckets import aspect_buckets
-from train.data.image_cache import CacheWriter, write
+from train.data.image_cache import CacheWriter, fill_cache
 from train.data.image_sources import source as image_source
 
 
@@ -71,4 +71,4 @@ def cache_images(
             f"crops={crops} and shuffled_tags={shuffled_tags}: give up to 64, and several crops with crop any"
         )
     cut["drop_duplicates"] = duplicates == "drop"
-    write(CacheWriter(pictures, model, encoder, Path(out), shapes, batch, **cut), rank, world)
+    fill_cache(CacheWriter(pictures, model, encoder, Path(out), shapes, batch, **cut), rank, world)

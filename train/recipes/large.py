@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from maskgil.models.config import PRESETS, released
+from maskgil.models.config import PRESETS, released_layout
 from train.image_rows import write_image_rows
 from train.recipe import Recipe
 from train.recipes.emigm import RELEASED, RELEASED_LARGE, emigm_recipe
@@ -19,7 +19,7 @@ def _large(
         text = PRESETS["t2i-xl"]
         config = replace(config, classes=None, text_dim=text.text_dim, null_length=text.null_length)
     if reference:
-        config, options = released(PRESETS[f"{preset}-llamagen"]), as_published(options, CLASS_DRIVEN, init)
+        config, options = released_layout(PRESETS[f"{preset}-llamagen"]), as_published(options, CLASS_DRIVEN, init)
     return pretrain_recipe(name, config, data, init, valid, options, write_image_rows)
 
 
