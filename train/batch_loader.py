@@ -44,12 +44,17 @@ def open_loader(recipe: Recipe, first: int, count: int, rank: int, world: int) -
 
 
 def fetch_batches(loader: Iterator[dict], count: int) -> tuple[list[dict], str]:
-    """The next batches, or why they cannot be read: a file that has gone or is cut."""
+    """The next batches, or why they cannot be read: a file that has gone or is cut, a worker that was killed."""
     try:
         return [next(loader) for _ in range(count)], ""
     except (OSError, SafetensorError) as error:
         lines = str(error).strip().splitlines() or [repr(error)]
         return [], lines[-1]
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        killed = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        return [], f"{killed}: a file was cut while it was read (Bus error), or memory has run out (Killed)"
 
 
 def stop_workers(loader: Any, recipe: Recipe) -> None:

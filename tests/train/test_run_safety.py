@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -179,6 +181,22 @@ def test_data_that_vanish_stop_the_run_with_its_state(tmp_path):
     whole = train(recipe(), tmp_path / "whole")
     again = train(recipe(), tmp_path / "run")
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def test_a_worker_that_is_killed_stops_the_run_with_its_state(tmp_path):
+    """As a file that is cut while it lies in memory does it: SIGBUS."""
+
+    def read(index: int) -> dict:
+        if index == 12 and not (tmp_path / "killed").exists():
+            (tmp_path / "killed").touch()
+            os.kill(os.getpid(), signal.SIGBUS)
+        return batch_at(index)
+
+    with pytest.raises(ValueError, match="killed by signal: Bus error: a file was cut.*is saved") as error:
+        train(replace(recipe(20), batch_at=read, workers=1), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    train(replace(recipe(20), batch_at=read, workers=1), tmp_path / "run")
+    assert sorted(load_run_log(tmp_path / "run")) == list(range(1, 21))
 
 
 def test_a_run_keeps_how_it_was_started_and_says_what_changed(tmp_path, capsys):
