@@ -162,14 +162,6 @@ def checkpoints(out: Path) -> list[Path]:
     return sorted(path for path in out.glob("sharded-*") if (path / ABOUT).is_file() and path.suffix != ".partial")
 
 
-def load_sharded(
-    out: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module
-) -> dict[str, Any] | None:
-    """Read the newest checkpoint in place, as `load_from`. None when there is none."""
-    found = checkpoints(out)
-    return load_from(found[-1], module, optimizer, average) if found else None
-
-
 def load_from(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module) -> dict[str, Any]:
     """Read a checkpoint in place; returns what `save` was told `about` it, with the "world" of processes that wrote it.
     ValueError when it is of another model, or broken."""

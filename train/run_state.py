@@ -158,12 +158,25 @@ class RunState:
     def _load_sharded(self) -> int:
         from train import fsdp  # loading torch's checkpointing takes seconds
 
-        about = fsdp.load_sharded(self.out, self.modules[0], self.optimizers[0][0], self.average.model)
-        if about is None:
+        first: Exception | None = None
+        for path in reversed(fsdp.checkpoints(self.out)):
+            try:
+                parts = (self.modules[0], self.optimizers[0][0], self.average.model)
+                about = fsdp.load_from(path, *parts)
+            except (ValueError, OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+                first = first or error
+                reason = (str(error).strip() or repr(error)).splitlines()[0][:160]
+                self.broken.append(f"{path} is broken and left aside ({reason})")
+                continue
+            check_provenance(self.out, about.get("made_of", {}), self.recipe.provenance)
+            self._take(about)
+            return about["world"]
+        if first is None:
             return 0
-        check_provenance(self.out, about.get("made_of", {}), self.recipe.provenance)
-        self._take(about)
-        return about["world"]
+        self.broken.clear()
+        if isinstance(first, ValueError):
+            raise first
+        raise ValueError(f"the checkpoints in {self.out} are broken: {first!r}; delete them to begin anew")
 
     def _take_whole(self, state: dict[str, Any]) -> int:
         check_provenance(self.out, state.get("made_of", {}), self.recipe.provenance)

@@ -204,6 +204,19 @@ def test_the_last_sharded_checkpoints_are_kept_and_the_best(tmp_path):
         shutdown_distributed()
 
 
+def test_a_broken_sharded_checkpoint_is_passed_over(tmp_path, capsys):
+    try:
+        train(recipe(shard=True), tmp_path, stop_at=3, options=RunOptions(keep=2))
+        (piece,) = (tmp_path / "sharded-0000003").glob("*.distcp")
+        piece.write_bytes(piece.read_bytes()[:100])
+        again = train(recipe(shard=True), tmp_path, options=RunOptions(keep=2))
+        said = capsys.readouterr().out
+        assert "sharded-0000003 is broken and left aside" in said and "going on from step 2 of 4" in said
+        same(again, train(recipe(shard=True), tmp_path / "whole"))
+    finally:
+        shutdown_distributed()
+
+
 def test_a_model_that_is_cut_never_lies_whole_on_the_device(tmp_path, monkeypatch):
     """What is too large for one GPU has to get there, too: torch moves each block as it cuts it."""
     made = recipe(shard=True)
