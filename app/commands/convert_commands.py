@@ -21,7 +21,10 @@ def _load() -> Mapping[str, CommandTree]:
         name: Command(f"{converter.about[:1].upper()}{converter.about[1:]}.", _converter(name))
         for name, converter in CONVERTERS.items()
     }
-    return commands | {"lumina-sentence": Command("Complete the picture that a Lumina-mGPT sentence begins.", _lumina)}
+    return commands | {
+        "ctranslate2-whisper": Command("A Whisper in CTranslate2's format, as a recognizer's folder.", _whisper),
+        "lumina-sentence": Command("Complete the picture that a Lumina-mGPT sentence begins.", _lumina),
+    }
 
 
 def _converter(name: str) -> Callable[[], Callable[..., None]]:
@@ -45,6 +48,27 @@ def _converter(name: str) -> Callable[[], Callable[..., None]]:
         return convert
 
     return load
+
+
+def _whisper() -> Callable[..., None]:
+    from speech.ctranslate2_format import convert_ctranslate2
+
+    def convert_whisper(
+        source: Positional[Annotated[Path, arg(metavar="FILE")]],
+        folder: Positional[Annotated[Path, arg(metavar="FOLDER")]],
+        sha256: str = "",
+    ) -> None:
+        """Turn a Whisper in CTranslate2's format into a recognizer's folder (int8 weights).
+
+        Args:
+            source: The file model.bin.
+            folder: The folder to write.
+            sha256: The expected hash, for a file that is none of the known ones.
+        """
+        file = convert_ctranslate2(source, folder, sha256)
+        print(f"wrote Whisper {file.name} to {folder}")
+
+    return convert_whisper
 
 
 def _lumina() -> Callable[..., None]:

@@ -1,10 +1,9 @@
 """API keys: random texts that programs send as "Authorization: Bearer KEY". The server stores their hashes only.
 
 A key file has a line for each key: name, SHA-256 of the key, and optionally its limit of requests a minute. Lines that
-begin with # are comments. `python -m app.web.api_keys NAME` prints a new key, and the line for the file.
+begin with # are comments. `maskgil key NAME` prints a new key, and the line for the file.
 """
 
-import argparse
 import hashlib
 import re
 import secrets
@@ -49,13 +48,13 @@ class ApiKeys:
             if match is None:
                 raise ValueError(
                     f"line {number} of {path} is no API key: give a name, the SHA-256 of the key and, if wanted, its "
-                    "requests a minute; `python -m app.web.api_keys NAME` prints such a line"
+                    "requests a minute; `maskgil key NAME` prints such a line"
                 )
             if any(key.name == match["name"] for key in keys):
                 raise ValueError(f"line {number} of {path} repeats the name {match['name']}: give each key its own")
             keys.append(ApiKey(match["name"], match["hash"], int(match["limit"]) if match["limit"] else None))
         if not keys:
-            raise ValueError(f"{path} has no API key: `python -m app.web.api_keys NAME` prints a line for it")
+            raise ValueError(f"{path} has no API key: `maskgil key NAME` prints a line for it")
         return ApiKeys(keys)
 
     def find(self, authorization: str | None) -> ApiKey | None:
@@ -89,17 +88,13 @@ def new_key() -> str:
     return f"mg-{secrets.token_urlsafe(24)}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m app.web.api_keys", description="Makes an API key.")
-    parser.add_argument("name", help="whose key it is")
-    parser.add_argument("--limit", type=int, help="requests a minute")
-    options = parser.parse_args()
-    key = new_key()
-    line = f"{options.name} {hash_key(key)}" + (f" {options.limit}" if options.limit else "")
+def key_line(name: str, key: str, limit: int | None = None) -> str:
+    """The line of a key in the file of keys. ValueError for a name or a limit that a line cannot hold."""
+    line = f"{name} {hash_key(key)}" + (f" {limit}" if limit else "")
     if LINE.fullmatch(line) is None:
-        parser.error("the name may have letters, digits, _, . and -, and the limit at most 6 digits")
-    print(f"key, for the program:  {key}\nline, for --api-keys: {line}")
+        raise ValueError("the name may have letters, digits, _, . and -, and the limit at most 6 digits")
+    return line
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit("error: this command is `maskgil key` now")

@@ -29,7 +29,7 @@ class ServerOptions:
     tls_key: Annotated[Path | None, arg(metavar="FILE")] = None
     """The private key of --tls-cert."""
     api_keys: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Keys that programs send as "Authorization: Bearer KEY", as hashes, one a line: `python -m app.web.api_keys NAME`
+    """Keys that programs send as "Authorization: Bearer KEY", as hashes, one a line: `maskgil key NAME`
     makes one."""
     no_auth: FlagCreatePairsOff[bool] = False
     """Serve the HTTP API to everybody who reaches the address, without keys."""

@@ -2,10 +2,12 @@
 
 import asyncio
 import ipaddress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.cli import main
 from app.web.access import IS_LOCAL, AccessPolicy, is_loopback, parse_origin
 from app.web.api_keys import ApiKeys, hash_key, new_key
 from app.web.guard import Guard
@@ -239,3 +241,12 @@ def test_a_file_without_usable_keys_is_refused(tmp_path, text: str):
         ApiKeys.read(path)
     with pytest.raises(ValueError, match="--api-keys"):
         ApiKeys.read(tmp_path / "missing")
+
+
+def test_the_key_that_the_command_makes_opens_the_server(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["key", "alice", "--limit", "30"]) == 0
+    key, line = (text.partition(":")[2].strip() for text in capsys.readouterr().out.splitlines())
+    (tmp_path / "keys").write_text(f"{line}\n")
+    found = ApiKeys.read(tmp_path / "keys").find(f"Bearer {key}")
+    assert found is not None and (found.name, found.limit) == ("alice", 30)
+    assert main(["key", "two words"]) == 2 and "letters, digits" in capsys.readouterr().err

@@ -1,0 +1,26 @@
+"""`maskgil key`: make an API key for a program."""
+
+from tyro.conf import Positional
+
+from maskgil.command_line import Command
+
+
+def make_key(name: Positional[str], limit: int | None = None) -> None:
+    """Make an API key: print it for the program, and its line for the file of --api-keys.
+
+    Args:
+        name: Whose key it is: letters, digits, _, . and -.
+        limit: Requests a minute. Left out: no limit.
+    """
+    from app.web.api_keys import key_line, new_key
+
+    key = new_key()
+    line = key_line(name, key, limit)
+    print(f"key, for the program:  {key}\nline, for --api-keys: {line}")
+
+
+def _load():
+    return make_key
+
+
+COMMAND = Command("Make an API key for the server's --api-keys.", _load)
