@@ -163,7 +163,7 @@ def test_masks_follow_the_seed():
     assert torch.equal(first, same) and not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("masked tokens", [1, 7, 12, 23, 24])
+@pytest.mark.parametrize("masked", [1, 7, 12, 23, 24])
 def test_what_is_left_is_drawn_by_the_end_of_the_whole_plan(draws, masked):
     """As many tokens a step, as daring and as guided; the first of its steps has what is left for it."""
     masked = torch.arange(24)[None] < torch.tensor([[masked], [min(masked, 2)], [0]])
