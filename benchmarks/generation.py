@@ -42,6 +42,7 @@ from benchmarks.machine import (
 )
 from benchmarks.speech_to_image_latency import synthesize
 from maskgil.condition import Condition
+from maskgil.model_folder import bundled_or_given
 from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.models.config import PRESETS, ModelConfig
 from maskgil.models.maskgil import MaskGIL
@@ -83,7 +84,8 @@ def bench_recognizer(recognizer: str, wav: str) -> RecognizerBench:
     """Raises ValueError for a recognizer or a recording that is not there, and without espeak-ng."""
     with tempfile.TemporaryDirectory() as folder:
         return RecognizerBench(
-            Transcriber.load(recognizer), audio.load_audio(Path(wav) if wav else synthesize(PROMPTS[0], Path(folder)))
+            Transcriber.load(bundled_or_given(recognizer)),
+            audio.load_audio(Path(wav) if wav else synthesize(PROMPTS[0], Path(folder))),
         )
 
 

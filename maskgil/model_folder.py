@@ -28,3 +28,9 @@ def path_from_environment(variable: str) -> Path | None:
 def weights_folder() -> Path:
     """The folder that holds one folder per bundled model. It need not exist."""
     return path_from_environment(WEIGHTS) or (checkout() or PACKAGE) / "weights"
+
+
+def bundled_or_given(name: str) -> str | Path:
+    """The folder of the bundled model of this name, or the name as it is: a path, or what a library knows it by."""
+    folder = weights_folder() / name
+    return folder if folder.is_dir() else name

@@ -25,7 +25,6 @@ from speech.whisper_folder import is_whisper_folder, load_whisper
 
 BUNDLED = "whisper-tiny-en"
 SMALLEST = "whisper-scenes"  # the smallest bundled one: it knows the scenes' words only
-WEIGHTS = Path(__file__).parents[1] / "weights"
 RELEASED_LIMIT = 120.0  # seconds of a recording for a released Whisper
 
 # Whisper's own limits (transcribe.py of openai-whisper): below this mean log-probability, or above this compression
@@ -75,14 +74,14 @@ class Transcriber:
         self.scribe, self.name, self.limit = scribe, name, limit
 
     @classmethod
-    def load(cls, name_or_path: str | Path = BUNDLED, device: str = "cpu") -> "Transcriber":
-        """A bundled name, a folder, a released size ("base.en"; needs a network once), or a .pt file.
+    def load(cls, name_or_path: str | Path, device: str = "cpu") -> "Transcriber":
+        """The recognizer of a folder, a released size ("base.en"; needs a network once), or a .pt file.
 
         A folder is one that `save_whisper` or transformers wrote, or one with model.pt and tokens.json.
         Raises ValueError for an unknown name, a size that cannot be downloaded, and a broken or foreign file.
         """
         name = str(name_or_path)
-        path = WEIGHTS / name if (WEIGHTS / name).is_dir() else Path(name)
+        path = Path(name)
         if is_whisper_folder(path):
             model, windows = load_whisper(path, device)
             return cls(OpenAIWhisperBackend(model, windows), path.name, RELEASED_LIMIT)

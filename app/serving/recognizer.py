@@ -46,8 +46,7 @@ class SpeechRecognizer:
         """The recognizer. Raises ValueError when it is missing or broken."""
         with self._lock:
             if self._transcriber is None:
-                inside = model_folder.weights_folder() / self.name
-                self._transcriber = Transcriber.load(inside if inside.is_dir() else self.name)
+                self._transcriber = Transcriber.load(model_folder.bundled_or_given(self.name))
             return self._transcriber
 
     def transcribe(self, recording: Path | bytes) -> Transcript:

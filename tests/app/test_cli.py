@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -286,14 +285,13 @@ def test_help_teaches_and_a_real_process_ends_with_two():
 
 def test_three_d_is_known_where_3d_is():
     words = PromptVocabulary.from_dict({"words": ["a", "cat", "3d"]})
-    assert words.normalize("a three d cat, Three-D") == "a 3d cat, 3d" and not words.unknown_words("a Three d cat")
+    assert words.normalize("a three d cat, Three-D") == "a 3d cat, 3d"
     assert words.normalize("three dogs") == "three dogs"
     others = PromptVocabulary.from_dict({"words": ["a", "cat", "three"]})
-    assert others.normalize("a three d cat") == "a three d cat" and others.unknown_words("a three d cat") == ["three d"]
-    assert "".join(piece.text for piece in words.spans("in three d!")) == "in three d!"
+    assert others.normalize("a three d cat") == "a three d cat"
 
 
-def test_words_outside_the_grammar_are_read_as_names_and_parts_of_names_are_unknown():
+def test_words_outside_the_grammar_are_read_as_names():
     words = PromptVocabulary.from_dict(vocabulary())
     for said, read in (
         ("a tree", "a pine tree"),
@@ -304,35 +302,9 @@ def test_words_outside_the_grammar_are_read_as_names_and_parts_of_names_are_unkn
         ("a three d tree", "a 3d pine tree"),
         ("two puppies and a bird", "two dogs and a parrot"),
     ):
-        assert words.normalize(said) == read and words.normalize(read) == read and not words.unknown_words(said), said
-    for said, wrong in (("a hot dog in a hot desert", "hot"), ("a slice", "slice"), ("FIRE on a fire truck", "FIRE")):
-        assert wrong in words.unknown_words(said) and not words.unknown_words_message(
-            f"a {words.nearest_words(wrong)[0]}"
-        ), said
-        assert len([piece for piece in words.spans(said) if piece.text == wrong and not piece.known]) == 1, said
-    assert words.unknown_words_message("a slice") == "the model does not know 'slice' (did you mean slice of pizza?)"
+        assert words.normalize(said) == read and words.normalize(read) == read, said
     for text in sentences(500, 3):  # what the grammar says stays as it is
-        assert words.normalize(text) == text.replace("three d ", "3d ") and not words.unknown_words(text)
-
-
-def test_a_colour_before_a_thing_is_noted_where_the_model_can_give_none():
-    able = PromptVocabulary.from_dict(vocabulary())
-    assert (
-        "blue" in able.colours
-        and not able.color_note("a blue car at night")
-        and not able.unknown_words("a blue car at night")
-    )
-    assert able.color_note("a pencil sketch of a blue car") == (
-        "in the style 'sketch' things have no colours: 'blue' is left out"
-    )
-    assert able.color_note("two red birds as a silhouette") and not able.color_note("a sketch of a red apple")
-    assert not [text for text in sentences(500, 4) if able.color_note(text)]
-    words = replace(able, colours=())
-    assert "'blue' may colour the background at most" in words.color_note("a Blue car at night")
-    assert words.color_note("two green birds") and words.color_note("an orange pine tree")
-    for fine in ("a red apple", "a red heart on blue", "a car on a blue background", "an orange", "a white wall"):
-        assert not words.color_note(fine), fine
-    assert not PromptVocabulary().color_note("a blue car")
+        assert words.normalize(text) == text.replace("three d ", "3d ")
 
 
 def test_sizes_are_read():

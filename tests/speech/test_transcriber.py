@@ -13,13 +13,13 @@ import torch
 import whisper
 from whisper.model import ModelDimensions, Whisper
 
+from maskgil.model_folder import weights_folder
 from speech.audio import RATE
 from speech.mel import PAIR, encode_mel, log_mel
 from speech.tokenizer import END, LETTERS, NO_SPEECH, START, ASRTokenizer
 from speech.transcriber import (
     BUNDLED,
     SMALLEST,
-    WEIGHTS,
     RawTranscript,
     SmallWhisperBackend,
     Transcriber,
@@ -204,7 +204,7 @@ def test_a_released_size_without_a_network_says_what_to_do(monkeypatch, tmp_path
 
 
 def test_the_smallest_model_hears_captions_and_ignores_noise():
-    bundled = Transcriber.load(SMALLEST)
+    bundled = Transcriber.load(weights_folder() / SMALLEST)
     voice = Voice(ESPEAK, "en-us")
     said = ["two cats on the beach", "a red apple", "a fox to the left of a castle", "three balloons in the sky"]
     right = 0
@@ -215,15 +215,15 @@ def test_the_smallest_model_hears_captions_and_ignores_noise():
             right += written.words == tuple(text.split())
             assert not written.no_speech
     assert right >= 6  # of 8
-    assert whisper.load_model(str(WEIGHTS / SMALLEST / "model.pt"), device="cpu").dims.n_text_layer == 2
-    assert sum(path.stat().st_size for path in (WEIGHTS / SMALLEST).iterdir()) < 30e6
+    assert whisper.load_model(str(weights_folder() / SMALLEST / "model.pt"), device="cpu").dims.n_text_layer == 2
+    assert sum(path.stat().st_size for path in (weights_folder() / SMALLEST).iterdir()) < 30e6
     for i in range(16):
         kind, sound = noise_clip(i, seed=9)
         assert bundled.transcribe(sound).no_speech, kind
 
 
 def test_the_bundled_model_hears_sentences_and_ignores_noise():
-    bundled = Transcriber.load(BUNDLED)
+    bundled = Transcriber.load(weights_folder() / BUNDLED)
     said = ["two cats on the beach", "a red apple", "three balloons in the sky"]
     sounds = [np.pad(speak(text, Voice(FLITE, "slt"), seed=i), RATE // 2) for i, text in enumerate(said)]
     right = sum(

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from whisper_stand_ins import ctranslate2_variables, random_whisper, write_ctranslate2
 
+from maskgil.model_folder import weights_folder
 from speech.ctranslate2_format import PINNED, convert_ctranslate2, read_variables, whisper_of_variables
-from speech.transcriber import BUNDLED, WEIGHTS, OpenAIWhisperBackend, Transcriber
+from speech.transcriber import BUNDLED, OpenAIWhisperBackend, Transcriber
 from speech.whisper_folder import CARD, CONFIG, is_whisper_folder, load_whisper, openai_names, save_whisper
 
 MODEL = random_whisper()
@@ -105,7 +106,7 @@ def test_foreign_ctranslate2_files_are_refused(tmp_path):
 
 
 def test_the_bundled_recognizer_ships_with_its_notice():
-    folder = WEIGHTS / BUNDLED
+    folder = weights_folder() / BUNDLED
     assert max(path.stat().st_size for path in folder.iterdir()) < 50e6
     card = (folder / CARD).read_text()
     assert "Copyright (c) 2022 OpenAI" in card and PINNED[0].sha256 in card

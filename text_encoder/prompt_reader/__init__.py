@@ -10,7 +10,7 @@ fits the model), caption_writer (what the encoder gets).
 """
 
 from text_encoder.prompt_reader.prompt_reading import PromptReading, PromptSpan, ReadGroup, ReadScene
-from text_encoder.prompt_reader.prompt_vocabulary import PromptVocabulary, VocabularyEntry, WordSpan
+from text_encoder.prompt_reader.prompt_vocabulary import PromptVocabulary, VocabularyEntry
 from text_encoder.prompt_reader.reader import PromptReader
 from text_encoder.prompt_reader.stand_ins import StandIn, StandInTable
 
@@ -24,5 +24,4 @@ __all__ = [
     "StandIn",
     "StandInTable",
     "VocabularyEntry",
-    "WordSpan",
 ]

@@ -4,7 +4,6 @@ A bundled model learned a small language; a word outside it changes nothing for 
 the command line refuses them, both with the nearest words that the model does know.
 """
 
-import difflib
 import json
 import re
 from dataclasses import dataclass, field
@@ -28,13 +27,6 @@ class VocabularyEntry(NamedTuple):
     plural: str = ""
     colourless: bool = False
     kind: str = ""  # of a background: "place", "color", "time" or "weather"; empty: a place that takes no other
-
-
-class WordSpan(NamedTuple):
-    """A stretch of a prompt; `known` is False for a word that the model never saw."""
-
-    text: str
-    known: bool
 
 
 @dataclass(frozen=True)
@@ -87,20 +79,6 @@ class PromptVocabulary:
             max_kinds=int(limits.get("kinds", 2)), max_things=int(limits.get("things", most)),
         )  # fmt: skip
 
-    def spans(self, prompt: str) -> list[WordSpan]:
-        """The prompt cut into words and what lies between them; the texts join to the prompt again."""
-        pieces, at, whole = [], 0, self._whole(prompt)
-        for match in PIECE.finditer(prompt):
-            if match.start() > at:
-                pieces.append(WordSpan(prompt[at : match.start()], True))
-            words = WORD.findall(self._digits(match[0]))
-            lone = match.start() not in whole and match[0].lower() in self.parts
-            pieces.append(WordSpan(match[0], not lone and all(self.knows(word) for word in words)))
-            at = match.end()
-        if at < len(prompt):
-            pieces.append(WordSpan(prompt[at:], True))
-        return pieces
-
     def _whole(self, prompt: str) -> set[int]:
         """Where the words of longer names and of places begin."""
         found = set()
@@ -134,57 +112,6 @@ class PromptVocabulary:
 
     def _digits(self, prompt: str) -> str:
         return SPOKEN_3D.sub("3d", prompt) if self.knows("3d") else prompt
-
-    def unknown_words(self, prompt: str) -> list[str]:
-        """The words of the prompt that the model never saw, in order, each once."""
-        return list(dict.fromkeys(piece.text for piece in self.spans(prompt) if not piece.known))
-
-    def nearest_words(self, word: str, n: int = 3) -> list[str]:
-        """Known words that are spelled like this one; names of what can be drawn before little words.
-
-        Of a word that says nothing alone, the names that it is a part of.
-        """
-        word, things = word.lower(), (*self.objects, *self.backgrounds, *self.styles)
-        if word in self.parts:
-            names = (name for thing in self.objects for name in (thing.name, *thing.synonyms))
-            return [name for name in names if word in name.split()][:n]
-        names = {word for thing in things for name in (thing.name, *thing.synonyms) for word in name.lower().split()}
-        close = difflib.get_close_matches(word, sorted(names & self.words), n=n, cutoff=0.6)
-        return close or difflib.get_close_matches(word, sorted(self.words), n=n, cutoff=0.7)
-
-    def unknown_words_message(self, prompt: str) -> str:
-        """One line on the words that the model does not know; empty when it knows all."""
-        missing = self.unknown_words(prompt)
-        if not missing:
-            return ""
-        said = ", ".join(f"'{word}'" for word in missing[:8]) + (", ..." if len(missing) > 8 else "")
-        close = list(dict.fromkeys(near for word in missing[:8] for near in self.nearest_words(word, 1)))
-        return f"the model does not know {said}" + (f" (did you mean {', '.join(close)}?)" if close else "")
-
-    def color_note(self, prompt: str) -> str:
-        """One line on a colour before a thing that the model takes otherwise than it is said; empty when there is none:
-        it can give things no colours, or not in the style that is asked for."""
-        if not (colour := self._given(prompt)):
-            return ""
-        if colour not in self.colours:
-            return f"things have colours of their own: '{colour}' may colour the background at most"
-        said = " ".join(WORD.findall(prompt.lower()))
-        for style in self.styles:
-            if style.colourless and any(re.search(rf"\b{phrase}\b", said) for phrase in style.say):
-                return f"in the style '{style.name}' things have no colours: '{colour}' is left out"
-        return ""
-
-    def _given(self, prompt: str) -> str:
-        """The first colour that stands right before a thing, and is no part of its name."""
-        walls = (place.name for place in self.backgrounds if f"on a {place.name} background" in place.say)
-        colours = {*self.colours, *walls}
-        names = [name for thing in self.objects for name in (thing.name, thing.plural, *thing.synonyms) if name]
-        first = {WORD.findall(name.lower())[0] for name in (*names, *self.aliases)}
-        words, whole = list(WORD.finditer(prompt.lower())), self._whole(prompt)
-        for colour, thing in zip(words, words[1:], strict=False):
-            if colour[0] in colours and thing[0] in first and colour.start() not in whole:
-                return colour[0]
-        return ""
 
 
 def _thing(value: str | int | dict[str, Any]) -> VocabularyEntry:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from whisper.normalizers import EnglishTextNormalizer
 
+from maskgil.model_folder import bundled_or_given
 from speech import audio
 from speech.audio import RATE
 from speech.tokenizer import normalize_transcript
@@ -71,7 +72,7 @@ def speech_report(model: str = BUNDLED, real: str | None = None, every: int = 1)
     if real:
         report_people(Path(real), model, every)
         return
-    for line in wer_table(score(Transcriber.load(model))):
+    for line in wer_table(score(Transcriber.load(bundled_or_given(model)))):
         print(line, flush=True)
 
 
@@ -123,7 +124,7 @@ def report_people(folder: Path, model: str = BUNDLED, every: int = 1) -> None:
     """Prints the word error rate on every n-th of the recordings of people in the folder."""
     pairs = transcripts(folder)[::every]
     number, error_rate = 0, 0.0
-    for number, error_rate in rate_people(Transcriber.load(model), pairs):
+    for number, error_rate in rate_people(Transcriber.load(bundled_or_given(model)), pairs):
         if number % 50 == 0:
             print(f"{number} of {len(pairs)} clips: WER {100 * error_rate:.1f} %", flush=True)
     print(f"{number} clips of {folder.name}, {model}")
