@@ -32,8 +32,9 @@ def rows_of(micro: Sequence[dict[str, Any]]) -> int:
 
 
 def tokens_of(micro: Sequence[dict[str, Any]]) -> int:
-    """Image tokens of a step's batches; 0 where the batches have none."""
-    return sum(batch["tokens"].shape[0] * batch["tokens"].shape[1] for batch in micro if "tokens" in batch)
+    """Tokens of a step's batches; 0 where the batches have none."""
+    grids = [batch["tokens"] for batch in micro if isinstance(batch.get("tokens"), Tensor)]
+    return sum(grid.shape[0] * grid.shape[1] for grid in grids if grid.dim() > 1)
 
 
 class RunMeter:
@@ -93,7 +94,7 @@ class RunMeter:
         cost = hours * self.world * options.price_per_hour
         return [
             f"{self.recipe.name}: {self.parameters / 1e6:,.1f}M parameters, {moving}; {rows:,.0f} rows"
-            + (f" and {tokens:,.0f} image tokens" if tokens else "")
+            + (f" and {tokens:,.0f} tokens" if tokens else "")
             + f" a step on {processes}",
             f"{self.recipe.name}: {seconds:.3g} s a step, {rows / seconds:,.1f} rows a second{mfu}, "
             f"{peak_bytes(self.device) / 1e9:.1f} GB of {'GPU ' if kind == 'GPU' else ''}memory a process",
