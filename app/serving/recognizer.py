@@ -4,6 +4,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +17,9 @@ from speech import audio as sound
 from speech.transcriber import Transcriber, Transcript
 
 REMEMBERED = 128  # transcripts
+CALLS_AT_ONCE = 8  # of microphones, and as many of programs; in this process one of each is transcribed at a time
+live_calls = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="recognizer")
+recording_calls = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="recognizer of programs")
 
 
 @runtime_checkable
@@ -34,11 +38,13 @@ class Recognizer(Protocol):
 
 
 class SpeechRecognizer:
-    """Safe to use from several threads. `name`: a bundled recognizer, a file, or a released Whisper size."""
+    """Safe to use from several threads. One recording and one live utterance at a time are transcribed, each with the
+    cores that PyTorch takes. `name`: a bundled recognizer, a file, or a released Whisper size."""
 
     def __init__(self, name: str):
         self.name = name
         self._lock = threading.Lock()
+        self._recordings, self._utterances = threading.Lock(), threading.Lock()  # held while one is transcribed
         self._transcriber: Transcriber | None = None
         self._written: OrderedDict[bytes, Transcript] = OrderedDict()
 
@@ -58,7 +64,8 @@ class SpeechRecognizer:
             if key in self._written:
                 self._written.move_to_end(key)
                 return self._written[key]
-        transcript = transcriber.transcribe(samples)
+        with self._recordings:
+            transcript = transcriber.transcribe(samples)
         metrics.WORDS.inc(len(transcript.words))
         with self._lock:
             self._written[key] = transcript
@@ -68,6 +75,8 @@ class SpeechRecognizer:
 
     def transcribe_live(self, spoken: Float[np.ndarray, " T"], guess: Sequence[int] = ()) -> Transcript:
         """Speech that a listener has already found. `guess`: tokens of an earlier transcript of its beginning."""
-        transcript = self.load().transcribe(spoken, spoken=True, guess=guess)
+        transcriber = self.load()
+        with self._utterances:
+            transcript = transcriber.transcribe(spoken, spoken=True, guess=guess)
         metrics.WORDS.inc(len(transcript.words))
         return transcript

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from app.core import paths
-from app.serving.recognizer import Recognizer
+from app.serving.recognizer import Recognizer, recording_calls
 from app.serving.services import AppServices
 from app.web.api_errors import ApiError
 from app.web.image_calls import NO_BUFFER, Caller, places
@@ -28,8 +27,6 @@ MODEL_ALIASES = ("", "whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 ENGLISH = ("en", "english", "en-us", "en-gb")
 FIELDS = ("language", "model", "prompt", "response_format", "stream", "temperature")
 LISTS = ("timestamp_granularities", "include")
-
-_recognizer_executor = ThreadPoolExecutor(1, thread_name_prefix="recognizer of programs")
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ async def _answer(call: Request, services: AppServices, caller: Caller, task: st
         fields = read_audio_fields(form.texts, form.lists, recognizer.name)
         loop = asyncio.get_running_loop()
         timed = fields.response_format not in ("json", "text")
-        heard = await loop.run_in_executor(_recognizer_executor, _hear, recognizer, recording, timed)
+        heard = await loop.run_in_executor(recording_calls, _hear, recognizer, recording, timed)
     if fields.stream:
         return StreamingResponse(_events(heard), media_type="text/event-stream", headers=NO_BUFFER)
     match fields.response_format:

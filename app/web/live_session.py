@@ -27,6 +27,7 @@ from app.core.prompt_admission import admit, notes_of
 from app.core.request import GenerationRequest, random_seed
 from app.serving.admission import served_model
 from app.serving.jobs import Job, Status
+from app.serving.recognizer import live_calls
 from app.serving.services import AppServices
 from app.web.live_dialogue import LiveDialogue
 from app.web.live_protocol import (
@@ -62,7 +63,6 @@ MAX_PENDING_TRANSCRIPTIONS = 4  # utterances of one socket that wait for the rec
 STABLE_WORDS = 3
 
 _vad_executor = ThreadPoolExecutor(1, thread_name_prefix="vad")
-_recognizer_executor = ThreadPoolExecutor(1, thread_name_prefix="recognizer")
 _saver = ThreadPoolExecutor(1, thread_name_prefix="saver")
 
 
@@ -95,7 +95,7 @@ class LiveSession:
 
     async def run(self) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(_recognizer_executor, self.services.recognizer.load)
+            await asyncio.get_running_loop().run_in_executor(live_calls, self.services.recognizer.load)
         except ValueError as error:
             raise ProtocolError(str(error)) from None
         await self.send(type="ready", rate=RATE)
@@ -259,7 +259,7 @@ class LiveSession:
         if earlier is not None and (before.utterance, before.settled) == (request.utterance, request.settled):
             guess = earlier.tokens
         transcript = await asyncio.get_running_loop().run_in_executor(
-            _recognizer_executor, self.services.recognizer.transcribe_live, request.audio, guess
+            live_calls, self.services.recognizer.transcribe_live, request.audio, guess
         )
         self.transcript = request, transcript
         return transcript.words
