@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from jaxtyping import install_import_hook
 
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray reads it when it is imported: loopback alone
+
 # Before anything imports the packages: modules loaded earlier would go unchecked.
 install_import_hook(["maskgil", "text_encoder", "speech", "train", "app"], "typechecker.checked")
 

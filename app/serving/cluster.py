@@ -16,8 +16,11 @@ from app.serving.services import ComputeBackend
 
 DRAW, TRANSCRIBE = "maskgil-draw", "maskgil-transcribe"
 PORTS_NOTE = "docs/serving.md says how to start a cluster"
+LOG_TO_FILES: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 # Ray asks the network on its own: whether usage may be reported, and for its version.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+# Set before Ray is imported, it makes Ray listen on 127.0.0.1 alone.
+ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def connect(options: ClusterOptions) -> ComputeBackend:
@@ -82,7 +85,8 @@ def _deploy(application: Any, name: str) -> None:
 
 def _start_ray(options: ClusterOptions) -> tuple[Any, Any]:
     """(ray, ray.serve), connected. Raises ValueError."""
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    for name, value in (QUIET if options.cluster else QUIET | ONE_MACHINE).items():
+        os.environ.setdefault(name, value)
     try:
         import ray
         from ray import serve
@@ -98,9 +102,9 @@ def _start_ray(options: ClusterOptions) -> tuple[Any, Any]:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray would write one into the home folder
             os.environ.update(environment)
             cores = max(os.cpu_count() or 1, 2)
-            ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(num_cpus=cores, include_dashboard=False, **LOG_TO_FILES)
         else:
-            ray.init(options.cluster, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(options.cluster, **LOG_TO_FILES)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = options.cluster or "this machine"
         raise ValueError(f"no Ray cluster at {where} ({' '.join(str(error).split())[:200]}): {PORTS_NOTE}") from None

@@ -1,5 +1,6 @@
 """A cluster of this machine: replicas in processes of their own draw what one engine draws."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from app_fixtures import tiny_model
@@ -137,6 +139,14 @@ def test_recognizers_answer_from_their_replicas(backend: ComputeBackend, engine:
         recognizer.transcribe(b"nothing")
     with pytest.raises(ValueError, match="no recognizer"):
         backend.open_recognizer("/nowhere").load()
+
+
+def test_the_replicas_listen_for_this_machine_alone(engine: Engine):
+    listening = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            listening += [one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+    assert len(listening) > 3 and {address.ip for address in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 ANOTHER = """
