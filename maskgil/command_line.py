@@ -62,6 +62,9 @@ def run(root: CommandTree, prog: str, arguments: list[str] | None = None) -> int
 
     SystemExit(0) after a help page, as tyro and argparse do.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal's code page lacks is no error
+            stream.reconfigure(errors="backslashreplace")
     try:
         call = parse(root, prog, sys.argv[1:] if arguments is None else arguments)
         if call is not None:

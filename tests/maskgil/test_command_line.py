@@ -1,5 +1,7 @@
 """Commands from typed functions: what is parsed, and what a wrong word is answered with."""
 
+import io
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -118,3 +120,11 @@ def test_completion_knows_commands_and_options():
     tree = CommandGroup("All.", lambda: {"draw": Command("Draw.", lambda: draw), "work": work})
     script = completion_script(tree, "tool", "bash")
     assert all(word in script for word in ("complete -F", "draw", "--batch", "refuse"))
+
+
+@pytest.mark.parametrize("code_page", ["ascii", "cp1251", "cp932"])
+def test_characters_that_a_terminal_lacks_are_spelled_out(code_page: str, monkeypatch: pytest.MonkeyPatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=code_page))
+    assert run(Command("Print.", lambda: lambda: print("café 🐱", flush=True)), "maskgil", []) == 0
+    assert written.getvalue() == rb"caf\xe9 \U0001f431" + b"\n"
