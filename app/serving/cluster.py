@@ -33,7 +33,8 @@ def connect(options: ClusterOptions) -> ComputeBackend:
 
     serve.start(proxy_location="Disabled")
     running = serve.status().applications
-    threads = options.threads or max(1, (os.cpu_count() or 1) // options.replicas)
+    shared = 1 if options.cluster else max(1, (os.cpu_count() or 1) // options.replicas)
+    threads = options.threads or shared
     drawing = {"num_cpus": threads if options.cluster else 0.1, "num_gpus": options.gpus}
     process = {"environment": _environment(), "threads": threads}
     if DRAW not in running:
