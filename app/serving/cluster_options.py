@@ -15,8 +15,8 @@ class ClusterOptions:
     recognizers: int = 1
     """Replicas that transcribe."""
     threads: int = 0
-    """PyTorch threads of a replica, and in a cluster the CPUs that it asks Ray for. 0: the cores of this machine, shared
-    among the replicas that draw; in a cluster 1."""
+    """PyTorch threads of a replica, and the CPUs that it asks a cluster for. 0: the cores of this machine, shared among
+    the replicas that draw; in a cluster 1."""
     gpus: float = 0.0
     """GPUs of a replica that draws; 0.5 puts two of them on one GPU."""
     cluster: Annotated[str | None, arg(metavar="ADDRESS")] = None
