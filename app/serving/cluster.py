@@ -17,8 +17,13 @@ from app.serving.services import ComputeBackend
 DRAW, TRANSCRIBE = "maskgil-draw", "maskgil-transcribe"
 PORTS_NOTE = "docs/serving.md says how to start a cluster"
 LOG_TO_FILES: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-# Ray asks the network on its own: whether usage may be reported, and for its version.
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+# Ray asks the network whether usage may be reported, and starts a second cluster when it is called after its end.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # replicas see the GPU where they ask for no share of it
+}
 # Set before Ray is imported, it makes Ray listen on 127.0.0.1 alone.
 ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
