@@ -7,6 +7,7 @@ Serve's own HTTP proxy stays off: the page and the API are this program's.
 import logging
 import os
 import secrets
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from app.serving.cluster_options import ClusterOptions
 from app.serving.services import ComputeBackend
 
 DRAW, TRANSCRIBE = "maskgil-draw", "maskgil-transcribe"
+CONNECT_SECONDS = 10.0
 PORTS_NOTE = "docs/serving.md says how to start a cluster"
 LOG_TO_FILES: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 # Ray asks the network whether usage may be reported, and starts a second cluster when it is called after its end.
@@ -24,8 +26,9 @@ QUIET = {
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # replicas see the GPU where they ask for no share of it
 }
-# Set before Ray is imported, it makes Ray listen on 127.0.0.1 alone.
-ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Ray listens on 127.0.0.1 alone where the first is set before it is imported. A replica's own port listens on all
+# networks, and asks for the token, as all of Ray's ports do.
+ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 
 
 def connect(options: ClusterOptions) -> ComputeBackend:
@@ -103,6 +106,8 @@ def _start_ray(options: ClusterOptions) -> tuple[Any, Any]:
     # Replicas import the same code as this process, wherever it was started.
     root = str(Path(__file__).parents[2])
     environment = {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    if options.cluster is not None:
+        _check_address(options.cluster)
     try:
         if options.cluster is None:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray would write one into the home folder
@@ -115,6 +120,17 @@ def _start_ray(options: ClusterOptions) -> tuple[Any, Any]:
         where = options.cluster or "this machine"
         raise ValueError(f"no Ray cluster at {where} ({' '.join(str(error).split())[:200]}): {PORTS_NOTE}") from None
     return ray, serve
+
+
+def _check_address(address: str) -> None:
+    """Raises ValueError when nothing listens at HOST:PORT, which Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():  # auto, or a form of Ray's own
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"no Ray cluster at {address} ({error}): {PORTS_NOTE}") from None
 
 
 def _environment() -> dict[str, str]:

