@@ -34,14 +34,14 @@ class Scribe(Transcriber):
 def test_one_recording_and_one_utterance_are_transcribed_at_a_time(tmp_path, monkeypatch: pytest.MonkeyPatch):
     scribe = Scribe()
     monkeypatch.setattr(Transcriber, "load", lambda name: scribe)
-    ear = SpeechRecognizer("whisper-scenes")
+    listener = SpeechRecognizer("whisper-scenes")
     recordings = []
     for i in range(4):
         soundfile.write(tmp_path / f"{i}.wav", np.full(RATE, 0.1 * (i + 1), np.float32), RATE)
         recordings.append((tmp_path / f"{i}.wav").read_bytes())
     with ThreadPoolExecutor(8) as callers:
-        calls = [callers.submit(ear.transcribe, recording) for recording in recordings]
-        calls += [callers.submit(ear.transcribe_live, np.zeros(RATE, np.float32)) for _ in recordings]
+        calls = [callers.submit(listener.transcribe, recording) for recording in recordings]
+        calls += [callers.submit(listener.transcribe_live, np.zeros(RATE, np.float32)) for _ in recordings]
         assert {call.result(60).text for call in calls} == {"a cat"}
     assert scribe.most == {True: 1, False: 1}
     assert recognizer.CALLS_AT_ONCE > 1
