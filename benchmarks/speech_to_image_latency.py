@@ -1,6 +1,6 @@
 """From the last sound of a sentence to its words and its picture, in a real browser with a spoken file as microphone:
 
-    maskgil bench speech-to-image --model scenes --n 10 --steps 8 --end 0.3 --gap 4
+    maskgil bench latency --model scenes --n 10 --steps 8 --end 0.3 --gap 4
 
 A headless Chromium opens the Speak page of a server of its own and hears the sentence (said by espeak-ng, or a file)
 again and again, `gap` seconds of silence after each. All times are taken in the browser, by one clock: speech ends with
@@ -297,4 +297,4 @@ def bench_speech_to_image(
 
 
 if __name__ == "__main__":
-    raise SystemExit("error: this command is `maskgil bench speech-to-image` now")
+    raise SystemExit("error: this command is `maskgil bench latency` now")

@@ -16,9 +16,10 @@ from jaxtyping import Float
 from whisper.model import Whisper
 
 from speech.audio import RATE
-from speech.greedy_decoding import DecodingLanguage, GreedyDecoder
+from speech.greedy_decoding import DecodingContext, GreedyDecoder
 from speech.mel import PAIR, encode_mel, log_mel, longest
 from speech.tokenizer import END, NO_SPEECH, START, ASRTokenizer
+from speech.word_alignment import TimedWord, align_words
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,21 @@ class ASRBackend(Protocol):
     hears_pauses: bool
 
     def transcribe(self, audio: Float[np.ndarray, " T"], guess: Sequence[int] = ()) -> RawTranscript: ...
+
+
+@runtime_checkable
+class ReleasedBackend(ASRBackend, Protocol):
+    """One that takes a context and knows when each word was spoken."""
+
+    is_multilingual: bool
+
+    def transcribe_in(
+        self, audio: Float[np.ndarray, " T"], context: DecodingContext, guess: Sequence[int] = ()
+    ) -> RawTranscript: ...
+
+    def align(
+        self, audio: Float[np.ndarray, " T"], draft: RawTranscript, task: str = "transcribe", start: float = 0.0
+    ) -> list[TimedWord]: ...
 
 
 class SmallWhisperBackend:
@@ -94,26 +110,39 @@ class SmallWhisperBackend:
 class OpenAIWhisperBackend:
     """A released Whisper, decoded greedily over the shortest window that holds the sound.
 
-    `windows`: lengths in seconds that the encoder may be given, the shortest first. `speech`: the language.
+    `windows`: lengths in seconds that the encoder may be given, the shortest first. `context`: of calls without one.
     """
 
     hears_pauses = True
 
     def __init__(
-        self, model: Whisper, windows: Sequence[float] = (30.0,), speech: DecodingLanguage | None = None
+        self, model: Whisper, windows: Sequence[float] = (30.0,), context: DecodingContext | None = None
     ) -> None:
         self.decoder = GreedyDecoder(model, windows)
         self.model, self.reach = self.decoder.model, self.decoder.reach
-        self.speech = speech or DecodingLanguage()
+        self.context = context or DecodingContext()
+        self.is_multilingual = model.is_multilingual
         self._one_at_a_time = threading.Lock()
 
-    def transcribe(
-        self, audio: Float[np.ndarray, " T"], guess: Sequence[int] = (), speech: DecodingLanguage | None = None
-    ) -> RawTranscript:
+    def transcribe(self, audio: Float[np.ndarray, " T"], guess: Sequence[int] = ()) -> RawTranscript:
         """`guess`: tokens of an earlier hypothesis of the same speech, which are checked before decoding goes on."""
+        return self.transcribe_in(audio, self.context, guess)
+
+    def transcribe_in(
+        self, audio: Float[np.ndarray, " T"], context: DecodingContext, guess: Sequence[int] = ()
+    ) -> RawTranscript:
+        """The same in another language, as a translation, or after a text."""
         with self._one_at_a_time:
             states = self.decoder.encode(audio)
-            window = self.decoder.decode(states, len(audio) / RATE, speech or self.speech, guess)
+            window = self.decoder.decode(states, len(audio) / RATE, context, guess)
         return RawTranscript(
             window.text, window.no_speech, window.log_prob, window.compression, window.tokens, window.language
         )
+
+    def align(
+        self, audio: Float[np.ndarray, " T"], draft: RawTranscript, task: str = "transcribe", start: float = 0.0
+    ) -> list[TimedWord]:
+        """The words of a piece that was transcribed here, with their times. `start`: seconds before the piece."""
+        with self._one_at_a_time:
+            tokenizer = self.decoder.tokenizer(draft.language, task)
+            return align_words(self.model, tokenizer, audio, draft.tokens, start)

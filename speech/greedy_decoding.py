@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from whisper.audio import HOP_LENGTH, log_mel_spectrogram
-from whisper.model import Whisper
+from whisper.model import AudioEncoder, Whisper
 from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
 
 from speech.audio import RATE
@@ -27,6 +27,7 @@ TOKENS_PER_SECOND = 8  # nobody speaks faster; what exceeds it by MORE_TOKENS is
 MORE_TOKENS = 12
 REPEATS = 3  # a phrase that comes so often in a row is a loop
 PHRASE = 8  # tokens of the longest phrase that is looked for
+PROMPT_TOKENS = 100  # of the text before; the last ones count
 AUTO = "auto"  # a language that is detected
 
 
@@ -45,12 +46,17 @@ class DecodedWindow:
 
 
 @dataclass(frozen=True)
-class DecodingLanguage:
-    """What is spoken and what is written: `language` a code of Whisper's such as "de", or "auto"; `task` "transcribe"
-    or "translate" (into English). Models for English only take no notice of either."""
+class DecodingContext:
+    """What is spoken and what is written.
+
+    language  a code of Whisper's such as "de", or "auto"; models for English only take no notice
+    task      "transcribe", or "translate" into English; models for English only take no notice
+    prompt    text that comes before, which biases towards its words and its style
+    """
 
     language: str = "en"
     task: str = "transcribe"
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         if self.language != AUTO and self.language not in LANGUAGES:
@@ -92,24 +98,23 @@ class GreedyDecoder:
         samples = torch.zeros(count)
         samples[: min(count, len(audio))] = torch.from_numpy(np.ascontiguousarray(audio[:count], np.float32))
         mel = log_mel_spectrogram(samples.to(self.model.device), self.model.dims.n_mels)
-        return encode_window(self.model, mel[None])
+        return encode_window(self.model.encoder, mel[None])
 
     @torch.inference_mode()
     def decode(
         self,
         states: Float[Tensor, "1 P D"],
         seconds: float,
-        speech: DecodingLanguage | None = None,
+        speech: DecodingContext | None = None,
         guess: Sequence[int] = (),
-        prompt: str = "",
     ) -> DecodedWindow:
-        """Text of the encoder states. `seconds` of sound bound the tokens; `guess`: tokens of an earlier hypothesis;
-        `prompt`: text that comes before, which biases towards its words and its style."""
-        speech = speech or DecodingLanguage()
+        """Text of the encoder states. `seconds` of sound bound the tokens; `guess`: tokens of an earlier hypothesis."""
+        speech = speech or DecodingContext()
         language = self.detect(states) if speech.language == AUTO else speech.language
         tokenizer = self.tokenizer(language, speech.task)
         start = list(tokenizer.sot_sequence_including_notimestamps)
-        before = [tokenizer.sot_prev, *tokenizer.encode(" " + prompt.strip())[-100:]] if prompt else []
+        prompt = speech.prompt.strip()
+        before = [tokenizer.sot_prev, *tokenizer.encode(" " + prompt)[-PROMPT_TOKENS:]] if prompt else []
         most = min(round(TOKENS_PER_SECOND * seconds) + MORE_TOKENS, self.model.dims.n_text_ctx // 2)
         cache, hooks = self.model.install_kv_cache_hooks()
         try:
@@ -171,12 +176,11 @@ class GreedyDecoder:
                 cache[module] = cache[module][:, :length]
 
 
-def encode_window(model: Whisper, mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B P D"]:
+def encode_window(encoder: AudioEncoder, mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B P D"]:
     """AudioEncoder.forward for F = 2 P frames up to the model's own length: the first rows of the position table.
 
     A released Whisper was trained for 30 s alone; shorter windows of 10 s cost tiny.en half a point of WER.
     """
-    encoder = model.encoder
     x = F.gelu(encoder.conv1(mel))
     x = F.gelu(encoder.conv2(x)).transpose(1, 2)
     x = (x + encoder.positional_embedding[: x.shape[1]]).to(x.dtype)

@@ -39,7 +39,10 @@ PLACES = (
     "in the snow", "on the beach", "in the forest", "under water", "underwater", "in the sky", "in space",
     "in the desert", "on the grass", "in the city", "in the mountains", "at sea", "by the sea", "in the ocean",
 )  # fmt: skip
-UNDO = frozenset(("undo", "undo that", "undo it", "go back", "take that back", "back"))
+# Whisper often writes a lone "undo" as words that sound alike.
+UNDO = frozenset(
+    ("undo", "undo that", "undo it", "go back", "take that back", "back", "and do", "un do", "undue", "and undo")
+)
 CLEAR = frozenset(("start over", "start again", "start afresh", "clear", "clear it", "new picture", "a new picture"))
 AGAIN = frozenset(
     ("another one", "another", "one more", "again", "try again", "draw it again", "once more", "a different one")

@@ -18,10 +18,12 @@ from jaxtyping import Float
 from whisper.model import Whisper
 
 from speech.audio import LONGEST, QUIET, RATE, loudest_dbfs
-from speech.backends import ASRBackend, OpenAIWhisperBackend, RawTranscript, SmallWhisperBackend
+from speech.backends import ASRBackend, OpenAIWhisperBackend, RawTranscript, ReleasedBackend, SmallWhisperBackend
+from speech.greedy_decoding import DecodingContext
 from speech.tokenizer import ASRTokenizer
 from speech.vad import CHUNK, VoiceActivityDetector, speech_spans
 from speech.whisper_folder import is_whisper_folder, load_whisper
+from speech.word_alignment import TimedWord, estimate_word_times, within_speech
 
 BUNDLED = "whisper-tiny-en"
 SMALLEST = "whisper-scenes"  # the smallest bundled one: it knows the scenes' words only
@@ -47,6 +49,7 @@ class Transcript:
     no_speech   nothing was said; `reason` says in one line why we think so
     understood  False: the text is a guess, and `reason` says so
     tokens      of the backend; a later call for more of the same speech may give them as its `guess`
+    pieces      what it was put together from
     """
 
     text: str
@@ -55,11 +58,26 @@ class Transcript:
     reason: str
     understood: bool = True
     tokens: tuple[int, ...] = ()
+    pieces: tuple["TranscribedPiece", ...] = ()
+
+    @property
+    def language(self) -> str:
+        """The code of the language that was spoken."""
+        return self.pieces[0].draft.language if self.pieces else "en"
 
     @property
     def prompt(self) -> str:
         """The text as a prompt: its words alone."""
         return " ".join(spoken_words(self.text))
+
+
+@dataclass(frozen=True)
+class TranscribedPiece:
+    """Samples [start, stop) of a recording and what the backend wrote of them."""
+
+    start: int
+    stop: int
+    draft: RawTranscript
 
 
 def spoken_words(text: str) -> tuple[str, ...]:
@@ -101,9 +119,21 @@ class Transcriber:
             raise ValueError(f"{path} writes {model.dims.n_vocab} tokens of its own but no tokens.json is beside it")
         return cls(OpenAIWhisperBackend(model), path.stem, RELEASED_LIMIT)
 
-    def transcribe(self, audio: Float[np.ndarray, " T"], spoken: bool = False, guess: Sequence[int] = ()) -> Transcript:
-        """What was said in 16 kHz samples. `spoken`: a voice activity detector has already found the speech. `guess`:
-        tokens of an earlier transcript of the beginning of this very speech.
+    @property
+    def is_multilingual(self) -> bool:
+        """Whether it understands other languages than English."""
+        return isinstance(self.scribe, ReleasedBackend) and self.scribe.is_multilingual
+
+    def transcribe(
+        self,
+        audio: Float[np.ndarray, " T"],
+        spoken: bool = False,
+        guess: Sequence[int] = (),
+        context: DecodingContext | None = None,
+    ) -> Transcript:
+        """16 kHz samples (audio.load) -> what was said. `spoken`: a listener has already found the speech. `guess`:
+        tokens of an earlier transcript of the beginning of this very speech. `context`: language, task and text before;
+        a recognizer that knows none of it ignores it.
 
         Raises ValueError for audio over `limit` seconds.
         """
@@ -118,16 +148,38 @@ class Transcriber:
             return _nothing("nobody speaks in this recording, there is only noise: speak closer to the microphone")
         spans = spans or [(0, len(audio))]
         pieces = split_long(spans, chances, self.scribe.reach, joined=self.scribe.hears_pauses)
-        drafts = [
-            self.scribe.transcribe(audio[start:stop], guess if len(pieces) == 1 else ()) for start, stop in pieces
+        written = [
+            TranscribedPiece(start, stop, self._write(audio[start:stop], guess if len(pieces) == 1 else (), context))
+            for start, stop in pieces
         ]
-        drafts = [draft for draft in drafts if draft.text and not _is_silence(draft)]
+        written = [piece for piece in written if piece.draft.text and not _is_silence(piece.draft)]
+        drafts = [piece.draft for piece in written]
         if not drafts:
             return _nothing("there was a sound but no words in it that could be made out: say it again")
         text, tokens = " ".join(draft.text for draft in drafts), tuple(t for draft in drafts for t in draft.tokens)
         understood = all(draft.log_prob > UNSURE and draft.compression < REPETITIVE for draft in drafts)
         reason = "" if understood else "I did not understand that: say it again, or mend the words"
-        return Transcript(text, spoken_words(text), False, reason, understood, tokens)
+        return Transcript(text, spoken_words(text), False, reason, understood, tokens, tuple(written))
+
+    def _write(
+        self, audio: Float[np.ndarray, " T"], guess: Sequence[int], context: DecodingContext | None
+    ) -> RawTranscript:
+        if context is not None and isinstance(self.scribe, ReleasedBackend):
+            return self.scribe.transcribe_in(audio, context, guess)
+        return self.scribe.transcribe(audio, guess)
+
+    def word_times(
+        self, audio: Float[np.ndarray, " T"], transcript: Transcript, task: str = "transcribe"
+    ) -> tuple[list[TimedWord], bool]:
+        """(the words of a transcript of these samples with their times, whether they were aligned). A recognizer
+        without an alignment of its own gives estimates."""
+        if not isinstance(self.scribe, ReleasedBackend):
+            return estimate_word_times(audio, transcript.text.split()), False
+        words: list[TimedWord] = []
+        for piece in transcript.pieces:
+            sound = audio[piece.start : piece.stop]
+            words += self.scribe.align(sound, piece.draft, task, piece.start / RATE)
+        return within_speech(words, speech_spans(VoiceActivityDetector().probabilities(audio))), True
 
 
 def _is_silence(draft: RawTranscript) -> bool:

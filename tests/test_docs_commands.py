@@ -81,9 +81,9 @@ def test_the_first_commands_work(
     monkeypatch.chdir(folder)
 
     class Recognizer:
-        limit = 120.0
+        limit, is_multilingual = 120.0, False
 
-        def transcribe(self, samples: object) -> Transcript:
+        def transcribe(self, samples: object, context: object = None) -> Transcript:
             return Transcript("two cats on the beach", (), False, "")
 
     monkeypatch.setattr("app.serving.recognizer.SpeechRecognizer.load", lambda self: Recognizer())

@@ -46,7 +46,8 @@ COMMANDS = {
     "generation": Command("Time and memory of each stage from prompt to pixels.", _generation),
     "training": Command("Time, MFU and memory of a training step.", _training),
     "serving": Command("Throughput and latency of many visitors at one engine.", _serving),
-    "speech-to-image": Command("Latency from speech to picture in a browser.", _speech_to_image),
+    "latency": Command("Latency of each stage from speech to picture, in a browser.", _speech_to_image),
+    "speech-to-image": Command("The old name of latency.", _speech_to_image),
     "released": Command("Time of an image of each released model, with random weights.", _released),
     "paper-findings": Command("Findings of the MaskGIL and eMIGM papers, on drawn scenes.", _paper_findings),
 }

@@ -45,6 +45,12 @@ def _lora():
     return merge
 
 
+def _things():
+    from train.thing_pictures import draw_things
+
+    return draw_things
+
+
 COMMANDS = {
     "scenes": Command("A text-to-image folder of the bundled kind.", _scenes),
     "emigm": Command("The same for eMIGM on latents.", _emigm),
@@ -52,6 +58,7 @@ COMMANDS = {
     "text": Command("A folder of the large text-driven recipes.", _text),
     "class": Command("A folder of the large class-driven recipes.", _class),
     "reader": Command("The judge of the scene score.", _reader),
+    "things": Command("The small pictures of a model's things for the Draw page.", _things),
     "lora": Command("A text-to-image folder with adapters merged into it.", _lora),
 }
 

@@ -18,6 +18,9 @@ class RecognizerOptions:
     recognizer: Annotated[str, arg(aliases=("--ear",))] = field(default_factory=paths.default_recognizer)
     """The recognizer: a bundled one by name, a Whisper checkpoint, or a released size such as `base`. Left out:
     $MASKGIL_RECOGNIZER, or whisper-tiny-en."""
+    language: str = "auto"
+    """The language that is spoken: a code such as de, or auto. Other languages than English need a multilingual
+    recognizer, which translates them into English."""
 
 
 def listen(
@@ -33,14 +36,16 @@ def listen(
     """
     quiet_log()
     options.validate_out()
-    draw_to_files(options, transcribe(audio, recognizer.recognizer))
+    draw_to_files(options, transcribe(audio, recognizer))
 
 
-def transcribe(audio: Path, recognizer: str) -> str:
+def transcribe(audio: Path, options: RecognizerOptions) -> str:
     """Print what is said in the recording, and return it. ValueError where no speech is found."""
     from app.serving.recognizer import SpeechRecognizer
+    from speech.greedy_decoding import DecodingContext
 
-    transcript = SpeechRecognizer(recognizer).transcribe(audio)
+    context = DecodingContext(options.language, "translate")
+    transcript = SpeechRecognizer(options.recognizer).transcribe(audio, context)
     if transcript.no_speech:
         raise ValueError(transcript.reason)
     print(transcript.prompt, flush=True)

@@ -28,9 +28,11 @@ from app.serving.job_preparation import finish_preview, prepare_job
 from app.serving.job_table import MAX_WAITING, JobTable
 from app.serving.jobs import Job, Status
 from app.serving.model_pool import LoadedModel, ModelPool, dtype_name, open_model
+from app.serving.recognizer import TimedTranscript
 from maskgil.inpainting import InpaintingInput
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.token_grid import TokenGrid
+from speech.greedy_decoding import DecodingContext
 from speech.transcriber import Transcript
 
 log = logging.getLogger(__name__)
@@ -239,10 +241,17 @@ class ClusterRecognizer:
         """Raises ValueError when it is missing or broken."""
         self._call("load", self.name)
 
-    def transcribe(self, recording: Path | bytes) -> Transcript:
+    def transcribe(self, recording: Path | bytes, context: DecodingContext | None = None) -> Transcript:
         """SpeechRecognizer.transcribe."""
         data = recording if isinstance(recording, bytes) else recording.read_bytes()
-        return self._counted(self._call("transcribe", self.name, data))
+        return self._counted(self._call("transcribe", self.name, data, context))
+
+    def transcribe_timed(self, recording: Path | bytes, context: DecodingContext | None = None) -> TimedTranscript:
+        """SpeechRecognizer.transcribe_timed."""
+        data = recording if isinstance(recording, bytes) else recording.read_bytes()
+        heard = self._call("transcribe_timed", self.name, data, context)
+        self._counted(heard.transcript)
+        return heard
 
     def transcribe_live(self, spoken: np.ndarray, guess: Sequence[int] = ()) -> Transcript:
         """SpeechRecognizer.transcribe_live."""

@@ -20,7 +20,8 @@ from app.serving.cluster_messages import DrawTask, EndNews, StepNews, news_of_st
 from app.serving.jobs import Job, Status, StepSnapshot
 from app.serving.local_engine import LocalEngine
 from app.serving.model_pool import MAX_MODELS
-from app.serving.recognizer import SpeechRecognizer
+from app.serving.recognizer import SpeechRecognizer, TimedTranscript
+from speech.greedy_decoding import DecodingContext
 from speech.transcriber import Transcript
 
 MAX_ONGOING = 32  # jobs of one replica, drawn or waiting in it; further ones wait where any replica can take them
@@ -98,9 +99,13 @@ class RecognitionReplica:
         """Load a recognizer. Raises ValueError when it is missing or broken."""
         self._recognizers.setdefault(name, SpeechRecognizer(name)).load()
 
-    def transcribe(self, name: str, recording: bytes) -> Transcript:
+    def transcribe(self, name: str, recording: bytes, context: DecodingContext | None = None) -> Transcript:
         """SpeechRecognizer.transcribe."""
-        return self._recognizers.setdefault(name, SpeechRecognizer(name)).transcribe(recording)
+        return self._recognizers.setdefault(name, SpeechRecognizer(name)).transcribe(recording, context)
+
+    def transcribe_timed(self, name: str, recording: bytes, context: DecodingContext | None = None) -> TimedTranscript:
+        """SpeechRecognizer.transcribe_timed."""
+        return self._recognizers.setdefault(name, SpeechRecognizer(name)).transcribe_timed(recording, context)
 
     def transcribe_live(self, name: str, spoken: np.ndarray, guess: Sequence[int]) -> Transcript:
         """SpeechRecognizer.transcribe_live."""

@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,12 +15,25 @@ from jaxtyping import Float
 from app.serving import metrics
 from maskgil import model_folder
 from speech import audio as sound
+from speech.greedy_decoding import AUTO, DecodingContext
 from speech.transcriber import Transcriber, Transcript
+from speech.word_alignment import TimedWord
 
 REMEMBERED = 128  # transcripts
 CALLS_AT_ONCE = 8  # of microphones, and as many of programs; in this process one of each is transcribed at a time
 live_calls = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="recognizer")
 recording_calls = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="recognizer of programs")
+
+
+@dataclass(frozen=True)
+class TimedTranscript:
+    """A transcript, the seconds of the recording, its words with their times, and whether the recognizer aligned them
+    or they are estimates."""
+
+    transcript: Transcript
+    duration: float
+    words: tuple[TimedWord, ...]
+    is_aligned: bool
 
 
 @runtime_checkable
@@ -32,7 +46,9 @@ class Recognizer(Protocol):
         """Load it. Raises ValueError when it is missing or broken."""
         ...
 
-    def transcribe(self, recording: Path | bytes) -> Transcript: ...
+    def transcribe(self, recording: Path | bytes, context: DecodingContext | None = None) -> Transcript: ...
+
+    def transcribe_timed(self, recording: Path | bytes, context: DecodingContext | None = None) -> TimedTranscript: ...
 
     def transcribe_live(self, spoken: Float[np.ndarray, " T"], guess: Sequence[int] = ()) -> Transcript: ...
 
@@ -55,17 +71,36 @@ class SpeechRecognizer:
                 self._transcriber = Transcriber.load(model_folder.bundled_or_given(self.name))
             return self._transcriber
 
-    def transcribe(self, recording: Path | bytes) -> Transcript:
-        """What is said in a recording. Raises ValueError for what is no sound, empty, or too long."""
+    def transcribe(self, recording: Path | bytes, context: DecodingContext | None = None) -> Transcript:
+        """What is said in a recording; in English where no context asks for another. Raises ValueError for what is no
+        sound, empty, or too long, and for a language that the recognizer does not know."""
+        return self._transcript(self._samples(recording, context), context)
+
+    def transcribe_timed(self, recording: Path | bytes, context: DecodingContext | None = None) -> TimedTranscript:
+        """The same with the time of each word."""
+        samples = self._samples(recording, context)
+        transcript = self._transcript(samples, context)
+        with self._recordings:
+            words, is_aligned = self.load().word_times(samples, transcript, context.task if context else "transcribe")
+        return TimedTranscript(transcript, len(samples) / sound.RATE, tuple(words), is_aligned)
+
+    def _samples(self, recording: Path | bytes, context: DecodingContext | None) -> Float[np.ndarray, " T"]:
         transcriber = self.load()
-        samples = sound.load_audio(recording, longest=transcriber.limit)
-        key = hashlib.sha256(samples.tobytes()).digest()
+        if context is not None and not transcriber.is_multilingual and context.language not in ("en", AUTO):
+            raise ValueError(
+                f"{self.name} understands English only: give language en, or another recognizer such as base"
+            )
+        return sound.load_audio(recording, longest=transcriber.limit)
+
+    def _transcript(self, samples: Float[np.ndarray, " T"], context: DecodingContext | None) -> Transcript:
+        context = context or self._drawn_context()
+        key = hashlib.sha256(samples.tobytes() + repr(context).encode()).digest()
         with self._lock:
             if key in self._written:
                 self._written.move_to_end(key)
                 return self._written[key]
         with self._recordings:
-            transcript = transcriber.transcribe(samples)
+            transcript = self.load().transcribe(samples, context=context)
         metrics.WORDS.inc(len(transcript.words))
         with self._lock:
             self._written[key] = transcript
@@ -75,8 +110,12 @@ class SpeechRecognizer:
 
     def transcribe_live(self, spoken: Float[np.ndarray, " T"], guess: Sequence[int] = ()) -> Transcript:
         """Speech that a listener has already found. `guess`: tokens of an earlier transcript of its beginning."""
-        transcriber = self.load()
+        transcriber, context = self.load(), self._drawn_context()
         with self._utterances:
-            transcript = transcriber.transcribe(spoken, spoken=True, guess=guess)
+            transcript = transcriber.transcribe(spoken, spoken=True, guess=guess, context=context)
         metrics.WORDS.inc(len(transcript.words))
         return transcript
+
+    def _drawn_context(self) -> DecodingContext | None:
+        """Models draw English words: what is said in another language is translated, where the recognizer can."""
+        return DecodingContext(AUTO, "translate") if self.load().is_multilingual else None

@@ -3,6 +3,7 @@
 // restarted. Triggers: use (a picture whose seed is to be taken), new_seed.
 
 const TYPING_PAUSE = 150; // ms after the last key until a draft begins
+const SETTLED_PAUSE = 1200; // ms after the last key until the last word counts as whole
 const REFINE_PAUSE = 700; // ms after a draft until it is drawn with all steps
 
 class Canvas {
@@ -12,6 +13,7 @@ class Canvas {
     this.data = {};
     this.busy = false; // a drawing is under way
     this.live = localStorage.getItem("studio.live") !== "off";
+    this.surprised = new Set(); // what "Surprise me" has drawn
     this.seed = null; // of drafts, until the next press of Draw
     this.sheet = new PictureSheet(this.find(".sheet"), { onReplay: (...all) => this.replay(...all) });
     this.connection = new CanvasConnection(root.dataset.name || "draw", {
@@ -21,7 +23,8 @@ class Canvas {
     this.handlers = {
       vary: (picture) => this.vary(picture),
       seed: (picture) => this.trigger("use", picture),
-      prompt: ({ prompt }) => { this.prompt.value = prompt; this.remember(); this.draw(); },
+      prompt: ({ prompt }) => { this.prompt.value = prompt; this.remember(); this.read(); this.draw(); },
+      add: ({ prompt }) => { this.prompt.value = `${this.prompt.value.trim()} ${prompt}`.trim(); this.typed(true); },
     };
     this.prompt = this.find(".prompt");
     this.prompt.value = new URLSearchParams(location.search).get("prompt") ?? localStorage.getItem("studio.prompt") ?? "";
@@ -34,6 +37,7 @@ class Canvas {
     this.find(".combine").onsubmit = (event) => { event.preventDefault(); this.combine(); };
     this.find(".stop").onclick = () => this.stop();
     this.prompt.oninput = () => this.typed();
+    this.prompt.onblur = () => this.settle();
     this.find(".live").checked = this.live;
     this.find(".live").onchange = ({ target }) => {
       this.live = target.checked;
@@ -106,6 +110,7 @@ class Canvas {
   // Draw and keep. A refined draft of the same words that is on the canvas already is the picture: it is kept.
   draw() {
     clearTimeout(this.timer);
+    this.settle();
     this.remember();
     const { result } = this.sheet;
     if (this.refined && result?.draft && result.prompt === this.text && this.data.number === 1) {
@@ -120,10 +125,22 @@ class Canvas {
     if (this.data.settings.size) this.sheet.begin(this.data.number, this.data.settings.size);
   }
 
-  typed() {
+  // The prompt has changed. `whole`: not key by key, so that its last word is no half of one.
+  typed(whole = false) {
     this.remember();
     clearTimeout(this.timer);
+    clearTimeout(this.settling);
+    this.typing = !whole;
+    this.settling = setTimeout(() => this.settle(), SETTLED_PAUSE);
     this.timer = setTimeout(() => { this.read(); this.draft(); }, TYPING_PAUSE);
+  }
+
+  // Nobody types any more: the last word is as it is meant.
+  settle() {
+    clearTimeout(this.settling);
+    if (!this.typing) return;
+    this.typing = false;
+    if (this.reading) this.describe(this.reading);
   }
 
   draft() {
@@ -149,9 +166,12 @@ class Canvas {
   }
 
   surprise() {
-    const others = this.data.examples.filter((example) => example !== this.text);
-    if (!others.length) return;
+    const all = [...this.data.examples, ...(this.data.surprises ?? [])];
+    const others = all.filter((prompt) => prompt !== this.text && !this.surprised.has(prompt));
+    if (!others.length) { this.surprised.clear(); if (all.length > 1) this.surprise(); return; }
     this.prompt.value = others[Math.floor(Math.random() * others.length)];
+    this.surprised.add(this.prompt.value);
+    this.remember();
     this.read();
     this.draw();
   }
@@ -198,7 +218,7 @@ class Canvas {
     const result = { ...message, pictures };
     const before = this.sheet.result;
     this.work(false);
-    this.say(message.notes.join(" "));
+    this.tellNotes(message);
     if (message.draft) {
       this.refined = this.refining;
       this.refining = false;
@@ -213,9 +233,14 @@ class Canvas {
     const result = { ...before, draft: false, pictures: before.pictures.map((picture, row) => ({ ...picture, ...message.pictures[row] })) };
     this.seed = null;
     this.refined = false;
-    this.say(message.notes.join(" "));
+    this.tellNotes(message);
     this.put(result);
     this.arrived(result, null);
+  }
+
+  // What is to be known of a picture. How its words were read stands under the prompt, unless that is another one now.
+  tellNotes({ prompt, notes, reading = [] }) {
+    this.say([...(prompt === this.text ? [] : reading), ...notes].join(" "));
   }
 
   // A picture that is kept is on the canvas.
@@ -256,8 +281,9 @@ class Canvas {
   // How the model reads the prompt (prompt_chips.js).
   describe(reading) {
     if (reading.prompt !== this.text) return;
-    const use = (prompt) => { this.prompt.value = prompt; this.typed(); };
-    this.find(".reading").replaceChildren(...promptChips(reading, use));
+    this.reading = reading;
+    const use = (prompt) => { this.prompt.value = prompt; this.typed(true); };
+    this.find(".reading").replaceChildren(...promptChips(reading, use, this.typing && /[\p{L}\p{N}]$/u.test(this.prompt.value)));
   }
 
   work(busy) {
@@ -302,6 +328,7 @@ class Canvas {
 
   leave() {
     clearTimeout(this.timer);
+    clearTimeout(this.settling);
     this.connection.close();
     document.removeEventListener("keydown", this.onKey);
     for (const [name, handler] of Object.entries(this.events)) studio.removeEventListener(name, handler);

@@ -11,6 +11,7 @@ SHARED = ("studio_client", "canvas_connection", "picture_sheet", "token_player")
 PARTS: dict[str, tuple[str, ...]] = {
     "canvas": (*SHARED, "prompt_chips"),
     "strip": ("studio_client",),
+    "things": ("studio_client",),
     "microphone": ("studio_client",),
     "wall": ("studio_client", "picture_import"),
     "editor": ("studio_client", "canvas_connection", "picture_import", "mask_painter"),

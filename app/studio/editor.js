@@ -154,10 +154,11 @@ class Editor {
     const before = this.picture;
     const after = { ...message.pictures[0], prompt: message.prompt };
     this.work(false);
-    if (!after.id) return this.say(message.notes.join(" ") || "The result could not be kept.", true);
+    const notes = [...(message.reading ?? []), ...message.notes].join(" ");
+    if (!after.id) return this.say(notes || "The result could not be kept.", true);
     this.facts = message.facts;
     await this.put(after);
-    this.say(message.notes.join(" "));
+    this.say(notes);
     studio.did("an edit", () => this.put(before), () => this.put(after));
     studio.tell("pictures");
   }

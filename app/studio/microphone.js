@@ -7,9 +7,24 @@ const STOPPED = [1001, 1006, 1012]; // how a connection ends when the other side
 // What a browser's error means, by its name (DOMException of getUserMedia).
 const REASONS = {
   NotAllowedError: "this page may not use it. Allow the microphone in the browser's address bar, then press again.",
+  SecurityError: "this page may not use it. Allow the microphone in the browser's address bar, then press again.",
   NotFoundError: "there is none. Connect a microphone, then press again.",
   NotReadableError: "another program uses it, or the system forbids it. Close that program, then press again.",
+  AbortError: "the browser gave up opening it. Press again.",
 };
+const BY_SYSTEM = "the system forbids it to this browser. Allow the browser to use the microphone in the system's privacy settings, then press again.";
+const INSECURE = "this browser gives the microphone to https:// and localhost only. Open this page by https://, or on the machine that serves it by http://localhost.";
+const NO_WORKLET = "this browser cannot record on this page. Open it by https:// or localhost in a current browser.";
+const PROXY = "the server answers, but its WebSocket /live does not: a proxy or a filter in between blocks WebSockets. Whoever runs the server finds the proxy's settings in docs/serving.md.";
+const GONE = "the server does not answer. Is it still running?";
+const QUIET_LEVEL = 0.001, QUIET_SECONDS = 6; // share of full scale, below which a microphone gives no sound at all
+const HELD_IDLE = 50000; // ms after which a microphone that is held no more is switched off
+
+// Why the microphone cannot be used, for an error of the browser's.
+function reasonOf(error) {
+  if (error.name === "NotAllowedError" && /system/i.test(error.message)) return BY_SYSTEM;
+  return REASONS[error.name] || error.message || String(error);
+}
 
 // Mono samples of any rate -> frames of 512 int16 at 16 kHz, each sample the mean of those that it covers.
 const RECORDER = `
@@ -46,7 +61,92 @@ class Talk {
     this.kept = new Map(); // job -> its picture, which "undo" may show again
     this.starting = false; // from the press until all is open, or refused: a second press would open it twice
     this.attempt = null; // what is being opened, or is open; what comes late for another one is put away again
-    this.find(".mic").onclick = () => this.starting || (this.stream ? this.end() : this.start());
+    this.hold = localStorage.getItem("studio.talk") === "hold"; // push to talk
+    this.held = false;
+    this.find(".mic").onclick = () => this.hold || this.starting || (this.stream ? this.end() : this.start());
+    this.listenToHolding(this.find(".mic"));
+    this.find(".free").onclick = () => this.choose(false);
+    this.find(".hold").onclick = () => this.choose(true);
+    this.find(".device").onchange = ({ target }) => this.use(target.value);
+    this.find(".mend").onsubmit = (event) => { event.preventDefault(); this.draw(this.find(".mended").value, this.shown?.seed ?? null); };
+    this.find(".examples").open = matchMedia("(min-width: 641px)").matches;
+    this.choose(this.hold);
+    this.listDevices();
+    navigator.mediaDevices?.addEventListener?.("devicechange", () => this.listDevices());
+  }
+
+  // Push to talk: by pointer, or by the space bar or Enter on the button.
+  listenToHolding(button) {
+    button.onpointerdown = (event) => { if (this.hold) { event.preventDefault(); button.focus(); this.press(); } };
+    for (const name of ["pointerup", "pointercancel", "pointerleave"]) button.addEventListener(name, () => this.release());
+    button.oncontextmenu = (event) => { if (this.hold) event.preventDefault(); }; // a long touch
+    button.onblur = () => this.release();
+    const key = ({ key }) => this.hold && (key === " " || key === "Enter");
+    button.onkeydown = (event) => { if (key(event)) { event.preventDefault(); if (!event.repeat) this.press(); } };
+    button.onkeyup = (event) => { if (key(event)) { event.preventDefault(); this.release(); } };
+  }
+
+  choose(hold) {
+    if (this.stream && hold !== this.hold) this.end();
+    this.hold = hold;
+    localStorage.setItem("studio.talk", hold ? "hold" : "free");
+    this.find(".free").setAttribute("aria-pressed", String(!hold));
+    this.find(".hold").setAttribute("aria-pressed", String(hold));
+    this.rest();
+  }
+
+  async press() {
+    clearTimeout(this.idle);
+    this.held = true;
+    if (!this.stream && !this.starting) await this.start();
+    this.showHeld();
+  }
+
+  // What was said while the button was held is a sentence, whatever follows.
+  release() {
+    if (!this.held) return;
+    this.held = false;
+    this.showHeld();
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type: "flush" }));
+    this.idle = setTimeout(() => { if (this.hold && !this.held && this.stream) this.end(); }, HELD_IDLE);
+  }
+
+  showHeld() {
+    if (!this.hold || !this.stream) return;
+    this.find(".mic").setAttribute("aria-pressed", String(this.held));
+    this.find(".label").textContent = this.held ? "Listening: let go when you are done" : "Hold to talk";
+    this.say(this.held ? "Listening ..." : "Hold the button, and say what you would like to see.");
+  }
+
+  // The microphones that there are. Browsers name them once one was allowed.
+  async listDevices() {
+    const all = (await navigator.mediaDevices?.enumerateDevices?.().catch(() => [])) ?? [];
+    const named = all.filter(({ kind, label, deviceId }) => kind === "audioinput" && label && deviceId);
+    const chosen = localStorage.getItem("studio.microphone") ?? "";
+    this.find(".device").replaceChildren(make("option", { value: "" }, "As the system chooses"),
+      ...named.filter(({ deviceId }) => deviceId !== "default").map(({ deviceId, label }) => make("option", { value: deviceId, selected: deviceId === chosen }, label)));
+    this.find(".pick").hidden = !named.length;
+  }
+
+  async use(device) {
+    localStorage.setItem("studio.microphone", device);
+    if (!this.stream) return;
+    this.end();
+    if (!this.hold) await this.start();
+  }
+
+  // The microphone that was chosen; another one where it is gone.
+  async openMicrophone() {
+    const device = localStorage.getItem("studio.microphone");
+    const constraints = (more) => ({ audio: { channelCount: 1, ...more } });
+    if (!device) return navigator.mediaDevices.getUserMedia(constraints({}));
+    try {
+      return await navigator.mediaDevices.getUserMedia(constraints({ deviceId: { exact: device } }));
+    } catch (error) {
+      if (error.name !== "OverconstrainedError" && error.name !== "NotFoundError") throw error;
+      localStorage.removeItem("studio.microphone");
+      return navigator.mediaDevices.getUserMedia(constraints({}));
+    }
   }
 
   say(text) { this.find(".state").textContent = text; }
@@ -64,8 +164,8 @@ class Talk {
     this.complain("");
     this.say("Opening the microphone ...");
     try {
-      if (!navigator.mediaDevices) throw new Error("this browser gives the microphone to https:// and localhost only");
-      const stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1 } });
+      if (!navigator.mediaDevices) throw new Error(INSECURE);
+      const stream = await this.openMicrophone();
       if (over()) return stream.getTracks().forEach((track) => track.stop());
       this.stream = stream;
       for (const track of stream.getTracks()) track.onended = () => this.lost(stream);
@@ -77,9 +177,12 @@ class Talk {
       if (over()) return; // the reason was given
       this.socket?.close();
       this.hush();
-      this.complain(`The microphone cannot be used: ${REASONS[error.name] || error.message || error}`);
+      this.complain(error.server ? `Nothing can be heard: ${error.message}` : `The microphone cannot be used: ${reasonOf(error)}`);
       return;
     }
+    this.listDevices();
+    this.find(".level").hidden = false;
+    if (this.hold) return this.showHeld();
     this.find(".mic").setAttribute("aria-pressed", "true");
     this.find(".label").textContent = "Stop listening";
   }
@@ -89,6 +192,7 @@ class Talk {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(`${scheme}//${location.host}${base}/live`);
     let expecting = null; // the message that the next PNG belongs to
+    let opened = false; // one that never opens is told of by `onerror`
     this.socket = socket;
     socket.binaryType = "arraybuffer";
     socket.onmessage = ({ data }) => {
@@ -98,15 +202,21 @@ class Talk {
       else this.read(message);
     };
     socket.onclose = ({ code }) => {
+      if (!opened) return;
       if (this.socket === socket) {
         this.hush(); // the studio hung up: it says why, unless it ended itself
         if (STOPPED.includes(code)) this.complain("The studio was stopped, or cannot be reached any more: press again.");
       } else if (!this.stream) this.rest(); // it has heard and drawn all
     };
-    return new Promise((opened, failed) => {
-      socket.onopen = () => { this.tell(); opened(); };
-      socket.onerror = () => failed(new Error("the studio does not answer; is it still running?"));
+    return new Promise((done, failed) => {
+      socket.onopen = () => { opened = true; this.tell(); done(); };
+      socket.onerror = async () => failed(Object.assign(new Error(await this.unreachable(base)), { server: true }));
     });
+  }
+
+  // Why no socket opens: nobody is there, or something in between lets pages through and no sockets.
+  async unreachable(base) {
+    try { return (await fetch(`${base}/_stcore/health`)).ok ? PROXY : GONE; } catch { return GONE; }
   }
 
   async record(over) {
@@ -117,17 +227,32 @@ class Talk {
       this.audio = new AudioContext(); // Firefox keeps the microphone's own rate
       this.source = this.audio.createMediaStreamSource(this.stream);
     }
+    if (!this.audio.audioWorklet) throw new Error(NO_WORKLET);
     const url = URL.createObjectURL(new Blob([RECORDER], { type: "application/javascript" }));
     await this.audio.audioWorklet.addModule(url);
     URL.revokeObjectURL(url);
     if (over()) return;
     const recorder = new AudioWorkletNode(this.audio, "recorder");
     recorder.port.onmessage = ({ data }) => {
-      if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(data.buffer);
       const power = data.reduce((sum, sample) => sum + sample * sample, 0) / data.length;
-      this.find(".ring").style.setProperty("--level", Math.min(1, Math.sqrt(power) / 6000));
+      if (this.socket?.readyState === WebSocket.OPEN && (!this.hold || this.held)) this.socket.send(data.buffer);
+      this.meter(Math.sqrt(power) / 32768);
     };
     this.source.connect(recorder);
+  }
+
+  // Show how loud it is, in decibels from -60 to -6, and say when no sound comes at all.
+  meter(loudness) {
+    const level = Math.max(0, Math.min(1, (20 * Math.log10(Math.max(loudness, 1e-6)) + 60) / 54));
+    const bar = this.find(".level");
+    bar.style.setProperty("--level", level);
+    bar.setAttribute("aria-valuenow", String(Math.round(100 * level)));
+    this.find(".ring").style.setProperty("--level", Math.min(1, loudness * 5));
+    if (loudness > QUIET_LEVEL || !this.quietSince) this.quietSince = Date.now();
+    const quiet = Date.now() - this.quietSince > 1000 * QUIET_SECONDS && (!this.hold || this.held);
+    if (quiet && !this.saidQuiet) this.say("No sound comes from this microphone. Is it muted, or is another one meant?");
+    if (!quiet && this.saidQuiet) this.listening();
+    this.saidQuiet = quiet;
   }
 
   // Nothing more will be said. The studio hears and draws what was, and then hangs up itself.
@@ -152,14 +277,40 @@ class Talk {
     if (this.audio && this.audio.state !== "closed") this.audio.close();
     this.stream = this.audio = this.socket = null;
     this.find(".mic").setAttribute("aria-pressed", "false");
-    this.find(".label").textContent = "Start listening";
     this.find(".ring").style.setProperty("--level", 0);
+    this.find(".level").hidden = true;
+    this.quietSince = 0;
+    this.saidQuiet = false;
     this.rest();
   }
 
   rest() {
     this.find(".bar").hidden = true;
-    this.say("Press, and say what you would like to see.");
+    if (this.stream) return;
+    this.find(".label").textContent = this.hold ? "Hold to talk" : "Start listening";
+    this.say(this.hold ? "Hold the button, and say what you would like to see." : "Press, and say what you would like to see.");
+  }
+
+  // Draw words that were typed: over the open socket, or over one for them alone.
+  async draw(text, seed = null) {
+    if (!text.trim() || this.starting) return;
+    const message = JSON.stringify({ type: "say", text: text.trim(), seed });
+    this.complain("");
+    if (this.stream && this.socket?.readyState === WebSocket.OPEN) return this.socket.send(message);
+    this.starting = true;
+    try {
+      await this.connect();
+      const socket = this.socket;
+      this.socket = null; // it closes by itself
+      socket.send(message);
+      socket.send(JSON.stringify({ type: "end" }));
+      this.say("Drawing ...");
+    } catch (error) {
+      this.socket = null;
+      this.complain(error.message);
+    } finally {
+      this.starting = false;
+    }
   }
 
   // Settings go up when the socket opens, and again whenever the page changes them.
@@ -170,19 +321,43 @@ class Talk {
 
   read(message) {
     const { type } = message;
-    if (type === "ready") this.say("Listening ...");
+    if (type === "ready") this.listening();
     if (type === "start") { this.say("I hear you ..."); this.words([], []); this.complain(""); }
     if (type === "words") this.words(message.committed, message.pending);
     if (type === "final") { this.listening(); this.words(message.text.split(" "), []); }
     if (type === "nothing") { this.listening(); this.complain(message.reason); }
-    if (type === "unsure") { this.listening(); this.complain(`${message.reason} I heard “${message.text}”. Say it again.`); }
+    if (type === "unsure") {
+      this.listening();
+      this.complain(`${message.reason} I heard “${message.text}”. Say it again, or mend the words below the picture.`);
+      this.offer(message.text, null);
+    }
     if (type === "undone") this.undo(message.job);
     if (type === "cleared") this.hidePicture();
     if (type === "error") this.complain(message.message);
-    if (type === "kept" && this.finished.has(message.job)) this.keep(this.finished.get(message.job));
+    if (type === "kept" && this.finished.has(message.job)) this.keep(this.finished.get(message.job), message.id);
   }
 
-  listening() { if (this.stream) this.say("Listening ..."); }
+  listening() {
+    if (!this.stream) return;
+    if (this.hold) this.showHeld();
+    else this.say("Listening ...");
+  }
+
+  // Words to mend and draw, and what can be done with a picture that was kept (null: with none).
+  offer(words, picture) {
+    this.shown = picture;
+    const input = this.find(".mended");
+    if (input !== input.getRootNode().activeElement) input.value = words;
+    this.find(".mend").hidden = false;
+    const after = this.find(".after");
+    after.hidden = !picture;
+    if (!picture) return;
+    const buttons = [iconButton("refresh", "Draw again", () => this.draw(picture.prompt))];
+    if (picture.id) buttons.push(
+      iconButton("edit", "Edit", () => studio.hand("edit", picture, "edit")),
+      iconButton("shuffle", "Vary", () => studio.hand("vary", picture, "draw")));
+    after.replaceChildren(...buttons);
+  }
 
   words(sure, maybe) {
     this.find(".sure").textContent = sure.join(" ");
@@ -191,6 +366,7 @@ class Talk {
 
   paint(message, png) {
     message.png = new Blob([png], { type: "image/png" });
+    this.latest = message.job;
     if (message.type === "picture") {
       this.finished.set(message.job, message);
       if (this.finished.size > 8) this.finished.delete(this.finished.keys().next().value); // guesses that were wrong
@@ -214,10 +390,13 @@ class Talk {
     picture.src = URL.createObjectURL(message.png);
     picture.hidden = false;
     this.name(message);
+    this.offer(message.prompt, message);
   }
 
   hidePicture() {
     this.find(".picture").hidden = true;
+    this.find(".mend").hidden = this.find(".after").hidden = true;
+    this.shown = null;
     this.find(".bar").hidden = true;
     this.find(".caption").replaceChildren();
   }
@@ -238,8 +417,10 @@ class Talk {
   }
 
   // Add the picture to those of this talk; pressing one downloads it.
-  keep(message) {
+  keep(message, id = "") {
+    message.id = id;
     this.finished.delete(message.job);
+    if (this.latest === message.job) this.offer(message.prompt, message);
     this.kept.set(message.job, message);
     if (this.kept.size > 24) this.kept.delete(this.kept.keys().next().value);
     studio.tell("pictures"); // the strip shows it, with its buttons

@@ -1,14 +1,17 @@
 // Chips under a prompt: what becomes of each of its words, why, and what may be said instead.
 // reading: {spans: [{text, status, by, why, instead}], drawn, refused}; onPrompt takes the prompt with a word exchanged.
+// unfinished: the last word may still grow, so that nothing is said against it.
 
 const CHIP_SIGNS = { drawn: "", replaced: "→", left_out: "×", avoided: "−" };
 const CHIP_STATES = { drawn: "drawn as said", replaced: "replaced", left_out: "left out", avoided: "left out, as asked" };
 
-function promptChips({ spans, drawn, refused }, onPrompt) {
+function promptChips({ spans, drawn, refused }, onPrompt, unfinished = false) {
+  if (unfinished) refused = "";
   const row = make("div", { class: "chips", role: "group", "aria-label": "How the prompt is read" });
   const detail = make("div", { class: "quiet chip-detail", role: "status" });
   spans.forEach((span, index) => {
     if (span.status === "language" || !span.text.trim()) return;
+    if (unfinished && index === spans.length - 1 && span.status === "left_out") return;
     const explanation = span.why || CHIP_STATES[span.status];
     const label = span.by ? `${span.text} → ${span.by}` : `${CHIP_SIGNS[span.status]} ${span.text}`.trim();
     const chip = make("button", { type: "button", class: `chip ${span.status}`, title: explanation }, label);

@@ -84,6 +84,11 @@ class Studio extends EventTarget {
   // Do something with a picture: by the component that can, on this page or on its own.
   act(name, picture, page) {
     if (this.handlers[name]) return this.handlers[name](picture);
+    this.hand(name, picture, page);
+  }
+
+  // Go to a page, whose component does it there.
+  hand(name, picture, page) {
     const { id, seed, prompt } = picture;
     sessionStorage.setItem("studio.pending", JSON.stringify({ name, picture: { id, seed, prompt } }));
     this.enter(page);

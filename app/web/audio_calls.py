@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from whisper.tokenizer import LANGUAGES
 
 from app.core import paths
 from app.serving.recognizer import Recognizer, recording_calls
@@ -16,9 +17,12 @@ from app.web.api_errors import ApiError
 from app.web.image_calls import NO_BUFFER, Caller, places
 from app.web.image_fields import brief_json
 from app.web.uploads import Form, read_form
-from app.web.word_times import ESTIMATED, TimedWord, estimate_word_times, segments, to_srt, to_vtt
-from speech import audio
+from app.web.word_times import ESTIMATED, segments, to_srt, to_vtt
 from speech.audio import RATE
+from speech.backends import RawTranscript
+from speech.greedy_decoding import AUTO, DecodingContext
+from speech.transcriber import TranscribedPiece, Transcript
+from speech.word_alignment import TimedWord
 
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
 GRANULARITIES = ("word", "segment")
@@ -37,16 +41,26 @@ class AudioFields:
     stream: bool = False
     granularities: tuple[str, ...] = ("segment",)
     notes: tuple[str, ...] = ()
+    language: str = AUTO
+    prompt: str = ""
 
 
 @dataclass(frozen=True)
 class HeardSpeech:
-    """A transcript, its duration in seconds, its words with times where they are needed."""
+    """A transcript; its duration in seconds and its words with times where they are needed. `notes`: on the times."""
 
-    text: str
-    reason: str
-    duration: float
+    transcript: Transcript
+    duration: float = 0.0
     words: tuple[TimedWord, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return self.transcript.text
+
+    @property
+    def reason(self) -> str:
+        return self.transcript.reason
 
 
 async def transcriptions(call: Request, services: AppServices, caller: Caller) -> Response:
@@ -55,7 +69,7 @@ async def transcriptions(call: Request, services: AppServices, caller: Caller) -
 
 
 async def translations(call: Request, services: AppServices, caller: Caller) -> Response:
-    """Transcribe a recording of English; the recognizers here translate nothing."""
+    """Write a recording in any language in English. A recognizer for English alone transcribes it."""
     return await _answer(call, services, caller, "translate")
 
 
@@ -67,7 +81,8 @@ async def _answer(call: Request, services: AppServices, caller: Caller, task: st
         fields = read_audio_fields(form.texts, form.lists, recognizer.name)
         loop = asyncio.get_running_loop()
         timed = fields.response_format not in ("json", "text")
-        heard = await loop.run_in_executor(recording_calls, _hear, recognizer, recording, timed)
+        context = DecodingContext(fields.language, task, fields.prompt)
+        heard = await loop.run_in_executor(recording_calls, _hear, recognizer, recording, timed, context)
     if fields.stream:
         return StreamingResponse(_events(heard), media_type="text/event-stream", headers=NO_BUFFER)
     match fields.response_format:
@@ -121,11 +136,10 @@ def read_audio_fields(texts: Mapping[str, str], lists: Mapping[str, list[str]], 
         raise ValueError(f"stream is {brief_json(stream)}: give true or false")
     if stream == "true" and response_format not in ("json", "text"):
         raise ValueError(f"a stream has no {response_format}: leave response_format or stream out")
-    language = texts.get("language", "en").lower()
-    if language not in ("", *ENGLISH):
-        raise ValueError(
-            f"language is {brief_json(language)}: the recognizer transcribes English, give en or leave it out"
-        )
+    language = texts.get("language", "").lower() or AUTO
+    language = "en" if language in ENGLISH else language
+    if language != AUTO and language not in LANGUAGES:
+        raise ValueError(f"language is {brief_json(language)}: give a code such as en or de, or leave it out")
     granularities = tuple(lists.get("timestamp_granularities", [])) or ("segment",)
     if "timestamp_granularities" in texts:
         granularities = (texts["timestamp_granularities"],)
@@ -142,38 +156,49 @@ def read_audio_fields(texts: Mapping[str, str], lists: Mapping[str, list[str]], 
         raise ValueError(f"temperature is {temperature:g}: give a number from 0 to 1")
     if temperature:
         notes.append("temperature changes nothing: the recognizer decodes greedily")
-    if texts.get("prompt", "").strip():
-        notes.append("prompt changes nothing: the recognizer takes no context")
-    return AudioFields(response_format, stream == "true", granularities, tuple(notes))
+    prompt = texts.get("prompt", "").strip()
+    return AudioFields(response_format, stream == "true", granularities, tuple(notes), language, prompt)
 
 
-def _hear(recognizer: Recognizer, recording: bytes, timed: bool) -> HeardSpeech:
+def _hear(recognizer: Recognizer, recording: bytes, timed: bool, context: DecodingContext) -> HeardSpeech:
     """On a thread. Raises ValueError for what is no sound, empty or too long."""
-    transcript = recognizer.transcribe(recording)
     if not timed:
-        return HeardSpeech(transcript.text, transcript.reason, 0.0)
-    samples = audio.load_audio(recording)
-    words = tuple(estimate_word_times(samples, transcript.text.split()))
-    return HeardSpeech(transcript.text, transcript.reason, len(samples) / RATE, words)
+        return HeardSpeech(recognizer.transcribe(recording, context))
+    heard = recognizer.transcribe_timed(recording, context)
+    notes = () if heard.is_aligned else (ESTIMATED,)
+    return HeardSpeech(heard.transcript, heard.duration, heard.words, notes)
 
 
 def _verbose(heard: HeardSpeech, fields: AudioFields, task: str) -> dict[str, Any]:
     """OpenAI's verbose_json."""
-    result: dict[str, Any] = {"task": task, "language": "english", "duration": round(heard.duration, 3)}
-    result |= {"text": heard.text, "notes": [*fields.notes, ESTIMATED]}
+    language = LANGUAGES[heard.transcript.language]
+    result: dict[str, Any] = {"task": task, "language": language, "duration": round(heard.duration, 3)}
+    result |= {"text": heard.text, "notes": [*fields.notes, *heard.notes]}
     if heard.reason:
         result["reason"] = heard.reason
-    # OpenAI's clients require every field of a segment; these have no measured value here.
-    unmeasured = {"seek": 0, "tokens": [], "temperature": 0.0, "avg_logprob": 0.0, "compression_ratio": 1.0}
-    unmeasured["no_speech_prob"] = 0.0
     result["segments"] = [
         {"id": index, "start": group[0].start, "end": group[-1].end, "text": " ".join(word.word for word in group)}
-        | unmeasured
+        | _measured(heard.transcript.pieces, group[0].start)
         for index, group in enumerate(segments(heard.words))
     ]
     if "word" in fields.granularities:
         result["words"] = [{"word": word.word, "start": word.start, "end": word.end} for word in heard.words]
     return result
+
+
+def _measured(pieces: tuple[TranscribedPiece, ...], start: float) -> dict[str, Any]:
+    """The fields of a segment that tell of the whole piece of sound that was transcribed with it."""
+    before = [piece for piece in pieces if piece.start <= start * RATE + 1]
+    piece = (before or list(pieces) or [TranscribedPiece(0, 0, RawTranscript("", 0.0))])[-1]
+    draft = piece.draft
+    return {
+        "seek": round(piece.start / RATE * 100),
+        "tokens": list(draft.tokens),
+        "temperature": 0.0,
+        "avg_logprob": round(draft.log_prob, 4),
+        "compression_ratio": round(draft.compression, 4),
+        "no_speech_prob": round(draft.no_speech, 4),
+    }
 
 
 async def _events(heard: HeardSpeech) -> AsyncIterator[str]:

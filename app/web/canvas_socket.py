@@ -14,8 +14,10 @@ Up, JSON texts by "type":
                                  draw all combinations of two settings' values, and keep them as one picture with axes
     read {prompt, model}         say how the model reads a prompt
 Down, JSON texts by "type":
-    queued {job, position}, step {job, step, of, remaining, masks, rows}, done {job, pictures, facts, notes},
-    kept {job, pictures}, stopped {job}, error {message}, reading {prompt, spans, notes}.
+    queued {job, position}, step {job, step, of, remaining, masks, rows},
+    done {job, pictures, facts, notes, reading}, kept {job, pictures, notes, reading}, stopped {job},
+    error {message}, reading {prompt, spans, drawn, refused}.
+    The `reading` of a drawing: notes on the words that are drawn otherwise than said.
 After a step come as many binary frames as it names rows (WebP); after a done, one for each picture (PNG).
 
 Previews are decoded for at most PREVIEW_SHARE of the time that the drawing has taken: they may not hold it up.
@@ -228,7 +230,8 @@ class CanvasSession:
         self.is_draft = False
         job = self.job
         await asyncio.to_thread(self.services.keep, job)
-        await self.send(type="kept", job=job.id, pictures=_pictures(job), notes=_notes(job))
+        about = {"prompt": job.request.prompt, "reading": _reading_notes(job), "notes": _notes(job)}
+        await self.send(type="kept", job=job.id, pictures=_pictures(job), **about)
 
     async def stop(self, message: dict[str, Any]) -> None:
         if self.job is not None and not self.job.is_done:
@@ -295,6 +298,7 @@ class CanvasSession:
                 job=job.id,
                 pictures=_pictures(job),
                 notes=self.notes + _notes(job),
+                reading=_reading_notes(job),
                 size=size,
                 **facts,
             )
@@ -347,8 +351,13 @@ def _pictures(job: Job) -> list[dict[str, Any]]:
     return [{"id": id, "seed": seed} for id, seed in zip(ids, job.request.seeds, strict=True)]
 
 
+def _reading_notes(job: Job) -> list[str]:
+    """On words that are drawn otherwise than said."""
+    return [_sentence(note) for note in notes_of(job.request)]
+
+
 def _notes(job: Job) -> list[str]:
-    notes = [_sentence(note) for note in (*notes_of(job.request), job.size_note) if note]
+    notes = [_sentence(job.size_note)] if job.size_note else []
     return notes + ([f"Not kept in the gallery: {_sentence(job.note)}"] if job.note else [])
 
 

@@ -7,8 +7,11 @@ An utterance is a prompt of its own, goes on with the last prompt, changes it, o
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from app.core import registry
+from app.core.prompt_admission import notes_of
+from app.core.request import GenerationRequest
 from speech.spoken_commands import COLORS, PLACES, Meaning, ReadUtterance, is_unfinished_command, read_utterance
 
 REMEMBERED = 50  # prompts that can be undone
@@ -74,3 +77,11 @@ def scene_words(model: str) -> tuple[frozenset[str], frozenset[str]]:
         return frozenset(PLACES), COLORS
     places = {phrase.lower() for place in vocabulary.backgrounds for phrase in place.say}
     return frozenset(places | set(PLACES)), frozenset(vocabulary.colours) | COLORS
+
+
+def describe_drawn(request: GenerationRequest) -> dict[str, Any]:
+    """The words that are not drawn as said, and notes on them. It reads the disk: not for an event loop."""
+    reading = registry.find_local(request.model).reader.read(request.prompt)
+    stretches = (span.text for span in (*reading.left_out, *reading.replaced))
+    words = [word for text in stretches for word in text.split() if word.lower() not in ("a", "an", "the")]
+    return {"unknown": words, "notes": list(notes_of(request))}

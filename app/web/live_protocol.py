@@ -3,16 +3,18 @@
 Up    binary frames of 16 kHz mono int16 samples, and JSON texts:
         {"type": "settings", ...}  the settings of the images to come, all of them each time. Of several candidates the
                                    first is shown while it is drawn, then the chosen one.
+        {"type": "flush"}          the utterance is over: its words are final, as after a pause
+        {"type": "say", "text", "seed"}  words that were typed, drawn as a new prompt; `seed` null: a new one
         {"type": "end"}            no more speech follows. What was said is transcribed, drawn and saved; then the
                                    server closes the socket.
 Down  JSON texts, by "type":
         ready, start, words {committed, pending}, final {text, prompt}, nothing {reason}, error {message},
         unsure {text, reason}, undone {job, prompt}, cleared,
-        step {job, step, of}, picture {job, seed, prompt, unknown}, kept {job}
+        step {job, step, of}, picture {job, seed, prompt, unknown}, kept {job, id}
       A PNG follows each `step` and each `picture` as a binary frame; that of a picture has the settings as metadata.
       `final` has a prompt where the words changed the one before. `unsure`: the words are a guess, nothing is drawn.
       `undone`: the picture of this job is the last one again; none where the job is empty.
-      `kept`: the words of that picture were final, and it is in the gallery.
+      `kept`: the words of that picture were final, and it is in the gallery by this id.
 """
 
 import json
@@ -29,6 +31,7 @@ from speech.streaming import EndpointingConfig
 MAX_FRAME = 2**16  # bytes of one message
 MAX_SECONDS = 600.0  # of one socket
 MAX_AHEAD = 10.0  # seconds that audio may be ahead of the clock: what a network held back arrives at once
+MAX_TYPED = 1000  # characters of typed words
 MAX_IDLE = 60.0  # seconds without a message: a page that listens sends one every 32 ms
 # The fields of a settings message that go to the request as they are; None leaves a setting at its default.
 SETTINGS = ("model", "negative_prompt", "adapters", "seed", "sampler", *options())
@@ -60,15 +63,32 @@ class LiveSettings:
     pause: float
 
 
-def parse_control(text: str) -> LiveSettings | None:
-    """The settings in a text message; None for the end. Raises ProtocolError for any other message."""
+@dataclass(frozen=True)
+class EndOfUtterance:
+    """What was said so far is a sentence."""
+
+
+@dataclass(frozen=True)
+class TypedWords:
+    """A prompt that was typed. `seed`: of the picture whose words it mends; None: a new one."""
+
+    text: str
+    seed: int | None = None
+
+
+def parse_control(text: str) -> LiveSettings | EndOfUtterance | TypedWords | None:
+    """What a text message says; None for the end. Raises ProtocolError for any other message."""
     try:
         sent = json.loads(text[:MAX_FRAME])
         fields = current_names({LEGACY.get(name, name): value for name, value in sent.items()})
         if fields["type"] == "end":
             return None
+        if fields["type"] == "flush":
+            return EndOfUtterance()
+        if fields["type"] == "say":
+            return _typed(fields)
         if fields["type"] != "settings":
-            raise ValueError("what is not of type settings or end")
+            raise ValueError("what is not of type settings, flush, say or end")
         for name in fields:
             if name not in (*SETTINGS, "type", "size", "pause"):
                 raise ValueError(unknown_option(name, SETTINGS))
@@ -83,6 +103,14 @@ def parse_control(text: str) -> LiveSettings | None:
     except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ProtocolError(f"settings that cannot be read ({reason}): reload the page") from None
+
+
+def _typed(fields: Mapping[str, Any]) -> TypedWords:
+    words, seed = " ".join(str(fields["text"]).split()), fields.get("seed")
+    if not words or len(words) > MAX_TYPED:
+        raise ValueError(f"{len(words)} characters of typed words: send 1 to {MAX_TYPED}")
+    GenerationRequest.read({"prompt": words, "seed": 0 if seed is None else seed})  # ValueError for a wrong seed
+    return TypedWords(words, seed)
 
 
 def default_settings() -> dict[str, Any]:

@@ -14,7 +14,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any
@@ -22,27 +22,31 @@ from typing import Any
 import numpy as np
 from starlette.websockets import WebSocketDisconnect
 
-from app.core import png, registry
-from app.core.prompt_admission import admit, notes_of
+from app.core import png
+from app.core.prompt_admission import admit
 from app.core.request import GenerationRequest, random_seed
 from app.serving.admission import served_model
 from app.serving.jobs import Job, Status
 from app.serving.recognizer import live_calls
 from app.serving.services import AppServices
-from app.web.live_dialogue import LiveDialogue
+from app.web.live_dialogue import LiveDialogue, describe_drawn
 from app.web.live_protocol import (
     MAX_AHEAD,
     MAX_FRAME,
     MAX_IDLE,
     MAX_SECONDS,
+    EndOfUtterance,
+    LiveSettings,
     ProtocolError,
     SocketLike,
+    TypedWords,
     default_settings,
     over_time_message,
     parse_control,
 )
+from app.web.shielded import run_to_end
 from speech.audio import RATE
-from speech.spoken_commands import Meaning
+from speech.spoken_commands import Meaning, ReadUtterance
 from speech.streaming import (
     EndpointingConfig,
     Event,
@@ -161,8 +165,12 @@ class LiveSession:
     def on_control(self, text: str) -> bool:
         """Take the settings of the images to come; returns True when no more speech follows. Raises ProtocolError."""
         message = parse_control(text)
-        if message is None:
-            return True
+        if isinstance(message, EndOfUtterance):
+            self.spawn(self.handle_events(list(self.listener.flush())))
+        elif isinstance(message, TypedWords):
+            self.spawn(self.draw_typed(message))
+        if not isinstance(message, LiveSettings):
+            return message is None
         self.settings = dict(message.values)
         self.spawn(asyncio.to_thread(self.dialogue.learn, self.settings["model"]))
         self.listener.timing = EndpointingConfig(end=message.pause)
@@ -208,9 +216,8 @@ class LiveSession:
 
     async def settle(self, words: Sequence[str]) -> None:
         """The words are final: draw them, or do what they ask for."""
-        utterance = self.dialogue.read(words)
-        prompt: dict[str, Any] = {} if utterance.prompt == " ".join(words) else {"prompt": utterance.prompt}
-        await self.send(type="final", text=" ".join(words), **prompt)
+        utterance, text = self.dialogue.read(words), " ".join(words)
+        await self.send(type="final", text=text, **({} if utterance.prompt == text else {"prompt": utterance.prompt}))
         match utterance.meaning:
             case Meaning.UNDO:
                 self.drop()
@@ -222,6 +229,12 @@ class LiveSession:
                 await self.send(type="cleared")
             case _:
                 await self.draw(words, final=True)
+
+    async def draw_typed(self, typed: TypedWords) -> None:
+        """Draw a prompt that was typed, as if it had been said."""
+        async with self.turn:
+            await self.send(type="final", text=typed.text)
+            await self.draw(typed.text.split(), True, typed)
 
     def enqueue(self, request: TranscribeRequest) -> None:
         """Queue a request for the recognizer; requests that newer ones replace are dropped."""
@@ -269,20 +282,21 @@ class LiveSession:
         """The words of the current utterance that are drawn so far."""
         return () if self.job is None or self.job.id in self.final else self.drawn_words
 
-    async def draw(self, words: Sequence[str], final: bool = False) -> None:
+    async def draw(self, words: Sequence[str], final: bool = False, typed: TypedWords | None = None) -> None:
         """Draw these words unless they are being drawn. The image of final words is saved when it is done, also when
-        this socket is closed by then."""
-        utterance = self.dialogue.read(words)
+        this socket is closed by then. `typed`: they are no utterance, but a prompt of their own."""
+        utterance = self.dialogue.read(words) if typed is None else ReadUtterance(Meaning.NEW, typed.text)
         if not utterance.prompt or not (final or self.dialogue.is_worth_drawing(words, utterance)):
             return
         if tuple(words) != self.draw_partial:
             before = self.job if self.draw_partial or utterance.meaning is Meaning.CHANGE else None
             self.drop()
             try:
-                seed = self.dialogue.seed(utterance, self.seed)
+                fresh = self.dialogue.seed(utterance, self.seed)
+                seed = fresh if typed is None or typed.seed is None else typed.seed
                 request = GenerationRequest.read({"seed": seed, **self.settings, "prompt": utterance.prompt})
                 # On a thread: the model may have to be loaded.
-                job = await _surely(self._submit, request, before, final)
+                job = await run_to_end(self._submit, request, before, final)
             except NothingToDrawError:
                 return
             except ValueError as error:
@@ -293,7 +307,7 @@ class LiveSession:
         elif final and (job := self.job) is not None:
             seen = job.id in self.sent
             self.final.add(job.id)
-            await _surely(self._keep_when_done, job)
+            await run_to_end(self._keep_when_done, job)
             if seen:
                 self.spawn(self.finalize(job))
         if final and job is not None:
@@ -312,8 +326,7 @@ class LiveSession:
         if final:
             self.final.add(job.id)
             self._keep_when_done(job)
-        # `stop` sets its flag before it cancels self.job, and here self.job is set before the flag is read: one of the
-        # two cancels the job.
+        # `stop` sets its flag before it cancels self.job; here self.job is set first: one of the two cancels the job.
         self.job = job
         if self.stopped and not final:
             job.cancel()
@@ -342,7 +355,7 @@ class LiveSession:
             await self.send(type="error", message=job.error)
         elif job.status is Status.DONE and (self.job is job or job.id in self.final):
             request = job.request
-            reading = await asyncio.to_thread(_reading, request)
+            reading = await asyncio.to_thread(describe_drawn, request)
             told = {"job": job.id, "seed": request.seed, "prompt": request.prompt, **reading}
             await self.send(job.pictures()[0], request, type="picture", **told)
             self.sent.add(job.id)
@@ -355,7 +368,7 @@ class LiveSession:
         if job.note:
             await self.send(type="error", message=f"not kept in the gallery: {job.note}")
         else:
-            await self.send(type="kept", job=job.id)
+            await self.send(type="kept", job=job.id, id=job.entries[0].id if job.entries else "")
 
     async def send(self, image: Any = None, request: GenerationRequest | None = None, **message: Any) -> None:
         """Send a message, and after it an image with the request as metadata. Does nothing once the client is gone."""
@@ -384,16 +397,3 @@ class LiveSession:
 def wait_until_saved() -> None:
     """Returns when the finished images of all sockets are saved, or could not be."""
     _saver.submit(lambda: None).result()
-
-
-async def _surely(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs `work` on a thread, also if this task is cancelled before the thread is free."""
-    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, work, *arguments))
-
-
-def _reading(request: GenerationRequest) -> dict[str, Any]:
-    """The words that are not drawn as said, and notes on them. It reads the disk: not for an event loop."""
-    reading = registry.find_local(request.model).reader.read(request.prompt)
-    stretches = (span.text for span in (*reading.left_out, *reading.replaced))
-    words = [word for text in stretches for word in text.split() if word.lower() not in ("a", "an", "the")]
-    return {"unknown": words, "notes": list(notes_of(request))}

@@ -177,7 +177,7 @@ def _audio_properties() -> dict[str, Any]:
         "model": {"type": "string", "description": "whisper-1 means the default recognizer"},
         "response_format": {"type": "string", "enum": list(FORMATS), "default": "json"},
         "stream": {"type": "boolean", "default": False},
-        "language": {"type": "string", "enum": ["en"]},
+        "language": {"type": "string", "description": "a code such as en; others need a multilingual recognizer"},
         "temperature": {"type": "number", "minimum": 0, "maximum": 1},
         "prompt": {"type": "string"},
         "timestamp_granularities[]": {"type": "array", "items": {"type": "string", "enum": list(GRANULARITIES)}},

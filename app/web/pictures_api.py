@@ -4,6 +4,7 @@
     GET  /pictures/file/ID.png|jpg|webp?settings=1&thumb=0&download=0      the picture
     GET  /pictures/settings/ID                                             the request that drew it
     GET  /pictures/replay/JOB/ROW                                          every step of a drawing, for the token player
+    GET  /pictures/things/MODEL                                            small pictures of what a model can draw
     GET  /pictures/zip?ids=A,B&settings=1                                  several pictures in one file
     POST /pictures/delete | restore {"ids"}, star {"ids", "on"}            change some
     POST /pictures/import?name=                                            a PNG file: keep it with its settings
@@ -21,11 +22,12 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.core import png
+from app.core import png, registry
 from app.core.gallery_store import GalleryEntry, slug
 from app.serving.jobs import Status
 from app.serving.services import AppServices, get_services
 from app.web.visitors import known_cookie, same_origin
+from text_encoder.prompt_reader import THINGS_PICTURE
 
 MAX_IDS = 500
 MAX_PAGE = 200  # pictures of one list
@@ -128,6 +130,18 @@ async def _replay(call: Request, services: AppServices, owner: str, rest: list[s
         }
 
     return JSONResponse(await asyncio.to_thread(steps))
+
+
+async def _things(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
+    """The tiles of the Draw page's list (maskgil export things)."""
+
+    def read() -> bytes:
+        path = registry.find_local("".join(rest[:1])).folder / THINGS_PICTURE
+        if not path.is_file():
+            raise PictureError(404, "this model has no pictures of its things")
+        return path.read_bytes()
+
+    return Response(await asyncio.to_thread(read), media_type="image/webp", headers=UNCHANGING)
 
 
 async def _archive(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
@@ -256,6 +270,7 @@ READ: dict[str, Handler] = {
     "file": _file,
     "settings": _settings,
     "replay": _replay,
+    "things": _things,
     "zip": _archive,
 }
 WRITE: dict[str, Handler] = {"delete": _delete, "restore": _restore, "star": _star, "import": _bring}

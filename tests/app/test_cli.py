@@ -203,9 +203,9 @@ def hears(monkeypatch: pytest.MonkeyPatch):
     """The recognizer is told what it hears; what is recorded is really read."""
 
     class Deaf:
-        limit = 120.0
+        limit, is_multilingual = 120.0, False
 
-        def transcribe(self, samples: np.ndarray) -> Transcript:
+        def transcribe(self, samples: np.ndarray, context: object = None) -> Transcript:
             loud = float(np.abs(samples).max()) > 0.01
             return Transcript("a red apple" if loud else "", (), not loud, "" if loud else "only silence was recorded")
 

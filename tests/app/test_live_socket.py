@@ -14,6 +14,7 @@ from app_fixtures import tiny_model
 from PIL import Image
 
 import text_encoder
+from app.core import registry
 from app.core.gallery_store import Gallery
 from app.core.png import read_picture
 from app.core.registry import ModelInfo
@@ -124,7 +125,7 @@ def services(model: TextToImage, tmp_path: Path, words: list[str], monkeypatch: 
     engine = LocalEngine(lambda name: model)
     services = AppServices(engine, SpeechRecognizer("nobody"), Gallery(tmp_path / "gallery"))
     monkeypatch.setattr(live_socket, "get_services", lambda: services)
-    monkeypatch.setattr(live_session.registry, "find_local", lambda name: known())
+    monkeypatch.setattr(registry, "find_local", lambda name: known())
     monkeypatch.setattr(live_session, "served_model", lambda engine, name: known())
     yield services
     engine.close()
@@ -193,6 +194,42 @@ def test_speech_becomes_words_and_a_picture_that_is_kept(services: AppServices):
     assert isinstance(png, bytes) and Image.open(io.BytesIO(png)).size == (96, 64)
     (entry,) = services.gallery.entries(ME)
     assert entry.prompt == "a red cat" and entry.request is not None and entry.request.params.steps == 3
+
+
+def test_the_end_of_an_utterance_can_be_told(services: AppServices):
+    """Push to talk: the sentence is over when the button is let go, without any silence."""
+
+    async def script(socket: Socket) -> None:
+        socket.tell('{"type": "settings", "steps": 2, "pause": 2.0}')
+        socket.speak(True, 0.6)
+        socket.tell('{"type": "flush"}')
+        await socket.until("kept")
+
+    socket = talk(services, script)
+    assert [final["text"] for final in socket.of("final")] == ["a red cat"]
+    (kept,), (entry,) = socket.of("kept"), services.gallery.entries(ME)
+    assert kept["id"] == entry.id
+
+
+def test_typed_words_are_a_prompt_of_their_own_with_the_seed_that_is_given(services: AppServices):
+    async def script(socket: Socket) -> None:
+        socket.tell('{"type": "settings", "steps": 2}')
+        socket.tell('{"type": "say", "text": "  two red cats ", "seed": 9}')
+        await socket.until("kept")
+        socket.tell('{"type": "say", "text": "and an apple", "seed": null}')
+        while len(socket.of("kept")) < 2:
+            await socket.until("kept")
+
+    socket = talk(services, script)
+    first, second = socket.of("picture")
+    assert (first["prompt"], first["seed"]) == ("two red cats", 9)
+    assert second["prompt"] == "and an apple", "not the prompt before with more"
+
+
+@pytest.mark.parametrize("fields", [{"text": ""}, {"text": "x" * 2000}, {"text": "a cat", "seed": -1}, {}])
+def test_typed_words_that_cannot_be_drawn_close_the_socket_with_a_reason(fields: dict):
+    with pytest.raises(live_protocol.ProtocolError):
+        live_protocol.parse_control(json.dumps({"type": "say", **fields}))
 
 
 def test_a_drawing_begins_at_a_pause_and_grows_when_more_words_come(services: AppServices, words: list[str]):

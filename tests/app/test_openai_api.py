@@ -285,7 +285,7 @@ def test_silence_is_no_text_and_says_why(studio: Studio):
     (b"not a sound", {}, 400, "is not audio"),
     (b"", {}, 400, "is empty"),
     (None, {"model": "whisper-scenes"}, 400, "file is missing"),
-    (b"x", {"language": "de"}, 400, "transcribes English"),
+    (b"x", {"language": "de"}, 400, "understands English only"),
     (b"x", {"response_format": "vtx"}, 400, "give json, text, verbose_json, srt or vtt"),
     (b"x", {"model": "whisper-9"}, 404, "no recognizer 'whisper-9'"),
     (b"x", {"speed": "2"}, 400, "unknown field 'speed'"),

@@ -144,9 +144,9 @@ def test_a_model_that_is_missing_is_said_on_the_page(monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def hears(monkeypatch: pytest.MonkeyPatch) -> None:
     class Deaf:
-        limit = 30.0
+        limit, is_multilingual = 30.0, False
 
-        def transcribe(self, samples: np.ndarray) -> Transcript:
+        def transcribe(self, samples: np.ndarray, context: object = None) -> Transcript:
             loud = float(np.abs(samples).max()) > 0.01
             return Transcript("a red apple" if loud else "", (), not loud, "" if loud else "only silence was recorded")
 

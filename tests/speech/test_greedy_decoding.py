@@ -7,7 +7,7 @@ import whisper
 from whisper_stand_ins import MULTILINGUAL, random_whisper
 
 from speech.audio import RATE
-from speech.greedy_decoding import DecodingLanguage, GreedyDecoder, compression_ratio, encode_window, looping
+from speech.greedy_decoding import DecodingContext, GreedyDecoder, compression_ratio, encode_window, looping
 
 SOUND = np.random.default_rng(0).normal(0, 0.1, 2 * RATE).astype(np.float32)
 
@@ -49,7 +49,10 @@ def test_an_earlier_hypothesis_changes_nothing_but_the_time(decoder):
 
 def test_a_prompt_is_no_part_of_the_text(decoder):
     states = decoder.encode(SOUND)
-    assert decoder.decode(states, 1.0, prompt="a picture of a cat").no_speech != decoder.decode(states, 1.0).no_speech
+    assert (
+        decoder.decode(states, 1.0, DecodingContext(prompt="a picture of a cat")).no_speech
+        != decoder.decode(states, 1.0).no_speech
+    )
 
 
 def test_a_loop_is_found_once_it_has_come_three_times():
@@ -67,17 +70,17 @@ def test_repetition_compresses():
 def test_a_multilingual_model_takes_a_language_or_finds_one():
     decoder = GreedyDecoder(random_whisper(MULTILINGUAL), windows=(3.0,))
     states = decoder.encode(SOUND)
-    german = decoder.decode(states, 0.0, DecodingLanguage("de"))
+    german = decoder.decode(states, 0.0, DecodingContext("de"))
     assert german.language == "de"
-    english = decoder.decode(states, 0.0, DecodingLanguage("de", "translate"))
+    english = decoder.decode(states, 0.0, DecodingContext("de", "translate"))
     assert english.no_speech == german.no_speech and english.log_prob != german.log_prob
-    assert decoder.decode(states, 0.0, DecodingLanguage("auto")).language in whisper.tokenizer.LANGUAGES
+    assert decoder.decode(states, 0.0, DecodingContext("auto")).language in whisper.tokenizer.LANGUAGES
     for wrong in (("klingon", "transcribe"), ("en", "sing")):
         with pytest.raises(ValueError, match=wrong[0] if wrong[0] != "en" else wrong[1]):
-            DecodingLanguage(*wrong)
+            DecodingContext(*wrong)
 
 
 @torch.inference_mode()
 def test_every_window_up_to_the_models_own_is_encoded_as_whisper_does(decoder):
     mel = torch.randn(1, 80, 3000)
-    assert torch.allclose(encode_window(decoder.model, mel), decoder.model.encoder(mel), atol=1e-5)
+    assert torch.allclose(encode_window(decoder.model.encoder, mel), decoder.model.encoder(mel), atol=1e-5)

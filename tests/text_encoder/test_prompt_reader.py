@@ -127,3 +127,20 @@ def test_long_words_are_not_mended(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(word_forms, "one_edit_away", lambda word: pytest.fail(f"{len(word)} letters"))
     assert word_forms.mended("a" * 9000, ["cat"], {"cat"}) == ""
     assert READER.read(f"two cats and a {'x' * 7000}").drawn == "two cats"
+
+
+@pytest.mark.parametrize(("prompt", "caption"), [
+    ("red " * 5000 + "cat", "a red cat"),
+    ("(" * 3000 + "cat" + ")" * 3000, "a cat"),
+    ("a c\u0301\u0301\u0301at", "a cat"),
+    ("\u202ea cat\u202c", "a cat"),
+    ("a\x00cat on the \ud800 beach", "a cat on the beach"),
+    ("𝐚 𝐜𝐚𝐭 𝔬𝔫 𝓉𝒽𝑒 beach", "a cat on the beach"),
+    ("<b>a cat</b><script>alert(1)</script>", "a cat"),
+    ("a" * 100_000, ""),
+    (" ".join(f"zq{chr(97 + i % 26)}{chr(97 + i // 26 % 26)}xv" for i in range(2000)) + " cat", "a cat"),
+], ids=lambda text: text[:12].encode("ascii", "replace").decode())  # fmt: skip
+def test_hostile_prompts_are_read_like_others(prompt: str, caption: str):
+    reading = READER.read(prompt)
+    assert reading.drawn == caption and "".join(span.text for span in reading.spans) == prompt
+    assert len(reading.note()) < 3000 and len(reading.refused) < 600

@@ -13,8 +13,12 @@ from text_encoder.prompt_reader.prompt_reading import PromptReading, PromptSpan,
 from text_encoder.prompt_reader.prompt_vocabulary import PromptVocabulary, VocabularyEntry
 from text_encoder.prompt_reader.reader import PromptReader
 from text_encoder.prompt_reader.stand_ins import StandIn, StandInTable
+from text_encoder.prompt_reader.surprises import surprise_prompts
+from text_encoder.prompt_reader.thing_list import COLUMNS, THINGS_PICTURE, VocabularyGroup, vocabulary_groups
 
 __all__ = [
+    "COLUMNS",
+    "THINGS_PICTURE",
     "PromptReader",
     "PromptReading",
     "PromptSpan",
@@ -24,4 +28,7 @@ __all__ = [
     "StandIn",
     "StandInTable",
     "VocabularyEntry",
+    "VocabularyGroup",
+    "surprise_prompts",
+    "vocabulary_groups",
 ]

@@ -15,6 +15,7 @@ from text_encoder.prompt_reader.text_normalizer import Token
 from text_encoder.prompt_reader.word_forms import american, is_plural, mended, plural, singulars
 
 LONGEST = 7  # words of a phrase
+MENDED_WORDS = 100  # unknown words of one prompt that are looked at as misspellings: each takes a millisecond
 WALL_PHRASES = (
     "on a {c} background", "on {c}", "in front of a {c} wall", "with a {c} background", "on the {c} background",
     "on {c} background", "against a {c} background", "against a {c} wall", "{c} background", "a {c} background",
@@ -174,13 +175,14 @@ class Lexicon:
     def chunks(self, tokens: list[Token], distant: bool = False) -> list[Chunk]:
         """The tokens in phrases, in order. `distant`: nouns mean the things that stand for them from far, too."""
         words = [token.text if token.text in self.vocabulary.words else american(token.text) for token in tokens]
-        chunks, at = [], 0
+        chunks, at, unknown = [], 0, 0
         while at < len(tokens):
             length, meanings = self._longest(words, at)
             start, end = tokens[at].start, tokens[at + length - 1].end
             chunk = Chunk(" ".join(words[at : at + length]), start, end, dict(meanings))
             if not meanings:
-                chunk = self._unlisted(words[at], start, end)
+                chunk = self._unlisted(words[at], start, end, unknown < MENDED_WORDS)
+                unknown += bool(chunk.mended_from) or chunk.is_a("unknown")
             if distant and "distant" in chunk.meanings:
                 chunk.meanings["thing"] = chunk.meanings["distant"]
             chunk.is_name = (
@@ -225,8 +227,8 @@ class Lexicon:
             not meanings and word_class(words[at]) == "n"
         )
 
-    def _unlisted(self, word: str, start: int, end: int) -> Chunk:
-        """A word that no table has: a mark, a number, a word of some class, or a misspelling."""
+    def _unlisted(self, word: str, start: int, end: int, mends: bool = True) -> Chunk:
+        """A word that no table has: a mark, a number, a word of some class, or (`mends`) a misspelling."""
         if word in ".,":
             return Chunk(word, start, end, {"mark": word})
         if word == "'s":
@@ -242,7 +244,7 @@ class Lexicon:
             if can_be_verb(word):
                 meanings["verb"] = word
             return Chunk(word, start, end, meanings)
-        if near := mended(word, self._words_to_mend, self._set_to_mend):
+        if mends and (near := mended(word, self._words_to_mend, self._set_to_mend)):
             meanings = self.phrases.get((near,)) or {"noun": near}
             return Chunk(near, start, end, dict(meanings), mended_from=word)
         return Chunk(word, start, end, {"unknown": word})

@@ -5,6 +5,7 @@ from typing import Any
 
 # What became of a word.
 DRAWN, REPLACED, LEFT_OUT, AVOIDED, LANGUAGE = "drawn", "replaced", "left_out", "avoided", "language"
+MAX_NAMED, MAX_LETTERS = 20, 60  # stretches of one reason that a note names, and letters of each
 NOT_DRAWN = (LEFT_OUT, AVOIDED)
 
 
@@ -80,14 +81,15 @@ class PromptReading:
 
     def note(self) -> str:
         """One line on what is drawn otherwise than it was said; empty when nothing is."""
-        parts = [f"{span.text}: drawn as {span.by}, {span.why}" for span in self.replaced]
+        parts = [f"{_shortened(span.text)}: drawn as {span.by}, {span.why}" for span in self.replaced]
         reasons: dict[str, list[str]] = {}
         for span in self.left_out:
             texts = reasons.setdefault("" if span.status == AVOIDED else span.why, [])
             if span.text not in texts:
                 texts.append(span.text)
         for why, texts in reasons.items():
-            words = ", ".join(f"'{text}'" for text in texts)
+            words = ", ".join(f"'{_shortened(text)}'" for text in texts[:MAX_NAMED])
+            words += f" and {len(texts) - MAX_NAMED} others" if len(texts) > MAX_NAMED else ""
             parts.append(f"{words} left out ({why})" if why else f"without {words}, as asked")
         return "; ".join(dict.fromkeys(parts))
 
@@ -102,3 +104,7 @@ class PromptReading:
             "replaced": [{"text": span.text, "by": span.by, "why": span.why} for span in self.replaced],
             "refused": self.refused,
         }
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 1]}…"

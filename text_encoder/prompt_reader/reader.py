@@ -79,7 +79,9 @@ class PromptReader:
     def _refusal(self, words: list[str]) -> str:
         """Why nothing is drawn, with things that are."""
         names = self.suggestions(words)
-        said = f"none of {', '.join(repr(word) for word in words[:4])} can be drawn" if words else "no thing is named"
+        said = (
+            f"none of {', '.join(repr(word[:40]) for word in words[:4])} can be drawn" if words else "no thing is named"
+        )
         return f"{said}: try {', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else said
 
     def alternatives(self, span: PromptSpan) -> list[str]:

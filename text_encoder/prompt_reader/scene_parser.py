@@ -11,6 +11,7 @@ from text_encoder.prompt_reader.prompt_reading import AVOIDED, LEFT_OUT
 from text_encoder.prompt_reader.scene_builder import SceneBuilder
 
 NOUNS = ("thing", "noun")
+LOOKAHEAD = 40  # phrases within which a quality finds its noun
 QUALITIES = ("adjective", "unknown", "color", "size")
 BACKDROPS = ("place", "time", "weather")
 PREDICATES = frozenset(
@@ -81,7 +82,7 @@ class _SceneParser:
 
     def _describes(self, at: int, needs_noun: bool = True) -> bool:
         """Whether a quality stands before a noun: between them are only other qualities, "and" among colors."""
-        for chunk in self.chunks[at + 1 :]:
+        for chunk in self.chunks[at + 1 : at + 1 + LOOKAHEAD]:
             if chunk.is_a(*NOUNS, "place", "picture") and not chunk.is_a("background"):
                 return True
             joins = chunk.text in ("and", "or") and chunk.is_a("join")

@@ -38,7 +38,8 @@ class Token(NamedTuple):
 
 def _replacement(character: str) -> str:
     """What stands for one character, in lower case."""
-    if character in INVISIBLE or "\U0001f3fb" <= character <= "\U0001f3ff":  # the latter: skin tones of emoji
+    is_skin_tone = "\U0001f3fb" <= character <= "\U0001f3ff"
+    if is_skin_tone or character in INVISIBLE or unicodedata.combining(character):
         return ""
     if character in APOSTROPHES:
         return "'"

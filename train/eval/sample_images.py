@@ -8,6 +8,8 @@ how many restarts. `share="2/8"` draws every eighth picture from the second on: 
 `recipe.json` in the folder says what draws there; another model or AR model, or other settings, are refused. A
 picture's own prompt and seed stand in its PNG: other prompts in the same folder are refused too, more of them are
 welcome.
+A model with a vocabulary gets the prompts as the app reads them; a prompt in which nothing can be drawn is a white
+picture.
 """
 
 import hashlib
@@ -33,6 +35,7 @@ from maskgil.pipeline import TextToImage
 from maskgil.sampling.ar_prefix import beside
 from maskgil.sampling_flags import given_options, sampling_flags
 from maskgil.shared_parts import resolve_part
+from train.eval.caption_reading import encoded_caption, reader_of, reading_shares
 from train.scenes.captions import sentences
 
 RECIPE = "recipe.json"
@@ -174,6 +177,8 @@ def draw_samples(
     mine = list(_share(samples, share))
     missing = [sample for sample in mine if not sample.is_in(out)]
     print(f"{out}: {len(mine) - len(missing):,} of {len(mine):,} pictures are there", flush=True)
+    if not (reader := reader_of(model)).is_free_text:
+        print(reading_shares([reader.read(prompt) for prompt in dict.fromkeys(sample.prompt for sample in samples)]))
     if missing and processes == 1:
         _draw(0, 1, model, missing, out, settings, size, batch)
     elif missing:
@@ -239,16 +244,25 @@ def _draw(
         device, dtype = f"cuda:{rank % torch.cuda.device_count()}", torch.bfloat16
     else:
         device, dtype = "cpu", torch.float32
-    draws = TextToImage.load(model, text_encoder.load, device, dtype)
+    draws, reader = TextToImage.load(model, text_encoder.load, device, dtype), reader_of(model)
     title = f"drawing, process 1 of {processes}" if processes > 1 else "drawing"
     with tqdm(total=len(missing), desc=title, unit="picture", disable=rank > 0, mininterval=5) as bar:
         together = max(1, batch // settings.candidates)
         for start in range(0, len(missing), together):
             part = missing[start : start + together]
-            images = draws.images([s.prompt for s in part], [s.seed for s in part], size, settings)
-            for sample, image in zip(part, images, strict=True):
-                _write(image, sample, out / sample.path)
+            captions = [encoded_caption(reader, sample.prompt) for sample in part]
+            drawn = [place for place, caption in enumerate(captions) if caption]
+            seeds = [part[place].seed for place in drawn]
+            images = draws.images([captions[place] for place in drawn], seeds, size, settings) if drawn else []
+            pictures = dict(zip(drawn, images, strict=True))
+            for place, sample in enumerate(part):
+                _write(pictures.get(place) or blank_image(draws, size), sample, out / sample.path)
             bar.update(len(part))
+
+
+def blank_image(draws: TextToImage, size: Size | None) -> Image.Image:
+    """The picture of a prompt in which nothing can be drawn."""
+    return Image.new("RGB", size or draws.sizes[0], "white")
 
 
 def _write(image: Image.Image, sample: Sample, path: Path) -> None:

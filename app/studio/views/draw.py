@@ -1,6 +1,7 @@
 """Draw: a sentence, its settings, and the picture as it comes."""
 
 import html
+import random
 
 import streamlit as st
 
@@ -8,8 +9,10 @@ from app.core.registry import ModelInfo
 from app.studio import generation_form, remembered_settings, session
 from app.studio.component import component
 from maskgil.params import options
+from text_encoder.prompt_reader import COLUMNS, THINGS_PICTURE, surprise_prompts, vocabulary_groups
 
 CANVAS = "canvas"
+SURPRISES = 40  # prompts at random for one visit
 DEFAULT = "two cats on the beach"
 
 
@@ -39,6 +42,7 @@ def canvas(model: ModelInfo) -> None:
         "style": generation_form.style_phrases(loaded).get(generation_form.setting("style"), ""),
         "number": generation_form.setting("n"),
         "examples": examples,
+        "surprises": surprises(model),
         "options": [*options(), "seed"],
         "placeholder": examples[0] if examples else "a class: its number or name" if model.classes else DEFAULT,
         "prompt": st.session_state.get(generation_form.NEW_PROMPT),
@@ -54,6 +58,14 @@ def _use() -> None:
         generation_form.put_prompt(str(picture.get("prompt", "")))
 
 
+def surprises(model: ModelInfo) -> list[str]:
+    """Prompts for "Surprise me", others for each visit."""
+    key = f"surprises {model.name}"
+    if key not in st.session_state:
+        st.session_state[key] = surprise_prompts(model.reader, SURPRISES, random.randrange(2**31))
+    return st.session_state[key]
+
+
 def example_buttons(model: ModelInfo) -> None:
     """A few sentences to press."""
     with st.container(horizontal=True, key="examples"):
@@ -66,17 +78,16 @@ def abilities(model: ModelInfo) -> None:
     words = model.vocabulary
     if not words.words:
         return
+    groups = [
+        {
+            "title": group.title,
+            "items": [{"label": label, "hint": hint, "words": said} for label, hint, said in group.items],
+            "is_prompt": group.is_prompt,
+        }
+        for group in vocabulary_groups(words)
+    ]
+    picture = model.folder / THINGS_PICTURE
+    address = f"things/{model.name}?v={picture.stat().st_mtime_ns}" if picture.is_file() else ""
     with st.expander("What this model can draw", icon=":material/palette:"):
-        st.caption("It knows the words below.")
-        _chips("Things", [(thing.name, ", ".join(thing.synonyms)) for thing in words.objects])
-        for title, things in (("Places", words.backgrounds), ("Styles", words.styles)):
-            _chips(title, [((*thing.say, thing.name)[0], ", ".join(thing.say[1:])) for thing in things])
-        _chips("How many", [(name, "") for name in words.counts])
-        _chips("Colours of things", [(name, "") for name in words.colours])
-        _chips("Where", [(name, "") for name in words.relations])
-
-
-def _chips(title: str, names: list[tuple[str, str]]) -> None:
-    if names:
-        spans = "".join(f'<span title="{html.escape(hint)}">{html.escape(name)}</span>' for name, hint in names)
-        st.html(f"<b>{title}</b><div class='chips'>{spans}</div>")
+        st.caption("Press a thing to draw it, a place or a style to add it. Other words get the nearest thing.")
+        component("things")(key="things", data={"groups": groups, "columns": COLUMNS, "picture": address})

@@ -6,10 +6,11 @@ from app.core.registry import ModelInfo
 from app.studio import generation_form, microphone, session
 from app.studio.component import component
 from maskgil.params import options
+from speech.audio import EXTENSIONS
 
 COMPLAINT = "complaint of speak"
 HEARD = "heard"  # on the board, until the page takes it over
-KINDS = ["wav", "flac", "mp3", "ogg"]
+KINDS = list(EXTENSIONS)
 
 
 def speak_page() -> None:

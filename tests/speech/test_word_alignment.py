@@ -1,0 +1,65 @@
+"""speech.word_alignment: when each word was spoken."""
+
+import numpy as np
+import pytest
+from spoken_sentences import needs_voices, speak
+from whisper.tokenizer import get_tokenizer
+from whisper_stand_ins import random_whisper
+
+from speech.audio import RATE
+from speech.backends import RawTranscript
+from speech.transcriber import BUNDLED, Transcriber, Transcript
+from speech.word_alignment import TimedWord, align_words, estimate_word_times, within_speech
+
+
+class Plain:
+    """A backend without an alignment."""
+
+    reach, hears_pauses = 30 * RATE, True
+
+    def transcribe(self, audio: np.ndarray, guess=()) -> RawTranscript:
+        return RawTranscript("two cats", 0.0)
+
+
+def test_words_keep_out_of_pauses():
+    words = [TimedWord("cats", 0.5, 1.3), TimedWord("on", 1.3, 2.5), TimedWord("it", 2.5, 2.6), TimedWord("far", 9, 10)]
+    cut = within_speech(words, [(0, RATE), (2 * RATE, 3 * RATE)])
+    assert [(word.start, word.end) for word in cut] == [(0.5, 1.0), (2.0, 2.5), (2.5, 2.6), (9, 10)]
+
+
+def test_times_follow_the_words_and_stay_inside_the_sound():
+    tokenizer = get_tokenizer(False)
+    sound = np.random.default_rng(0).normal(0, 0.1, 3 * RATE).astype(np.float32)
+    words = align_words(random_whisper(), tokenizer, sound, tokenizer.encode(" Two cats, on the beach."), start=5.0)
+    assert [word.word for word in words] == ["Two", "cats,", "on", "the", "beach."]
+    times = [time for word in words for time in (word.start, word.end)]
+    assert times == sorted(times) and times[0] >= 5 and times[-1] <= 8
+    assert all(0 <= word.probability <= 1 for word in words)
+    assert align_words(random_whisper(), tokenizer, sound, []) == []
+
+
+@needs_voices
+def test_words_around_a_pause_are_timed_before_and_after_it():
+    before, after = speak("two cats"), speak("on the beach")
+    sound = np.concatenate([before, np.zeros(RATE, np.float32), after])
+    transcriber = Transcriber.load(BUNDLED)
+    transcript = transcriber.transcribe(sound)
+    words, is_aligned = transcriber.word_times(sound, transcript)
+    assert is_aligned and " ".join(word.word for word in words) == transcript.text
+    assert transcript.words == ("two", "cats", "on", "the", "beach")
+    gap = len(before) / RATE
+    assert words[1].end < gap + 0.5 and words[2].start > gap + 0.4, words
+    assert words[-1].end <= len(sound) / RATE
+
+
+@pytest.mark.parametrize("words", [[], ["two"], ["two", "cats"]])
+def test_estimates_share_the_sound(words: list[str]):
+    times = estimate_word_times(np.zeros(2 * RATE, np.float32), words)
+    assert [time.word for time in times] == words
+    assert all(0 <= time.start <= time.end <= 2 for time in times)
+
+
+def test_a_recognizer_without_an_alignment_gives_estimates():
+    sound = np.zeros(RATE, np.float32)
+    words, is_aligned = Transcriber(Plain()).word_times(sound, Transcript("two cats", ("two", "cats"), False, ""))
+    assert not is_aligned and [word.word for word in words] == ["two", "cats"]
