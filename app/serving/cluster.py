@@ -26,9 +26,9 @@ QUIET = {
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # replicas see the GPU where they ask for no share of it
 }
-# Ray listens on 127.0.0.1 alone where the first is set before it is imported. A replica's own port listens on all
-# networks, and asks for the token, as all of Ray's ports do.
-ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+# Ray listens on 127.0.0.1 alone where this is set before it is imported. A replica's own port listens on all networks,
+# and asks for the token, as all of Ray's ports do. A mode that is set after the import of Ray would break that.
+ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def connect(options: ClusterOptions) -> ComputeBackend:
