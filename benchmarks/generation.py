@@ -46,7 +46,7 @@ from maskgil.model_folder import bundled_or_given
 from maskgil.models.ar import ARSampler, ARTransformer
 from maskgil.models.config import PRESETS, ModelConfig
 from maskgil.models.maskgil import MaskGIL
-from maskgil.params import SamplingParams
+from maskgil.params import SAMPLERS
 from maskgil.picture_sizes import Size, parse_size
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.ar_prefix import ARPrefix
@@ -186,7 +186,8 @@ def stages(
     if isinstance(classes := model.generator.config.classes, int):
         prompts = [str(i % classes) for i in range(batch)]
     seeds, blank = list(range(batch)), model.blank(batch, size)
-    settings, tokens = SamplingParams(steps=steps, refinement_passes=0), blank.mask.shape[1]
+    settings = replace(SAMPLERS["guided"], steps=steps, refinement_passes=0)
+    tokens = blank.mask.shape[1]
     condition = model.condition(prompts)
     plan = model.plan(blank, seeds, settings)
     one_by_one = raster_plan(tokens, guidance=ARPrefix(tokens).guidance, seeds=seeds, device=model.device)

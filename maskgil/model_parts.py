@@ -17,6 +17,7 @@ from maskgil.models.transformer import set_attention_backend
 from maskgil.picture_sizes import Size
 from maskgil.released.layout import TEXT_ENCODER, ReleasedFolder, is_released
 from maskgil.released.loader import load_generator, load_vq, set_null_condition
+from maskgil.sampler_presets import preset_of
 from maskgil.sampling.ar_prefix import beside
 from maskgil.tokenizers import vq_latents
 
@@ -77,8 +78,7 @@ def load_parts(
         if isinstance(module, nn.Module):
             module.to(device).requires_grad_(False)
     other = checkpoint.resolve(ar_model) if ar_model is not None else beside(folder)
-    preset = "llamagen" if notes["kind"] == "llamagen" and not classes else "default"
-    return ModelParts(generator, encoder, tokenizer, sizes_of(vocabulary), vocabulary, other, preset)
+    return ModelParts(generator, encoder, tokenizer, sizes_of(vocabulary), vocabulary, other, preset_of(folder))
 
 
 def _open_encoder(folder: Path, open_encoder: EncoderLoader | None, memory: str) -> ConditionEncoder:
@@ -92,9 +92,11 @@ def _load_released(
 ) -> ModelParts:
     """A model in the layout of its release (maskgil/released/layout.py). Its files have no fingerprints to compare."""
     released = ReleasedFolder.open(folder)
+    # Before the generator: an encoder that is offloaded has left the memory when that is read.
+    nothing = encoder.encode([""]).states[0]
     generator, tokenizer = load_generator(released, dtype), load_vq(released)
     set_attention_backend(generator, attention)
-    set_null_condition(generator, encoder.encode([""]).states[0])
+    set_null_condition(generator, nothing)
     for module in (generator, tokenizer, encoder):
         assert isinstance(module, nn.Module)
         module.to(device).requires_grad_(False)

@@ -114,7 +114,7 @@ class TextToImage:
 
         open_encoder    opens a text encoder's folder: `text_encoder.load`. A class-driven model needs none
         ar_model        the AR model's folder; None: the folder beside this one whose name ends in -ar, if there is one
-        encoder_memory  full, 8bit, 4bit or offload (text_encoder/encoder_memory.py)
+        encoder_memory  full, bf16, 8bit, 4bit or offload (text_encoder/encoder_memory.py)
 
         A class-driven model has no text_encoder/, and may have class_names.json. Released models are loaded from their
         own layout.

@@ -1,4 +1,4 @@
-"""Text encoders in less memory: weights in 8 or 4 bits, or weights that are there only while a text is encoded.
+"""Text encoders in less memory: weights in 16, 8 or 4 bits, or weights that are there only while a text is encoded.
 
     encoder = text_encoder.load("weights/mine/text_encoder", "8bit")
 
@@ -10,7 +10,7 @@ import gc
 import threading
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,18 +18,27 @@ from torch import Tensor, nn
 
 from maskgil.condition import Condition
 
-EncoderMemory = Literal["full", "8bit", "4bit", "offload"]
-ENCODER_MEMORY: tuple[str, ...] = ("full", "8bit", "4bit", "offload")
+EncoderMemory = Literal["full", "bf16", "8bit", "4bit", "offload"]
+ENCODER_MEMORY: tuple[str, ...] = get_args(EncoderMemory)
 
 
-def quantization(memory: str) -> dict[str, Any]:
-    """Arguments of transformers' from_pretrained for weights in 8 bits (LLM.int8(), Dettmers et al. 2022, arXiv
-    2208.07339) or in 4 (NF4 of QLoRA, Dettmers et al. 2023, arXiv 2305.14314); none for the other ways.
+def available_memories() -> tuple[str, ...]:
+    """The ways that can be chosen here: 8 and 4 bits need bitsandbytes."""
+    if find_spec("bitsandbytes") is not None:
+        return ENCODER_MEMORY
+    return tuple(memory for memory in ENCODER_MEMORY if memory not in ("8bit", "4bit"))
+
+
+def loading_arguments(memory: str) -> dict[str, Any]:
+    """Arguments of transformers' from_pretrained for weights in bfloat16, in 8 bits (LLM.int8(), Dettmers et al. 2022,
+    arXiv 2208.07339) or in 4 (NF4 of QLoRA, Dettmers et al. 2023, arXiv 2305.14314); none for the other ways.
 
     Raises ValueError for an unknown way, and where bitsandbytes, which does it, is not installed.
     """
     if memory not in ENCODER_MEMORY:
         raise ValueError(f"text encoder memory is {memory!r}: choose one of {', '.join(ENCODER_MEMORY)}")
+    if memory == "bf16":
+        return {"dtype": torch.bfloat16}
     if memory not in ("8bit", "4bit"):
         return {}
     if find_spec("bitsandbytes") is None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from maskgil.condition import Condition
 from maskgil.shared_parts import resolve_part
 from text_encoder.clip_text import ClipTextEncoder
-from text_encoder.encoder_memory import ENCODER_MEMORY, OffloadedEncoder, quantization
+from text_encoder.encoder_memory import ENCODER_MEMORY, OffloadedEncoder, loading_arguments
 from text_encoder.huggingface import HuggingFaceEncoder
 from text_encoder.small_t5 import SmallT5Config, SmallT5Encoder, train_vocabulary
 
@@ -62,7 +62,7 @@ def load(name: str | Path, memory: str = "full") -> TextEncoder:
     """An encoder by folder (as `save` wrote it, or of Hugging Face's layout) or by Hugging Face name.
 
     A folder may hold nothing but the name of the model whose encoder it borrows (maskgil/shared_parts.py). `memory`:
-    full, 8bit, 4bit or offload (text_encoder/encoder_memory.py), for encoders of Hugging Face; others are small.
+    full, bf16, 8bit, 4bit or offload (text_encoder/encoder_memory.py), for encoders of Hugging Face; others are small.
 
     Raises ValueError for a folder without an encoder, for an owner that is not there, and for a name that is neither
     cached nor to be downloaded.
@@ -90,7 +90,7 @@ def load(name: str | Path, memory: str = "full") -> TextEncoder:
 
 def _in_memory(make: Callable[..., Any], memory: str) -> TextEncoder:
     """The encoder that `make` makes, in the chosen way."""
-    encoder = make(**quantization(memory))
+    encoder = make(**loading_arguments(memory))
     return OffloadedEncoder(encoder, lambda: make().model) if memory == "offload" else encoder
 
 

@@ -4,8 +4,9 @@ import logging
 import os
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from app.core.registry import ModelInfo  # they import torch, which takes seconds
     from app.serving.engine import Engine
     from app.serving.jobs import Job
+    from maskgil.pipeline import TextToImage
+
+
+TextEncoderMemory = Literal["full", "bf16", "8bit", "4bit", "offload"]  # text_encoder/encoder_memory.py imports torch
+MEMORY_METAVAR = "{full,bf16,8bit,4bit,offload}"
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,8 @@ class DrawOptions(sampling_flags()):
     out: Path = Path("picture.png")
     """The PNG to write. With --n 4 it holds all four side by side, and NAME-1.png to NAME-4.png hold one each."""
     model: str = field(default_factory=paths.default_model)
-    """A bundled model by name (`maskgil models` lists them) or a model folder. Left out: $MASKGIL_MODEL, or
-    scenes."""
+    """A bundled or fetched model by name (`maskgil models` lists them), or a model folder. Left out: $MASKGIL_MODEL,
+    or scenes."""
     size: Annotated[str | None, arg(metavar="WxH")] = None
     """Width x height in pixels, for example 256x256. Left out: the model's first size. A model of size buckets draws
     the nearest that it has, another the nearest of the very shape, and says so."""
@@ -43,6 +49,11 @@ class DrawOptions(sampling_flags()):
     """How many pictures; picture i has the seed SEED + i."""
     metadata: bool = True
     """Write prompt, seed, model and settings into the PNG."""
+    precision: Annotated[Literal["fp32", "bf16"] | None, arg(metavar="{fp32,bf16}")] = None
+    """Of the generator's weights: fp32 is exact, bf16 takes half the memory. Left out: bf16 on a GPU, else fp32."""
+    text_encoder: Annotated[TextEncoderMemory | None, arg(metavar=MEMORY_METAVAR)] = None
+    """How the text encoder of a released model is held in memory: in fewer bits, or only while it reads (offload). Left
+    out: $MASKGIL_TEXT_ENCODER, or full."""
     adapters: str = ""
     """LoRA adapters by name, with weights: "ink:0.8, holiday". They lie in $MASKGIL_MODELS/adapters."""
     strict: bool = False
@@ -92,7 +103,7 @@ def draw_to_files(options: DrawOptions, prompt: str, change: "EditRequest | None
     print(f"loading {model.name} ...", file=sys.stderr)
     from app.serving.local_engine import LocalEngine  # after everything that can be refused at once
 
-    engine = LocalEngine()
+    engine = LocalEngine(_opener(options))
     try:
         job = _submit(engine, request, change)
     except KeyboardInterrupt:
@@ -102,6 +113,16 @@ def draw_to_files(options: DrawOptions, prompt: str, change: "EditRequest | None
     finally:
         engine.close()
     _write(options, job)
+
+
+def _opener(options: DrawOptions) -> "partial[TextToImage]":
+    """Loads a model in the precision, and with the text encoder, that the options ask for."""
+    import torch
+
+    from app.serving.model_pool import open_model
+
+    dtype = {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}[options.precision]
+    return partial(open_model, dtype=dtype, encoder_memory=options.text_encoder)
 
 
 def _admitted(options: DrawOptions, request: GenerationRequest, model: "ModelInfo") -> tuple[GenerationRequest, str]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from app.commands.draw_options import MEMORY_METAVAR, TextEncoderMemory
 from app.core import paths
 from app.web.options import ServerOptions
 from maskgil.command_line import Command
@@ -21,6 +22,9 @@ class StudioOptions:
     """The model that the page opens with. Left out: $MASKGIL_MODEL, or scenes."""
     recognizer: Annotated[str, arg(aliases=("--ear",))] = field(default_factory=paths.default_recognizer)
     """The speech recognizer. Left out: $MASKGIL_RECOGNIZER, or whisper-tiny-en."""
+    text_encoder: Annotated[TextEncoderMemory | None, arg(metavar=MEMORY_METAVAR)] = None
+    """How text encoders of released models are held in memory: in fewer bits, or only while they read (offload). Left
+    out: $MASKGIL_TEXT_ENCODER, or full. The Models page changes it for one model."""
     weights: Path | None = None
     """The folder with the bundled models. Left out: $MASKGIL_WEIGHTS, or the one beside the code."""
     gallery: Path | None = None
@@ -40,6 +44,7 @@ def set_environment(options: StudioOptions) -> None:
     for variable, value in (
         (paths.MODEL, options.model),
         (paths.RECOGNIZER, options.recognizer),
+        (paths.TEXT_ENCODER, options.text_encoder),
         (paths.WEIGHTS, options.weights),
         (paths.GALLERY, options.gallery),
     ):

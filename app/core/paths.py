@@ -35,5 +35,5 @@ def default_recognizer() -> str:
 
 
 def text_encoder_memory() -> str:
-    """How text encoders of released models are kept: full, 8bit, 4bit or offload (text_encoder/encoder_memory.py)."""
+    """How text encoders are held: full, bf16, 8bit, 4bit or offload (text_encoder/encoder_memory.py)."""
     return os.environ.get(TEXT_ENCODER) or "full"

@@ -82,6 +82,8 @@ class PictureEdit:
             return self.mask.resize(self.image.size, Image.Resampling.BILINEAR)
         if not self.previous.strip():
             raise ValueError("it is not known after which words the picture was drawn: brush over it instead")
+        if model.autoregressive:
+            raise ValueError("this model draws line by line and cannot tell what new words change: brush over it")
         cells = words_mask(model, encode, vocabulary, self, seed)
         return cells.resize(self.image.size, Image.Resampling.NEAREST)
 

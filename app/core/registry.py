@@ -7,21 +7,24 @@ Hugging Face ids.
 """
 
 import json
-import math
 import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.core.memory_need import ModelSizes
+from app.core.weight_counts import EncoderSize, encoder_size, part_numbers
 from maskgil import model_folder
 from maskgil.aspect_buckets import bucket_classes, sizes_of
 from maskgil.released import catalog, download, layout
+from maskgil.sampler_presets import preset_of
 from maskgil.shared_parts import resolve_part
 from text_encoder.prompt_reader import PromptReader, PromptVocabulary
 
 FILES = ("generator/config.json", "tokenizer/config.json", "vocabulary.json")
 PARTS = ("generator", "text_encoder", "tokenizer")
+RELEASED_PARTS = (layout.TRANSFORMER, layout.TEXT_ENCODER, layout.VQ)  # in the order of PARTS
 TEXTS = "text_encoder/config.json"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # a Hugging Face id
 HOW_TO_GET = "fetch the project's weights folder, or train one with `maskgil train` (docs/training-scenes.md)"
@@ -36,8 +39,8 @@ class ModelInfo:
     classes       number of classes of a class-driven model; None: the model reads text
     sizes         image sizes (width, height) in pixels, the default first
     size_classes  the bucket classes of `sizes` (maskgil/aspect_buckets.py); empty for a fixed list
-    parts         the folders in it that hold weights
-    sampler       the preset of sampling options that it was released with (maskgil/params.py)
+    parts         the folders of its generator, text encoder and tokenizer
+    sampler       its preset of sampling options (maskgil/sampler_presets.py)
     """
 
     name: str
@@ -46,7 +49,7 @@ class ModelInfo:
     classes: int | None = None
     sizes: tuple[tuple[int, int], ...] = ()
     size_classes: tuple[int, ...] = ()
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, str, str] = PARTS
     sampler: str = "default"
 
     @property
@@ -62,10 +65,17 @@ class ModelInfo:
         return sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file()) / 1e6
 
     @property
+    def parts_sizes(self) -> ModelSizes:
+        """Numbers that its parts have learned, as the heads of its files tell."""
+        generator, encoder, tokenizer = self.parts
+        text = EncoderSize(0) if self.classes else encoder_size(resolve_part(self.folder / encoder))
+        return ModelSizes(part_numbers(self.folder / generator), part_numbers(self.folder / tokenizer), text)
+
+    @property
     def parameters(self) -> int:
-        """Numbers that are learned, of all its parts, as the heads of its files tell."""
-        parts = [resolve_part(self.folder / part) for part in self.parts]
-        return sum(_numbers(file) for part in parts for file in layout.weight_files(part))
+        """Numbers that are learned, of all its parts."""
+        sizes = self.parts_sizes
+        return sizes.generator + sizes.encoder.numbers + sizes.tokenizer
 
     @property
     def reads(self) -> str:
@@ -128,9 +138,13 @@ def find_local(name: str) -> ModelInfo:
             raise ValueError(download.how_to_fetch(released))
         if HUB_ID.fullmatch(name):
             raise ValueError(f"{name} was not fetched from Hugging Face yet: open it on the Models page")
-        there = ", ".join(model.name for model in bundled_models())
+        there = ", ".join(model.name for model in [*bundled_models(), *fetched()])
         there = f"there is {there}" if there else f"there is none in {model_folder.weights_folder()}: {HOW_TO_GET}"
-        raise ValueError(f"no model named {name!r}, and no folder of that path: {there}")
+        meant = next(
+            (each.name for each in catalog.MODELS if name and each.name.lower().endswith(f"/{name.lower()}")), ""
+        )
+        hint = f"did you mean the released model {meant}? Else " if meant else ""
+        raise ValueError(f"no model named {name!r}, and no folder of that path: {hint}{there}")
     if missing := _missing(folder):
         raise ValueError(f"{folder} is no text-to-image model: {', '.join(missing)} missing in it; {HOW_TO_GET}")
     return _open(name, folder)
@@ -158,9 +172,7 @@ def sampler_of(name: str) -> str:
     """The preset of sampling options of a model on this machine; `default` where it has none, or is not here."""
     try:
         folder = _folder(name)
-        if folder is not None and layout.is_released(folder):
-            return layout.ReleasedFolder.open(folder).sampler
-        return "default" if folder is None else _sampler(folder)
+        return "default" if folder is None else preset_of(folder)
     except ValueError:
         return "default"
 
@@ -223,18 +235,6 @@ def _is_whisper(folder: Path) -> bool:
         return False
 
 
-def _numbers(file: Path) -> int:
-    """How many numbers a safetensors file holds, scales of bytes aside (maskgil/checkpoint.py); 0 for one that cannot
-    be read, which loading complains of."""
-    try:
-        with file.open("rb") as data:
-            head = json.loads(data.read(int.from_bytes(data.read(8), "little")))
-        learned = [name for name in head if name != "__metadata__" and not name.endswith(".rows")]
-        return sum(math.prod(head[name]["shape"]) for name in learned)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
-        return 0
-
-
 def _missing(folder: Path) -> list[str]:
     if layout.is_released(folder):
         return layout.missing_files(folder)
@@ -248,15 +248,6 @@ def _there(file: Path) -> bool:
         return (resolve_part(file.parent) / file.name).is_file()
     except ValueError:
         return False
-
-
-def _sampler(folder: Path) -> str:
-    """The preset of a folder with generator/: LlamaGen's text-driven generator has its own."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        about = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
-        if about["kind"] == "llamagen" and about["config"].get("text_dim"):
-            return "llamagen"
-    return "default"
 
 
 def _classes(folder: Path) -> int | None:
@@ -283,7 +274,7 @@ def _open(name: str, folder: Path) -> ModelInfo:
     if layout.is_released(folder):
         released = layout.ReleasedFolder.open(folder)
         words = PromptVocabulary.from_dict({})
-        return ModelInfo(name, folder, words, sizes=released.sizes, parts=layout.PARTS, sampler=released.sampler)
+        return ModelInfo(name, folder, words, sizes=released.sizes, parts=RELEASED_PARTS, sampler=released.sampler)
     sizes, size_classes = _sizes(folder)
     words, classes = PromptVocabulary.load(folder), _classes(folder)
-    return ModelInfo(name, folder, words, classes, tuple(sizes), size_classes, sampler=_sampler(folder))
+    return ModelInfo(name, folder, words, classes, tuple(sizes), size_classes, sampler=preset_of(folder))

@@ -1,5 +1,7 @@
 """The released models as a table: what each takes, whose it is, and whether it is on this machine."""
 
+from app.core.memory_need import GIGA, ModelSizes, memory_need
+from app.core.weight_counts import CLIP_BYTES, OTHER_BYTES, EncoderSize
 from maskgil.released import catalog, download
 from maskgil.released.catalog import ReleasedModel
 
@@ -11,13 +13,21 @@ def fetch_state(model: ReleasedModel) -> str:
     return "begun" if download.is_begun(model) else "not here"
 
 
+def catalog_sizes(model: ReleasedModel) -> ModelSizes:
+    """Numbers of the parts of a model, which need not be here."""
+    encoder = EncoderSize(model.text_encoder, model.exact, CLIP_BYTES if model.clip else OTHER_BYTES, True)
+    return ModelSizes(model.generator, model.tokenizer, encoder)
+
+
 def model_facts(model: ReleasedModel) -> list[str]:
     """What somebody wants to know before fetching a model."""
+    sizes = catalog_sizes(model)
+    full, half = (memory_need(sizes, itemsize, "full").peak / GIGA for itemsize in (4, 2))
     return [
         "{}x{}".format(*model.size),
         f"{model.parameters / 1e6:,.0f} M parameters",
         f"{model.gigabytes:.1f} GB to fetch",
-        f"{model.memory:.1f} GB in memory, {model.memory / 2:.1f} in bf16",
+        f"{full:.1f} GB in memory, {half:.1f} in bf16",
         model.license,
     ]
 

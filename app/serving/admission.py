@@ -4,6 +4,8 @@ The prompt is admitted by app/core/prompt_admission.py; the engine checks what n
 candidates) when the request is submitted.
 """
 
+from contextlib import suppress
+
 from app.core import paths, registry
 from app.core.registry import ModelInfo
 from app.serving.engine import Engine
@@ -13,14 +15,25 @@ class UnknownModelError(ValueError):
     """No model of this name is served."""
 
 
+def served_models(engine: Engine) -> list[ModelInfo]:
+    """The models that visitors and programs may ask for: the bundled ones, the released ones that were fetched, the
+    default one, and those that the operator has loaded."""
+    models = {model.name: model for model in [*registry.bundled_models(), *registry.fetched()]}
+    for name in (paths.default_model(), *engine.loaded()):
+        if name not in models:
+            with suppress(ValueError):  # a default model that is not here
+                models[name] = registry.find_local(name)
+    return list(models.values())
+
+
 def served_model(engine: Engine, name: str) -> ModelInfo:
-    """The model of this name: a bundled one, the default one, or one that the operator has loaded.
+    """The model of this name among `served_models`.
 
     A visitor's name is no path here: it opens no folder and asks no hub. Raises UnknownModelError.
     """
-    bundled = {model.name: model for model in registry.bundled_models()}
-    if name in bundled:
-        return bundled[name]
-    if name == paths.default_model() or name in engine.loaded():
-        return registry.find_local(name)
-    raise UnknownModelError(f"no model {name[:80]!r}: there is {', '.join(bundled) or 'none'}")
+    models = {model.name: model for model in served_models(engine)}
+    if name in models:
+        return models[name]
+    if name == paths.default_model():
+        return registry.find_local(name)  # says what is wrong with it
+    raise UnknownModelError(f"no model {name[:80]!r}: there is {', '.join(models) or 'none'}")

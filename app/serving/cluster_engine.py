@@ -62,9 +62,9 @@ class ClusterEngine:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="cluster engine", daemon=True).start()
 
-    def load(self, name: str, dtype: torch.dtype | None = None) -> LoadedModel:
-        """Engine.load. A precision that is given becomes that of the replicas, too, with the next job."""
-        return self.models.load(name, dtype)
+    def load(self, name: str, dtype: torch.dtype | None = None, encoder_memory: str | None = None) -> LoadedModel:
+        """Engine.load. What is given becomes the way of the replicas, too, with the next job."""
+        return self.models.load(name, dtype, encoder_memory)
 
     def loaded(self) -> list[str]:
         """Engine.loaded."""
@@ -91,7 +91,8 @@ class ClusterEngine:
         job.finished = finished
         dtype = self.models.chosen_precision(request.model)
         precision = None if dtype is None else dtype_name(dtype)
-        task = DrawTask(job.request, precision, job.start, job.previous).to("cpu")
+        memory = self.models.chosen_encoder_memory(request.model)
+        task = DrawTask(job.request, precision, job.start, job.previous, memory).to("cpu")
         with self.table.lock:
             self.table.add(job)
         self._loop.call_soon_threadsafe(self._begin, job, task)

@@ -24,12 +24,14 @@ class DrawTask:
     precision  "bfloat16" and so on, where the operator has chosen one
     start      the image that is edited, or None
     previous   the grid that the job continues, or None
+    encoder_memory  how the text encoder is held, where the operator has chosen that
     """
 
     request: GenerationRequest
     precision: str | None = None
     start: InpaintingInput | None = None
     previous: PreviousResult | None = None
+    encoder_memory: str | None = None
 
     def to(self, device: torch.device | str) -> "DrawTask":
         """The same task with its tensors on this device."""

@@ -77,7 +77,8 @@ class DrawingReplica:
     def _queued(self, task: DrawTask) -> Job:
         """The job in this replica's engine. Raises ValueError."""
         dtype = None if task.precision is None else getattr(torch, task.precision)
-        loaded = self.engine.load(task.request.model, dtype).with_adapters(parse_adapters(task.request.adapters))
+        loaded = self.engine.load(task.request.model, dtype, task.encoder_memory)
+        loaded = loaded.with_adapters(parse_adapters(task.request.adapters))
         if task.request.params.mode != "masked":
             loaded.load_ar_model()
         task = task.to(loaded.model.device)

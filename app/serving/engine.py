@@ -34,7 +34,7 @@ class EngineStatus:
 class Engine(Protocol):
     """Draws requests as jobs (app/serving/jobs.py). Safe to use from several threads."""
 
-    def load(self, name: str, dtype: torch.dtype | None = None) -> LoadedModel:
+    def load(self, name: str, dtype: torch.dtype | None = None, encoder_memory: str | None = None) -> LoadedModel:
         """The model of this name, in memory of this process (ModelPool.load). Raises ValueError."""
         ...
 

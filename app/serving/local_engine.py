@@ -45,9 +45,9 @@ class LocalEngine:
         self._job_of: dict[RunningJob, Job] = {}
         self._worker: threading.Thread | None = None
 
-    def load(self, name: str, dtype: torch.dtype | None = None) -> LoadedModel:
+    def load(self, name: str, dtype: torch.dtype | None = None, encoder_memory: str | None = None) -> LoadedModel:
         """The model of this name (ModelPool.load)."""
-        return self.models.load(name, dtype)
+        return self.models.load(name, dtype, encoder_memory)
 
     def loaded(self) -> list[str]:
         """Names of the models in memory."""

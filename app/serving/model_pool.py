@@ -11,9 +11,11 @@ import torch
 
 import text_encoder
 from app.core import paths, registry
+from app.core.memory_need import GIGA, memory_need, ways_that_fit
 from maskgil.condition import Condition
 from maskgil.lora_adapters import find_adapter, load_adapter
 from maskgil.pipeline import TextToImage
+from text_encoder.encoder_memory import available_memories, loading_arguments
 from text_encoder.prompt_reader import PromptVocabulary
 
 MAX_MODELS = 2  # in memory
@@ -24,9 +26,12 @@ MAX_TEXTS = 512  # encoded prompts that are kept for each model
 class LoadedModel:
     """A model in memory, with its latest encoded prompts. `sizes`: (width, height) in pixels, the default first."""
 
-    def __init__(self, model: TextToImage, encode: Callable[[str], Condition] | None = None):
-        """`encode`: that of another LoadedModel with the same text encoder; None: one of its own."""
-        self.model = model
+    def __init__(
+        self, model: TextToImage, encode: Callable[[str], Condition] | None = None, encoder_memory: str = "full"
+    ):
+        """`encode`: that of another LoadedModel with the same text encoder; None: one of its own. `encoder_memory`: how
+        the text encoder is held (text_encoder/encoder_memory.py)."""
+        self.model, self.encoder_memory = model, encoder_memory
         self.sizes = list(model.sizes)
         words = PromptVocabulary.from_dict(model.vocabulary)
         # For a text encoder that would truncate a long prompt; others refuse it themselves.
@@ -54,7 +59,9 @@ class LoadedModel:
             if adapters not in self._adapted:
                 generator: Any = self.model.generator
                 loaded = [(load_adapter(find_adapter(name), generator), weight) for name, weight in adapters]
-                self._adapted[adapters] = LoadedModel(self.model.with_adapters(loaded), self.encode)
+                self._adapted[adapters] = LoadedModel(
+                    self.model.with_adapters(loaded), self.encode, self.encoder_memory
+                )
                 while len(self._adapted) > MAX_ADAPTED:
                     self._adapted.popitem(last=False)
             self._adapted.move_to_end(adapters)
@@ -67,35 +74,36 @@ class LoadedModel:
 
 
 class ModelPool:
-    """Models by name. `find` loads one by its name, and optionally in a precision, or raises ValueError."""
+    """Models by name. `find` loads one by its name, and optionally in a `dtype` and with an `encoder_memory`, or raises
+    ValueError."""
 
     def __init__(self, find: Callable[..., TextToImage], capacity: int = MAX_MODELS):
         self._find, self._capacity = find, capacity
         self._models: OrderedDict[str, LoadedModel] = OrderedDict()
-        self._precision: dict[str, torch.dtype] = {}  # chosen precisions
+        self._chosen: dict[str, dict[str, Any]] = {}  # precision and memory of the text encoder, where they were chosen
         self._lock = threading.Lock()  # never held while a model loads
         self._loading: dict[str, threading.Lock] = {}
 
-    def load(self, name: str, dtype: torch.dtype | None = None) -> LoadedModel:
+    def load(self, name: str, dtype: torch.dtype | None = None, encoder_memory: str | None = None) -> LoadedModel:
         """The model of this name. One in memory returns at once, whatever else is loading.
 
-        `dtype` sets its precision from now on; running jobs finish in the old one. Raises ValueError when it cannot
-        be loaded; then nothing changes.
+        `dtype` sets its precision from now on, `encoder_memory` how its text encoder is held; running jobs finish with
+        the old one. Raises ValueError when it cannot be loaded; then nothing changes.
         """
         with self._lock:
-            if (loaded := self._use(name, dtype)) is not None:
+            if (loaded := self._use(name, dtype, encoder_memory)) is not None:
                 return loaded
             loading = self._loading.setdefault(name, threading.Lock())
         with loading:
             try:
                 with self._lock:
-                    if (loaded := self._use(name, dtype)) is not None:  # another thread has loaded it
+                    if (loaded := self._use(name, dtype, encoder_memory)) is not None:  # another thread has loaded it
                         return loaded
-                chosen = dtype or self._precision.get(name)
-                loaded = LoadedModel(self._find(name) if chosen is None else self._find(name, chosen))
+                    chosen = self._chosen.get(name, {}) | _given(dtype, encoder_memory)
+                held = chosen.get("encoder_memory") or paths.text_encoder_memory()
+                loaded = LoadedModel(self._find(name, **chosen), encoder_memory=held)
                 with self._lock:
-                    if dtype is not None:
-                        self._precision[name] = dtype
+                    self._chosen[name] = chosen
                     self._models[name] = loaded
                     self._models.move_to_end(name)
                     while len(self._models) > self._capacity:
@@ -105,19 +113,24 @@ class ModelPool:
                 with self._lock:
                     self._loading.pop(name, None)
 
-    def _use(self, name: str, dtype: torch.dtype | None) -> LoadedModel | None:
-        """With the lock held: a model in memory, marked as last used; None if it is absent or in another precision."""
+    def _use(self, name: str, dtype: torch.dtype | None, encoder_memory: str | None) -> LoadedModel | None:
+        """With the lock held: a model in memory, marked as last used; None if it is absent or held in another way."""
         loaded = self._models.get(name)
         if loaded is None or dtype not in (None, loaded.model.dtype):
             return None
+        if encoder_memory not in (None, loaded.encoder_memory):
+            return None
         self._models.move_to_end(name)
-        if dtype is not None:
-            self._precision[name] = dtype
+        self._chosen[name] = self._chosen.get(name, {}) | _given(dtype, encoder_memory)
         return loaded
 
     def chosen_precision(self, name: str) -> torch.dtype | None:
         """The precision that was chosen for this model; None for the default one."""
-        return self._precision.get(name)
+        return self._chosen.get(name, {}).get("dtype")
+
+    def chosen_encoder_memory(self, name: str) -> str | None:
+        """How its text encoder was chosen to be held; None for the usual way."""
+        return self._chosen.get(name, {}).get("encoder_memory")
 
     @property
     def loading(self) -> list[str]:
@@ -133,6 +146,12 @@ class ModelPool:
         """Forget a model; its running jobs finish."""
         with self._lock:
             self._models.pop(name, None)
+
+
+def _given(dtype: torch.dtype | None, encoder_memory: str | None) -> dict[str, Any]:
+    """What was chosen, by the names of the arguments of `open_model`."""
+    values = {"dtype": dtype, "encoder_memory": encoder_memory}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def default_precision() -> torch.dtype:
@@ -152,14 +171,25 @@ def free_memory() -> int | None:
         return None
 
 
-def why_not_loadable(model: registry.ModelInfo, dtype: torch.dtype | None = None) -> str:
-    """Why this model cannot be loaded here, in `dtype` or the default precision; an empty text when it can."""
+def why_not_loadable(
+    model: registry.ModelInfo, dtype: torch.dtype | None = None, encoder_memory: str | None = None
+) -> str:
+    """Why this model cannot be loaded here, in `dtype` or the default precision, with what would fit; an empty text
+    when it can. `encoder_memory`: how the text encoder is held, or None for the usual way."""
     dtype = dtype or default_precision()
-    need, free = model.parameters * dtype.itemsize, free_memory()
+    memory, sizes, free = encoder_memory or paths.text_encoder_memory(), model.parts_sizes, free_memory()
+    need = memory_need(sizes, dtype.itemsize, memory).peak
     if free is None or need <= free:
         return ""
-    size, left = need / 2**30, free / 2**30
-    return f"{model.name} takes {size:.1f} GB of memory in {dtype_name(dtype)}, and {left:.1f} GB are free here"
+    fits = next(ways_that_fit(sizes, free, available_memories()), None)
+    advice = "unload another, or take a smaller one"
+    if fits is not None:
+        encoder = f" and its text encoder in {fits[1]}" if sizes.encoder.adjustable else ""
+        advice = f"choose {fits[0]}{encoder}, or unload another"
+    return (
+        f"{model.name} takes {need / GIGA:.1f} GB of memory in {dtype_name(dtype)}, and {free / GIGA:.1f} GB are free "
+        f"here: {advice}"
+    )
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -170,17 +200,20 @@ def dtype_name(dtype: torch.dtype) -> str:
 _memory = threading.Lock()
 
 
-def open_model(name: str, dtype: torch.dtype | None = None) -> TextToImage:
+def open_model(name: str, dtype: torch.dtype | None = None, encoder_memory: str | None = None) -> TextToImage:
     """A model of the registry, on the GPU if there is one, in `dtype` or the default precision.
+
+    `encoder_memory`: how its text encoder is held (text_encoder/encoder_memory.py); None: as $MASKGIL_TEXT_ENCODER says
 
     Raises ValueError for a broken model, and for one that needs more memory than is free.
     """
     model = registry.find(name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    memory = encoder_memory or paths.text_encoder_memory()
+    loading_arguments(memory)  # refuses an unknown way before anything is read
     with _memory:  # free memory is read and then used by one thread at a time
-        if reason := why_not_loadable(model, dtype):
-            raise ValueError(f"{reason}: unload another, or take a smaller one")
-        memory = paths.text_encoder_memory()
+        if reason := why_not_loadable(model, dtype, memory):
+            raise ValueError(reason)
         return TextToImage.load(
             model.folder, text_encoder.load, device, dtype or default_precision(), encoder_memory=memory
         )

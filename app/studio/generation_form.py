@@ -9,6 +9,7 @@ from typing import Any
 
 import streamlit as st
 
+from app.core import registry
 from app.core.request import (
     MAX_IMAGES,
     MAX_LIVE_CANDIDATES,
@@ -62,9 +63,11 @@ def shown(name: str, *shape: Any) -> dict[str, Any]:
 
 def keep_defaults(remembered: dict[str, Any] | None = None, kind: type[SamplingParams] = SamplingParams) -> None:
     """Every setting has a value from now on: call it in each run. `remembered`: those of an earlier session."""
-    for name, value in {**OWN, **defaults(kind), "size": None, "style": "", "seed": random_seed()}.items():
+    sampler = registry.sampler_of(session.chosen())
+    usual = {name: getattr(SAMPLERS[sampler], name, default) for name, default in defaults(kind).items()}
+    for name, value in {**OWN, **usual, "size": None, "style": "", "seed": random_seed()}.items():
         widget_state.keep(key(name), value)
-    widget_state.keep(SAMPLER, "default")
+    widget_state.keep(SAMPLER, sampler)
     widget_state.keep(NEW_SEED, True)
     widget_state.keep(EXPERT, False)
     if remembered:

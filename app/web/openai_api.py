@@ -23,9 +23,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from app.core import registry
 from app.serving import metrics
-from app.serving.admission import UnknownModelError
+from app.serving.admission import UnknownModelError, served_models
 from app.serving.job_table import QueueFullError
 from app.serving.services import AppServices, existing_services, get_services
 from app.web import health
@@ -142,7 +141,7 @@ def _model_list(services: AppServices) -> list[dict[str, Any]]:
             "sizes": [f"{width}x{height}" for width, height in model.sizes],
             "words": sorted(model.vocabulary.words),
         }
-        for model in registry.bundled_models()
+        for model in served_models(services.engine)
     ]
 
 

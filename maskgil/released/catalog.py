@@ -57,11 +57,6 @@ class ReleasedModel:
         """About what is fetched."""
         return self.download or self.parameters * BYTES_PER_NUMBER / 1e9
 
-    @property
-    def memory(self) -> float:
-        """Gigabytes of its weights in memory in float32; half of it in bfloat16."""
-        return self.parameters * BYTES_PER_NUMBER / 1e9
-
 
 DIFFUSERS_FILES = (
     "README.md",

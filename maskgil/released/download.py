@@ -251,7 +251,8 @@ def _check_disk(model: ReleasedModel, folder: Path, files: dict[RepositoryFiles,
 
 def _write_record(model: ReleasedModel, folder: Path, revisions: dict[str, str], complete: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"name": model.name, "license": model.license, "revisions": revisions, "complete": complete}
+    record: dict[str, Any] = {"name": model.name, "license": model.license, "revisions": revisions}
+    record["complete"] = complete
     if complete:
         sizes = _file_sizes(folder)
         record["files"] = {name: size for name, size in sizes.items() if not name.startswith((".cache", RECORD))}

@@ -12,6 +12,7 @@ import streamlit as st
 import torch
 from app_fixtures import tiny_ar_model, tiny_model
 from PIL import Image
+from released_folders import amused_folder, keep_as_fetched
 from streamlit.testing.v1 import AppTest
 
 from app.core.gallery_store import Gallery
@@ -117,6 +118,21 @@ def test_the_canvas_is_given_the_settings_and_an_example_that_is_pressed(canvas:
     button(page, "a red apple").click().run()
     assert not page.exception
     assert (canvas[-1]["prompt"]["text"], canvas[-1]["prompt"]["draw"]) == ("a red apple", True)
+
+
+def test_adapters_are_offered_where_there_are_some(canvas: list[dict], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("MASKGIL_MODELS", str(tmp_path))
+    page = room("draw").run()
+    page.toggle(key="form all settings").set_value(True).run()
+    assert "LoRA adapters" not in [field.label for field in page.text_input]
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters" / "ink.safetensors").write_bytes(b"any")
+    page = room("draw").run()
+    page.toggle(key="form all settings").set_value(True).run()
+    field = next(field for field in page.text_input if field.label == "LoRA adapters")
+    assert field.placeholder == "ink"
+    field.set_value("ink:0.5").run()
+    assert not page.exception and canvas[-1]["settings"]["adapters"] == "ink:0.5"
 
 
 def test_the_autoregressive_model_is_offered_where_there_is_one(canvas: list[dict], monkeypatch: pytest.MonkeyPatch):
@@ -300,6 +316,46 @@ def test_a_model_is_loaded_in_the_precision_that_one_chooses(services: app_servi
 
 def precision(page: AppTest, name: str):
     return next(group for group in page.get("button_group") if group.key == f"precision {name}")
+
+
+def test_a_large_text_encoder_is_held_as_one_chooses(
+    services: app_services.AppServices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The control is on the card of a model that has one, says what fits before it loads, and counts for everybody."""
+    monkeypatch.setenv("MASKGIL_MODELS", str(tmp_path))
+    name = "amused/amused-256"
+    keep_as_fetched(name, amused_folder)
+    page = room("models").run()
+    controls = {group.key for group in page.get("button_group")}
+    assert not page.exception and f"text encoder {name}" in controls and "text encoder paired" not in controls
+    assert sum("It fits: 0.0 GB of the" in caption.value for caption in page.caption) == 1
+    encoder(page, name).set_value("bf16").run()
+    assert services.engine.loaded() == [], "a choice alone loads nothing"
+    page.button(key=f"load {name}").click().run()
+    assert not page.exception and services.engine.load(name).encoder_memory == "bf16"
+    encoder(page, name).set_value("offload").run()
+    assert not page.exception and services.engine.load(name).encoder_memory == "offload"
+    assert any("MB in memory between prompts" in html.proto.body for html in page.get("html"))
+    assert encoder(room("models").run(), name).value == "offload", "to every visitor"
+    monkeypatch.setattr("text_encoder.encoder_memory.find_spec", lambda module: None)
+    page = room("models").run()
+    assert encoder(page, name).options == ["exact", "bf16", "offloaded"]
+    assert any("maskgil[low-memory]" in caption.value for caption in page.caption)
+
+
+def encoder(page: AppTest, name: str):
+    return next(group for group in page.get("button_group") if group.key == f"text encoder {name}")
+
+
+def test_released_models_say_what_fits_before_they_are_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("MASKGIL_MODELS", str(tmp_path))
+    for free, said in ((64e9, "It fits in fp32: 3.5 GB"), (2.5e9, "It fits in bf16"), (1e9, "It does not fit")):
+        monkeypatch.setattr("app.serving.model_pool.free_memory", lambda free=free: free)
+        page = room("models").run()
+        assert not page.exception and any(said in caption.value for caption in page.caption)
+    monkeypatch.setattr("maskgil.released.download.free_disk", lambda model: 2 * 10**9)
+    page = room("models").run()
+    assert sum("too little to fetch it" in caption.value for caption in page.caption) == 6
 
 
 def test_a_recognizer_is_chosen_or_refused_with_the_reason(

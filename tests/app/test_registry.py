@@ -49,6 +49,11 @@ def test_a_name_that_is_no_model_is_refused_in_one_line(asked: list[str], name: 
     assert "\n" not in str(refused.value) and asked == []
 
 
+def test_a_released_model_without_its_owner_is_named_in_full(asked: list[str]):
+    with pytest.raises(ValueError, match="did you mean the released model amused/amused-256?"):
+        registry.find("amused-256")
+
+
 def test_a_damaged_model_takes_no_other_away(asked: list[str], tmp_path: Path):
     tiny_model(tmp_path / "weights" / "scenes")
     tiny_model(tmp_path / "weights" / "cut")

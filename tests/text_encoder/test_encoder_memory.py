@@ -47,7 +47,7 @@ def test_fewer_bits_take_less_memory_and_stay_near(folder, memory, share, error)
 
 
 def test_what_cannot_be_had_is_refused_in_words(folder, monkeypatch):
-    with pytest.raises(ValueError, match="choose one of full, 8bit, 4bit, offload"):
+    with pytest.raises(ValueError, match="choose one of full, bf16, 8bit, 4bit, offload"):
         text_encoder.load(folder, "2bit")
     monkeypatch.setattr(encoder_memory, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"bitsandbytes: pip install 'maskgil\[low-memory\]', or choose offload"):

@@ -10,7 +10,7 @@ from scored_model import tiny_scored_model
 
 import text_encoder
 from maskgil import checkpoint
-from maskgil.params import SamplingParams
+from maskgil.params import SAMPLERS, SamplingParams
 from maskgil.pipeline import TextToImage
 from train.eval import sampling_grid
 from train.eval.paired_scores import paired_loss, share_right
@@ -53,6 +53,13 @@ def test_rows_through_the_trunk_are_what_a_picture_costs(model: TextToImage, opt
     assert count[0] == 2 * last.nfe == 2 * evaluations
     list(model.draw(["a cat"], [1], settings=params))
     assert count[0] == 2 * evaluations, "nothing counts any more"
+
+
+@pytest.mark.parametrize("name, evaluations", [("guided", 18), ("fast", 7)])
+def test_presets_cost_what_the_documents_say(model: TextToImage, name: str, evaluations: int):
+    with counted_rows(model.generator) as count:
+        list(model.draw(["a cat"], [1], settings=SAMPLERS[name]))
+    assert count[0] == evaluations
 
 
 def test_a_grid_has_every_combination_once():

@@ -100,7 +100,7 @@ def clip_score(
     score = None if work.share else ClipScore(clip)  # before hours of drawing
     count = n if n else 1000 if prompts == "scenes" else len(read_prompts(Path(prompts)))
     samples = numbered(prompts_for(generator_config(model), prompts, count))
-    settings, wanted = sampler.params(steps), parse_size(work.size) if work.size else None
+    settings, wanted = sampler.params(steps, model), parse_size(work.size) if work.size else None
     whole = draw_samples(model, samples, Path(out), settings, wanted, work.batch, work.processes, work.share)
     if score is None:
         print(f"this share is drawn; {'all are there' if whole else 'others are missing'}: run again without --share")

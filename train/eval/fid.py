@@ -264,7 +264,7 @@ def fid(
     if not work.share:  # before hours of drawing
         extract = inception() if features == "inception" else judge_features(features)
     samples = numbered(prompts_for(generator_config(model), prompts, n))
-    settings, wanted = sampler.params(steps), parse_size(work.size) if work.size else None
+    settings, wanted = sampler.params(steps, model), parse_size(work.size) if work.size else None
     whole = draw_samples(model, samples, Path(out), settings, wanted, work.batch, work.processes, work.share)
     if extract is None:
         print(f"this share is drawn; {'all are there' if whole else 'others are missing'}: run again without --share")

@@ -57,7 +57,7 @@ def geneval_prompts(
         raise ValueError(f"n is {n}: give the number of pictures for each prompt, GenEval's is 4")
     entries = read_prompts(Path(prompts))
     settings, wanted, samples = (
-        sampler.params(steps),
+        sampler.params(steps, model),
         parse_size(work.size) if work.size else None,
         geneval_samples(entries, n),
     )

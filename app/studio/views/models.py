@@ -2,22 +2,37 @@
 browser draws with; and who writes down what is said."""
 
 import html
+from typing import Any
 
 import streamlit as st
 import torch
 
-from app.core import registry
+from app.core import paths, registry
+from app.core.memory_need import GIGA, MemoryNeed, memory_need
 from app.serving import model_pool
 from app.serving.recognizer import SpeechRecognizer
 from app.studio import generation_form, session, widget_state
 from app.studio.views import released_models_section
 from app.studio.wording import sentence
+from text_encoder.encoder_memory import available_memories
 
 COMPLAINT = "complaint of models"
 OTHER = "another model"
 OTHER_RECOGNIZER = "another recognizer"
 PRECISION = "precision "
+ENCODER = "text encoder "
 TYPED_KEY = "typed operator key"
+ENCODERS = {
+    "full": "exact",
+    "bf16": "bf16",
+    "8bit": "8 bit",
+    "4bit": "4 bit",
+    "offload": "offloaded",
+}
+ENCODER_HELP = (
+    "How the text encoder is held. bf16, 8 bit and 4 bit take less memory and read a prompt a little less exactly. "
+    "Offloaded: it is loaded for each new prompt, exact and slower, and takes no memory in between."
+)
 PRECISIONS = {torch.float32: "fp32 · exact", torch.bfloat16: "bf16 · half the memory"}
 
 
@@ -58,28 +73,27 @@ def operator_key() -> None:
 
 def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
     """One model: what it draws, what it takes, and what can be done with it."""
-    name, wanted, operator = model.name, PRECISION + model.name, session.is_operator()
-    widget_state.keep(wanted, None)
-    dtype = widget_state.value(wanted) or model_pool.default_precision()
-    if loaded:
-        dtype = session.loaded(model).model.dtype  # as anyone on this server has chosen
-    if widget_state.value(wanted) != dtype:
-        widget_state.put(wanted, dtype)
+    name, operator = model.name, session.is_operator()
+    dtype, memory = _held(model, loaded)
+    sizes = model.parts_sizes
     with st.container(border=True, key=f"model-{len(name)}-{name}"):
         st.subheader(name, anchor=False)
-        numbers = model.parameters
-        taken = f"{numbers * dtype.itemsize / 1e6:.1f} MB {'in memory' if loaded else 'when loaded'}"
-        facts = [model.reads, model.sizes_summary, f"{numbers / 1e6:.1f} M parameters"]
-        facts += [f"{model.megabytes:.1f} MB on disk", f"{taken}, {model_pool.dtype_name(dtype)}"]
+        need = memory_need(sizes, dtype.itemsize, memory)
+        facts = [model.reads, model.sizes_summary, f"{model.parameters / 1e6:.1f} M parameters"]
+        held = f"{need.resting / 1e6:.1f} MB {_when(loaded, need)}, {model_pool.dtype_name(dtype)}"
+        facts += [f"{model.megabytes:.1f} MB on disk", held]
         st.html(f'<div class="facts">{" · ".join(facts)}</div>')
-        if reason := "" if loaded else model_pool.why_not_loadable(model, dtype):
+        reason = "" if loaded else model_pool.why_not_loadable(model, dtype, memory)
+        if reason:
             st.caption(f":material/block: Cannot run: {reason}.")
+        elif not loaded and sizes.encoder.adjustable and (free := model_pool.free_memory()) is not None:
+            st.caption(f":material/memory: It fits: {need} of the {free / GIGA:.1f} GB that are free here.")
+        change: dict[str, Any] = {"on_change": _load_clicked, "args": (name,)} if loaded and operator else {}
         with st.container(horizontal=True, vertical_alignment="center"):
             st.segmented_control(
-                "Precision", list(PRECISIONS), default=dtype, **widget_state.widget(wanted),
+                "Precision", list(PRECISIONS), default=dtype, **widget_state.widget(PRECISION + name),
                 format_func=lambda kind: PRECISIONS[kind], required=True,
-                label_visibility="collapsed", disabled=not operator,
-                on_change=_load_clicked if loaded and operator else None, args=(name,) if loaded and operator else None,
+                label_visibility="collapsed", disabled=not operator, **change,
             )  # fmt: skip
             st.button(
                 "In use" if chosen else "Use this model",
@@ -93,9 +107,44 @@ def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
                 st.button("Unload", key=f"unload {name}", on_click=_unload, args=(name,), type="tertiary")
             elif not loaded and not reason:
                 st.button("Load", key=f"load {name}", on_click=_load_clicked, args=(name,), type="tertiary")
+        if sizes.encoder.adjustable:
+            _encoder_control(name, memory, operator, change)
         if model.card:
             with st.expander("Model card"):
                 st.markdown(model.card)
+
+
+def _held(model: registry.ModelInfo, loaded: bool) -> tuple[torch.dtype, str]:
+    """Precision and memory of the text encoder of a model: as it is in memory, or as its card has it chosen."""
+    held = session.loaded(model) if loaded else None
+    values: list[Any] = []
+    for key, usual, now in (
+        (PRECISION + model.name, model_pool.default_precision(), held and held.model.dtype),
+        (ENCODER + model.name, paths.text_encoder_memory(), held and held.encoder_memory),
+    ):
+        widget_state.keep(key, None)
+        value = now or widget_state.value(key) or usual  # in memory: as anyone on this server has chosen
+        if widget_state.value(key) != value:
+            widget_state.put(key, value)
+        values.append(value)
+    return values[0], values[1]
+
+
+def _when(loaded: bool, need: MemoryNeed) -> str:
+    """When the memory is taken."""
+    between = "" if need.resting == need.peak else " between prompts"
+    return ("in memory" if loaded else "when loaded") + between
+
+
+def _encoder_control(name: str, memory: str, operator: bool, change: dict[str, Any]) -> None:
+    """How a large text encoder is held."""
+    ways = [way for way in ENCODERS if way == memory or way in available_memories()]
+    st.segmented_control(
+        "Text encoder", ways, default=memory, **widget_state.widget(ENCODER + name), required=True,
+        format_func=lambda way: ENCODERS.get(way, way), help=ENCODER_HELP, disabled=not operator, **change,
+    )  # fmt: skip
+    if len(available_memories()) < len(ENCODERS):
+        st.caption("8 and 4 bit need `pip install 'maskgil[low-memory]'` where the program runs.")
 
 
 def another() -> None:
@@ -143,12 +192,14 @@ def _load_clicked(name: str) -> None:
 
 
 def _load(name: str) -> bool:
-    """Whether it is in memory now, in the precision that is chosen on its card; if not, the page says why."""
-    board, wanted = session.board(), PRECISION + name
-    widget_state.keep(wanted, None)
+    """Whether it is in memory now, held as its card has it chosen; if not, the page says why."""
+    board, chosen = session.board(), [None, None]
     try:
-        dtype = widget_state.value(wanted) if session.is_operator() else None  # a precision is everybody's
-        session.studio().engine.load(name, dtype)
+        if session.is_operator():  # how a model is held is everybody's
+            for key in (wanted := (PRECISION + name, ENCODER + name)):
+                widget_state.keep(key, None)
+            chosen = [widget_state.value(key) for key in wanted]
+        session.studio().engine.load(name, *chosen)
     except ValueError as error:
         board[COMPLAINT] = sentence(error)
         return False

@@ -6,15 +6,16 @@ import html
 import streamlit as st
 
 from app.core import released_models
+from app.core.memory_need import GIGA, fit_in_words
 from app.serving import model_pool
 from app.serving.model_fetcher import ModelFetcher
 from app.studio import session
 from app.studio.wording import sentence
 from maskgil.released import catalog, download
 from maskgil.released.catalog import ReleasedModel
+from text_encoder.encoder_memory import available_memories
 
 REFRESH = 2.0  # seconds between two looks at a fetch
-GIGA = 1e9
 
 
 @functools.cache
@@ -51,8 +52,8 @@ def _row(model: ReleasedModel) -> None:
     with st.container(border=True, key=f"released-{model.name.replace('/', '-')}"):
         st.markdown(f"**{model.name}** — {model.good_for}")
         st.html(f'<div class="facts">{html.escape(" · ".join(released_models.model_facts(model)))}</div>')
-        if reason := _too_large(model):
-            st.caption(f":material/memory: {reason}")
+        if fit := _fit(model):
+            st.caption(f":material/memory: {fit}")
         if fetch.running:
             done = download.bytes_here(model) / GIGA
             st.progress(min(1.0, done / model.gigabytes), f"{done:.1f} of about {model.gigabytes:.1f} GB")
@@ -68,14 +69,14 @@ def _row(model: ReleasedModel) -> None:
                 st.button(label, key=f"fetch {model.name}", on_click=fetcher().start, args=(model.name,))
 
 
-def _too_large(model: ReleasedModel) -> str:
-    """What to say where the model does not fit into the memory that is free."""
+def _fit(model: ReleasedModel) -> str:
+    """What to say of the memory and, before it is fetched, of the disk."""
     free = model_pool.free_memory()
-    if free is None or model.memory / 2 * GIGA <= free:
-        return (
-            "" if free is None or model.memory * GIGA <= free else "It fits in bf16 only: choose that before loading."
-        )
-    return f"It needs {model.memory / 2:.1f} GB in bf16, and {free / GIGA:.1f} GB are free here."
+    said = "" if free is None else fit_in_words(released_models.catalog_sizes(model), free, available_memories())
+    room = download.free_disk(model)
+    if not download.is_complete(model) and model.gigabytes * GIGA - download.bytes_here(model) > room:
+        said = f"{said} The disk has {room / GIGA:.1f} GB free, which is too little to fetch it.".strip()
+    return said
 
 
 def _remove(name: str) -> None:

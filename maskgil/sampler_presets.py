@@ -1,0 +1,37 @@
+"""Which preset of sampling options (maskgil/params.py) a model is drawn with where nobody chooses one.
+
+    released layouts    as they were released: amused, meissonic
+    LlamaGen with text  llamagen
+    scenes in codes     default: measured on them (docs/results.md)
+    all others          guided: 8 guided steps; few steps without much guidance were measured on scenes alone
+
+This module imports no torch.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from maskgil.released import layout
+
+DEFAULT, GUIDED, LLAMAGEN = "default", "guided", "llamagen"
+
+
+def preset_of(folder: Path) -> str:
+    """The name of the preset. ValueError for a folder in a released layout that cannot be read."""
+    if layout.is_released(folder):
+        return layout.ReleasedFolder.open(folder).sampler
+    about, vocabulary = _json(folder / "generator" / "config.json"), _json(folder / "vocabulary.json")
+    config = about.get("config")
+    if about.get("kind") == "llamagen" and isinstance(config, dict) and config.get("text_dim"):
+        return LLAMAGEN
+    return DEFAULT if about.get("kind") == "maskgil" and vocabulary.get("objects") else GUIDED
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none that can be read, which loading complains of."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
