@@ -21,6 +21,10 @@ ENGLISH = "an everyday word of prompts or a thing that is drawn, not a term of t
 WORDS: dict[str, dict[str, str]] = {
     "twin": {
         "experiments/paper_findings/arms.py": LEGACY,
+        "train/recipes/scenes.py": LEGACY,
+        "train/eval/ar_prefix_scores.py": LEGACY,
+        "train/export.py": LEGACY,
+        "tests/test_legacy.py": LEGACY,
         "train/eval/sample_images.py": LEGACY,
         "text_encoder/prompt_reader/english_phrases.py": ENGLISH,
     },
@@ -44,7 +48,7 @@ WORDS: dict[str, dict[str, str]] = {
         "text_encoder/prompt_reader": ENGLISH,
         "train": ENGLISH,
     },
-    "muddle": {},
+    "muddle": {"train/recipes/scenes_tokenizers.py": LEGACY, "tests/test_legacy.py": LEGACY},
     "muddled": {},
     "lent": {},
     "lender": {},

@@ -37,10 +37,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import nn
+from tyro.conf import arg
 
 import text_encoder as encoders
 from maskgil import checkpoint, shared_parts
@@ -245,7 +246,7 @@ def _megabytes(folder: Path) -> float:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
-def export_ar(ar_model: str, model: str, out: str, adopt: bool = False) -> None:
+def export_ar(ar_model: Annotated[str, arg(aliases=("--twin",))], model: str, out: str, adopt: bool = False) -> None:
     draws = TextToImage.load(model, encoders.load, dtype=torch.bfloat16)
     if draws.generator.token_space.codebook_size is None:
         raise ValueError(f"{model} draws vectors, and an AR model writes codes: it can have none")

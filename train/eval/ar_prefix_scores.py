@@ -110,7 +110,7 @@ def chart(panels: Sequence[tuple[str, Sequence[float]]], labels: Sequence[str], 
 def hybrid(
     model: str = "scenes",
     reader: str = "scenes-reader",
-    ar_model: str = "",
+    ar_model: Annotated[str, arg(aliases=("--twin",))] = "",
     n: int = 20,
     split: Literal["training", "held out"] = "training",
     out: str = "hybrid.svg",

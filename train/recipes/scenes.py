@@ -5,8 +5,10 @@ A recipe is a function that returns everything a run needs; the command line say
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from tyro.conf import arg
 
 import text_encoder as encoders
 from maskgil import checkpoint
@@ -157,7 +159,7 @@ def scenes_ar(
     lr: float = 2e-3,
     muon_lr: float = 0.02,
     init: str = "",
-    ar_model: str = "",
+    ar_model: Annotated[str, arg(aliases=("--twin",))] = "",
     compile: bool = False,
     workers: int = 1,
 ) -> Recipe:

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from tyro.conf import arg
 
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
@@ -119,7 +121,7 @@ def scenes_decoder(
     perceptual: float = 1.0,
     adversarial_from: int | None = None,
     adversarial: float = 0.5,
-    corruption: float = 0.3,
+    corruption: Annotated[float, arg(aliases=("--muddle",))] = 0.3,
     coarse: bool = False,
     workers: int = 1,
 ) -> Recipe:
@@ -194,7 +196,7 @@ def scenes_naming(
     batch: int = 64,
     lr: float = 1e-3,
     muon_lr: float = 0.02,
-    corruption: float = 0.3,
+    corruption: Annotated[float, arg(aliases=("--muddle",))] = 0.3,
 ) -> Recipe:
     """What the tokens of a tokenizer show, for its decoder to hear: a cell classifier, and a patch memory that is still
     silent. The tokens stay, and until scenes-decoder goes on with it the pictures, too. One that is there goes on; what
