@@ -359,8 +359,8 @@ def test_the_socket_takes_every_setting_of_before(served: None):
     assert settings_of(request) == current(READ | {"n": 1})
 
 
-# Options of recipes that have another name now; the former one is an alias.
-ALIASES = {"muddle": "corruption", "twin": "ar_model"}
+# Options that have another name now; the former one is an alias.
+ALIASES = {"muddle": "corruption", "twin": "ar_model", "ear": "recognizer"}
 
 
 @pytest.mark.parametrize(("command", "option"), [("scenes-decoder", "--muddle"), ("scenes-ar", "--twin")])
@@ -379,5 +379,5 @@ def test_names_of_before():
         today = {ALIASES.get(option, option).replace("_", "-") for option in parameters}
         assert today <= set(options_of(recipes()[name])), name
     for name, options in NAMES["cli"].items():
-        today = {LEGACY.get(option, option).replace("_", "-") for option in options}
+        today = {ALIASES.get(option, LEGACY.get(option, option)).replace("_", "-") for option in options}
         assert today <= set(options_of(COMMANDS.load()[name].load())), name
