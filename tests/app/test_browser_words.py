@@ -70,7 +70,7 @@ def test_chips_say_what_becomes_of_each_word_and_offer_others(visit: Callable, s
     assert "the nearest great beast" in page.locator(".chip-detail").inner_text()
     page.locator(".reading .chip.left_out").click()
     page.locator(".chip.instead", has_text="a cat").click()
-    assert prompt_box(page).input_value() == "a dragon and a cat on the beach "
+    assert prompt_box(page).input_value() == "a dragon and a cat on the beach"
     page.locator(".reading .chip.drawn", has_text="cat").wait_for()
 
 
@@ -150,6 +150,11 @@ def test_a_socket_that_something_blocks_is_told_from_a_server_that_is_gone(visit
     page.locator(".complaint", has_text="blocks WebSockets").wait_for()
 
 
+def arrives(page, heard: list, what: object) -> None:
+    """Wait until the server has heard this. The page's calls let Playwright deliver what was sent."""
+    until(lambda: page.wait_for_timeout(50) is None and what in heard)
+
+
 def answering(page, heard: list) -> None:
     """A server that says what usually takes its time, for the words that are typed or pushed."""
     drawn = encode_png(Image.new("RGB", (64, 64), "red"), GenerationRequest("a red cat", 5, size=(64, 64)))
@@ -183,10 +188,10 @@ def test_push_to_talk_sends_what_is_said_while_the_button_is_held(visit: Callabl
     button = page.get_by_role("button", name="Hold to talk")
     button.hover()
     page.mouse.down()
-    until(lambda: "sound" in heard)
+    arrives(page, heard, "sound")
     page.locator(".level:not([hidden])").wait_for()
     page.mouse.up()
-    until(lambda: {"type": "flush"} in heard)
+    arrives(page, heard, {"type": "flush"})
     page.locator(".past a").wait_for()
     count = heard.count("sound")
     page.wait_for_timeout(500)
@@ -202,16 +207,16 @@ def test_after_a_live_picture_its_words_are_mended_and_it_goes_to_the_other_page
     page.get_by_role("button", name="Push to talk").click()
     page.get_by_role("button", name="Hold to talk").hover()
     page.mouse.down()
-    until(lambda: "sound" in heard)
+    arrives(page, heard, "sound")
     page.mouse.up()
     box = page.get_by_role("textbox", name="Words of the picture")
     box.wait_for()
     assert box.input_value() == "a red cat"
     box.fill("a red car")
     box.press("Enter")
-    until(lambda: {"type": "say", "text": "a red car", "seed": 5} in heard)
+    arrives(page, heard, {"type": "say", "text": "a red car", "seed": 5})
     page.locator(".caption", has_text="a red car").wait_for()
     page.get_by_role("button", name="Draw again").click()
-    until(lambda: {"type": "say", "text": "a red car", "seed": None} in heard)
+    arrives(page, heard, {"type": "say", "text": "a red car", "seed": None})
     page.get_by_role("button", name="Edit", exact=True).click()
-    until(lambda: page.url.endswith("/edit"))
+    page.wait_for_url("**/edit")
