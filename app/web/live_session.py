@@ -4,10 +4,9 @@ A job begins at a pause, or once three words no longer change, before the senten
 come it is already running, or done. If speech goes on the job goes on too, and the next one continues from its grid
 (maskgil/sampling/remasking.py): once it is done and more words are stable, or at the next pause.
 
-Limits of one socket: ten minutes, audio at most ten seconds ahead of the clock, a minute without a message. Memory: at
-most six utterances of 29 s of float32 (the one being spoken, four that wait for the recognizer and one in it), which is
-11 MB, and 178 MB for eight who speak and eight who have finished. Transcription requests that newer ones replace are
-dropped. The event loop serves every page: voice activity, recognizer, models and disk run on threads.
+Limits of one socket: ten minutes, audio at most ten seconds ahead of the clock, a minute without a message, and six
+utterances of 29 s of float32 (one spoken, four waiting for the recognizer, one in it): 11 MB. Transcription requests
+that newer ones replace are dropped. The event loop serves every page: speech, models and disk run on threads.
 """
 
 import asyncio
@@ -217,7 +216,8 @@ class LiveSession:
     async def settle(self, words: Sequence[str]) -> None:
         """The words are final: draw them, or do what they ask for."""
         utterance, text = self.dialogue.read(words), " ".join(words)
-        await self.send(type="final", text=text, **({} if utterance.prompt == text else {"prompt": utterance.prompt}))
+        mended: dict[str, Any] = {} if utterance.prompt == text else {"prompt": utterance.prompt}
+        await self.send(type="final", text=text, **mended)
         match utterance.meaning:
             case Meaning.UNDO:
                 self.drop()
