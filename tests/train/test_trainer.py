@@ -146,7 +146,7 @@ def test_a_failed_run_leaves_no_worker_behind(tmp_path):
     for folder, kind, failing in (
         ("loss", ArithmeticError, replace(recipe(), modules=(OptimizedModule(Tiny(), fails),))),
         ("data", ValueError, replace(recipe(), batch_at=breaks)),
-        ("killed", RuntimeError, replace(recipe(), batch_at=dies)),
+        ("killed", ValueError, replace(recipe(), batch_at=dies)),
         ("blocked", ValueError, recipe()),
     ):
         with pytest.raises(kind) as failure:
