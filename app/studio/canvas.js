@@ -112,6 +112,7 @@ class Canvas {
     clearTimeout(this.timer);
     this.settle();
     this.remember();
+    this.read();
     const { result } = this.sheet;
     if (this.refined && result?.draft && result.prompt === this.text && this.data.number === 1) {
       this.connection.send({ type: "keep" });
@@ -157,7 +158,10 @@ class Canvas {
 
   read() {
     if (this.text) this.connection.send({ type: "read", prompt: this.text, model: this.data.model });
-    else this.find(".reading").replaceChildren();
+    else {
+      this.shownReading = "";
+      this.find(".reading").replaceChildren();
+    }
   }
 
   stop() {
@@ -282,8 +286,12 @@ class Canvas {
   describe(reading) {
     if (reading.prompt !== this.text) return;
     this.reading = reading;
+    const unfinished = this.typing && /[\p{L}\p{N}]$/u.test(this.prompt.value);
+    const shown = JSON.stringify([reading, unfinished]);
+    if (shown === this.shownReading) return; // the same again would close the explanation that is open
+    this.shownReading = shown;
     const use = (prompt) => { this.prompt.value = prompt; this.typed(true); };
-    this.find(".reading").replaceChildren(...promptChips(reading, use, this.typing && /[\p{L}\p{N}]$/u.test(this.prompt.value)));
+    this.find(".reading").replaceChildren(...promptChips(reading, use, unfinished));
   }
 
   work(busy) {

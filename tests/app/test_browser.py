@@ -351,12 +351,13 @@ def test_settings_and_prompt_outlive_rooms_and_a_reload(visit: Callable):
     picture(page, "a red apple")
     page.get_by_role("link", name="Gallery").click()
     page.locator(".card").nth(1).wait_for()
+    prompt = page.get_by_role("textbox", name="Prompt", exact=True)
     for reload in (False, True):
         page.get_by_role("link", name="Draw").click()
         if reload:
             page.reload()
         page.get_by_text("64 × 64, 8 steps, 2 pictures").wait_for()
-        assert page.get_by_role("textbox", name="Prompt", exact=True).input_value() == "a red apple"
+        until(lambda: prompt.input_value() == "a red apple")
         picture(page, "a red apple")  # it is on the canvas again
 
 

@@ -67,7 +67,7 @@ def test_chips_say_what_becomes_of_each_word_and_offer_others(visit: Callable, s
     box = page.locator(".reading").bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= size[0]
     chips.first.click()
-    assert "the nearest great beast" in page.locator(".chip-detail").inner_text()
+    page.locator(".chip-detail", has_text="the nearest great beast").wait_for()
     page.locator(".reading .chip.left_out").click()
     page.locator(".chip.instead", has_text="a cat").click()
     assert prompt_box(page).input_value() == "a dragon and a cat on the beach"
@@ -79,7 +79,7 @@ def test_how_words_are_read_is_said_once(visit: Callable):  # noqa: F811
     prompt_box(page)
     draw(page, "a dragon")
     picture(page, "a dragon")
-    page.wait_for_timeout(500)
+    page.get_by_text(re.compile("Drawn: “a dog”", re.IGNORECASE)).first.wait_for()
     assert page.get_by_text(re.compile("Drawn: “a dog”", re.IGNORECASE)).count() == 1
     assert not page.locator(".status").inner_text()
 

@@ -146,7 +146,10 @@ def test_ray_listens_for_this_machine_and_asks_for_a_token(engine: Engine):
     listening = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if "ServeReplica" not in " ".join(process.cmdline()):
+            command = " ".join(process.cmdline())
+            if "ray" not in command:
+                continue  # of another test of this process
+            if "ServeReplica" not in command:
                 listening += [one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
             assert process.environ()["RAY_AUTH_TOKEN"] == os.environ["RAY_AUTH_TOKEN"]
             assert process.environ().get("RAY_AUTH_MODE", "token") == "token"

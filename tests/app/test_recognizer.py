@@ -17,13 +17,16 @@ class Scribe(Transcriber):
     """A transcriber without a model. It notes how many calls of each kind are in it at once."""
 
     limit = 30.0
+    is_multilingual = False
 
     def __init__(self):
         self.inside = {True: 0, False: 0}
         self.most = {True: 0, False: 0}
         self.both = threading.Barrier(2, timeout=60)  # one utterance and one recording are here together
 
-    def transcribe(self, samples: np.ndarray, spoken: bool = False, guess: tuple[int, ...] = ()) -> Transcript:
+    def transcribe(
+        self, samples: np.ndarray, spoken: bool = False, guess: tuple[int, ...] = (), context=None
+    ) -> Transcript:
         self.inside[spoken] += 1
         self.most[spoken] = max(self.most[spoken], self.inside[spoken])
         self.both.wait()

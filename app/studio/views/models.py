@@ -48,7 +48,7 @@ def models_page() -> None:
                 st.error(sentence(error), icon=":material/image_not_supported:")
     if complaint := session.board().pop(COMPLAINT, ""):
         st.error(complaint, icon=":material/error:")
-    for name, model in models.items():
+    for name, model in sorted(models.items(), key=lambda item: item[0] != chosen):  # the chosen one first
         card(model, name == chosen, name in session.studio().engine.loaded())
     for name, reason in registry.broken_folders().items():
         with st.container(border=True):
