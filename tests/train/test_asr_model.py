@@ -251,7 +251,7 @@ def test_word_error_rate_on_recordings_of_people(folder, tmp_path, capsys, monke
     soundfile.write(tmp_path / "deep" / "b-2.flac", np.tile(sound, 40), RATE)
     listing = tmp_path / "transcripts.tsv"
     listing.write_text("id\ttext\na-1\tTwo cats.\nb-2\t2 cats two cats\n")
-    monkeypatch.setattr(Transcriber, "load", lambda name: Transcriber(Fixed(), name, limit=5.0))
+    monkeypatch.setattr(Transcriber, "load", lambda name: Transcriber(Fixed(), str(name), limit=5.0))
     speech_report(real=str(tmp_path))
     said = capsys.readouterr().out.splitlines()
     assert said[-1].startswith("real people: WER ") and said[-2] == f"2 clips of {tmp_path.name}, whisper-tiny-en"
