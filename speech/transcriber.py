@@ -26,7 +26,6 @@ from speech.whisper_folder import is_whisper_folder, load_whisper
 from speech.word_alignment import TimedWord, estimate_word_times, within_speech
 
 BUNDLED = "whisper-tiny-en"
-WEIGHTS = Path(__file__).parents[1] / "weights"  # of a checkout
 SMALLEST = "whisper-scenes"  # the smallest bundled one: it knows the scenes' words only
 RELEASED_LIMIT = 120.0  # seconds of a recording for a released Whisper
 

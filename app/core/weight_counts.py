@@ -53,7 +53,7 @@ def encoder_size(part: Path) -> EncoderSize:
 
 
 def part_numbers(part: Path) -> int:
-    """Numbers of a generator or tokenizer, which may be a lender's."""
+    """Numbers of a generator or tokenizer, which may be shared with another folder."""
     return sum(sum(tensor_sizes(file).values()) for file in layout.weight_files(resolve_part(part)))
 
 

@@ -126,9 +126,9 @@ def previews(studio: Studio) -> None:
 def step_player(studio: Studio) -> None:
     """Every step can be shown again, and each decides more tokens."""
     job = studio.job()
-    holes = [int(frame.grid.mask.sum()) for frame in job.frames]
-    assert len(holes) == job.frames[-1].total == (16 if studio.is_autoregressive else 3)
-    assert holes == sorted(holes, reverse=True) and holes[-1] == 0 < holes[0]
+    masked = [int(frame.grid.mask.sum()) for frame in job.frames]
+    assert len(masked) == job.frames[-1].total == (16 if studio.is_autoregressive else 3)
+    assert masked == sorted(masked, reverse=True) and masked[-1] == 0 < masked[0]
     assert all(encode_fast(job.preview_of_row(i, 0)) for i in range(len(job.frames)))
 
 
@@ -169,7 +169,7 @@ def extending(studio: Studio) -> None:
 
 
 def other_words(studio: Studio) -> None:
-    """New words repaint what they contradict. An autoregressive model cannot say, and asks for a brush."""
+    """New words mask again what they contradict. An autoregressive model cannot say, and asks for a brush."""
     entry = studio.kept()
     if studio.is_autoregressive:
         with pytest.raises(ValueError, match="brush over it"):

@@ -11,12 +11,14 @@ import pytest
 import soundfile
 import soxr
 
+from maskgil.model_folder import weights_folder
 from speech.audio import RATE
-from speech.transcriber import BUNDLED, WEIGHTS
+from speech.transcriber import BUNDLED
 
 VOICES = ("flite:slt", "flite:rms", "espeak-ng:en-us", "flite:awb", "espeak-ng:en-gb", "flite:kal16")
 needs_voices = pytest.mark.skipif(
-    not all(map(shutil.which, ("flite", "espeak-ng"))) or not (WEIGHTS / BUNDLED / "model.safetensors").is_file(),
+    not all(map(shutil.which, ("flite", "espeak-ng")))
+    or not (weights_folder() / BUNDLED / "model.safetensors").is_file(),
     reason="needs flite, espeak-ng and the bundled recognizer",
 )
 

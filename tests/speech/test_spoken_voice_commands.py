@@ -3,6 +3,7 @@
 import pytest
 from spoken_sentences import VOICES, needs_voices, recorded
 
+from maskgil.model_folder import weights_folder
 from speech.spoken_commands import Meaning, read_utterance
 from speech.transcriber import BUNDLED, Transcriber
 
@@ -11,7 +12,7 @@ BEFORE = "two cats on the beach"
 
 @pytest.fixture(scope="module")
 def transcriber() -> Transcriber:
-    return Transcriber.load(BUNDLED)
+    return Transcriber.load(weights_folder() / BUNDLED)
 
 
 @needs_voices

@@ -6,6 +6,7 @@ from spoken_sentences import needs_voices, speak
 from whisper.tokenizer import get_tokenizer
 from whisper_stand_ins import random_whisper
 
+from maskgil.model_folder import weights_folder
 from speech.audio import RATE
 from speech.backends import RawTranscript
 from speech.transcriber import BUNDLED, Transcriber, Transcript
@@ -42,7 +43,7 @@ def test_times_follow_the_words_and_stay_inside_the_sound():
 def test_words_around_a_pause_are_timed_before_and_after_it():
     before, after = speak("two cats"), speak("on the beach")
     sound = np.concatenate([before, np.zeros(RATE, np.float32), after])
-    transcriber = Transcriber.load(BUNDLED)
+    transcriber = Transcriber.load(weights_folder() / BUNDLED)
     transcript = transcriber.transcribe(sound)
     words, is_aligned = transcriber.word_times(sound, transcript)
     assert is_aligned and " ".join(word.word for word in words) == transcript.text
