@@ -95,7 +95,7 @@ class ClusterEngine:
         task = DrawTask(job.request, precision, job.start, job.previous, memory).to("cpu")
         with self.table.lock:
             self.table.add(job)
-        self._loop.call_soon_threadsafe(self._begin, job, task)
+        asyncio.run_coroutine_threadsafe(self._draw(job, task), self._loop)
         return job
 
     def job(self, id: str) -> Job | None:
@@ -148,17 +148,19 @@ class ClusterEngine:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._stop()
 
-    def _begin(self, job: Job, task: DrawTask) -> None:
-        self._readers[job.id] = self._loop.create_task(self._draw(job, task))
-
     def _cancel_reader(self, id: str) -> None:
         if (reader := self._readers.get(id)) is not None:
             reader.cancel()
 
     async def _draw(self, job: Job, task: DrawTask) -> None:
-        """Follow a job to its end, in as many replicas as it takes."""
+        """Follow a job to its end, in as many replicas as it takes.
+
+        The replicas are read by a task of their own, and only that one is cancelled: a task that is cancelled before
+        its first step runs none of its code, so its job would never end.
+        """
+        reader = self._readers[job.id] = self._loop.create_task(self._drawn(job, task))
         try:
-            end = await self._drawn(job, task)
+            end = await reader
         except asyncio.CancelledError:
             end = EndNews(Status.CANCELLED)
         except Exception as error:

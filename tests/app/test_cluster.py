@@ -130,6 +130,15 @@ def test_what_cannot_be_drawn_is_refused_and_a_full_queue_says_so(engine: Engine
     done(engine.submit(query(1)))
 
 
+def test_a_job_that_is_cancelled_before_it_is_begun_ends(engine: Engine):
+    """The engine's loop stands still while a job is submitted and cancelled, so it learns of both at once."""
+    engine._loop.call_soon_threadsafe(time.sleep, 0.5)
+    job = engine.submit(query(1), "somebody")
+    assert engine.cancel(job.id)
+    assert job.wait(30) and job.status is Status.CANCELLED
+    assert engine.position(job) == 0 and engine.status().running == 0
+
+
 @pytest.mark.skipif(not RECOGNIZER.is_dir(), reason="needs the bundled weights")
 def test_recognizers_answer_from_their_replicas(backend: ComputeBackend, engine: Engine):
     recognizer = backend.open_recognizer(str(RECOGNIZER))
