@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from whisper.audio import HOP_LENGTH, log_mel_spectrogram
 from whisper.model import Whisper
 
+from maskgil.model_folder import bundled_or_given
 from speech import audio
 from speech.audio import RATE
 from speech.greedy_decoding import encode_window
-from speech.transcriber import WEIGHTS
 from speech.whisper_folder import load_whisper, save_whisper
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe, SumAndCount
@@ -109,7 +109,7 @@ def window_recipe(
     folder: str, init: str, windows: tuple[float, ...], steps: int, batch: int, lr: float, held_out: tuple[str, ...]
 ) -> Recipe:
     """The recipe whose export is `init` with a tuned encoder and these windows before its own."""
-    place = WEIGHTS / init if (WEIGHTS / init).is_dir() else Path(init)
+    place = Path(bundled_or_given(init))
     teacher, own = load_whisper(place)
     model, _ = load_whisper(place)
     full = own[-1]
