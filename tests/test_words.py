@@ -14,7 +14,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = (".py", ".js", ".css", ".html", ".md")
 LEGACY = "names that older files, pictures and programs have, and what they are called now"
-WORLD = "the class of the world's drawing tools, whose rename waits for the end of its training"
 ENGLISH = "an everyday word of prompts or a thing that is drawn, not a term of the code"
 
 # {word: {file or folder: why the word stands there}}; plurals and parts of identifiers count.
@@ -30,7 +29,7 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "hole": {"tests/test_golden.py": LEGACY},
     "doubt": {"maskgil/sampling_flags.py": LEGACY, "tests/test_golden.py": LEGACY},
-    "wish": {"train/world": WORLD, "tests/train/world": WORLD, "tests/test_legacy.py": LEGACY},
+    "wish": {"tests/test_legacy.py": LEGACY},
     "ear": {
         "app/core/paths.py": LEGACY,
         "app/commands/listen_command.py": LEGACY,
@@ -38,7 +37,7 @@ WORDS: dict[str, dict[str, str]] = {
         "docs/model-folder.md": LEGACY,
         "tests/test_legacy.py": LEGACY,
     },
-    "easel": {"train/world": WORLD},
+    "easel": {},
     "lane": {},
     "house": {
         "docs/results.md": ENGLISH,

@@ -1,4 +1,4 @@
-"""Scenes of the open world: a wish (which things, how many, before what) and its arrangement (how large, and where).
+"""Scenes of the open world: a request (which things, how many, before what) and its arrangement (how large, and where).
 
 Lengths are in cells, the tokenizer's squares, so that a scene means the same at every number of pixels a cell. Boxes
 are those of the drawings themselves, not of squares around them. Things come in the order in which they are painted.
@@ -90,7 +90,7 @@ class WorldScene:
 
 
 @dataclass(frozen=True)
-class Wish:
+class SceneRequest:
     """What a scene is to show, before anything has a place."""
 
     groups: tuple[Group, ...]
@@ -109,7 +109,7 @@ class Wish:
             )
 
 
-def wished_side(group: Group, total: int, columns: int, rows: int) -> int:
+def requested_side(group: Group, total: int, columns: int, rows: int) -> int:
     """Cells of the longer side of a group's drawings where `total` things share the picture and nothing is cramped."""
     unit = (columns * rows) ** 0.5 / 12
     side = BY_COMPANY[total] * BY_SIZE[group.thing.size] * BY_WORD[group.word] * unit
@@ -136,21 +136,23 @@ def _snapped(value: float, snap: float) -> float:
     return round(value / snap) * snap
 
 
-class _Desk:
+class _Arranger:
     """Places things one after another on an empty picture."""
 
-    def __init__(self, wish: Wish, drawings: Drawings, columns: int, rows: int, snap: float, rng: np.random.Generator):
-        self.wish, self.drawings, self.columns, self.rows = wish, drawings, columns, rows
+    def __init__(
+        self, request: SceneRequest, drawings: Drawings, columns: int, rows: int, snap: float, rng: np.random.Generator
+    ):
+        self.request, self.drawings, self.columns, self.rows = request, drawings, columns, rows
         self.snap, self.rng = snap, rng
-        self.total = sum(group.count for group in wish.groups)
+        self.total = sum(group.count for group in request.groups)
         self.chosen: dict[int, tuple[int, bool]] = {}
 
     def blank(self, group: Group, shrink: float = 1.0) -> PlacedThing:
         """A drawing of the group's thing in its size, not placed; mostly that of the others of its group."""
-        sizes = self.drawings.sizes(group.thing, self.wish.style)
+        sizes = self.drawings.sizes(group.thing, self.request.style)
         fresh = int(self.rng.integers(len(sizes))), bool(self.rng.random() < 0.5) and not group.thing.fixed
         drawing, mirrored = self.chosen.setdefault(group.thing.index, fresh) if self.rng.random() < 0.7 else fresh
-        side = max(SIDES[0], round(wished_side(group, self.total, self.columns, self.rows) * shrink))
+        side = max(SIDES[0], round(requested_side(group, self.total, self.columns, self.rows) * shrink))
         wide, high = sizes[drawing]
         scale = side / max(wide, high)
         return PlacedThing(group.thing, drawing, 0, 0, wide * scale, high * scale, group.word, group.colour, mirrored)
@@ -164,7 +166,7 @@ class _Desk:
         return replace(thing, x=x, y=y)
 
     def foot(self, thing: PlacedThing) -> float:
-        low, high = _band(thing.thing, self.wish.backdrop, self.rows, thing.height)
+        low, high = _band(thing.thing, self.request.backdrop, self.rows, thing.height)
         return float(self.rng.uniform(low, max(low, high)))
 
     def anywhere(self, thing: PlacedThing) -> PlacedThing:
@@ -177,10 +179,10 @@ class _Desk:
         return self.at(thing, centre, self.foot(thing))
 
     def related(self, a: PlacedThing, b: PlacedThing) -> tuple[PlacedThing, PlacedThing] | None:
-        """Both in the wish's relation; None when this draw does not fit."""
-        relation, rng, columns = self.wish.relation, self.rng, self.columns
+        """Both in the request's relation; None when this draw does not fit."""
+        relation, rng, columns = self.request.relation, self.rng, self.columns
         if relation in CONVERSE and relation in ("right of", "below", "behind"):
-            flipped = _Desk(replace(self.wish, relation=CONVERSE[relation]), self.drawings, columns, self.rows,
+            flipped = _Arranger(replace(self.request, relation=CONVERSE[relation]), self.drawings, columns, self.rows,
                             self.snap, rng).related(b, a)  # fmt: skip
             return None if flipped is None else flipped[::-1]
         if relation in ("left of", "next to"):
@@ -199,7 +201,7 @@ class _Desk:
                 return self.at(a, left + b.width + gap + a.width / 2, feet[0]), second
             return pair[0], pair[1]
         if relation == "above":
-            low, high = _band(b.thing, self.wish.backdrop, self.rows, b.height)
+            low, high = _band(b.thing, self.request.backdrop, self.rows, b.height)
             foot = float(rng.uniform(max(low, a.height + b.height + 0.3), max(high, a.height + b.height + 0.3)))
             if foot > self.rows:
                 return None
@@ -224,16 +226,16 @@ class _Desk:
         return self.at(a, centre, foot, exact=True), support
 
     def holds(self, a: PlacedThing, b: PlacedThing) -> bool:
-        return relation_holds(self.wish.relation, a, b)
+        return relation_holds(self.request.relation, a, b)
 
     def attempt(self, shrink: float, room: float) -> tuple[PlacedThing, ...] | None:
         """All things placed so that no two cover more than `room` of one another, or None."""
-        groups, placed = list(self.wish.groups), []
-        if self.wish.relation:
+        groups, placed = list(self.request.groups), []
+        if self.request.relation:
             first = [self.blank(group, shrink) for group in groups[:2]]
-            if self.wish.relation in ("on", "inside"):  # what carries is the larger
+            if self.request.relation in ("on", "inside"):  # what carries is the larger
                 bearer = replace_side(first[1], max(max(first[1].width, first[1].height), 4.0))
-                limit = 0.8 if self.wish.relation == "on" else 0.62
+                limit = 0.8 if self.request.relation == "on" else 0.62
                 first = [fit_width(first[0], limit * bearer.width, 0.9 * bearer.height + 1), bearer]
             pair = self.related(*first)
             if pair is None or not self.holds(*pair):
@@ -253,9 +255,9 @@ class _Desk:
     def in_order(self, placed: list[PlacedThing]) -> list[PlacedThing]:
         """What stands further back is painted first; a relation decides for its pair."""
         order = sorted(placed, key=lambda t: (t.thing.stands not in ("air", "sky"), t.bottom))
-        if self.wish.relation in ("on", "inside", "in front of", "behind"):
+        if self.request.relation in ("on", "inside", "in front of", "behind"):
             a, b = placed[0], placed[1]
-            front, back = (b, a) if self.wish.relation in ("inside", "behind") else (a, b)
+            front, back = (b, a) if self.request.relation in ("inside", "behind") else (a, b)
             order = [t for t in order if t is not front]
             order.insert(order.index(back) + 1, front)
         return order
@@ -296,14 +298,16 @@ def relation_holds(relation: str, a: PlacedThing, b: PlacedThing) -> bool:
 
 
 def arrange(
-    wish: Wish, drawings: Drawings, columns: int, rows: int, rng: np.random.Generator, snap: float = 1.0
+    request: SceneRequest, drawings: Drawings, columns: int, rows: int, rng: np.random.Generator, snap: float = 1.0
 ) -> WorldScene:
-    """The wish as a scene: sizes by company, things on the ground, afloat or in the air as their kind does, nothing
+    """The request as a scene: sizes by company, things on the ground, afloat or in the air as their kind does, nothing
     hidden but what a relation asks for. Things shrink where they do not fit. ValueError when nothing fits."""
     for shrink, room in ((1.0, 0.02), (1.0, 0.12), (0.85, 0.12), (0.7, 0.16), (0.55, 0.25)):
         for _ in range(10):
-            placed = _Desk(wish, drawings, columns, rows, snap, rng).attempt(shrink, room)
+            placed = _Arranger(request, drawings, columns, rows, snap, rng).attempt(shrink, room)
             if placed is not None:
-                return WorldScene(columns, rows, wish.groups, placed, wish.backdrop, wish.time, wish.weather,
-                                  wish.style, wish.relation, int(rng.integers(2**31)))  # fmt: skip
-    raise ValueError(f"no arrangement of {wish} on {columns} x {rows} cells was found")
+                return WorldScene(
+                    columns, rows, request.groups, placed, request.backdrop, request.time, request.weather,
+                    request.style, request.relation, int(rng.integers(2**31)),
+                )  # fmt: skip
+    raise ValueError(f"no arrangement of {request} on {columns} x {rows} cells was found")

@@ -14,7 +14,7 @@ from train.world.arrangement import (
     STYLES,
     Drawings,
     Group,
-    Wish,
+    SceneRequest,
     WorldScene,
     arrange,
 )
@@ -30,19 +30,19 @@ def _held(*parts: object) -> bool:
     return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 
 
-def is_held_out(wish: Wish) -> bool:
+def is_held_out(request: SceneRequest) -> bool:
     """True when training must never show this combination: a thing in a place, in a number, in a colour, or in a
     relation to another."""
-    for group in wish.groups:
+    for group in request.groups:
         name = group.thing.name
-        if wish.backdrop not in (PLAIN, COUNTRY) and _held("place", name, wish.backdrop):
+        if request.backdrop not in (PLAIN, COUNTRY) and _held("place", name, request.backdrop):
             return True
         if group.count > 1 and _held("count", name, group.count):
             return True
         if group.colour and _held("colour", name, group.colour):
             return True
-    if wish.relation:
-        a, relation, b = wish.groups[0].thing.name, wish.relation, wish.groups[1].thing.name
+    if request.relation:
+        a, relation, b = request.groups[0].thing.name, request.relation, request.groups[1].thing.name
         if relation in ("right of", "below", "behind"):
             a, relation, b = b, CONVERSE[relation], a
         return _held("relation", a, relation, b)
@@ -129,8 +129,8 @@ def _relation(groups: list[tuple[WorldThing, int]], rng: np.random.Generator) ->
     return choices[rng.choice(len(choices), p=np.array(chances) / sum(chances))]
 
 
-def sample_wish(things: Sequence[WorldThing], rng: np.random.Generator, shares: Shares = Shares()) -> Wish:
-    """A random wish, held out or not."""
+def sample_request(things: Sequence[WorldThing], rng: np.random.Generator, shares: Shares = Shares()) -> SceneRequest:
+    """A random request, held out or not."""
     style = STYLES[rng.choice(len(STYLES), p=shares.styles)]
     backdrop, time, weather = _backdrop(style, shares, rng)
     kind = int(rng.choice(len(shares.kinds), p=shares.kinds))
@@ -141,7 +141,7 @@ def sample_wish(things: Sequence[WorldThing], rng: np.random.Generator, shares: 
         word = str(rng.choice(["small", "large"])) if rng.random() < shares.sized and kind in (0, 2) else ""
         colour = _colour(thing, backdrop, rng) if painted and not thing.is_person and rng.random() < 0.8 else ""
         groups.append(Group(thing, count, word, colour))
-    return Wish(tuple(groups), backdrop, time, weather, style, _relation(counted, rng))
+    return SceneRequest(tuple(groups), backdrop, time, weather, style, _relation(counted, rng))
 
 
 def sample_shape(rng: np.random.Generator) -> tuple[int, int]:
@@ -162,10 +162,10 @@ def sample_scene(
 ) -> WorldScene:
     """A random scene. `held_out`: False never a held-out combination (training), True always one, None any."""
     while True:
-        wish = sample_wish(things, rng, shares)
-        if held_out is not None and is_held_out(wish) != held_out:
+        request = sample_request(things, rng, shares)
+        if held_out is not None and is_held_out(request) != held_out:
             continue
         try:
-            return arrange(wish, drawings, columns, rows, rng, snap)
+            return arrange(request, drawings, columns, rows, rng, snap)
         except ValueError:
             continue  # more than this shape holds

@@ -7,7 +7,7 @@ evaluation_metadata.jsonl (Ghosh et al. 2023), whose class names are the first n
 from collections import Counter
 
 from train.world.answers import COLOUR_CLASSES
-from train.world.arrangement import CONVERSE, PAINTED_STYLES, SIDES, Group, WorldScene, wished_side
+from train.world.arrangement import CONVERSE, PAINTED_STYLES, SIDES, Group, WorldScene, requested_side
 from train.world.backdrops import COUNTRY
 from train.world.thing_table import all_things
 from train.world.world_judge import SeenScene, SeenThing
@@ -51,9 +51,9 @@ def seen_relation(relation: str, a: SeenThing, b: SeenThing) -> bool:
 
 def size_told(group: Group, seen: SeenThing, total: int, columns: int, rows: int) -> bool:
     """Whether a thing looks as small or large as its word says: nearer to that side than to the usual one."""
-    usual = wished_side(Group(group.thing), total, columns, rows)
-    wished = wished_side(group, total, columns, rows)
-    return abs(seen.side - wished) <= abs(seen.side - usual) or (seen.side - usual) * (wished - usual) > 0
+    usual = requested_side(Group(group.thing), total, columns, rows)
+    requested = requested_side(group, total, columns, rows)
+    return abs(seen.side - requested) <= abs(seen.side - usual) or (seen.side - usual) * (requested - usual) > 0
 
 
 def scene_verdict(asked: WorldScene, seen: SeenScene) -> dict[str, bool]:

@@ -17,7 +17,7 @@ from train.world.answers import (
     fact_count,
     told_facts,
 )
-from train.world.arrangement import RELATIONS, Group, Wish, WorldScene, arrange, relation_holds
+from train.world.arrangement import RELATIONS, Group, SceneRequest, WorldScene, arrange, relation_holds
 from train.world.backdrops import (
     BACKDROPS,
     COUNTRY,
@@ -145,7 +145,7 @@ def test_relations_hold_in_the_picture(pack, relation):
         rng = np.random.default_rng(seed)
         pair = Group(thing("cat")), Group(thing(bearers.get(relation, "house")))
         backdrop = (PLAIN, "meadow", "kitchen", "beach")[seed % 4]
-        scene = arrange(Wish(pair, backdrop, relation=relation), pack, 12, 12, rng)
+        scene = arrange(SceneRequest(pair, backdrop, relation=relation), pack, 12, 12, rng)
         by_name = {p.thing.name: p for p in scene.placed}
         a, b = by_name["cat"], by_name[pair[1].thing.name]
         assert relation_holds(relation, a, b)
@@ -158,8 +158,8 @@ def test_relations_hold_in_the_picture(pack, relation):
 
 def test_a_container_hides_the_lower_part_of_what_is_in_it(pack):
     rng = np.random.default_rng(2)
-    wish = Wish((Group(thing("cat")), Group(thing("basket"))), relation="inside")
-    scene = arrange(wish, pack, 12, 12, rng)
+    request = SceneRequest((Group(thing("cat")), Group(thing("basket"))), relation="inside")
+    scene = arrange(request, pack, 12, 12, rng)
     cat, basket = (next(p for p in scene.placed if p.thing.name == name) for name in ("cat", "basket"))
     alone = render_scene(replace(scene, placed=(cat,), relation=""), pack, 24)
     both = render_scene(scene, pack, 24)
@@ -185,15 +185,17 @@ def test_things_stand_where_their_kind_does(pack, things):
 def test_training_never_sees_held_out_combinations_and_the_test_sees_only_them(pack, things):
     for held_out in (False, True):
         for scene in scenes(pack, things, 40, seed=9, held_out=held_out)[0]:
-            wish = Wish(scene.groups, scene.backdrop, scene.time, scene.weather, scene.style, scene.relation)
-            assert is_held_out(wish) == held_out
+            request = SceneRequest(scene.groups, scene.backdrop, scene.time, scene.weather, scene.style, scene.relation)
+            assert is_held_out(request) == held_out
 
 
 def test_a_relation_and_its_converse_are_held_out_together(things):
     for i in range(60):
         a, b = Group(things[i]), Group(things[i + 70])
         for relation, converse in (("left of", "right of"), ("above", "below"), ("in front of", "behind")):
-            assert is_held_out(Wish((a, b), relation=relation)) == is_held_out(Wish((b, a), relation=converse))
+            assert is_held_out(SceneRequest((a, b), relation=relation)) == is_held_out(
+                SceneRequest((b, a), relation=converse)
+            )
 
 
 def test_captions_parse_back(pack, things):
@@ -254,12 +256,20 @@ def test_labels_agree_with_the_picture(pack, things):
 def test_facts_tell_scenes_apart(things):
     cat, dog = Group(thing("cat")), Group(thing("dog"), 2, colour="red")
     seen = set()
-    for wish in (
-        Wish((cat, dog)), Wish((dog, cat)), Wish((cat,)), Wish((cat, replace(dog, count=3))),
-        Wish((cat, replace(dog, colour="blue"))), Wish((cat, dog), "beach"), Wish((cat, dog), "beach", "night"),
-        Wish((cat, replace(dog, count=1)), relation="left of"), Wish((cat, replace(dog, count=1)), relation="right of"),
-    ):  # fmt: skip
-        scene = WorldScene(12, 12, wish.groups, (), wish.backdrop, wish.time, wish.weather, wish.style, wish.relation)
+    for request in (
+        SceneRequest((cat, dog)),
+        SceneRequest((dog, cat)),
+        SceneRequest((cat,)),
+        SceneRequest((cat, replace(dog, count=3))),
+        SceneRequest((cat, replace(dog, colour="blue"))),
+        SceneRequest((cat, dog), "beach"),
+        SceneRequest((cat, dog), "beach", "night"),
+        SceneRequest((cat, replace(dog, count=1)), relation="left of"),
+        SceneRequest((cat, replace(dog, count=1)), relation="right of"),
+    ):
+        scene = WorldScene(
+            12, 12, request.groups, (), request.backdrop, request.time, request.weather, request.style, request.relation
+        )
         facts = told_facts(scene, 240)
         assert max(facts) < fact_count(240) and len(set(facts)) == len(facts)
         seen.add(frozenset(facts))
@@ -278,7 +288,7 @@ def test_paint_keeps_shading_and_takes_the_colour():
 
 def test_too_many_things_are_refused():
     with pytest.raises(ValueError, match="1 to 4 kinds and 1 to 9 things"):
-        Wish(tuple(Group(t) for t in all_things()[:5]))
+        SceneRequest(tuple(Group(t) for t in all_things()[:5]))
     with pytest.raises(ValueError, match="were asked for"):
         first_things(10**6)
     with pytest.raises(ValueError, match="names no thing"):

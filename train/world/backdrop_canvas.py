@@ -1,4 +1,4 @@
-"""A picture in work: shapes, hills, trees, houses and skies in shares of its sides, graded by time and weather."""
+"""A canvas for backdrops: shapes, hills, trees, houses and skies, colored by time of day and weather."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -25,8 +25,8 @@ GREY_SKIES: dict[str, Colour] = {
 }
 
 
-class Easel:
-    """A picture in work: shapes in shares of its sides, colours graded by the time of day."""
+class BackdropCanvas:
+    """An unfinished picture. Coordinates are shares of its sides in [0, 1]; colors are graded by time and weather."""
 
     def __init__(self, width: int, height: int, time: str, weather: str, rng: np.random.Generator):
         self.width, self.height = width * SMOOTH, height * SMOOTH
@@ -138,9 +138,9 @@ class Easel:
             self.disc(colour, x + dx * size * self.height / self.width, y + dy * size, r * size, 0.75, graded=False)
 
 
-def paint_sky(easel: Easel, bottom: float) -> None:
+def paint_sky(canvas: BackdropCanvas, bottom: float) -> None:
     """Sky down to `bottom`, with sun, stars or clouds as time and weather have them."""
-    time, weather, rng = easel.time, easel.weather, easel.rng
+    time, weather, rng = canvas.time, canvas.weather, canvas.rng
     upper, lower = SKIES[time]
     grey = GREY_SKIES[time]
     if weather in ("rain", "storm", "clouds", "fog", "snow"):
@@ -148,47 +148,49 @@ def paint_sky(easel: Easel, bottom: float) -> None:
         dark = 0.62 if weather == "storm" else 1.0
         upper, lower = (tuple(int(dark * ((1 - share) * a + share * b)) for a, b in zip(c, grey, strict=True))
                         for c in (upper, lower))  # fmt: skip
-    easel.ramp(0, min(1.0, bottom + 0.14), upper, lower)
+    canvas.ramp(0, min(1.0, bottom + 0.14), upper, lower)
     if weather in ("clear", "snow") and time == "night":
         for _ in range(16):
-            easel.disc((252, 248, 220), rng.random(), rng.random() * bottom * 0.85, 0.006, graded=False)
+            canvas.disc((252, 248, 220), rng.random(), rng.random() * bottom * 0.85, 0.006, graded=False)
     if weather == "clear" and time == "day":
         for k in range(2):
-            easel.cloud(0.1 + 0.5 * k + 0.3 * rng.random(), bottom * (0.2 + 0.35 * rng.random()), 0.05, (250, 252, 255))
+            canvas.cloud(
+                0.1 + 0.5 * k + 0.3 * rng.random(), bottom * (0.2 + 0.35 * rng.random()), 0.05, (250, 252, 255)
+            )
     if weather == "clear" and time in ("sunset", "sunrise"):
         x = 0.25 + 0.5 * rng.random()
         glow, sun = ((255, 196, 120), (255, 228, 140)) if time == "sunset" else ((255, 226, 190), (255, 246, 214))
-        easel.disc(glow, x, bottom, 0.15, graded=False)
-        easel.disc(sun, x, bottom, 0.1, graded=False)
+        canvas.disc(glow, x, bottom, 0.15, graded=False)
+        canvas.disc(sun, x, bottom, 0.1, graded=False)
     if weather in ("rain", "storm", "clouds"):
         shade = 0.8 if weather != "clouds" else 1.12
         colour = tuple(min(255, int(c * shade * (0.62 if weather == "storm" else 1))) for c in grey)
         for k in range(4):
-            easel.cloud((k + 0.5) / 4 + 0.1 * (rng.random() - 0.5), 0.09 + 0.06 * rng.random(), 0.1, colour)
+            canvas.cloud((k + 0.5) / 4 + 0.1 * (rng.random() - 0.5), 0.09 + 0.06 * rng.random(), 0.1, colour)
     if weather == "storm":
         x = 0.2 + 0.6 * rng.random()
-        easel.draw.line(easel.points((x, 0.14), (x - 0.03, 0.26), (x + 0.02, 0.27), (x - 0.03, bottom)),
-                        (255, 246, 190), max(2, easel.height // 90))  # fmt: skip
+        canvas.draw.line(canvas.points((x, 0.14), (x - 0.03, 0.26), (x + 0.02, 0.27), (x - 0.03, bottom)),
+                        (255, 246, 190), max(2, canvas.height // 90))  # fmt: skip
 
 
-def paint_white_ground(easel: Easel, level: float) -> None:
+def paint_white_ground(canvas: BackdropCanvas, level: float) -> None:
     """What snow makes of any ground."""
-    easel.land(level, (242, 247, 252), (218, 230, 243), 0.012)
+    canvas.land(level, (242, 247, 252), (218, 230, 243), 0.012)
 
 
-def paint_falling(easel: Easel) -> None:
+def paint_falling(canvas: BackdropCanvas) -> None:
     """Rain or snow over everything."""
-    rng, weather = easel.rng, easel.weather
+    rng, weather = canvas.rng, canvas.weather
     if weather in ("rain", "storm"):
-        colour = tuple(min(255, c + 60) for c in GREY_SKIES[easel.time])
+        colour = tuple(min(255, c + 60) for c in GREY_SKIES[canvas.time])
         for _ in range(60):
             x, y = rng.random(), rng.random()
-            easel.draw.line(easel.points((x, y), (x - 0.012, y + 0.05)), colour, max(1, easel.height // 220))
+            canvas.draw.line(canvas.points((x, y), (x - 0.012, y + 0.05)), colour, max(1, canvas.height // 220))
     elif weather == "snow":
         for _ in range(46):
-            easel.disc((255, 255, 255), rng.random(), rng.random(), 0.005 + 0.005 * rng.random(), graded=False)
+            canvas.disc((255, 255, 255), rng.random(), rng.random(), 0.005 + 0.005 * rng.random(), graded=False)
     elif weather == "fog":
-        mist = Image.new("RGB", easel.image.size, tuple(min(255, c + 16) for c in GREY_SKIES[easel.time]))
-        alpha = np.zeros((easel.height, easel.width), np.uint8)
-        alpha[:] = np.interp(np.arange(easel.height) / easel.height, [0, 0.5, 1], [60, 170, 60])[:, None]
-        easel.image.paste(mist, (0, 0), Image.fromarray(alpha))
+        mist = Image.new("RGB", canvas.image.size, tuple(min(255, c + 16) for c in GREY_SKIES[canvas.time]))
+        alpha = np.zeros((canvas.height, canvas.width), np.uint8)
+        alpha[:] = np.interp(np.arange(canvas.height) / canvas.height, [0, 0.5, 1], [60, 170, 60])[:, None]
+        canvas.image.paste(mist, (0, 0), Image.fromarray(alpha))
