@@ -51,9 +51,25 @@ def recipes() -> dict[str, Callable[..., Recipe]]:
 
 
 def recipe_commands() -> dict[str, Command]:
-    """{name: command} of every recipe, and the check."""
+    """{name: command} of every recipe and of what belongs to training without being one."""
     commands = {name: _command(name, recipe) for name, recipe in recipes().items()}
-    return commands | {"check": Command("Train a tiny model for a minute and compare it with its curve.", _check)}
+    return commands | {
+        "world": Command("One stage of the open world (train/world/README.md).", _world),
+        "check": Command("Train a tiny model for a minute and compare it with its curve.", _check),
+        "reference-curve": Command("Write the reference curve of finished runs of one recipe.", _reference_curve),
+    }
+
+
+def _world() -> Callable[..., None]:
+    from train.world.world_stages import run_stage
+
+    return run_stage
+
+
+def _reference_curve() -> Callable[..., None]:
+    from train.reference_curve import write_reference_curve
+
+    return write_reference_curve
 
 
 def _check() -> Callable[..., None]:

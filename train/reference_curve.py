@@ -1,6 +1,6 @@
 """Reference curves: the loss of runs that went well, and the band inside which another run of the recipe is normal.
 
-    python -m train.reference_curve runs/a runs/b runs/c --out train/reference_curves/check.json
+    maskgil train reference-curve runs/a runs/b runs/c --out train/reference_curves/check.json
 
 writes the curve of several finished runs of one recipe, with other seeds each. A curve is a JSON file: for each window
 of steps its last step, the mean over the runs of their mean loss, and the band around it: four standard deviations over
@@ -10,15 +10,21 @@ the runs, and 3% of the mean at the least.
 import json
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+from tyro.conf import Positional, arg
+
+from maskgil.command_line import Command, run
 from maskgil.fileio import atomic_write
 from train.run_log import load_run_log
 
 FOLDER = Path(__file__).parent / "reference_curves"
 DEVIATIONS, LEAST = 4.0, 0.03
+LEAST_RUNS = 3  # the spread of fewer says nothing
 
 
 @dataclass(frozen=True)
@@ -88,12 +94,16 @@ def compare_with_curve(log: Mapping[int, Mapping[str, float]], curve: ReferenceC
     return rows
 
 
+def _check_enough(runs: Sequence[object]) -> None:
+    if len(runs) < LEAST_RUNS:
+        raise ValueError(f"{len(runs)} runs: a band needs {LEAST_RUNS} or more, each with another seed")
+
+
 def measured_curve(
     recipe: str, key: str, logs: Sequence[Mapping[int, Mapping[str, float]]], window: int, made: str
 ) -> ReferenceCurve:
     """The curve of several runs. ValueError for fewer than three: their spread says nothing."""
-    if len(logs) < 3:
-        raise ValueError(f"{len(logs)} runs: a band needs three or more, with other seeds each")
+    _check_enough(logs)
     means = [window_means(log, key, window) for log in logs]
     steps = sorted(set.intersection(*(set(found) for found in means)))
     mean = [statistics.fmean(found[step] for found in means) for step in steps]
@@ -104,15 +114,18 @@ def measured_curve(
     )
 
 
-def _write(runs: tuple[Path, ...], out: Path, window: int = 25, key: str = "loss") -> None:
-    """Write the reference curve of finished runs of one recipe.
+def write_reference_curve(
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN")]], out: Path, window: int = 25, key: str = "loss"
+) -> None:
+    """Write the reference curve of finished runs of one recipe, at least three with different seeds.
 
     Args:
         runs: Folders of the runs.
         out: The JSON file.
         window: Steps of a mean.
-        key: Of the log: loss, or the other thing that the recipe minimises.
+        key: The log's key: loss, or another quantity that the recipe minimizes.
     """
+    _check_enough(runs)
     notes = [json.loads((run / "run.json").read_text(encoding="utf-8")) for run in runs]
     if len(names := {note["recipe"] for note in notes}) > 1:
         raise ValueError(f"runs of different recipes: {', '.join(sorted(names))}")
@@ -124,16 +137,5 @@ def _write(runs: tuple[Path, ...], out: Path, window: int = 25, key: str = "loss
         print(f"step {step}: {mean:.4f} +- {band:.4f}")
 
 
-if __name__ == "__main__":
-    import sys
-    from typing import Annotated
-
-    from tyro.conf import Positional
-
-    from maskgil.command_line import Command, run
-
-    def write(runs: Positional[tuple[Path, ...]], out: Annotated[Path, ...], window: int = 25, key: str = "loss"):
-        _write(runs, out, window, key)
-
-    write.__doc__ = _write.__doc__
-    sys.exit(run(Command("", lambda: write), "python -m train.reference_curve"))
+if __name__ == "__main__":  # the former name of the command
+    sys.exit(run(Command("", lambda: write_reference_curve), "maskgil train reference-curve"))

@@ -21,6 +21,24 @@ def _images():
     return cache_images
 
 
+def _drawings():
+    from train.world.fetch_drawings import fetch_drawings
+
+    return fetch_drawings
+
+
+def _sprites():
+    from train.scenes.sprite_folder import unpack_sprites
+
+    return unpack_sprites
+
+
+def _preview():
+    from train.world.preview_sheet import preview_scenes
+
+    return preview_scenes
+
+
 def _speech():
     from train.asr.corpus import prepare_corpus
 
@@ -28,16 +46,21 @@ def _speech():
 
 
 COMMANDS = {
+    "drawings": Command("Drawings of the open world's things, from npm, in one file.", _drawings),
+    "sprites": Command("The folder of drawings for --sprites, unpacked from that file.", _sprites),
     "scenes": Command("Tokens of drawn scenes.", _scenes),
     "latents": Command("Latents of drawn scenes, for eMIGM.", _latents),
     "images": Command("Tokens and text states of your own pictures.", _images),
+    "preview": Command("A sheet of scenes of the open world with their captions.", _preview),
     "speech": Command("The spoken corpus of the speech recognizer.", _speech),
 }
 
 NOTES = """\
 examples:
+  maskgil data drawings --out cache/world --things 240
+  maskgil data sprites --out cache/sprites
   maskgil data scenes --tokenizer weights/scenes/tokenizer --out cache/scenes --total 98304
   maskgil data images --source photos --tokenizer weights/llamagen-vq16 --text-encoder google/flan-t5-base \\
       --out cache/photos"""
 
-GROUP = CommandGroup("Prepare training data: caches of tokens, a spoken corpus.", lambda: COMMANDS, NOTES)
+GROUP = CommandGroup("Prepare training data: drawings, caches of tokens, a spoken corpus.", lambda: COMMANDS, NOTES)

@@ -45,6 +45,12 @@ def _lora():
     return merge
 
 
+def _stand_ins():
+    from train.stand_ins.stand_in_tables import build_stand_ins
+
+    return build_stand_ins
+
+
 def _things():
     from train.thing_pictures import draw_things
 
@@ -59,6 +65,7 @@ COMMANDS = {
     "class": Command("A folder of the large class-driven recipes.", _class),
     "reader": Command("The judge of the scene score.", _reader),
     "things": Command("The small pictures of a model's things for the Draw page.", _things),
+    "stand-ins": Command("The table of known things that stand in for unknown nouns.", _stand_ins),
     "lora": Command("A text-to-image folder with adapters merged into it.", _lora),
 }
 

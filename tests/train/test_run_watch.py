@@ -179,7 +179,7 @@ def test_a_band_is_wide_enough_for_its_own_runs_and_no_wider():
     assert [row.normal for row in compare_with_curve(broken, curve)] == [True, True, False, True]
     with pytest.raises(ValueError, match="not done 25 steps"):
         compare_with_curve({1: {"loss": 5.0}}, curve)
-    with pytest.raises(ValueError, match="three or more"):
+    with pytest.raises(ValueError, match="2 runs: a band needs 3 or more"):
         measured_curve("check", "loss", logs[:2], 25, "")
 
 

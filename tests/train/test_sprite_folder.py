@@ -6,9 +6,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from commands import maskgil
 from PIL import Image
 
-from train.scenes.sprite_folder import ALIASES, main
+from train.scenes.sprite_folder import ALIASES
 from train.scenes.sprites import Sprites, things
 
 
@@ -30,7 +31,7 @@ def pack(path: Path, leave_out: str = "") -> Path:
 
 
 def test_every_thing_can_be_drawn_from_the_folder(tmp_path: Path):
-    main(pack(tmp_path / "drawings.zip"), tmp_path / "sprites")
+    maskgil("data", "sprites", "--drawings", pack(tmp_path / "drawings.zip"), "--out", tmp_path / "sprites")
     sprites = Sprites(tmp_path / "sprites")
     for thing in things():
         for number in range(thing.drawings):
@@ -39,4 +40,5 @@ def test_every_thing_can_be_drawn_from_the_folder(tmp_path: Path):
 
 def test_a_missing_drawing_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match="0 drawings of cat"):
-        main(pack(tmp_path / "drawings.zip", leave_out="cat"), tmp_path / "sprites")
+        drawings = pack(tmp_path / "drawings.zip", leave_out="cat")
+        maskgil("data", "sprites", "--drawings", drawings, "--out", tmp_path / "sprites")

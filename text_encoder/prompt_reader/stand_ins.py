@@ -1,7 +1,7 @@
 """Which known thing stands for a noun that a model does not know, and what kind of word any English word is.
 
 Both tables are data: `stand_ins.json` lies in a model folder beside vocabulary.json and is made for its things by
-`python -m train.stand_ins`; `words/english_words.txt` lies beside this file. Nothing else is needed to read them.
+`maskgil export stand-ins`; `words/english_words.txt` lies beside this file. Nothing else is needed to read them.
 """
 
 import json

@@ -1,15 +1,16 @@
-"""Make the folder of sprites that Sprites opens: python -m train.scenes.sprite_folder --out FOLDER
+"""Make the folder of sprites that Sprites opens: `maskgil data sprites --out FOLDER`.
 
-The drawings come from the packed file of the open world (train/world/fetch_drawings.py), which names sources and
-licences. Each thing of the corpus gets the shaded drawings of its name there, and those of people in each skin tone.
+The drawings come from the packed file of the open world (`maskgil data drawings`); train/world/SOURCES.md lists their
+sources and licences. Each thing of the corpus gets the shaded drawings of its name, people one in each skin tone.
 """
 
 import sys
 from pathlib import Path
 from typing import Annotated
 
-import tyro
+from tyro.conf import arg
 
+from maskgil.command_line import Command, run
 from maskgil.fileio import atomic_write
 from train.scenes.sprites import Thing, things
 from train.world.renderer import DrawingPack
@@ -28,11 +29,14 @@ def files_of(thing: Thing, pack: DrawingPack, style: str) -> list[str]:
     return files
 
 
-def main(
-    drawings: Annotated[Path, tyro.conf.arg(help="the packed drawings")] = Path("cache/world/drawings.zip"),
-    out: Annotated[Path, tyro.conf.arg(help="the folder of sprites")] = Path("cache/sprites"),
+def unpack_sprites(
+    drawings: Annotated[Path, arg(help="the packed drawings")] = Path("cache/world/drawings.zip"),
+    out: Annotated[Path, arg(help="the folder of sprites")] = Path("cache/sprites"),
 ) -> None:
-    """Unpack the drawings of the corpus's things."""
+    """Unpack the drawings of the corpus's things into a folder, for --sprites.
+
+    Raises ValueError for a file that is missing or lacks a drawing.
+    """
     pack = DrawingPack(drawings)
     for thing in things():
         for style in ("3d",) if thing.glyph else ("3d", "flat"):
@@ -44,9 +48,5 @@ def main(
     print(f"{out}: {len(things())} things")
 
 
-if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except ValueError as error:
-        print(f"sprite_folder: {error}", file=sys.stderr)
-        sys.exit(2)
+if __name__ == "__main__":  # the former name of the command
+    sys.exit(run(Command("", lambda: unpack_sprites), "maskgil data sprites"))

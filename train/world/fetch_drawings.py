@@ -1,4 +1,4 @@
-"""Collect the drawings of all things into one file: python -m train.world.fetch_drawings [--out cache/world]
+"""Collect the drawings of all things into one file: `maskgil data drawings --out cache/world`.
 
 It downloads the packages of SOURCES through npm (each is checked against its hash), renders the SVG glyphs and the
 SVGs of this repository at SIDE pixels, and writes `drawings.zip`: WebP files and `index.json`, which lists of each
@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import resvg_py
-import tyro
 from PIL import Image
+from tyro.conf import arg
 
+from maskgil.command_line import Command, run
 from maskgil.fileio import atomic_write
 from train.world.thing_table import HANDS, VARIATION, Glyph, WorldThing, all_things, first_things
 
@@ -121,7 +121,11 @@ def _iconify(path: Path) -> Callable[[Glyph], Image.Image | None]:
 
 
 def draw_svg(source: str) -> Image.Image:
-    """An SVG text as RGBA, twice SIDE wide."""
+    """An SVG text as RGBA, twice SIDE wide. ValueError where resvg-py is not installed."""
+    try:
+        import resvg_py
+    except ModuleNotFoundError:
+        raise ValueError("SVG drawings need resvg-py: install the extra `train` (pip install '.[train]')") from None
     png = resvg_py.svg_to_bytes(svg_string=source, width=2 * SIDE)
     return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
 
@@ -172,20 +176,19 @@ def pack(out: Path, readers: dict[str, Callable], things: int) -> Path:
     return path
 
 
-def main(
-    out: Annotated[Path, tyro.conf.arg(help="folder of the downloads and of drawings.zip")] = Path("cache/world"),
-    things: Annotated[int, tyro.conf.arg(help="the first so many of the table; 0: all")] = 0,
+def fetch_drawings(
+    out: Annotated[Path, arg(help="folder of the downloads and of drawings.zip")] = Path("cache/world"),
+    things: Annotated[int, arg(help="pack this many things, in the order of the table; 0: all")] = 0,
 ) -> None:
-    """Download the sources and pack the drawings of the things."""
+    """Download the drawings of the things and pack them into drawings.zip. Needs npm and a network.
+
+    Raises ValueError for a download that fails or differs from its hash, and for a thing without a drawing.
+    """
     archives = {hand: download(package, out / "download") for hand, package in SOURCES.items()}
     readers = {hand: (_fluent if hand == "fluent" else _iconify)(path) for hand, path in archives.items()}
     path = pack(out, readers, things or len(all_things()))
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MB")
 
 
-if __name__ == "__main__":
-    try:
-        tyro.cli(main)
-    except ValueError as error:
-        print(f"fetch_drawings: {error}", file=sys.stderr)
-        sys.exit(2)
+if __name__ == "__main__":  # the former name of the command
+    sys.exit(run(Command("", lambda: fetch_drawings), "maskgil data drawings"))

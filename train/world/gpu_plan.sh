@@ -25,7 +25,7 @@ stage() {
     [ -e "$over" ] && return 0
     [ "$(left)" -lt 20 ] && return 0
     echo "== $name, $(left) s left"
-    timeout -s TERM "$(left)" "$python" -m train.world.world_stages "$name" --runs "$runs" --cache "$cache" \
+    timeout -s TERM "$(left)" "$python" -m app train world "$name" --runs "$runs" --cache "$cache" \
         --drawings "$drawings" --things "$things" --threads "$threads" "$@" || [ $? -eq 124 ]
 }
 

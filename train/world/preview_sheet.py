@@ -1,4 +1,4 @@
-"""A sheet of rendered scenes with their captions: python -m train.world.preview_sheet --out sheet.png"""
+"""A sheet of rendered scenes with their captions: `maskgil data preview --out sheet.png`."""
 
 import sys
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
-import tyro
 from PIL import Image, ImageDraw
 
+from maskgil.command_line import Command, run
 from train.world.phrases import say
 from train.world.renderer import DrawingPack, render_scene
 from train.world.scene_sampling import CROWDS, Shares, sample_scene, sample_shape
@@ -22,18 +22,28 @@ class PreviewSheet:
     """Options of the command."""
 
     out: Path = Path("scenes-preview.png")
+    """The PNG to write."""
     drawings: Path = Path("cache/world/drawings.zip")
-    things: int = 240  # the first so many of the table
+    """The packed drawings."""
+    things: int = 240
+    """Show this many things, in the order of the table."""
     count: int = 40
+    """Number of scenes."""
     across: int = 8
-    cell: int = 24  # pixels
+    """Scenes in a row."""
+    cell: int = 24
+    """Pixels of a side of a cell."""
     seed: int = 0
+    """Seed of the scenes and captions."""
     crowded: bool = False
+    """Crowded scenes only."""
     held_out: bool = False
-    shapes: bool = False  # all shapes, not the square alone
+    """Combinations that training never shows, and no others."""
+    shapes: bool = False
+    """All shapes, not only squares."""
 
 
-def draw_sheet(options: PreviewSheet) -> Image.Image:
+def preview_picture(options: PreviewSheet) -> Image.Image:
     """The scenes of a seed, each above its caption."""
     rng = np.random.default_rng(options.seed)
     pack, things = DrawingPack(options.drawings), first_things(options.things)
@@ -55,15 +65,14 @@ def draw_sheet(options: PreviewSheet) -> Image.Image:
     return sheet
 
 
-def main(options: PreviewSheet) -> None:
-    """Draw scenes of the open world with their captions."""
-    draw_sheet(options).save(options.out)
+def preview_scenes(options: PreviewSheet = PreviewSheet()) -> None:  # noqa: B008, immutable
+    """Draw scenes of the open world with their captions into one picture.
+
+    Raises ValueError when the packed drawings are missing or lack a thing.
+    """
+    preview_picture(options).save(options.out)
     print(options.out)
 
 
-if __name__ == "__main__":
-    try:
-        main(tyro.cli(PreviewSheet))
-    except ValueError as error:
-        print(f"scenes-preview: {error}", file=sys.stderr)
-        sys.exit(2)
+if __name__ == "__main__":  # the former name of the command
+    sys.exit(run(Command("", lambda: preview_scenes), "maskgil data preview"))

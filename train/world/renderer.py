@@ -32,7 +32,7 @@ class DrawingPack:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.path.is_file():
-            raise ValueError(f"{self.path} is missing: run python -m train.world.fetch_drawings")
+            raise ValueError(f"{self.path} is missing: run maskgil data drawings")
         self.archive = zipfile.ZipFile(self.path)
         content = self.archive.read("index.json")
         self.identity = hashlib.sha256(content).hexdigest()[:12]
@@ -43,7 +43,7 @@ class DrawingPack:
     def rows(self, thing: WorldThing, style: str) -> list[dict]:
         """The index rows of the drawings that a thing has in a style. ValueError when the file lacks the thing."""
         if thing.name not in self.index:
-            raise ValueError(f"{self.path} has no drawing of {thing.name}: run python -m train.world.fetch_drawings")
+            raise ValueError(f"{self.path} has no drawing of {thing.name}: run maskgil data drawings")
         hands = STYLE_HANDS.get(style, SHADED)
         return [row for row in self.index[thing.name] if row["hand"] in hands] or self.index[thing.name]
 

@@ -95,7 +95,7 @@ def open_cache(folder: str, drawings: str, things: int) -> dict[tuple[int, int],
     """All shards of a folder by shape. ValueError when there is none, or when they are of another world."""
     paths = sorted(Path(folder).glob("*x*-*.safetensors"))
     if not paths:
-        raise ValueError(f"{folder} holds no cached scenes: run python -m train.world.world_stages cache")
+        raise ValueError(f"{folder} holds no cached scenes: run maskgil train world cache")
     note, world = json.loads((Path(folder) / "cache.json").read_text()), world_identity(drawings, things)
     if note["world"] != world:
         raise ValueError(f"{folder} holds scenes of world {note['world']}, this one is {world}: make it anew")

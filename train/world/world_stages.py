@@ -1,6 +1,6 @@
-"""The stages of the open world: python -m train.world.world_stages codes --runs runs/world
+"""The training stages of the open world: `maskgil train world codes --runs runs/world`.
 
-Each stage goes on from the state in its folder `<runs>/<stage>`; the same command resumes it. README.md beside this
+Each stage continues from the state in its folder `<runs>/<stage>`; the same command resumes it. README.md beside this
 file lists the stages, their order and their cost.
 """
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
+from tyro.conf import Positional
 
+from maskgil.command_line import Command, run
 from train.precision import chosen_precision
 from train.world.thing_table import first_things
 
@@ -28,19 +29,30 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class StageOptions:
-    """One stage of the open world's training."""
+    """Options of the command."""
 
-    stage: tyro.conf.Positional[Stage]
-    runs: Path = Path("runs/world")  # a folder a stage
+    stage: Positional[Stage]
+    """codes, judge, reading, generator and decoder train a network; cache encodes scenes; model assembles a folder."""
+    runs: Path = Path("runs/world")
+    """The folder of the runs: each stage has a folder of its name in it."""
     drawings: Path = Path("cache/world/drawings.zip")
+    """The packed drawings."""
     cache: Path = Path("cache/world/tokens")
-    things: int = 240  # the first so many of the table
-    steps: int = 0  # 0: the stage's own number; of the cache: scenes
+    """The folder of cached tokens."""
+    things: int = 240
+    """Use this many things, in the order of the table."""
+    steps: int = 0
+    """Steps, or scenes of the cache stage. 0: the stage's own number."""
     batch: int = 0
-    init: str = "weights/scenes/tokenizer"  # of codes: the tokenizer whose encoder to begin as; "": none
+    """Scenes in a batch. 0: the stage's own number."""
+    init: str = "weights/scenes/tokenizer"
+    """The tokenizer whose encoder the codes stage is initialized from; "": none."""
     threads: int = 2
-    stop_at: int | None = None  # end early at this step, state saved
-    precision: Literal["auto", "bf16", "no"] = "auto"  # auto: bf16 where processor or GPU multiplies it fast
+    """Threads of PyTorch."""
+    stop_at: int | None = None
+    """Stop and save after this step."""
+    precision: Literal["auto", "bf16", "no"] = "auto"
+    """auto: bfloat16 where the device multiplies it faster."""
 
 
 def assemble_model(runs: Path, things: int) -> Path:
@@ -84,7 +96,10 @@ def stage_recipe(options: StageOptions):
 
 
 def run_stage(options: StageOptions) -> None:
-    """Train a stage up to its last step or to `stop_at`, or fill the cache."""
+    """Train one stage of the open world, encode its scenes, or assemble its model folder.
+
+    Raises ValueError when what an earlier stage makes is missing.
+    """
     torch.set_num_threads(options.threads)
     if options.stage == "model":
         assemble_model(options.runs, options.things)
@@ -102,9 +117,5 @@ def run_stage(options: StageOptions) -> None:
     train(stage_recipe(options), options.runs / options.stage, stop_at=options.stop_at)
 
 
-if __name__ == "__main__":
-    try:
-        run_stage(tyro.cli(StageOptions))
-    except ValueError as error:
-        print(f"world_stages: {error}", file=sys.stderr)
-        sys.exit(2)
+if __name__ == "__main__":  # the former name of the command
+    sys.exit(run(Command("", lambda: run_stage), "maskgil train world"))
