@@ -192,7 +192,8 @@ def random_counts_plan(
     the least: the released rule, for each row by its own seed. Steps in which no row has a masked token left are
     dropped.
     """
-    masked, masks = masked.cpu().clone(), []
+    masked, masks = masked.cpu(), []
+    totals = masked.sum(1)  # before the steps empty it
     generators = [torch.Generator().manual_seed(int(seed) % 2**63) for seed in seeds]
     for share in transfer(curve, len(plan)):
         decided = torch.zeros_like(masked)
@@ -207,7 +208,6 @@ def random_counts_plan(
         masked = masked & ~decided
         masks.append(decided)
     device = plan[0].num_unmask.device
-    totals = masked.cpu().sum(1)
     known = torch.stack(masks).sum(2).cumsum(0) / totals.clamp_min(1)
     shares = torch.cat([known, torch.ones(len(plan) - len(masks), len(seeds))])
     scales = torch.tensor([guidance.scales(shares[:, row].tolist()) for row in range(len(seeds))]).T

@@ -1,5 +1,6 @@
 """eMIGM in the one loop: laws of its sampler, and the released sampler's numbers and pictures."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from maskgil.models.diffusion_samplers import DDPM, DPMSolver, denoiser
 from maskgil.models.emigm import EMIGM
 from maskgil.params import SAMPLERS, SamplingParams
 from maskgil.sampling.guidance import Guidance
-from maskgil.sampling.latent_sampler import LatentSampler, reference_plan, transfer
+from maskgil.sampling.latent_sampler import LatentSampler, random_counts_plan, reference_plan, transfer
 from maskgil.sampling.latent_space import LatentSpace
 from maskgil.sampling.loop import StepParams, sample
 from maskgil.sampling.plans import masked_plan
@@ -287,6 +288,20 @@ def test_random_counts_are_those_of_the_schedules_probability_and_of_the_rows_ow
     counts = torch.stack([step.num_unmask for step in planned(params, list(range(200)))]).float()
     assert torch.allclose(counts.mean(1), torch.full((4,), 64.0), atol=3.0)
     assert len({int(n) for n in counts[0]}) > 10, "each row has counts of its own"
+
+
+@pytest.mark.parametrize(
+    "shape, growth", [("linear", lambda f: f), ("cosine", lambda f: (1 - math.cos(math.pi * f)) / 2)]
+)
+def test_guidance_with_random_counts_grows_with_the_share_of_the_masked_tokens_that_are_decided(shape, growth):
+    masked = torch.arange(256)[None] % torch.tensor([[1], [3]]) == 0  # all of row 0, a third of row 1
+    guidance = Guidance(5.0, shape)
+    plan = masked_plan(masked.sum(1).tolist(), 4, linear, "random", guidance=guidance, seeds=[3, 4])
+    plan = random_counts_plan(plan, [3, 4], masked, linear, guidance)
+    decided = torch.stack([step.num_unmask for step in plan]).cumsum(0) / masked.sum(1)
+    assert torch.equal(decided[-1], torch.ones(2))
+    for step, shares in zip(plan, decided.tolist(), strict=True):
+        assert step.scale.tolist() == pytest.approx([1 + 4 * growth(share) for share in shares], abs=1e-5)
 
 
 def test_the_head_is_chosen_by_options():
