@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 class AppServices:
     """The engine, the speech recognizer and the gallery. `gallery_problem`: why images are not saved, or empty.
-    `open_recognizer`: makes another recognizer by its name."""
+    `open_recognizer`: makes another recognizer by its name, where this
+    process transcribes: here or in replicas."""
 
     def __init__(
         self,
@@ -31,7 +32,7 @@ class AppServices:
         open_recognizer: Callable[[str], Recognizer] = SpeechRecognizer,
     ):
         self.engine, self.recognizer, self.gallery, self.gallery_problem = engine, recognizer, gallery, gallery_problem
-        self._open_recognizer = open_recognizer
+        self.open_recognizer = open_recognizer
         self._recognizers: dict[str, Recognizer] = {}
         self._lock = threading.Lock()
 
@@ -43,7 +44,7 @@ class AppServices:
             return None
         with self._lock:
             if name not in self._recognizers:
-                self._recognizers[name] = self._open_recognizer(name)
+                self._recognizers[name] = self.open_recognizer(name)
             return self._recognizers[name]
 
     def close(self, grace: float) -> None:

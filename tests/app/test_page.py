@@ -1,9 +1,11 @@
 """The pages, driven without a browser: what one types, presses, records and reads."""
 
 import io
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -15,15 +17,18 @@ from PIL import Image
 from released_folders import amused_folder, keep_as_fetched
 from streamlit.testing.v1 import AppTest
 
+from app.core import registry
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving import services as app_services
 from app.serving.batching import Batch
 from app.serving.recognizer import SpeechRecognizer
 from app.studio import session
+from app.studio.views import draw
 from app.web.access import AccessPolicy
 from maskgil.params import SamplingParams
 from speech.transcriber import Transcript
+from text_encoder.prompt_reader import THINGS_PICTURE
 
 SECONDS = 120
 MAIN = Path(__file__).resolve().parents[2] / "app" / "studio" / "main.py"
@@ -118,6 +123,16 @@ def test_the_canvas_is_given_the_settings_and_an_example_that_is_pressed(canvas:
     button(page, "a red apple").click().run()
     assert not page.exception
     assert (canvas[-1]["prompt"]["text"], canvas[-1]["prompt"]["draw"]) == ("a red apple", True)
+
+
+def test_pictures_of_things_are_asked_for_by_the_quoted_name_of_their_model(weights: Path, tmp_path: Path):
+    assert draw.things_address(registry.find_local("scenes")) == ""
+    folder = tmp_path / "my? #1"
+    shutil.copytree(weights / "scenes", folder)
+    (folder / THINGS_PICTURE).write_bytes(b"any")
+    path, _, version = draw.things_address(registry.find_local(str(folder))).partition("?v=")
+    assert path.count("/") == 1 and version.isdecimal()
+    assert unquote(path) == f"things/{folder}"
 
 
 def test_adapters_are_offered_where_there_are_some(canvas: list[dict], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -378,6 +393,22 @@ def test_a_recognizer_is_chosen_or_refused_with_the_reason(
     page.text_input(key="another recognizer").set_value("base.en")
     button(page, "Listen with it").click().run()
     assert not page.exception and not page.error and services.recognizer.name == "base.en"
+
+
+def test_a_recognizer_is_opened_where_the_process_transcribes(
+    services: app_services.AppServices, monkeypatch: pytest.MonkeyPatch
+):
+    """In the replicas of a cluster, where there is one."""
+
+    class ReplicaRecognizer(SpeechRecognizer):
+        def load(self) -> object:
+            return object()
+
+    monkeypatch.setattr(services, "open_recognizer", ReplicaRecognizer)
+    page = room("models").run()
+    page.text_input(key="another recognizer").set_value("base.en")
+    button(page, "Listen with it").click().run()
+    assert not page.exception and isinstance(services.recognizer, ReplicaRecognizer)
 
 
 def test_a_model_from_elsewhere_is_opened_or_refused_with_the_reason(

@@ -2,6 +2,7 @@
 
 import html
 import random
+from urllib.parse import quote
 
 import streamlit as st
 
@@ -86,8 +87,13 @@ def abilities(model: ModelInfo) -> None:
         }
         for group in vocabulary_groups(words)
     ]
-    picture = model.folder / THINGS_PICTURE
-    address = f"things/{model.name}?v={picture.stat().st_mtime_ns}" if picture.is_file() else ""
     with st.expander("What this model can draw", icon=":material/palette:"):
         st.caption("Press a thing to draw it, a place or a style to add it. Other words get the nearest thing.")
-        component("things")(key="things", data={"groups": groups, "columns": COLUMNS, "picture": address})
+        component("things")(key="things", data={"groups": groups, "columns": COLUMNS, "picture": things_address(model)})
+
+
+def things_address(model: ModelInfo) -> str:
+    """Where the small pictures of a model's things are, below /pictures; empty where it has none."""
+    picture = model.folder / THINGS_PICTURE
+    # A name may be a path, and hold any character.
+    return f"things/{quote(model.name, safe='')}?v={picture.stat().st_mtime_ns}" if picture.is_file() else ""

@@ -10,7 +10,6 @@ import torch
 from app.core import paths, registry
 from app.core.memory_need import GIGA, MemoryNeed, memory_need
 from app.serving import model_pool
-from app.serving.recognizer import SpeechRecognizer
 from app.studio import generation_form, session, widget_state
 from app.studio.views import released_models_section
 from app.studio.wording import sentence
@@ -216,10 +215,11 @@ def _choose(name: str) -> None:
 
 def _listen(name: str) -> None:
     """Take another recognizer, once it is loaded: a broken one takes nobody's away."""
-    board, recognizer = session.board(), SpeechRecognizer(name)
+    board, services = session.board(), session.studio()
     try:
+        recognizer = services.open_recognizer(name)
         recognizer.load()
-        session.studio().recognizer = recognizer
+        services.recognizer = recognizer
     except (ValueError, OSError) as error:
         board[COMPLAINT] = sentence(error)
 
