@@ -29,11 +29,16 @@ def served_models(engine: Engine) -> list[ModelInfo]:
 def served_model(engine: Engine, name: str) -> ModelInfo:
     """The model of this name among `served_models`.
 
-    A visitor's name is no path here: it opens no folder and asks no hub. Raises UnknownModelError.
+    A visitor's name is no path here: it opens no folder and asks no hub. Files are read, of every model where `name` is
+    neither the default nor loaded: no event loop may wait for it. Raises UnknownModelError, and ValueError for a
+    default model that cannot be opened.
     """
+    if name == paths.default_model():
+        return registry.find_local(name)  # says what is wrong with it
+    if name in engine.loaded():
+        with suppress(ValueError):  # its folder is gone
+            return registry.find_local(name)
     models = {model.name: model for model in served_models(engine)}
     if name in models:
         return models[name]
-    if name == paths.default_model():
-        return registry.find_local(name)  # says what is wrong with it
     raise UnknownModelError(f"no model {name[:80]!r}: there is {', '.join(models) or 'none'}")

@@ -30,7 +30,8 @@ def given_settings(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_request(message: dict[str, Any], services: AppServices) -> GenerationRequest:
-    """The request of a draw message. Raises ValueError for an impossible one."""
+    """The request of a draw message. It reads files: no event loop may wait for it. Raises ValueError for an impossible
+    one."""
     settings = {name: value for name, value in given_settings(message).items() if value is not None}
     request = GenerationRequest.read({"seed": random_seed(), **settings, "prompt": str(message.get("prompt", ""))})
     model = served_model(services.engine, request.model)

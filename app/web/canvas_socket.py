@@ -32,11 +32,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from starlette.websockets import WebSocketDisconnect
 
-from app.core import registry
 from app.core.prompt_admission import notes_of
 from app.core.request import GenerationRequest, random_seed
 from app.core.setting_sheet import SettingAxis, combinations, compose
 from app.serving.admission import served_model
+from app.serving.engine import Engine
 from app.serving.jobs import Job, Status, summarize
 from app.serving.services import AppServices, get_services
 from app.web import canvas_edits
@@ -146,7 +146,7 @@ class CanvasSession:
 
     async def submit(self, message: dict[str, Any], keep: bool) -> None:
         """Begin a drawing in the place of the one that is there."""
-        request, self.notes = parse_request(message, self.services), []
+        request, self.notes = await asyncio.to_thread(parse_request, message, self.services), []
         previous = self.job if not keep and self.is_draft else None
         start = canvas_edits.refined_draft(previous, request) if message["type"] == "refine" else None
         if start is not None:
@@ -192,7 +192,8 @@ class CanvasSession:
         cells = list(combinations(x, y))
         seed = given_settings(message).get("seed")
         shared = {**given_settings(message), "n": 1, "seed": random_seed() if seed is None else seed}
-        requests = [parse_request({**message, "settings": shared | cell}, self.services) for cell in cells]
+        asked = [{**message, "settings": shared | cell} for cell in cells]
+        requests = await asyncio.to_thread(lambda: [parse_request(each, self.services) for each in asked])
         if self.job is not None:
             self.job.cancel()
         self.unfollow()
@@ -230,7 +231,8 @@ class CanvasSession:
         self.is_draft = False
         job = self.job
         await asyncio.to_thread(self.services.keep, job)
-        about = {"prompt": job.request.prompt, "reading": _reading_notes(job), "notes": _notes(job)}
+        reading = await asyncio.to_thread(_reading_notes, job)
+        about = {"prompt": job.request.prompt, "reading": reading, "notes": _notes(job)}
         await self.send(type="kept", job=job.id, pictures=_pictures(job), **about)
 
     async def stop(self, message: dict[str, Any]) -> None:
@@ -248,8 +250,7 @@ class CanvasSession:
 
     async def read(self, message: dict[str, Any]) -> None:
         prompt, model = str(message.get("prompt", "")), str(message.get("model", ""))
-        served_model(self.services.engine, model)
-        reading = await asyncio.to_thread(describe_reading, model, prompt)
+        reading = await asyncio.to_thread(describe_reading, self.services.engine, model, prompt)
         await self.send(type="reading", **reading)
 
     def follow(self, job: Job, draft: bool) -> None:
@@ -291,6 +292,7 @@ class CanvasSession:
         else:
             frames = await asyncio.to_thread(lambda: tuple(encode_fast(image) for image in (job.images or [])))
             size = list(job.images[0].size) if job.images else _size(job)
+            reading = await asyncio.to_thread(_reading_notes, job)
             facts = {"draft": self.is_draft, "prompt": job.request.prompt, "facts": summarize(job)}
             await self.send(
                 frames,
@@ -298,15 +300,18 @@ class CanvasSession:
                 job=job.id,
                 pictures=_pictures(job),
                 notes=self.notes + _notes(job),
-                reading=_reading_notes(job),
+                reading=reading,
                 size=size,
                 **facts,
             )
 
 
-def describe_reading(model: str, prompt: str) -> dict[str, Any]:
-    """How a model reads a prompt: its stretches, what becomes of each, what may be said instead, and what is drawn."""
-    found = registry.find_local(model)
+def describe_reading(engine: Engine, model: str, prompt: str) -> dict[str, Any]:
+    """How a model reads a prompt: its stretches, what becomes of each, what may be said instead, and what is drawn.
+
+    It reads files: no event loop may wait for it. Raises UnknownModelError.
+    """
+    found = served_model(engine, model)
     if found.classes is not None or not prompt.strip():
         return {"prompt": prompt, "spans": [], "chips": [], "drawn": prompt, "refused": ""}
     reader = found.reader
@@ -352,7 +357,7 @@ def _pictures(job: Job) -> list[dict[str, Any]]:
 
 
 def _reading_notes(job: Job) -> list[str]:
-    """On words that are drawn otherwise than said."""
+    """On words that are drawn otherwise than said. It reads files: no event loop may wait for it."""
     return [_sentence(note) for note in notes_of(job.request)]
 
 

@@ -22,8 +22,9 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.core import png, registry
+from app.core import png
 from app.core.gallery_store import GalleryEntry, slug
+from app.serving.admission import UnknownModelError, served_model
 from app.serving.jobs import Status
 from app.serving.services import AppServices, get_services
 from app.web.visitors import known_cookie, same_origin
@@ -133,10 +134,13 @@ async def _replay(call: Request, services: AppServices, owner: str, rest: list[s
 
 
 async def _things(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
-    """The tiles of the Draw page's list (maskgil export things)."""
+    """The tiles of the Draw page's list (maskgil export things). The name of a model may have slashes."""
 
     def read() -> bytes:
-        path = registry.find_local("".join(rest[:1])).folder / THINGS_PICTURE
+        try:
+            path = served_model(services.engine, "/".join(rest)).folder / THINGS_PICTURE
+        except UnknownModelError as error:
+            raise PictureError(404, str(error)) from None
         if not path.is_file():
             raise PictureError(404, "this model has no pictures of its things")
         return path.read_bytes()

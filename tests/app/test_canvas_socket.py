@@ -14,6 +14,7 @@ from starlette.datastructures import QueryParams
 from starlette.websockets import WebSocketDisconnect
 
 import text_encoder
+from app.core import registry
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving.batching import Batch
@@ -274,3 +275,33 @@ def test_a_sheet_of_two_settings_is_kept_as_one_picture(services: AppServices):
         assert "choose two settings" in (await page.hear("error"))[0]["message"]
 
     visit(script)
+
+
+def test_no_model_folder_is_read_on_the_event_loop(services: AppServices, monkeypatch: pytest.MonkeyPatch):
+    opened, on_loop = registry._open, []
+
+    def counted(name: str, folder: Path) -> registry.ModelInfo:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            on_loop.append(False)
+        else:
+            on_loop.append(True)
+        return opened(name, folder)
+
+    monkeypatch.setattr(registry, "_open", counted)
+
+    async def script(page: Page) -> None:
+        page.say("read", prompt="a zebra and a cat", model="scenes")
+        await page.hear("reading")
+        page.say("draft", prompt="a zebra and a cat", settings=SETTINGS)
+        done, _ = await page.hear("done")
+        assert any("zebra" in note for note in done["reading"])
+        page.say("keep")
+        await page.hear("kept")
+        axis = {"name": "steps", "values": ["2"]}
+        page.say("sheet", prompt="a cat", settings=SETTINGS, x=axis, y={"name": "temperature", "values": ["1"]})
+        await page.hear("done")
+
+    visit(script)
+    assert on_loop and not any(on_loop)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from app_fixtures import tiny_model
 from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +21,7 @@ from app.serving.local_engine import LocalEngine
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
 from app.web import pictures_api
+from text_encoder.prompt_reader import THINGS_PICTURE
 
 ME, YOU = "me-1234567", "you-1234567"
 
@@ -111,3 +113,20 @@ def test_strangers_and_other_sites_change_nothing(gallery: Gallery):
     assert call("list", owner="").status_code == 403
     assert call("delete", {"ids": [id]}, origin="http://elsewhere").status_code == 403
     assert call("dance").status_code == 404 and listed("list") == ["a cat"]
+
+
+def test_things_are_those_of_served_models_and_no_path_is_told(
+    gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    weights = tmp_path / "weights"
+    scenes, outside = tiny_model(weights / "scenes"), tiny_model(tmp_path / "out" / "side")
+    monkeypatch.setenv("MASKGIL_WEIGHTS", str(weights))
+    for folder in (scenes, outside):
+        (folder / THINGS_PICTURE).write_bytes(folder.name.encode())
+    answer = call("things/scenes")
+    assert (answer.status_code, answer.body, answer.media_type) == (200, b"scenes", "image/webp")
+    for name in (str(outside), "scenes/generator", "nothing", ""):
+        answer = call(f"things/{name}")
+        assert answer.status_code == 404 and str(tmp_path) not in json.loads(answer.body)["error"].replace(name, "")
+    monkeypatch.setenv("MASKGIL_MODEL", str(outside))  # its name has slashes
+    assert call(f"things/{outside}").body == b"side"
