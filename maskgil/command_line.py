@@ -25,7 +25,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from maskgil.config_file import with_config
+from maskgil.config_file import former_names, with_config
 
 HELP = ("-h", "--help")
 CONFIG = (tyro.conf.OmitArgPrefixes,)
@@ -208,9 +208,10 @@ def _bare(kind: Any) -> Any:
 
 def _from_assignments(arguments: list[str], options: Mapping[str, Any]) -> str:
     """The arguments with each name=value written as --name value; an empty string where there is none to rewrite."""
-    words, rewritten = [], False
+    words, rewritten, aliases = [], False, former_names(options)
     for word in arguments:
         name, equals, value = word.partition("=")
+        name = aliases.get(name.replace("_", "-"), name)
         kind = options.get(name.replace("_", "-")) if equals else None
         if kind is None:
             words.append(word)
@@ -229,7 +230,9 @@ def _refuse_repeated(arguments: list[str], options: Mapping[str, Any]) -> None:
     """ValueError for an option that is given twice, unless it is repeatable: the first would be lost in silence."""
     appends = tyro.conf.UseAppendAction[int].__metadata__  # noqa: B009
     once = {name for name, kind in options.items() if not set(appends) & set(getattr(kind, "__metadata__", ()))}
+    aliases = former_names(options)
     names = [word.partition("=")[0].replace("_", "-").lstrip("-").removeprefix("no-") for word in arguments]
+    names = [aliases.get(name, name) for name in names]
     flags = [name for name, word in zip(names, arguments, strict=True) if word.startswith("--") and name in once]
     if twice := sorted({name for name in flags if flags.count(name) > 1}):
         raise ValueError(f"--{twice[0]} is given {flags.count(twice[0])} times: give it once")

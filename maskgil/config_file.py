@@ -15,6 +15,9 @@ from typing import Any
 
 CONFIG, COMMAND = "config", "recipe"  # the option's name; the key that names the command itself
 
+# Former name of a recipe: its name now. Commands, config.toml and run.json of before have the former ones.
+LEGACY_RECIPES = {"scenes-naming": "scenes-cell-classifier", "scenes-observer": "scenes-perceptual-net"}
+
 
 def read_option_file(path: Path) -> dict[str, Any]:
     """The file's options, with dashes for underscores. ValueError for a file that is missing, broken or has tables."""
@@ -39,8 +42,18 @@ def config_path(arguments: list[str]) -> Path | None:
     return None
 
 
+def former_names(options: Mapping[str, Any]) -> dict[str, str]:
+    """{alias: option} of the options, {option: its annotation}, that tyro also takes by another name."""
+    return {
+        alias.lstrip("-"): name
+        for name, kind in options.items()
+        for extra in getattr(kind, "__metadata__", ())
+        for alias in getattr(extra, "aliases", None) or ()
+    }
+
+
 def given(arguments: list[str]) -> set[str]:
-    """Names of the options among the arguments."""
+    """Names of the options among the arguments, as they are written there."""
     flags = [word.partition("=")[0][2:].replace("_", "-") for word in arguments if word.startswith("--")]
     return {name for flag in flags for name in (flag, flag.removeprefix("no-"))}
 
@@ -48,18 +61,20 @@ def given(arguments: list[str]) -> set[str]:
 def with_config(arguments: list[str], options: Mapping[str, Any], command: str) -> list[str]:
     """The arguments with the file's options in front of those that are given. `command`: the one that is run.
 
-    ValueError for an option that the command does not have, and for a file of another command.
+    ValueError for an option that the command does not have, and for a file of another command. The file may use former
+    names of options (tyro's aliases) and of recipes (LEGACY_RECIPES).
     """
     if CONFIG not in options or (path := config_path(arguments)) is None:
         return arguments
-    held = read_option_file(path)
+    aliases = former_names(options)
+    held = {aliases.get(name, name): value for name, value in read_option_file(path).items()}
     other = held.pop(COMMAND, command)
-    if other != command:
+    if LEGACY_RECIPES.get(other, other) != LEGACY_RECIPES.get(command, command):
         raise ValueError(f"--config {path} is for {other}: this is {command}")
     if strange := sorted(held.keys() - (options.keys() - {CONFIG})):
         raise ValueError(f"--config {path}: {command} has no option {strange[0]!r} ({command} --help lists them)")
     words: list[str] = []
-    for name in held.keys() - given(arguments):
+    for name in held.keys() - {aliases.get(name, name) for name in given(arguments)}:
         words += _words(name, held[name], path)
     return words + arguments
 

@@ -11,9 +11,11 @@ stay as they are: nothing writes them again.
 import asyncio
 import base64
 import contextlib
+import inspect
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +37,14 @@ from app.serving.services import forget_services, get_services
 from app.web import image_fields, openai_api
 from app.web.live_socket import LiveSession
 from maskgil import checkpoint, model_folder
-from maskgil.command_line import options_of
+from maskgil.command_line import options_of, parse
 from maskgil.condition import Condition
+from maskgil.config_file import LEGACY_RECIPES
 from maskgil.params import LEGACY, SAMPLERS, SamplingParams
 from maskgil.tokenizers import vq_latents
 from speech.mel import encode_mel
 from speech.transcriber import Transcriber
-from train.commands import recipes
+from train.commands import recipe_commands, recipes
 from train.scenes import judge  # noqa: F401, its import makes the kind of its checkpoints known
 
 FOLDER = Path(__file__).resolve().parent / "fixtures" / "legacy"
@@ -360,24 +363,67 @@ def test_the_socket_takes_every_setting_of_before(served: None):
 
 
 # Options that have another name now; the former one is an alias.
-ALIASES = {"muddle": "corruption", "twin": "ar_model", "ear": "recognizer"}
+ALIASES = {"muddle": "corruption", "twin": "ar_model", "ear": "recognizer", "observer": "perceptual_net"}
 
 
-@pytest.mark.parametrize(("command", "option"), [("scenes-decoder", "--muddle"), ("scenes-ar", "--twin")])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("scenes-decoder", "--muddle"),
+        ("scenes-ar", "--twin"),
+        ("scenes-decoder", "--observer"),
+        ("scenes-kl", "--observer"),
+    ],
+)
 def test_options_of_recipes_keep_their_former_names(command: str, option: str, capsys: pytest.CaptureFixture):
     with contextlib.suppress(SystemExit):
         main(["train", command, "--help"])
     assert option in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("old", "new"), LEGACY_RECIPES.items())
+def test_recipes_keep_their_former_names(old: str, new: str):
+    """With the folder of before, so that a run without --out continues where it is."""
+    commands = recipe_commands()
+    assert old not in recipes()
+    assert commands[old].help == f"The former name of {new}."
+    for name in (old, new):
+        call = commands[name].load()
+        assert inspect.signature(call).parameters["out"].default == Path("runs") / name
+
+
+def test_a_config_file_of_before_chooses_the_recipe_of_now(tmp_path: Path):
+    path = tmp_path / "config.toml"
+    path.write_text('recipe = "scenes-observer"\nsteps = 7\n')
+    for words in (
+        ["--config", path],
+        ["scenes-observer", "--config", path],
+        ["scenes-perceptual-net", "--config", path],
+    ):
+        call = parse(COMMANDS, "maskgil", ["train", *map(str, words)])
+        assert isinstance(call, partial) and call.keywords["recipe"].keywords["steps"] == 7
+    path.write_text('recipe = "scenes-decoder"\nobserver = "old"\nmuddle = 0.1\ntokenizer = "folder"\n')
+    for given, net in (([], "old"), (["--observer", "new"], "new"), (["--perceptual-net", "new"], "new")):
+        call = parse(COMMANDS, "maskgil", ["train", "scenes-decoder", "--config", str(path), *given])
+        assert isinstance(call, partial)
+        chosen = call.keywords["recipe"].keywords
+        assert (chosen["perceptual_net"], chosen["corruption"]) == (net, 0.1)
+
+
+def test_the_spelling_of_before_is_answered_with_the_names_of_now():
+    with pytest.raises(ValueError, match="written --name value: .* --perceptual-net lpips --corruption 0.1"):
+        parse(COMMANDS, "maskgil", ["train", "scenes-decoder", "observer=lpips", "muddle=0.1"])
+    with pytest.raises(ValueError, match="perceptual-net is given 2 times"):
+        parse(COMMANDS, "maskgil", ["train", "scenes-decoder", "--observer", "a", "--perceptual-net", "b"])
+
+
 def test_names_of_before():
     """The list itself, until aliases take its place: every name is known today."""
     current = {LEGACY.get(name, name) for name in NAMES["api"]["generations"]}
     assert current <= set(image_fields.known_fields())
-    assert set(NAMES["recipes"]) <= set(recipes())
     for name, parameters in NAMES["recipes"].items():
         today = {ALIASES.get(option, option).replace("_", "-") for option in parameters}
-        assert today <= set(options_of(recipes()[name])), name
+        assert today <= set(options_of(recipes()[LEGACY_RECIPES.get(name, name)])), name
     for name, options in NAMES["cli"].items():
         today = {ALIASES.get(option, LEGACY.get(option, option)).replace("_", "-") for option in options}
         assert today <= set(options_of(COMMANDS.load()[name].load())), name

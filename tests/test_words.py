@@ -55,8 +55,10 @@ WORDS: dict[str, dict[str, str]] = {
     "observer": {
         "train/losses/perceptual.py": "the kind of saved networks",
         "tests/train/test_reconstruction.py": "the kind of saved networks",
-        "train/recipes": "the name of a recipe, and of the option that takes its export",
-        "docs/training-scenes.md": "the name of a recipe, and of the option that takes its export",
+        "maskgil/config_file.py": LEGACY,
+        "train/recipes": LEGACY,
+        "tests/test_legacy.py": LEGACY,
+        "docs/training-scenes.md": LEGACY,
     },
     "repaint": {},
     "recogniser": {"tests/test_legacy.py": LEGACY},

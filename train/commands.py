@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from tyro.conf import arg
 
 from maskgil.command_line import Command, CommandGroup, deferred
-from maskgil.config_file import COMMAND, config_path, read_option_file
+from maskgil.config_file import COMMAND, LEGACY_RECIPES, config_path, read_option_file
 from train.processes import shutdown_distributed
 from train.recipe import Recipe
 from train.recipes import asr, large, scenes, scenes_judges, scenes_latents, scenes_tokenizers, text_to_image
@@ -52,12 +52,19 @@ def recipes() -> dict[str, Callable[..., Recipe]]:
 
 def recipe_commands() -> dict[str, Command]:
     """{name: command} of every recipe and of what belongs to training without being one."""
-    commands = {name: _command(name, recipe) for name, recipe in recipes().items()}
-    return commands | {
+    known = recipes()
+    commands = {name: _command(name, recipe) for name, recipe in known.items()}
+    legacy = {
+        old: replace(_command(old, known[new]), help=f"The former name of {new}.")
+        for old, new in LEGACY_RECIPES.items()
+        if new in known
+    }
+    others = {
         "world": Command("One stage of the open world (train/world/README.md).", _world),
         "check": Command("Train a tiny model for a minute and compare it with its curve.", _check),
         "reference-curve": Command("Write the reference curve of finished runs of one recipe.", _reference_curve),
     }
+    return commands | legacy | others
 
 
 def _world() -> Callable[..., None]:
@@ -94,7 +101,7 @@ def chosen_recipe(arguments: list[str]) -> list[str]:
 def chosen_options(name: str, call: Callable[[], Recipe], run: RunOptions) -> dict[str, Any]:
     """What a command's options came to, for a file that chooses them again."""
     assert isinstance(call, partial)
-    flat: dict[str, Any] = {COMMAND: name}
+    flat: dict[str, Any] = {COMMAND: LEGACY_RECIPES.get(name, name)}
     for key, value in (*call.keywords.items(), ("run", run)):
         if is_dataclass(value) and not isinstance(value, type):
             flat |= asdict(value)

@@ -13,7 +13,7 @@ from train.data.scene_cache import NOTE, corpus, write_scenes
 from train.data.scene_datasets import SceneCells
 from train.losses.cell_labels import CellClassifier, CellClassifierLoss
 from train.losses.token_targets import neighbor_targets
-from train.recipes.scenes_tokenizers import CORRECTED, scenes_decoder, scenes_naming
+from train.recipes.scenes_tokenizers import CORRECTED, scenes_cell_classifier, scenes_decoder
 from train.scenes.labels import CELLS, cells, kinds
 from train.scenes.scene import Item, Scene
 from train.scenes.sprites import Sprites, things
@@ -34,18 +34,18 @@ def test_a_new_one_is_not_heard(tmp_path):
     """The recipe puts it into a tokenizer that lacks one: same tokens, same pictures; the next run goes on with it."""
     torch.manual_seed(0)
     plain, tokens = saved(VQModel(PLAIN), tmp_path), torch.randint(64, (2, 6))
-    recipe = scenes_naming(str(tmp_path), str(tmp_path), steps=10)
+    recipe = scenes_cell_classifier(str(tmp_path), str(tmp_path), steps=10)
     namer = recipe.modules[0].module
     torch.nn.init.normal_(namer.naming.conv_in.weight)
     recipe.export(namer, tmp_path / "named")
     named = checkpoint.load(tmp_path / "named", "vq").eval()
     assert named.identity().keys() == plain.identity().keys() and named.config.naming_channels
     assert torch.allclose(named.decode(tokens, (2, 3)), plain.decode(tokens, (2, 3)), atol=1e-5)
-    again = scenes_naming(str(tmp_path / "named"), str(tmp_path)).modules[0].module
+    again = scenes_cell_classifier(str(tmp_path / "named"), str(tmp_path)).modules[0].module
     assert all(torch.equal(t, again.naming.state_dict()[name]) for name, t in named.naming.state_dict().items())
     with pytest.raises(ValueError, match="holds tokens of tokenizer"):
         saved(VQModel(PLAIN), tmp_path / "other")
-        scenes_naming(str(tmp_path / "other"), str(tmp_path))
+        scenes_cell_classifier(str(tmp_path / "other"), str(tmp_path))
 
 
 def test_it_learns_to_tell_what_tokens_show():

@@ -78,7 +78,7 @@ def test_finer_pictures_are_looked_at_in_the_size_of_scenes():
 
 @pytest.mark.skipif(find_spec("torchvision") is not None, reason="it is there")
 def test_without_vgg_there_is_one_line_that_says_what_to_do():
-    with pytest.raises(ValueError, match="torchvision.*scenes-observer"):
+    with pytest.raises(ValueError, match="torchvision.*scenes-perceptual-net"):
         load_perceptual_net("lpips")
 
 

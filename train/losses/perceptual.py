@@ -1,7 +1,7 @@
 """Perceptual loss: how different two pictures look to a network that knows the corpus.
 
 LPIPS (Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features"), all weights 1 and, since VGG cannot be
-had offline, with the features of a network that the recipe `scenes-observer` trains on the corpus: a plain
+had offline, with the features of a network that the recipe `scenes-perceptual-net` trains on the corpus: a plain
 convolutional network that names what covers each cell, the background and the style. It is not the reader that scores
 pictures: another architecture, other pictures, none of the held-out combinations.
 
@@ -92,7 +92,7 @@ class Lpips(nn.Module):
         except ModuleNotFoundError:
             raise ValueError(
                 "LPIPS needs torchvision (`pip install torchvision`, of torch's version); without it train an "
-                "observer: maskgil train scenes-observer"
+                "network of your own: maskgil train scenes-perceptual-net"
             ) from None
         except OSError as error:  # no network
             raise ValueError(f"torchvision cannot fetch VGG-16's weights ({error}): connect to the net once") from None
@@ -102,16 +102,17 @@ class Lpips(nn.Module):
         return self.metric(ours.clamp(-1, 1), theirs.clamp(-1, 1))
 
 
-checkpoint.KINDS["observer"] = lambda config: PerceptualNet(config["things"], tuple(config["widths"]))
+KIND = "observer"  # in config.json of saved networks; the name is kept so that they open
+checkpoint.KINDS[KIND] = lambda config: PerceptualNet(config["things"], tuple(config["widths"]))
 
 
 def save_perceptual_net(network: PerceptualNet, folder: Path) -> None:
-    checkpoint.save(folder, network, "observer", {"things": network.things, "widths": list(network.widths)})
+    checkpoint.save(folder, network, KIND, {"things": network.things, "widths": list(network.widths)})
 
 
 def load_perceptual_net(name: str | Path) -> PerceptualNet | Lpips:
     """A network that no longer learns, from its folder; or `lpips`. ValueError where it is not to be had."""
     if name == "lpips":
         return Lpips().eval()
-    network = checkpoint.load(name, "observer").eval().requires_grad_(False)
+    network = checkpoint.load(name, KIND).eval().requires_grad_(False)
     return network.to(memory_format=torch.channels_last)

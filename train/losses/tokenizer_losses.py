@@ -47,8 +47,12 @@ class TokenizerLoss:
     """Reconstruction through the codebook, and the names of what covers each cell. Until `quantize_from` the latents
     pass unquantized (normalised only), so that the codebook starts from clusters of latents that mean something."""
 
-    def __init__(self, quantize_from: int, naming: float = 0.1, likeness: ReconstructionLoss | None = None):
-        self.quantize_from, self.naming, self.likeness = quantize_from, naming, likeness or ReconstructionLoss()
+    def __init__(self, quantize_from: int, cell_weight: float = 0.1, likeness: ReconstructionLoss | None = None):
+        self.quantize_from, self.cell_weight, self.likeness = (
+            quantize_from,
+            cell_weight,
+            likeness or ReconstructionLoss(),
+        )
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         model = unwrapped(modules[0]).model
@@ -59,9 +63,9 @@ class TokenizerLoss:
             noise = 0.05 * torch.randn(shape, generator=generator, device=pixels.device)
         result, names, extra = modules[0](pixels, noise)
         result, names = result.float(), names.float()
-        naming = F.cross_entropy(names, batch["covers"])
+        cell_loss = F.cross_entropy(names, batch["covers"])
         loss, report = self.likeness(result, batch, pixels, modules, model.decoder.last_layer, step)
-        loss = loss + extra + self.naming * naming
+        loss = loss + extra + self.cell_weight * cell_loss
         with torch.no_grad():
             l1 = (result - pixels).abs().mean()
             there = batch["covers"] > 0

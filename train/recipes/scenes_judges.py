@@ -30,12 +30,12 @@ def scenes_reader(sprites: str | None = None, steps: int = 2500, batch: int = 24
     )
 
 
-def scenes_observer(sprites: str | None = None, steps: int = 3000, batch: int = 32) -> Recipe:
-    """The eyes of the perceptual loss: names what the corpus shows (train/losses/perceptual.py)."""
+def scenes_perceptual_net(sprites: str | None = None, steps: int = 3000, batch: int = 32) -> Recipe:
+    """The network of the perceptual loss: classifies what scenes show (train/losses/perceptual.py)."""
     torch.manual_seed(0)
     model = PerceptualNet(len(things())).to(memory_format=torch.channels_last)
     return Recipe(
-        name="scenes-observer",
+        name="scenes-perceptual-net",
         steps=steps,
         modules=(
             OptimizedModule(model, perceptual_net_loss, OptimConfig(lr=1e-3, muon_lr=0.02, warmup=50, decay=0.6)),

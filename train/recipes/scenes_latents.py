@@ -1,6 +1,9 @@
 """Recipes of continuous tokens of scenes. kl_tokenizer.py and scenes_emigm.py build them."""
 
 from dataclasses import replace
+from typing import Annotated
+
+from tyro.conf import arg
 
 from maskgil import checkpoint
 from train.image_rows import write_image_rows
@@ -17,7 +20,7 @@ def scenes_kl(
     lr: float = 1e-3,
     init: str | None = None,
     frozen: bool = False,
-    observer: str = "",
+    perceptual_net: Annotated[str, arg(aliases=("--observer",))] = "",
     perceptual: float = 1.0,
     adversarial_from: int | None = None,
     adversarial: float = 0.2,
@@ -30,13 +33,14 @@ def scenes_kl(
     `divergence`: weight of the posterior's, in nats a number (KLLoss says what it decides). `teacher`: a VQ
     tokenizer whose latents this one's are to resemble; empty: a head must name things from them instead.
 
-    `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
+    `perceptual_net`: a folder written by scenes-perceptual-net, or lpips. `adversarial_from`: the step from which a
+    PatchGAN is trained too.
     `frozen`: the encoder stays, and with it all cached latents: only the decoder learns.
     """
     from train.recipes.kl_tokenizer import SCENES_KL, KLLoss, kl_recipe  # diffusers takes seconds to load
 
     likeness = ReconstructionLoss(
-        load_perceptual_net(observer) if observer else None, perceptual, adversarial_from, adversarial
+        load_perceptual_net(perceptual_net) if perceptual_net else None, perceptual, adversarial_from, adversarial
     )
     known = checkpoint.load(teacher, "vq").requires_grad_(False) if teacher else None
     if known is not None and known.config.codebook_dim != channels:

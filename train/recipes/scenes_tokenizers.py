@@ -24,9 +24,9 @@ from train.scenes.labels import CELLS, kinds
 from train.scenes.sprites import Sprites, things
 from train.warm_start import resume_seed
 
-# parts of a tokenizer, by what its config says of them
+# fields of VQConfig, by the part of a tokenizer that they describe
 CORRECTED = ("refiner_channels", "refiner_blocks", "upscaler_channels", "upscaler_blocks")
-NAMED = ("naming_channels", "naming_blocks", "recall")
+CELL_BRANCH = ("naming_channels", "naming_blocks", "recall")
 
 
 def _grown(model: VQModel, **parts: int) -> VQModel:
@@ -50,15 +50,16 @@ def scenes_tokenizer(
     batch: int = 16,
     lr: float = 1e-3,
     init: str | None = None,
-    observer: str = "",
+    perceptual_net: Annotated[str, arg(aliases=("--observer",))] = "",
     perceptual: float = 1.0,
     adversarial_from: int | None = None,
     adversarial: float = 0.5,
 ) -> Recipe:
     """The bundled VQ tokenizer: 32 px a token, of which the encoder reads 16, and 4,096 codes. `init`: a model folder
-    to go on from; its cell classifier, if it has one, does not learn, and scenes-naming must follow.
+    to go on from; its cell classifier, if it has one, does not learn, and scenes-cell-classifier must follow.
 
-    `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
+    `perceptual_net`: a folder written by scenes-perceptual-net, or lpips. `adversarial_from`: the step from which a
+    PatchGAN is trained too.
     """
     torch.manual_seed(0)
     model = VQModel(VQ_PRESETS["scenes"])
@@ -86,7 +87,7 @@ def scenes_tokenizer(
                 TokenizerLoss(
                     quantize_from,
                     likeness=ReconstructionLoss(
-                        load_perceptual_net(observer) if observer else None,
+                        load_perceptual_net(perceptual_net) if perceptual_net else None,
                         perceptual,
                         adversarial_from,
                         adversarial,
@@ -117,7 +118,7 @@ def scenes_decoder(
     lr: float = 1e-3,
     muon_lr: float = 0.02,
     fresh: bool = False,
-    observer: str = "",
+    perceptual_net: Annotated[str, arg(aliases=("--observer",))] = "",
     perceptual: float = 1.0,
     adversarial_from: int | None = None,
     adversarial: float = 0.5,
@@ -129,13 +130,14 @@ def scenes_decoder(
     it goes on, with the preset's refiner and upscaler if it had none. `coarse=yes` leaves these two as they are, and
     teaches what comes before them on scenes in the size that the encoder reads; a run of the whole should follow.
 
-    `observer`: the folder of scenes-observer's network, or lpips; from step `adversarial_from` on a PatchGAN plays too.
+    `perceptual_net`: a folder written by scenes-perceptual-net, or lpips. `adversarial_from`: the step from which a
+    PatchGAN is trained too.
     """
     torch.manual_seed(0)
     check_drawings((*cache.split(","), *crowd.split(",")), Sprites(sprites))
     model, preset = checkpoint.load(tokenizer, "vq"), VQ_PRESETS["scenes"]
     if fresh:
-        encoder, kept = model, {name: getattr(model.config, name) for name in NAMED}
+        encoder, kept = model, {name: getattr(model.config, name) for name in CELL_BRANCH}
         model = VQModel(replace(preset, **kept))
         model.load_state_dict(encoder.identity() | encoder.cell_branch_state(), strict=False)
     elif missing := [part for part in CORRECTED if not getattr(model.config, part)]:
@@ -166,7 +168,7 @@ def scenes_decoder(
                 decoder_only,
                 DecoderLoss(
                     ReconstructionLoss(
-                        load_perceptual_net(observer) if observer else None,
+                        load_perceptual_net(perceptual_net) if perceptual_net else None,
                         perceptual,
                         adversarial_from,
                         adversarial,
@@ -189,7 +191,7 @@ def scenes_decoder(
     )
 
 
-def scenes_naming(
+def scenes_cell_classifier(
     tokenizer: str,
     cache: str = "cache/scenes,cache/crowded",
     steps: int = 2000,
@@ -198,9 +200,11 @@ def scenes_naming(
     muon_lr: float = 0.02,
     corruption: Annotated[float, arg(aliases=("--muddle",))] = 0.3,
 ) -> Recipe:
-    """What the tokens of a tokenizer show, for its decoder to hear: a cell classifier, and a patch memory that is still
-    silent. The tokens stay, and until scenes-decoder goes on with it the pictures, too. One that is there goes on; what
-    its decoder has heard so far then changes, and scenes-decoder must follow.
+    """Train a cell classifier, which predicts what each cell shows from the tokens alone and feeds the decoder.
+
+    The tokens and the decoder's weights stay. A tokenizer without a classifier gets one, and a patch memory; both have
+    no effect on pictures until scenes-decoder is trained with them. A classifier that is there is trained further: its
+    decoder's input then changes, so scenes-decoder must follow.
     """
     torch.manual_seed(0)
     (model, tokenizer_hash), seed = load_cache_tokenizer(cache, tokenizer), 0
@@ -208,7 +212,7 @@ def scenes_naming(
         model = _grown(model, naming_channels=WIDTH, naming_blocks=BLOCKS, recall=MEMORY)
     else:
         seed = resume_seed(model.naming)
-    namer = CellClassifier(model, kinds()).to(memory_format=torch.channels_last)
+    classifier = CellClassifier(model, kinds()).to(memory_format=torch.channels_last)
     objective = CellClassifierLoss(CELLS, neighbor_targets(model.quantize.codebook().detach()), corruption)
 
     def export(average: CellClassifier, folder: Path) -> None:
@@ -216,9 +220,9 @@ def scenes_naming(
         checkpoint.save(folder, model, "vq", model.config.to_dict())
 
     return Recipe(
-        name="scenes-naming",
+        name="scenes-cell-classifier",
         steps=steps,
-        modules=(OptimizedModule(namer, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),),
+        modules=(OptimizedModule(classifier, objective, OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6)),),
         batch_at=SceneCells(cache, batch, seed=5 + seed),
         provenance={"tokenizer": tokenizer_hash},
         seed=seed,

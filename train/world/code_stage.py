@@ -77,7 +77,7 @@ class CodeLoss:
     clusters that mean something."""
 
     quantize_from: int
-    naming: float = 0.06
+    cell_weight: float = 0.06  # of the cell labels
     rest: int = 0  # steps in which the encoder stays as it is
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
@@ -96,7 +96,7 @@ class CodeLoss:
             l1 = (result - pixels).abs().mean()
         report = {"loss": fit.item(), "l1": l1.item(), "vq": extra.item()}
         report |= {f"accuracy/{name}": share.item() for name, share in zip(HEADS, right, strict=True)}
-        return fit + extra + self.naming * sum(named), report
+        return fit + extra + self.cell_weight * sum(named), report
 
 
 def resized_stem(weight: Float[Tensor, "O I k k"], old: int, new: int) -> Float[Tensor, "O J k k"]:
