@@ -10,6 +10,7 @@
 PYTHON ?= python3
 PORT ?= 8501
 TESTS ?= tests
+WORKERS ?= 2
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -26,10 +27,10 @@ run: $(RUN_STAMP)
 	@exec $(PY) -m app ui --port $(PORT)
 
 test: $(TEST_STAMP) system
-	$(PY) -m pytest -m "not slow" $(TESTS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(TESTS)
 
 test-all: $(TEST_STAMP) system
-	$(PY) -m pytest $(TESTS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 lint: $(TEST_STAMP)
 	$(PY) -m ruff check .
