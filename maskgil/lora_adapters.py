@@ -53,14 +53,16 @@ def adapter_names() -> list[str]:
 def find_adapter(name: str) -> Path:
     """Where the adapter of this name lies. ValueError, with the names that there are, when there is none.
 
-    A name is no path: a request from the network cannot open other files.
+    A name is no path: a request from the network cannot open other files, and no message names the folder.
     """
     folder = adapters_folder()
     for path in (folder / name, folder / f"{name}.safetensors"):
         if path.parent == folder and _is_adapter(path):
             return path
     there = ", ".join(adapter_names()) or "none"
-    raise ValueError(f"no LoRA adapter is named {name!r} in {folder}: there is {there}; copy its folder or file there")
+    raise ValueError(
+        f"no LoRA adapter is named {name[:80]!r}: there is {there}; docs/released-models.md says how to add one"
+    )
 
 
 def _is_adapter(path: Path) -> bool:
@@ -154,25 +156,27 @@ def load_adapter(path: str | Path, generator: nn.Module) -> LoraAdapter:
     """An adapter for this generator from a folder of peft's or diffusers', or from a safetensors file.
 
     Raises ValueError for files that are missing, cut or of another kind of adapter, and for layers that the generator
-    does not have or has in another shape.
+    does not have or has in another shape. The message goes to whoever asked for the adapter, perhaps over the network:
+    it names the adapter and its file, not the folder that they lie in.
     """
     path = Path(path)
     file, scales = _find_files(path)
     tensors, metadata = _read(file)
-    groups = _group(tensors, str(file))
+    told = _told(file)
+    groups = _group(tensors, told)
     layers = {name: layer for name, layer in generator.named_modules() if isinstance(layer, nn.Linear)}
     updates: dict[str, LowRankUpdate] = {}
     for name, parts in groups.items():
         if name not in layers:
             raise ValueError(
-                f"{file} changes {name}, which is no linear layer of this generator: it is for another one"
+                f"{told} changes {name}, which is no linear layer of this generator: it is for another one"
             )
         down, up = parts["down"], parts["up"]
         layer, rank = layers[name], len(down)
         wanted, found = ((rank, layer.in_features), (layer.out_features, rank)), (tuple(down.shape), tuple(up.shape))
         if wanted != found:
             raise ValueError(
-                f"{file}: the matrices of {name} are {found[0]} and {found[1]}, expected {wanted[0]} and {wanted[1]}"
+                f"{told}: the matrices of {name} are {found[0]} and {found[1]}, expected {wanted[0]} and {wanted[1]}"
             )
         scale = scales.of(name, rank) if scales else _diffusers_scale(name, rank, parts, metadata)
         updates[name] = LowRankUpdate(down, up, scale)
@@ -202,7 +206,7 @@ class PeftScales:
             )
         except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{path} describes no adapter that can be used: {error!s}; plain LoRA is supported"
+                f"{_told(path)} describes no adapter that can be used: {_reason(error)}; plain LoRA is supported"
             ) from None
 
     def of(self, layer: str, rank: int) -> float:
@@ -210,6 +214,18 @@ class PeftScales:
         matches = (a for pattern, a in self.alpha_pattern.items() if re.match(rf"(.*\.)?({pattern})$", layer))
         alpha = next(matches, self.alpha)
         return alpha / (math.sqrt(rank) if self.rank_stabilized else rank)
+
+
+def _told(file: Path) -> str:
+    """A file in a message: its name, after that of its folder where an adapter is a folder."""
+    return (
+        f"{file.parent.name}/{file.name}" if file.name in (PEFT_CONFIG, PEFT_WEIGHTS, DIFFUSERS_WEIGHTS) else file.name
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the path that an OSError tells."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _find_files(path: Path) -> tuple[Path, PeftScales | None]:
@@ -233,7 +249,7 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118, it is no dict
             notes = json.loads((held.metadata() or {}).get(DIFFUSERS_METADATA, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{file} is cut or not a safetensors file: {error}") from None
+        raise ValueError(f"{_told(file)} is cut or not a safetensors file: {_reason(error)}") from None
     return tensors, notes if isinstance(notes, dict) else {}
 
 

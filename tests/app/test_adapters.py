@@ -1,5 +1,7 @@
 """LoRA adapters from a request to its picture: by name, with weights, beside requests that have none."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -95,8 +97,25 @@ def test_a_picture_remembers_its_adapters(engine):
 def test_names_are_listed_and_others_refused(engine, folder):
     assert adapter_names() == ["holiday", "ink"]
     for name in ("pencil", "../ink", str(folder)):
-        with pytest.raises(ValueError, match="no LoRA adapter is named .*: there is holiday, ink"):
+        with pytest.raises(ValueError, match="no LoRA adapter is named .*: there is holiday, ink") as refusal:
             engine.submit(request(name))
+        assert str(folder.parent / "models") not in str(refusal.value)
+
+
+def test_a_broken_adapter_is_named_without_its_folder(engine, folder):
+    adapters = folder.parent / "models" / "adapters"
+    shutil.copytree(adapters / "ink", adapters / "cut")
+    shutil.copytree(adapters / "ink", adapters / "bare")
+    try:
+        (adapters / "cut" / "adapter_model.safetensors").write_bytes(b"short")
+        (adapters / "bare" / "adapter_config.json").unlink()
+        for name, told in (("cut", "cut/adapter_model.safetensors is cut"), ("bare", "No such file")):
+            with pytest.raises(ValueError, match=told) as refusal:
+                engine.submit(request(name))
+            assert str(adapters) not in str(refusal.value)
+    finally:
+        shutil.rmtree(adapters / "cut")
+        shutil.rmtree(adapters / "bare")
 
 
 @pytest.mark.parametrize("text", ["ink:much", "ink:11", ":1", "ink, ink", ",".join(f"a{i}" for i in range(9))])
