@@ -10,24 +10,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray.exceptions
-import torch
 from PIL import Image
 from ray.serve.handle import DeploymentHandle
 
 from app.core.request import GenerationRequest
 from app.serving import metrics
 from app.serving.cluster_messages import DrawTask, EndNews, StepNews, grid_on
-from app.serving.engine import MAX_ROWS, EngineStatus
+from app.serving.engine import MAX_ROWS, Engine
 from app.serving.job_preparation import finish_preview, prepare_job
 from app.serving.job_table import MAX_WAITING, JobTable
 from app.serving.jobs import Job, Status
-from app.serving.model_pool import LoadedModel, ModelPool, dtype_name, open_model
+from app.serving.model_pool import ModelPool, dtype_name, open_model
 from app.serving.recognizer import TimedTranscript
 from maskgil.inpainting import InpaintingInput
 from maskgil.pipeline import TextToImage
@@ -43,7 +41,7 @@ TRANSCRIBE_SECONDS = 300.0  # for one recording
 CLOSE_SECONDS = 1.0  # for cancelled jobs to end
 
 
-class ClusterEngine:
+class ClusterEngine(Engine):
     """Draws requests in the replicas behind `handle`. `find` loads a model here; `stop` is called at the end of
     close."""
 
@@ -61,22 +59,6 @@ class ClusterEngine:
         self._readers: dict[str, asyncio.Task] = {}  # by job
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="cluster engine", daemon=True).start()
-
-    def load(self, name: str, dtype: torch.dtype | None = None, encoder_memory: str | None = None) -> LoadedModel:
-        """Engine.load. What is given becomes the way of the replicas, too, with the next job."""
-        return self.models.load(name, dtype, encoder_memory)
-
-    def loaded(self) -> list[str]:
-        """Engine.loaded."""
-        return self.models.names()
-
-    def unload(self, name: str) -> None:
-        """Forget a model here. A replica forgets it when other models are asked for."""
-        self.models.unload(name)
-
-    def place(self, owner: str = "") -> AbstractContextManager[None]:
-        """Engine.place."""
-        return self.table.place(owner)
 
     def submit(
         self,
@@ -98,13 +80,6 @@ class ClusterEngine:
         asyncio.run_coroutine_threadsafe(self._draw(job, task), self._loop)
         return job
 
-    def job(self, id: str) -> Job | None:
-        return self.table.jobs.get(id)
-
-    def jobs(self, owner: str) -> list[Job]:
-        """Engine.jobs."""
-        return self.table.of(owner)
-
     def cancel(self, id: str) -> bool:
         """Engine.cancel."""
         with self.table.lock:
@@ -115,14 +90,6 @@ class ClusterEngine:
         self._loop.call_soon_threadsafe(self._cancel_reader, id)
         return True
 
-    def position(self, job: Job) -> int:
-        """Engine.position."""
-        return self.table.position(job)
-
-    def status(self) -> EngineStatus:
-        """Engine.status."""
-        return self.table.status()
-
     def render_preview(self, job: Job, grid: TokenGrid) -> list[Image.Image]:
         """Engine.render_preview, in this process."""
         model = job.loaded.model
@@ -132,18 +99,9 @@ class ClusterEngine:
 
     def close(self, grace: float = 0.0) -> None:
         """Engine.close."""
-        with self.table.lock:
-            self.table.closed = True
-            waiting = list(self.table.waiting)
-            running = [job for job in self.table.jobs.values() if not job.is_done and job not in waiting]
-        for job in waiting:
-            self.cancel(job.id)
-        end = time.monotonic() + grace
-        for job in running:
-            if not job.wait(max(0.0, end - time.monotonic())):
-                self.cancel(job.id)
+        left = self.table.drain(self.cancel, grace)
         end = time.monotonic() + CLOSE_SECONDS
-        for job in [*waiting, *running]:
+        for job in left:
             job.wait(max(0.0, end - time.monotonic()))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._stop()

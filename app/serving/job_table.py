@@ -1,11 +1,12 @@
 """The jobs of an engine: those that wait, those that run and the last ones that ended; and who may bring another."""
 
 import threading
+import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from app.serving.engine import EngineStatus
 from app.serving.jobs import Job, Status
 
 MAX_WAITING = 64  # jobs
@@ -16,6 +17,15 @@ MAX_JOB_BYTES = 256 * 2**20  # ... and bytes of their steps and images; the last
 
 class QueueFullError(ValueError):
     """The queue has no room for another job; the caller can try again later."""
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """Jobs that wait, jobs that run, and the rows of those that run."""
+
+    queued: int
+    running: int
+    rows: int
 
 
 class JobTable:
@@ -75,6 +85,24 @@ class JobTable:
         with self.lock:
             running = [job for job in self.jobs.values() if job.status is Status.RUNNING]
             return EngineStatus(len(self.waiting), len(running), sum(job.request.rows for job in running))
+
+    def drain(self, cancel: Callable[[str], object], grace: float) -> list[Job]:
+        """Take no more jobs, cancel those that wait, let those that run finish for `grace` seconds, and cancel the
+        rest. Returns all of them, of which the cancelled ones may end a little later.
+
+        `cancel` is called with the ids of jobs, without the lock.
+        """
+        with self.lock:
+            self.closed = True
+            waiting = list(self.waiting)
+            running = [job for job in self.jobs.values() if not job.is_done and job not in waiting]
+        for job in waiting:
+            cancel(job.id)
+        end = time.monotonic() + grace
+        for job in running:
+            if not job.wait(max(0.0, end - time.monotonic())):
+                cancel(job.id)
+        return [*waiting, *running]
 
     def forget_old(self) -> None:
         """With the lock held: forget the oldest finished jobs until the rest are within MAX_JOBS_KEPT and

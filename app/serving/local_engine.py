@@ -11,20 +11,18 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
-import torch
 from PIL import Image
 
 from app.core.request import GenerationRequest
 from app.serving import metrics
 from app.serving.batching import Batch, RunningJob
-from app.serving.engine import MAX_ROWS, EngineStatus
+from app.serving.engine import MAX_ROWS, Engine
 from app.serving.job_preparation import finish_preview, prepare_job
 from app.serving.job_table import MAX_WAITING, JobTable
 from app.serving.jobs import Job, Status, StepSnapshot
-from app.serving.model_pool import LoadedModel, ModelPool, open_model
+from app.serving.model_pool import ModelPool, open_model
 from maskgil.inpainting import InpaintingInput
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.token_grid import TokenGrid
@@ -32,7 +30,7 @@ from maskgil.sampling.token_grid import TokenGrid
 log = logging.getLogger(__name__)
 
 
-class LocalEngine:
+class LocalEngine(Engine):
     """Draws requests. `find` loads a model by its name, and in a precision where one was chosen."""
 
     def __init__(self, find: Callable[..., TextToImage] = open_model, waiting: int = MAX_WAITING, rows: int = MAX_ROWS):
@@ -44,22 +42,6 @@ class LocalEngine:
         self._batches: OrderedDict[tuple, Batch] = OrderedDict()
         self._job_of: dict[RunningJob, Job] = {}
         self._worker: threading.Thread | None = None
-
-    def load(self, name: str, dtype: torch.dtype | None = None, encoder_memory: str | None = None) -> LoadedModel:
-        """The model of this name (ModelPool.load)."""
-        return self.models.load(name, dtype, encoder_memory)
-
-    def loaded(self) -> list[str]:
-        """Names of the models in memory."""
-        return self.models.names()
-
-    def unload(self, name: str) -> None:
-        """Forget a model; its running jobs finish."""
-        self.models.unload(name)
-
-    def place(self, owner: str = "") -> AbstractContextManager[None]:
-        """Engine.place."""
-        return self.table.place(owner)
 
     def submit(
         self,
@@ -83,13 +65,6 @@ class LocalEngine:
             self._work.notify_all()
         return job
 
-    def job(self, id: str) -> Job | None:
-        return self.table.jobs.get(id)
-
-    def jobs(self, owner: str) -> list[Job]:
-        """Engine.jobs."""
-        return self.table.of(owner)
-
     def cancel(self, id: str) -> bool:
         """End a job before its next step. Returns False when there is no such job, or it is over."""
         with self.table.lock:
@@ -104,28 +79,11 @@ class LocalEngine:
             job.end(Status.CANCELLED)
         return True
 
-    def position(self, job: Job) -> int:
-        """Engine.position."""
-        return self.table.position(job)
-
-    def status(self) -> EngineStatus:
-        """Engine.status."""
-        return self.table.status()
-
     def close(self, grace: float = 0.0) -> None:
-        """Refuse new jobs, cancel the waiting ones, let the running ones finish for `grace` seconds, cancel the rest
-        and end the worker."""
+        """Engine.close. It ends the worker."""
+        self.table.drain(self.cancel, grace)
         with self.table.lock:
-            self.table.closed = True
-            waiting = [job.id for job in self.table.waiting]
-            running = [job for id, job in self.table.jobs.items() if not job.is_done and id not in waiting]
             self._work.notify_all()
-        for id in waiting:
-            self.cancel(id)
-        end = time.monotonic() + grace
-        for job in running:
-            if not job.wait(max(0.0, end - time.monotonic())):
-                self.cancel(job.id)
         if self._worker is not None:
             self._worker.join(timeout=60)
 
