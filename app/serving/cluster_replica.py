@@ -21,6 +21,7 @@ from app.serving.jobs import Job, Status, StepSnapshot
 from app.serving.local_engine import LocalEngine
 from app.serving.model_pool import MAX_MODELS
 from app.serving.recognizer import SpeechRecognizer, TimedTranscript
+from app.serving.shielded import run_or_undo
 from speech.greedy_decoding import DecodingContext
 from speech.transcriber import Transcript
 
@@ -55,7 +56,7 @@ class DrawingReplica:
         try:
             hold: Any = self.hold_model  # the decorator binds it
             await hold(serve.get_multiplexed_model_id())
-            job = await asyncio.to_thread(self._queued, task)
+            job = await run_or_undo(Job.cancel, self._queued, task)
         except ValueError as error:
             yield EndNews(Status.FAILED, str(error))
             return

@@ -1,4 +1,5 @@
-"""What a canvas asks for, as requests to the engine: drawings, edits of kept pictures, and larger copies of them."""
+"""What a canvas asks for, as requests to the engine: drawings, edits of kept pictures, and larger copies of them; and
+how a model reads a prompt."""
 
 import base64
 import binascii
@@ -15,6 +16,7 @@ from app.core.picture_edit import VARIATION, PictureEdit, caution
 from app.core.prompt_admission import admit, words_of
 from app.core.request import GenerationRequest, random_seed
 from app.serving.admission import served_model
+from app.serving.engine import Engine
 from app.serving.jobs import Job, Status
 from app.serving.services import AppServices
 from maskgil.inpainting import InpaintingInput
@@ -98,6 +100,32 @@ def upscaled(services: AppServices, owner: str, message: dict[str, Any]) -> tupl
     note = "" if has_upscaler(tokenizer) else f"The model {name} has no upscaler: the picture was only interpolated."
     request = entry.request and replace(entry.request, n=1, edit=f"upscaled {factor} times from {entry.id}")
     return services.gallery.add(owner, image, request), image, note
+
+
+def describe_reading(engine: Engine, model: str, prompt: str) -> dict[str, Any]:
+    """How a model reads a prompt: its stretches, what becomes of each, what may be said instead, and what is drawn.
+
+    It reads files: no event loop may wait for it. Raises UnknownModelError.
+    """
+    found = served_model(engine, model)
+    if found.classes is not None or not prompt.strip():
+        return {"prompt": prompt, "spans": [], "chips": [], "drawn": prompt, "refused": ""}
+    reader = found.reader
+    reading = reader.read(prompt)
+    spans = [
+        {"text": s.text, "status": s.status, "by": s.by, "why": s.why, "instead": reader.alternatives(s)}
+        for s in reading.spans
+    ]
+    scene = reading.scene
+    groups = [(f"{g.count} ×" if g.count > 1 else "", g.size, g.color, g.name) for g in scene.groups]
+    chips = [" ".join(filter(None, group)) for group in groups] + [*scene.backgrounds, *filter(None, [scene.style])]
+    refused = as_sentence(reading.refused) if reading.refused else ""
+    return {"prompt": prompt, "spans": spans, "chips": chips, "drawn": reading.drawn, "refused": refused}
+
+
+def as_sentence(text: str) -> str:
+    """The text with a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"
 
 
 def _mask(text: Any) -> Image.Image | None:

@@ -35,12 +35,11 @@ from starlette.websockets import WebSocketDisconnect
 from app.core.prompt_admission import notes_of
 from app.core.request import GenerationRequest, random_seed
 from app.core.setting_sheet import SettingAxis, combinations, compose
-from app.serving.admission import served_model
-from app.serving.engine import Engine
 from app.serving.jobs import Job, Status, summarize
 from app.serving.services import AppServices, get_services
+from app.serving.shielded import run_or_undo, run_to_end
 from app.web import canvas_edits
-from app.web.canvas_edits import given_settings, parse_request
+from app.web.canvas_edits import as_sentence, describe_reading, given_settings, parse_request
 from app.web.canvas_previews import Previews, encode_fast
 from app.web.visitors import same_origin
 from maskgil.inpainting import InpaintingInput
@@ -48,6 +47,7 @@ from maskgil.inpainting import InpaintingInput
 log = logging.getLogger(__name__)
 
 MAX_TEXT = 2**20  # characters of one message, of which a mask takes most
+SHEET = "sheet"  # name of the task that draws one
 MAX_CANVASES = 32  # sockets of one visitor: pages and tabs
 DRAFT = {"steps": 4, "guidance_scale": 1.0, "refinement_passes": 0, "candidates": 1, "n": 1, "mode": "masked"}
 DRAFT |= {"ar_tokens": None}
@@ -78,15 +78,17 @@ async def serve_canvas(socket: CanvasPage, owner: str | None) -> None:
     if _open.get(owner, 0) >= MAX_CANVASES:
         await socket.close(4429, f"{MAX_CANVASES} of your pages are open already: close some")
         return
-    await socket.accept()
     _open[owner] = _open.get(owner, 0) + 1
-    session = CanvasSession(socket, owner, await asyncio.to_thread(get_services))
+    session: CanvasSession | None = None
     try:
+        await socket.accept()
+        session = CanvasSession(socket, owner, await asyncio.to_thread(get_services))
         await session.run()
     except WebSocketDisconnect:
         pass
     finally:
-        session.close()
+        if session is not None:
+            session.close()
         _open[owner] -= 1
         if not _open[owner]:
             del _open[owner]
@@ -129,10 +131,16 @@ class CanvasSession:
 
     async def send(self, frames: tuple[bytes, ...] = (), **message: Any) -> None:
         """A message and the frames that belong to it, with nothing in between."""
-        async with self.sending:
-            await self.socket.send_text(json.dumps(message))
-            for frame in frames:
-                await self.socket.send_bytes(frame)
+        await self.sending.acquire()
+        # A task of its own: whoever sends may be cancelled after the message, and the page waits for its frames.
+        whole = asyncio.ensure_future(self._send_frames(json.dumps(message), frames))
+        whole.add_done_callback(lambda _: self.sending.release())
+        await asyncio.shield(whole)
+
+    async def _send_frames(self, text: str, frames: tuple[bytes, ...]) -> None:
+        await self.socket.send_text(text)
+        for frame in frames:
+            await self.socket.send_bytes(frame)
 
     async def draw(self, message: dict[str, Any]) -> None:
         await self.submit(message, keep=True)
@@ -151,9 +159,21 @@ class CanvasSession:
         start = canvas_edits.refined_draft(previous, request) if message["type"] == "refine" else None
         if start is not None:
             request, previous = replace(request, edit="refined from a draft"), None
+        self.give_up()
+        work = (self.begin, request, keep, previous, start)
+        self.follow(await (run_to_end(*work) if keep else run_or_undo(Job.cancel, *work)), draft=not keep)
+
+    def give_up(self) -> None:
+        """Cancel the drawing that is shown, also a sheet between two of its cells."""
         if self.job is not None:
             self.job.cancel()
-        self.follow(await asyncio.to_thread(self.begin, request, keep, previous, start), draft=not keep)
+        if self.is_sheet:
+            self.unfollow()
+
+    @property
+    def is_sheet(self) -> bool:
+        """Whether the cells of a sheet are being drawn."""
+        return self.follower is not None and not self.follower.done() and self.follower.get_name() == SHEET
 
     def begin(self, request: GenerationRequest, keep: bool, previous: Job | None, start: InpaintingInput | None) -> Job:
         """On a thread: the model may have to be loaded. A draft goes on from the tokens of the one before, where what
@@ -181,8 +201,7 @@ class CanvasSession:
 
     def replace(self, job: Job, notes: list[str]) -> None:
         """Show a drawing that is to be kept in the place of the one that is there."""
-        if self.job is not None:
-            self.job.cancel()
+        self.give_up()
         self.notes = notes
         self.follow(job, draft=False)
 
@@ -194,16 +213,15 @@ class CanvasSession:
         shared = {**given_settings(message), "n": 1, "seed": random_seed() if seed is None else seed}
         asked = [{**message, "settings": shared | cell} for cell in cells]
         requests = await asyncio.to_thread(lambda: [parse_request(each, self.services) for each in asked])
-        if self.job is not None:
-            self.job.cancel()
+        self.give_up()
         self.unfollow()
-        self.follower = asyncio.create_task(self.draw_sheet(requests, x, y))
+        self.follower = asyncio.create_task(self.draw_sheet(requests, x, y), name=SHEET)
 
     async def draw_sheet(self, requests: list[GenerationRequest], x: SettingAxis, y: SettingAxis) -> None:
         images = []
         try:
             for number, request in enumerate(requests, 1):
-                self.job = job = await asyncio.to_thread(self.begin, request, False, None, None)
+                self.job = job = await run_or_undo(Job.cancel, self.begin, request, False, None, None)
                 self.is_draft = True  # a page that is left does not finish its sheet
                 await self.send(type="sheet", number=number, of=len(requests))
                 async for _ in job.changes():
@@ -230,16 +248,16 @@ class CanvasSession:
             raise ValueError("nothing is drawn yet that could be kept")
         self.is_draft = False
         job = self.job
-        await asyncio.to_thread(self.services.keep, job)
+        await run_to_end(self.services.keep, job)
         reading = await asyncio.to_thread(_reading_notes, job)
         about = {"prompt": job.request.prompt, "reading": reading, "notes": _notes(job)}
         await self.send(type="kept", job=job.id, pictures=_pictures(job), **about)
 
     async def stop(self, message: dict[str, Any]) -> None:
-        if self.job is not None and not self.job.is_done:
-            self.job.cancel()
+        if self.is_sheet or (self.job is not None and not self.job.is_done):
+            self.give_up()
             self.unfollow()
-            await self.send(type="stopped", job=self.job.id)
+            await self.send(type="stopped", job="" if self.job is None else self.job.id)
 
     async def watch(self, message: dict[str, Any]) -> None:
         """Take up the visitor's last drawing here, if it was to be kept."""
@@ -306,27 +324,6 @@ class CanvasSession:
             )
 
 
-def describe_reading(engine: Engine, model: str, prompt: str) -> dict[str, Any]:
-    """How a model reads a prompt: its stretches, what becomes of each, what may be said instead, and what is drawn.
-
-    It reads files: no event loop may wait for it. Raises UnknownModelError.
-    """
-    found = served_model(engine, model)
-    if found.classes is not None or not prompt.strip():
-        return {"prompt": prompt, "spans": [], "chips": [], "drawn": prompt, "refused": ""}
-    reader = found.reader
-    reading = reader.read(prompt)
-    spans = [
-        {"text": s.text, "status": s.status, "by": s.by, "why": s.why, "instead": reader.alternatives(s)}
-        for s in reading.spans
-    ]
-    scene = reading.scene
-    groups = [(f"{g.count} ×" if g.count > 1 else "", g.size, g.color, g.name) for g in scene.groups]
-    chips = [" ".join(filter(None, group)) for group in groups] + [*scene.backgrounds, *filter(None, [scene.style])]
-    refused = _sentence(reading.refused) if reading.refused else ""
-    return {"prompt": prompt, "spans": spans, "chips": chips, "drawn": reading.drawn, "refused": refused}
-
-
 def _step(job: Job) -> dict[str, Any]:
     """The message about the last step; `masks` has a 1 for each token that is still to be drawn."""
     frame = job.frames[-1]
@@ -358,16 +355,12 @@ def _pictures(job: Job) -> list[dict[str, Any]]:
 
 def _reading_notes(job: Job) -> list[str]:
     """On words that are drawn otherwise than said. It reads files: no event loop may wait for it."""
-    return [_sentence(note) for note in notes_of(job.request)]
+    return [as_sentence(note) for note in notes_of(job.request)]
 
 
 def _notes(job: Job) -> list[str]:
-    notes = [_sentence(job.size_note)] if job.size_note else []
-    return notes + ([f"Not kept in the gallery: {_sentence(job.note)}"] if job.note else [])
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"
+    notes = [as_sentence(job.size_note)] if job.size_note else []
+    return notes + ([f"Not kept in the gallery: {as_sentence(job.note)}"] if job.note else [])
 
 
 Handler = Callable[[CanvasSession, dict[str, Any]], Any]

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from app.core import png
 from app.core.edit_request import EditRequest
@@ -21,6 +22,7 @@ from app.core.request import GenerationRequest
 from app.serving.admission import served_model
 from app.serving.jobs import Job, Status
 from app.serving.services import AppServices
+from app.serving.shielded import run_or_undo
 from app.web import health
 from app.web.api_errors import ApiError
 from app.web.image_fields import MEDIA_TYPES, AnswerOptions, parse_form_fields, read_image_fields
@@ -114,11 +116,10 @@ async def _drawn(call: Request, services: AppServices, caller: Caller, asked: Im
         call.scope.setdefault("log", {})["prompt"] = json.dumps(asked.request.prompt)
     executor = _image_reader if asked.edit else _submitter
     with services.engine.place(caller.name):  # a full queue is told here, on no thread
-        submitted = asyncio.get_running_loop().run_in_executor(executor, _submit, services, caller, asked)
-        job, notes = await submitted
+        arguments = (services, caller, asked)
+        job, notes = await run_or_undo(lambda result: result[0].cancel(), _submit, *arguments, executor=executor)
     if asked.options.stream:
-        events = _events(job, caller, asked, notes)
-        return StreamingResponse(events, media_type="text/event-stream", headers=NO_BUFFER)
+        return JobStream(job, _events(job, caller, asked, notes))
     drawing, leaving = asyncio.ensure_future(_is_over(job)), asyncio.ensure_future(_left(call))
     try:
         await asyncio.wait({drawing, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -205,6 +206,24 @@ def _about(job: Job, options: AnswerOptions) -> dict[str, Any]:
     nfe = job.frames[-1].nfe if job.frames else 0
     about = {"model": job.request.model, "size": f"{width}x{height}", "output_format": options.output_format}
     return about | {"nfe": nfe, "background": "opaque", "quality": "auto"}
+
+
+class JobStream(StreamingResponse):
+    """The events of a job, which is cancelled when the caller hangs up; a job that is over stays as it is.
+
+    The generator of the events cannot see to that: where the caller leaves before its first event, none of its code
+    runs.
+    """
+
+    def __init__(self, job: Job, events: AsyncIterator[str]):
+        super().__init__(events, media_type="text/event-stream", headers=NO_BUFFER)
+        self.job = job
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.job.cancel()
 
 
 async def _events(job: Job, caller: Caller, asked: ImageCall, notes: list[str]) -> AsyncIterator[str]:

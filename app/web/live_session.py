@@ -28,6 +28,7 @@ from app.serving.admission import served_model
 from app.serving.jobs import Job, Status
 from app.serving.recognizer import live_calls
 from app.serving.services import AppServices
+from app.serving.shielded import run_to_end
 from app.web.live_dialogue import LiveDialogue, describe_drawn
 from app.web.live_protocol import (
     MAX_AHEAD,
@@ -43,7 +44,6 @@ from app.web.live_protocol import (
     over_time_message,
     parse_control,
 )
-from app.web.shielded import run_to_end
 from speech.audio import RATE
 from speech.spoken_commands import Meaning, ReadUtterance
 from speech.streaming import (

@@ -18,7 +18,7 @@ from app.core import registry
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving.batching import Batch
-from app.serving.jobs import Status
+from app.serving.jobs import Job, Status
 from app.serving.local_engine import LocalEngine
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
@@ -305,3 +305,78 @@ def test_no_model_folder_is_read_on_the_event_loop(services: AppServices, monkey
 
     visit(script)
     assert on_loop and not any(on_loop)
+
+
+def test_a_canvas_that_cannot_be_opened_does_not_count(services: AppServices, monkeypatch: pytest.MonkeyPatch):
+    def broken() -> AppServices:
+        raise ValueError("no disk")
+
+    monkeypatch.setattr(canvas_socket, "get_services", broken)
+    with pytest.raises(ValueError, match="no disk"):
+        asyncio.run(canvas_socket.serve_canvas(Page(), ME))
+    assert ME not in canvas_socket._open
+
+
+def test_a_sheet_is_stopped_while_a_cell_is_being_begun(
+    services: AppServices, gate: threading.Semaphore, monkeypatch: pytest.MonkeyPatch
+):
+    submit, begun, go = services.engine.submit, threading.Event(), threading.Event()
+
+    def slow(*arguments, **options):
+        begun.set()
+        assert go.wait(SECONDS)
+        return submit(*arguments, **options)
+
+    monkeypatch.setattr(services.engine, "submit", slow)
+
+    async def script(page: Page) -> None:
+        axes = {"x": {"name": "steps", "values": ["2", "4"]}, "y": {"name": "temperature", "values": ["1"]}}
+        page.say("sheet", prompt="a cat", settings=SETTINGS, **axes)
+        assert await asyncio.to_thread(begun.wait, SECONDS)
+        page.say("stop")
+        await page.hear("stopped")
+        go.set()
+
+    visit(script)  # its loop ends when its threads have: the cell is submitted
+    gate.release(100)
+    (job,) = services.engine.jobs(ME)
+    assert job.wait(SECONDS) and job.status is Status.CANCELLED
+
+
+def test_a_message_whose_sender_is_cancelled_still_has_its_frames(
+    services: AppServices, gate: threading.Semaphore, monkeypatch: pytest.MonkeyPatch
+):
+    send_bytes = Page.send_bytes
+
+    class AllPreviews:
+        def __init__(self, job: Job): ...
+
+        def take(self) -> tuple[list[int], list[bytes]]:
+            return [0], [b"preview"]
+
+    monkeypatch.setattr(canvas_socket, "Previews", AllPreviews)
+
+    async def script(page: Page) -> None:
+        sending, go = asyncio.Event(), asyncio.Event()
+
+        async def slow(page: Page, data: bytes) -> None:
+            sending.set()
+            await go.wait()
+            await send_bytes(page, data)
+
+        monkeypatch.setattr(Page, "send_bytes", slow)
+        page.say("draw", prompt="a cat", settings=SETTINGS)
+        async with asyncio.timeout(SECONDS):
+            gate.release()
+            await sending.wait()
+            page.say("stop")
+            while not services.engine.jobs(ME)[0].cancelled:
+                await asyncio.sleep(0.01)
+            go.set()
+            while page.down[-1][0]["type"] != "stopped":
+                await asyncio.sleep(0.01)
+        steps = [(message, frames) for message, frames in page.down if message["type"] == "step"]
+        assert steps and all(len(frames) == len(message["rows"]) for message, frames in steps)
+
+    visit(script)
+    gate.release(100)

@@ -207,8 +207,11 @@ def test_models(studio: Studio):
     assert "kitten" in listed[1]["words"]
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_who_hangs_up_takes_the_drawing_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool):
+@pytest.mark.parametrize(("stream", "at_head"), [(False, False), (True, False), (True, True)])
+def test_who_hangs_up_takes_the_drawing_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool, at_head: bool
+):
+    """`at_head`: before the head of the answer is sent, and so before the first event is asked for."""
     folder = tiny_ar_model(tiny_model(tmp_path / "scenes")).with_name("scenes")
     monkeypatch.setenv(paths.WEIGHTS, str(tmp_path))
     engine = LocalEngine(lambda name: TextToImage.load(folder, text_encoder.load))
@@ -228,7 +231,8 @@ def test_who_hangs_up_takes_the_drawing_along(tmp_path: Path, monkeypatch: pytes
         return {"type": "http.disconnect"}
 
     async def send(message: dict) -> None:
-        pass
+        if at_head:
+            await asyncio.Event().wait()
 
     async def call() -> None:
         await (await openai_api.answer(starlette.requests.Request(scope, receive)))(scope, receive, send)
