@@ -85,9 +85,9 @@ def test_a_cache_is_of_one_kind_of_scenes_and_of_one_kind_of_drawings(tmp_path, 
     scene_cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer")
     with pytest.raises(ValueError, match="made with another kind of scenes"):
         scene_cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer", scene_cache.PAIRED)
-    with pytest.raises(ValueError, match=r"made with other drawings \(sprites=\)"):
+    with pytest.raises(ValueError, match=r"made with other drawings \(--sprites\)"):
         scene_cache.write_scenes(tokenizer, Sprites(fluent), out, 1, "a tokenizer")
-    with pytest.raises(ValueError, match="give the sprites= that it was made with"):
+    with pytest.raises(ValueError, match="give the --sprites that it was made with"):
         scene_cache.check_drawings([out], Sprites(other))
     scene_cache.check_drawings([out], Sprites())
     assert (out / "cache.json").read_text() == note

@@ -2,9 +2,9 @@
 
 Other people's pictures are cached by `maskgil data images` (train/data/image_cache.py).
 
-`scenes` are what the generator learns from, and `paired` ones are two kinds of things of which one at least was given a
-colour: mixed in (--cache cache/scenes,cache/paired), they teach whose colour is whose. `crowded` ones, with captions
-that nobody would say, serve the decoder.
+The kinds: `scenes` train the generator. `paired` scenes have two kinds of things, at least one of them in a given
+color; mixed in (--cache cache/scenes,cache/paired), they train which color belongs to which thing. `crowded` scenes
+have unnatural captions and train the decoder. `several` have three or four things.
 
 Axes: n pictures, N tokens. A cache is a folder with `cache.json` (what made it) and `<W>x<H>-<shard>.safetensors`, each
 written whole: {"tokens": (n, N) uint16, "numbers": (n,) int64}. A scene is a function of its number, so that captions
@@ -35,7 +35,7 @@ from train.scenes.sprites import Sprites
 NOTE = "cache.json"
 SHARD = 1024
 CROWDED, PAIRED, SEVERAL = 10_000_000, 20_000_000, 30_000_000
-OTHERS = "other drawings (sprites=)"
+OTHERS = "other drawings (--sprites)"
 KINDS = {"scenes": 0, "crowded": CROWDED, "paired": PAIRED, "several": SEVERAL}  # the first number of each
 
 
@@ -125,7 +125,7 @@ def check_drawings(folders: Iterable[str | Path], sprites: Sprites) -> None:
     """ValueError where a cache was made from other drawings than these, with which its scenes are drawn anew."""
     for folder in folders:
         if note_of(folder).get("sprites", sprites.identity()) != sprites.identity():
-            raise ValueError(f"{folder} was made with {OTHERS}: give the sprites= that it was made with")
+            raise ValueError(f"{folder} was made with {OTHERS}: give the --sprites that it was made with")
 
 
 def _ordered(pair: tuple[Scene, np.random.Generator], sprites: Sprites) -> tuple:

@@ -1,8 +1,8 @@
-"""A decoder's Naming (maskgil/tokenizers/vq.py): it learns, from tokens alone, to tell what each cell shows.
+"""The cell classifier of a decoder (maskgil/tokenizers/vq.py): it predicts from tokens alone what each cell shows.
 
-Which thing and which piece of it, in which colour and style, on which background: no picture is painted for it, so that
-it meets more than ten times as many scenes a second as a decoder. Its heads are dropped at export; `scenes-decoder`
-goes on with what it tells.
+Its heads predict the thing and the part of it, its color and style, and the background. No picture is rendered or
+decoded, so training sees more than ten times as many scenes a second as a decoder does. The heads are dropped at
+export; `scenes-decoder` then trains with the classifier's features.
 
 Axes: B batch, N tokens, h w cells.
 """

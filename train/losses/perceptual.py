@@ -1,9 +1,9 @@
-"""Perceptual loss: how different two pictures look to a network that knows the corpus.
+"""Perceptual loss: the distance of two pictures in the features of a network that was trained on the corpus.
 
-LPIPS (Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features"), all weights 1 and, since VGG cannot be
-had offline, with the features of a network that the recipe `scenes-perceptual-net` trains on the corpus: a plain
-convolutional network that names what covers each cell, the background and the style. It is not the reader that scores
-pictures: another architecture, other pictures, none of the held-out combinations.
+It is LPIPS (Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features") with all weights 1. VGG's weights
+need a download, so the features are those of a plain convolutional network that the recipe `scenes-perceptual-net`
+trains on the corpus: it predicts what covers each cell, the background and the style. It is not the judge that scores
+pictures: the architecture and the pictures differ, and it sees no held-out combination.
 
 Axes: B batch, H W pixels.
 """

@@ -1,4 +1,4 @@
-"""What tokenizers and their decoders are trained by: reconstruction, and names of what covers each cell.
+"""Losses of tokenizers and their decoders: reconstruction, and classification of what covers each cell.
 
 Axes: B batch, N image tokens, K codes, C latent channels, h w cells, H W pixels.
 """
@@ -15,10 +15,10 @@ from train.training_step import unwrapped
 
 
 class TokenizerWithCellHead(nn.Module):
-    """A tokenizer in training: beside it a head that must name, from the tokens alone, what covers each cell.
+    """A tokenizer in training, with a head that classifies from the tokens alone what covers each cell.
 
-    Pixels alone teach a small tokenizer colours long before identities; this makes the codes carry both. The head is
-    dropped at export.
+    From pixels alone a small tokenizer learns colors long before identities; the head makes the codes carry both. It
+    is dropped at export.
     """
 
     def __init__(self, model: VQModel, things: int):
@@ -81,10 +81,11 @@ def latents_of(
 
 
 class DecoderOnly(nn.Module):
-    """The half of a tokenizer that paints: what may still be improved when a generator has learned its tokens. A cell
-    classifier stays as it is: it has learned to tell what painting alone would not teach it
-    (train/losses/cell_labels.py). So do refiner and
-    upscaler of one that is `coarse`: it paints without them, three times as many pictures in the same time."""
+    """The decoder of a tokenizer: the half that can still be trained when a generator has learned its tokens.
+
+    The cell classifier is not trained (train/losses/cell_labels.py trains it). `coarse`: refiner and upscaler are
+    neither trained nor used, so that a step takes a third of the time.
+    """
 
     def __init__(self, model: VQModel, coarse: bool = False):
         super().__init__()

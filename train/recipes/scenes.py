@@ -1,6 +1,6 @@
 """Recipes of the bundled models of drawn scenes, sized for hours on two CPU cores: text encoder, generator, AR model.
 
-A recipe is a function that returns everything a run needs; the command line says which one, where, and overrides.
+A recipe is a function that returns everything a run needs. Its parameters are the options of the command.
 """
 
 from dataclasses import replace
@@ -45,12 +45,12 @@ def scenes_text(
     init: str = "",
     grow: bool = False,
 ) -> Recipe:
-    """The bundled text encoder alone: it learns to tell what captions say, in minutes, before any picture.
+    """Train the bundled text encoder alone to predict what captions say. Takes minutes and needs no pictures.
 
-    `init`: a text encoder to go on from, with its vocabulary, when captions say something new. Its states change far
-    less than those of another one, so that generators soon read them again (scenes-generator text_encoder=).
-    `grow`: words that its vocabulary lacks become pieces, and only their rows of the embedding learn: of texts without
-    them its states stay exactly as they are.
+    `init`: a text encoder to continue from, with its vocabulary. Its states change far less than those of a new one, so
+    generators need little training to read them (scenes-generator --text-encoder). `grow`: words that its vocabulary
+    lacks become pieces, and only their rows of the embedding are trained. The states of texts without these words stay
+    exactly as they are.
     """
     torch.manual_seed(0)
     if init:
@@ -92,15 +92,14 @@ def scenes_generator(
     compile: bool = False,
     workers: int = 1,
 ) -> Recipe:
-    """The bundled generator on cached tokens, with a text encoder that can read and goes on learning (scenes-text).
+    """Train the bundled generator on cached tokens, with a text encoder from scenes-text.
 
-    `cache`: a folder, or several with commas between; scenes of all of them are mixed as they come.
-    `init`: a model folder to go on from. `text_encoder`: the encoder to begin with, if not that of `init`; the
-    generator is first fitted to it (fit_to_encoder). `frozen`: the encoder stays as it is, so that an AR model can be
-    trained on it at the same time. `compile`: a fifth faster where there is a C++ compiler. `workers`: processes that
-    write captions; a GPU keeps several busy. A run keeps to one or to several: the batches of the two are others.
-
-    What goes on from `init` meets other pictures, captions and masks than what `init` came from.
+    `cache`: a folder, or several with commas between, whose scenes are mixed in proportion to their number. `init`: a
+    model folder to continue from; its data order, captions and masks are then new. `text_encoder`: the encoder to use
+    in place of that of `init`; the generator's first text layer is fitted to it (ridge regression). `frozen`: do not
+    train the encoder, so that an AR model can be trained on it at the same time. `compile`: 20% faster where there is a
+    C++ compiler. `workers`: processes that write captions. A GPU keeps several busy. The batches of one worker differ
+    from those of several, so a run must keep to one or to several.
     """
     torch.manual_seed(0)
     codes, tokenizer_hash = load_cache_tokenizer(cache, tokenizer)
@@ -163,13 +162,13 @@ def scenes_ar(
     compile: bool = False,
     workers: int = 1,
 ) -> Recipe:
-    """The bundled generator's AR model, on the same tokens; the generator's text encoder stays as it is.
+    """Train the bundled generator's AR model on the same tokens. The text encoder is not trained.
 
-    `init`: a model folder whose generator it begins as. The blocks are the same, and so is what they know of codes.
-    `ar_model`: the AR model of `init`, to go on from in its place. `compile`, `workers`: as for scenes-generator.
+    `init`: a model folder whose generator's blocks the AR model is initialized from. `ar_model`: the AR model of
+    `init`, to continue from instead. `compile`, `workers`: as for scenes-generator.
     """
     if ar_model and not init:
-        raise ValueError(f"ar_model={ar_model}: give its model folder, too (init=), whose text encoder it read")
+        raise ValueError(f"--ar-model {ar_model} needs --init, the model folder whose text encoder it was trained with")
     torch.manual_seed(0)
     encoder = encoders.load(text_encoder)
     encoder.requires_grad_(False)

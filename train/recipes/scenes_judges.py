@@ -13,8 +13,10 @@ from train.warm_start import resume_seed
 
 
 def scenes_reader(sprites: str | None = None, steps: int = 2500, batch: int = 24, init: str = "") -> Recipe:
-    """The judge of the scene score: reads objects, sizes, colours, background and style off a picture. `init`: a reader
-    to go on from, which may know fewer things."""
+    """Train the judge of the scene score: it detects objects, sizes, colors, background and style of a picture.
+
+    `init`: a judge to continue from, which may know fewer things.
+    """
     torch.manual_seed(0)
     model = with_more_things(checkpoint.load(init, "reader"), len(things())).train() if init else SceneJudge()
     seed = resume_seed(model) if init else 0

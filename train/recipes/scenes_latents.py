@@ -7,10 +7,8 @@ from tyro.conf import arg
 
 from maskgil import checkpoint
 from train.image_rows import write_image_rows
-from train.losses.perceptual import load_perceptual_net
-from train.losses.reconstruction import ReconstructionLoss
 from train.recipe import Recipe
-from train.recipes.scenes_tokenizers import patchgan_module
+from train.recipes.scenes_tokenizers import patchgan_module, reconstruction_loss
 
 
 def scenes_kl(
@@ -28,23 +26,22 @@ def scenes_kl(
     divergence: float = 5e-2,
     teacher: str = "weights/scenes/tokenizer",
 ) -> Recipe:
-    """A KL tokenizer of scenes, 16 px a token (train/recipes/kl_tokenizer.py). `init`: one to go on from, whose
-    channels stay.
-    `divergence`: weight of the posterior's, in nats a number (KLLoss says what it decides). `teacher`: a VQ
-    tokenizer whose latents this one's are to resemble; empty: a head must name things from them instead.
+    """Train a KL tokenizer of scenes, 16 px a token (train/recipes/kl_tokenizer.py).
 
-    `perceptual_net`: a folder written by scenes-perceptual-net, or lpips. `adversarial_from`: the step from which a
-    PatchGAN is trained too.
-    `frozen`: the encoder stays, and with it all cached latents: only the decoder learns.
+    `init`: one to continue from, whose channels stay. `divergence`: weight of the KL divergence of the posterior, in
+    nats a number (KLLoss). `teacher`: a VQ tokenizer whose latents this one's should resemble; if empty, a head must
+    classify things from the latents instead. `perceptual_net`: a folder that scenes-perceptual-net wrote, or lpips.
+    `adversarial_from`: the step from which a PatchGAN is trained too. `frozen`: train the decoder only, so that the
+    encoder and all cached latents stay valid.
     """
     from train.recipes.kl_tokenizer import SCENES_KL, KLLoss, kl_recipe  # diffusers takes seconds to load
 
-    likeness = ReconstructionLoss(
-        load_perceptual_net(perceptual_net) if perceptual_net else None, perceptual, adversarial_from, adversarial
-    )
+    likeness = reconstruction_loss(perceptual_net, perceptual, adversarial_from, adversarial)
     known = checkpoint.load(teacher, "vq").requires_grad_(False) if teacher else None
     if known is not None and known.config.codebook_dim != channels:
-        raise ValueError(f"{teacher} has latents of {known.config.codebook_dim} numbers: give channels= as many")
+        raise ValueError(
+            f"{teacher} has latents of {known.config.codebook_dim} numbers: give --channels {known.config.codebook_dim}"
+        )
     return kl_recipe(
         sprites,
         steps,
@@ -76,14 +73,15 @@ def scenes_emigm(
     teacher: str = "",
     compile: bool = False,
 ) -> Recipe:
-    """The bundled eMIGM on cached latents; the text encoder of scenes stays as it is.
+    """Train the bundled eMIGM on cached latents. The text encoder of scenes is not trained.
 
-    `init`: an export or a model folder whose generator goes on; `read`: the text encoder that it read, if that was
-    another than `text_encoder`. The paper trains by exp from t_min 0.2 on, where 63% and more are hidden; that pays
-    after hundreds of epochs (its table 9), and a short run must see fuller pictures too.
-    `begin`: the MaskGIL whose blocks it begins as (begun_as); `teacher`: one whose beliefs it learns (Method), of codes
-    that the caches hold. Empty for none. The trunk is a single encoder: a masked autoencoder, whose hidden cells enter
-    halfway, forgot most of what those blocks knew. `cache`: a folder, or several with commas between.
+    `cache`: a folder, or several with commas between. `init`: an export or a model folder whose generator is trained
+    further; `read`: the text encoder that it was trained with, if that was not `text_encoder`. `begin`: the MaskGIL
+    whose blocks initialize the transformer; empty for none. `teacher`: a generator of codes whose predictions
+    it learns; the caches must hold codes. Empty for none. `curve`, `t_min`: the paper trains with exp from t_min 0.2
+    on, where at least 63% of the tokens are masked. That pays after hundreds of epochs (its table 9); a short run needs
+    less masked pictures too. The transformer is a single encoder: a masked autoencoder, whose masked tokens enter
+    halfway, lost most of what the initial blocks had learned.
     """
     from train.losses.diffusion_token import method
     from train.recipes.scenes_emigm import MethodOptions, method_recipe

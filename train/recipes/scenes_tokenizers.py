@@ -30,18 +30,26 @@ CELL_BRANCH = ("naming_channels", "naming_blocks", "recall")
 
 
 def _grown(model: VQModel, **parts: int) -> VQModel:
-    """The same tokenizer with parts that it lacks, which as yet change nothing."""
+    """The same tokenizer with further parts, which do not change its pictures until they are trained."""
     grown = VQModel(replace(model.config, **parts))
     grown.load_state_dict(model.state_dict(), strict=False)
     return grown
 
 
 def patchgan_module(adversarial_from: int | None) -> tuple[OptimizedModule, ...]:
-    """The PatchGAN as a second player, where there is a game."""
+    """The PatchGAN as a second optimized module; none where `adversarial_from` is None."""
     if adversarial_from is None:
         return ()
     model = PatchGAN().to(memory_format=torch.channels_last)
     return (OptimizedModule(model, patchgan_loss, OptimConfig(lr=4e-4, betas=(0.5, 0.9), warmup=1)),)
+
+
+def reconstruction_loss(
+    perceptual_net: str, perceptual: float, adversarial_from: int | None, adversarial: float, scale: int = 1
+) -> ReconstructionLoss:
+    """The reconstruction loss of a recipe's options. `perceptual_net`: a folder, lpips, or empty for none."""
+    network = load_perceptual_net(perceptual_net) if perceptual_net else None
+    return ReconstructionLoss(network, perceptual, adversarial_from, adversarial, scale)
 
 
 def scenes_tokenizer(
@@ -55,10 +63,11 @@ def scenes_tokenizer(
     adversarial_from: int | None = None,
     adversarial: float = 0.5,
 ) -> Recipe:
-    """The bundled VQ tokenizer: 32 px a token, of which the encoder reads 16, and 4,096 codes. `init`: a model folder
-    to go on from; its cell classifier, if it has one, does not learn, and scenes-cell-classifier must follow.
+    """Train the bundled VQ tokenizer: 32 px a token, of which the encoder reads 16, and 4,096 codes.
 
-    `perceptual_net`: a folder written by scenes-perceptual-net, or lpips. `adversarial_from`: the step from which a
+    `init`: a tokenizer's folder to continue from. Its cell classifier, if it has one, is not trained, so
+    scenes-cell-classifier must follow.
+    `perceptual_net`: a folder that scenes-perceptual-net wrote, or lpips. `adversarial_from`: the step from which a
     PatchGAN is trained too.
     """
     torch.manual_seed(0)
@@ -86,12 +95,8 @@ def scenes_tokenizer(
                 TokenizerWithCellHead(model, len(things())),
                 TokenizerLoss(
                     quantize_from,
-                    likeness=ReconstructionLoss(
-                        load_perceptual_net(perceptual_net) if perceptual_net else None,
-                        perceptual,
-                        adversarial_from,
-                        adversarial,
-                        model.config.upscale,
+                    likeness=reconstruction_loss(
+                        perceptual_net, perceptual, adversarial_from, adversarial, model.config.upscale
                     ),
                 ),
                 OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6),
@@ -126,12 +131,12 @@ def scenes_decoder(
     coarse: bool = False,
     workers: int = 1,
 ) -> Recipe:
-    """A better decoder for a tokenizer whose tokens stay; `fresh=yes` starts it anew in the preset's shape, otherwise
-    it goes on, with the preset's refiner and upscaler if it had none. `coarse=yes` leaves these two as they are, and
-    teaches what comes before them on scenes in the size that the encoder reads; a run of the whole should follow.
+    """Train a better decoder for a tokenizer whose tokens stay.
 
-    `perceptual_net`: a folder written by scenes-perceptual-net, or lpips. `adversarial_from`: the step from which a
-    PatchGAN is trained too.
+    `fresh`: start from random weights in the preset's shape. Otherwise the decoder is trained further, and gets the
+    preset's refiner and upscaler if it had none. `coarse`: leave these two as they are and train the layers before
+    them, on scenes in the size that the encoder reads; a run without `coarse` should follow. `perceptual_net`: a folder
+    that scenes-perceptual-net wrote, or lpips. `adversarial_from`: the step from which a PatchGAN is trained too.
     """
     torch.manual_seed(0)
     check_drawings((*cache.split(","), *crowd.split(",")), Sprites(sprites))
@@ -143,7 +148,7 @@ def scenes_decoder(
     elif missing := [part for part in CORRECTED if not getattr(model.config, part)]:
         model = _grown(model, **{part: getattr(preset, part) for part in missing})
     if coarse and adversarial_from is not None:
-        raise ValueError("coarse=yes with adversarial_from=: the game is about what a refiner adds; leave one out")
+        raise ValueError("--coarse with --adversarial-from: the PatchGAN trains what a refiner adds; leave one out")
     scale = 1 if coarse else model.config.upscale
     decoder_only = DecoderOnly(model.to(memory_format=torch.channels_last), coarse)
     data = DecoderBatches((cache, crowd), sprites, batch, scale=scale)
@@ -167,13 +172,7 @@ def scenes_decoder(
             OptimizedModule(
                 decoder_only,
                 DecoderLoss(
-                    ReconstructionLoss(
-                        load_perceptual_net(perceptual_net) if perceptual_net else None,
-                        perceptual,
-                        adversarial_from,
-                        adversarial,
-                        scale,
-                    ),
+                    reconstruction_loss(perceptual_net, perceptual, adversarial_from, adversarial, scale),
                     neighbor_targets(model.quantize.codebook().detach()),
                     corruption,
                 ),

@@ -1,5 +1,5 @@
-"""The built-in corpus: drawn scenes with known truth.
+"""The built-in corpus: drawn scenes whose contents are known.
 
-objects.tsv names what can be drawn; sprites.py turns it into pixels; layout.py invents scenes (and holds combinations
-out); captions.py says them; render.py draws them; reader.py looks at a picture and says what is on it.
+objects.tsv lists what can be drawn; sprites.py draws it; scene.py samples scenes and says which combinations are held
+out; captions.py writes their captions; render.py renders them; judge.py detects what is on a picture.
 """
