@@ -1,6 +1,7 @@
 """Reads a run's batches in worker processes, from any batch number on."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,8 +32,13 @@ def _quiet(_: int) -> None:
 
 
 def open_loader(recipe: Recipe, first: int, count: int, rank: int, world: int) -> Iterator[dict]:
-    """`count` batches of process `rank` of `world`: numbers (first + i) * world + rank."""
-    return iter(
+    """`count` batches of process `rank` of `world`: numbers (first + i) * world + rank.
+
+    PyTorch's handler of SIGCHLD raises wherever the run happens to be when a worker dies, also in the middle of a
+    checkpoint or an optimizer's step. It is taken off again: `fetch_batches` finds the dead worker within seconds.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    loader = iter(
         DataLoader(
             _Batches(recipe.batch_at, first, first + count, rank, world),
             batch_size=None,
@@ -41,20 +47,32 @@ def open_loader(recipe: Recipe, first: int, count: int, rank: int, world: int) -
             worker_init_fn=_quiet,
         )
     )
+    if threading.current_thread() is threading.main_thread():  # the only one that may set a handler
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    return loader
 
 
 def fetch_batches(loader: Iterator[dict], count: int) -> tuple[list[dict], str]:
     """The next batches, or why they cannot be read: a file that has gone or is cut, a worker that was killed."""
     try:
         return [next(loader) for _ in range(count)], ""
-    except (OSError, SafetensorError) as error:
+    except (OSError, EOFError, SafetensorError, RuntimeError) as error:
+        # A batch that was on its way from a dead worker fails as a broken connection.
+        if dead := _dead_worker(loader):
+            return [], f"{dead}: a file was cut while it was read (Bus error), or memory has run out (Killed)"
+        if isinstance(error, RuntimeError | EOFError):
+            raise
         lines = str(error).strip().splitlines() or [repr(error)]
         return [], lines[-1]
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        killed = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
-        return [], f"{killed}: a file was cut while it was read (Bus error), or memory has run out (Killed)"
+
+
+def _dead_worker(loader: Any) -> str:
+    """Which worker process of a loader was killed, and by which signal; empty when none was."""
+    for worker in getattr(loader, "_workers", ()):
+        worker.join(0.1)  # one that has closed its connection is ending
+        if worker.exitcode is not None and worker.exitcode < 0:
+            return f"DataLoader worker {worker.pid} is killed by signal: {signal.strsignal(-worker.exitcode)}"
+    return ""
 
 
 def stop_workers(loader: Any, recipe: Recipe) -> None:

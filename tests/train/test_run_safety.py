@@ -17,6 +17,7 @@ from torch import nn
 from maskgil import checkpoint
 from maskgil.models.config import ModelConfig
 from maskgil.models.maskgil import MaskGIL
+from train.batch_loader import fetch_batches, open_loader, stop_workers
 from train.ema import EMA
 from train.optim import OptimConfig
 from train.precision import bfloat16_gain, chosen_precision
@@ -197,6 +198,21 @@ def test_a_worker_that_is_killed_stops_the_run_with_its_state(tmp_path):
     assert "\n" not in str(error.value)
     train(replace(recipe(20), batch_at=read, workers=1), tmp_path / "run")
     assert sorted(load_run_log(tmp_path / "run")) == list(range(1, 21))
+
+
+def test_a_worker_that_is_killed_interrupts_nothing_but_the_reading():
+    """PyTorch's handler of SIGCHLD would raise in whatever runs then: a checkpoint, an optimizer's step."""
+    made = replace(recipe(20), workers=1)
+    loader = open_loader(made, 0, 20, 0, 1)
+    assert fetch_batches(loader, 1)[1] == ""
+    worker = loader._workers[0]
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join(60)  # the signal of its death comes to this process meanwhile, and raises nothing
+    read, why = [None], ""
+    while read:  # what was fetched before is still there
+        read, why = fetch_batches(loader, 1)
+    assert f"DataLoader worker {worker.pid} is killed by signal: Killed" in why
+    stop_workers(loader, made)
 
 
 def test_a_run_keeps_how_it_was_started_and_says_what_changed(tmp_path, capsys):
