@@ -1,6 +1,7 @@
 # make run       sets up what running needs, starts the page and prints its address
 # make test      sets up what testing needs (system packages too, when root) and runs the fast tests: 12 minutes on 2 cores
-# make test-all  the same with the tests marked slow: kills, clusters, proxies, full-size parity, browser journeys
+# make test-all  the same with the tests marked journey or slow: kills, clusters, proxies, full-size parity, browser journeys;
+#                SELECT="not slow" leaves out those that take minutes
 # make lint      lint rules, formatting, types of maskgil/ and app/, links of the documentation, weaknesses and licences
 #                of the packages
 # make wheel     builds the wheel, with the weights, into dist/
@@ -11,6 +12,7 @@ PYTHON ?= python3
 PORT ?= 8501
 TESTS ?= tests
 WORKERS ?= 2
+SELECT ?= 
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -27,10 +29,10 @@ run: $(RUN_STAMP)
 	@exec $(PY) -m app ui --port $(PORT)
 
 test: $(TEST_STAMP) system
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(TESTS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not journey" $(TESTS)
 
 test-all: $(TEST_STAMP) system
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "$(SELECT)" $(TESTS)
 
 lint: $(TEST_STAMP)
 	$(PY) -m ruff check .

@@ -34,11 +34,6 @@ TINY = ModelConfig(
 )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than a few seconds")
-    config.addinivalue_line("markers", "browser: needs Debian's chromium")
-
-
 def make_tiny(config: ModelConfig = TINY, seed: int = 0) -> MaskGIL:
     """A tiny model with a head that is not zero, so that its logits say something."""
     with torch.random.fork_rng():

@@ -244,6 +244,7 @@ def test_type_to_picture_and_download_what_remembers(visit: Callable):
     assert read_picture(download(page, "PNG without settings"))[1] is None
 
 
+@pytest.mark.journey
 def test_the_autoregressive_model_begins_a_picture(visit: Callable):
     page = visit()
     page.get_by_text("64 × 64, 8 steps, 1 picture").click()
@@ -304,6 +305,7 @@ def slow(browser) -> Iterator[SlowPage]:
     slow.context.close()
 
 
+@pytest.mark.journey
 def test_a_choice_outlives_an_older_answer_and_the_room(slow: SlowPage, studio: Studio):
     """The page hears late what its first choice led to, when the second is made already: it must not undo it."""
     page = slow.page
@@ -325,6 +327,7 @@ def test_a_choice_outlives_an_older_answer_and_the_room(slow: SlowPage, studio: 
     page.get_by_text("192 × 192, 8 steps").wait_for()
 
 
+@pytest.mark.journey
 def test_the_best_of_several_candidates_is_drawn(visit: Callable):
     page = visit()
     page.get_by_text("64 × 64, 8 steps, 1 picture").click()
@@ -367,6 +370,7 @@ def test_a_link_brings_a_prompt(visit: Callable):
     assert page.get_by_role("textbox", name="Prompt", exact=True).input_value() == "a blue cat"
 
 
+@pytest.mark.journey
 def test_a_restart_of_the_server_is_said_and_mended_by_itself(visit: Callable, studio: Studio):
     page = visit()
     draw(page, "a red apple")
@@ -476,6 +480,7 @@ def test_delete_can_be_undone_and_the_strip_follows(visit: Callable):
     strip.first.wait_for()
 
 
+@pytest.mark.journey
 def test_the_viewer_turns_with_the_arrow_keys(visit: Callable):
     page = visit("?prompt=a%20dog")
     page.get_by_text("64 × 64, 8 steps, 1 picture").click()
@@ -513,6 +518,7 @@ def test_the_picture_follows_the_typing_and_enter_keeps_it(visit: Callable):
     assert page.locator(".sheet img[alt='a red apple']").count() == 1, "switched off"
 
 
+@pytest.mark.journey
 def test_stars_search_selection_and_undone_deletion_in_the_gallery(visit: Callable):
     page = visit()
     for prompt in ("a red apple", "a blue dog", "two cats"):
@@ -553,6 +559,7 @@ def test_a_phone_shows_five_icons_below_and_nothing_is_wider_than_the_screen(vis
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("room", ["", "speak", "edit", "gallery", "models"])
 def test_axe_finds_nothing_serious(visit: Callable, room: str):
     from axe_playwright_python.sync_playwright import Axe
@@ -570,6 +577,7 @@ def test_axe_finds_nothing_serious(visit: Callable, room: str):
     assert not serious, serious
 
 
+@pytest.mark.journey
 def test_two_visitors_do_not_see_each_other(visit: Callable):
     one, other = visit(), visit()
     draw(one, "a red apple")
@@ -583,6 +591,7 @@ def test_two_visitors_do_not_see_each_other(visit: Callable):
         assert words.filter(has_text=own).count() == 1 and words.filter(has_text=foreign).count() == 0
 
 
+@pytest.mark.journey
 def test_two_gigabytes_are_refused_by_page_and_server_and_all_goes_on(visit: Callable, studio: Studio, tmp_path: Path):
     huge, small = tmp_path / "huge.wav", tmp_path / "small.wav"
     with huge.open("wb") as file:
@@ -604,6 +613,7 @@ def test_two_gigabytes_are_refused_by_page_and_server_and_all_goes_on(visit: Cal
     assert studio.healthy()
 
 
+@pytest.mark.journey
 def test_a_picture_is_drawn_again_from_the_gallery(visit: Callable):
     page = visit()
     draw(page, "two dogs on grass")
@@ -679,6 +689,7 @@ FETCH = """async (link) => {
 }"""
 
 
+@pytest.mark.journey
 @bundled
 def test_two_presses_open_one_microphone_and_one_more_closes_it(visit: Callable):
     """Pressed again while the browser still asks. Nothing may listen once the page says that it does not."""
@@ -701,6 +712,7 @@ def test_two_presses_open_one_microphone_and_one_more_closes_it(visit: Callable)
     assert states == [["ended"]]
 
 
+@pytest.mark.journey
 def test_a_microphone_that_comes_when_its_page_is_left_is_put_away(visit: Callable):
     page = visit("speak")
     button = page.get_by_role("button", name="Start listening")
@@ -722,6 +734,7 @@ def test_a_microphone_that_comes_when_its_page_is_left_is_put_away(visit: Callab
     until(lambda: page.evaluate("opened.getTracks().every((track) => track.readyState === 'ended')"))
 
 
+@pytest.mark.journey
 def test_the_reason_of_a_refusal_is_seen(visit: Callable):
     """It comes while the sound is being set up, which then fails, too."""
     page = visit("speak")
@@ -737,6 +750,7 @@ def test_the_reason_of_a_refusal_is_seen(visit: Callable):
     assert page.locator(".complaint").inner_text() == "too many listen already"
 
 
+@pytest.mark.journey
 def test_whoever_stops_in_the_middle_of_a_sentence_sees_it_drawn(visit: Callable):
     page = visit("speak")
     page.get_by_role("button", name="Start listening").click()
@@ -747,6 +761,7 @@ def test_whoever_stops_in_the_middle_of_a_sentence_sees_it_drawn(visit: Callable
     assert page.locator(".past a").inner_text().strip().startswith("two")
 
 
+@pytest.mark.journey
 @bundled
 def test_a_sentence_is_among_the_pictures_although_the_next_one_is_drawn_already(visit: Callable):
     """The page alone, with a studio that says in a row what usually takes its time."""
@@ -781,6 +796,7 @@ def test_a_sentence_is_among_the_pictures_although_the_next_one_is_drawn_already
     ] is None
 
 
+@pytest.mark.journey
 @bundled
 def test_record_see_the_transcript_and_the_picture(visit: Callable):
     page = visit("speak")

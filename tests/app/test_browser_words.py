@@ -74,6 +74,7 @@ def test_chips_say_what_becomes_of_each_word_and_offer_others(visit: Callable, s
     page.locator(".reading .chip.drawn", has_text="cat").wait_for()
 
 
+@pytest.mark.journey
 def test_how_words_are_read_is_said_once(visit: Callable):  # noqa: F811
     page = visit()
     prompt_box(page)
@@ -127,6 +128,7 @@ REFUSALS = [
 ]
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize(("name", "message", "says"), REFUSALS, ids=[says[:20] for *_, says in REFUSALS])
 def test_each_failure_of_the_microphone_says_what_to_do(visit: Callable, name: str, message: str, says: str):  # noqa: F811
     page = visit("speak")
@@ -137,6 +139,7 @@ def test_each_failure_of_the_microphone_says_what_to_do(visit: Callable, name: s
     page.locator(".complaint", has_text=says).wait_for()
 
 
+@pytest.mark.journey
 def test_a_socket_that_something_blocks_is_told_from_a_server_that_is_gone(visit: Callable):  # noqa: F811
     page = visit("speak")
     page.get_by_role("button", name="Start listening").wait_for()
@@ -180,6 +183,7 @@ def answering(page, heard: list) -> None:
     page.route_web_socket(re.compile("/live$"), answer)
 
 
+@pytest.mark.journey
 @bundled
 def test_push_to_talk_sends_what_is_said_while_the_button_is_held(visit: Callable):  # noqa: F811
     page, heard = visit("speak"), []
@@ -200,6 +204,7 @@ def test_push_to_talk_sends_what_is_said_while_the_button_is_held(visit: Callabl
     page.get_by_role("button", name="Hold to talk").wait_for()
 
 
+@pytest.mark.journey
 @bundled
 def test_after_a_live_picture_its_words_are_mended_and_it_goes_to_the_other_pages(visit: Callable):  # noqa: F811
     page, heard = visit("speak"), []

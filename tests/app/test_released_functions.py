@@ -56,6 +56,7 @@ FAMILIES = {
     "MeissonFlow/Meissonic": partial(meissonic_folder, downsample=True),
     "Collov-Labs/Monetico": partial(meissonic_folder, downsample=False),
 }
+SHORT = ("amused/amused-256", "Collov-Labs/Monetico", LLAMAGEN)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, LLAMAGEN])
+# One model of each kind in `make test`; the others differ from these in sizes.
+STUDIOS = [pytest.param(name, marks=() if name in SHORT else pytest.mark.journey) for name in (*FAMILIES, LLAMAGEN)]
+
+
+@pytest.fixture(scope="module", params=STUDIOS)
 def studio(folders: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     gallery = Gallery(Path(tmp_path_factory.mktemp("gallery")))
     services = AppServices(LocalEngine(), SpeechRecognizer("nobody"), gallery)

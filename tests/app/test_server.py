@@ -199,6 +199,7 @@ def test_a_visitor_s_and_everybody_s_uploads_are_bounded(monkeypatch: pytest.Mon
     assert not put("other", "visitor-2", 200) and 429 in said, "everybody together"
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_while_it_draws_takes_seconds_and_tells_the_clients(
@@ -234,6 +235,7 @@ def test_an_idle_server_stops_at_once_and_in_words(weights: Path, tmp_path: Path
     assert not any("Traceback" in line or "terminate" in line for line in server.lines)
 
 
+@pytest.mark.journey
 def test_a_second_ctrl_c_ends_it_quietly(weights: Path, tmp_path: Path):
     server = Server(weights, tmp_path).ready()
 
@@ -308,6 +310,7 @@ def test_a_log_line_has_no_prompt_unless_asked_for(weights: Path, tmp_path: Path
         assert len(lines) == 1 and ("a red apple" in lines[0]) == shown
 
 
+@pytest.mark.journey
 def test_without_a_gallery_the_api_draws(weights: Path, tmp_path: Path):
     """Read-only, a full disk, no HOME: one line names the option."""
     blocked = tmp_path / "file"

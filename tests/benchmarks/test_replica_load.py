@@ -11,6 +11,7 @@ from benchmarks.replica_load import report_replicas
 pytest.importorskip("ray", reason="Ray Serve is in the extra maskgil[serve]")
 
 
+@pytest.mark.journey
 @pytest.mark.timeout(600)
 def test_replicas_are_compared_with_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     tiny_model(tmp_path / "tiny")

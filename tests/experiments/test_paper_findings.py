@@ -48,6 +48,7 @@ def test_findings_compare_arms_that_they_have():
             arm.draw.settings(), arm.draw.sampler()  # refuse what cannot be
 
 
+@pytest.mark.journey
 def test_arms_of_equal_compute_are_of_equal_compute():
     """As torch counts it, the head included."""
     finding = next(f for f in FINDINGS if f.name == "equal-compute")

@@ -129,6 +129,7 @@ def model(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.journey
 def test_the_command_completes_what_a_sentence_begins(lumina, model, tmp_path):
     tokens = torch.randint(CODES, (24,), generator=torch.Generator().manual_seed(1))
     sentence = lumina.write(tokens, (4, 6)).tolist()

@@ -135,6 +135,7 @@ def test_a_decoder_that_goes_on_paints_twice_as_large_and_at_first_interpolates(
         finer.encode(pixels)
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("recipe_batch", [0, 1])
 def test_scenes_are_painted_in_the_size_of_the_tokenizers_pictures(tmp_path, recipe_batch):
     finer = VQModel(replace(COARSE, patch=8, decoder_patch=16, refiner_channels=32, refiner_blocks=1,

@@ -66,6 +66,7 @@ def test_it_learns_to_tell_what_tokens_show():
     assert not any(p.grad is not None for p in model.decoder.parameters())
 
 
+@pytest.mark.journey
 def test_batches_say_what_cached_cells_show(tmp_path):
     model = VQModel(PLAIN)
     write_scenes(model, Sprites(), tmp_path, 1024, checkpoint.fingerprint(model.identity()))

@@ -76,6 +76,7 @@ def test_two_processes_die_and_one_goes_on(tmp_path, capsys):
     same(after, whole)
 
 
+@pytest.mark.journey
 @pytest.mark.timeout(900)
 def test_two_processes_hold_half_each(tmp_path, capsys):
     """FSDP2: pieces of model and average, a kill while a checkpoint is put into place, and one process that goes on."""

@@ -83,6 +83,7 @@ def test_it_knows_left_from_right_and_above_from_below(scenes, reader):
     assert scores["relation"] >= 65, scores
 
 
+@pytest.mark.journey
 @torch.no_grad()
 def test_it_gives_things_the_colours_that_are_said(scenes, reader):
     """Chance is one in ten, and of two things each must have its own. The score is in the model's card."""
@@ -96,6 +97,7 @@ def test_it_gives_things_the_colours_that_are_said(scenes, reader):
     assert scenes.vocabulary["colours"]
 
 
+@pytest.mark.journey
 @torch.no_grad()
 def test_its_ar_model_draws_too_alone_and_as_a_beginning(scenes, reader):
     asked = [a for a in asked_scenes(16, False) if a[0] == "single"]
@@ -110,6 +112,7 @@ def vectors() -> TextToImage:
     return TextToImage.load("scenes-emigm", text_encoder.load)
 
 
+@pytest.mark.journey
 @torch.no_grad()
 def test_emigm_draws_what_is_said_and_reads_as_scenes_does(vectors, scenes, reader):
     ours, theirs = (checkpoint.fingerprint(m.text_encoder.identity()) for m in (vectors, scenes))

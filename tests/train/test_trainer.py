@@ -293,6 +293,7 @@ def test_wandb_goes_on_in_the_run_of_the_folder(tmp_path, monkeypatch):
         train(recipe(wandb="scenes"), tmp_path / "c")
 
 
+@pytest.mark.journey
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("recompute", [False, True])
 def test_compiled_blocks_learn_the_same(tmp_path, recompute):
