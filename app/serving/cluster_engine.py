@@ -58,7 +58,8 @@ class ClusterEngine(Engine):
         self._decoding = threading.Lock()
         self._readers: dict[str, asyncio.Task] = {}  # by job
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="cluster engine", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="cluster engine", daemon=True)
+        self._thread.start()
 
     def submit(
         self,
@@ -98,12 +99,18 @@ class ClusterEngine(Engine):
         return finish_preview(images, grid, job.start)
 
     def close(self, grace: float = 0.0) -> None:
-        """Engine.close."""
+        """Engine.close. Cancelled jobs that the replicas do not end within CLOSE_SECONDS are ended here: nobody follows
+        them once the loop has stopped."""
         left = self.table.drain(self.cancel, grace)
         end = time.monotonic() + CLOSE_SECONDS
         for job in left:
             job.wait(max(0.0, end - time.monotonic()))
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSE_SECONDS)
+        for job in left:
+            if not job.is_done:
+                self._leave_queue(job)
+                job.end(Status.CANCELLED)
         self._stop()
 
     def _cancel_reader(self, id: str) -> None:
@@ -125,6 +132,8 @@ class ClusterEngine(Engine):
             log.error("job %s failed", job.id, exc_info=error)
             end = EndNews(Status.FAILED, f"the drawing failed ({type(error).__name__}): try again")
         self._readers.pop(job.id, None)  # from here on nothing is cancelled
+        if job.is_done:  # close could not wait for the loop
+            return
         self._leave_queue(job)
         if end.status is Status.DONE and end.images is not None:
             job.change(images=list(end.images))

@@ -4,7 +4,6 @@ An utterance is a prompt of its own, goes on with the last prompt, changes it, o
 (speech/spoken_commands.py says which are read). A change keeps the seed, so that what is not changed stays alike.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 from app.core import registry
 from app.core.prompt_admission import notes_of
 from app.core.request import GenerationRequest
+from app.serving.admission import served_model
+from app.serving.engine import Engine
 from speech.spoken_commands import COLORS, PLACES, Meaning, ReadUtterance, is_unfinished_command, read_utterance
 
 REMEMBERED = 50  # prompts that can be undone
@@ -34,9 +35,9 @@ class LiveDialogue:
         self.places: frozenset[str] = frozenset(PLACES)
         self.colors: frozenset[str] = frozenset(COLORS)
 
-    def learn(self, model: str) -> None:
-        """Take the places and colors that a model knows. It may read the disk."""
-        self.places, self.colors = scene_words(model)
+    def learn(self, engine: Engine, model: str) -> None:
+        """Take the places and colors that a served model knows. It may read the disk."""
+        self.places, self.colors = scene_words(engine, model)
 
     @property
     def last(self) -> DrawnPrompt | None:
@@ -68,11 +69,11 @@ class LiveDialogue:
         self.drawn = []
 
 
-@functools.lru_cache(maxsize=16)
-def scene_words(model: str) -> tuple[frozenset[str], frozenset[str]]:
-    """(phrases of places, names of colors) that a model knows; those of everyday English for one that knows any."""
+def scene_words(engine: Engine, model: str) -> tuple[frozenset[str], frozenset[str]]:
+    """(phrases of places, names of colors) that a model knows, besides those of everyday English; the latter alone for
+    a name that is not served."""
     try:
-        vocabulary = registry.find_local(model).vocabulary
+        vocabulary = served_model(engine, model).vocabulary
     except ValueError:  # the request will say what is wrong
         return frozenset(PLACES), COLORS
     places = {phrase.lower() for place in vocabulary.backgrounds for phrase in place.say}

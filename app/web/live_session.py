@@ -171,7 +171,7 @@ class LiveSession:
         if not isinstance(message, LiveSettings):
             return message is None
         self.settings = dict(message.values)
-        self.spawn(asyncio.to_thread(self.dialogue.learn, self.settings["model"]))
+        self.spawn(asyncio.to_thread(self.dialogue.learn, self.services.engine, self.settings["model"]))
         self.listener.timing = EndpointingConfig(end=message.pause)
         return False
 

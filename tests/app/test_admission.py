@@ -1,5 +1,6 @@
 """Which models visitors may name, and what finding one costs."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import text_encoder
 from app.core import registry
 from app.serving.admission import UnknownModelError, served_model, served_models
 from app.serving.local_engine import LocalEngine
+from app.web.live_dialogue import scene_words
 from maskgil.pipeline import TextToImage
 
 
@@ -49,3 +51,12 @@ def test_a_loaded_model_whose_folder_is_gone_is_unknown(engine: LocalEngine, tmp
     folder.rename(tmp_path / "elsewhere")
     with pytest.raises(UnknownModelError):
         served_model(engine, str(folder))
+
+
+def test_a_talk_takes_words_of_served_models_and_opens_no_other_folder(engine: LocalEngine, tmp_path: Path):
+    folder = str(tiny_model(tmp_path / "mine"))
+    path = Path(folder) / "vocabulary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"colours": ["zaffre"]}))
+    assert "zaffre" not in scene_words(engine, folder)[1]
+    engine.load(folder)
+    assert "zaffre" in scene_words(engine, folder)[1]

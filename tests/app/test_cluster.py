@@ -1,9 +1,11 @@
 """A cluster of this machine: replicas in processes of their own draw what one engine draws."""
 
+import asyncio
 import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ import pytest
 import torch
 from app_fixtures import tiny_model
 
+import text_encoder
 from app.core.request import GenerationRequest
 from app.serving.cluster_options import ClusterOptions
 from app.serving.engine import Engine
@@ -24,10 +27,14 @@ from app.serving.local_engine import LocalEngine
 from app.serving.services import ComputeBackend
 from maskgil.inpainting import inpainting_input
 from maskgil.params import SamplingParams
+from maskgil.pipeline import TextToImage
 from speech.audio import RATE
 
 pytest.importorskip("ray", reason="Ray Serve is in the extra maskgil[serve]")
-from app.serving import cluster  # noqa: E402
+from ray.serve.handle import DeploymentHandle  # noqa: E402
+
+from app.serving import cluster, cluster_engine  # noqa: E402
+from app.serving.cluster_messages import DrawTask  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 RECOGNIZER = ROOT / "weights" / "whisper-scenes"
@@ -137,6 +144,39 @@ def test_a_job_that_is_cancelled_before_it_is_begun_ends(engine: Engine):
     assert engine.cancel(job.id)
     assert job.wait(30) and job.status is Status.CANCELLED
     assert engine.position(job) == 0 and engine.status().running == 0
+
+
+class DeafReplicas(DeploymentHandle):
+    """A handle whose replicas send no news of a job and do not end it when it is cancelled."""
+
+    def __init__(self):  # no cluster is behind it
+        self.draw, self.asked = self, threading.Event()
+
+    def options(self, **options: object) -> "DeafReplicas":
+        return self
+
+    def remote(self, task: DrawTask) -> "DeafReplicas":
+        return self
+
+    def __aiter__(self) -> "DeafReplicas":
+        return self
+
+    async def __anext__(self) -> object:
+        self.asked.set()
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+
+def test_close_ends_the_jobs_that_the_replicas_do_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = TextToImage.load(tiny_model(tmp_path / "tiny"), text_encoder.load)
+    monkeypatch.setattr(cluster_engine, "CLOSE_SECONDS", 0.2)
+    replicas = DeafReplicas()
+    engine = cluster_engine.ClusterEngine(replicas, lambda name: model)
+    job = engine.submit(query(1), "somebody")
+    assert replicas.asked.wait(SECONDS)
+    engine.close()
+    assert job.status is Status.CANCELLED and engine.position(job) == 0 and not engine.status().running
 
 
 @pytest.mark.skipif(not RECOGNIZER.is_dir(), reason="needs the bundled weights")

@@ -24,7 +24,7 @@ from app.serving.jobs import Status
 from app.serving.local_engine import LocalEngine
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
-from app.web import live_protocol, live_session, live_socket
+from app.web import live_dialogue, live_protocol, live_session, live_socket
 from maskgil.params import SAMPLERS
 from maskgil.pipeline import TextToImage
 from speech.audio import RATE
@@ -126,7 +126,8 @@ def services(model: TextToImage, tmp_path: Path, words: list[str], monkeypatch: 
     services = AppServices(engine, SpeechRecognizer("nobody"), Gallery(tmp_path / "gallery"))
     monkeypatch.setattr(live_socket, "get_services", lambda: services)
     monkeypatch.setattr(registry, "find_local", lambda name: known())
-    monkeypatch.setattr(live_session, "served_model", lambda engine, name: known())
+    for module in (live_session, live_dialogue):
+        monkeypatch.setattr(module, "served_model", lambda engine, name: known())
     yield services
     engine.close()
 
