@@ -112,6 +112,7 @@ class RunState:
     main: bool  # whether this is the process that writes
     precision: str = ""
     step: int = 0
+    saved_step: int | None = None  # of the checkpoint that this process wrote last, until one is loaded
     keep: int = 1  # checkpoints that stay
     best: float = float("inf")  # the lowest validation loss so far, and its step
     best_step: int | None = None
@@ -130,6 +131,7 @@ class RunState:
         A broken one is passed over for an earlier one, where one is kept, and named in `broken`. ValueError when it is
         of another recipe, of data made by something else, or written with another `shard`, and when all are broken.
         """
+        self.saved_step = None  # what is trained from here on may differ at the same step
         self.broken.clear()
         self.finish_save()
         whole, out = self.out / STATE, self.out
@@ -220,10 +222,13 @@ class RunState:
         return not broken
 
     def save(self) -> bool:
-        """Write the checkpoint; all processes must call it. False, and the last one stays, when a weight is not finite.
+        """Write the checkpoint, unless that of this step was written; all processes must call it. False, and the last
+        one stays, when a weight is not finite.
 
         CheckpointWriteError on a full disk.
         """
+        if self.saved_step == self.step:
+            return True
         if not self.finite():
             return False
         if self.recipe.shard:
@@ -243,7 +248,7 @@ class RunState:
             save_whole(self.about() | tensors, self.out / STATE)
             with writing(self.out):
                 keep_newest(self.out, self.step, self.keep)
-        self.guard.returns = 0
+        self.guard.returns, self.saved_step = 0, self.step
         return True
 
     @property

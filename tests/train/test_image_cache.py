@@ -548,3 +548,8 @@ def test_notes_that_are_cut_do_not_break_a_picture():
             out = io.BytesIO()
             Image.new("RGB", (40, 20), "blue").save(out, kind, exif=b"Exif\0\0" + note)
             assert image_example.opened(out.getvalue()).size == (40, 20)
+
+
+def test_options_are_checked_before_anything_is_read(tmp_path):
+    with pytest.raises(ValueError, match="crops=65"):
+        cache_command.cache_images("nowhere", "nowhere", str(tmp_path), crops=65)

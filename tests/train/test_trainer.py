@@ -23,6 +23,7 @@ from torch import nn
 from maskgil.command_line import one_line
 from maskgil.models.config import ModelConfig
 from maskgil.models.maskgil import MaskGIL
+from train import run_state
 from train.ema import EMA
 from train.optim import Muon, OptimConfig, build_optimizers, is_matrix, orthogonalise
 from train.recipe import OptimizedModule, Recipe
@@ -269,6 +270,27 @@ def test_nought_is_never(tmp_path):
     train(replace(made, save_every=0), tmp_path, stop_at=2)
     assert not (tmp_path / "samples").exists() and not (tmp_path / "state.pt").exists()
     assert "valid" not in (tmp_path / "log.jsonl").read_text()
+
+
+def test_a_checkpoint_is_written_once_a_step(tmp_path, monkeypatch):
+    """Validation writes the best so far; where a checkpoint is due at the same step, that is the one."""
+    written = []
+
+    def noted(payload, path):
+        written.append(payload["step"])
+        save_whole(payload, path)
+
+    monkeypatch.setattr(run_state, "save_whole", noted)
+    train(recipe(valid_at=batch_at, valid_every=10), tmp_path, stop_at=20)
+    assert written == [10, 20]
+
+
+def test_a_checkpoint_that_was_loaded_is_written_again_when_asked(tmp_path):
+    module = Tiny()
+    state = run_state.RunState(recipe(), tmp_path, [module], EMA(module, 0.9), "", 1, True)
+    assert state.save() and state.load() == 1 and state.saved_step is None
+    (tmp_path / "state.pt").unlink()
+    assert state.save() and (tmp_path / "state.pt").is_file()
 
 
 def test_wandb_goes_on_in_the_run_of_the_folder(tmp_path, monkeypatch):

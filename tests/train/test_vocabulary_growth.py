@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from text_encoder.small_t5 import SmallT5Encoder
+from train.recipes.scenes import scenes_text
+from train.scenes import vocabulary_growth
 from train.scenes.vocabulary_growth import freeze_known, grow_vocabulary, is_grown_from
 
 BUNDLED = Path(__file__).resolve().parents[2] / "weights" / "scenes" / "text_encoder"
@@ -48,3 +50,9 @@ def test_only_the_new_rows_learn(encoder: SmallT5Encoder, grown: SmallT5Encoder)
 def test_a_word_that_would_cut_known_texts_otherwise_is_refused(encoder: SmallT5Encoder):
     with pytest.raises(ValueError, match="cut into other pieces"):
         grow_vocabulary(encoder, ["bea"], ["beau"])
+
+
+def test_without_a_new_word_there_is_nothing_to_grow(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(vocabulary_growth, "KNOWN_THINGS", 10**6)
+    with pytest.raises(ValueError, match="add a thing first"):
+        scenes_text(init=str(BUNDLED), grow=True)

@@ -54,6 +54,10 @@ def cache_images(
         device: cuda or cpu. Left out: cuda where there is one.
         batch: Pictures encoded at once.
     """
+    if not (1 <= crops <= 64 and 0 <= shuffled_tags <= 64 and (crops == 1 or crop == "any")):
+        raise ValueError(
+            f"crops={crops} and shuffled_tags={shuffled_tags}: give up to 64, and several crops with crop any"
+        )
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda":
@@ -66,9 +70,5 @@ def cache_images(
     encoder = encoders.load(text_encoder).to(device) if text_encoder else None
     cut = {"centre": crop == "centre", "flip": flip, "long_captions": long_captions}
     cut |= {"min_side": min_side, "max_aspect": max_aspect, "crops": crops, "shuffled_tags": shuffled_tags}
-    if not (1 <= crops <= 64 and 0 <= shuffled_tags <= 64 and (crops == 1 or crop == "any")):
-        raise ValueError(
-            f"crops={crops} and shuffled_tags={shuffled_tags}: give up to 64, and several crops with crop any"
-        )
     cut["drop_duplicates"] = duplicates == "drop"
     fill_cache(CacheWriter(pictures, model, encoder, Path(out), shapes, batch, **cut), rank, world)

@@ -38,6 +38,7 @@ from train.data.scene_cache import (
     scene_number,
     tokenizer_of,
 )
+from train.precision import chosen_precision
 from train.scenes.captions import caption
 from train.scenes.labels import cells
 from train.scenes.render import render
@@ -82,6 +83,7 @@ def write_latents(
     if before.get("sprites", told["sprites"]) != told["sprites"]:
         raise ValueError(f"{out} was made with {OTHERS}: give another folder, or delete it")
     write_note(note, told)
+    half = chosen_precision("auto", torch.device("cpu")) == "bf16"
     for number in tqdm(range(max(1, round(total / shard))), desc="encoding scenes", unit_scale=shard, unit="scene"):
         path = out / f"{SIDE}x{SIDE}-{number:04d}.safetensors"
         if path.is_file():
@@ -95,7 +97,7 @@ def write_latents(
                 drawn.append(render(scene, sprites, rng))
             pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 mean, deviation = tokenizer.moments(pixels)
                 if codes is not None:
                     indices.append((tokenizer.codes(mean) if own else codes.tokens(pixels)).short())

@@ -56,8 +56,10 @@ def scenes_text(
     if init:
         encoder = SmallT5Encoder.load(init).train()
         if grow:
-            known = encoder.config.vocab_size
-            encoder = grow_vocabulary(encoder, new_words(encoder), sentences(4000, seed=7)).train()
+            known, words = encoder.config.vocab_size, new_words(encoder)
+            if not words:
+                raise ValueError(f"{init} knows the words of all things: add a thing first, or leave grow out")
+            encoder = grow_vocabulary(encoder, words, sentences(4000, seed=7)).train()
             freeze_known(encoder, known)
     else:
         if not (Path(vocabulary) / "spiece.model").is_file():
