@@ -80,7 +80,9 @@ class StandInBuilder:
                 table[noun] = (match.name, ("kin", "example", "kind", "synonym")[match.level], match.family)
         table |= {noun: entry for noun, entry in reviewed.items() if entry and noun not in self.known}
         table |= {
-            noun: NO_STAND_IN for noun, entry in reviewed.items() if entry is None and self._would_be_read(noun, table)
+            noun: NO_STAND_IN
+            for noun, entry in reviewed.items()
+            if entry is None and noun not in self.known and self._would_be_read(noun, table)
         }
         return dict(sorted(table.items()))
 
@@ -194,10 +196,20 @@ def read_senses() -> dict[str, tuple[str, ...]]:
 
 
 def read_reviewed(things: set[str]) -> dict[str, tuple[str, str, str] | None]:
-    """Noun -> its stand-in among `things`, or None: it has none. A line may name several, the best first."""
+    """Noun -> its stand-in among `things`, or None: it has none.
+
+    A line may name several things, the best first, with one way and one family for all of them or one for each: a
+    robin is a kind of bird and, where no bird is known, kin of a parrot.
+    """
     reviewed: dict[str, tuple[str, str, str] | None] = {}
-    for nouns, names, how, family in _rows(REVIEWED):
-        name = next((name for name in names.split(",") if name in things), "")
+    for nouns, *columns in _rows(REVIEWED):
+        names, ways, families = (column.split(",") for column in columns)
+        choice = next((i for i, name in enumerate(names) if name in things), None)
         for noun in nouns.split(","):
-            reviewed[noun] = (name, how, family) if name else None
+            reviewed[noun] = None if choice is None else (names[choice], _nth(ways, choice), _nth(families, choice))
     return reviewed
+
+
+def _nth(values: list[str], index: int) -> str:
+    """The value at `index`, or the only one."""
+    return values[index] if len(values) > 1 else values[0]
