@@ -12,6 +12,7 @@ class Canvas {
     this.find = (name) => root.querySelector(name);
     this.data = {};
     this.busy = false; // a drawing is under way
+    this.asked = false; // a picture that is to be kept was asked for and has not come
     this.live = localStorage.getItem("studio.live") !== "off";
     this.surprised = new Set(); // what "Surprise me" has drawn
     this.seed = null; // of drafts, until the next press of Draw
@@ -122,6 +123,7 @@ class Canvas {
     if (!this.request("draw", more)) return this.say("The server cannot be reached. Press Draw again in a moment.", true);
     this.seed = null;
     this.refined = false;
+    this.asked = true;
     this.work(true);
     if (this.data.settings.size) this.sheet.begin(this.data.number, this.data.settings.size);
   }
@@ -145,7 +147,8 @@ class Canvas {
   }
 
   draft() {
-    if (!this.live || !this.text || this.keeping) return;
+    if (!this.live || !this.text) return;
+    this.asked = false; // the new words take its place
     this.seed ??= Math.floor(Math.random() * 2 ** 31);
     this.refined = false;
     this.request("draft", { seed: this.data.settings.seed ?? this.seed });
@@ -186,10 +189,13 @@ class Canvas {
     clearTimeout(this.timer);
     this.say("");
     this.connection.send({ type: "sheet", prompt: this.text, settings: this.data.settings, x: axis("x"), y: axis("y") });
+    this.asked = true;
     this.work(true);
   }
 
   vary(picture) {
+    clearTimeout(this.timer);
+    this.asked = true;
     this.connection.send({ type: "edit", kind: "vary", id: picture.id, settings: this.data.settings });
     this.say("");
     this.whisper(`Variation of “${picture.prompt}” ...`);
@@ -198,6 +204,8 @@ class Canvas {
 
   hear(message, images) {
     const { type } = message;
+    if (type === "done" && message.draft && this.asked) return; // it was on its way when the picture was asked for
+    if (["done", "stopped"].includes(type) || (type === "error" && !message.draft)) this.asked = false;
     if (type === "reading") this.describe(message);
     if (type === "queued") { this.work(true); if (message.position > 0) this.whisper(message.position > 1 ? `Waiting: ${message.position - 1} before you` : "Waiting: you are next"); }
     if (type === "step" && this.busy) { this.advance(message); this.sheet.step(message, images); }
@@ -329,6 +337,7 @@ class Canvas {
       if (this.data.settings) this.read();
     } else {
       this.lost = true;
+      this.asked = false;
       this.work(false);
       this.say(reason || "The connection to the server is lost. Reconnecting ...", true);
     }

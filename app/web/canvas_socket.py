@@ -160,6 +160,7 @@ class CanvasSession:
         if start is not None:
             request, previous = replace(request, edit="refined from a draft"), None
         self.give_up()
+        self.unfollow()  # that the one before was stopped is no news of this one
         work = (self.begin, request, keep, previous, start)
         self.follow(await (run_to_end(*work) if keep else run_or_undo(Job.cancel, *work)), draft=not keep)
 

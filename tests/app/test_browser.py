@@ -417,6 +417,45 @@ def test_the_canvas_neither_fades_nor_jumps_while_it_is_drawn(visit: Callable):
     assert seen["opacity"] == 1 and len(seen["top"]) == 1, seen
 
 
+def between(page, from_page: Callable, from_server: Callable) -> None:
+    """Let both see the messages of the canvas's socket, and what sends to the other side; from a new load on."""
+
+    def connect(route) -> None:
+        server = route.connect_to_server()
+        route.on_message(lambda message: from_page(message, server.send, route.send))
+        server.on_message(lambda message: from_server(message, route.send))
+
+    page.route_web_socket(re.compile("/canvas"), connect)
+    page.reload()
+
+
+def test_a_draft_that_comes_late_does_not_take_the_place_of_the_picture(visit: Callable):
+    """The draft is finished, but its message is on its way when Draw is pressed."""
+    page, asked, held, drafts = visit(), [], [], []
+
+    def from_page(message: str, send: Callable, back: Callable) -> None:
+        asked.append(json.loads(message)["type"])
+        if asked[-1] == "draw":
+            for late in held:
+                back(late)
+        send(message)
+
+    def from_server(message: str | bytes, send: Callable) -> None:
+        if isinstance(message, str):
+            drafts.append(json.loads(message)["type"] == "done" and json.loads(message)["draft"])
+        held.append(message) if drafts[-1] and "draw" not in asked else send(message)
+
+    between(page, from_page, from_server)
+    box = page.get_by_role("textbox", name="Prompt", exact=True)
+    box.fill("a red apple")
+    while len(held) < 2:  # the message and its image
+        page.wait_for_timeout(50)
+    box.press("Enter")
+    picture(page, "a red apple")
+    page.wait_for_timeout(1500)  # longer than a draft waits for its refinement
+    assert "refine" not in asked and page.locator(".sheet figure .save").count() == 1
+
+
 def test_brush_over_a_part_and_the_rest_stays(visit: Callable):
     page = visit()
     draw(page, "a red apple")
