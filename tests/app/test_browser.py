@@ -202,8 +202,9 @@ def all_settings(page) -> None:
         page.get_by_role("slider", name="Steps").wait_for()
 
 
-def choose(page, label: str, option: str) -> None:
-    """Choose in a select box. A run of the script that ends meanwhile closes its list: it is then opened again."""
+def opened(page, label: str, option: str):
+    """An option in the open list of a select box. A run of the script that ends meanwhile closes the list: it is then
+    opened again."""
     from playwright.sync_api import TimeoutError as TooLate
 
     wanted = page.get_by_role("option", name=option, exact=True)
@@ -211,11 +212,23 @@ def choose(page, label: str, option: str) -> None:
         page.locator("[data-test-script-state=notRunning]").wait_for()
         page.get_by_role("combobox", name=label).click()
         try:
-            wanted.click(timeout=5000)
-            return
+            wanted.wait_for(timeout=5000)
+            return wanted
         except TooLate:
             page.keyboard.press("Escape")
-    wanted.click()
+    return wanted
+
+
+def choose(page, label: str, option: str) -> None:
+    """Choose in a select box."""
+    from playwright.sync_api import TimeoutError as TooLate
+
+    for _ in range(5):
+        try:
+            return opened(page, label, option).click(timeout=5000)
+        except TooLate:  # closed after all
+            continue
+    opened(page, label, option).click()
 
 
 def draw_long(page, prompt: str, pictures: int) -> None:
@@ -312,9 +325,9 @@ def test_a_choice_outlives_an_older_answer_and_the_room(slow: SlowPage, studio: 
     page.goto(studio.url)
     page.locator("[data-test-script-state=notRunning]").wait_for()
     page.get_by_text("64 × 64, 8 steps, 1 picture").click()
-    page.get_by_label("Size").click()
+    wanted = opened(page, "Size", "192 × 192 square")
     slow.late = True
-    page.get_by_role("option", name="192 × 192 square", exact=True).click()
+    wanted.click()
     first = slow.answered(1)
     page.get_by_role("combobox", name="Pictures").click()
     page.get_by_role("option", name="4", exact=True).click()
@@ -366,8 +379,8 @@ def test_settings_and_prompt_outlive_rooms_and_a_reload(visit: Callable):
 
 def test_a_link_brings_a_prompt(visit: Callable):
     page = visit("?prompt=a%20blue%20cat")
-    page.get_by_role("textbox", name="Prompt", exact=True).wait_for()
-    assert page.get_by_role("textbox", name="Prompt", exact=True).input_value() == "a blue cat"
+    prompt = page.get_by_role("textbox", name="Prompt", exact=True)
+    until(lambda: prompt.input_value() == "a blue cat")
 
 
 @pytest.mark.journey

@@ -136,7 +136,7 @@ def test_an_ar_model_begins_as_a_generator(tmp_path: Path, monkeypatch):
     for name, tensor in on.modules[0].module.driven.generator.state_dict().items():
         assert torch.allclose(tensor, ar_model.state_dict()[name], atol=0.1 if name in fitted else 0), name
     assert on.batch_at.seed != recipe.batch_at.seed
-    with pytest.raises(ValueError, match="give its model folder, too"):
+    with pytest.raises(ValueError, match="needs --init, the model folder"):
         recipes.scenes_ar(*folders, ar_model=str(tmp_path / "ar_model"))
 
 
