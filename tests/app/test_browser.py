@@ -231,6 +231,12 @@ def choose(page, label: str, option: str) -> None:
     opened(page, label, option).click()
 
 
+def listen(page) -> None:
+    """Press the microphone, once the page is laid out: a press before may be lost."""
+    page.locator("[data-test-script-state=notRunning]").wait_for()
+    page.get_by_role("button", name="Start listening").click()
+
+
 def draw_long(page, prompt: str, pictures: int) -> None:
     """Draw what takes seconds on any machine, and wait until its first step is seen."""
     page.locator("[data-test-script-state=notRunning]").wait_for()  # a click while the page is laid out may be lost
@@ -716,7 +722,7 @@ def test_speak_live_to_words_and_a_picture_that_shows_them(browser, tmp_path: Pa
         page = hearing.new_context(permissions=["microphone"]).new_page()
         page.set_default_timeout(SECONDS * 1000)
         page.goto(f"{studio.url}/speak")
-        page.get_by_role("button", name="Start listening").click()
+        listen(page)
         while len(verdicts) < len(SINGLE) and not any(SINGLE.get(words) in seen for words, seen in verdicts):
             page.locator(".past a").nth(len(verdicts)).wait_for()
             newest = page.locator(".past a").count() - 1 - len(verdicts)  # they come in from the left
@@ -796,7 +802,7 @@ def test_the_reason_of_a_refusal_is_seen(visit: Callable):
         socket.close(code=1008, reason="too many listen already")
 
     page.route_web_socket(re.compile("/live"), refuse)
-    page.get_by_role("button", name="Start listening").click()
+    listen(page)
     page.get_by_text("too many listen already").wait_for()
     page.wait_for_timeout(500)
     assert page.locator(".complaint").inner_text() == "too many listen already"
@@ -805,7 +811,7 @@ def test_the_reason_of_a_refusal_is_seen(visit: Callable):
 @pytest.mark.journey
 def test_whoever_stops_in_the_middle_of_a_sentence_sees_it_drawn(visit: Callable):
     page = visit("speak")
-    page.get_by_role("button", name="Start listening").click()
+    listen(page)
     page.locator(".words", has_text=re.compile("two")).wait_for()
     page.get_by_role("button", name="Stop listening").click()
     page.locator(".past a").wait_for()
@@ -835,7 +841,7 @@ def test_a_sentence_is_among_the_pictures_although_the_next_one_is_drawn_already
             up.send(json.dumps(message) if isinstance(message, dict) else message)
 
     page.route_web_socket(re.compile("/live$"), answer)
-    page.get_by_role("button", name="Start listening").click()
+    listen(page)
     page.locator(".past a").wait_for()
     words, data = page.locator(".past a").evaluate(FETCH)
     assert words == "a red cat" and read_picture(base64.b64decode(data))[1] == request

@@ -13,6 +13,7 @@ from test_browser import (  # noqa: F401
     browser,
     bundled,
     draw,
+    listen,
     picture,
     speech,
     studio,
@@ -135,7 +136,7 @@ def test_each_failure_of_the_microphone_says_what_to_do(visit: Callable, name: s
     page.get_by_role("button", name="Start listening").wait_for()
     refuse = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException(message, name); }"
     page.evaluate(f"([name, message]) => {{ {refuse} }}", [name, message])
-    page.get_by_role("button", name="Start listening").click()
+    listen(page)
     page.locator(".complaint", has_text=says).wait_for()
 
 
@@ -149,7 +150,7 @@ def test_a_socket_that_something_blocks_is_told_from_a_server_that_is_gone(visit
             close() {}
         };
     }""")
-    page.get_by_role("button", name="Start listening").click()
+    listen(page)
     page.locator(".complaint", has_text="blocks WebSockets").wait_for()
 
 
