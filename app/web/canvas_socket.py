@@ -159,10 +159,17 @@ class CanvasSession:
         start = canvas_edits.refined_draft(previous, request) if message["type"] == "refine" else None
         if start is not None:
             request, previous = replace(request, edit="refined from a draft"), None
+        ended = self.job if self.job is not None and not self.job.is_done else None
         self.give_up()
         self.unfollow()  # that the one before was stopped is no news of this one
         work = (self.begin, request, keep, previous, start)
-        self.follow(await (run_to_end(*work) if keep else run_or_undo(Job.cancel, *work)), draft=not keep)
+        try:
+            job = await (run_to_end(*work) if keep else run_or_undo(Job.cancel, *work))
+        except ValueError:  # no drawing comes in the place of the one that was ended: the page waits for its end
+            if ended is not None:
+                await self.send(type="stopped", job=ended.id)
+            raise
+        self.follow(job, draft=not keep)
 
     def give_up(self) -> None:
         """Cancel the drawing that is shown, also a sheet between two of its cells."""

@@ -18,6 +18,7 @@ from app.core import registry
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving.batching import Batch
+from app.serving.job_table import QueueFullError
 from app.serving.jobs import Job, Status
 from app.serving.local_engine import LocalEngine
 from app.serving.recognizer import SpeechRecognizer
@@ -380,3 +381,24 @@ def test_a_message_whose_sender_is_cancelled_still_has_its_frames(
 
     visit(script)
     gate.release(100)
+
+
+def test_a_refused_draft_tells_that_it_ended_the_drawing_before_it(
+    services: AppServices, gate: threading.Semaphore, monkeypatch: pytest.MonkeyPatch
+):
+    """Without it the page waits for a drawing that is cancelled."""
+
+    def full(*arguments, **named) -> Job:
+        raise QueueFullError("no place")
+
+    async def script(page: Page) -> None:
+        page.say("draw", prompt="a red cat", settings=SETTINGS)
+        gate.release()
+        job = (await page.hear("step"))[0]["job"]
+        monkeypatch.setattr(services.engine, "submit", full)
+        page.say("draft", prompt="a red cat and", settings=SETTINGS)
+        gate.release(20)
+        assert (await page.hear("stopped"))[0]["job"] == job
+        assert (await page.hear("error"))[0]["draft"]
+
+    visit(script)
