@@ -159,29 +159,34 @@ class CanvasSession:
         start = canvas_edits.refined_draft(previous, request) if message["type"] == "refine" else None
         if start is not None:
             request, previous = replace(request, edit="refined from a draft"), None
-        ended = self.job if self.job is not None and not self.job.is_done else None
+        replaces = self.is_drawing
         self.give_up()
-        self.unfollow()  # that the one before was stopped is no news of this one
         work = (self.begin, request, keep, previous, start)
         try:
             job = await (run_to_end(*work) if keep else run_or_undo(Job.cancel, *work))
         except ValueError:  # no drawing comes in the place of the one that was ended: the page waits for its end
-            if ended is not None:
-                await self.send(type="stopped", job=ended.id)
+            if replaces:
+                await self.tell_stopped()
             raise
         self.follow(job, draft=not keep)
 
     def give_up(self) -> None:
-        """Cancel the drawing that is shown, also a sheet between two of its cells."""
+        """Cancel the drawing that is shown, also a sheet between two of its cells, and say nothing more of it: what
+        comes in its place is the news."""
         if self.job is not None:
             self.job.cancel()
-        if self.is_sheet:
-            self.unfollow()
+        self.unfollow()
 
     @property
-    def is_sheet(self) -> bool:
-        """Whether the cells of a sheet are being drawn."""
-        return self.follower is not None and not self.follower.done() and self.follower.get_name() == SHEET
+    def is_drawing(self) -> bool:
+        """Whether a job is under way, or a sheet, perhaps between two of its cells."""
+        follower = self.follower
+        is_sheet = follower is not None and not follower.done() and follower.get_name() == SHEET
+        return is_sheet or (self.job is not None and not self.job.is_done)
+
+    async def tell_stopped(self) -> None:
+        """Tell the page that what it shows came to nothing."""
+        await self.send(type="stopped", job="" if self.job is None else self.job.id)
 
     def begin(self, request: GenerationRequest, keep: bool, previous: Job | None, start: InpaintingInput | None) -> Job:
         """On a thread: the model may have to be loaded. A draft goes on from the tokens of the one before, where what
@@ -222,7 +227,6 @@ class CanvasSession:
         asked = [{**message, "settings": shared | cell} for cell in cells]
         requests = await asyncio.to_thread(lambda: [parse_request(each, self.services) for each in asked])
         self.give_up()
-        self.unfollow()
         self.follower = asyncio.create_task(self.draw_sheet(requests, x, y), name=SHEET)
 
     async def draw_sheet(self, requests: list[GenerationRequest], x: SettingAxis, y: SettingAxis) -> None:
@@ -262,10 +266,9 @@ class CanvasSession:
         await self.send(type="kept", job=job.id, pictures=_pictures(job), **about)
 
     async def stop(self, message: dict[str, Any]) -> None:
-        if self.is_sheet or (self.job is not None and not self.job.is_done):
+        if self.is_drawing:
             self.give_up()
-            self.unfollow()
-            await self.send(type="stopped", job="" if self.job is None else self.job.id)
+            await self.tell_stopped()
 
     async def watch(self, message: dict[str, Any]) -> None:
         """Take up the visitor's last drawing here, if it was to be kept."""
