@@ -70,7 +70,7 @@ def export_scenes(tokenizer: str, generator: str, out: str) -> None:
     notes = checkpoint.describe(Path(generator) / "generator")
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
     _belong("tokenizer", tokenizer, model, generator, notes)
-    with _appearing(out, replaces=True) as target:
+    with appearing(out, replaces=True) as target:
         _save_vq(target / "tokenizer", model)
         checkpoint.save(target / "generator", trunk, "maskgil", trunk.config.to_dict(), **hashes)
         encoders.load(Path(generator) / "text_encoder").save(target / "text_encoder")
@@ -100,7 +100,7 @@ def export_emigm(tokenizer: str, generator: str, text_encoder: str, out: str, bo
             shared.append("tokenizer")
     side, (rows, columns) = model.config.downsample, trunk.config.grid
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
-    with _appearing(out) as target:
+    with appearing(out) as target:
         if isinstance(model, VQLatentTokenizer):
             _save_vq(target / "tokenizer", model.vq)
         else:
@@ -134,7 +134,7 @@ def export_text(
     sizes, codes = _sizes(size, shape), _tokenizer(tokenizer, generator, notes)
     encoder = encoders.load(text_encoder)
     _belong("text encoder", text_encoder, encoder, generator, notes)
-    with _appearing(out) as target:
+    with appearing(out) as target:
         place = target / "text_encoder"
         if isinstance(encoder, encoders.HuggingFaceEncoder) and Path(encoder.name).is_dir():
             shutil.copytree(encoder.name, place / "model", ignore=shutil.ignore_patterns(*NOT_COPIED))
@@ -159,7 +159,7 @@ def export_class(
     sizes, made_by = _sizes(size, shape), _tokenizer(tokenizer, generator, notes, adopt, _kind(trunk)[1])
     trained = [[name] for name in notes.get("classes", [])]
     names = ClassLabels.read(Path(class_names), classes).names if class_names else trained
-    with _appearing(out) as target:
+    with appearing(out) as target:
         if names:
             (target / CLASS_NAMES).write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         _finish(target, trunk, notes, made_by, sizes)
@@ -213,7 +213,7 @@ def _sizes(size: tuple[int, ...], shape: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _appearing(out: str, replaces: bool = False) -> Iterator[Path]:
+def appearing(out: str, replaces: bool = False) -> Iterator[Path]:
     """A folder to fill, which becomes `out` at the end; after an error nothing is left of it. `replaces`: it takes the
     place of what is there, whose other files it keeps."""
     target = Path(out)

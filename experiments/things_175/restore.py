@@ -4,49 +4,41 @@ The archive holds what differs from weights/scenes, the generator and the decode
 beside this file says how the run goes on from the folder.
 """
 
-import shutil
 import sys
 import tarfile
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from maskgil.command_line import Command, run
 from maskgil.model_folder import weights_folder
+from train.export import appearing
 
-ARCHIVE = Path(__file__).with_name("weights.tar.xz")
-ROOT = "things-175"  # the one folder of the archive
+ARCHIVE = "things-175.tar.xz"  # among the bundled weights; it holds one folder
 COMPLETED = ("tokenizer", "text_encoder")  # parts whose other tensors are those of `scenes`
 MODEL = "model.safetensors"
 
 
-@dataclass
-class Restore:
-    """Write the model folder."""
+def restore(out: Path = Path("runs/things-175")) -> None:
+    """Write the model folder of the unfinished run. ValueError where the folder exists or a file is missing.
 
-    out: Path = Path("runs/things-175")
-    """A folder that does not exist yet."""
-
-
-def restore(options: Restore) -> None:
-    """Unpack the archive and complete it. ValueError where the folder exists or `scenes` is missing."""
-    base = weights_folder() / "scenes"
-    if options.out.exists():
-        raise ValueError(f"{options.out} is there already: give another folder with --out")
-    if not base.is_dir():
-        raise ValueError(f"{base} is missing: the archive holds only what differs from it")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.out.parent) as temporary:
-        with tarfile.open(ARCHIVE) as archive:
-            archive.extractall(temporary, filter="data")
-        folder = Path(temporary) / ROOT
+    Args:
+        out: A folder that does not exist yet.
+    """
+    archive, base = weights_folder() / ARCHIVE, weights_folder() / "scenes"
+    for needed in (archive, base):
+        if not needed.exists():
+            raise ValueError(f"{needed} is missing: restore it from the repository")
+    with appearing(str(out)) as folder, tarfile.open(archive) as opened:
+        opened.extractall(folder, filter=_without_root)
         for part in COMPLETED:
             _complete(folder / part / MODEL, base / part / MODEL)
-        shutil.move(folder, options.out)
-    print(f"{options.out}: generator, tokenizer and text encoder of 175 things")
+
+
+def _without_root(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+    """The member without the archive's one folder, as safe to unpack as tarfile's own filter makes it."""
+    return tarfile.data_filter(member.replace(name=member.name.partition("/")[2] or ".", deep=False), path)
 
 
 def _complete(file: Path, base: Path) -> None:
@@ -57,8 +49,4 @@ def _complete(file: Path, base: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        restore(tyro.cli(Restore))
-    except (ValueError, OSError) as error:
-        print(f"things_175: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run(Command("", lambda: restore), "python -m experiments.things_175.restore"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import text_encoder
-from experiments.things_175.restore import Restore, restore
+from experiments.things_175.restore import restore
 from maskgil.model_folder import weights_folder
 from maskgil.pipeline import TextToImage
 
@@ -14,9 +14,9 @@ from maskgil.pipeline import TextToImage
 @pytest.mark.skipif(not (weights_folder() / "scenes").is_dir(), reason="needs the bundled weights")
 def test_the_archive_is_completed_to_a_folder_that_draws(tmp_path: Path):
     out = tmp_path / "runs" / "things"
-    restore(Restore(out))
+    restore(out)
     assert len(json.loads((out / "vocabulary.json").read_text())["objects"]) == 175
     images = TextToImage.load(out, text_encoder.load).images(["a fire hydrant"], [7])
     assert images[0].size == (256, 256) and len(list(out.parent.iterdir())) == 1
     with pytest.raises(ValueError, match="is there already"):
-        restore(Restore(out))
+        restore(out)
