@@ -20,8 +20,7 @@ log = logging.getLogger(__name__)
 
 class AppServices:
     """The engine, the speech recognizer and the gallery. `gallery_problem`: why images are not saved, or empty.
-    `open_recognizer`: makes another recognizer by its name, where this
-    process transcribes: here or in replicas."""
+    `open_recognizer`: makes another recognizer by its name, where this process transcribes: here or in replicas."""
 
     def __init__(
         self,

@@ -48,11 +48,8 @@ class TokenizerLoss:
     pass unquantized (normalised only), so that the codebook starts from clusters of latents that mean something."""
 
     def __init__(self, quantize_from: int, cell_weight: float = 0.1, likeness: ReconstructionLoss | None = None):
-        self.quantize_from, self.cell_weight, self.likeness = (
-            quantize_from,
-            cell_weight,
-            likeness or ReconstructionLoss(),
-        )
+        self.quantize_from, self.cell_weight = quantize_from, cell_weight
+        self.likeness = likeness or ReconstructionLoss()
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         model = unwrapped(modules[0]).model
