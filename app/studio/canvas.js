@@ -148,7 +148,7 @@ class Canvas {
 
   draft() {
     if (!this.live || !this.text) return;
-    this.asked = false; // the new words take its place
+    this.asked = this.refining = false; // the new words take the place of both
     this.seed ??= Math.floor(Math.random() * 2 ** 31);
     this.refined = false;
     this.request("draft", { seed: this.data.settings.seed ?? this.seed });

@@ -485,6 +485,28 @@ def test_a_draft_that_comes_late_does_not_take_the_place_of_the_picture(visit: C
     assert "refine" not in asked and page.locator(".sheet figure .save").count() == 1
 
 
+def test_a_draft_in_the_place_of_a_refinement_is_no_refined_picture(visit: Callable):
+    """The refinement of the first words is under way when others are typed: Draw must draw these with all steps."""
+    page, asked = visit(), []
+
+    def from_page(message: str, send: Callable, back: Callable) -> None:
+        asked.append(json.loads(message)["type"])
+        if asked[-1] != "refine":  # it takes for ever
+            send(message)
+
+    between(page, from_page, lambda message, send: send(message))
+    box = page.get_by_role("textbox", name="Prompt", exact=True)
+    box.fill("a red apple")
+    while "refine" not in asked:
+        page.wait_for_timeout(50)
+    box.fill("a blue cat")
+    page.locator(".sheet img[alt='a blue cat']").wait_for()
+    page.get_by_text("Not kept yet").wait_for()
+    box.press("Enter")
+    picture(page, "a blue cat")
+    assert "draw" in asked and "keep" not in asked
+
+
 def test_brush_over_a_part_and_the_rest_stays(visit: Callable):
     page = visit()
     draw(page, "a red apple")
