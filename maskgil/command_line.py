@@ -14,6 +14,7 @@ Exit status: 0 done, 1 interrupted or failed (CommandFailed), 2 for a ValueError
 import contextlib
 import difflib
 import functools
+import importlib.metadata
 import inspect
 import io
 import re
@@ -72,6 +73,11 @@ def run(root: CommandTree, prog: str, arguments: list[str] | None = None) -> int
     except BrokenPipeError:  # nobody reads on: `maskgil ... | head`
         sys.stdout = io.StringIO()  # the interpreter would complain when it flushes the pipe
         return 1
+    except ModuleNotFoundError as error:
+        if not (extra := extra_of(error.name or "")):
+            raise
+        print(f"error: this needs {error.name}: pip install 'maskgil[{extra}]'", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
@@ -144,6 +150,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """'did you mean X?' for the known names that are spelled alike; an empty string where none is."""
     similar = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
     return f"did you mean {' or '.join(similar)}?" if similar else ""
+
+
+def extra_of(module: str) -> str:
+    """The extra of this project that installs a module's package; empty where none is known to."""
+    wanted = module.partition(".")[0].replace("_", "-").lower()
+    try:
+        requirements = importlib.metadata.requires("maskgil") or []
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    extras = []
+    for requirement in requirements:
+        package, extra = re.match(r"[\w.-]+", requirement), re.search(r"extra == ['\"]([\w-]+)", requirement)
+        if package and extra and package[0].replace("_", "-").lower() == wanted:
+            extras.append(extra[1])
+    return min(extras, key=lambda extra: extra == "test", default="")  # `test` holds the others
 
 
 def one_line(error: Exception) -> str:

@@ -228,7 +228,6 @@ class Canvas {
   async done(message, images) {
     const pictures = message.pictures.map((picture, row) => ({ ...picture, url: URL.createObjectURL(images[row]) }));
     const result = { ...message, pictures };
-    const before = this.sheet.result;
     this.work(false);
     this.tellNotes(message);
     if (message.draft) {
@@ -237,7 +236,7 @@ class Canvas {
       if (this.text === message.prompt && !this.refined) this.timer = setTimeout(() => this.refine(), REFINE_PAUSE);
     }
     await this.put(result);
-    if (!message.draft) this.arrived(result, before);
+    if (!message.draft) this.arrived(result);
   }
 
   kept(message) {
@@ -247,7 +246,7 @@ class Canvas {
     this.refined = false;
     this.tellNotes(message);
     this.put(result);
-    this.arrived(result, null);
+    this.arrived(result);
   }
 
   // What is to be known of a picture. How its words were read stands under the prompt, unless that is another one now.
@@ -255,11 +254,11 @@ class Canvas {
     this.say([...(prompt === this.text ? [] : reading), ...notes].join(" "));
   }
 
-  // A picture that is kept is on the canvas.
-  arrived(result, before) {
-    const changed = result.job !== this.latest && before && !before.draft;
-    this.latest = result.job;
-    if (changed) studio.did("the last drawing", () => this.put(before), () => this.put(result));
+  // A picture that is kept is on the canvas. Undo brings back the one that was kept before, whatever drafts came between.
+  arrived(result) {
+    const before = this.latest;
+    this.latest = result;
+    if (before && before.job !== result.job) studio.did("the last drawing", () => this.put(before), () => this.put(result));
     studio.tell("pictures");
   }
 

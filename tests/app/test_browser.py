@@ -507,6 +507,18 @@ def test_a_draft_in_the_place_of_a_refinement_is_no_refined_picture(visit: Calla
     assert "draw" in asked and "keep" not in asked
 
 
+def test_undo_brings_back_the_picture_before_the_drafts(visit: Callable):
+    page = visit()
+    draw(page, "a red apple")
+    picture(page, "a red apple")
+    page.get_by_role("textbox", name="Prompt", exact=True).fill("a blue cat")
+    page.get_by_text("Not kept yet").wait_for()
+    draw(page, "a green cat")
+    picture(page, "a green cat")
+    page.get_by_role("button", name="Undo").click()
+    picture(page, "a red apple")
+
+
 def test_brush_over_a_part_and_the_rest_stays(visit: Callable):
     page = visit()
     draw(page, "a red apple")

@@ -102,6 +102,8 @@ def test_a_thing_is_drawn_when_its_picture_is_pressed_and_a_place_is_added(visit
     page.get_by_text("What this model can draw").click()
     tile = page.locator(".things .grid button", has_text="apple")
     tile.wait_for()
+    boxes = [button.bounding_box() for button in page.locator(".things .grid button").all()]
+    assert all(box["height"] > 64 for box in boxes), "a button is as high as its picture and its name"
     style = tile.locator(".tile").evaluate("tile => getComputedStyle(tile).backgroundImage")
     address = re.search(r'url\("([^"]+)"\)', style)[1]
     assert page.request.get(address).headers["content-type"] == "image/webp"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pytest
 from tyro.conf import Positional, UseAppendAction, arg
 
-from maskgil.command_line import Command, CommandFailed, CommandGroup, completion_script, parse, run
+from maskgil.command_line import Command, CommandFailed, CommandGroup, completion_script, extra_of, parse, run
 
 
 @dataclass(frozen=True)
@@ -128,3 +128,19 @@ def test_characters_that_a_terminal_lacks_are_spelled_out(code_page: str, monkey
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=code_page))
     assert run(Command("Print.", lambda: lambda: print("café 🐱", flush=True)), "maskgil", []) == 0
     assert written.getvalue() == rb"caf\xe9 \U0001f431" + b"\n"
+
+
+def test_a_missing_package_is_named_with_its_extra(capsys: pytest.CaptureFixture):
+    """As where `pip install .` left out what training needs."""
+
+    def train() -> None:
+        raise ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard.summary")
+
+    def broken() -> None:
+        raise ModuleNotFoundError("No module named 'maskgil.nothing'", name="maskgil.nothing")
+
+    assert run(Command("", lambda: train), "maskgil train", []) == 2
+    assert capsys.readouterr().err == "error: this needs tensorboard.summary: pip install 'maskgil[train]'\n"
+    with pytest.raises(ModuleNotFoundError, match="nothing"):  # a fault of the project is no missing extra
+        run(Command("", lambda: broken), "maskgil train", [])
+    assert [extra_of(module) for module in ("ray.serve", "resvg_py", "torch", "nobody")] == ["serve", "train", "", ""]

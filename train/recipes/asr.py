@@ -12,8 +12,11 @@ def whisper_scenes(
     init: str = "",
     real: int = 2,
 ) -> Recipe:
-    """The bundled recognizer, on what maskgil data speech prepared; `seconds` of speech a batch. init= goes
-    on from another, whose vocabulary stays; an epoch hears each recording of a person `real` times."""
+    """The bundled recognizer, on what maskgil data speech prepared.
+
+    `seconds` of speech a batch. `init`: a recognizer to continue from, whose vocabulary stays. An epoch hears each
+    recording of a person `real` times.
+    """
     from train.asr import model as asr_model  # Whisper takes a second to import, which no other recipe needs
 
     return asr_model.recipe(Path(corpus), steps, seconds, Path(init) if init else None, real)
@@ -30,8 +33,8 @@ def whisper_windows(
 ) -> Recipe:
     """A released Whisper tuned to short windows of sound, which it hears faster; `windows` in seconds.
 
-    recordings= is a folder of speech, without transcripts; held_out= are beginnings of names that are not trained on.
-    Export: a folder as init= is, int8.
+    `recordings`: a folder of speech, without transcripts. `held_out`: beginnings of names that are not trained on.
+    Export: a folder as that of `init`, int8.
     """
     from train.asr.short_windows import window_recipe  # Whisper takes a second to import, which no other recipe needs
 

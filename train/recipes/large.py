@@ -64,8 +64,10 @@ CLASS_DRIVEN = PretrainOptions(steps=400_000, token_dropout=0.1)
 def c2i_b(
     data: str, init: str = "", valid: str = "", reference: bool = False, options: PretrainOptions = CLASS_DRIVEN
 ) -> Recipe:
-    """Class-driven, 111M, on a cache of an ImageNet-style folder (--shape square); --reference: as the published
-    MaskGIL trainer trains (docs/training-large.md)."""
+    """Class-driven, 111M, on a cache of an ImageNet-style folder (--shape square).
+
+    `reference`: as the published MaskGIL trainer trains (docs/training-large.md).
+    """
     return _large("c2i-b", "b", data, init, valid, options, reference)
 
 
@@ -122,7 +124,7 @@ def c2i_ar(
 def emigm_xs(
     data: str, init: str = "", valid: str = "", repeats: int = 4, options: PretrainOptions = RELEASED
 ) -> Recipe:
-    """eMIGM, class-driven, 69M, on a cache of latents of an ImageNet-style folder (256 or 512, shape=square)."""
+    """eMIGM, class-driven, 69M, on a cache of latents of an ImageNet-style folder (256 or 512, --shape square)."""
     return emigm_recipe("xs", data, init, valid, repeats, options, write_image_rows)
 
 
