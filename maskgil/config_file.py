@@ -69,7 +69,7 @@ def with_config(arguments: list[str], options: Mapping[str, Any], command: str) 
     aliases = former_names(options)
     held = {aliases.get(name, name): value for name, value in read_option_file(path).items()}
     other = held.pop(COMMAND, command)
-    if LEGACY_RECIPES.get(other, other) != LEGACY_RECIPES.get(command, command):
+    if not isinstance(other, str) or LEGACY_RECIPES.get(other, other) != LEGACY_RECIPES.get(command, command):
         raise ValueError(f"--config {path} is for {other}: this is {command}")
     if strange := sorted(held.keys() - (options.keys() - {CONFIG})):
         raise ValueError(f"--config {path}: {command} has no option {strange[0]!r} ({command} --help lists them)")

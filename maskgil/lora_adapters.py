@@ -9,6 +9,7 @@ generator's own weights stay as they are: the same one serves requests with othe
 r rank, I inputs, O outputs of a linear layer.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -57,8 +58,9 @@ def find_adapter(name: str) -> Path:
     """
     folder = adapters_folder()
     for path in (folder / name, folder / f"{name}.safetensors"):
-        if path.parent == folder and _is_adapter(path):
-            return path
+        with contextlib.suppress(OSError):  # a name that no file can have
+            if path.parent == folder and _is_adapter(path):
+                return path
     there = ", ".join(adapter_names()) or "none"
     raise ValueError(
         f"no LoRA adapter is named {name[:80]!r}: there is {there}; docs/released-models.md says how to add one"

@@ -1,5 +1,6 @@
 """Reads a run's batches in worker processes, from any batch number on."""
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ def open_loader(recipe: Recipe, first: int, count: int, rank: int, world: int) -
     """`count` batches of process `rank` of `world`: numbers (first + i) * world + rank.
 
     PyTorch's handler of SIGCHLD raises wherever the run happens to be when a worker dies, also in the middle of a
-    checkpoint or an optimizer's step. It is taken off again: `fetch_batches` finds the dead worker within seconds.
+    checkpoint or an optimizer's step. It is taken off again: `fetch_batches` has one for the time in which it waits.
     """
     before = signal.getsignal(signal.SIGCHLD)
     loader = iter(
@@ -55,23 +56,52 @@ def open_loader(recipe: Recipe, first: int, count: int, rank: int, world: int) -
 def fetch_batches(loader: Iterator[dict], count: int) -> tuple[list[dict], str]:
     """The next batches, or why they cannot be read: a file that has gone or is cut, a worker that was killed."""
     try:
-        return [next(loader) for _ in range(count)], ""
+        with _interrupted_by_dead_worker(loader):
+            return [next(loader) for _ in range(count)], ""
     except (OSError, EOFError, SafetensorError, RuntimeError) as error:
         # A batch that was on its way from a dead worker fails as a broken connection.
-        if dead := _dead_worker(loader):
-            return [], f"{dead}: a file was cut while it was read (Bus error), or memory has run out (Killed)"
+        if dead := _dead_worker(loader, wait=0.1):
+            return [], dead
         if isinstance(error, RuntimeError | EOFError):
             raise
         lines = str(error).strip().splitlines() or [repr(error)]
         return [], lines[-1]
 
 
-def _dead_worker(loader: Any) -> str:
-    """Which worker process of a loader was killed, and by which signal; empty when none was."""
+@contextlib.contextmanager
+def _interrupted_by_dead_worker(loader: Any) -> Iterator[None]:
+    """RuntimeError as soon as a worker is dead: one that died while it wrote may have left half a batch, whose rest
+    would be waited for, for ever. Only the main thread can be interrupted."""
+    if not hasattr(loader, "_workers") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+
+    def check(*_: object) -> None:
+        if dead := _dead_worker(loader):
+            raise RuntimeError(dead)
+
+    signal.signal(signal.SIGCHLD, check)
+    try:
+        check()  # one that died before
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+
+
+def _dead_worker(loader: Any, wait: float = 0.0) -> str:
+    """Which worker process of a loader did not end by itself, and why; empty when none. `wait`: seconds for each of
+    them: one that has closed its connection is still ending."""
     for worker in getattr(loader, "_workers", ()):
-        worker.join(0.1)  # one that has closed its connection is ending
+        worker.join(wait)
         if worker.exitcode is not None and worker.exitcode < 0:
-            return f"DataLoader worker {worker.pid} is killed by signal: {signal.strsignal(-worker.exitcode)}"
+            how = f"killed by signal: {signal.strsignal(-worker.exitcode)}"
+            return (
+                f"DataLoader worker {worker.pid} is {how}: a file was cut while it was read (Bus error), or memory has "
+                "run out (Killed)"
+            )
+        if worker.exitcode:
+            return f"DataLoader worker {worker.pid} ended with status {worker.exitcode}: its own message is above"
     return ""
 
 

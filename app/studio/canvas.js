@@ -102,10 +102,23 @@ class Canvas {
     return !words || !style || words.includes(style) ? words : `${words} ${style}`;
   }
 
-  request(type, more = {}) {
+  // The message that asks for a drawing of the prompt.
+  about(type, more = {}) { return { type, prompt: this.text, settings: { ...this.data.settings, ...more } }; }
+
+  // Ask for a picture that is to be kept. Returns false, and says so, where nobody hears it.
+  ask(message) {
+    clearTimeout(this.timer);
     this.say("");
-    const { settings } = this.data;
-    return this.connection.send({ type, prompt: this.text, settings: { ...settings, ...more } });
+    this.asked = this.connection.send(message);
+    if (this.asked) this.work(true);
+    else this.say("The server cannot be reached. Try again in a moment.", true);
+    return this.asked;
+  }
+
+  // Ask for a picture of the moment, which is not kept.
+  requestDraft(type) {
+    this.say("");
+    this.connection.send(this.about(type, { seed: this.data.settings.seed ?? this.seed }));
   }
 
   // Draw and keep. A refined draft of the same words that is on the canvas already is the picture: it is kept.
@@ -120,11 +133,9 @@ class Canvas {
       return;
     }
     const more = this.seed !== null && this.data.settings.seed === null ? { seed: this.seed } : {};
-    if (!this.request("draw", more)) return this.say("The server cannot be reached. Press Draw again in a moment.", true);
+    if (!this.ask(this.about("draw", more))) return;
     this.seed = null;
     this.refined = false;
-    this.asked = true;
-    this.work(true);
     if (this.data.settings.size) this.sheet.begin(this.data.number, this.data.settings.size);
   }
 
@@ -151,11 +162,11 @@ class Canvas {
     this.asked = this.refining = false; // the new words take the place of both
     this.seed ??= Math.floor(Math.random() * 2 ** 31);
     this.refined = false;
-    this.request("draft", { seed: this.data.settings.seed ?? this.seed });
+    this.requestDraft("draft");
   }
 
   refine() {
-    this.request("refine", { seed: this.data.settings.seed ?? this.seed });
+    this.requestDraft("refine");
     this.refining = true;
   }
 
@@ -186,20 +197,12 @@ class Canvas {
   // Draw all combinations of two settings' values as one picture.
   combine() {
     const axis = (name) => ({ name: this.find(`.${name}-name`).value, values: this.find(`.${name}-values`).value.split(",").map((value) => value.trim()).filter(Boolean) });
-    clearTimeout(this.timer);
-    this.say("");
-    this.connection.send({ type: "sheet", prompt: this.text, settings: this.data.settings, x: axis("x"), y: axis("y") });
-    this.asked = true;
-    this.work(true);
+    this.ask({ ...this.about("sheet"), x: axis("x"), y: axis("y") });
   }
 
   vary(picture) {
-    clearTimeout(this.timer);
-    this.asked = true;
-    this.connection.send({ type: "edit", kind: "vary", id: picture.id, settings: this.data.settings });
-    this.say("");
-    this.whisper(`Variation of “${picture.prompt}” ...`);
-    this.work(true);
+    if (this.ask({ type: "edit", kind: "vary", id: picture.id, settings: this.data.settings }))
+      this.whisper(`Variation of “${picture.prompt}” ...`);
   }
 
   hear(message, images) {
@@ -336,7 +339,7 @@ class Canvas {
       if (this.data.settings) this.read();
     } else {
       this.lost = true;
-      this.asked = false;
+      this.asked = this.refined = this.refining = false; // the server forgets drafts with the connection
       this.work(false);
       this.say(reason || "The connection to the server is lost. Reconnecting ...", true);
     }

@@ -159,14 +159,17 @@ class CanvasSession:
         start = canvas_edits.refined_draft(previous, request) if message["type"] == "refine" else None
         if start is not None:
             request, previous = replace(request, edit="refined from a draft"), None
-        replaces = self.is_drawing
+        shown = self.job if self.follower is not None and not self.follower.done() else None
+        was_sheet, was_draft = self.is_sheet, self.is_draft
         self.give_up()
         work = (self.begin, request, keep, previous, start)
         try:
             job = await (run_to_end(*work) if keep else run_or_undo(Job.cancel, *work))
-        except ValueError:  # no drawing comes in the place of the one that was ended: the page waits for its end
-            if replaces:
+        except ValueError:  # no drawing comes in the place of the one before: the page waits for its end
+            if was_sheet:
                 await self.tell_stopped()
+            elif shown is not None:
+                await asyncio.wait({self.follow(shown, was_draft)})
             raise
         self.follow(job, draft=not keep)
 
@@ -180,9 +183,13 @@ class CanvasSession:
     @property
     def is_drawing(self) -> bool:
         """Whether a job is under way, or a sheet, perhaps between two of its cells."""
+        return self.is_sheet or (self.job is not None and not self.job.is_done)
+
+    @property
+    def is_sheet(self) -> bool:
+        """Whether the cells of a sheet are being drawn."""
         follower = self.follower
-        is_sheet = follower is not None and not follower.done() and follower.get_name() == SHEET
-        return is_sheet or (self.job is not None and not self.job.is_done)
+        return follower is not None and not follower.done() and follower.get_name() == SHEET
 
     async def tell_stopped(self) -> None:
         """Tell the page that what it shows came to nothing."""
@@ -282,11 +289,12 @@ class CanvasSession:
         reading = await asyncio.to_thread(describe_reading, self.services.engine, model, prompt)
         await self.send(type="reading", **reading)
 
-    def follow(self, job: Job, draft: bool) -> None:
-        """Show a drawing from now on, and no other."""
+    def follow(self, job: Job, draft: bool) -> asyncio.Task:
+        """Show a drawing from now on, and no other. The task ends when its end is told."""
         self.unfollow()
         self.job, self.is_draft = job, draft
         self.follower = asyncio.create_task(self.show(job))
+        return self.follower
 
     def unfollow(self) -> None:
         if self.follower is not None:

@@ -4,6 +4,7 @@ The archive holds what differs from weights/scenes, the generator and the decode
 beside this file says how the run goes on from the folder.
 """
 
+import lzma
 import sys
 import tarfile
 from pathlib import Path
@@ -30,8 +31,12 @@ def restore(out: Path = Path("runs/things-175")) -> None:
     for needed in (archive, base):
         if not needed.exists():
             raise ValueError(f"{needed} is missing: restore it from the repository")
-    with appearing(str(out)) as folder, tarfile.open(archive) as opened:
-        opened.extractall(folder, filter=_without_root)
+    with appearing(str(out)) as folder:
+        try:
+            with tarfile.open(archive) as opened:
+                opened.extractall(folder, filter=_without_root)
+        except (EOFError, lzma.LZMAError, tarfile.TarError) as error:
+            raise ValueError(f"{archive} is damaged ({error}): restore it from the repository") from None
         for part in COMPLETED:
             _complete(folder / part / MODEL, base / part / MODEL)
 

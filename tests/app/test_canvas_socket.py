@@ -402,3 +402,31 @@ def test_a_refused_draft_tells_that_it_ended_the_drawing_before_it(
         assert (await page.hear("error"))[0]["draft"]
 
     visit(script)
+
+
+def test_a_refused_draft_does_not_swallow_the_picture_that_is_being_sent(
+    services: AppServices, monkeypatch: pytest.MonkeyPatch
+):
+    """The drawing is over, but its image is still being encoded when the draft is refused."""
+    plain, begun, go_on = canvas_socket.encode_fast, threading.Event(), threading.Event()
+
+    def encode(image) -> bytes:
+        begun.set()
+        go_on.wait(30)
+        return plain(image)
+
+    def full(*arguments, **named) -> Job:
+        go_on.set()
+        raise QueueFullError("no place")
+
+    async def script(page: Page) -> None:
+        page.say("draw", prompt="a red cat", settings=SETTINGS)
+        await page.hear("step")
+        monkeypatch.setattr(canvas_socket, "encode_fast", encode)
+        await asyncio.to_thread(begun.wait, 30)
+        monkeypatch.setattr(services.engine, "submit", full)
+        page.say("draft", prompt="a red cat and", settings=SETTINGS)
+        assert not (await page.hear("done"))[0]["draft"]
+        assert (await page.hear("error"))[0]["draft"]
+
+    visit(script)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,6 +213,23 @@ def test_a_worker_that_is_killed_interrupts_nothing_but_the_reading():
     while read:  # what was fetched before is still there
         read, why = fetch_batches(loader, 1)
     assert f"DataLoader worker {worker.pid} is killed by signal: Killed" in why
+    stop_workers(loader, made)
+
+
+@pytest.mark.parametrize(
+    ("end", "words"), [(lambda: os._exit(3), "ended with status 3"), (lambda: os.kill(os.getpid(), 9), "Killed")]
+)
+def test_a_worker_that_ends_while_it_writes_is_told(end, words):
+    """Half of a batch that is larger than a pipe: its rest is not waited for."""
+
+    def read(index: int) -> dict:
+        threading.Timer(2, end).start()  # while the batch is written, and nobody reads it
+        return {"text": ["a long caption"] * 100_000}
+
+    made = replace(recipe(20), batch_at=read, workers=1)
+    loader = open_loader(made, 0, 20, 0, 1)
+    loader._workers[0].join(60)
+    assert words in fetch_batches(loader, 1)[1]
     stop_workers(loader, made)
 
 
