@@ -91,13 +91,16 @@ def run(root: CommandTree, prog: str, arguments: list[str] | None = None) -> int
 
 
 def parse(root: CommandTree, prog: str, arguments: list[str]) -> Callable[[], object] | None:
-    """The call that the arguments stand for; None when a list of commands was asked for, which is printed.
+    """The call that the arguments stand for; None when a list of commands or the version was asked for and is printed.
 
     Raises ValueError for an unknown command, option or value, with the nearest known one.
     """
     node, rest = root, list(arguments)
     while isinstance(node, CommandGroup):
         commands, rest = node.load(), node.prepare(rest)
+        if node is root and rest[:1] == ["--version"]:
+            print(f"{prog} {importlib.metadata.version('maskgil')}")
+            return None
         if not rest or rest[0] in HELP:
             print(overview(node, commands, prog))
             return None

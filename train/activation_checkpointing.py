@@ -53,7 +53,7 @@ def check_memory(name: str, modules: list[nn.Module], pieces: int, room: int) ->
         processes = bytes_needed(modules) // room + 1
         raise ValueError(
             f"{name} needs {needed / 1e9:.1f} GB a GPU for weights, gradients, optimizer and average, this one has "
-            f"{room / 1e9:.1f} GB: use shard=yes on {processes} GPUs or more"
+            f"{room / 1e9:.1f} GB: use --shard on {processes} GPUs or more"
         )
 
 

@@ -124,7 +124,7 @@ def lora_recipe(
     """
     options.check()
     if options.shard:
-        raise ValueError("shard=yes is for what moves, and of adapters that is little: leave it out")
+        raise ValueError("--shard divides what is trained, and of adapters that is little: leave it out")
     if options.tokenizer:
         raise ValueError(f"tokenizer={options.tokenizer}: adapters learn with the one of {model}; leave it out")
     if rank < 1:

@@ -137,10 +137,10 @@ class RunState:
         whole, out = self.out / STATE, self.out
         if self.recipe.shard:
             if whole.is_file():
-                raise ValueError(f"{out} was begun without shard=yes: go on without it, or give another folder")
+                raise ValueError(f"{out} was begun without --shard: go on without it, or give another folder")
             return self._load_sharded()
         if list(out.glob("sharded-*")):
-            raise ValueError(f"{out} was begun with shard=yes: go on with it, or give another folder")
+            raise ValueError(f"{out} was begun with --shard: go on with it, or give another folder")
         found = list(candidates(out))
         for path in found:
             try:

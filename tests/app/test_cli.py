@@ -1,5 +1,6 @@
 """The command line: pictures, transcripts, and one line with exit code 2 for everything that cannot be."""
 
+import importlib.metadata
 import shutil
 import subprocess
 import sys
@@ -272,6 +273,11 @@ def test_models_are_listed_and_explained(capsys: pytest.CaptureFixture, monkeypa
     assert "cat (kitten)" in told and "two cats on the beach" in told and "Random weights" in told
     monkeypatch.setenv("MASKGIL_WEIGHTS", "/nowhere")
     assert "maskgil train" in refused(["models"], capsys)
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"maskgil {importlib.metadata.version('maskgil')}\n"
 
 
 def test_help_teaches_and_a_real_process_ends_with_two():

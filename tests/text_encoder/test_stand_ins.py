@@ -34,7 +34,8 @@ def test_every_stand_in_is_a_thing_of_the_vocabulary_and_no_known_word_has_one()
 
 def test_a_stand_in_is_named_with_its_kind():
     assert "eagle: drawn as owl, the nearest bird of prey" in READER.read("an eagle").note()
-    assert READER.alternatives(READER.read("a doctor and a cat").left_out[0])
+    assert READER.alternatives(READER.read("a piano and a cat").left_out[0])
+    assert not READER.alternatives(READER.read("a cat on the beach at night").left_out[0]), "no thing stands for a time"
 
 
 def test_a_distant_stand_in_is_drawn_only_where_nothing_else_can_be():

@@ -259,7 +259,7 @@ def test_what_does_not_fit_is_one_line(folder, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=says):
             made(recipe, options(folder, **change))
     monkeypatch.delitem(EMIGM_PRESETS, "emigm-b-64")
-    with pytest.raises(ValueError, match="holds pictures of 64x64; .* with shape=square size=256 or 512"):
+    with pytest.raises(ValueError, match="holds pictures of 64x64; .* with --shape square --size 256 or 512"):
         made(recipe, options(folder))
     monkeypatch.setitem(EMIGM_PRESETS, "emigm-b-64", TINY)
     torch.manual_seed(0)

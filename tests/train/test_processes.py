@@ -96,11 +96,11 @@ def test_two_processes_hold_half_each(tmp_path, capsys):
         whole = train(recipe(), tmp_path / "one")
         same(after, whole)
         same(exported[0], whole)
-        with pytest.raises(ValueError, match="begun with shard=yes"):
+        with pytest.raises(ValueError, match="begun with --shard"):
             train(recipe(), tmp_path / "two")
     finally:
         shutdown_distributed()
-    with pytest.raises(ValueError, match="begun without shard=yes"):
+    with pytest.raises(ValueError, match="begun without --shard"):
         train(recipe(shard=True), tmp_path / "one")
     shutdown_distributed()
     assert not dist.is_initialized(), "what is left of a group at exit can abort its process"
@@ -320,7 +320,7 @@ def test_too_small_a_gpu_is_told_what_would_do():
     count = sum(p.numel() for p in model.parameters())
     assert bytes_needed([model]) == 20 * count and bytes_needed([model], 4) == 5 * count
     check_memory("tiny", [model], 1, 20 * count)
-    with pytest.raises(ValueError, match="shard=yes on 2 GPUs or more"):
+    with pytest.raises(ValueError, match="--shard on 2 GPUs or more"):
         check_memory("tiny", [model], 1, 19 * count)
 
 

@@ -16,7 +16,7 @@ from text_encoder.prompt_reader.prompt_reading import (
 )
 from text_encoder.prompt_reader.prompt_vocabulary import PromptVocabulary
 from text_encoder.prompt_reader.scene_fitting import SceneFitter
-from text_encoder.prompt_reader.scene_parser import parse_scene
+from text_encoder.prompt_reader.scene_parser import BACKDROPS, parse_scene
 from text_encoder.prompt_reader.stand_ins import STAND_INS, StandInTable
 from text_encoder.prompt_reader.text_normalizer import tokenize_prompt
 
@@ -86,9 +86,17 @@ class PromptReader:
 
     def alternatives(self, span: PromptSpan) -> list[str]:
         """Things to say instead of a stretch that is left out or replaced, the nearest in meaning first."""
-        if span.status not in (LEFT_OUT, REPLACED):
+        if span.status not in (LEFT_OUT, REPLACED) or self._is_backdrop(span.text):
             return []
         return [name for name in self.stand_ins.nearest(span.text) if name != span.by][:SUGGESTIONS]
+
+    def _is_backdrop(self, text: str) -> bool:
+        """Whether a stretch says where or when, and no thing: no thing is meant in its place."""
+        if self.is_free_text:
+            return False
+        chunks = self._lexicon.chunks(tokenize_prompt(text, self.stand_ins.emoji))
+        says_where = any(chunk.is_a("background", *BACKDROPS) for chunk in chunks)
+        return says_where and not any(chunk.is_a("thing") for chunk in chunks)
 
     def suggestions(self, words: list[str], n: int = SUGGESTIONS) -> list[str]:
         """Things that can be drawn, the nearest in meaning to these words; examples where none is near."""

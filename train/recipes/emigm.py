@@ -120,7 +120,7 @@ def _preset(size: str, data: str, note: dict[str, Any], init: str) -> EMIGMConfi
         shapes = ", ".join(f"{width}x{height}" for width, height in note["shapes"])
         raise ValueError(
             f"{data} holds pictures of {shapes}; emigm-{size} draws squares of one size: make the cache with "
-            f"shape=square size={' or '.join(map(str, sorted(sides)))}"
+            f"--shape square --size {' or '.join(map(str, sorted(sides)))}"
         )
     for folder, _ in parts_of(data):
         if sum(bucket.rows for bucket in ImageCache.open(folder).tables.values()) >= SURE:

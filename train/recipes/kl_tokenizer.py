@@ -143,7 +143,7 @@ def kl_recipe(
     """See `scenes_kl` in train/recipes/scenes.py. judge: the PatchGAN's player, where the likeness has a game."""
     torch.manual_seed(0)
     if frozen and not init:
-        raise ValueError("frozen=yes keeps the encoder of init=FOLDER; which one?")
+        raise ValueError("--frozen keeps the encoder of another tokenizer: give its folder by --init")
     model = checkpoint.load(init, "latent").train() if init else AutoencoderTokenizer(config)
     config = model.config
     if init and not frozen:
