@@ -30,7 +30,7 @@ examples:
   maskgil generate "two cats on the beach" --out cats.png
   maskgil generate "a sailboat at night" --n 4 --seed 7 --steps 16 --size 320x192
   maskgil generate "a fox left of a castle" --mode hybrid --ar-tokens 32
-  maskgil generate --model weights/imagenet-b --class "golden retriever" --sampler reference
+  maskgil generate "a red apple" --model scenes-emigm --out apple.png
   maskgil edit cats.png "two dogs on the beach" --out dogs.png
   maskgil read "a photo of a poodle and 2 cats"
   maskgil listen speech.wav --out spoken.png

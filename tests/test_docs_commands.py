@@ -9,6 +9,7 @@ import soundfile
 from app_fixtures import tiny_ar_model, tiny_model
 from commands import maskgil
 
+from app.cli import EXAMPLES
 from app.cli import ROOT as COMMANDS
 from app.core import png
 from maskgil.command_line import parse
@@ -104,6 +105,15 @@ def test_the_first_commands_work(
         assert Path(given[given.index("--out") + 1]).read_bytes().startswith(b"\x89PNG")
     else:
         assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [shlex.split(line)[1:] for line in EXAMPLES.splitlines()[1:]], ids=" ".join)
+def test_the_examples_of_the_help_page_name_models_of_a_clean_clone(words: list[str]):
+    """Parsed, not run."""
+    assert callable(parse(COMMANDS, "maskgil", words))
+    if "--model" in words:
+        folder = ROOT / "weights" / words[words.index("--model") + 1]
+        assert (folder / "generator" / "config.json").is_file(), f"{folder.name} is not among the bundled models"
 
 
 def test_the_readme_is_short():
