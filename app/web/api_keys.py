@@ -1,7 +1,8 @@
 """API keys: random texts that programs send as "Authorization: Bearer KEY". The server stores their hashes only.
 
 A key file has a line for each key: name, SHA-256 of the key, and optionally its limit of requests a minute. Lines that
-begin with # are comments. `maskgil key NAME` prints a new key, and the line for the file.
+begin with # are comments. `maskgil key NAME` prints a new key, and the line for the file. A limit holds for each server
+process (ApiKeys).
 """
 
 import hashlib
@@ -26,7 +27,11 @@ class ApiKey:
 
 
 class ApiKeys:
-    """The keys of a server, and how often each was used in the last minute. Safe to use from several threads."""
+    """The keys of a server, and how often each was used in the last minute. Safe to use from several threads.
+
+    The uses are counted in this process, through which all requests to the replicas of one `maskgil serve` pass.
+    Servers that share a file count apart: N of them let N times the limit through.
+    """
 
     def __init__(self, keys: list[ApiKey]):
         self._by_digest = {key.digest: key for key in keys}

@@ -233,6 +233,17 @@ def test_keys_are_found_by_their_hash_and_limited(tmp_path, monkeypatch: pytest.
     assert keys.seconds_until_free(found) == 0
 
 
+def test_two_servers_of_one_key_file_count_apart(tmp_path):
+    """docs/serving.md says so: whoever runs several gives each its share of the limit."""
+    key = new_key()
+    (tmp_path / "keys").write_text(f"alice {hash_key(key)} 1\n")
+    one, other = ApiKeys.read(tmp_path / "keys"), ApiKeys.read(tmp_path / "keys")
+    found = one.find(f"Bearer {key}")
+    assert found is not None
+    assert one.seconds_until_free(found) == 0 and other.seconds_until_free(found) == 0
+    assert one.seconds_until_free(found) > 0 and other.seconds_until_free(found) > 0
+
+
 @pytest.mark.parametrize("text", ["", "# none\n", "alice\n", "alice short\n", f"a {'0' * 64}\na {'1' * 64}\n"])
 def test_a_file_without_usable_keys_is_refused(tmp_path, text: str):
     path = tmp_path / "keys"
