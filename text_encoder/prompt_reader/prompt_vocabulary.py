@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 SPOKEN_3D = re.compile(r"\bthree[ -]d\b", re.IGNORECASE)  # how the bundled recognizer, which has no digits, writes "3d"
 NAMED = ("counts", "relations", "colours")  # lists of plain words
-PIECE = re.compile(f"{SPOKEN_3D.pattern}|{WORD.pattern}", re.IGNORECASE)
 
 
 class VocabularyEntry(NamedTuple):
@@ -34,7 +33,7 @@ class PromptVocabulary:
     """`words` is every word that the model saw, in lower case. Empty means: a model for free text, all words known.
 
     `aliases` are words that it reads as others, where they are no part of a longer name: "tree" as "pine tree", "bird"
-    as "parrot". `parts` are words that it saw only within a longer name: "pine".
+    as "parrot".
 
     `colours` are those that it can give to things; empty: things have colours of their own.
     `max_kinds`, `max_things`: how many kinds of things, and things in all, a picture holds.
@@ -49,7 +48,6 @@ class PromptVocabulary:
     examples: tuple[str, ...] = ()
     words: frozenset[str] = field(default=frozenset(), repr=False)
     aliases: dict[str, str] = field(default_factory=dict, repr=False, hash=False)
-    parts: frozenset[str] = field(default=frozenset(), repr=False)
     max_kinds: int = 2
     max_things: int = 4
 
@@ -70,12 +68,11 @@ class PromptVocabulary:
         names = {name: tuple(_thing(v).name for v in values.get(name, ())) for name in NAMED}
         words = frozenset(str(word).lower() for word in values.get("words", ()))
         aliases = {str(word).lower(): str(name) for word, name in values.get("aliases", {}).items()}
-        parts = frozenset(str(word).lower() for word in values.get("parts", ()))
         examples = tuple(values.get("examples", ()))
         limits = values.get("limits", {})
         most = max((int(count) for count in names["counts"] if str(count).isdigit()), default=4)
         return cls(
-            **things, **names, examples=examples, words=words, aliases=aliases, parts=parts,
+            **things, **names, examples=examples, words=words, aliases=aliases,
             max_kinds=int(limits.get("kinds", 2)), max_things=int(limits.get("things", most)),
         )  # fmt: skip
 
