@@ -8,7 +8,7 @@ Axes: B pictures, N tokens, T text tokens, E width of a text state.
 
 import json
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from train.losses.conditioned import Conditioned
 from train.losses.masked_token import MaskedTokenLoss
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
-from train.reference_curve import ReferenceCurve, WindowVerdict, bundled_curves, compare_with_curve
+from train.reference_curve import ReferenceCurve, bundled_curves, compare_with_curve
 from train.run_log import load_run_log
 from train.trainer import train
 
@@ -58,7 +58,7 @@ class StripedGrids:
         }
 
 
-def check_recipe(seed: int = 0, steps: int = STEPS) -> Recipe:
+def check_recipe(seed: int = 0) -> Recipe:
     """The tiny recipe whose curve `maskgil train check` compares."""
     torch.manual_seed(seed)
     config = ModelConfig(
@@ -71,7 +71,7 @@ def check_recipe(seed: int = 0, steps: int = STEPS) -> Recipe:
         OptimConfig(lr=3e-3, warmup=30, clip=1.0),
     )
     return Recipe(
-        "check", steps, (part,), StripedGrids(8, seed), seed=seed, precision="no", workers=0, save_every=0,
+        "check", STEPS, (part,), StripedGrids(8, seed), seed=seed, precision="no", workers=0, save_every=0,
         sample_every=0, options={"seed": seed},
     )  # fmt: skip
 
@@ -92,7 +92,7 @@ def check(run: Path | None = None, out: Path | None = None, seed: int = 0, steps
         raise ValueError(f"steps={steps}: give 1 to {STEPS}, the length of the reference curve")
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch) / "check"
-        train(replace(check_recipe(seed), export=None), folder, stop_at=steps)
+        train(check_recipe(seed), folder, stop_at=steps)
         _judge(folder, bundled_curves()["check"])
 
 
@@ -112,7 +112,7 @@ def _judge(folder: Path, curve: ReferenceCurve) -> None:
     print(f"{'step':>6} {'loss':>8} {'expected':>9} {'band':>8}")
     for row in rows:
         print(f"{row.step:6d} {row.loss:8.4f} {row.expected:9.4f} {row.band:8.4f}{'' if row.normal else '  outside'}")
-    outside: list[WindowVerdict] = [row for row in rows if not row.normal]
+    outside = [row for row in rows if not row.normal]
     if outside:
         raise CommandFailed(
             f"{len(outside)} of {len(rows)} windows are outside the band, the first at step {outside[0].step}: this "
