@@ -1,35 +1,25 @@
 """The training recipes as commands: each parameter of a recipe is an option, and a run's folder is another.
 
 `maskgil train` and `python -m train` list them. A recipe is a public function of one of MODULES that returns a Recipe.
+The list is read from the source of these modules: importing them takes seconds, so only a chosen recipe does.
 """
 
+import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 from tyro.conf import arg
 
 from maskgil.command_line import Command, CommandGroup, deferred
 from maskgil.config_file import COMMAND, LEGACY_RECIPES, config_path, read_option_file
-from train.processes import shutdown_distributed
-from train.recipe import Recipe
-from train.recipes import asr, large, scenes, scenes_judges, scenes_latents, scenes_tokenizers, text_to_image
 from train.run_options import RunOptions
-from train.trainer import train
 
-MODULES: tuple[ModuleType, ...] = (
-    scenes_tokenizers,
-    scenes,
-    scenes_judges,
-    scenes_latents,
-    asr,
-    text_to_image,
-    large,
-)
+FOLDER = Path(__file__).parent / "recipes"
+MODULES = ("scenes_tokenizers", "scenes", "scenes_judges", "scenes_latents", "asr", "text_to_image", "large")
 
 NOTES = """\
 examples:
@@ -42,22 +32,37 @@ examples:
 The same command again continues from the checkpoint in the run's folder."""
 
 
-def recipes() -> dict[str, Callable[..., Recipe]]:
-    """{name on the command line: recipe}."""
-    functions = [f for module in MODULES for f in vars(module).values() if inspect.isfunction(f)]
-    modules = {module.__name__ for module in MODULES}
-    public = [f for f in functions if f.__module__ in modules and not f.__name__.startswith("_")]
-    return {f.__name__.replace("_", "-"): f for f in public if inspect.signature(f).return_annotation is Recipe}
+def _definitions() -> Iterator[tuple[str, ast.FunctionDef]]:
+    """(module, definition) of every recipe, in the order of the list."""
+    for module in MODULES:
+        for node in ast.parse((FOLDER / f"{module}.py").read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.returns is not None:
+                if ast.unparse(node.returns) == "Recipe":
+                    yield module, node
+
+
+def recipe_help() -> dict[str, str]:
+    """{name on the command line: first line of the docstring} of every recipe. Imports none of them."""
+    return {
+        node.name.replace("_", "-"): (ast.get_docstring(node) or "").partition("\n")[0] for _, node in _definitions()
+    }
+
+
+def recipes() -> dict[str, Callable[..., Any]]:
+    """{name on the command line: function that returns a Recipe}."""
+    from train.recipes import asr, large, scenes, scenes_judges, scenes_latents, scenes_tokenizers, text_to_image
+
+    imported = (scenes_tokenizers, scenes, scenes_judges, scenes_latents, asr, text_to_image, large)
+    modules = dict(zip(MODULES, imported, strict=True))
+    return {node.name.replace("_", "-"): getattr(modules[module], node.name) for module, node in _definitions()}
 
 
 def recipe_commands() -> dict[str, Command]:
     """{name: command} of every recipe and of what belongs to training without being one."""
-    known = recipes()
-    commands = {name: _command(name, recipe) for name, recipe in known.items()}
+    known = recipe_help()
+    commands = {name: _command(name, name, about) for name, about in known.items()}
     legacy = {
-        old: replace(_command(old, known[new]), help=f"The former name of {new}.")
-        for old, new in LEGACY_RECIPES.items()
-        if new in known
+        old: _command(old, new, f"The former name of {new}.") for old, new in LEGACY_RECIPES.items() if new in known
     }
     others = {
         "world": Command("One stage of the open world (train/world/README.md).", _world),
@@ -98,7 +103,7 @@ def chosen_recipe(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def chosen_options(name: str, call: Callable[[], Recipe], run: RunOptions) -> dict[str, Any]:
+def chosen_options(name: str, call: Callable[[], Any], run: RunOptions) -> dict[str, Any]:
     """What a command's options came to, for a file that chooses them again."""
     assert isinstance(call, partial)
     flat: dict[str, Any] = {COMMAND: LEGACY_RECIPES.get(name, name)}
@@ -111,12 +116,17 @@ def chosen_options(name: str, call: Callable[[], Recipe], run: RunOptions) -> di
     return {key.replace("_", "-"): str(value) if isinstance(value, Path) else value for key, value in flat.items()}
 
 
-def _command(name: str, recipe: Callable[..., Recipe]) -> Command:
-    about = inspect.getdoc(recipe) or ""
+def _command(name: str, recipe_name: str, about: str) -> Command:
+    """The command `name`, which trains a recipe. `about`: its line in the list of commands."""
 
     def load() -> Callable[..., None]:
+        from train.processes import shutdown_distributed
+        from train.trainer import train
+
+        function = recipes()[recipe_name]
+
         def run_recipe(
-            recipe: Annotated[Any, arg(constructor=deferred(recipe), name="")],
+            recipe: Annotated[Any, arg(constructor=deferred(function), name="")],
             out: Annotated[Path, arg(help="folder of the run; the same command again continues there")] = Path("runs")
             / name,
             stop_at: Annotated[int | None, arg(help="stop and save after this step", metavar="STEP")] = None,
@@ -129,10 +139,10 @@ def _command(name: str, recipe: Callable[..., Recipe]) -> Command:
             train(made, out, stop_at=stop_at, options=run)
             shutdown_distributed()
 
-        run_recipe.__doc__ = about
+        run_recipe.__doc__ = inspect.getdoc(function)
         return run_recipe
 
-    return Command(about.partition("\n")[0], load)
+    return Command(about, load)
 
 
 TRAIN = CommandGroup("Train a model: one recipe a command.", recipe_commands, NOTES, chosen_recipe)

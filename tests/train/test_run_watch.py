@@ -159,6 +159,7 @@ def test_a_runs_folder_holds_the_options_that_make_it_again(tmp_path, monkeypatc
         return replace(recipe(steps), options={"lr": lr})
 
     monkeypatch.setattr(commands, "recipes", lambda: {"small": small})
+    monkeypatch.setattr(commands, "recipe_help", lambda: {"small": "A small recipe."})
     maskgil("train", "small", "--lr", "2e-3", "--keep", "2", "--out", tmp_path / "a")
     held = read_option_file(tmp_path / "a" / CONFIG_FILE)
     assert held["out"] == str(tmp_path / "a")
