@@ -16,18 +16,17 @@ from app.core import paths
 from app.core.request import GenerationRequest
 from app.serving.cluster_options import ClusterOptions
 from app.serving.engine import Engine
-from app.serving.jobs import Job, Status
 from app.serving.local_engine import LocalEngine
+from benchmarks.job_waiting import wait_until_drawn
 
 REPLICA_HEAD = "| way | pictures/s | against one engine | p50, s | p99, s |"
-PATIENCE_SECONDS = 3600.0
 
 
 def drawn_at_once(engine: Engine, asked: Sequence[GenerationRequest]) -> tuple[float, list[float]]:
     """(pictures a second, the seconds that each job took). RuntimeError when a job fails."""
     start, jobs = time.monotonic(), [engine.submit(request) for request in asked]
     for job in jobs:
-        _finish(job)
+        wait_until_drawn(job)
     seconds = max(job.ended for job in jobs) - start
     return sum(request.n for request in asked) / seconds, [job.ended - job.asked for job in jobs]
 
@@ -44,7 +43,7 @@ def report_replicas(model: str, asked: Sequence[GenerationRequest], replicas: Se
         engine = _engine(count, waiting=len(asked))
         try:
             for request in asked[: max(1, 2 * count)]:  # every replica has drawn once
-                _finish(engine.submit(request))
+                wait_until_drawn(engine.submit(request))
             speed, waited = drawn_at_once(engine, asked)
         finally:
             engine.close()
@@ -61,8 +60,3 @@ def _engine(replicas: int, waiting: int) -> Engine:
     from app.serving import cluster
 
     return cluster.connect(ClusterOptions(replicas=replicas, waiting=waiting)).open_engine()
-
-
-def _finish(job: Job) -> None:
-    if not job.wait(PATIENCE_SECONDS) or job.status is not Status.DONE:
-        raise RuntimeError(f"a job of the benchmark is {job.status}: {job.error}")

@@ -26,9 +26,10 @@ import torch
 
 import text_encoder
 from app.core.request import GenerationRequest
-from app.serving.jobs import Job, Status
+from app.serving.jobs import Job
 from app.serving.local_engine import LocalEngine
 from benchmarks.generation import PROMPTS, decoding_bytes, preset_model
+from benchmarks.job_waiting import wait_until_drawn
 from benchmarks.machine import (
     DTYPES,
     Machine,
@@ -45,8 +46,6 @@ from maskgil.params import SamplingParams
 from maskgil.picture_sizes import Size, parse_size
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.loop import sample
-
-PATIENCE = 3600.0  # seconds for all jobs of one load
 
 
 @dataclass(frozen=True)
@@ -79,15 +78,13 @@ def requests(model: TextToImage, jobs: int, steps: int, size: Size) -> list[Gene
 def serve_load(model: TextToImage, asked: Sequence[GenerationRequest], times: Sequence[float], rows: int) -> Served:
     """Draw the requests as they arrive, at most `rows` in one call of the model. RuntimeError when one cannot be."""
     engine = LocalEngine(lambda name: model, waiting=len(asked), rows=rows)
-    warm = engine.submit(asked[0])
-    assert warm.wait(PATIENCE)
+    wait_until_drawn(engine.submit(asked[0]))  # the first call is slower
     since, jobs = time.monotonic(), list[Job]()
     for query, at in zip(asked, times, strict=True):
         time.sleep(max(0.0, since + at - time.monotonic()))
         jobs.append(engine.submit(query))
     for job in jobs:
-        if not job.wait(PATIENCE) or job.status is not Status.DONE:
-            raise RuntimeError(f"a job of the benchmark is {job.status}: {job.error}")
+        wait_until_drawn(job)
     engine.close()
     waited = np.array([job.ended - job.asked for job in jobs])
     speed = len(jobs) / (max(job.ended for job in jobs) - since)

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from test_transcriber import VOCABULARY, saved
 from test_transcriber import tiny as tiny_whisper
 
 import text_encoder
+from app.core.request import GenerationRequest
+from app.serving.jobs import Status
 from benchmarks import generation, machine, serving_load, speech_to_image_latency
 from benchmarks.machine import Machine, Stage, Timed
 from maskgil.command_line import parse
@@ -157,6 +160,19 @@ def test_a_crowd_is_served_vectors_too(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("fp32: ") and "tokens" in lines[-1]
     assert sum(line.startswith("| all at once") for line in lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("has_ended", "status"), [(True, Status.FAILED), (True, Status.CANCELLED), (False, Status.QUEUED)]
+)
+def test_a_first_job_that_is_not_drawn_ends_the_load(model, monkeypatch, has_ended: bool, status: Status):
+    asked = []
+    job = SimpleNamespace(status=status, error="no memory", wait=lambda seconds: has_ended)
+    engine = SimpleNamespace(submit=lambda request: asked.append(request) or job)
+    monkeypatch.setattr(serving_load, "LocalEngine", lambda *args, **options: engine)
+    with pytest.raises(RuntimeError, match="a job of the benchmark is .*: no memory"):
+        serving_load.serve_load(model, [GenerationRequest("a cat", seed=0)] * 3, [0.0] * 3, rows=1)
+    assert len(asked) == 1
 
 
 def test_jobs_arrive_at_their_rate_and_at_the_same_times_again():
