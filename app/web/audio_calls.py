@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from whisper.tokenizer import LANGUAGES
 
 from app.core import paths
-from app.serving.recognizer import Recognizer, recording_calls
+from app.serving.recognizer import Recognizer, TimedTranscript, recording_calls
 from app.serving.services import AppServices
 from app.web.api_errors import ApiError
 from app.web.image_calls import NO_BUFFER, Caller, places
@@ -22,9 +22,9 @@ from speech.audio import RATE
 from speech.backends import RawTranscript
 from speech.greedy_decoding import AUTO, DecodingContext
 from speech.transcriber import TranscribedPiece, Transcript
-from speech.word_alignment import TimedWord
 
-FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
+UNTIMED = ("json", "text")  # formats that need no times of words
+FORMATS = (*UNTIMED, "verbose_json", "srt", "vtt")
 GRANULARITIES = ("word", "segment")
 # Names of OpenAI's recognizers, which clients send by default: the default recognizer is meant.
 MODEL_ALIASES = ("", "whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
@@ -45,24 +45,6 @@ class AudioFields:
     prompt: str = ""
 
 
-@dataclass(frozen=True)
-class HeardSpeech:
-    """A transcript; its duration in seconds and its words with times where they are needed. `notes`: on the times."""
-
-    transcript: Transcript
-    duration: float = 0.0
-    words: tuple[TimedWord, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def text(self) -> str:
-        return self.transcript.text
-
-    @property
-    def reason(self) -> str:
-        return self.transcript.reason
-
-
 async def transcriptions(call: Request, services: AppServices, caller: Caller) -> Response:
     """Transcribe a recording. One without speech has an empty text, and `reason` says why."""
     return await _answer(call, services, caller, "transcribe")
@@ -80,22 +62,30 @@ async def _answer(call: Request, services: AppServices, caller: Caller, task: st
         recognizer = _recognizer(services, form.texts.get("model", ""))
         fields = read_audio_fields(form.texts, form.lists, recognizer.name)
         loop = asyncio.get_running_loop()
-        timed = fields.response_format not in ("json", "text")
         context = DecodingContext(fields.language, task, fields.prompt)
-        heard = await loop.run_in_executor(recording_calls, _hear, recognizer, recording, timed, context)
+        if fields.response_format in UNTIMED:
+            transcript = await loop.run_in_executor(recording_calls, recognizer.transcribe, recording, context)
+            return _untimed_answer(transcript, fields)
+        timed = await loop.run_in_executor(recording_calls, recognizer.transcribe_timed, recording, context)
+        return _timed_answer(timed, fields, task)
+
+
+def _untimed_answer(transcript: Transcript, fields: AudioFields) -> Response:
     if fields.stream:
-        return StreamingResponse(_events(heard), media_type="text/event-stream", headers=NO_BUFFER)
+        return StreamingResponse(_events(transcript), media_type="text/event-stream", headers=NO_BUFFER)
+    if fields.response_format == "text":
+        return PlainTextResponse(transcript.text + "\n")
+    notes: dict[str, Any] = {"reason": transcript.reason} if transcript.reason else {}
+    return JSONResponse({"text": transcript.text} | notes | ({"notes": list(fields.notes)} if fields.notes else {}))
+
+
+def _timed_answer(timed: TimedTranscript, fields: AudioFields, task: str) -> Response:
     match fields.response_format:
-        case "text":
-            return PlainTextResponse(heard.text + "\n")
         case "srt":
-            return PlainTextResponse(to_srt(heard.words), media_type="application/x-subrip; charset=utf-8")
+            return PlainTextResponse(to_srt(timed.words), media_type="application/x-subrip; charset=utf-8")
         case "vtt":
-            return PlainTextResponse(to_vtt(heard.words), media_type="text/vtt; charset=utf-8")
-        case "verbose_json":
-            return JSONResponse(_verbose(heard, fields, task))
-    notes: dict[str, Any] = {"reason": heard.reason} if heard.reason else {}
-    return JSONResponse({"text": heard.text} | notes | ({"notes": list(fields.notes)} if fields.notes else {}))
+            return PlainTextResponse(to_vtt(timed.words), media_type="text/vtt; charset=utf-8")
+    return JSONResponse(_verbose(timed, fields, task))
 
 
 def _recognizer(services: AppServices, model: str) -> Recognizer:
@@ -134,7 +124,7 @@ def read_audio_fields(texts: Mapping[str, str], lists: Mapping[str, list[str]], 
     stream = texts.get("stream", "false").lower()
     if stream not in ("true", "false"):
         raise ValueError(f"stream is {brief_json(stream)}: give true or false")
-    if stream == "true" and response_format not in ("json", "text"):
+    if stream == "true" and response_format not in UNTIMED:
         raise ValueError(f"a stream has no {response_format}: leave response_format or stream out")
     language = texts.get("language", "").lower() or AUTO
     language = "en" if language in ENGLISH else language
@@ -160,29 +150,21 @@ def read_audio_fields(texts: Mapping[str, str], lists: Mapping[str, list[str]], 
     return AudioFields(response_format, stream == "true", granularities, tuple(notes), language, prompt)
 
 
-def _hear(recognizer: Recognizer, recording: bytes, timed: bool, context: DecodingContext) -> HeardSpeech:
-    """On a thread. Raises ValueError for what is no sound, empty or too long."""
-    if not timed:
-        return HeardSpeech(recognizer.transcribe(recording, context))
-    heard = recognizer.transcribe_timed(recording, context)
-    notes = () if heard.is_aligned else (ESTIMATED,)
-    return HeardSpeech(heard.transcript, heard.duration, heard.words, notes)
-
-
-def _verbose(heard: HeardSpeech, fields: AudioFields, task: str) -> dict[str, Any]:
+def _verbose(timed: TimedTranscript, fields: AudioFields, task: str) -> dict[str, Any]:
     """OpenAI's verbose_json."""
-    language = LANGUAGES[heard.transcript.language]
-    result: dict[str, Any] = {"task": task, "language": language, "duration": round(heard.duration, 3)}
-    result |= {"text": heard.text, "notes": [*fields.notes, *heard.notes]}
-    if heard.reason:
-        result["reason"] = heard.reason
+    transcript, notes = timed.transcript, [*fields.notes, *([] if timed.is_aligned else [ESTIMATED])]
+    language = LANGUAGES[transcript.language]
+    result: dict[str, Any] = {"task": task, "language": language, "duration": round(timed.duration, 3)}
+    result |= {"text": transcript.text, "notes": notes}
+    if transcript.reason:
+        result["reason"] = transcript.reason
     result["segments"] = [
         {"id": index, "start": group[0].start, "end": group[-1].end, "text": " ".join(word.word for word in group)}
-        | _measured(heard.transcript.pieces, group[0].start)
-        for index, group in enumerate(segments(heard.words))
+        | _measured(transcript.pieces, group[0].start)
+        for index, group in enumerate(segments(timed.words))
     ]
     if "word" in fields.granularities:
-        result["words"] = [{"word": word.word, "start": word.start, "end": word.end} for word in heard.words]
+        result["words"] = [{"word": word.word, "start": word.start, "end": word.end} for word in timed.words]
     return result
 
 
@@ -201,12 +183,12 @@ def _measured(pieces: tuple[TranscribedPiece, ...], start: float) -> dict[str, A
     }
 
 
-async def _events(heard: HeardSpeech) -> AsyncIterator[str]:
+async def _events(transcript: Transcript) -> AsyncIterator[str]:
     """Server-sent events: the text word by word, then all of it. The recognizer has finished by then."""
 
     def event(type: str, **values: Any) -> str:
         return f"event: {type}\ndata: {json.dumps({'type': type} | values)}\n\n"
 
-    for index, word in enumerate(heard.text.split()):
+    for index, word in enumerate(transcript.text.split()):
         yield event("transcript.text.delta", delta=word if index == 0 else f" {word}")
-    yield event("transcript.text.done", text=heard.text)
+    yield event("transcript.text.done", text=transcript.text)
