@@ -32,6 +32,10 @@ HOW_TO_GET = "fetch the project's weights folder, or train one with `maskgil tra
 _fetched: dict[str, Path] = {}  # where Hugging Face's models lie, of those that this process has asked for
 
 
+class UnavailableError(ValueError):
+    """A model or a recognizer that is served cannot be opened now: whoever runs the server has to see to it."""
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """A complete model folder.

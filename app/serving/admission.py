@@ -7,7 +7,7 @@ candidates) when the request is submitted.
 from contextlib import suppress
 
 from app.core import paths, registry
-from app.core.registry import ModelInfo
+from app.core.registry import ModelInfo, UnavailableError
 from app.serving.engine import Engine
 
 
@@ -30,11 +30,14 @@ def served_model(engine: Engine, name: str) -> ModelInfo:
     """The model of this name among `served_models`.
 
     A visitor's name is no path here: it opens no folder and asks no hub. Files are read, of every model where `name` is
-    neither the default nor loaded: no event loop may wait for it. Raises UnknownModelError, and ValueError for a
-    default model that cannot be opened.
+    neither the default nor loaded: no event loop may wait for it. Raises UnknownModelError, and UnavailableError for
+    a default model that cannot be opened.
     """
     if name == paths.default_model():
-        return registry.find_local(name)  # says what is wrong with it
+        try:
+            return registry.find_local(name)
+        except ValueError as error:
+            raise UnavailableError(str(error)) from error
     if name in engine.loaded():
         with suppress(ValueError):  # its folder is gone
             return registry.find_local(name)

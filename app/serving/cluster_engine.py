@@ -18,6 +18,7 @@ import ray.exceptions
 from PIL import Image
 from ray.serve.handle import DeploymentHandle
 
+from app.core.registry import UnavailableError
 from app.core.request import GenerationRequest
 from app.serving import metrics
 from app.serving.cluster_messages import DrawTask, EndNews, StepNews, grid_on
@@ -208,7 +209,7 @@ class ClusterRecognizer:
         self.name, self._handle = name, handle
 
     def load(self) -> None:
-        """Raises ValueError when it is missing or broken."""
+        """Raises UnavailableError when it is missing or broken."""
         self._call("load", self.name)
 
     def transcribe(self, recording: Path | bytes, context: DecodingContext | None = None) -> Transcript:
@@ -237,8 +238,9 @@ class ClusterRecognizer:
             try:
                 return getattr(self._handle, method).remote(*values).result(timeout_s=TRANSCRIBE_SECONDS)
             except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, ValueError):
-                    raise ValueError(str(error.cause)) from None
+                for kind in (UnavailableError, ValueError):
+                    if isinstance(error.cause, kind):
+                        raise kind(str(error.cause)) from None
                 raise
             except ray.exceptions.RayError as error:
                 log.warning("a replica that transcribes is gone (%s): another one is asked", type(error).__name__)

@@ -88,7 +88,7 @@ class ModelPool:
         """The model of this name. One in memory returns at once, whatever else is loading.
 
         `dtype` sets its precision from now on, `encoder_memory` how its text encoder is held; running jobs finish with
-        the old one. Raises ValueError when it cannot be loaded; then nothing changes.
+        the old one. Raises UnavailableError when it cannot be loaded; then nothing changes.
         """
         with self._lock:
             if (loaded := self._use(name, dtype, encoder_memory)) is not None:
@@ -101,7 +101,11 @@ class ModelPool:
                         return loaded
                     chosen = self._chosen.get(name, {}) | _given(dtype, encoder_memory)
                 held = chosen.get("encoder_memory") or paths.text_encoder_memory()
-                loaded = LoadedModel(self._find(name, **chosen), encoder_memory=held)
+                try:
+                    found = self._find(name, **chosen)
+                except ValueError as error:
+                    raise registry.UnavailableError(str(error)) from error
+                loaded = LoadedModel(found, encoder_memory=held)
                 with self._lock:
                     self._chosen[name] = chosen
                     self._models[name] = loaded

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from app.core.registry import UnavailableError
 from app.serving import metrics
 from maskgil import model_folder
 from speech import audio as sound
@@ -43,7 +44,7 @@ class Recognizer(Protocol):
     name: str
 
     def load(self) -> object:
-        """Load it. Raises ValueError when it is missing or broken."""
+        """Load it. Raises UnavailableError when it is missing or broken."""
         ...
 
     def transcribe(self, recording: Path | bytes, context: DecodingContext | None = None) -> Transcript: ...
@@ -65,10 +66,13 @@ class SpeechRecognizer:
         self._written: OrderedDict[bytes, Transcript] = OrderedDict()
 
     def load(self) -> Transcriber:
-        """The recognizer. Raises ValueError when it is missing or broken."""
+        """The recognizer. Raises UnavailableError when it is missing or broken."""
         with self._lock:
             if self._transcriber is None:
-                self._transcriber = Transcriber.load(model_folder.bundled_or_given(self.name))
+                try:
+                    self._transcriber = Transcriber.load(model_folder.bundled_or_given(self.name))
+                except ValueError as error:
+                    raise UnavailableError(str(error)) from error
             return self._transcriber
 
     def transcribe(self, recording: Path | bytes, context: DecodingContext | None = None) -> Transcript:

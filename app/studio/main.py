@@ -8,7 +8,6 @@ from PIL import Image, ImageColor
 from app.studio import generation_form, remembered_settings, session, widget_state
 from app.studio.component import component
 from app.studio.views import draw, edit, gallery, models, speak
-from app.studio.wording import sentence
 
 
 def icon() -> Image.Image:
@@ -30,7 +29,7 @@ st.html(Path(__file__).parent / "style.css")
 try:
     session.studio()
 except ValueError as error:
-    st.error(f"**The studio cannot be opened.** {sentence(error)}", icon=":material/error:")
+    st.error(f"**The studio cannot be opened.** {session.explain(error)}", icon=":material/error:")
     st.stop()
 rooms = [
     st.Page(draw.draw_page, title="Draw", icon=":material/brush:", url_path="draw", default=True),

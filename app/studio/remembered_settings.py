@@ -6,7 +6,6 @@ import streamlit as st
 
 from app.core.visitor_settings import VisitorSettings
 from app.studio import generation_form, session
-from app.studio.wording import sentence
 
 SAVED = "settings as they were saved"
 PRESET = "preset"
@@ -34,7 +33,7 @@ def save_settings() -> None:
         try:
             store().remember(values)
         except ValueError as error:
-            st.warning(sentence(error))
+            st.warning(session.explain(error))
 
 
 def presets() -> None:
@@ -68,11 +67,11 @@ def _save_preset() -> None:
         store().save_preset(st.session_state[NAME], generation_form.to_dict())
         st.session_state[NAME] = ""
     except ValueError as error:
-        st.session_state[COMPLAINT] = sentence(error)
+        st.session_state[COMPLAINT] = session.explain(error)
 
 
 def _delete_preset(name: str) -> None:
     try:
         store().delete_preset(name)
     except ValueError as error:
-        st.session_state[COMPLAINT] = sentence(error)
+        st.session_state[COMPLAINT] = session.explain(error)

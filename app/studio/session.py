@@ -8,7 +8,9 @@ from app.core import paths, registry
 from app.core.gallery_store import OWNER
 from app.serving.model_pool import LoadedModel
 from app.serving.services import AppServices, get_services
+from app.studio.wording import sentence
 from app.web.access import get_policy
+from app.web.public_message import public_message
 from app.web.visitors import COOKIE
 
 ROOMS = "rooms"
@@ -30,6 +32,11 @@ def is_operator() -> bool:
     that no server of ours serves has one visitor: whoever started it."""
     policy = get_policy()
     return policy is None or policy.is_operator(st.context.headers, st.session_state.get(OPERATOR_KEY) or "")
+
+
+def explain(error: object) -> str:
+    """An error as a sentence of the page; it names folders of the server to an operator alone."""
+    return sentence(error if is_operator() else public_message(error))
 
 
 @st.cache_resource(show_spinner=False)
@@ -71,7 +78,7 @@ def model() -> registry.ModelInfo:
                 studio().engine.load(name)
         return found
     except ValueError as error:
-        st.error(f"**The model cannot be opened.** {error}", icon=":material/image_not_supported:")
+        st.error(f"**The model cannot be opened.** {explain(error)}", icon=":material/image_not_supported:")
         st.stop()
 
 

@@ -16,6 +16,7 @@ from app.serving.services import AppServices
 from app.web.api_errors import ApiError
 from app.web.image_calls import NO_BUFFER, Caller, places
 from app.web.image_fields import brief_json
+from app.web.public_message import public_message
 from app.web.uploads import Form, read_form
 from app.web.word_times import ESTIMATED, segments, to_srt, to_vtt
 from speech.audio import RATE
@@ -94,7 +95,8 @@ def _recognizer(services: AppServices, model: str) -> Recognizer:
         return services.recognizer
     recognizer = services.recognizer_named(model)
     if recognizer is None:
-        message = f"no recognizer {model[:80]!r}: this server transcribes with {services.recognizer.name}"
+        served = public_message(services.recognizer.name)
+        message = f"no recognizer {model[:80]!r}: this server transcribes with {served}"
         raise ApiError(404, message, "model_not_found")
     return recognizer
 
@@ -137,7 +139,8 @@ def read_audio_fields(texts: Mapping[str, str], lists: Mapping[str, list[str]], 
         raise ValueError(f"timestamp_granularities has {brief_json(wrong[0])}: give word or segment")
     if lists.get("include") or texts.get("include"):
         raise ValueError("include asks for log probabilities, which this server does not return: leave it out")
-    notes = [f"{texts['model']} is not served here: {recognizer} transcribes"] if model in MODEL_ALIASES[1:] else []
+    served = public_message(recognizer)
+    notes = [f"{texts['model']} is not served here: {served} transcribes"] if model in MODEL_ALIASES[1:] else []
     try:
         temperature = float(texts.get("temperature", "0") or 0)
     except ValueError:

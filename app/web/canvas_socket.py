@@ -32,15 +32,16 @@ from typing import Any, Protocol, runtime_checkable
 
 from starlette.websockets import WebSocketDisconnect
 
-from app.core.prompt_admission import notes_of
 from app.core.request import GenerationRequest, random_seed
 from app.core.setting_sheet import SettingAxis, combinations, compose
 from app.serving.jobs import Job, Status, summarize
 from app.serving.services import AppServices, get_services
 from app.serving.shielded import run_or_undo, run_to_end
 from app.web import canvas_edits
-from app.web.canvas_edits import as_sentence, describe_reading, given_settings, parse_request
+from app.web.canvas_edits import describe_reading, given_settings, parse_request
+from app.web.canvas_messages import describe_pictures, describe_step, drawn_size, job_notes, reading_notes
 from app.web.canvas_previews import Previews, encode_fast
+from app.web.public_message import message_text
 from app.web.visitors import same_origin
 from maskgil.inpainting import InpaintingInput
 
@@ -133,7 +134,7 @@ class CanvasSession:
         """A message and the frames that belong to it, with nothing in between."""
         await self.sending.acquire()
         # A task of its own: whoever sends may be cancelled after the message, and the page waits for its frames.
-        whole = asyncio.ensure_future(self._send_frames(json.dumps(message), frames))
+        whole = asyncio.ensure_future(self._send_frames(message_text(message), frames))
         whole.add_done_callback(lambda _: self.sending.release())
         await asyncio.shield(whole)
 
@@ -268,9 +269,9 @@ class CanvasSession:
         self.is_draft = False
         job = self.job
         await run_to_end(self.services.keep, job)
-        reading = await asyncio.to_thread(_reading_notes, job)
-        about = {"prompt": job.request.prompt, "reading": reading, "notes": _notes(job)}
-        await self.send(type="kept", job=job.id, pictures=_pictures(job), **about)
+        reading = await asyncio.to_thread(reading_notes, job)
+        about = {"prompt": job.request.prompt, "reading": reading, "notes": job_notes(job)}
+        await self.send(type="kept", job=job.id, pictures=describe_pictures(job), **about)
 
     async def stop(self, message: dict[str, Any]) -> None:
         if self.is_drawing:
@@ -312,7 +313,7 @@ class CanvasSession:
                     await self.send(type="queued", job=job.id, position=job.position)
                 elif job.frames:
                     rows, images = await asyncio.to_thread(previews.take)
-                    await self.send(tuple(images), **_step(job), rows=rows)
+                    await self.send(tuple(images), **describe_step(job), rows=rows)
             await self.end(job)
         except (WebSocketDisconnect, RuntimeError):  # starlette raises the latter once the socket is closed
             pass
@@ -328,58 +329,19 @@ class CanvasSession:
             await self.send(type="stopped", job=job.id)
         else:
             frames = await asyncio.to_thread(lambda: tuple(encode_fast(image) for image in (job.images or [])))
-            size = list(job.images[0].size) if job.images else _size(job)
-            reading = await asyncio.to_thread(_reading_notes, job)
+            size = list(job.images[0].size) if job.images else drawn_size(job)
+            reading = await asyncio.to_thread(reading_notes, job)
             facts = {"draft": self.is_draft, "prompt": job.request.prompt, "facts": summarize(job)}
             await self.send(
                 frames,
                 type="done",
                 job=job.id,
-                pictures=_pictures(job),
-                notes=self.notes + _notes(job),
+                pictures=describe_pictures(job),
+                notes=self.notes + job_notes(job),
                 reading=reading,
                 size=size,
                 **facts,
             )
-
-
-def _step(job: Job) -> dict[str, Any]:
-    """The message about the last step; `masks` has a 1 for each token that is still to be drawn."""
-    frame = job.frames[-1]
-    masks = ["".join("1" if cell else "0" for cell in row) for row in frame.grid.mask.tolist()]
-    remaining = job.remaining
-    return {
-        "type": "step",
-        "job": job.id,
-        "step": frame.step,
-        "of": frame.total,
-        "remaining": None if remaining is None else round(remaining, 2),
-        "masks": masks,
-        "grid": list(frame.grid.grid),
-        "size": _size(job),
-        "prompt": job.request.prompt,
-    }
-
-
-def _size(job: Job) -> list[int]:
-    return list(job.request.size or (1, 1))
-
-
-def _pictures(job: Job) -> list[dict[str, Any]]:
-    """Id in the gallery (empty where it is not kept) and seed of each picture."""
-    ids = [entry.id for entry in job.entries]
-    ids += [""] * (job.request.n - len(ids))
-    return [{"id": id, "seed": seed} for id, seed in zip(ids, job.request.seeds, strict=True)]
-
-
-def _reading_notes(job: Job) -> list[str]:
-    """On words that are drawn otherwise than said. It reads files: no event loop may wait for it."""
-    return [as_sentence(note) for note in notes_of(job.request)]
-
-
-def _notes(job: Job) -> list[str]:
-    notes = [as_sentence(job.size_note)] if job.size_note else []
-    return notes + ([f"Not kept in the gallery: {as_sentence(job.note)}"] if job.note else [])
 
 
 Handler = Callable[[CanvasSession, dict[str, Any]], Any]

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from app.core import paths
 from app.serving import metrics
+from app.web.public_message import public_message
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds
     from app.serving.services import AppServices
@@ -42,7 +43,7 @@ def not_ready_reason() -> str:
     if _stopping:
         return "the server is shutting down"
     if _services is None or paths.default_model() not in _services.engine.loaded():
-        return f"the model {paths.default_model()} is not loaded"
+        return f"the model {public_message(paths.default_model())} is not loaded"
     return ""
 
 

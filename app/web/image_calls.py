@@ -27,6 +27,7 @@ from app.web import health
 from app.web.api_errors import ApiError
 from app.web.image_fields import MEDIA_TYPES, AnswerOptions, parse_form_fields, read_image_fields
 from app.web.image_links import ImageLinks
+from app.web.public_message import public_message
 from app.web.uploads import Form, UploadPlaces, read_form, read_json_body
 from maskgil.aspect_buckets import nearest_bucket
 
@@ -141,7 +142,7 @@ def _submit(services: AppServices, caller: Caller, asked: ImageCall) -> tuple[Jo
     try:
         admitted = admit(asked.request, model, strict=asked.options.strict)
     except ValueError as error:
-        raise ApiError(400, str(error), "unknown_words") from None
+        raise ApiError(400, public_message(error), "unknown_words") from None
     notes, request, start = [*asked.options.notes, *admitted.notes], admitted.request, None
     if asked.edit is not None:
         loaded = services.engine.load(request.model)
@@ -179,7 +180,7 @@ def _result(job: Job, caller: Caller, options: AnswerOptions, notes: list[str]) 
     if job.status is Status.CANCELLED and health.is_stopping():
         raise ApiError(503, "the server is shutting down: try again in a minute", "shutting_down", 30)
     if job.status is not Status.DONE:  # mistakes of the caller are found before a job begins
-        raise ApiError(500, job.error or "the job was cancelled", "failed")
+        raise ApiError(500, public_message(job.error or "the job was cancelled"), "failed")
     data = []
     for index, (image, seed) in enumerate(zip(job.pictures(), job.request.seeds, strict=True)):
         metadata = job.request.single(index) if options.metadata else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from app.core import paths
 from app.core.request import GenerationRequest, random_seed
+from app.web.public_message import public_message
 from maskgil.params import LEGACY, current_names, defaults, options, unknown_option
 from maskgil.picture_sizes import parse_size
 
@@ -108,7 +109,7 @@ def _settings(fields: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     notes = []
     if given.get("model") in MODEL_ALIASES:
         if name := given.pop("model"):
-            notes.append(f"{name} is not served here: {paths.default_model()} draws")
+            notes.append(f"{name} is not served here: {public_message(paths.default_model())} draws")
     quality = fields.get("quality")
     if quality in QUALITY_STEPS and "steps" not in given:
         given["steps"] = QUALITY_STEPS[quality]

@@ -10,7 +10,6 @@ that newer ones replace are dropped. The event loop serves every page: speech, m
 """
 
 import asyncio
-import json
 import logging
 from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
@@ -44,6 +43,7 @@ from app.web.live_protocol import (
     over_time_message,
     parse_control,
 )
+from app.web.public_message import message_text
 from speech.audio import RATE
 from speech.spoken_commands import Meaning, ReadUtterance
 from speech.streaming import (
@@ -377,7 +377,7 @@ class LiveSession:
             if self.gone:
                 return
             try:
-                await self.socket.send_text(json.dumps(message))
+                await self.socket.send_text(message_text(message))
                 if data is not None:
                     await self.socket.send_bytes(data)
             except (RuntimeError, OSError, WebSocketDisconnect):

@@ -1,7 +1,6 @@
 """The live socket: a microphone up, words and images down. This file admits sockets; live_session.py serves one."""
 
 import asyncio
-import json
 
 from starlette.websockets import WebSocketDisconnect
 
@@ -9,6 +8,7 @@ from app.serving.services import get_services
 from app.web.health import is_stopping
 from app.web.live_protocol import ProtocolError, SocketLike
 from app.web.live_session import LiveSession, wait_until_saved
+from app.web.public_message import message_text, public_message
 from app.web.visitors import same_origin
 
 __all__ = ["finish_all", "serve_socket", "sessions", "wait_until_saved"]
@@ -64,7 +64,7 @@ async def finish_all(seconds: float) -> None:
 
 async def _refuse(socket: SocketLike, reason: str) -> None:
     try:
-        await socket.send_text(json.dumps({"type": "error", "message": reason}))
-        await socket.close(1008, reason[:120])
+        await socket.send_text(message_text({"type": "error", "message": reason}))
+        await socket.close(1008, public_message(reason)[:120])
     except (RuntimeError, OSError, WebSocketDisconnect):
         return  # the client closed first

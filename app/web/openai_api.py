@@ -11,7 +11,8 @@
 
 docs/http-api.md lists the fields. An error is {"error": {"message", "type", "param", "code"}} with 400 (wrong), 401 (no
 key), 403 (another site), 404 (not here), 408, 413 (too large), 415, 429 (too busy), 500 (a fault of the server) or 503
-(shutting down). A caller that hangs up ends its job. Images are in nobody's gallery.
+(shutting down; a model or a recognizer cannot be opened). A caller that hangs up ends its job. Images are in nobody's
+gallery.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from app.core.registry import UnavailableError
 from app.serving import metrics
 from app.serving.admission import UnknownModelError, served_models
 from app.serving.job_table import QueueFullError
@@ -33,11 +35,13 @@ from app.web.api_keys import ApiKeys
 from app.web.audio_calls import transcriptions, translations
 from app.web.image_calls import Caller, edits, generations, linked_file, variations
 from app.web.openapi import describe_api
+from app.web.public_message import public_message
 
 log = logging.getLogger(__name__)
 
 FILES = "/v1/images/files/"
 MODELS = "/v1/models"
+UNAVAILABLE_SECONDS = 30  # until a caller may ask again: somebody has to mend the server
 
 Endpoint = Callable[[Request, AppServices, Caller], Awaitable[Response]]
 
@@ -51,9 +55,12 @@ async def answer(call: Request) -> Response:
     except QueueFullError as error:
         problem = ApiError(429, str(error), "busy")
     except UnknownModelError as error:
-        problem = ApiError(404, str(error), "model_not_found")
+        problem = ApiError(404, public_message(error), "model_not_found")
+    except UnavailableError as error:
+        log.warning("%s cannot be answered: %s", call.url.path, error)
+        problem = ApiError(503, public_message(error), "unavailable", UNAVAILABLE_SECONDS)
     except ValueError as error:
-        problem = ApiError(400, " ".join(str(error).split()))
+        problem = ApiError(400, public_message(error))
     except ClientDisconnect:
         return Response(status_code=499)  # nobody reads it
     except Exception as error:

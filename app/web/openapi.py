@@ -21,7 +21,7 @@ STATUSES = {
     "415": "the body is of another type",
     "429": "the queue, the caller's places or the key's minute is full: see Retry-After",
     "500": "a fault of the server",
-    "503": "the server is shutting down: see Retry-After",
+    "503": "the server is shutting down, or cannot open a model or its recognizer: see Retry-After",
 }
 
 

@@ -9,7 +9,7 @@
     POST /pictures/delete | restore {"ids"}, star {"ids", "on"}            change some
     POST /pictures/import?name=                                            a PNG file: keep it with its settings
 
-What cannot be done is {"error": message} with 400, 403, 404 or 413.
+What cannot be done is {"error": message} with 400, 403, 404, 413 or, for a model that cannot be opened, 503.
 """
 
 import asyncio
@@ -24,9 +24,11 @@ from starlette.responses import JSONResponse, Response
 
 from app.core import png
 from app.core.gallery_store import GalleryEntry, slug
+from app.core.registry import UnavailableError
 from app.serving.admission import UnknownModelError, served_model
 from app.serving.jobs import Status
 from app.serving.services import AppServices, get_services
+from app.web.public_message import public_message
 from app.web.visitors import known_cookie, same_origin
 from text_encoder.prompt_reader import THINGS_PICTURE
 
@@ -62,7 +64,8 @@ async def respond_pictures(call: Request) -> Response:
     except PictureError as error:
         return JSONResponse({"error": str(error)}, error.status)
     except ValueError as error:
-        return JSONResponse({"error": " ".join(str(error).split())}, 400)
+        status = 503 if isinstance(error, UnavailableError) else 400
+        return JSONResponse({"error": public_message(error)}, status)
 
 
 async def _list(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
@@ -97,7 +100,7 @@ async def _file(call: Request, services: AppServices, owner: str, rest: list[str
     try:
         entry, data = await asyncio.to_thread(read)
     except ValueError as error:
-        raise PictureError(404, str(error)) from None
+        raise PictureError(404, public_message(error)) from None
     headers = dict(UNCHANGING)
     if query.get("download") == "1":
         headers["Content-Disposition"] = f'attachment; filename="{file_name(entry, kind)}"'
@@ -140,7 +143,7 @@ async def _things(call: Request, services: AppServices, owner: str, rest: list[s
         try:
             path = served_model(services.engine, "/".join(rest)).folder / THINGS_PICTURE
         except UnknownModelError as error:
-            raise PictureError(404, str(error)) from None
+            raise PictureError(404, public_message(error)) from None
         if not path.is_file():
             raise PictureError(404, "this model has no pictures of its things")
         return path.read_bytes()

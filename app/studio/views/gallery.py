@@ -4,7 +4,6 @@ import streamlit as st
 
 from app.studio import generation_form, session
 from app.studio.component import component
-from app.studio.wording import sentence
 
 WALL = "wall"
 COMPLAINT = "complaint of gallery"
@@ -19,7 +18,7 @@ def gallery_page() -> None:
     try:
         data = {"shares": session.studio().gallery.shares(session.owner())}
     except ValueError as error:
-        st.error(sentence(error), icon=":material/error:")
+        st.error(session.explain(error), icon=":material/error:")
         return
     component("wall")(key=WALL, data=data, on_settings_change=_use_settings, on_share_change=_share)
 
@@ -32,7 +31,7 @@ def _use_settings() -> None:
             generation_form.fill(entry.request)
             st.session_state[LEAVE] = "draw"
     except ValueError as error:
-        st.session_state[COMPLAINT] = sentence(error)
+        st.session_state[COMPLAINT] = session.explain(error)
 
 
 def _share() -> None:
@@ -41,4 +40,4 @@ def _share() -> None:
         try:
             session.studio().gallery.share(session.owner(), bool(shared))
         except ValueError as error:
-            st.session_state[COMPLAINT] = sentence(error)
+            st.session_state[COMPLAINT] = session.explain(error)

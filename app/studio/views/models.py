@@ -12,7 +12,6 @@ from app.core.memory_need import GIGA, MemoryNeed, memory_need
 from app.serving import model_pool
 from app.studio import generation_form, session, widget_state
 from app.studio.views import released_models_section
-from app.studio.wording import sentence
 from text_encoder.encoder_memory import available_memories
 
 COMPLAINT = "complaint of models"
@@ -44,7 +43,7 @@ def models_page() -> None:
             try:
                 models[name] = registry.find_local(name)
             except ValueError as error:
-                st.error(sentence(error), icon=":material/image_not_supported:")
+                st.error(session.explain(error), icon=":material/image_not_supported:")
     if complaint := session.board().pop(COMPLAINT, ""):
         st.error(complaint, icon=":material/error:")
     for name, model in sorted(models.items(), key=lambda item: item[0] != chosen):  # the chosen one first
@@ -52,7 +51,7 @@ def models_page() -> None:
     for name, reason in registry.broken_folders().items():
         with st.container(border=True):
             st.subheader(name, anchor=False)
-            st.caption(f":material/block: Cannot run: {reason}.")
+            st.caption(f":material/block: Cannot run: {session.explain(reason)}")
     if not session.is_operator():
         operator_key()
         return
@@ -84,7 +83,7 @@ def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
         st.html(f'<div class="facts">{" · ".join(facts)}</div>')
         reason = "" if loaded else model_pool.why_not_loadable(model, dtype, memory)
         if reason:
-            st.caption(f":material/block: Cannot run: {reason}.")
+            st.caption(f":material/block: Cannot run: {session.explain(reason)}")
         elif not loaded and sizes.encoder.adjustable and (free := model_pool.free_memory()) is not None:
             st.caption(f":material/memory: It fits: {need} of the {free / GIGA:.1f} GB that are free here.")
         change: dict[str, Any] = {"on_change": _load_clicked, "args": (name,)} if loaded and operator else {}
@@ -200,7 +199,7 @@ def _load(name: str) -> bool:
             chosen = [widget_state.value(key) for key in wanted]
         session.studio().engine.load(name, *chosen)
     except ValueError as error:
-        board[COMPLAINT] = sentence(error)
+        board[COMPLAINT] = session.explain(error)
         return False
     return True
 
@@ -221,7 +220,7 @@ def _listen(name: str) -> None:
         recognizer.load()
         services.recognizer = recognizer
     except (ValueError, OSError) as error:
-        board[COMPLAINT] = sentence(error)
+        board[COMPLAINT] = session.explain(error)
 
 
 def _listen_to_other() -> None:

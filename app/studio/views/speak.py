@@ -75,4 +75,4 @@ def _hear(widget: str) -> None:
         board[COMPLAINT] = heard.reason
         board[HEARD] = "" if heard.no_speech else heard.text
     except ValueError as error:
-        board[COMPLAINT] = str(error)
+        board[COMPLAINT] = session.explain(error)
