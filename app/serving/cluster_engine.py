@@ -86,7 +86,7 @@ class ClusterEngine(Engine):
         """Engine.cancel."""
         with self.table.lock:
             job = self.table.jobs.get(id)
-            if job is None or job.is_done:
+            if job is None or job.is_done or job.committed:
                 return False
             job.cancelled = True
         self._loop.call_soon_threadsafe(self._cancel_reader, id)
@@ -136,6 +136,8 @@ class ClusterEngine(Engine):
         if job.is_done:  # close could not wait for the loop
             return
         self._leave_queue(job)
+        if end.status is Status.DONE and not self.table.commit(job):
+            end = EndNews(Status.CANCELLED)
         if end.status is Status.DONE and end.images is not None:
             job.change(images=list(end.images))
             if job.finished is not None:

@@ -78,7 +78,8 @@ class Engine(Protocol):
         return self.table.of(owner)
 
     def cancel(self, id: str) -> bool:
-        """End a job before its next step. Returns False when there is no such job, or it is over."""
+        """End a job before its next step. Returns False when there is no such job, and where it is over or its images
+        are being kept (JobTable.commit)."""
         ...
 
     def position(self, job: Job) -> int:

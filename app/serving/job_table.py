@@ -59,6 +59,13 @@ class JobTable:
         self.jobs[job.id] = job
         self.forget_old()
 
+    def commit(self, job: Job) -> bool:
+        """Whether a job whose images are there may keep them; from then on it cannot be cancelled. False where it was
+        cancelled before."""
+        with self.lock:
+            job.committed = not job.cancelled
+            return job.committed
+
     def _check_room(self, owner: str, submitting: bool = False) -> None:
         """With the lock held. Places of others count against a new place, and not against a job that has one."""
         if self.closed:

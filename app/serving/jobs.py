@@ -89,6 +89,8 @@ class Job:
     note         why its images were not saved
     view         the id of the page element that shows it
     size_note    how a size that the model does not draw was changed
+    cancelled    it is to end without images
+    committed    its images are there, and are kept now: it can no longer be cancelled (JobTable.commit)
     kept         whether saving its images was tried
     entries      its images in the gallery, once they are saved
     asked, began, ended  monotonic seconds; 0 before the event
@@ -112,7 +114,7 @@ class Job:
         self.frames: list[StepSnapshot] = []
         self.images: list[Image.Image] | None = None
         self.error = self.note = self.view = self.size_note = ""
-        self.kept = self.cancelled = False
+        self.kept = self.cancelled = self.committed = False
         self.entries: list[GalleryEntry] = []
         self.keeping = threading.Lock()  # held while its images are saved
         self.asked, self.began, self.ended = time.monotonic(), 0.0, 0.0
@@ -171,9 +173,10 @@ class Job:
             return self.previous
         return PreviousResult(self.frames[-1].grid, own.text)
 
-    def cancel(self) -> None:
-        """End it before its next step. A job that is over stays as it is."""
-        self._host.cancel(self.id)
+    def cancel(self) -> bool:
+        """End it before its next step. Returns False for a job that is over, or whose images are being kept: it stays
+        as it is."""
+        return self._host.cancel(self.id)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits for its end, at most `timeout` seconds; returns whether it is over."""

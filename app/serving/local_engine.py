@@ -66,10 +66,10 @@ class LocalEngine(Engine):
         return job
 
     def cancel(self, id: str) -> bool:
-        """End a job before its next step. Returns False when there is no such job, or it is over."""
+        """Engine.cancel."""
         with self.table.lock:
             job = self.table.jobs.get(id)
-            if job is None or job.is_done:
+            if job is None or job.is_done or job.committed:
                 return False
             job.cancelled = True
             waiting = job in self.table.waiting
@@ -182,6 +182,9 @@ class LocalEngine(Engine):
             images = self.render_preview(job, job.frames[-1].grid)
         except Exception as error:
             self._fail(job, error)
+            return
+        if not self.table.commit(job):
+            job.end(Status.CANCELLED)
             return
         job.change(images=images)
         if job.finished is not None:

@@ -5,7 +5,7 @@ Up, JSON texts by "type":
     draft {prompt, settings}     draw with few steps from the tokens of the drawing before, and keep nothing
     refine {prompt, settings}    draw with all steps from the tokens of the draft, and keep nothing yet
     keep                         keep the pictures of the drawing that is shown
-    stop                         cancel the drawing
+    stop                         cancel the drawing; one whose picture is being kept comes to its end
     watch                        show the visitor's last drawing on this canvas again, as after a reload
     edit {id, kind, prompt, settings, mask, strength, side, amount}
                                  draw on a kept picture and keep the result: see app/core/picture_edit.py
@@ -106,6 +106,7 @@ class CanvasSession:
         self.notes: list[str] = []  # about the drawing, beside those of the job
         self.follower: asyncio.Task | None = None
         self.sending = asyncio.Lock()
+        self.is_keeping_sheet = False
 
     async def run(self) -> None:
         """Answer messages, in their order, until the page is gone."""
@@ -160,6 +161,8 @@ class CanvasSession:
         start = canvas_edits.refined_draft(previous, request) if message["type"] == "refine" else None
         if start is not None:
             request, previous = replace(request, edit="refined from a draft"), None
+        if self.is_keeping_sheet and self.follower is not None:
+            await asyncio.wait({self.follower})  # it is kept: its picture is told first
         shown = self.job if self.follower is not None and not self.follower.done() else None
         was_sheet, was_draft = self.is_sheet, self.is_draft
         self.give_up()
@@ -252,6 +255,7 @@ class CanvasSession:
             first = requests[0]
             image = await asyncio.to_thread(compose, images, x, y, f"{first.prompt} · seed {first.seed}")
             request = replace(first, edit=f"sheet of {x.name} by {y.name}")
+            self.is_keeping_sheet = True  # a thread saves it, also where this task were cancelled
             entry = await asyncio.to_thread(self.services.gallery.add, self.owner, image, request)
             frame = await asyncio.to_thread(encode_fast, image)
             about = {"prompt": first.prompt, "size": list(image.size), "draft": False, "job": "", "notes": []}
@@ -262,6 +266,8 @@ class CanvasSession:
             await self.send(type="error", message=" ".join(str(error).split()))
         except (WebSocketDisconnect, RuntimeError):  # starlette raises the latter once the socket is closed
             pass
+        finally:
+            self.is_keeping_sheet = False
 
     async def keep(self, message: dict[str, Any]) -> None:
         if self.job is None or self.job.status is not Status.DONE:
@@ -274,7 +280,10 @@ class CanvasSession:
         await self.send(type="kept", job=job.id, pictures=describe_pictures(job), **about)
 
     async def stop(self, message: dict[str, Any]) -> None:
-        if self.is_drawing:
+        """Cancel the drawing. One whose picture is being kept is over: its picture arrives."""
+        if not self.is_drawing or self.is_keeping_sheet:
+            return
+        if self.is_sheet or self.job is None or self.job.cancel():
             self.give_up()
             await self.tell_stopped()
 

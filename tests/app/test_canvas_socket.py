@@ -160,6 +160,59 @@ def test_stop_answers_at_once_and_keeps_nothing(services: AppServices, gate: thr
     assert job.wait(SECONDS) and job.status is Status.CANCELLED and not services.gallery.entries(ME)
 
 
+class SlowGallery:
+    """Adds a picture to a gallery once it is let: a slow disk."""
+
+    def __init__(self, gallery: Gallery, monkeypatch: pytest.MonkeyPatch):
+        self.begun, self.go_on, self.plain = threading.Event(), threading.Event(), gallery.add
+        monkeypatch.setattr(gallery, "add", self.add)
+
+    def add(self, *arguments):
+        self.begun.set()
+        assert self.go_on.wait(SECONDS)
+        return self.plain(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["draw", "sheet"])
+def test_stop_while_the_picture_is_being_kept_shows_it(
+    services: AppServices, kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The page is not told that it was stopped: the picture is in the gallery a moment later."""
+    slow = SlowGallery(services.gallery, monkeypatch)
+    axes = {"x": {"name": "steps", "values": ["2"]}, "y": {"name": "temperature", "values": ["1"]}}
+
+    async def script(page: Page) -> None:
+        page.say(kind, prompt="a cat", settings=SETTINGS, **(axes if kind == "sheet" else {}))
+        assert await asyncio.to_thread(slow.begun.wait, SECONDS)
+        page.say("stop")
+        page.say("read", prompt="a cat", model="scenes")
+        async with asyncio.timeout(SECONDS):  # messages are answered in their order
+            while "reading" not in (heard := [message["type"] for message, _ in page.down]):
+                await asyncio.sleep(0.01)
+        slow.go_on.set()
+        assert "stopped" not in heard
+        message, _ = await page.hear("done")
+        assert message["pictures"][0]["id"] == services.gallery.entries(ME)[0].id
+
+    visit(script)
+
+
+def test_stop_in_the_last_step_keeps_nothing(services: AppServices, gate: threading.Semaphore):
+    async def script(page: Page) -> None:
+        page.say("draw", prompt="a cat", settings=SETTINGS)
+        gate.release(8)  # of 9
+        while (await page.hear("step"))[0]["step"] < 8:
+            pass
+        await asyncio.sleep(0.2)  # the last one has begun
+        page.say("stop")
+        await page.hear("stopped")
+        gate.release()
+
+    visit(script)
+    (job,) = services.engine.jobs(ME)
+    assert job.wait(SECONDS) and job.status is Status.CANCELLED and not services.gallery.entries(ME)
+
+
 def test_drafts_take_four_evaluations_replace_each_other_and_are_not_kept(services: AppServices):
     async def script(page: Page) -> None:
         page.say("draft", prompt="a cat", settings={**SETTINGS, "n": 4})
