@@ -24,7 +24,7 @@ def prepare_job(
 ) -> Job:
     """A job of this engine that is not queued yet (Engine.submit). Raises ValueError for what cannot be drawn."""
     loaded = engine.load(request.model).with_adapters(parse_adapters(request.adapters))
-    asked = request.size
+    requested, asked = request, request.size
     request = _fitted(loaded, request, max_rows)
     previous = None if after is None else after.continuation_for(request)
     if previous is not None:
@@ -33,6 +33,7 @@ def prepare_job(
         if text.strip():
             loaded.encode(text)  # a prompt that is too long is refused here
     job = Job(engine, loaded, request, owner, start, previous=previous)
+    job.requested = requested
     if start is not None:
         job.size_note = start.scaled
     elif asked is not None and request.size is not None and asked != request.size:

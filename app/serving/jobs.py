@@ -80,6 +80,7 @@ class Job:
     """A request on its way. Read it from any thread; only the engine changes it.
 
     request      the request with the size that is drawn
+    requested    the request before it was fitted to its model
     owner        the visitor or program that asked
     start        the image that is edited, or None
     previous     the grid of an earlier job that this one continues, or None
@@ -108,7 +109,7 @@ class Job:
         previous: PreviousResult | None = None,
     ):
         self.id = secrets.token_hex(8)
-        self.loaded, self.request, self.owner = loaded, request, owner
+        self.loaded, self.request, self.requested, self.owner = loaded, request, request, owner
         self.start, self.finished, self.previous = start, finished, previous
         self.status = Status.QUEUED
         self.frames: list[StepSnapshot] = []

@@ -118,7 +118,10 @@ class Canvas {
   // Ask for a picture of the moment, which is not kept.
   requestDraft(type) {
     this.say("");
-    this.connection.send(this.about(type, { seed: this.data.settings.seed ?? this.seed }));
+    const { seed } = this.data.settings;
+    const { result } = this.sheet;
+    const shown = result && !result.draft ? result.job : ""; // a kept picture stays while the same would be drawn
+    this.connection.send({ ...this.about(type, { seed: seed ?? this.seed }), shown, fixed: seed !== null });
   }
 
   // Draw and keep. A refined draft of the same words that is on the canvas already is the picture: it is kept.

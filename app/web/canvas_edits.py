@@ -90,6 +90,29 @@ def refined_draft(draft: Job | None, request: GenerationRequest) -> RefinedDraft
     return RefinedDraft(grid.tokens[0], mask, grid.grid, draft.pictures()[0])
 
 
+def draws_the_same(job: Job, asked: GenerationRequest, seed_counts: bool) -> bool:
+    """Whether a request is of the words, the options and, where `seed_counts`, the seed of a job. The numbers of
+    pictures and of candidates do not count, and an edit has the size of the picture that was edited."""
+    before = job.requested
+    is_edit = job.start is not None and not isinstance(job.start, RefinedDraft)
+
+    def compared(request: GenerationRequest) -> GenerationRequest:
+        return replace(
+            request,
+            prompt=request.text,
+            negative_prompt=request.negative_text,
+            drawn="",
+            drawn_negative="",
+            edit="",
+            n=1,
+            seed=request.seed if seed_counts else 0,
+            size=None if is_edit else request.size,
+            params=replace(request.params, candidates=1),
+        )
+
+    return compared(asked) == compared(before)
+
+
 def upscaled(services: AppServices, owner: str, message: dict[str, Any]) -> tuple[GalleryEntry, Image.Image, str]:
     """(the larger picture in the gallery, its pixels, what is to be said about it)."""
     entry = services.gallery.get(owner, str(message.get("id", "")))

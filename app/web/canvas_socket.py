@@ -2,7 +2,10 @@
 
 Up, JSON texts by "type":
     draw {prompt, settings}      draw and keep; the drawing before it on this canvas is cancelled
-    draft {prompt, settings}     draw with few steps from the tokens of the drawing before, and keep nothing
+    draft {prompt, settings, shown, fixed}
+                                 draw with few steps from the tokens of the drawing before, and keep nothing; nothing at
+                                 all where the kept picture of the job `shown` is on the canvas and would be drawn of
+                                 the same request; `fixed`: the seed was chosen, and must be the same, too
     refine {prompt, settings}    draw with all steps from the tokens of the draft, and keep nothing yet
     keep                         keep the pictures of the drawing that is shown
     stop                         cancel the drawing; one whose picture is being kept comes to its end
@@ -148,8 +151,22 @@ class CanvasSession:
         await self.submit(message, keep=True)
 
     async def draft(self, message: dict[str, Any]) -> None:
+        if await asyncio.to_thread(self.shows_already, message):
+            return
         settings = {**given_settings(message), **DRAFT}
         await self.submit({**message, "settings": settings}, keep=False)
+
+    def shows_already(self, message: dict[str, Any]) -> bool:
+        """Whether the kept picture on the canvas is what a draft would be of. On a thread. Raises ValueError for an
+        impossible draft."""
+        job, follower = self.job, self.follower
+        is_told = job is not None and not self.is_draft and follower is not None and follower.done()
+        if not is_told or job is None or job.status is not Status.DONE or message.get("shown") != job.id:
+            return False
+        asked = parse_request(
+            {**message, "settings": {**given_settings(message), "n": 1, "candidates": 1}}, self.services
+        )
+        return canvas_edits.draws_the_same(job, asked, seed_counts=message.get("fixed") is True)
 
     async def refine(self, message: dict[str, Any]) -> None:
         await self.submit({**message, "settings": {**given_settings(message), "n": 1, "candidates": 1}}, keep=False)

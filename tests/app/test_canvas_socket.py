@@ -213,6 +213,34 @@ def test_stop_in_the_last_step_keeps_nothing(services: AppServices, gate: thread
     assert job.wait(SECONDS) and job.status is Status.CANCELLED and not services.gallery.entries(ME)
 
 
+def test_a_kept_picture_stays_while_the_same_would_be_drawn(services: AppServices):
+    """Of words that are read the same, with the same options and, where it was chosen, the same seed."""
+
+    async def script(page: Page) -> None:
+        page.say("draw", prompt="a cat", settings={**SETTINGS, "n": 2})
+        shown = (await page.hear("done"))[0]["job"]
+
+        async def drafts(prompt: str, fixed: bool = False, **settings) -> bool:
+            """Whether typing leads to a draft."""
+            before = len(services.engine.jobs(ME))
+            page.say("draft", prompt=prompt, settings={**SETTINGS, "seed": 9, **settings}, shown=shown, fixed=fixed)
+            page.say("read", prompt=prompt, model="scenes")
+            await page.hear("reading")
+            return len(services.engine.jobs(ME)) > before
+
+        assert not await drafts("a cat ") and not await drafts("A cat, please")
+        assert not await drafts("a cat", fixed=True, seed=5)
+        assert await drafts("a cat", fixed=True)
+        page.say("draw", prompt="a cat", settings=SETTINGS)
+        while (message := (await page.hear("done"))[0])["draft"]:
+            pass
+        shown = message["job"]
+        assert await drafts("a cat", temperature=0.5)
+        assert await drafts("a cat"), "the picture gave way to a draft"
+
+    visit(script)
+
+
 def test_drafts_take_four_evaluations_replace_each_other_and_are_not_kept(services: AppServices):
     async def script(page: Page) -> None:
         page.say("draft", prompt="a cat", settings={**SETTINGS, "n": 4})
