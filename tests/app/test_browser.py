@@ -446,6 +446,21 @@ def test_the_canvas_neither_fades_nor_jumps_while_it_is_drawn(visit: Callable):
     assert seen["opacity"] == 1 and len(seen["top"]) == 1, seen
 
 
+def test_the_first_picture_of_the_strip_does_not_push_the_page_of_a_phone(visit: Callable):
+    page = visit(size=(390, 844))
+    strip, canvas = page.locator(".strip"), page.locator(".canvas-view")
+
+    def distance() -> float:
+        """Pixels from the top of the strip to the canvas, however far the page is scrolled."""
+        return canvas.bounding_box()["y"] - strip.evaluate("strip => strip.getBoundingClientRect().top")
+
+    empty = distance()
+    draw(page, "a red apple")
+    picture(page, "a red apple")
+    page.locator(".strip [role=listitem] img").wait_for()
+    assert distance() == pytest.approx(empty, abs=1)
+
+
 def between(page, from_page: Callable, from_server: Callable) -> None:
     """Let both see the messages of the canvas's socket, and what sends to the other side; from a new load on."""
 
