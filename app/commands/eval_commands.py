@@ -39,6 +39,12 @@ def _clip():
     return clip_score
 
 
+def _geneval():
+    from train.eval.geneval_score import geneval
+
+    return geneval
+
+
 def _geneval_prompts():
     from train.eval.geneval import geneval_prompts
 
@@ -65,6 +71,7 @@ def _prompts():
 
 COMMANDS = {
     "scenes": Command("Scene score: does a picture show exactly what was asked?", _scenes),
+    "geneval": Command("GenEval's 553 prompts, by the judge of scenes.", _geneval),
     "sampling": Command("Every combination of steps, guidance and refinement, with intervals.", _sampling),
     "reading": Command("How well prompts are read, against readings that people wrote down.", _reading),
     "prompts": Command("A sheet of everyday prompts with what is drawn of each.", _prompts),

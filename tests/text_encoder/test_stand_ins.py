@@ -51,3 +51,14 @@ def test_few_of_the_80_things_of_geneval_are_refused():
     """GenEval's 553 prompts name 80 things alone, in number, in color or in pairs."""
     refused = [name for name in GENEVAL_THINGS if READER.read(f"a photo of a {name}").refused]
     assert len(refused) <= 12, refused
+
+
+def test_who_or_what_is_only_thought_of_is_not_drawn():
+    assert READER.read("a bouquet of pink roses for my cat").drawn == "three pink roses"
+    assert READER.read("a picture of my cat").drawn == "a cat"
+    assert "'coffee shop' left out (it is only thought of)" in READER.read("a logo for my coffee shop").note()
+    assert "'dog' left out (it is only thought of)" in READER.read("a fox that thought about a dog").note()
+
+
+def test_two_words_with_one_stand_in_are_two_of_it():
+    assert READER.read("a crow and a robin").drawn == "two parrots"

@@ -10,8 +10,8 @@ from maskgil.sampling.schedules import exact_mask
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from train.eval.scene_score import KINDS, asked_scenes, frechet, moments
 from train.losses.codebook import CodebookRevival, quantize_with_gradient, spread_codebook
-from train.losses.conditioned import Conditioned
-from train.losses.masked_token import MaskedTokenLoss
+from train.losses.conditioned import Conditioned, WithLayoutHeads
+from train.losses.masked_token import MaskedTokenLoss, Teacher
 from train.losses.tokenizer_losses import TokenizerLoss, TokenizerWithCellHead
 from train.recipes.scenes_tokenizers import scenes_tokenizer
 from train.scenes.scene import is_held_out
@@ -54,11 +54,40 @@ class Words(torch.nn.Module):
         return self.table(ids) * mask[..., None]
 
 
+TINY = ModelConfig(codebook_size=32, dim=64, layers=2, heads=2, ffn=128, text_dim=12, text_length=8, qk_norm="rms",
+                   dropout=0.0)  # fmt: skip
+
+
+def test_a_teacher_knows_pictures_of_few_things_all_of_which_are_its_own():
+    cells = torch.tensor([[0, 1, 2, 2, 0], [0, 1, 3, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [1, 2, 0, 1, 2]])
+    teacher = Teacher(Conditioned(MaskGIL(TINY), Words()), things=2)
+    assert teacher.knows(cells).tolist() == [True, False, True, True, True]
+    assert Teacher(teacher.driven, things=2, kinds=1).knows(cells).tolist() == [False, False, True, True, False]
+
+
+def test_a_student_that_equals_its_teacher_has_nothing_to_learn_in_the_pictures_that_the_teacher_knows():
+    torch.manual_seed(2)
+    driven = Conditioned(MaskGIL(TINY).eval(), Words())
+    student = WithLayoutHeads(driven, (4,)).eval()
+    batch = {
+        "tokens": torch.randint(32, (2, 16)), "numbers": torch.arange(2), "grid": (4, 4),
+        "ids": torch.randint(10, (2, 3)), "mask": torch.ones(2, 3, dtype=torch.bool),
+        "things": torch.ones(2, 16, dtype=torch.long),
+    }  # fmt: skip
+
+    def gradient(things: int) -> float:
+        loss = MaskedTokenLoss(teacher=Teacher(driven, things=things, weight=1.0))
+        student.zero_grad()
+        total = loss([student], batch, torch.Generator(), 0)[0].total
+        total.backward()
+        return sum(p.grad.abs().sum().item() for p in driven.generator.parameters() if p.grad is not None)
+
+    assert gradient(things=1) < 1e-3 < 1.0 < gradient(things=0)
+
+
 def test_a_tiny_model_overfits_one_batch():
-    config = ModelConfig(codebook_size=32, dim=64, layers=2, heads=2, ffn=128, text_dim=12, text_length=8,
-                         qk_norm="rms", dropout=0.0)  # fmt: skip
     torch.manual_seed(1)
-    model = Conditioned(MaskGIL(config), Words())
+    model = Conditioned(MaskGIL(TINY), Words())
     ids = torch.tensor([[1, 2, 3], [4, 5, 0]])
     batch = {"tokens": torch.randint(0, 32, (2, 12)), "grid": (3, 4), "ids": ids, "mask": ids != 0}
     objective = MaskedTokenLoss(caption_dropout=0.0)

@@ -56,3 +56,9 @@ def test_without_a_new_word_there_is_nothing_to_grow(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(vocabulary_growth, "KNOWN_THINGS", 10**6)
     with pytest.raises(ValueError, match="add a thing first"):
         scenes_text(init=str(BUNDLED), grow=True)
+
+
+def test_where_the_new_pieces_begin(monkeypatch: pytest.MonkeyPatch, encoder: SmallT5Encoder, grown: SmallT5Encoder):
+    monkeypatch.setattr(vocabulary_growth, "_words_of_new_names", lambda: {"zeppelin", "zeppelins"})
+    assert vocabulary_growth.first_new_piece(encoder) == 0
+    assert vocabulary_growth.first_new_piece(grown) == encoder.config.vocab_size

@@ -15,6 +15,7 @@ SECOND_COLOR = "another color was said"
 COLORS_NOTHING = "it colors nothing that is drawn"
 COUNTS_NOTHING = "it counts nothing that is drawn"
 COMPARED = "a thing is only compared to it"
+DEDICATED = "it is only thought of"
 TAKEN_BACK = "it was taken back"
 NOT_WANTED = "not drawn, as asked"
 

@@ -10,7 +10,7 @@ from text_encoder.prompt_reader.english_phrases import phrase_meanings
 from text_encoder.prompt_reader.prompt_reading import LANGUAGE
 from text_encoder.prompt_reader.prompt_vocabulary import PromptVocabulary, VocabularyEntry
 from text_encoder.prompt_reader.scene_words import COLOR_NAMES, candidates_of, quality_words, scene_meanings
-from text_encoder.prompt_reader.stand_ins import StandIn, StandInTable, can_be_verb, word_class
+from text_encoder.prompt_reader.stand_ins import StandIn, StandInTable, can_be_verb, english_words, word_class
 from text_encoder.prompt_reader.text_normalizer import Token
 from text_encoder.prompt_reader.word_forms import american, is_plural, mended, plural, singulars
 
@@ -239,7 +239,8 @@ class Lexicon:
             return Chunk(word, start, end, {"number": word})
         if not word[0].isalpha():
             return Chunk(word, start, end, {"sign": ""})
-        if kind := OPEN_CLASSES.get(word_class(word)):
+        kind = OPEN_CLASSES.get(word_class(word))
+        if kind and not (mends and self._is_misspelled_name(word, kind)):
             meanings: dict[str, object] = {kind: word}
             if can_be_verb(word):
                 meanings["verb"] = word
@@ -248,6 +249,12 @@ class Lexicon:
             meanings = self.phrases.get((near,)) or {"noun": near}
             return Chunk(near, start, end, dict(meanings), mended_from=word)
         return Chunk(word, start, end, {"unknown": word})
+
+    def _is_misspelled_name(self, word: str, kind: str) -> bool:
+        """Whether a word that only its ending makes an adjective is a misspelling that keeps this ending: "monky"."""
+        if kind != "adjective" or word in english_words():
+            return False
+        return mended(word, self._words_to_mend, self._set_to_mend).endswith(word[-1])
 
 
 def _is_stand_in(meaning: object) -> bool:

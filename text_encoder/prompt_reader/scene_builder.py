@@ -4,6 +4,7 @@ from text_encoder.prompt_reader.asked_scene import (
     COLORS_NOTHING,
     COMPARED,
     COUNTS_NOTHING,
+    DEDICATED,
     NO_DRAWING,
     NOT_WANTED,
     QUALITY,
@@ -163,21 +164,26 @@ class SceneBuilder:
 
     def _avoid(self, noun: NounMeaning, head: Chunk, phrase: NounPhrase) -> None:
         assert self.negation is not None
-        if self.negation.is_a("comparison"):
-            head.mark(LEFT_OUT, COMPARED)
-        else:
+        head.mark(*self._unwanted())
+        if head.status == AVOIDED:
             self.scene.avoided.add(noun.name)
-            head.mark(AVOIDED, NOT_WANTED)
         for chunk in phrase.chunks():
             if not chunk.is_a("article"):
                 chunk.mark(head.status, head.why)
             chunk.head = head
         self.relation = None
 
+    def _unwanted(self) -> tuple[str, str]:
+        """(status, why) of a noun that follows "no", "shaped like" or "for my"."""
+        assert self.negation is not None
+        if self.negation.is_a("comparison"):
+            return LEFT_OUT, COMPARED
+        return (LEFT_OUT, DEDICATED) if self.negation.is_a("dedication") else (AVOIDED, NOT_WANTED)
+
     def leave_out_noun(self, head: Chunk) -> None:
         """A noun that nothing stands for, with all that was said of it."""
         phrase = self.take_phrase()
-        head.mark(*((AVOIDED, NOT_WANTED) if self.negation is not None else (LEFT_OUT, NO_DRAWING)))
+        head.mark(*((LEFT_OUT, NO_DRAWING) if self.negation is None else self._unwanted()))
         for chunk in phrase.chunks():
             chunk.mark(head.status, head.why)
             chunk.head = head
@@ -218,14 +224,14 @@ class SceneBuilder:
             other.mark(LEFT_OUT, UNKNOWN if other.is_a("unknown") else QUALITY)
         self.relation = None
         if self.negation is not None:
-            chunk.mark(AVOIDED, NOT_WANTED)
+            chunk.mark(*self._unwanted())
         else:
             self.scene.backdrops.append(AskedBackdrop(chunk, phrase.color))
 
     def add_style(self, chunk: Chunk) -> None:
         self.drop_qualities()
         if self.negation is not None:
-            chunk.mark(AVOIDED, NOT_WANTED)
+            chunk.mark(*self._unwanted())
             return
         for other in (self.relation, self.phrase.article):
             if other is not None:

@@ -220,7 +220,8 @@ class _SceneParser:
         else:
             self.builder.open_relation(chunk)
 
-    def _comparison(self, at: int, chunk: Chunk) -> None:
+    def _aside(self, at: int, chunk: Chunk) -> None:
+        """ "shaped like a dog", "for my mum": what follows is not part of the scene."""
         self.builder.negate(chunk)
 
     def _join(self, at: int, chunk: Chunk) -> None:
@@ -250,7 +251,7 @@ class _SceneParser:
 
 # What to do with a phrase by the first kind that it has, in this order.
 SMALL_WORDS = {
-    "comparison": _SceneParser._comparison,
+    "comparison": _SceneParser._aside, "dedication": _SceneParser._aside,
     "correction": _SceneParser._correction, "number": _SceneParser._number, "size": _SceneParser._size,
     "color": _SceneParser._color, "side": _SceneParser._side, "relation": _SceneParser._relation,
     "join": _SceneParser._join, "article": _SceneParser._article, "verb": _SceneParser._verb,

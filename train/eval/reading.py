@@ -84,6 +84,7 @@ class ReadingChecker:
 
     def _others(self, expected: dict[str, Any], reading: PromptReading) -> Iterable[str]:
         asked = self.names(n for thing in expected["things"] for n in (thing["noun"], *thing.get("accept", ())))
+        asked |= self.names(expected[kind] for kind in ("place", "time", "weather") if expected.get(kind))
         avoided = self.names(expected["avoid"]) - asked
         companion = bool(reading.scene.backgrounds) and len(reading.scene.groups) == 1
         for group in reading.scene.groups:

@@ -9,12 +9,13 @@ Axes: B batch, N image tokens.
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskgil.sampling import counter_rng
 from maskgil.sampling.schedules import MaskSchedule, arccos, exact_mask
-from train.losses.conditioned import predict
-from train.losses.token_targets import layout_loss, token_loss
+from train.losses.conditioned import Conditioned, predict
+from train.losses.token_targets import distillation_loss, layout_loss, token_loss
 from train.recipe import SumAndCount
 from train.training_step import unwrapped
 
@@ -32,6 +33,40 @@ def dropped(draws: Tensor, share: float, null: str) -> Tensor | None:
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """A generator that knows a part of the things: its probabilities are the target where a picture shows only those.
+
+    One token a cell says less than a distribution, so what is known already is kept with far fewer pictures.
+
+    driven  the generator with the text encoder that the student has; neither is trained
+    things  it knows those that the cells of a batch number 1 to `things`
+    weight  the share of its probabilities in the target
+    kinds   it does not know pictures of more kinds of things
+    """
+
+    driven: Conditioned
+    things: int
+    weight: float = 0.7
+    kinds: int = 2
+
+    def knows(self, cells: Int[Tensor, "B N"]) -> Bool[Tensor, " B"]:
+        """Rows that show only what it knows, by the number of the thing in each cell (0: none)."""
+        ordered = cells.sort(1).values
+        kinds = ((ordered[:, 1:] != ordered[:, :-1]) & (ordered[:, 1:] > 0)).sum(1) + (ordered[:, 0] > 0)
+        return (ordered[:, -1] <= self.things) & (kinds <= self.kinds)
+
+    @torch.no_grad()
+    def shares(
+        self, tokens: Int[Tensor, "b N"], batch: dict, drop: Bool[Tensor, " B"] | None, rows: Bool[Tensor, " B"]
+    ) -> Float[Tensor, "b N K"]:
+        """Its probabilities for `rows` of a batch, whose `tokens` are given with some masked."""
+        self.driven.generator.to(tokens.device).eval()
+        condition = {name: batch[name][rows] for name in ("ids", "mask")}
+        logits = self.driven(tokens, tuple(batch["grid"]), None if drop is None else drop[rows], **condition)
+        return logits.float().softmax(-1)
+
+
+@dataclass(frozen=True)
 class MaskedTokenLoss:
     """MaskGIT (Chang et al. 2022); MaskGIL's published code, for the options named so.
 
@@ -46,6 +81,7 @@ class MaskedTokenLoss:
     things_first     mask the cells of things before those of the background, in each row to another degree. That is the
                      order of sampling, which settles the background first; and only where a thing is masked whole must
                      its name come from the caption
+    teacher          whose probabilities are a part of the target in pictures of what it knows
     """
 
     caption_dropout: float = 0.1
@@ -57,6 +93,7 @@ class MaskedTokenLoss:
     near: tuple[Tensor, Tensor] | None = None
     things_first: bool = False
     independent: bool = False
+    teacher: Teacher | None = None
 
     def masks(self, batch: dict) -> tuple[Tensor, Tensor]:
         """(masked (B, N), a uniform number for each picture's condition (B,))."""
@@ -69,14 +106,25 @@ class MaskedTokenLoss:
         masked = order < ratio[:, None] if self.independent else exact_mask(ratio, order)
         return masked, draws[:, 1]
 
+    def of_tokens(
+        self, logits: Float[Tensor, "B N K"], tokens: Int[Tensor, "B N"], scored: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy with the pictures' tokens, summed over the scored ones."""
+        return token_loss(logits[scored].float(), tokens[scored], self.smoothing, self.near)
+
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[SumAndCount, dict]:
         model, tokens = modules[0], batch["tokens"]
         config = unwrapped(model).generator.config
         masked, draws = self.masks(batch)
         drop = dropped(draws, self.caption_dropout, config.null)
-        logits, heads = predict(model, tokens.masked_fill(masked, config.mask_id), batch, drop)
+        seen = tokens.masked_fill(masked, config.mask_id)
+        logits, heads = predict(model, seen, batch, drop)
         scored = torch.ones_like(masked) if self.everywhere else masked
-        total, count = token_loss(logits[scored].float(), tokens[scored], self.smoothing, self.near), scored.sum()
+        total, count = self.of_tokens(logits, tokens, scored), scored.sum()
+        if self.teacher is not None and (known := self.teacher.knows(batch["things"])).any():
+            shares, weight = self.teacher.shares(seen[known], batch, drop, known), self.teacher.weight
+            taught = distillation_loss(logits[known][scored[known]].float(), shares[scored[known]])
+            total = total + weight * (taught - self.of_tokens(logits, tokens, scored & known[:, None]))
         with torch.no_grad():
             accuracy = (logits[masked].argmax(-1) == tokens[masked]).float().mean()
         layout, report = layout_loss(heads, batch, masked)

@@ -36,6 +36,11 @@ def token_loss(
     return -(shares * logits.log_softmax(1).gather(1, codes)).sum()
 
 
+def distillation_loss(logits: Float[Tensor, "n K"], shares: Float[Tensor, "n K"]) -> Float[Tensor, ""]:
+    """Cross-entropy with a teacher's probabilities, summed over the tokens (Hinton et al. 2015, at temperature 1)."""
+    return -(shares * logits.log_softmax(1)).sum()
+
+
 # What heads of a model in training may be asked of each cell, in this order (train/scenes/labels.py).
 LAYOUT = ("things", "parts", "grounds", "styles", "colours")
 

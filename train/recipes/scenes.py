@@ -20,14 +20,21 @@ from train.data.scene_cache import load_cache_tokenizer
 from train.data.scene_datasets import SceneFacts, SceneTokens
 from train.losses.conditioned import Conditioned, WithLayoutHeads
 from train.losses.label_probe import LabelProbe, label_probe_loss
-from train.losses.masked_token import MaskedTokenLoss
+from train.losses.masked_token import MaskedTokenLoss, Teacher
 from train.losses.next_token import NextTokenLoss
 from train.losses.token_targets import neighbor_targets
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
 from train.scenes.captions import sentences
 from train.scenes.labels import kinds, label_kinds
-from train.scenes.vocabulary_growth import freeze_known, grow_vocabulary, is_grown_from, new_words
+from train.scenes.scene import KNOWN_THINGS
+from train.scenes.vocabulary_growth import (
+    first_new_piece,
+    freeze_known,
+    grow_vocabulary,
+    is_grown_from,
+    new_words,
+)
 from train.warm_start import align_text_encoders, resume_seed
 
 
@@ -49,17 +56,18 @@ def scenes_text(
 
     `init`: a text encoder to continue from, with its vocabulary. Its states change far less than those of a new one, so
     generators need little training to read them (scenes-generator --text-encoder). `grow`: words that its vocabulary
-    lacks become pieces, and only their rows of the embedding are trained. The states of texts without these words stay
-    exactly as they are.
+    lacks become pieces, and only their rows of the embedding are trained, or the rows of those that it has got so. The
+    states of texts without these words stay exactly as they are.
     """
     torch.manual_seed(0)
     if init:
         encoder = SmallT5Encoder.load(init).train()
         if grow:
             known, words = encoder.config.vocab_size, new_words(encoder)
-            if not words:
+            if words:
+                encoder = grow_vocabulary(encoder, words, sentences(4000, seed=7)).train()
+            elif not (known := first_new_piece(encoder)):
                 raise ValueError(f"{init} knows the words of all things: add a thing first, or leave grow out")
-            encoder = grow_vocabulary(encoder, words, sentences(4000, seed=7)).train()
             freeze_known(encoder, known)
     else:
         if not (Path(vocabulary) / "spiece.model").is_file():
@@ -81,6 +89,20 @@ def scenes_text(
     )
 
 
+def _teacher(name: str, encoder: SmallT5Encoder, tokenizer_hash: str) -> Teacher:
+    """The generator of a model folder as a teacher. ValueError where it reads other tokens or other texts."""
+    folder = checkpoint.resolve(name)
+    if (made_of := checkpoint.describe(folder / "generator").get("tokenizer_hash")) != tokenizer_hash:
+        raise ValueError(
+            f"the teacher {name} was trained on tokens of tokenizer {made_of}, this run on {tokenizer_hash}"
+        )
+    if not is_grown_from(encoder, SmallT5Encoder.load(folder / "text_encoder")):
+        raise ValueError(f"the text encoder of the teacher {name} is not what this run's was grown from")
+    return Teacher(
+        Conditioned(checkpoint.load(folder / "generator", "maskgil").requires_grad_(False), encoder), KNOWN_THINGS
+    )
+
+
 def scenes_generator(
     cache: str = "cache/scenes",
     tokenizer: str = "weights/scenes/tokenizer",
@@ -90,6 +112,7 @@ def scenes_generator(
     lr: float = 2e-3,
     muon_lr: float = 0.02,
     init: str | None = None,
+    teacher: str = "",
     frozen: bool = False,
     compile: bool = False,
     workers: int = 1,
@@ -98,7 +121,9 @@ def scenes_generator(
 
     `cache`: a folder, or several with commas between, whose scenes are mixed in proportion to their number. `init`: a
     model folder to continue from; its data order, captions and masks are then new. `text_encoder`: the encoder to use
-    in place of that of `init`; the generator's first text layer is fitted to it (ridge regression). `frozen`: do not
+    in place of that of `init`; the generator's first text layer is fitted to it (ridge regression). `teacher`: a model
+    folder of fewer things, whose probabilities are most of the target in pictures of these things alone; its text
+    encoder must be the one that this run's was grown from. `frozen`: do not
     train the encoder, so that an AR model can be trained on it at the same time. `compile`: 20% faster where there is a
     C++ compiler. `workers`: processes that write captions. A GPU keeps several busy. The batches of one worker differ
     from those of several, so a run must keep to one or to several.
@@ -135,7 +160,8 @@ def scenes_generator(
 
     made_of = {"tokenizer": tokenizer_hash, "text_encoder": checkpoint.fingerprint(encoder.identity())}
     near = neighbor_targets(codes.quantize.codebook().detach())
-    objective = MaskedTokenLoss(layout=0.5, near=near, things_first=True)
+    taught = _teacher(teacher, encoder, tokenizer_hash) if teacher else None
+    objective = MaskedTokenLoss(layout=0.5, near=near, things_first=True, teacher=taught)
     return Recipe(
         name="scenes-generator",
         steps=steps,
@@ -183,7 +209,9 @@ def scenes_ar(
             else checkpoint.load(folder / "generator", "maskgil")
         )
         seed = resume_seed(known) if ar_model else 0
-        align_text_encoders(known, SmallT5Encoder.load(folder / "text_encoder"), encoder, sentences(2000, seed=5))
+        read = SmallT5Encoder.load(folder / "text_encoder")
+        if not is_grown_from(encoder, read):
+            align_text_encoders(known, read, encoder, sentences(2000, seed=5))
         own = model.state_dict()
         model.load_state_dict({name: t[: len(own[name])] for name, t in known.state_dict().items()})  # no mask row
     codes, tokenizer_hash = load_cache_tokenizer(cache, tokenizer)

@@ -23,11 +23,23 @@ WORD_START = "▁"
 def new_words(encoder: SmallT5Encoder) -> list[str]:
     """The words of the names of things after KNOWN_THINGS that the encoder's vocabulary cuts into several pieces, and
     that no older name has."""
+    return sorted(word for word in _words_of_new_names() if len(encoder.pieces.encode(word)) > 1)
+
+
+def first_new_piece(encoder: SmallT5Encoder) -> int:
+    """Number of the first piece that `grow_vocabulary` added; 0 where the vocabulary never grew."""
+    last = encoder.config.vocab_size
+    pieces = {WORD_START + word for word in _words_of_new_names()}
+    while last and encoder.pieces.id_to_piece(last - 1) in pieces:
+        last -= 1
+    return last if last < encoder.config.vocab_size else 0
+
+
+def _words_of_new_names() -> set[str]:
     words = {new: set() for new in (False, True)}
     for thing in things():
         words[thing.index >= KNOWN_THINGS] |= {word for name in spoken_names(thing) for word in name.split()}
-    fresh = words[True] - words[False] - grammar_words()
-    return sorted(word for word in fresh if len(encoder.pieces.encode(word)) > 1)
+    return words[True] - words[False] - grammar_words()
 
 
 def grow_vocabulary(encoder: SmallT5Encoder, words: Sequence[str], known: Iterable[str]) -> SmallT5Encoder:
