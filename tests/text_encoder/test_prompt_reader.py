@@ -62,6 +62,8 @@ def test_marks_politeness_and_spelling_change_nothing(prompts: tuple[str, ...], 
     ("a bird", "a parrot", "one kind of bird"),
     ("a monky", "a monkey", "monky: drawn as monkey, the nearest spelling"),
     ("elefants", "three elephants", "elefants: drawn as elephants, the nearest spelling"),
+    ("a cat and 0 dogs", "a cat", "without 'dogs', as asked"),
+    ("zero dogs and a cat", "a cat", "without 'dogs', as asked"),
     ("a cat with no hat", "a cat", "without 'hat', as asked"),
     ("a dog without a ball", "a dog", "without 'ball', as asked"),
     ("a cat on the beach at night", "a cat on the beach", "a picture has one place"),
@@ -145,3 +147,7 @@ def test_hostile_prompts_are_read_like_others(prompt: str, caption: str):
     reading = READER.read(prompt)
     assert reading.drawn == caption and "".join(span.text for span in reading.spans) == prompt
     assert len(reading.note()) < 3000 and len(reading.refused) < 600
+
+
+def test_a_wall_that_is_said_again_and_again_is_read():
+    assert READER.read("a cat " + "on red " * 5000).scene.groups[0].name == "cat"

@@ -174,11 +174,14 @@ class SceneBuilder:
         self.relation = None
 
     def _unwanted(self) -> tuple[str, str]:
-        """(status, why) of a noun that follows "no", "shaped like" or "for my"."""
+        """(status, why) of a noun that follows "no", "shaped like" or "for my". A dedication ends with it."""
         assert self.negation is not None
         if self.negation.is_a("comparison"):
             return LEFT_OUT, COMPARED
-        return (LEFT_OUT, DEDICATED) if self.negation.is_a("dedication") else (AVOIDED, NOT_WANTED)
+        if self.negation.is_a("dedication"):
+            self.negation = None
+            return LEFT_OUT, DEDICATED
+        return AVOIDED, NOT_WANTED
 
     def leave_out_noun(self, head: Chunk) -> None:
         """A noun that nothing stands for, with all that was said of it."""

@@ -221,8 +221,9 @@ class _SceneParser:
             self.builder.open_relation(chunk)
 
     def _aside(self, at: int, chunk: Chunk) -> None:
-        """ "shaped like a dog", "for my mum": what follows is not part of the scene."""
-        self.builder.negate(chunk)
+        """ "shaped like a dog", "a card for my mum": what follows is not part of the scene."""
+        if chunk.is_a("comparison") or self.builder.scene.groups:  # "for my mum a card" names no card yet
+            self.builder.negate(chunk)
 
     def _join(self, at: int, chunk: Chunk) -> None:
         following = self._next(at)
