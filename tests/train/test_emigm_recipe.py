@@ -324,7 +324,7 @@ def test_recipes_have_the_released_sizes(name, side, parameters, tmp_path, monke
     config = module.generator.config
     assert (config.grid, config.channels, config.null, config.mae) == ((16, 16), side // 16, "mask", True)
     assert len(blocks(module)) == 2 * config.depth + config.head_depth
-    with pytest.raises(ValueError, match="emigm-h draws squares of one size: .* size=256$"):
+    with pytest.raises(ValueError, match="emigm-h draws squares of one size: .* --size 256$"):
         made("emigm-h", {"data": str(released_cache(tmp_path / "other", 512))})
 
 

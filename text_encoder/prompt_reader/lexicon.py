@@ -192,13 +192,13 @@ class Lexicon:
             at += length
         return chunks
 
-    def _longest(self, words: list[str], at: int, doubts_walls: bool = True) -> tuple[int, dict[str, object]]:
+    def _longest(self, words: list[str], at: int, checks_walls: bool = True) -> tuple[int, dict[str, object]]:
         """(number of words, meanings) of the longest phrase that begins here; meanings are empty for none.
-        `doubts_walls`: "on orange" is a background only where no noun follows."""
+        `checks_walls`: "on orange" is a background only where no noun follows."""
         for length in range(min(LONGEST, len(words) - at), 0, -1):
             phrase = tuple(words[at : at + length])
             if meanings := self.phrases.get(phrase):
-                if doubts_walls and phrase in self.bare_walls and self._names_more(words, at + length):
+                if checks_walls and phrase in self.bare_walls and self._names_more(words, at + length):
                     continue  # "on orange pumpkins" is no wall
                 if "number" in meanings and words[at] == "a" and self._names_thing(words, at + 1, length):
                     continue  # "a pair of scissors" is one
@@ -223,7 +223,7 @@ class Lexicon:
         """Whether a noun or another quality stands here."""
         if at >= len(words) or words[at] in ".,":
             return False
-        meanings = self._longest(words, at, doubts_walls=False)[1]
+        meanings = self._longest(words, at, checks_walls=False)[1]
         return bool(meanings.keys() & {"thing", "color", "size", "adjective"}) or (
             not meanings and word_class(words[at]) == "n"
         )
