@@ -57,6 +57,8 @@ def test_who_or_what_is_only_thought_of_is_not_drawn():
     assert READER.read("a bouquet of pink roses for my cat").drawn == "three pink roses"
     assert READER.read("a picture of my cat").drawn == "a cat"
     assert READER.read("a birthday cake for my dog on the beach").drawn == "a birthday cake on the beach"
+    assert READER.read("a big cat for my mum on the beach").drawn == "a big cat on the beach"
+    assert READER.read("a cat for my mum in pixel art").scene.style == "pixel art"
     assert READER.read("for my dog a cat").scene.groups, "nothing is named before"
     assert READER.read("i was thinking about a cat on the beach").drawn == "a cat on the beach"
     assert "'dog' left out (it is only thought of)" in READER.read("a fox that thought about a dog").note()

@@ -218,7 +218,13 @@ class SceneBuilder:
 
     # Where, when, how
 
+    def _end_dedication(self) -> None:
+        """Whom a thing is for is said before where it stands and how it is drawn: "for my mum on the beach"."""
+        if self.negation is not None and self.negation.is_a("dedication"):
+            self.negation = None
+
     def add_backdrop(self, chunk: Chunk) -> None:
+        self._end_dedication()
         phrase = self.take_phrase()
         for other in (phrase.article, phrase.size, phrase.number, self.relation):
             if other is not None:
@@ -232,6 +238,7 @@ class SceneBuilder:
             self.scene.backdrops.append(AskedBackdrop(chunk, phrase.color))
 
     def add_style(self, chunk: Chunk) -> None:
+        self._end_dedication()
         self.drop_qualities()
         if self.negation is not None:
             chunk.mark(*self._unwanted())
