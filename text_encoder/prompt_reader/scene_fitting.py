@@ -122,11 +122,9 @@ class SceneFitter:
         other = (again.color and again.color.text, again.size and again.size.text)
         if looks != other and any(other):
             return False
-        if _is_vague(again) and _is_vague(first) and again.head.text != first.head.text:
-            first.count = (first.count or SEVERAL) + (again.count or SEVERAL)  # both stand for something else
-            again.head.mark(REPLACED, again.noun.stand_in.why if again.noun.stand_in else "", first.noun.name)
-            return True
         if _is_vague(again) and again.head.text != first.head.text:
+            if _is_vague(first):  # both stand for something else
+                first.count = (first.count or SEVERAL) + (again.count or SEVERAL)
             again.head.mark(REPLACED, again.noun.stand_in.why if again.noun.stand_in else "", first.noun.name)
             return True
         if _is_vague(first) and again.head.text != first.head.text:

@@ -21,6 +21,7 @@ import text_encoder
 from maskgil import checkpoint
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
+from text_encoder.prompt_reader.scene_fitting import NUMBER_WORDS
 from train.eval.caption_reading import encoded_caption, reader_of, reading_shares
 from train.eval.paired_scores import share_right
 from train.eval.reading import PROMPTS
@@ -29,10 +30,9 @@ from train.eval.scene_score import BATCH, SIDE, scene_size
 from train.scenes.judge import DetectedThing, SceneDetection, SceneJudge, in_scene_size
 from train.scenes.scene import COLOURS, PLAIN, paints
 from train.scenes.sprites import things
+from train.world.world_scores import position_holds
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-NUMBERS = {"2": "two", "3": "three", "4": "four"}
-OFFSET = 0.1  # of GenEval's position rule, as a share of both objects' extents
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class AskedThing:
         """The thing as the prompt says it."""
         if self.count > 1:
             ending = "es" if self.name.endswith("s") else "s"  # "sheeps", as GenEval writes
-            return f"{NUMBERS[str(self.count)]} {self.name}{ending}"
+            return f"{NUMBER_WORDS[self.count]} {self.name}{ending}"
         words = f"{self.color} {self.name}".strip()
         return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
@@ -80,7 +80,7 @@ def load_geneval() -> list[GenevalPrompt]:
 
 def _thing(text: str) -> AskedThing:
     first, _, rest = text.partition(" ")
-    if first in NUMBERS:
+    if first.isdigit():
         return AskedThing(rest, count=int(first))
     return AskedThing(rest, color=first) if first in COLOURS and rest else AskedThing(text)
 
@@ -110,10 +110,8 @@ def _matches(asked: AskedThing, item: DetectedThing) -> bool:
 
 
 def _stands(relation: str, a: DetectedThing, b: DetectedThing) -> bool:
-    """Whether a stands there beside b: the offset of the centers, beyond OFFSET of both extents, points that way."""
-    dx, dy, margin = a.x - b.x, a.y - b.y, OFFSET * (a.size + b.size)
-    shift = {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[relation]
-    return shift > margin and shift >= 0.5 * max(abs(dx), abs(dy))
+    """Whether a stands there beside b."""
+    return position_holds(relation, a.x - b.x, a.y - b.y, a.size + b.size)
 
 
 @torch.no_grad()
@@ -144,11 +142,12 @@ def geneval(
     readings = [prompt_reader.read(asked.prompt) for asked in chosen]
     print(reading_shares(readings))
     drawable = [asked for asked, reading in zip(chosen, readings, strict=True) if reading.is_as_said]
+    others = [asked for asked, reading in zip(chosen, readings, strict=True) if not reading.is_as_said]
     captions = [encoded_caption(prompt_reader, asked.prompt) for asked in drawable]
     judge = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
     settings = sampler.params(steps, model)
     painter = TextToImage.load(model, text_encoder.load)
-    verdicts = [(asked.task, False) for asked in chosen if asked not in drawable for _ in range(samples)]
+    verdicts = [(asked.task, False) for asked in others for _ in range(samples)]
     print(f"{model}, {settings.steps} steps{sampler}, {samples} pictures a prompt")
     for asked, seen in _judged(painter, judge, drawable, captions, samples, settings):
         verdicts.append((asked.task, is_right(asked, seen)))

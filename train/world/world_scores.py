@@ -84,12 +84,10 @@ def scene_verdict(asked: WorldScene, seen: SeenScene) -> dict[str, bool]:
     return kept
 
 
-def _position_holds(relation: str, a: SeenThing, b: SeenThing) -> bool:
+def position_holds(relation: str, dx: float, dy: float, extents: float) -> bool:
     """GenEval's rule: the offset of the centres, beyond OFFSET of both extents, points that way."""
-    margin = OFFSET * (a.side + b.side)
-    dx, dy = a.x - b.x, a.y - b.y
     shift = {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[relation]
-    return shift > margin and shift >= 0.5 * max(abs(dx), abs(dy))
+    return shift > OFFSET * extents and shift >= 0.5 * max(abs(dx), abs(dy))
 
 
 def geneval_verdict(row: dict, seen: SeenScene) -> bool:
@@ -108,7 +106,9 @@ def geneval_verdict(row: dict, seen: SeenScene) -> bool:
     for wanted, found in zip(row["include"], matched, strict=True):
         if "position" in wanted:
             relation, target = wanted["position"]
-            if not any(_position_holds(relation, a, b) for a in found for b in matched[target]):
+            if not any(
+                position_holds(relation, a.x - b.x, a.y - b.y, a.side + b.side) for a in found for b in matched[target]
+            ):
                 return False
     counts = Counter(s.thing for s in seen.things)
     return all(counts[index[none["class"]]] < none["count"] for none in row.get("exclude", ()))
