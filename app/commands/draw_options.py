@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
-from app.core import paths
+from app.core import model_names, paths
 from app.core.request import GenerationRequest, random_seed
 from maskgil.command_line import CommandFailed
 from maskgil.params import read_params
@@ -76,15 +76,16 @@ class DrawOptions(sampling_flags()):
         """The request for `prompt`. ValueError for an option out of its bounds."""
         from app.core.registry import sampler_of
 
+        model = model_names.name_of(self.model)
         return GenerationRequest(
             prompt=prompt,
             seed=random_seed() if self.seed is None else self.seed,
-            model=self.model,
+            model=model,
             size=parse_size(self.size) if self.size else None,
             negative_prompt=self.negative,
             n=self.n,
             adapters=self.adapters,
-            params=read_params({"sampler": sampler_of(self.model)} | given_options(self)),
+            params=read_params({"sampler": sampler_of(model)} | given_options(self)),
         )
 
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from app.core import model_names
 from maskgil import model_folder
 from maskgil.model_folder import path_from_environment
 
@@ -24,8 +25,8 @@ def gallery_folder() -> Path:
 
 
 def default_model() -> str:
-    """The model of whoever names none: a bundled name or a folder."""
-    return os.path.expanduser(os.environ.get(MODEL) or "scenes")
+    """The model of whoever names none: a bundled one, or the name of the folder that is given (model_names)."""
+    return model_names.name_of(os.path.expanduser(os.environ.get(MODEL) or "scenes"))
 
 
 def default_recognizer() -> str:

@@ -1,18 +1,18 @@
 """The text-to-image models on this machine: which there are, where they lie, what each can draw.
 
 A model is a folder with `generator/`, `text_encoder/`, `tokenizer/` and `vocabulary.json`; a class-driven one has no
-`text_encoder/`, and may have `class_names.json`. It is named by the folder's name when it lies among the bundled
-weights, and by its path anywhere else. Released models (maskgil/released) have their own layout and are named by their
+`text_encoder/`, and may have `class_names.json`. It is named by its folder's name; app/core/model_names.py tells apart
+those outside the bundled weights. Released models (maskgil/released) have their own layout and are named by their
 Hugging Face ids.
 """
 
 import json
-import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.core import model_names
 from app.core.memory_need import ModelSizes
 from app.core.weight_counts import EncoderSize, encoder_size, part_numbers
 from maskgil import model_folder
@@ -127,6 +127,7 @@ def find(name: str) -> ModelInfo:
 
     Raises ValueError with what is missing and how to get it.
     """
+    name = model_names.name_of(name)
     if _folder(name) is None and HUB_ID.fullmatch(name) and catalog.find_model(name) is None:
         from maskgil.checkpoint import resolve  # torch takes seconds to import, and a list of names does not need it
 
@@ -136,6 +137,7 @@ def find(name: str) -> ModelInfo:
 
 def find_local(name: str) -> ModelInfo:
     """`find` without the network: what is on this machine, or was fetched by this process."""
+    name = model_names.name_of(name)
     folder = _folder(name)
     if folder is None:
         if (released := catalog.find_model(name)) is not None:
@@ -155,15 +157,14 @@ def find_local(name: str) -> ModelInfo:
 
 
 def _folder(name: str) -> Path | None:
-    """Where a model lies on this machine; None when nothing of that name is here."""
-    # os.path takes any text for a path, where Path has complaints of its own: about a ~ and about length.
-    inside, outside, fetched = model_folder.weights_folder() / name, Path(os.path.expanduser(name)), _fetched.get(name)
-    if name and Path(name).name == name and os.path.isdir(inside):
-        return inside
-    if name and os.path.isdir(outside):
-        return outside.resolve()
+    """Where a model lies on this machine; None when nothing of that name is here. A visitor's name opens no path."""
+    if (named := model_names.folder_of(name)) is not None and named.is_dir():
+        return named
+    if model_names.is_bundled(name):
+        return model_folder.weights_folder() / name
     if (released := download.find_fetched(name)) is not None:
         return released
+    fetched = _fetched.get(name)
     return fetched if fetched is not None and fetched.is_dir() else None
 
 
@@ -173,7 +174,7 @@ def fetched() -> list[ModelInfo]:
 
 
 def sampler_of(name: str) -> str:
-    """The preset of sampling options of a model on this machine; `default` where it has none, or is not here."""
+    """The preset of sampling options of a model by its name; `default` where it has none, or is not here."""
     try:
         folder = _folder(name)
         return "default" if folder is None else preset_of(folder)

@@ -8,10 +8,11 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.core import paths
+from app.core import model_names, paths
 from app.serving.cluster_options import ClusterOptions
 from app.serving.services import ComputeBackend
 
@@ -28,7 +29,9 @@ QUIET = {
 }
 # Ray listens on 127.0.0.1 alone where this is set before it is imported. A replica's own port listens on all networks,
 # and asks for the token, as all of Ray's ports do. A mode that is set after the import of Ray would break that.
-ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Ray's processes start within half a minute or end; on a busy machine they take longer.
+ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_agent_register_timeout_ms": "180000"}
+STARTS = 2  # of Ray on this machine: a second one finds its files in memory
 
 
 def connect(options: ClusterOptions) -> ComputeBackend:
@@ -47,7 +50,7 @@ def connect(options: ClusterOptions) -> ComputeBackend:
     process = {"environment": _environment(), "threads": threads}
     if DRAW not in running:
         deployment = {"num_replicas": options.replicas, "ray_actor_options": drawing}
-        deploy_drawing(process | {"models": [paths.default_model()], "deployment": deployment})
+        deploy_drawing(process | {"models": [model_names.place_of(paths.default_model())], "deployment": deployment})
     if TRANSCRIBE not in running:
         listening = {"num_cpus": 1 if options.cluster else 0.1}
         deployment = {"num_replicas": options.recognizers, "ray_actor_options": listening}
@@ -108,18 +111,34 @@ def _start_ray(options: ClusterOptions) -> tuple[Any, Any]:
     environment = {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
     if options.cluster is not None:
         _check_address(options.cluster)
-    try:
-        if options.cluster is None:
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray would write one into the home folder
-            os.environ.update(environment)
-            cores = max(os.cpu_count() or 1, 2)
-            ray.init(num_cpus=cores, include_dashboard=False, **LOG_TO_FILES)
-        else:
+        try:
             ray.init(options.cluster, **LOG_TO_FILES)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = options.cluster or "this machine"
-        raise ValueError(f"no Ray cluster at {where} ({' '.join(str(error).split())[:200]}): {PORTS_NOTE}") from None
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"no Ray cluster at {options.cluster} ({reason}): {PORTS_NOTE}") from None
+    else:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray would write one into the home folder
+        os.environ.update(environment)
+        start_here(lambda: ray.init(num_cpus=max(os.cpu_count() or 1, 2), include_dashboard=False, **LOG_TO_FILES))
     return ray, serve
+
+
+def start_here(init: Callable[[], object]) -> None:
+    """Starts Ray on this machine by `init`, again where that fails. Raises ValueError when it does not start."""
+    import ray
+
+    reason = ""
+    for _ in range(STARTS):
+        try:
+            init()
+            return
+        except Exception as error:  # for processes that are too slow, Ray raises an Exception of no class of its own
+            reason = " ".join(str(error).split())[:200]
+            ray.shutdown()
+    raise ValueError(
+        f"Ray does not start on this machine ({reason}): try again when the machine is less busy, or read Ray's log in "
+        "/tmp/ray/session_latest/logs"
+    )
 
 
 def _check_address(address: str) -> None:

@@ -18,6 +18,7 @@ import ray.exceptions
 from PIL import Image
 from ray.serve.handle import DeploymentHandle
 
+from app.core import model_names
 from app.core.registry import UnavailableError
 from app.core.request import GenerationRequest
 from app.serving import metrics
@@ -76,7 +77,8 @@ class ClusterEngine(Engine):
         dtype = self.models.chosen_precision(request.model)
         precision = None if dtype is None else dtype_name(dtype)
         memory = self.models.chosen_encoder_memory(request.model)
-        task = DrawTask(job.request, precision, job.start, job.previous, memory).to("cpu")
+        place = model_names.place_of(request.model)
+        task = DrawTask(job.request, precision, job.start, job.previous, memory, place).to("cpu")
         with self.table.lock:
             self.table.add(job)
         asyncio.run_coroutine_threadsafe(self._draw(job, task), self._loop)
@@ -176,7 +178,7 @@ class ClusterEngine(Engine):
 
     async def _drawn_once(self, job: Job, task: DrawTask) -> EndNews | None:
         """What one replica makes of a job; None when its news stop before the end."""
-        replicas = self._handle.options(stream=True, multiplexed_model_id=task.request.model)
+        replicas = self._handle.options(stream=True, multiplexed_model_id=task.place)
         news_of_job: Any = replicas.draw.remote(task)
         try:
             async for news in news_of_job:

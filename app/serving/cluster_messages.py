@@ -25,6 +25,7 @@ class DrawTask:
     start      the image that is edited, or None
     previous   the grid that the job continues, or None
     encoder_memory  how the text encoder is held, where the operator has chosen that
+    place      what a replica finds the model by: its folder, or the name of a bundled or released one
     """
 
     request: GenerationRequest
@@ -32,6 +33,7 @@ class DrawTask:
     start: InpaintingInput | None = None
     previous: PreviousResult | None = None
     encoder_memory: str | None = None
+    place: str = ""
 
     def to(self, device: torch.device | str) -> "DrawTask":
         """The same task with its tensors on this device."""

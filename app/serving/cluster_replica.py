@@ -46,10 +46,10 @@ class DrawingReplica:
             self.engine.load(name)
 
     @serve.multiplexed(max_num_models_per_replica=MAX_MODELS)
-    async def hold_model(self, name: str) -> str:
-        """Loads a model; Serve remembers which replica has it. Raises ValueError."""
-        await asyncio.to_thread(self.engine.load, name)
-        return name
+    async def hold_model(self, place: str) -> str:
+        """Loads the model of DrawTask.place; Serve remembers which replica has it. Raises ValueError."""
+        await asyncio.to_thread(self.engine.load, place)
+        return place
 
     async def draw(self, task: DrawTask) -> AsyncIterator[StepNews | EndNews]:
         """The steps of a job as they are made, then its end. A reader that goes away ends the job."""
@@ -78,7 +78,7 @@ class DrawingReplica:
     def _queued(self, task: DrawTask) -> Job:
         """The job in this replica's engine. Raises ValueError."""
         dtype = None if task.precision is None else getattr(torch, task.precision)
-        loaded = self.engine.load(task.request.model, dtype, task.encoder_memory)
+        loaded = self.engine.load(task.place, dtype, task.encoder_memory)
         loaded = loaded.with_adapters(parse_adapters(task.request.adapters))
         if task.request.params.mode != "masked":
             loaded.load_ar_model()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import text_encoder
-from app.core import paths, registry
+from app.core import model_names, paths, registry
 from app.core.memory_need import GIGA, memory_need, ways_that_fit
 from maskgil.condition import Condition
 from maskgil.lora_adapters import find_adapter, load_adapter
@@ -85,11 +85,13 @@ class ModelPool:
         self._loading: dict[str, threading.Lock] = {}
 
     def load(self, name: str, dtype: torch.dtype | None = None, encoder_memory: str | None = None) -> LoadedModel:
-        """The model of this name. One in memory returns at once, whatever else is loading.
+        """The model of this name, or in this folder, which has a name then (model_names). One in memory returns at
+        once, whatever else is loading.
 
         `dtype` sets its precision from now on, `encoder_memory` how its text encoder is held; running jobs finish with
         the old one. Raises UnavailableError when it cannot be loaded; then nothing changes.
         """
+        name = model_names.name_of(name)
         with self._lock:
             if (loaded := self._use(name, dtype, encoder_memory)) is not None:
                 return loaded

@@ -63,6 +63,24 @@ def kept_busy(engine: Engine) -> Iterator[list[Job]]:
         submitter.join()
 
 
+def test_a_start_of_ray_that_fails_is_tried_again_and_then_named():
+    """Ray raises a bare Exception where its processes are too slow."""
+    tries = []
+
+    def first_fails() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise Exception("The current node timed out\nduring startup.")
+
+    def always_fails() -> None:
+        raise Exception("The current node timed out\nduring startup.")
+
+    cluster.start_here(first_fails)
+    assert len(tries) == 2
+    with pytest.raises(ValueError, match=r"not start on this machine \(The current node timed out during startup"):
+        cluster.start_here(always_fails)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_no_job_is_lost_when_replicas_are_killed_or_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -107,6 +125,7 @@ def test_the_command_serves_and_stops_with_its_replicas(tmp_path: Path):
         server = subprocess.Popen(words, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
     try:
         until(lambda: "The studio is at" in log.read_text() or server.poll() is not None)
+        assert server.poll() is None, log.read_text()[-2000:]
         url = re.search(r"The studio is at (\S+)", log.read_text())[1]
         until(lambda: requests.get(f"{url}/readyz", timeout=60).status_code == 200)
         replicas = replica_processes()

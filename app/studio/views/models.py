@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 import torch
 
-from app.core import paths, registry
+from app.core import model_names, paths, registry
 from app.core.memory_need import GIGA, MemoryNeed, memory_need
 from app.serving import model_pool
 from app.studio import generation_form, session, widget_state
@@ -176,7 +176,7 @@ def _take_key() -> None:
 
 def _open() -> None:
     if name := st.session_state[OTHER].strip():
-        _choose(name)
+        _choose(model_names.name_of(name))
 
 
 def _unload(name: str) -> None:
