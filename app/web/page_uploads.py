@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
@@ -23,7 +23,9 @@ MAX_FILE = 32 * 2**20  # bytes of one file
 MAX_BODY = MAX_FILE + 2**16  # with the form around it
 MAX_VISITOR_BYTES = 64 * 2**20
 MAX_TOTAL_BYTES = 256 * 2**20
-MAX_CONCURRENT = 4  # uploads on their way, of all visitors
+MAX_CONCURRENT = 16  # uploads on their way, of all visitors ...
+MAX_OF_VISITOR = 4  # ... and of one
+MAX_WAIT = 60.0  # seconds for a browser to send all of a file
 GRACE_SECONDS = 15.0
 
 
@@ -34,7 +36,7 @@ class UploadLimits:
         self.app = app
         self._owner_of: dict[str, str] = {}  # session id -> visitor
         self._incoming: Counter[str] = Counter()  # bytes on their way, by visitor
-        self._uploads = 0
+        self._uploads: Counter[str] = Counter()  # on their way, by visitor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "PUT" or not scope["path"].startswith(ROUTE):
@@ -42,7 +44,7 @@ class UploadLimits:
             return
         try:
             with self._place(scope):
-                await self.app(scope, receive, send)
+                await self.app(scope, _within_time(receive), send)
         except ApiError as error:
             await error.response()(scope, receive, send)
 
@@ -66,18 +68,33 @@ class UploadLimits:
                 413, f"your pages hold the {limit} MB that one visitor may: remove a file first", "too_large"
             )
         total = sum(held.values()) + self._incoming.total()
-        if self._uploads >= MAX_CONCURRENT or total + int(length) > MAX_TOTAL_BYTES:
+        is_full = self._uploads[owner] >= MAX_OF_VISITOR or self._uploads.total() >= MAX_CONCURRENT
+        if is_full or total + int(length) > MAX_TOTAL_BYTES:
             raise ApiError(429, "the server holds as many files as it may: try again in a minute", "busy")
         self._owner_of = {id: who for id, who in self._owner_of.items() if id in held} | {session: owner}
         self._incoming[owner] += int(length)
-        self._uploads += 1
+        self._uploads[owner] += 1
         try:
             yield
         finally:
-            self._uploads -= 1
+            self._uploads[owner] -= 1
             self._incoming[owner] -= int(length)
-            if not self._incoming[owner]:
-                del self._incoming[owner]
+            if not self._uploads[owner]:
+                del self._uploads[owner], self._incoming[owner]
+
+
+def _within_time(receive: Receive) -> Receive:
+    """`receive`, until MAX_WAIT seconds from now. Then it raises ApiError 408."""
+    end = time.monotonic() + MAX_WAIT
+
+    async def receive_in_time() -> Message:
+        try:
+            async with asyncio.timeout(max(0.0, end - time.monotonic())):
+                return await receive()
+        except TimeoutError:
+            raise ApiError(408, f"the file did not come within {MAX_WAIT:.0f} s", "too_slow") from None
+
+    return receive_in_time
 
 
 def stored_bytes() -> dict[str, int]:

@@ -9,7 +9,7 @@
     POST /pictures/delete | restore {"ids"}, star {"ids", "on"}            change some
     POST /pictures/import?name=                                            a PNG file: keep it with its settings
 
-What cannot be done is {"error": message} with 400, 403, 404, 413 or, for a model that cannot be opened, 503.
+What cannot be done is {"error": message} with 400, 403, 404, 408, 413, 429 or, for a model that cannot be opened, 503.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from PIL import Image
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from app.core import png
@@ -28,7 +28,9 @@ from app.core.registry import UnavailableError
 from app.serving.admission import UnknownModelError, served_model
 from app.serving.jobs import Status
 from app.serving.services import AppServices, get_services
+from app.web.api_errors import ApiError
 from app.web.public_message import public_message
+from app.web.uploads import MAX_JSON, UploadPlaces, read_body
 from app.web.visitors import known_cookie, same_origin
 from text_encoder.prompt_reader import THINGS_PICTURE
 
@@ -36,6 +38,7 @@ MAX_IDS = 500
 MAX_PAGE = 200  # pictures of one list
 THUMB = 256  # pixels of the longer side
 FORMATS = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+_places = UploadPlaces()  # for pictures that visitors bring
 UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable"}  # a picture never changes under its id
 
 
@@ -63,6 +66,10 @@ async def respond_pictures(call: Request) -> Response:
         return await handlers[name](call, services, owner, rest)
     except PictureError as error:
         return JSONResponse({"error": str(error)}, error.status)
+    except ApiError as error:
+        return JSONResponse({"error": error.message}, error.status)
+    except ClientDisconnect:
+        return Response(status_code=499)  # nobody reads it
     except ValueError as error:
         status = 503 if isinstance(error, UnavailableError) else 400
         return JSONResponse({"error": public_message(error)}, status)
@@ -186,13 +193,14 @@ async def _star(call: Request, services: AppServices, owner: str, rest: list[str
 
 async def _bring(call: Request, services: AppServices, owner: str, rest: list[str]) -> Response:
     """Keep a PNG from outside; its settings are read if it has some."""
-    data = await _body(call, png.MAX_BYTES)
+    with _places.place(owner):
+        data = await read_body(call, png.MAX_BYTES)
 
-    def keep() -> dict[str, Any]:
-        image, request = png.read_picture(data)
-        return describe_picture(services.gallery.add(owner, image, request), owner)
+        def keep() -> dict[str, Any]:
+            image, request = png.read_picture(data)
+            return describe_picture(services.gallery.add(owner, image, request), owner)
 
-    return JSONResponse(await asyncio.to_thread(keep))
+        return JSONResponse(await asyncio.to_thread(keep))
 
 
 def describe_picture(entry: GalleryEntry, owner: str) -> dict[str, Any]:
@@ -254,21 +262,10 @@ def _ids(values: Any) -> list[str]:
 
 async def _fields(call: Request) -> dict[str, Any]:
     try:
-        fields = json.loads(await _body(call, 2**16))
-    except PictureError:
-        raise
+        fields = json.loads(await read_body(call, MAX_JSON))
     except (ValueError, RecursionError):
         raise ValueError("the body is no JSON object") from None
     return fields if isinstance(fields, dict) else {}
-
-
-async def _body(call: Request, most: int) -> bytes:
-    held = bytearray()
-    async for chunk in call.stream():
-        held += chunk
-        if len(held) > most:
-            raise PictureError(413, f"the file has more than {most // 2**20} MB: choose a smaller one")
-    return bytes(held)
 
 
 Handler = Callable[[Request, AppServices, str, list[str]], Awaitable[Response]]

@@ -19,12 +19,17 @@ CLOSE_SECONDS = 1  # for connections to close once all jobs are over
 
 
 class HeadTimeoutProtocol(AutoHTTPProtocol):
-    """Closes a connection whose request head is not complete after HEAD_SECONDS or MAX_HEAD bytes."""
+    """Closes a connection whose request head is not complete after HEAD_SECONDS or MAX_HEAD bytes.
+
+    What comes of a body after its answer is left aside for HEAD_SECONDS: a client that still sends would lose the
+    answer if the connection were closed at once.
+    """
 
     transport: asyncio.Transport
     cycle: Any
     head_timer: asyncio.TimerHandle | None = None
     head_bytes = 0
+    is_in_body = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -36,12 +41,23 @@ class HeadTimeoutProtocol(AutoHTTPProtocol):
             return
         if self.head_timer is None:
             self._expect_head()
+        if self.is_in_body:  # of a request that is answered
+            super().data_received(data)
+            return
         self.head_bytes += len(data)
         super().data_received(data)
         if self.has_request or self.transport.get_protocol() is not self:  # the head is complete
             self._stop_timer()
         elif self.head_bytes > MAX_HEAD:
             self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self.is_in_body = True
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self.is_in_body = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

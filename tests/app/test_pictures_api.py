@@ -20,7 +20,7 @@ from app.core.request import GenerationRequest
 from app.serving.local_engine import LocalEngine
 from app.serving.recognizer import SpeechRecognizer
 from app.serving.services import AppServices
-from app.web import pictures_api
+from app.web import pictures_api, uploads
 from text_encoder.prompt_reader import THINGS_PICTURE
 
 ME, YOU = "me-1234567", "you-1234567"
@@ -50,6 +50,19 @@ def call(path: str, body: Any = None, owner: str = ME, origin: str = "http://her
         return {"type": "http.request", "body": data, "more_body": False}
 
     return asyncio.run(pictures_api.respond_pictures(Request(scope, receive)))
+
+
+def slow_import(owner: str) -> Request:
+    """A POST of a picture whose body never ends."""
+    headers = [(b"host", b"here"), (b"origin", b"http://here"), (b"cookie", f"studio={owner}".encode())]
+    path = {"path": "import"}
+    scope = {"type": "http", "method": "POST", "path": "/pictures/import", "path_params": path, "headers": headers}
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"P", "more_body": True}
+
+    return Request(scope, receive)
 
 
 def add(gallery: Gallery, prompt: str, owner: str = ME) -> str:
@@ -113,6 +126,25 @@ def test_strangers_and_other_sites_change_nothing(gallery: Gallery):
     assert call("list", owner="").status_code == 403
     assert call("delete", {"ids": [id]}, origin="http://elsewhere").status_code == 403
     assert call("dance").status_code == 404 and listed("list") == ["a cat"]
+
+
+def test_a_picture_that_comes_too_slowly_is_given_up(gallery: Gallery, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(uploads, "MAX_WAIT", 0.2)
+    answer = asyncio.run(pictures_api.respond_pictures(slow_import(ME)))
+    assert answer.status_code == 408 and "did not come within" in json.loads(answer.body)["error"]
+
+
+def test_few_pictures_come_at_once_and_fewer_of_one_visitor(gallery: Gallery, monkeypatch: pytest.MonkeyPatch):
+    """A picture is held in memory while it comes: no more than there are places for."""
+    monkeypatch.setattr(uploads, "MAX_WAIT", 0.5)
+
+    async def statuses(owners: list[str]) -> list[int]:
+        calls = [pictures_api.respond_pictures(slow_import(owner)) for owner in owners]
+        return [answer.status_code for answer in await asyncio.gather(*calls)]
+
+    most, of_one = uploads.MAX_CONCURRENT_UPLOADS, uploads.MAX_REQUESTS_PER_CALLER
+    assert asyncio.run(statuses([ME] * (of_one + 1) + [YOU])) == [408] * of_one + [429, 408]
+    assert asyncio.run(statuses([f"visitor-{i}" for i in range(most + 1)])) == [408] * most + [429]
 
 
 def test_things_are_those_of_served_models_and_no_path_is_told(

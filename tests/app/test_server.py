@@ -25,6 +25,7 @@ from app.web import page_uploads, uvicorn_server
 from app.web.api_keys import hash_key, new_key
 from app.web.options import ServerOptions
 from app.web.server import bind, page_url
+from app.web.uploads import MAX_FORM
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = {"prompt": "two cats", "n": 16, "mode": "ar", "size": "96x64", "refinement_passes": 0}
@@ -146,6 +147,22 @@ def test_half_a_request_head_is_closed(weights: Path, monkeypatch: pytest.Monkey
     assert not asyncio.run(lasted(b""))
     assert not asyncio.run(lasted(b"GET / HTTP/1.1\r\nX: " + b"x" * (uvicorn_server.MAX_HEAD + 1)))
     assert asyncio.run(lasted(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")), "a connection whose head came is kept alive"
+    endless = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n"
+    assert not asyncio.run(lasted(endless, *[b"x" * 1000] * 4)), "a body that goes on after its answer"
+
+
+def test_a_body_that_is_refused_unread_does_not_cost_its_answer(server: Server):
+    """The client is still sending when the answer comes, and reads it all the same; the connection goes on."""
+    call = http.client.HTTPConnection("127.0.0.1", server.port, timeout=SECONDS)
+    for path, size, status in (
+        ("/v1/images/edits", MAX_FORM + 1, 413),
+        ("/v1/audio/transcriptions", MAX_FORM + 1, 413),
+    ):
+        call.request("POST", path, b"\0" * size, {"Content-Type": "multipart/form-data; boundary=x"})
+        answer = call.getresponse()
+        assert answer.status == status and "at most" in json.loads(answer.read())["error"]["message"]
+    call.request("POST", "/v1/images/generations", b"\0" * 2**20, {"Origin": "http://elsewhere"})
+    assert call.getresponse().status == 403
 
 
 def put_file(server: Server, session: str, owner: str | None, length: int, send: bool = False) -> int:
@@ -176,6 +193,9 @@ def test_a_visitor_s_and_everybody_s_uploads_are_bounded(monkeypatch: pytest.Mon
     async def page(scope, receive, send):
         reached.append(scope["path"])
 
+    async def receive() -> dict:
+        raise AssertionError("the limits read nothing themselves")
+
     async def send(message: dict) -> None:
         said.append(message.get("status"))
 
@@ -185,7 +205,7 @@ def test_a_visitor_s_and_everybody_s_uploads_are_bounded(monkeypatch: pytest.Mon
         headers = [(b"content-length", str(length).encode()), (b"cookie", f"studio={owner}".encode())]
         scope = {"type": "http", "method": "PUT", "path": f"/_stcore/upload_file/{session}/f", "headers": headers}
         reached.clear()
-        asyncio.run(limits(scope, None, send))
+        asyncio.run(limits(scope, receive, send))
         return bool(reached)
 
     assert (
@@ -197,6 +217,40 @@ def test_a_visitor_s_and_everybody_s_uploads_are_bounded(monkeypatch: pytest.Mon
     assert put("other", "visitor-2", 200)
     held["third"] = page_uploads.MAX_TOTAL_BYTES - sum(held.values())
     assert not put("other", "visitor-2", 200) and 429 in said, "everybody together"
+
+
+def test_files_that_come_slowly_are_given_up_and_take_nobody_s_place(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(page_uploads, "stored_bytes", dict)
+    monkeypatch.setattr(page_uploads, "MAX_WAIT", 0.5)
+
+    async def page(scope, receive, send):
+        while True:
+            await receive()
+
+    limits = page_uploads.UploadLimits(page)
+
+    async def put(owner: str) -> int:
+        said: list[int] = []
+        headers = [(b"content-length", b"1000"), (b"cookie", f"studio={owner}".encode())]
+        scope = {"type": "http", "method": "PUT", "path": "/_stcore/upload_file/s/f", "headers": headers}
+
+        async def receive() -> dict:
+            await asyncio.sleep(0.01)
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        async def send(message: dict) -> None:
+            if "status" in message:
+                said.append(message["status"])
+
+        await limits(scope, receive, send)
+        return said[0]
+
+    async def statuses(owners: list[str]) -> list[int]:
+        return await asyncio.gather(*(put(owner) for owner in owners))
+
+    most, of_one = page_uploads.MAX_CONCURRENT, page_uploads.MAX_OF_VISITOR
+    assert asyncio.run(statuses(["visitor-1"] * (of_one + 1) + ["visitor-2"])) == [408] * of_one + [429, 408]
+    assert asyncio.run(statuses([f"visitor-{i}" for i in range(most + 1)])) == [408] * most + [429]
 
 
 @pytest.mark.journey
