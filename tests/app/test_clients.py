@@ -1,5 +1,5 @@
-"""The clients that people have, against a real server: the openai package, and what litellm, LangChain and Open WebUI
-send (their payloads, over HTTP)."""
+"""The clients that people have, against a real server: the openai package, litellm, LangChain's classes, and what Open
+WebUI sends (its payloads, over HTTP)."""
 
 import base64
 import io
@@ -202,7 +202,55 @@ def send(studio: Studio, path: str, fields: list[tuple[str, str]], files: list[t
     return requests.post(f"{studio.url}/v1/{path}", data=fields, files=brought, headers=headers, timeout=SECONDS)
 
 
-def test_what_open_webui_and_litellm_send(studio: Studio, picture: bytes, mask: bytes):
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """litellm and LangChain ask nobody but the server."""
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # litellm would fetch its list of prices
+    monkeypatch.setenv("LANGSMITH_TRACING", "false")
+
+
+def test_litellm_draws_and_edits(studio: Studio, picture: bytes, mask: bytes, offline: None):
+    import litellm
+
+    where: dict[str, Any] = {"model": "openai/scenes", "api_base": f"{studio.url}/v1", "api_key": "x"}
+    for fields in ({}, {"n": 2, "size": "256x256"}, {"size": "1024x1024", "quality": "hd"}):
+        drawn = litellm.image_generation(prompt=PROMPT, **fields, **where)
+        assert len(drawn.data) == fields.get("n", 1)
+        assert png.read_picture(base64.b64decode(drawn.data[0].b64_json))[1].prompt == PROMPT
+    for image in (io.BytesIO(picture), [io.BytesIO(picture)], [io.BytesIO(picture), io.BytesIO(picture)]):
+        assert litellm.image_edit(image=image, mask=io.BytesIO(mask), prompt=EDITED, **where).data[0].b64_json
+    with pytest.raises(litellm.exceptions.BadRequestError, match="unicorns"):
+        litellm.image_generation(prompt="two unicorns", **where)
+
+
+@bundled
+def test_litellm_and_langchain_transcribe(studio: Studio, speech: bytes, offline: None):
+    import litellm
+    from langchain_community.document_loaders.parsers.audio import OpenAIWhisperParser
+    from langchain_core.documents.base import Blob
+
+    url = f"{studio.url}/v1"
+    for fields in ({}, {"language": "en", "temperature": 0}, {"response_format": "json", "prompt": "cats"}):
+        named = io.BytesIO(speech)
+        named.name = "speech.wav"
+        heard = litellm.transcription(model="openai/whisper-1", file=named, api_base=url, api_key="x", **fields)
+        assert "cats" in heard.text.lower()
+    parser = OpenAIWhisperParser(api_key="x", base_url=url, model="whisper-1", language="en")
+    documents = list(parser.lazy_parse(Blob.from_data(speech, path="speech.wav", mime_type="audio/wav")))
+    assert "cats" in documents[0].page_content.lower()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_langchain_draws(studio: Studio, offline: None):
+    from langchain_community.utilities.dalle_image_generator import DallEAPIWrapper
+
+    for model in ("scenes", "dall-e-3"):
+        wrapper = DallEAPIWrapper(api_key="x", base_url=f"{studio.url}/v1", model=model, size="256x256")
+        address = wrapper.run(PROMPT)
+        assert requests.get(address, timeout=SECONDS).headers["content-type"] == "image/png"
+
+
+def test_what_open_webui_sends(studio: Studio, picture: bytes, mask: bytes):
     generation = {"prompt": PROMPT, "n": 1, "response_format": "b64_json"}
     for more in ({"model": "scenes", "size": "512x512"}, {"model": "", "size": "512x512"}, {"size": "auto"}):
         where = f"{studio.url}/v1/images/generations"
