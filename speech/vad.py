@@ -8,14 +8,17 @@ Axes: T samples at 16 kHz, N chunks of 512 samples (32 ms).
 """
 
 import importlib.util
+import os
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from jaxtyping import Float
 
-from speech.audio import RATE
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported: it would report its use to Microsoft
+import onnxruntime  # noqa: E402
+
+from speech.audio import RATE  # noqa: E402
 
 CHUNK = 512  # samples: the only size the network takes at 16 kHz
 CONTEXT = 64  # samples of the previous chunk that it sees again

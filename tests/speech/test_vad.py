@@ -1,6 +1,9 @@
 """speech.vad: a stream and a recording agree; speech is found, noise is not; torch's threads are left alone."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,6 +12,8 @@ from speech.audio import RATE
 from speech.vad import CHUNK, VoiceActivityDetector, speech_spans
 from train.asr.noise import noise_clip
 from train.asr.tts_voices import HELD_OUT, speak
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_stream_and_recording_agree_and_find_the_words():
@@ -43,3 +48,11 @@ def test_spans_close_after_a_pause_and_are_padded_and_joined():
     assert len(speech_spans(at((50, 60), (75, 80)), pad=0.0)) == 2
     assert len(speech_spans(at((50, 60), (75, 80)), pad=0.3)) == 1  # widened until they touch
     assert speech_spans(at((0, 200)), pad=0.2) == [(0, 200 * CHUNK)]
+
+
+def test_listening_asks_no_host_and_writes_nothing_at_home(tmp_path: Path):
+    """onnxruntime keeps a database of its use in the home folder and sends it, unless it is told not to."""
+    code = "import numpy; from speech.vad import VoiceActivityDetector as V; V().feed(numpy.zeros(512, numpy.float32))"
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=200)
+    assert not list(tmp_path.rglob("*"))
