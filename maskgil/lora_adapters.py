@@ -24,6 +24,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from maskgil.experts import adapted_layers
 from maskgil.generator import TokenSpace
 from maskgil.released.download import models_folder
 
@@ -99,7 +100,8 @@ _ACTIVE: ContextVar[Mapping[nn.Module, Sequence[tuple[LowRankUpdate, float]]] | 
 
 
 class AdaptedGenerator(nn.Module):
-    """A generator with adapters in force, called like the generator itself. Weights are those of the generator.
+    """A generator with adapters in force, called like the generator itself. Weights are those of the generator, and of
+    all its experts, if it has any (maskgil/experts.py).
 
     Raises ValueError for a weight that is not a number from -10 to 10.
     """
@@ -108,14 +110,15 @@ class AdaptedGenerator(nn.Module):
         super().__init__()
         self.generator: Any = generator
         self.config = generator.config
-        layers = dict(generator.named_modules())
+        parts = adapted_layers(generator)
         device, dtype = next((p.device, p.dtype) for p in generator.parameters())
         self.updates: dict[nn.Module, list[tuple[LowRankUpdate, float]]] = {}
         for adapter, weight in adapters:
             validate_weight(adapter.name, weight)
             for name, update in adapter.updates.items():
                 moved = LowRankUpdate(update.down.to(device, dtype), update.up.to(device, dtype), update.scale)
-                self.updates.setdefault(layers[name], []).append((moved, weight))
+                for layers in parts:
+                    self.updates.setdefault(layers[name], []).append((moved, weight))
         for layer in self.updates:
             if _add_updates not in layer._forward_hooks.values():
                 layer.register_forward_hook(_add_updates)
@@ -166,7 +169,7 @@ def load_adapter(path: str | Path, generator: nn.Module) -> LoraAdapter:
     tensors, metadata = _read(file)
     told = _told(file)
     groups = _group(tensors, told)
-    layers = {name: layer for name, layer in generator.named_modules() if isinstance(layer, nn.Linear)}
+    layers = {name: layer for name, layer in adapted_layers(generator)[0].items() if isinstance(layer, nn.Linear)}
     updates: dict[str, LowRankUpdate] = {}
     for name, parts in groups.items():
         if name not in layers:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 WEIGHTS = "MASKGIL_WEIGHTS"  # environment variable
 PACKAGE = Path(__file__).resolve().parent
+EXPERTS = "experts"  # folder of a model's experts (maskgil/experts.py)
 
 
 def checkout() -> Path | None:
@@ -34,3 +35,10 @@ def bundled_or_given(name: str) -> str | Path:
     """The folder of the bundled model of this name, or the name as it is: a path, or what a library knows it by."""
     folder = weights_folder() / name
     return folder if folder.is_dir() else name
+
+
+def expert_folders(model: Path) -> list[Path]:
+    """The folders of a model's experts, the first expert first; most models have none."""
+    folder = model / EXPERTS
+    places = folder.iterdir() if folder.is_dir() else ()
+    return sorted((place for place in places if place.is_dir()), key=lambda place: int(place.name))

@@ -12,6 +12,7 @@ from maskgil import checkpoint
 from maskgil.aspect_buckets import sizes_of
 from maskgil.class_labels import ClassLabels
 from maskgil.condition import ConditionEncoder
+from maskgil.experts import load_experts
 from maskgil.generator import Generator, Tokenizer
 from maskgil.models.transformer import set_attention_backend
 from maskgil.picture_sizes import Size
@@ -73,6 +74,7 @@ def load_parts(
                 f"the generator wants {wanted}; put the right one there"
             )
     vocabulary = _vocabulary(folder / "vocabulary.json")
+    generator = load_experts(folder, generator, dtype)
     set_attention_backend(generator, attention)
     for module in (generator, tokenizer, encoder):
         if isinstance(module, nn.Module):

@@ -34,6 +34,7 @@ from maskgil import checkpoint
 from maskgil.aspect_buckets import bucket_classes
 from maskgil.class_labels import ClassLabels
 from maskgil.condition import Condition, ConditionEncoder
+from maskgil.experts import EXPERTS_KEY, ExpertRouter
 from maskgil.generator import Generator, Sampler, Tokenizer
 from maskgil.lora_adapters import AdaptedGenerator, LoraAdapter
 from maskgil.model_parts import EncoderLoader, load_parts
@@ -86,13 +87,13 @@ class TextToImage:
             )
         generator.token_space.validate_tokenizer(tokenizer.config)
         self.generator, self.text_encoder, self.tokenizer = generator, text_encoder, tokenizer
-        self.vocabulary = vocabulary or {}
+        self.vocabulary, self.preset = vocabulary or {}, preset
+        self.router = ExpertRouter(self.vocabulary.get(EXPERTS_KEY, ()))
         self.picture_sizes = PictureSizes(
             tuple((width, height) for width, height in sizes),
             tokenizer.config.downsample,
             tuple(bucket_classes(self.vocabulary)),
         )
-        self.preset = preset
         # An autoregressive generator draws alone: it is its own AR model.
         self.autoregressive = generator.token_space.autoregressive
         self._ar_model: Any = generator if self.autoregressive else ar_model
@@ -217,7 +218,7 @@ class TextToImage:
 
     def condition(self, prompts: Sequence[str]) -> Condition:
         """What the generator reads of the prompts."""
-        return self.text_encoder.encode(list(prompts)).trim().to(self.device, self.dtype)
+        return self.router.condition(self.text_encoder, prompts).trim().to(self.device, self.dtype)
 
     def negative(self, text: str, batch: int) -> Condition | None:
         """The text that takes the place of the null condition, once for each picture; None when there is none."""

@@ -1,6 +1,7 @@
 """Assemble trained parts into a model folder: `maskgil export PART`.
 
     maskgil export scenes --tokenizer runs/decoder/export --generator runs/generator/export --out weights/scenes
+        [--expert runs/more-things/export]
     maskgil export emigm --tokenizer weights/scenes/tokenizer --generator runs/scenes-emigm/export
         --text-encoder weights/scenes/text_encoder [--borrow scenes] --out weights/scenes-emigm
     maskgil export ar --ar-model runs/ar/export --model weights/scenes --out weights/scenes-ar [--adopt]
@@ -31,6 +32,7 @@ The model card (README.md) is written by people.
 
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -48,6 +50,8 @@ from maskgil import checkpoint, shared_parts
 from maskgil.aspect_buckets import aspect_buckets
 from maskgil.class_labels import FILE as CLASS_NAMES
 from maskgil.class_labels import ClassLabels
+from maskgil.experts import EXPERTS_KEY
+from maskgil.model_folder import EXPERTS
 from maskgil.models.emigm import EMIGM
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.ar_prefix import load_ar_model, validate_ar_model
@@ -55,27 +59,63 @@ from maskgil.tokenizers import vq_latents
 from maskgil.tokenizers.vq import VQModel
 from maskgil.tokenizers.vq_latents import VQLatentTokenizer
 from train.eval.scene_score import write_reference
-from train.scenes.captions import vocabulary
+from train.scenes.captions import spoken_names, vocabulary
 from train.scenes.judge import save_judge
-from train.scenes.sprites import Sprites
+from train.scenes.scene import KNOWN_THINGS
+from train.scenes.sprites import Sprites, things
+from train.scenes.vocabulary_growth import is_grown_from
 
 # The same weights again for other frameworks, and what downloads leave behind.
 NOT_COPIED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "onnx", ".git", ".cache")
 
 
-def export_scenes(tokenizer: str, generator: str, out: str) -> None:
-    """In place of what is there, once the whole has been opened; the card and other files of that stay."""
+def export_scenes(tokenizer: str, generator: str, out: str, expert: str = "") -> None:
+    """In place of what is there, once the whole has been opened; the card and other files of that stay. `expert`: a run
+    that learned the things of the table after KNOWN_THINGS; it draws the captions that name one (maskgil/experts.py),
+    and `generator`, a run or a model folder, all others.
+    """
     model = checkpoint.load(tokenizer, "vq")
     trunk = checkpoint.load(Path(generator) / "generator", "maskgil")
     notes = checkpoint.describe(Path(generator) / "generator")
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
     _belong("tokenizer", tokenizer, model, generator, notes)
+    words, encoder = vocabulary(model.config.upscale), encoders.load(Path(generator) / "text_encoder")
+    if expert:
+        notes = checkpoint.describe(Path(expert) / "generator")
+        _belong("tokenizer", tokenizer, model, expert, notes)
+        encoder = _grown(encoder, Path(expert) / "text_encoder")
+        hashes["text_encoder_hash"] = notes["text_encoder_hash"]
+        words[EXPERTS_KEY] = [_new_things(words)]
     with appearing(out, replaces=True) as target:
         _save_vq(target / "tokenizer", model)
         checkpoint.save(target / "generator", trunk, "maskgil", trunk.config.to_dict(), **hashes)
-        encoders.load(Path(generator) / "text_encoder").save(target / "text_encoder")
-        (target / "vocabulary.json").write_text(json.dumps(vocabulary(model.config.upscale), indent=1) + "\n")
+        if expert:
+            learned = checkpoint.load(Path(expert) / "generator", "maskgil")
+            checkpoint.save(target / EXPERTS / "1", learned, "maskgil", learned.config.to_dict(), **hashes)
+        encoder.save(target / "text_encoder")
+        (target / "vocabulary.json").write_text(json.dumps(words, indent=1) + "\n")
         TextToImage.load(target, encoders.load)
+
+
+def _new_things(words: dict[str, Any]) -> dict[str, list[str]]:
+    """The names of the things of the table after KNOWN_THINGS, and the phrases of a vocabulary that only contain one.
+    ValueError when there are no such things."""
+    if not (new := things()[KNOWN_THINGS:]):
+        raise ValueError(f"the table has no things after the first {KNOWN_THINGS}: an expert would draw nothing")
+    names = {name for thing in new for name in spoken_names(thing)}
+    known = {name for thing in things()[:KNOWN_THINGS] for name in spoken_names(thing)}
+    scenery = {phrase for kind in ("backgrounds", "styles") for each in words[kind] for phrase in each["say"]}
+    name = re.compile(rf"\b(?:{'|'.join(map(re.escape, names))})\b")
+    return {"names": sorted(names), "except": sorted(phrase for phrase in known | scenery if name.search(phrase))}
+
+
+def _grown(known: Any, folder: Path) -> Any:
+    """The text encoder of this folder. ValueError where texts without its new words have other states than `known`
+    gives them: the generator of `known` could not read them."""
+    encoder = encoders.load(folder)
+    if not is_grown_from(encoder, known):
+        raise ValueError(f"{folder} is not the generator's text encoder with more words: train it with --grow")
+    return encoder
 
 
 def export_emigm(tokenizer: str, generator: str, text_encoder: str, out: str, borrow: str = "") -> None:

@@ -73,7 +73,10 @@ class ModelInfo:
         """Numbers that its parts have learned, as the heads of its files tell."""
         generator, encoder, tokenizer = self.parts
         text = EncoderSize(0) if self.classes else encoder_size(resolve_part(self.folder / encoder))
-        return ModelSizes(part_numbers(self.folder / generator), part_numbers(self.folder / tokenizer), text)
+        drawn = sum(
+            part_numbers(place) for place in (self.folder / generator, *model_folder.expert_folders(self.folder))
+        )
+        return ModelSizes(drawn, part_numbers(self.folder / tokenizer), text)
 
     @property
     def parameters(self) -> int:

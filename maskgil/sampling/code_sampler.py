@@ -58,13 +58,14 @@ class CodeSampler:
         if len(guided) == 0:
             return self.model(tokens, canvas.grid, self.condition, **timed).float()
         other = self.condition if self.negative is None else self.negative
+        own = self.condition.expert  # both evaluations of a row are of the expert that draws it
         drop = None
         if self.negative is None:
             drop = torch.arange(rows + len(guided), device=tokens.device) >= rows
         logits = self.model(
             torch.cat([tokens, tokens[guided]]),
             canvas.grid,
-            Condition.cat([self.condition, other.rows(guided)]),
+            Condition.cat([self.condition, other.drawn_by(own).rows(guided)]),
             drop,
             **timed,
         ).float()

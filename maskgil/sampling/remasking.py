@@ -74,7 +74,9 @@ def remask_changed(
     group = complementary(decided, torch.as_tensor(seeds, device=decided.device), masks)
     used = min(masks, int(decided.sum(1).max()))
     change = torch.zeros(decided.shape, device=decided.device)
-    texts = Condition.cat([old, new])
+    # Two experts differ by more than what the words changed: one of them reads both texts.
+    expert = torch.maximum(old.experts, new.experts)
+    texts = Condition.cat([old.drawn_by(expert), new.drawn_by(expert)])
     for number in range(used):
         hidden = group == number
         twice = TokenGrid.cat([canvas] * 2)

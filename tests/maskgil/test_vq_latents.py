@@ -20,7 +20,7 @@ from maskgil.tokenizers.autoencoder import validate_scale
 from maskgil.tokenizers.vq import VQModel
 from maskgil.tokenizers.vq_latents import VQLatentTokenizer
 from train.data.latent_cache import LatentCache, write_latents
-from train.data.scene_cache import PAIRED, SceneCache
+from train.data.scene_cache import KINDS, SceneCache
 from train.eval import sample_images
 from train.scenes.sprites import Sprites
 
@@ -60,13 +60,13 @@ def test_tokens_are_latents_of_deviation_one_and_decode_as_their_codes(vq: VQMod
 def cached(vq: VQModel, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("cache")
     write_latents(VQLatentTokenizer(vq), Sprites(), out / "scenes", total=16, shard=16)
-    write_latents(VQLatentTokenizer(vq), Sprites(), out / "paired", total=16, shard=16, first=PAIRED)
+    write_latents(VQLatentTokenizer(vq), Sprites(), out / "paired", total=16, shard=16, first=KINDS["paired"])
     return out
 
 
 def test_its_caches_hold_the_codes_too_and_are_mixed(cached: Path, vq: VQModel):
     both = LatentCache.open(f"{cached / 'scenes'},{cached / 'paired'}")
-    assert len(both.numbers) == 32 and int(both.numbers.max()) == PAIRED + 15 and not both.std.any()
+    assert len(both.numbers) == 32 and int(both.numbers.max()) == KINDS["paired"] + 15 and not both.std.any()
     validate_scale(both.mean, vq.config.codebook_dim**0.5, both.std)
     assert both.codes_of == checkpoint.fingerprint(vq.identity())
     latents = torch.nn.functional.normalize(both.mean.float(), dim=-1)[:, :, None]
@@ -75,7 +75,7 @@ def test_its_caches_hold_the_codes_too_and_are_mixed(cached: Path, vq: VQModel):
     with pytest.raises(ValueError, match="holds latents, .*codes are wanted here"):
         SceneCache.open(cached / "scenes")
     with pytest.raises(ValueError, match="another kind of scenes"):
-        write_latents(VQLatentTokenizer(vq), Sprites(), cached / "scenes", total=16, shard=16, first=PAIRED)
+        write_latents(VQLatentTokenizer(vq), Sprites(), cached / "scenes", total=16, shard=16, first=KINDS["paired"])
 
 
 def test_a_folder_may_borrow_its_tokenizer(model: Path, vq: VQModel, tmp_path: Path):

@@ -24,6 +24,11 @@ from maskgil.params import SAMPLERS, SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.autoencoder import AutoencoderConfig, AutoencoderTokenizer
 from maskgil.tokenizers.vq import VQConfig, VQModel
+from text_encoder import SmallT5Encoder
+from train import export
+from train.scenes.captions import spoken_names
+from train.scenes.sprites import things
+from train.scenes.vocabulary_growth import grow_vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = replace(TINY, text_dim=24)  # as wide as make_t5's
@@ -193,3 +198,36 @@ def test_scenes_replace_what_is_there_whole_or_not_at_all(tmp_path):
     assert len(json.loads((shipped / "vocabulary.json").read_text())["objects"]) > 100
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "other", "run", "shipped"]
     TextToImage.load(shipped, text_encoder.load)
+
+
+def test_an_expert_draws_beside_the_generator_that_was_there(tmp_path, monkeypatch):
+    shipped = tiny_model(tmp_path / "shipped")
+    parts = {"tokenizer": shipped / "tokenizer", "generator": shipped}
+    foreign, run = tiny_model(tmp_path / "foreign"), tmp_path / "run"
+    maskgil("export", "scenes", *flags(**export_of(shipped, tmp_path / "first")), f"--out={shipped}")
+    *_, before = TextToImage.load(shipped, text_encoder.load).draw(["a cat"], [3])
+    encoder = SmallT5Encoder.load(shipped / "text_encoder")
+    grown = grow_vocabulary(encoder, ["dragon"], [])
+    expert = make_tiny(checkpoint.load(shipped / "generator", "maskgil").config, seed=8)
+    notes = checkpoint.describe(shipped / "generator")
+    hashes = {"tokenizer_hash": notes["tokenizer_hash"], "text_encoder_hash": checkpoint.fingerprint(grown.identity())}
+    checkpoint.save(run / "generator", expert, "maskgil", expert.config.to_dict(), **hashes)
+    shutil.copytree(foreign / "text_encoder", run / "text_encoder")
+    with torch.no_grad():
+        other = SmallT5Encoder.load(run / "text_encoder")
+        other.t5.shared.weight.add_(1)
+        other.save(run / "text_encoder", torch.float32)
+    with pytest.raises(ValueError, match="is not the generator's text encoder with more words"):
+        maskgil("export", "scenes", *flags(**parts, expert=run, out=shipped))
+    shutil.rmtree(run / "text_encoder")
+    grown.save(run / "text_encoder", torch.float32)
+    with pytest.raises(ValueError, match="no things after the first 111"):
+        maskgil("export", "scenes", *flags(**parts, expert=run, out=shipped))
+    monkeypatch.setattr(export, "KNOWN_THINGS", 110)
+    maskgil("export", "scenes", *flags(**parts, expert=run, out=shipped))
+    draws = TextToImage.load(shipped, text_encoder.load)
+    *_, after = draws.draw(["a cat"], [3])
+    assert torch.equal(after.canvas.tokens, before.canvas.tokens)
+    (told,) = json.loads((shipped / "vocabulary.json").read_text())["experts"]
+    assert set(told["names"]) == set(spoken_names(things()[110]))
+    assert draws.condition(["a cat", f"a cat and a {told['names'][0]}"]).experts.tolist() == [0, 1]

@@ -61,9 +61,10 @@ def cached(folder: Path, tokenizer: str, numbers: list[int]) -> Path:
 
 
 def test_folders_of_one_tokenizer_are_mixed(tmp_path):
-    first, second = cached(tmp_path / "a", "this", [1, 2]), cached(tmp_path / "b", "this", [scene_cache.PAIRED])
+    paired = scene_cache.KINDS["paired"]
+    first, second = cached(tmp_path / "a", "this", [1, 2]), cached(tmp_path / "b", "this", [paired])
     tables = scene_cache.SceneCache.open(f"{first},{second}").tables
-    assert tables[128, 128][1].tolist() == [1, 2, scene_cache.PAIRED]
+    assert tables[128, 128][1].tolist() == [1, 2, paired]
     assert scene_cache.tokenizer_of(f"{first},{second}") == "this"
     other = cached(tmp_path / "c", "that", [3])
     with pytest.raises(ValueError, match="different tokenizers cannot be mixed: .*a by this, .*c by that"):
@@ -84,7 +85,7 @@ def test_a_cache_is_of_one_kind_of_scenes_and_of_one_kind_of_drawings(tmp_path, 
     note = (out / "cache.json").read_text()
     scene_cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer")
     with pytest.raises(ValueError, match="made with another kind of scenes"):
-        scene_cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer", scene_cache.PAIRED)
+        scene_cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer", scene_cache.KINDS["paired"])
     with pytest.raises(ValueError, match=r"made with other drawings \(--sprites\)"):
         scene_cache.write_scenes(tokenizer, Sprites(fluent), out, 1, "a tokenizer")
     with pytest.raises(ValueError, match="give the --sprites that it was made with"):
@@ -97,7 +98,7 @@ def test_a_cache_is_of_one_kind_of_scenes_and_of_one_kind_of_drawings(tmp_path, 
 def test_a_number_says_which_kind_of_scene():
     assert scene_cache.scene_number(5, 128, 128)[0] == scene_cache.scene_number(5, 128, 128)[0]
     assert any(len(scene_cache.scene_number(scene_cache.CROWDED + n, 128, 128)[0].items) > 4 for n in range(8))
-    kinds = [scene_cache.scene_number(scene_cache.PAIRED + n, 128, 128)[0] for n in range(8)]
+    kinds = [scene_cache.scene_number(scene_cache.KINDS["paired"] + n, 128, 128)[0] for n in range(8)]
     assert all(len(scene.groups) == 2 and any(scene.colours.values()) for scene in kinds)
 
 

@@ -4,7 +4,8 @@ Other people's pictures are cached by `maskgil data images` (train/data/image_ca
 
 The kinds: `scenes` train the generator. `paired` scenes have two kinds of things, at least one of them in a given
 color; mixed in (--cache cache/scenes,cache/paired), they train which color belongs to which thing. `crowded` scenes
-have unnatural captions and train the decoder. `several` have three or four things.
+have unnatural captions and train the decoder. `several` have three or four things. `new` ones show a thing of the table
+after KNOWN_THINGS, and train an expert for these (maskgil/experts.py).
 
 Axes: n pictures, N tokens. A cache is a folder with `cache.json` (what made it) and `<W>x<H>-<shard>.safetensors`, each
 written whole: {"tokens": (n, N) uint16, "numbers": (n,) int64}. A scene is a function of its number, so that captions
@@ -29,22 +30,24 @@ from maskgil.tokenizers.vq import VQModel
 from train.data.cache_files import write_note, write_shard
 from train.precision import chosen_precision
 from train.scenes.render import render
-from train.scenes.scene import SIZES, Scene, crowded, paired, random_scene, several
+from train.scenes.scene import SIZES, Scene, crowded, new_things, paired, random_scene, several
 from train.scenes.sprites import Sprites
 
 NOTE = "cache.json"
 SHARD = 1024
-CROWDED, PAIRED, SEVERAL = 10_000_000, 20_000_000, 30_000_000
+CROWDED = 10_000_000
 OTHERS = "other drawings (--sprites)"
-KINDS = {"scenes": 0, "crowded": CROWDED, "paired": PAIRED, "several": SEVERAL}  # the first number of each
+# The first number of each kind, and what makes its scenes.
+KINDS = {"scenes": 0, "crowded": CROWDED, "paired": 20_000_000, "several": 30_000_000, "new": 40_000_000}
+MAKERS = {"scenes": random_scene, "crowded": crowded, "paired": paired, "several": several, "new": new_things}
 
 
 def scene_number(number: int, width: int, height: int, snap: int = 16) -> tuple[Scene, np.random.Generator]:
-    """Training scene `number` of a size, and the generator that draws it; from CROWDED on, scenes are crowded, from
-    PAIRED on paired, from SEVERAL on of three or four things."""
+    """Training scene `number` of a size, of the last kind whose first number it reaches, and the generator that draws
+    it."""
     rng = np.random.default_rng([31, number, width, height])
-    make = random_scene if number < CROWDED else crowded if number < PAIRED else paired if number < SEVERAL else several
-    return make(rng, width, height, snap=snap), rng
+    kind = max((kind for kind, first in KINDS.items() if number >= first), key=KINDS.__getitem__)
+    return MAKERS[kind](rng, width, height, snap=snap), rng
 
 
 @cache
@@ -163,7 +166,7 @@ class SceneCache:
 def cache_scenes(
     tokenizer: str,
     out: str,
-    kind: Literal["scenes", "paired", "crowded", "several"] = "scenes",
+    kind: Literal["scenes", "paired", "crowded", "several", "new"] = "scenes",
     sprites: str | None = None,
     total: int = 50_000,
 ) -> None:
@@ -173,7 +176,7 @@ def cache_scenes(
         tokenizer: A VQ tokenizer's folder.
         out: The folder of the cache. The same command again continues there.
         kind: scenes for the generator; paired: two things, one of a given color; crowded: for the decoder;
-            several: three or four things, most of them new in the table.
+            several: three or four things, most of them new in the table; new: with a new thing, for an expert.
         sprites: A folder of drawings. Left out: the emoji font alone.
         total: About how many scenes, shared among the sizes.
     """

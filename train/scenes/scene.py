@@ -293,6 +293,19 @@ def several(rng: np.random.Generator, width: int, height: int, snap: int = 16) -
             return scene
 
 
+def new_things(rng: np.random.Generator, width: int, height: int, snap: int = 16) -> Scene:
+    """A training scene of any kind that shows a row of the table after KNOWN_THINGS: what an expert learns from.
+
+    Raises ValueError for a table without such rows.
+    """
+    if len(things()) <= KNOWN_THINGS:
+        raise ValueError(f"the table has no things after the first {KNOWN_THINGS}: raise CORPUS_THINGS first")
+    while True:
+        scene = (random_scene, paired, several)[rng.choice(3, p=[0.5, 0.25, 0.25])](rng, width, height, snap=snap)
+        if any(thing.index >= KNOWN_THINGS for thing, _ in scene.groups):
+            return scene
+
+
 def crowded(rng: np.random.Generator, width: int, height: int, snap: int = 16) -> Scene:
     """As many objects as fit, of all sizes: what the tokenizer and the reader learn most from in a picture."""
     table = things()
