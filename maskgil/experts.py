@@ -85,7 +85,7 @@ def adapted_layers(generator: nn.Module) -> list[dict[str, nn.Module]]:
     return [dict(part.named_modules()) for part in parts]
 
 
-def load_experts(folder: Path, first: nn.Module, dtype: torch.dtype) -> nn.Module:
+def load_experts(folder: Path, first: Any, dtype: torch.dtype) -> Any:
     """`first`, the generator of this model folder, with the folder's experts if it has any.
 
     Raises ValueError for an expert that is broken or was trained with another tokenizer or text encoder.
@@ -115,12 +115,14 @@ class ExpertRouter:
 
     def __init__(self, entries: Any):
         try:
-            longer = {phrase.casefold() for entry in entries for phrase in entry.get("except", ())}
-            names = {name.casefold(): number for number, entry in enumerate(entries, 1) for name in entry["names"]}
+            longer: set[str] = {phrase.casefold() for entry in entries for phrase in entry.get("except", ())}
+            names: dict[str, int] = {
+                name.casefold(): number for number, entry in enumerate(entries, 1) for name in entry["names"]
+            }
         except (AttributeError, KeyError, TypeError):
             raise ValueError(f"{EXPERTS_KEY} is no list of experts, each with its names") from None
         self._experts = names
-        phrases = sorted(longer | names.keys(), key=len, reverse=True)  # the longest that fits is the one meant
+        phrases = sorted({*longer, *names}, key=len, reverse=True)  # the longest that fits is the one meant
         self._pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, phrases))})(?!\w)") if names else None
 
     def route(self, prompts: Sequence[str]) -> Int[Tensor, " B"] | None:
