@@ -61,6 +61,7 @@ class Visitor:
         self.enter("")
         page.get_by_text("Draw while typing").click()
         page.get_by_text(SETTINGS).click()
+        self.rest()  # it unfolds
         page.get_by_text("All settings").click()
         page.get_by_text("New seed for each drawing").click()
         self.rest()  # the seed's box is made anew

@@ -206,9 +206,17 @@ def download(page, kind: str = "PNG") -> bytes:
     return file.value.path().read_bytes()
 
 
+def unfold(page, title: str) -> None:
+    """Open a box, and wait until it stands open. It unfolds in half a second: a press on a widget in the instant at
+    which the lower border uncovers it goes to the border."""
+    page.get_by_text(title).click()
+    page.locator("details[open]:not([style*=overflow])", has=page.get_by_text(title)).wait_for()
+
+
 def all_settings(page) -> None:
     if not page.get_by_role("slider", name="Steps").count():
         page.get_by_text("All settings").click()
+        assert page.get_by_label("All settings").is_checked(), "the press was lost"
         page.get_by_role("slider", name="Steps").wait_for()
 
 
@@ -250,7 +258,7 @@ def listen(page) -> None:
 def draw_long(page, prompt: str, pictures: int) -> None:
     """Draw what takes seconds on any machine, and wait until its first step is seen."""
     page.locator("[data-test-script-state=notRunning]").wait_for()  # a click while the page is laid out may be lost
-    page.get_by_text("64 × 64, 8 steps, 1 picture").click()
+    unfold(page, "64 × 64, 8 steps, 1 picture")
     choose(page, "Size", "192 × 192 square")
     choose(page, "Pictures", str(pictures))
     all_settings(page)
@@ -276,7 +284,7 @@ def test_type_to_picture_and_download_what_remembers(visit: Callable):
 @pytest.mark.journey
 def test_the_autoregressive_model_begins_a_picture(visit: Callable):
     page = visit()
-    page.get_by_text("64 × 64, 8 steps, 1 picture").click()
+    unfold(page, "64 × 64, 8 steps, 1 picture")
     all_settings(page)
     page.get_by_role("radio", name="Autoregressive start, then MaskGIL").click()
     page.get_by_text("64 × 64, 32 tokens, then 8 steps, 1 picture").wait_for()
@@ -340,7 +348,7 @@ def test_a_choice_outlives_an_older_answer_and_the_room(slow: SlowPage, studio: 
     page = slow.page
     page.goto(studio.url)
     settle(page)
-    page.get_by_text("64 × 64, 8 steps, 1 picture").click()
+    unfold(page, "64 × 64, 8 steps, 1 picture")
     wanted = opened(page, "Size", "192 × 192 square")
     slow.late = True
     wanted.click()
@@ -359,7 +367,7 @@ def test_a_choice_outlives_an_older_answer_and_the_room(slow: SlowPage, studio: 
 @pytest.mark.journey
 def test_the_best_of_several_candidates_is_drawn(visit: Callable):
     page = visit()
-    page.get_by_text("64 × 64, 8 steps, 1 picture").click()
+    unfold(page, "64 × 64, 8 steps, 1 picture")
     choose(page, "Best of", "8")
     page.get_by_text("64 × 64, 8 steps, 1 picture, best of 8").wait_for()
     page.locator("[data-test-script-state=notRunning]").wait_for()
@@ -375,7 +383,7 @@ def test_the_best_of_several_candidates_is_drawn(visit: Callable):
 def test_settings_and_prompt_outlive_rooms_and_a_reload(visit: Callable):
     page = visit("models")
     page.get_by_role("link", name="Draw").click()
-    page.get_by_text("64 × 64, 8 steps").click()
+    unfold(page, "64 × 64, 8 steps")
     choose(page, "Pictures", "2")
     page.get_by_text("64 × 64, 8 steps, 2 pictures").wait_for()
     page.locator("[data-test-script-state=notRunning]").wait_for()
@@ -600,7 +608,7 @@ def test_delete_can_be_undone_and_the_strip_follows(visit: Callable):
 @pytest.mark.journey
 def test_the_viewer_turns_with_the_arrow_keys(visit: Callable):
     page = visit("?prompt=a%20dog")
-    page.get_by_text("64 × 64, 8 steps, 1 picture").click()
+    unfold(page, "64 × 64, 8 steps, 1 picture")
     choose(page, "Pictures", "2")
     page.get_by_text("64 × 64, 8 steps, 2 pictures").wait_for()
     page.locator("[data-test-script-state=notRunning]").wait_for()

@@ -17,6 +17,7 @@ from test_browser import (  # noqa: F401
     picture,
     speech,
     studio,
+    unfold,
     until,
     visit,
 )
@@ -99,7 +100,7 @@ def test_half_a_word_is_not_refused(visit: Callable):  # noqa: F811
 def test_a_thing_is_drawn_when_its_picture_is_pressed_and_a_place_is_added(visit: Callable):  # noqa: F811
     page = visit()
     prompt_box(page)
-    page.get_by_text("What this model can draw").click()
+    unfold(page, "What this model can draw")
     tile = page.locator(".things .grid button", has_text="apple")
     tile.wait_for()
     boxes = [button.bounding_box() for button in page.locator(".things .grid button").all()]
