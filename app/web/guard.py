@@ -48,6 +48,7 @@ SECURITY_HEADERS = {
     "x-frame-options": "DENY",
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
 }
 
 
@@ -133,6 +134,8 @@ class Guard:
             return ApiError(403, self._host_message(hosts), "wrong_host")
         if any(ord(char) < 32 or ord(char) == 127 for char in scope["path"]):  # no route means such a path
             return ApiError(404, "the path has control characters: there is nothing at such an address", "not_found")
+        if scope["path"].startswith(API) and any(part in scope["path"] for part in ("//", "..", "\\")):
+            return ApiError(404, f"there is no {scope['path'][:80]}: the path has //, .. or \\", "not_found")
         for value in headers.getlist("content-type"):
             charset = parse_options_header(value)[1].get(b"charset", b"utf-8").decode("latin-1")  # as forms are parsed
             if charset.lower() not in UTF8:

@@ -10,7 +10,7 @@ import threading
 import time
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # an API
 # MB of one WebSocket message, where Streamlit's default is 200; files come another way. The largest message of the page
 # is the token player's: all steps of an image of 1024 pixels a side, about 3 MB each.
 MAX_MESSAGE = 64
+MAX_OPEN_FILES = 65_536
 DRAIN_SECONDS = 3.0  # for running jobs to finish before they are cancelled
 
 PAGE_CONFIG: dict[str, Any] = {
@@ -52,6 +53,7 @@ PAGE_CONFIG: dict[str, Any] = {
     "server.enableXsrfProtection": True,
     "browser.gatherUsageStats": False,
     "client.toolbarMode": "minimal",
+    "client.allowedOrigins": [],  # Streamlit would let pages of its own cloud send commands to this one
     "client.showErrorDetails": "none",
     "logger.hideWelcomeMessage": True,
     # Streamlit would run Python's collector over every object in memory after each run of a page: 0.3 s with the models
@@ -157,6 +159,7 @@ def run_server(options: ServerOptions, prepare: Callable[[], None] = lambda: Non
     """
     app = StudioApp(options)
     _check_certificate(options)
+    raise_file_limit()
     listener = bind(options.address, options.port)
     port = listener.getsockname()[1]
     prepare()
@@ -216,6 +219,20 @@ def bind(address: str, port: int) -> socket.socket:
         option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--address"
         raise ValueError(f"cannot serve on {address}:{port} ({error.strerror}): choose another with {option}") from None
     return listener
+
+
+def raise_file_limit() -> None:
+    """Lets this process open as many files as the system allows it: an open page takes about four, and the usual limit
+    is 1024."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # forbidden: the limit stays
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def page_url(options: ServerOptions, port: int) -> str:

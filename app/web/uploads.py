@@ -2,15 +2,16 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
 
 from app.web.api_errors import ApiError
 
@@ -22,6 +23,8 @@ MAX_FIELDS = 64
 MAX_DIGITS = 400  # of a whole number; the largest float has 309
 MAX_CONCURRENT_UPLOADS = 16  # calls with files at once ...
 MAX_REQUESTS_PER_CALLER = 4  # ... and of one caller
+# Files of forms stay in memory, of the API and of the page: the folder for temporary files may be full or read-only.
+MultiPartParser.spool_max_size = MAX_FORM
 
 
 @dataclass(frozen=True)
@@ -107,22 +110,20 @@ async def read_form(call: Request) -> Form:
     """The fields and files of a multipart form in UTF-8. Raises ApiError or ValueError, also for repeated fields."""
     if media_type(call) != "multipart/form-data":
         raise ApiError(415, "send a form, with Content-Type: multipart/form-data (curl -F)", "wrong_type")
-    body = await read_body(call, MAX_FORM)
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
     texts: dict[str, list[str]] = {}
     files: dict[str, list[UploadedFile]] = {}
     try:
-        async with Request(call.scope, receive).form(max_files=MAX_FILES, max_fields=MAX_FIELDS) as form:
-            for name, value in form.multi_items():
-                if isinstance(value, UploadFile):
-                    files.setdefault(name, []).append(UploadedFile(value.filename or "", await value.read()))
-                else:
-                    texts.setdefault(name, []).append(value)
-    except HTTPException as error:
-        raise ValueError(f"the form cannot be read: {error.detail}") from None
+        async with aclosing(_chunks(call, MAX_FORM)) as chunks:
+            parser = MultiPartParser(call.headers, chunks, max_files=MAX_FILES, max_fields=MAX_FIELDS)
+            form = await parser.parse()
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                files.setdefault(name, []).append(UploadedFile(value.filename or "", await value.read()))
+            else:
+                texts.setdefault(name, []).append(value)
+        await form.close()
+    except MultiPartException as error:
+        raise ValueError(f"the form cannot be read: {error.message}") from None
     return _form(texts, files)
 
 
@@ -143,18 +144,31 @@ def _form(texts: dict[str, list[str]], files: dict[str, list[UploadedFile]]) -> 
 
 async def read_body(call: Request, limit: int) -> bytes:
     """All bytes of a body. Raises ApiError for more than `limit`, and for one that takes longer than MAX_WAIT."""
+    body = bytearray()
+    async with aclosing(_chunks(call, limit)) as chunks:
+        async for chunk in chunks:
+            body += chunk
+    return bytes(body)
+
+
+async def _chunks(call: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """A body as it comes. Raises ApiError as read_body does."""
     length = call.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and int(length) > limit:
         raise ApiError(
             413, f"the body has {int(length):,} bytes and at most {limit:,} are read: send less", "too_large"
         )
-    body = bytearray()
-    try:
-        async with asyncio.timeout(MAX_WAIT):
-            async for chunk in call.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise ApiError(413, f"the body has more than {limit:,} bytes: send less", "too_large")
-    except TimeoutError:
-        raise ApiError(408, f"the body did not come within {MAX_WAIT:.0f} s", "too_slow") from None
-    return bytes(body)
+    end, received, more = time.monotonic() + MAX_WAIT, 0, True
+    while more:
+        try:
+            async with asyncio.timeout(max(0.0, end - time.monotonic())):
+                message = await call.receive()
+        except TimeoutError:
+            raise ApiError(408, f"the body did not come within {MAX_WAIT:.0f} s", "too_slow") from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        received += len(chunk)
+        if received > limit:
+            raise ApiError(413, f"the body has more than {limit:,} bytes: send less", "too_large")
+        yield chunk

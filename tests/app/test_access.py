@@ -133,11 +133,19 @@ def test_only_utf8_is_decoded(type: str, path: str):
         assert ask(policy(), path, method="POST", headers={"host": "localhost", "content-type": good})[0] is not None
 
 
+@pytest.mark.parametrize("path", ["/v1//models", "/v1/../models", "/v1/images/files/../../etc/passwd", "/v1/a\\b"])
+def test_an_odd_path_of_the_api_is_answered_in_its_error_object(path: str):
+    scope, answer = ask(policy(), path, headers={"host": "localhost"})
+    assert scope is None and answer["status"] == 404
+    assert (b"content-type", b"application/json") in answer["headers"]
+
+
 def test_every_answer_has_the_security_headers_and_an_id():
     for headers in ({"host": "localhost"}, {"host": "evil.com"}):
         _, answer = ask(policy(), "/", headers=headers)
         names = {name.decode().lower(): value.decode() for name, value in answer["headers"]}
         assert "frame-ancestors 'none'" in names["content-security-policy"] and names["x-frame-options"] == "DENY"
+        assert names["cross-origin-opener-policy"] == "same-origin"
         assert names["x-content-type-options"] == "nosniff" and names["x-request-id"].startswith("req_")
         assert "http:" not in names["content-security-policy"] and "*" not in names["content-security-policy"]
 

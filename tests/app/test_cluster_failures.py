@@ -83,9 +83,9 @@ def test_a_start_of_ray_that_fails_is_tried_again_and_then_named():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_no_job_is_lost_when_replicas_are_killed_or_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    """20 times a replica is killed while it draws; then all are replaced while they draw. Every job finishes, and those
-    that lost a replica are the same as drawn alone."""
+def test_no_job_is_lost_when_replicas_are_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """20 times a replica is killed while it draws. Every job finishes, and those that lost a replica are the same as
+    drawn alone."""
     redrawn = metrics.REDRAWN._value.get()
     with connected(tmp_path, replicas=2) as backend:
         engine = backend.open_engine()
@@ -96,22 +96,38 @@ def test_no_job_is_lost_when_replicas_are_killed_or_replaced(tmp_path: Path, cap
                 until(lambda seen=seen: any(0 < len(job.frames) < 64 for job in jobs[seen:]))
                 os.kill(replica_processes()[kill % 2], signal.SIGKILL)
             assert metrics.REDRAWN._value.get() >= redrawn + 5, "the kills hit replicas that drew nothing"
-            until(lambda: len(replica_processes()) == 2)
-            before, drawn = set(replica_processes()), metrics.REDRAWN._value.get()
+        again = {word for record in caplog.records for word in record.getMessage().split()}  # ids of jobs that lost one
+        assert_drawn_as_alone(jobs, [job for job in jobs if job.id in again])
+        engine.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_no_job_is_interrupted_when_replicas_are_replaced(tmp_path: Path):
+    """All replicas are replaced by ones with other options while they draw: those that go finish their jobs."""
+    with connected(tmp_path, replicas=2) as backend:
+        engine = backend.open_engine()
+        until(lambda: len(replica_processes()) == 2)
+        before, drawn = set(replica_processes()), metrics.REDRAWN._value.get()
+        with kept_busy(engine) as jobs:
+            until(lambda: any(job.frames for job in jobs))
             options = {"models": ["tiny"], "threads": 1, "environment": {"MASKGIL_WEIGHTS": str(tmp_path)}}
             placed = {"num_replicas": 2, "ray_actor_options": {"num_cpus": 0.1}}
             cluster.deploy_drawing(options | {"deployment": placed})
             until(lambda: len(replica_processes()) == 2 and not before & set(replica_processes()))
-        for job in jobs:
-            done(job)
+        assert_drawn_as_alone(jobs, [])
         assert metrics.REDRAWN._value.get() == drawn, "replacing replicas interrupted a job"
-        alone = LocalEngine()
-        again = {word for record in caplog.records for word in record.getMessage().split()}  # ids of jobs that lost one
-        compared = [job for job in jobs if job.id in again] + jobs[:10] + jobs[-10:]
-        for job in compared:
-            assert_same_drawing(job, done(alone.submit(job.request)))
-        alone.close()
         engine.close()
+
+
+def assert_drawn_as_alone(jobs: list[Job], compared: list[Job]) -> None:
+    """Every job is done; `compared`, and the first and the last ones, are the same as drawn by one engine."""
+    for job in jobs:
+        done(job)
+    alone = LocalEngine()
+    for job in [*compared, *jobs[:10], *jobs[-10:]]:
+        assert_same_drawing(job, done(alone.submit(job.request)))
+    alone.close()
 
 
 @pytest.mark.slow

@@ -90,6 +90,8 @@ def test_the_page_s_own_files_carry_the_headers(server: Server):
     for path in ("/", "/_stcore/health", "/v1/models", "/nothing"):
         headers = requests.get(f"{server.url}{path}", timeout=SECONDS).headers
         assert headers["x-frame-options"] == "DENY" and "frame-ancestors 'none'" in headers["content-security-policy"]
+    hosts = requests.get(f"{server.url}/_stcore/host-config", timeout=SECONDS).json()["allowedOrigins"]
+    assert hosts == [], "pages of these sites could send commands to the page"
 
 
 def test_metrics_count_and_name_nobody(server: Server):
@@ -385,6 +387,16 @@ def test_without_a_gallery_the_api_draws(weights: Path, tmp_path: Path):
 def test_a_wrong_address_and_a_wrong_port_are_each_named(address: str, port: int, option: str):
     with pytest.raises(ValueError, match=option):
         bind(address, port)
+
+
+def test_the_limit_of_open_files_is_raised_to_what_is_allowed():
+    """In a process of its own: a limit that is raised cannot be told from one that was never low."""
+    code = (
+        "import resource as r; hard = r.getrlimit(r.RLIMIT_NOFILE)[1]; r.setrlimit(r.RLIMIT_NOFILE, (256, hard));"
+        "from app.web.server import raise_file_limit; raise_file_limit(); now = r.getrlimit(r.RLIMIT_NOFILE);"
+        "assert now[1] == hard and now[0] == (65536 if hard < 0 else min(hard, 65536)), now"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
 
 
 def test_a_port_in_use_is_named():
