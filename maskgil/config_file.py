@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 CONFIG, COMMAND = "config", "recipe"  # the option's name; the key that names the command itself
 
@@ -75,12 +75,15 @@ def with_config(arguments: list[str], options: Mapping[str, Any], command: str) 
         raise ValueError(f"--config {path}: {command} has no option {strange[0]!r} ({command} --help lists them)")
     words: list[str] = []
     for name in held.keys() - {aliases.get(name, name) for name in given(arguments)}:
-        words += _words(name, held[name], path)
+        words += _words(name, held[name], options[name], path)
     return words + arguments
 
 
-def _words(name: str, value: Any, path: Path) -> list[str]:
+def _words(name: str, value: Any, kind: Any, path: Path) -> list[str]:
     if isinstance(value, bool):
+        choices = get_args(get_args(kind)[0]) if get_origin(kind) is Annotated else get_args(kind)
+        if {"yes", "no"} <= set(choices):  # what was true or false before there was a third choice
+            return [f"--{name}={'yes' if value else 'no'}"]
         return [f"--{name}" if value else f"--no-{name}"]
     if isinstance(value, list):
         return [f"--{name}", *map(str, value)]

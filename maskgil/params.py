@@ -249,10 +249,11 @@ class SamplingParams:
 
 
 SAMPLER_HELP = (
-    "Preset of the options left out. default: constant guidance. reference: as the released MaskGIL code, guidance "
-    "that grows from none to 4. emigm: as the released eMIGM code, at 256 px in 16 steps. guided: 8 steps with "
-    "guidance 2 and a refinement pass. fast: 4 steps without guidance and a refinement pass, where a negative prompt "
-    "has no effect. amused, meissonic, llamagen: as these models were released. Left out: the model's own."
+    "Preset of the options left out. default: constant guidance. reference: as the released code of the model's "
+    "method, MaskGIL (guidance that grows from none to 4) or eMIGM. emigm: as the released eMIGM code, at 256 px in "
+    "16 steps. guided: 8 steps with guidance 2 and a refinement pass. fast: 4 steps without guidance and a refinement "
+    "pass, where a negative prompt has no effect. amused, meissonic, llamagen: as these models were released. Left "
+    "out: the model's own."
 )
 
 Params = TypeVar("Params", bound=SamplingParams)

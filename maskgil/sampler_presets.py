@@ -12,9 +12,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from maskgil.params import LEGACY_VALUES
 from maskgil.released import layout
 
 DEFAULT, GUIDED, LLAMAGEN = "default", "guided", "llamagen"
+REFERENCE, EMIGM = "reference", "emigm"  # `emigm` names a preset and a kind of generator
 
 
 def preset_of(folder: Path) -> str:
@@ -26,6 +28,17 @@ def preset_of(folder: Path) -> str:
     if about.get("kind") == "llamagen" and isinstance(config, dict) and config.get("text_dim"):
         return LLAMAGEN
     return DEFAULT if about.get("kind") == "maskgil" and vocabulary.get("objects") else GUIDED
+
+
+def sampler_for(folder: Path, asked: str | None) -> str:
+    """The name of the preset that `asked` means for a model: its own where None. `reference` is the sampler of the
+    released code of the model's method, MaskGIL or eMIGM. ValueError as `preset_of`."""
+    if asked is None:
+        return preset_of(folder)
+    asked = LEGACY_VALUES["sampler"].get(asked, asked)
+    if asked == REFERENCE and _json(folder / "generator" / "config.json").get("kind") == EMIGM:
+        return EMIGM
+    return asked
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 Both change blocks in place, and neither their parameters' names nor what they compute.
 """
 
+import importlib.util
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -58,8 +60,40 @@ def check_memory(name: str, modules: list[nn.Module], pieces: int, room: int) ->
 
 
 SPARE = 0.9  # share of a device's memory that a run may plan with
+COMPILED_SHARE = 0.7  # of its activations is what a compiled model keeps (t2i-xl, docs/performance.md)
+LONG_RUN = 1000  # steps: compilation takes about a minute, and wins back 70 ms a step at 775M
 
 
-def checkpointing_needed(held: float, activations: float, room: float) -> bool:
-    """Whether weights and optimizer (`held` bytes) and activations do not fit a device of `room` bytes together."""
-    return held + activations > SPARE * room
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Whether blocks are compiled, and whether their activations are computed again in the backward pass."""
+
+    compile: bool
+    recompute: bool
+
+
+def plan_memory(
+    device: torch.device,
+    held: float,
+    activations: float,
+    room: float,
+    steps: int,
+    compile: bool | None,
+    recompute: bool | None,
+) -> MemoryPlan:
+    """What is None is chosen: on a CPU neither. On a GPU of `room` bytes, which holds `held` bytes of weights and
+    optimizer, blocks are compiled in runs of LONG_RUN steps and more, and where the `activations` fit only so;
+    activations are computed again where they do not fit even then."""
+    if device.type != "cuda":
+        return MemoryPlan(bool(compile), bool(recompute))
+    fits = held + activations <= SPARE * room
+    if compile is None:
+        compile = has_triton() and (steps >= LONG_RUN or not (fits or recompute))
+    if recompute is None:
+        recompute = held + activations * (COMPILED_SHARE if compile else 1.0) > SPARE * room
+    return MemoryPlan(compile, recompute)
+
+
+def has_triton() -> bool:
+    """Whether torch.compile can make kernels for a GPU here."""
+    return importlib.util.find_spec("triton") is not None

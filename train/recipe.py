@@ -64,8 +64,9 @@ class Recipe:
     precision: Literal["auto", "bf16", "no"] = "auto"  # auto: what the device multiplies faster
     schedule: Callable[[int, int], float] | None = None  # (step, steps) -> share of the rate; None: the optimizer's own
     shard: bool = False  # FSDP2
-    compile: bool = False  # torch.compile of each transformer block
-    # compute a block's activations again in the backward pass; None: where a GPU could not hold `activations` bytes
+    # torch.compile of each transformer block, and computing its activations again in the backward pass. None: as
+    # `activations` bytes fit the GPU (plan_memory)
+    compile: bool | None = False
     activation_checkpointing: bool | None = False
     activations: float = 0.0
     ema: float = 0.999

@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from train.activation_checkpointing import bytes_needed, check_memory, checkpointing_needed, compiled, recomputed
+from train.activation_checkpointing import bytes_needed, check_memory, compiled, plan_memory, recomputed
 from train.batch_loader import fetch_batches, open_loader, stop_workers
 from train.ema import EMA
 from train.loss_curve import draw_loss_curve
@@ -77,16 +77,18 @@ class Run:
         """Modules and average on their device, compiled, checkpointed and sharded as the recipe says."""
         recipe, device = self.recipe, self.device
         raw = [part.module for part in recipe.modules]
-        recomputing = bool(recipe.activation_checkpointing)
+        pieces, room = self.world if recipe.shard else 1, 0
         if device.type == "cuda":
-            room, pieces = torch.cuda.get_device_properties(device).total_memory, self.world if recipe.shard else 1
+            room = torch.cuda.get_device_properties(device).total_memory
             check_memory(recipe.name, raw, pieces, room)
-            if recipe.activation_checkpointing is None:
-                recomputing = checkpointing_needed(bytes_needed(raw, pieces), recipe.activations, room)
-                self.say(
-                    f"{recipe.name}: activations are {'computed again' if recomputing else 'kept'}: about "
-                    f"{recipe.activations / 1e9:.1f} GB of a GPU's {room / 1e9:.0f} GB (--recompute yes or no decides)"
-                )
+        asked = (recipe.compile, recipe.activation_checkpointing)
+        plan = plan_memory(device, bytes_needed(raw, pieces), recipe.activations, room, recipe.steps, *asked)
+        if device.type == "cuda" and None in asked:
+            self.say(
+                f"{recipe.name}: blocks are {'compiled' if plan.compile else 'not compiled'}, activations "
+                f"{'computed again' if plan.recompute else 'kept'}: about {recipe.activations / 1e9:.1f} GB of a GPU's "
+                f"{room / 1e9:.0f} GB (--compile and --recompute, yes or no, decide)"
+            )
         if not recipe.shard:  # else piece by piece as it is cut: all of it may be more than the device holds
             for module in raw:
                 module.to(device)
@@ -101,9 +103,9 @@ class Run:
             fsdp.join(device)
             self.shape = fsdp.skeleton(average.model)
         for module in raw:
-            if recipe.compile:
+            if plan.compile:
                 compiled(module)
-            if recomputing:
+            if plan.recompute:
                 recomputed(module)
         if recipe.shard:
             for module in (raw[0], average.model):

@@ -85,7 +85,7 @@ class DrawOptions(sampling_flags()):
             negative_prompt=self.negative,
             n=self.n,
             adapters=self.adapters,
-            params=read_params({"sampler": sampler_of(model)} | given_options(self)),
+            params=read_params(given_options(self) | {"sampler": sampler_of(model, self.sampler)}),
         )
 
 

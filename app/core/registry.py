@@ -18,7 +18,7 @@ from app.core.weight_counts import EncoderSize, encoder_size, part_numbers
 from maskgil import model_folder
 from maskgil.aspect_buckets import bucket_classes, sizes_of
 from maskgil.released import catalog, download, layout
-from maskgil.sampler_presets import preset_of
+from maskgil.sampler_presets import preset_of, sampler_for
 from maskgil.shared_parts import resolve_part
 from text_encoder.prompt_reader import PromptReader, PromptVocabulary
 
@@ -176,13 +176,14 @@ def fetched() -> list[ModelInfo]:
     return [find_local(model.name) for model in catalog.MODELS if download.is_complete(model)]
 
 
-def sampler_of(name: str) -> str:
-    """The preset of sampling options of a model by its name; `default` where it has none, or is not here."""
+def sampler_of(name: str, asked: str | None = None) -> str:
+    """The preset of sampling options of a model by its name, or what the preset `asked` means for it (sampler_for);
+    `default`, or `asked`, where the model has none or is not here."""
     try:
         folder = _folder(name)
-        return "default" if folder is None else preset_of(folder)
+        return asked or "default" if folder is None else sampler_for(folder, asked)
     except ValueError:
-        return "default"
+        return asked or "default"
 
 
 def summary(model: ModelInfo) -> str:

@@ -159,10 +159,10 @@ class GenerationRequest:
         _validate_integer("n", given.get("n", 1), 1, MAX_IMAGES)
         _validate_texts(given)
         sampling = {name: value for name, value in given.items() if name not in own}
-        if "sampler" not in sampling:
+        if isinstance(sampling.get("sampler", ""), str):  # anything else is refused below
             from app.core.registry import sampler_of  # imports torch, which `--help` does not wait for
 
-            sampling["sampler"] = sampler_of(given.get("model", cls.model))
+            sampling["sampler"] = sampler_of(given.get("model", cls.model), sampling.get("sampler"))
         params = read_params(sampling, kind)
         return cls(**{name: value for name, value in given.items() if name in own}, params=params)
 

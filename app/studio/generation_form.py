@@ -363,7 +363,7 @@ def use_sampler(name: str) -> None:
 
 def _take_sampler() -> None:
     """Set the options in which the presets differ."""
-    preset = SAMPLERS[widget_state.value(SAMPLER)]
+    preset = SAMPLERS[registry.sampler_of(session.chosen(), widget_state.value(SAMPLER))]
     for name in options():
         if len({getattr(each, name) for each in SAMPLERS.values()}) > 1:
             widget_state.put(key(name), getattr(preset, name))

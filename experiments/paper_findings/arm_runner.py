@@ -3,10 +3,13 @@
 score     scene score, higher is better        distance  Frechet distance in the judge's features, lower is better
 seconds   to draw a picture                    nfe       evaluations of the generator for a picture
 norm      of the trunk's output, root mean square; a row keeps it every 100 training steps (norms)
+loss      of a trained model on scenes that it was not trained on; the objective is the same for all of a method:
+          exactly as many tokens masked as drawn, any share as often, all weighing the same, with their captions
 through   scene score of rendered pictures after the arm's tokenizer: no generator of its codes can do better"""
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from maskgil import checkpoint
 from maskgil.models.maskgil import MaskGIL
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
+from maskgil.sampling.schedules import linear
 from train.data.scene_cache import note_of
 from train.eval.scene_score import (
     asked_scenes,
@@ -36,7 +40,9 @@ from train.eval.scene_score import (
     rendered_pixels,
 )
 from train.losses.diffusion_token import (
+    METHODS,
     CodeTrunk,
+    LatentTokenLoss,
     LatentTrainingModule,
     method,
 )
@@ -68,6 +74,7 @@ class ArmRunner:
     _opened: dict[str, TextToImage] = field(default_factory=dict)
     _judge: tuple[Any, dict[str, Tensor]] | None = None
     _through: dict[str, float] = field(default_factory=dict)
+    _identities: dict[Arm, list[Any]] = field(default_factory=dict)
 
     def bundled(self, name: str) -> TextToImage:
         if name not in self._opened:
@@ -90,9 +97,15 @@ class ArmRunner:
         return self._judge
 
     def key(self, arm: Arm, seed: int) -> str:
-        """Stands for everything that the numbers of an arm depend on."""
+        """Stands for everything that the numbers of an arm depend on. Raises Missing as `run`."""
+        if arm not in self._identities:
+            self._identities[arm] = self._identity(arm)
+        return hashlib.sha256(json.dumps([seed, *self._identities[arm]]).encode()).hexdigest()[:12]
+
+    def _identity(self, arm: Arm) -> list[Any]:
+        """What the key of an arm is made of beside its seed."""
         reader, reference = self.judged()
-        parts: list[Any] = [arm_record(arm), seed, self.n]
+        parts: list[Any] = [arm_record(arm), self.n]
         parts += [checkpoint.fingerprint(reader.state_dict()), checkpoint.fingerprint(reference)]
         if isinstance(arm.model, str):
             model = self.bundled(arm.model)
@@ -105,7 +118,7 @@ class ArmRunner:
             home, _, made_by = self.home(arm.model)
             parts += [made_by, checkpoint.fingerprint(home.tokenizer.state_dict())]  # the decoder's share of a score
             parts += [checkpoint.fingerprint(home.text_encoder.identity()), self.train, self.batch]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        return parts
 
     @staticmethod
     def ar_model(model: TextToImage) -> torch.nn.Module:
@@ -130,7 +143,7 @@ class ArmRunner:
     @torch.no_grad()
     def scored(self, model: TextToImage, draw: Draw, seed: int) -> dict[str, float]:
         reader, reference = self.judged()
-        asked = asked_scenes(self.n, held_out=False)
+        asked = asked_scenes(self.n, held_out=False, skip=seed * self.n)
         model.head = draw.sampler()
         drawn(model, asked[:1], replace(draw.settings(), steps=1))  # warms up, and loads what is loaded late
         pixels, seconds, nfe = drawn(model, asked, draw.settings(), seed=1_000_000 * seed)
@@ -165,8 +178,7 @@ class ArmRunner:
         few steps. Raises KeyboardInterrupt when it was asked to stop while training.
         """
         home, folder, made_by = self.home(small)
-        one_size = self.runs / f"cache-{made_by}"
-        _one_size(folder, one_size)
+        one_size, unseen = _split_cache(folder, self.runs / f"cache-{made_by}")
         tokenizer, group = merge_codes(home.tokenizer, small.merged) if small.merged else (home.tokenizer, None)
         recipe = method_recipe(
             out.name,
@@ -208,6 +220,8 @@ class ArmRunner:
             raise KeyboardInterrupt
         model = model_of(learned)
         numbers: dict[str, Any] = self.scored(model, draw, seed) | {"norm": output_norm(model)}
+        data = replace(recipe.batch_at, folder=str(unseen), seed=10_000)
+        numbers["loss"] = held_out_loss(learned, small, data if group is None else Grouped(data, group))
         numbers["norms"] = sorted({row["key"]: row["norm"] for row in read_rows(norms)}.items())
         return numbers if small.latents else numbers | {"through": self.through(tokenizer, f"{made_by} {small.merged}")}
 
@@ -217,14 +231,36 @@ def read_log(out: Path) -> int:
     return max((json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()), default=0)
 
 
-def _one_size(cache: Path, out: Path) -> None:
-    """The part of a cache that is of 128 x 128, as links: all arms then learn from pictures of 64 tokens."""
-    out.mkdir(parents=True, exist_ok=True)
-    for path in (cache / "cache.json", *sorted(cache.glob("128x128-*.safetensors"))):
-        link = out / path.name
-        if not link.exists():
-            link.unlink(missing_ok=True)  # one that points nowhere
-            link.symlink_to(path.resolve())
+def _split_cache(cache: Path, out: Path) -> tuple[Path, Path]:
+    """The part of a cache that is of 128 x 128, as links: (what all arms learn from, its last file for their loss).
+
+    All arms then learn from pictures of 64 tokens. A cache of one file is both.
+    """
+    shards = sorted(cache.glob("128x128-*.safetensors"))
+    parts = {out / "training": shards[:-1] or shards, out / "held-out": shards[-1:]}
+    for folder, paths in parts.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (cache / "cache.json", *paths):
+            link = folder / path.name
+            if not link.exists():
+                link.unlink(missing_ok=True)  # one that points nowhere
+                link.symlink_to(path.resolve())
+    training, held_out = parts
+    return training, held_out
+
+
+@torch.no_grad()
+def held_out_loss(
+    module: LatentTrainingModule, small: Small, batch_at: Callable[[int], dict], batches: int = 8
+) -> float:
+    """The mean loss of a hidden token, under masks, times and noise that are the same for every arm and seed."""
+    same = replace(METHODS[small.method], masking="exact", weighting="one", curve=linear, t_min=0.0, trunk="mae")
+    objective, module = LatentTokenLoss(same, caption_dropout=0.0), module.eval()
+    sums = torch.zeros(2)
+    for number in range(batches):
+        loss, _ = objective([module], batch_at(number), torch.Generator().manual_seed(number), 0)
+        sums += torch.stack([loss.total.float(), loss.count.float()])
+    return float(sums[0] / sums[1])
 
 
 @torch.no_grad()

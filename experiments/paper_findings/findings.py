@@ -13,6 +13,11 @@ def _chain(metric: Metric, *names: str) -> tuple[Claim, ...]:
     return tuple(Claim(metric, one, other) for one, other in zip(names, names[1:], strict=False))
 
 
+def _learned(*names: str) -> tuple[Claim, ...]:
+    """The same of models that were trained: by what they draw, and by their loss on held-out scenes."""
+    return _chain("distance", *names) + _chain("loss", *names)
+
+
 def _drawn(model: str, **arms: Draw) -> tuple[Arm, ...]:
     return tuple(Arm(name.replace("_", " ").strip(), model, draw) for name, draw in arms.items())
 
@@ -32,6 +37,7 @@ def _small(method: str, draw: Draw = SHORT, **sizes: Any) -> Callable[..., Arm]:
 _emigm = _small("emigm")
 _maskgil = _small("maskgil", Draw(8, scale=1.0), steps=250)  # 192 wide 5 minutes on one core
 
+_TRUNCATED = (*_learned("0.2", "0"), Claim("distance", "0", "0.4", True), Claim("loss", "0", "0.4", True))
 
 FINDINGS: tuple[Finding, ...] = (
     Finding(
@@ -166,7 +172,7 @@ FINDINGS: tuple[Finding, ...] = (
         "size",
         "MaskGIL: wider models are better",
         tuple(_maskgil(str(width), {"width": width}) for width in (64, 128, 192)),
-        _chain("distance", "192", "128", "64"),
+        _learned("192", "128", "64"),
     ),
     Finding(
         "norms",
@@ -182,6 +188,7 @@ FINDINGS: tuple[Finding, ...] = (
             Claim("norm", "post", "neither"),
             Claim("norm", "QK and post", "neither"),
             Claim("distance", "QK and post", "neither", True),
+            Claim("loss", "QK and post", "neither", True),
         ),
     ),
     Finding(
@@ -196,31 +203,31 @@ FINDINGS: tuple[Finding, ...] = (
         "weights",
         "eMIGM: w = 1 before the bound's gamma'/gamma",
         (_emigm("1"), _emigm("bound", weighting="bound")),
-        (Claim("distance", "1", "bound"),),
+        _learned("1", "bound"),
     ),
     Finding(
         "training-curves",
         "eMIGM: with w = 1, exp before cosine before linear (in the paper only after 300 epochs)",
         (_emigm("exp"), _emigm("cosine", curve="cosine"), _emigm("linear", curve="linear")),
-        _chain("distance", "exp", "cosine", "linear"),
+        _learned("exp", "cosine", "linear"),
     ),
     Finding(
         "trunks",
         "eMIGM: a masked autoencoder before a single encoder",
         (_emigm("MAE"), _emigm("single", trunk="single")),
-        (Claim("distance", "MAE", "single"),),
+        _learned("MAE", "single"),
     ),
     Finding(
         "truncation",
         "eMIGM: t_min 0.2 before 0; 0.4 no better than 0",
         (_emigm("0", t_min=0.0), _emigm("0.2"), _emigm("0.4", t_min=0.4)),
-        (Claim("distance", "0.2", "0"), Claim("distance", "0", "0.4", True)),
+        _TRUNCATED,
     ),
     Finding(
         "null",
         "eMIGM: the mask token as the empty text, before a token of its own, without guidance",
         (_emigm("mask"), _emigm("token", null="token")),
-        (Claim("distance", "mask", "token"),),
+        _learned("mask", "token"),
     ),
     Finding(
         "equal-compute",
@@ -231,14 +238,14 @@ FINDINGS: tuple[Finding, ...] = (
             _emigm("128 wide"),
             _emigm("192 wide", {"width": 192, "steps": 180}),
         ),
-        _chain("distance", "192 wide", "128 wide", "80 wide"),
+        _learned("192 wide", "128 wide", "80 wide"),
     ),
     # What eMIGM found, asked of codes.
     Finding(
         "weights-codes",
         "eMIGM: w = 1 before the bound's gamma'/gamma (here: codes)",
         (_maskgil("1"), _maskgil("bound", weighting="bound")),
-        (Claim("distance", "1", "bound"),),
+        _learned("1", "bound"),
     ),
     Finding(
         "training-curves-codes",
@@ -249,7 +256,7 @@ FINDINGS: tuple[Finding, ...] = (
             _maskgil("linear", curve="linear"),
             _maskgil("arccos"),
         ),
-        (*_chain("distance", "exp", "cosine", "linear"), Claim("distance", "exp", "arccos")),
+        (*_learned("exp", "cosine", "linear"), *_learned("exp", "arccos")),
     ),
     Finding(
         "trunks-codes",
@@ -260,18 +267,18 @@ FINDINGS: tuple[Finding, ...] = (
             _maskgil("MAE of llama blocks", {"qk_norm": "", "norm": "", "blocks": "llama"}, trunk="mae"),
             _maskgil("single"),
         ),
-        (Claim("distance", "MAE", "single"), Claim("distance", "MAE of llama blocks", "single")),
+        (*_learned("MAE", "single"), *_learned("MAE of llama blocks", "single")),
     ),
     Finding(
         "truncation-codes",
         "eMIGM: t_min 0.2 before 0; 0.4 no better than 0 (here: codes)",
         (_maskgil("0"), _maskgil("0.2", t_min=0.2), _maskgil("0.4", t_min=0.4)),
-        (Claim("distance", "0.2", "0"), Claim("distance", "0", "0.4", True)),
+        _TRUNCATED,
     ),
     Finding(
         "null-codes",
         "eMIGM: the mask token as the empty text, before a token of its own (here: codes)",
         (_maskgil("mask", null="mask"), _maskgil("token")),
-        (Claim("distance", "mask", "token"),),
+        _learned("mask", "token"),
     ),
 )

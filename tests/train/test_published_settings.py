@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from test_data_as_people_have_it import made_up_cache
 
 from maskgil.models.config import PRESETS, released_layout
-from train.activation_checkpointing import checkpointing_needed
+from train import activation_checkpointing
+from train.activation_checkpointing import LONG_RUN, MemoryPlan, plan_memory
 from train.model_flops import kept_bytes
 from train.optim import build_optimizers
 from train.recipes.large import CLASS_DRIVEN, c2i_b
@@ -58,7 +60,25 @@ def test_betas_are_bounded(betas):
         replace(CLASS_DRIVEN, betas=betas).check()
 
 
-def test_activations_are_computed_again_where_they_do_not_fit():
-    assert checkpointing_needed(10e9, 71e9, 80e9) and not checkpointing_needed(10e9, 50e9, 80e9)
+def planned(activations: float, steps: int = 10, compile: bool | None = None, recompute: bool | None = None, **of: str):
+    """The plan of a model that holds 10 GB on a device of 80 GB."""
+    return plan_memory(torch.device(of.get("device", "cuda")), 10e9, activations, 80e9, steps, compile, recompute)
+
+
+def test_compiling_and_checkpointing_are_chosen_by_memory(monkeypatch):
+    monkeypatch.setattr(activation_checkpointing, "has_triton", lambda: True)
+    assert planned(50e9) == MemoryPlan(compile=False, recompute=False), "a short run that fits"
+    assert planned(50e9, steps=LONG_RUN) == MemoryPlan(compile=True, recompute=False), "a long run wins it back"
+    assert planned(80e9) == MemoryPlan(compile=True, recompute=False), "it fits only when compiled"
+    assert planned(200e9) == MemoryPlan(compile=True, recompute=True), "it does not fit even then"
+    assert planned(80e9, compile=False) == MemoryPlan(compile=False, recompute=True), "what was asked for counts"
+    assert planned(10e9, compile=False, recompute=True) == MemoryPlan(compile=False, recompute=True)
+    assert planned(200e9, LONG_RUN, device="cpu") == MemoryPlan(compile=False, recompute=False), "never on a processor"
+    assert planned(0.0, compile=True, device="cpu") == MemoryPlan(compile=True, recompute=False)
+    monkeypatch.setattr(activation_checkpointing, "has_triton", lambda: False)
+    assert planned(80e9, LONG_RUN) == MemoryPlan(compile=False, recompute=True), "nothing that could compile"
+
+
+def test_an_estimate_of_activations_is_near_what_was_measured():
     per_picture = kept_bytes(PRESETS["t2i-xl"], 256)
     assert 1e9 < per_picture < 4e9, "two pictures keep about 6 GB at 775M"

@@ -1,12 +1,14 @@
 """The list of recipes: what it holds, and that printing it imports no PyTorch."""
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from commands import help_of
 
+from maskgil.command_line import options_of
 from train.commands import NOTES, recipe_help, recipes
 from train.recipe import Recipe
 from train.recipes import asr, large, scenes, scenes_judges, scenes_latents, scenes_tokenizers, text_to_image
@@ -34,3 +36,15 @@ def test_every_public_function_that_returns_a_recipe_is_listed():
 
 def test_the_list_ends_with_its_examples():
     assert NOTES.rstrip() in help_of("train")
+
+
+def test_every_option_of_every_recipe_is_explained():
+    for name, function in recipes().items():
+        described = set(re.findall(r"^    (\w+): \S", inspect.getdoc(function) or "", re.MULTILINE))
+        silent = [
+            option
+            for option, kind in options_of(function).items()
+            if option.replace("-", "_") not in described
+            and not any(getattr(extra, "help", None) for extra in getattr(kind, "__metadata__", ()))
+        ]
+        assert not silent, f"{name}: {silent}"

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from commands import maskgil
 from PIL import Image
 from test_trainer import batch_at, losses, recipe
 from torch import nn
+from tyro.conf import arg
 
 from maskgil.command_line import CommandFailed
 from maskgil.config_file import read_option_file, to_toml, with_config
@@ -134,6 +136,10 @@ def test_a_file_gives_options_and_the_command_line_overrides_them(tmp_path):
     assert sorted(words[:-5]) == sorted(["--steps=50", "--data=cache", "--size", "512", "256"])
     assert words[-5:] == ["--config", str(path), "--lr", "2", "--no-shard"]
     assert chosen_recipe(["--config", str(path)])[0] == "t2i" and chosen_recipe(["--check"]) == ["check"]
+    choice = dict.fromkeys(("config", "compile"), Annotated[Literal["auto", "yes", "no"], arg(help="")])
+    for before, now in (("true", "yes"), ("false", "no"), ('"auto"', "auto")):
+        path.write_text(f"compile = {before}\n")  # true and false are what runs of before wrote
+        assert with_config(["--config", str(path)], choice, "t2i")[0] == f"--compile={now}"
     for line, message in (
         ("stepps = 3", "t2i has no option 'stepps'"),
         ("[a]\nb = 1", "has a table"),

@@ -21,6 +21,7 @@ from train.scenes.sprites import Sprites
         (["--tokenizer=x", "--out=y", "--kind=pairde"], "did you mean paired"),
         (["--tokenizer=x", "--out=y", "--size=64"], "unknown: --size=64"),
         (["--tokenizer=x", "--out=y", "--total=many"], "Error parsing --total"),
+        (["--tokenizer=x", "--out=y", "--total=0"], "total=0: give 1 or more"),
         (["tokenizer=x", "out=y", "total=4"], "written --name value: .* --tokenizer x --out y --total 4"),
     ],
 )
@@ -50,6 +51,23 @@ def test_a_full_disk_keeps_finished_shards(tmp_path, monkeypatch):
         scene_cache.write_scenes(tokenizer, sprites, tmp_path, 2, "a tokenizer")
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["cache.json", *written])
+
+
+def test_a_small_total_is_what_is_encoded_and_a_larger_one_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(scene_cache, "render", lambda scene, sprites, rng: np.zeros((32, 32, 3), np.uint8))
+    config = VQConfig(codebook_size=8, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=16)
+    tokenizer = VQModel(config).eval().requires_grad_(False)
+
+    def rows(total: int) -> dict[tuple[int, int], list[int]]:
+        scene_cache.write_scenes(tokenizer, Sprites(), tmp_path, total, "a tokenizer")
+        return {size: n.tolist() for size, (_, n) in scene_cache.SceneCache.open(tmp_path).tables.items()}
+
+    few = rows(64)
+    assert {size: len(n) for size, n in few.items()} == {(128, 128): 45, (96, 96): 6, (160, 96): 6, (96, 160): 6}
+    more = rows(200)
+    assert sum(map(len, more.values())) == 200
+    assert all(more[size][: len(n)] == n for size, n in few.items())
+    assert rows(64) == more, "what is there already is not encoded again"
 
 
 def cached(folder: Path, tokenizer: str, numbers: list[int]) -> Path:

@@ -34,6 +34,7 @@ from train.data.scene_cache import (
     OTHERS,
     SHARD,
     corpus,
+    has_rows,
     note_of,
     scene_number,
     tokenizer_of,
@@ -84,13 +85,14 @@ def write_latents(
         raise ValueError(f"{out} was made with {OTHERS}: give another folder, or delete it")
     write_note(note, told)
     half = chosen_precision("auto", torch.device("cpu")) == "bf16"
-    for number in tqdm(range(max(1, round(total / shard))), desc="encoding scenes", unit_scale=shard, unit="scene"):
+    count = min(shard, max(1, total))
+    for number in tqdm(range(max(1, round(total / shard))), desc="encoding scenes", unit_scale=count, unit="scene"):
         path = out / f"{SIDE}x{SIDE}-{number:04d}.safetensors"
-        if path.is_file():
+        if has_rows(path, count):
             continue
-        numbers = list(range(first + number * shard, first + (number + 1) * shard))
+        numbers = list(range(first + number * shard, first + number * shard + count))
         means, deviations, indices = [], [], []
-        for start in range(0, shard, 32):
+        for start in range(0, count, 32):
             drawn = []
             for n in numbers[start : start + 32]:
                 scene, rng = scene_number(n, SIDE, SIDE)
@@ -205,9 +207,11 @@ def cache_latents(
         out: The folder of the cache. The same command again continues there.
         kind: scenes, or paired: two things, one of a given color.
         sprites: A folder of drawings. Left out: the emoji font alone.
-        total: How many scenes.
+        total: How many scenes; above 1,024 rounded to files of 1,024.
         codes: A VQ tokenizer whose codes are kept too, for a teacher.
     """
+    if total < 1:
+        raise ValueError(f"total={total}: give 1 or more")
     model = vq_latents.load_latent_tokenizer(tokenizer).to(memory_format=torch.channels_last)
     reads = checkpoint.load(codes, "vq") if codes else None
     write_latents(model, Sprites(sprites), Path(out), total, codes=reads, first=KINDS[kind])

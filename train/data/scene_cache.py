@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tqdm import tqdm
 
@@ -106,22 +107,37 @@ def write_scenes(tokenizer: VQModel, sprites: Sprites, out: Path, total: int, ma
             if before.get(part, told[part]) != told[part]:
                 raise ValueError(f"{out} was made with {what}: give another folder, or delete it")
     write_note(out / NOTE, told)
-    counts = {size: max(1, round(total * share / SHARD)) for size, share in SIZES.items()}
+    rows = {size: _shard_rows(total * share) for size, share in SIZES.items()}
     half = chosen_precision("auto", torch.device("cpu")) == "bf16"
     # in the order of their share, so that an unfinished cache has every size and can already be trained on
-    shards = sorted(((k / n, size, k) for size, n in counts.items() for k in range(n)), key=lambda s: (s[0], s[1]))
-    for _, (width, height), shard in tqdm(shards, desc="encoding scenes", unit_scale=SHARD, unit="scene"):
-        path = out / f"{width}x{height}-{shard:04d}.safetensors"
-        if path.is_file():
+    shards = sorted(((k / len(n), size, k) for size, n in rows.items() for k in range(len(n))), key=lambda s: s[:2])
+    bar = tqdm(desc="encoding scenes", total=sum(map(sum, rows.values())), unit="scene")
+    for _, (width, height), shard in shards:
+        path, count = out / f"{width}x{height}-{shard:04d}.safetensors", rows[width, height][shard]
+        bar.update(count)
+        if has_rows(path, count):
             continue
-        numbers = list(range(first + shard * SHARD, first + (shard + 1) * SHARD))
+        numbers = list(range(first + shard * SHARD, first + shard * SHARD + count))
         tokens = []
-        for start in range(0, SHARD, 32):
+        for start in range(0, count, 32):
             drawn = [render(*_ordered(scene_number(n, width, height), sprites)) for n in numbers[start : start + 32]]
             pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
             with torch.autocast("cpu", torch.bfloat16, enabled=half):  # a scene's size is that of the encoder
                 tokens.append(tokenizer.tokens(pixels.contiguous(memory_format=torch.channels_last)))
         write_shard({"tokens": torch.cat(tokens).to(torch.uint16), "numbers": torch.tensor(numbers)}, path)
+
+
+def _shard_rows(scenes: float) -> list[int]:
+    """Scenes of each shard of a size: whole shards, or one smaller shard where there are not as many."""
+    return [max(1, round(scenes))] if scenes < SHARD else [SHARD] * round(scenes / SHARD)
+
+
+def has_rows(path: Path, count: int) -> bool:
+    """Whether a shard is there with at least so many scenes: one of a smaller `--total` is written again."""
+    if not path.is_file():
+        return False
+    with safe_open(path, "pt") as file:
+        return file.get_slice("numbers").get_shape()[0] >= count
 
 
 def check_drawings(folders: Iterable[str | Path], sprites: Sprites) -> None:
@@ -178,8 +194,10 @@ def cache_scenes(
         kind: scenes for the generator; paired: two things, one of a given color; crowded: for the decoder;
             several: three or four things, most of them new in the table; new: with a new thing, for an expert.
         sprites: A folder of drawings. Left out: the emoji font alone.
-        total: About how many scenes, shared among the sizes.
+        total: How many scenes, shared among the four sizes; rounded to files of 1,024 where a size has more than that.
     """
+    if total < 1:
+        raise ValueError(f"total={total}: give 1 or more")
     model = checkpoint.load(tokenizer)
     model.eval().to(memory_format=torch.channels_last)
     made_by = checkpoint.fingerprint(model.identity())

@@ -32,7 +32,7 @@ from maskgil.models.emigm import EMIGMConfig
 from maskgil.params import SamplingParams, read_params
 from maskgil.picture_sizes import Size
 from maskgil.pipeline import TextToImage
-from maskgil.sampler_presets import preset_of
+from maskgil.sampler_presets import sampler_for
 from maskgil.sampling.ar_prefix import beside
 from maskgil.sampling_flags import given_options, sampling_flags
 from maskgil.shared_parts import resolve_part
@@ -131,11 +131,11 @@ class SamplerOptions(sampling_flags(without=("steps",))):
     """How pictures are drawn: a sampler by name, and the options that differ from it."""
 
     def params(self, steps: int | None = None, model: str = "") -> SamplingParams:
-        """The sampling parameters; `model`: a folder or name whose preset counts where none is chosen. ValueError for
-        what is out of bounds."""
+        """The sampling parameters. `model`: a folder or name, whose preset counts where none is chosen, and which
+        decides what `reference` is. ValueError for what is out of bounds."""
         given = given_options(self) | ({} if steps is None else {"steps": steps})
-        if model and self.sampler is None:
-            given["sampler"] = preset_of(checkpoint.resolve(model))
+        if model:
+            given["sampler"] = sampler_for(checkpoint.resolve(model), self.sampler)
         if self.ar_tokens is not None and self.mode is None:
             given["mode"] = "hybrid"
         return read_params(given)

@@ -94,14 +94,13 @@ def asked_scene(kind: str, held_out: bool, rng: np.random.Generator) -> Scene:
             return scene
 
 
-def asked_scenes(n: int, held_out: bool) -> list[tuple[str, Scene, str]]:
-    """n (kind, scene, caption) of every kind; the same ones each time."""
+def asked_scenes(n: int, held_out: bool, skip: int = 0) -> list[tuple[str, Scene, str]]:
+    """n (kind, scene, caption) of every kind; the same ones each time. `skip`: so many of each kind are passed over."""
     out = []
     for k, kind in enumerate(KINDS):
         rng = np.random.default_rng([777, k, held_out])
-        for _ in range(n):
-            scene = asked_scene(kind, held_out, rng)
-            out.append((kind, scene, caption(scene, rng)))
+        scenes = [(kind, scene := asked_scene(kind, held_out, rng), caption(scene, rng)) for _ in range(skip + n)]
+        out += scenes[skip:]
     return out
 
 
@@ -202,7 +201,7 @@ def score_scenes(
     """
     if n < 1:
         raise ValueError(f"n is {n}: give the number of pictures of each kind, 20 is usual")
-    plans = [sampler.params(count) for count in steps]
+    plans = {name: [sampler.params(count, name) for count in steps] for name in model}
     judge_model = checkpoint.load(checkpoint.resolve(reader), "reader").eval()
     models = {name: TextToImage.load(name, text_encoder.load) for name in model}
     reference_file = checkpoint.resolve(reader) / "reference.safetensors"
@@ -227,7 +226,7 @@ def score_scenes(
                 scores, _ = judge(judge_model, asked, again)
                 label = f"{of}, through the tokenizer (L1 {l1:.3f}, PSNR {psnr:.1f})"
                 print(score_row(label, scores, "", "", ""), flush=True)
-            for settings in plans:
+            for settings in plans[name]:
                 result, seconds, nfe = drawn(draws, asked, settings)
                 scores, features = judge(judge_model, asked, result)
                 distance = (

@@ -3,19 +3,23 @@
 from pathlib import Path
 
 from train.recipe import Recipe
+from train.recipes.shared_options import Rate, Steps
 
 
 def whisper_scenes(
     corpus: str = "runs/spoken/corpus",
-    steps: int = 2000,
+    steps: Steps = 2000,
     seconds: float = 180.0,
     init: str = "",
     real: int = 2,
 ) -> Recipe:
-    """The bundled recognizer, on what maskgil data speech prepared.
+    """Train the bundled speech recognizer, on what maskgil data speech prepared.
 
-    `seconds` of speech a batch. `init`: a recognizer to continue from, whose vocabulary stays. An epoch hears each
-    recording of a person `real` times.
+    Args:
+        corpus: Folder of `maskgil data speech`.
+        seconds: Seconds of speech a step.
+        init: Recognizer to continue from, whose vocabulary stays; left out: a new one.
+        real: How many times an epoch hears each recording of a person.
     """
     from train.asr import model as asr_model  # Whisper takes a second to import, which no other recipe needs
 
@@ -26,15 +30,21 @@ def whisper_windows(
     recordings: str,
     init: str = "whisper-tiny-en",
     windows: tuple[float, ...] = (3.0, 5.0, 10.0),
-    steps: int = 2000,
+    steps: Steps = 2000,
     batch: int = 8,
-    lr: float = 1e-5,
+    lr: Rate = 1e-5,
     held_out: tuple[str, ...] = (),
 ) -> Recipe:
-    """A released Whisper tuned to short windows of sound, which it hears faster; `windows` in seconds.
+    """Tune a released Whisper to short windows of sound, which it hears faster.
 
-    `recordings`: a folder of speech, without transcripts. `held_out`: beginnings of names that are not trained on.
-    Export: a folder as that of `init`, int8.
+    The export is a folder as that of --init, int8.
+
+    Args:
+        recordings: Folder of speech, without transcripts.
+        init: Recognizer to start from.
+        windows: Lengths of the windows in seconds.
+        batch: Windows a step.
+        held_out: Beginnings of names of recordings that are not trained on.
     """
     from train.asr.short_windows import window_recipe  # Whisper takes a second to import, which no other recipe needs
 

@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import nn
+from tyro.conf import arg
 
 from maskgil import checkpoint
 from maskgil.condition import Condition
@@ -35,62 +36,58 @@ from train.model_flops import kept_bytes, step_flops
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
 from train.recipes.sample_sheets import encoded_prompts, sheet_sampler
+from train.recipes.shared_options import Rate, Seed, Steps
 
 SEEDS = 2**19
 
 Generator = MaskGIL | ARTransformer | EMIGM
+Choice = Literal["auto", "yes", "no"]
+CHOICES: dict[str, bool | None] = {"auto": None, "yes": True, "no": False}
 
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """How a large model is trained.
+    """How a large model is trained."""
 
-    batch, micro     pictures a step over all processes, and at once on one: the rest is accumulated
-    schedule         cosine (down to a tenth) or constant, after `warmup` steps from 0
-    caption_dropout  share of pictures without their condition;  token_dropout: of the embedded tokens
-    everywhere       score the visible tokens too;  smoothing: of the labels
-    independent      mask each token by itself with the ratio as its probability, instead of exactly that share
-    betas            of AdamW;  decay_all: weight decay on every parameter, not on matrices alone
-    shard            FSDP2;  compile: torch.compile
-    recompute        activations in the backward pass: yes, no, or auto (where a GPU could not hold them)
-    save_every, sample_every, valid_every: steps, 0 = never
-    precision        auto (what the device multiplies faster), bf16 or no (float32)
-    tokenizer        a folder, so that sample sheets can be drawn;  wandb: a project to log to
-    prompts          a file of prompts, one a line, for the sheets, read by text_encoder; left out: the cache's captions
-    qk_norm, norm    none, layer or rms; pre or post: of a new model, else the preset's. What goes on keeps its own
-    """
-
-    batch: int = 256
-    micro: int = 32
-    steps: int = 200_000
-    lr: float = 1e-4
-    warmup: int = 1000
-    schedule: str = "constant"
-    weight_decay: float = 0.05
-    decay_all: bool = False
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip: float = 1.0
-    caption_dropout: float = 0.1
-    token_dropout: float = 0.1
-    everywhere: bool = False
-    independent: bool = False
-    smoothing: float = 0.1
-    ema: float = 0.9999
-    precision: str = "auto"
-    shard: bool = False
-    recompute: Literal["auto", "yes", "no"] = "auto"
-    compile: bool = False
-    workers: int = 4
-    seed: int = 0
-    save_every: int = 1000
-    sample_every: int = 2000
-    valid_every: int = 2000
-    tokenizer: str = ""
-    prompts: str = ""
-    text_encoder: str = ""
-    wandb: str = ""
-    qk_norm: str = ""
-    norm: str = ""
+    batch: Annotated[int, arg(help="pictures a step over all processes; a multiple of --micro")] = 256
+    micro: Annotated[int, arg(help="pictures at once on one process; the rest of the batch is accumulated")] = 32
+    steps: Steps = 200_000
+    lr: Rate = 1e-4
+    warmup: Annotated[int, arg(help="steps in which the rate grows from 0")] = 1000
+    schedule: Annotated[str, arg(help="of the rate after the warm-up: constant, or cosine, down to a tenth")] = (
+        "constant"
+    )
+    weight_decay: Annotated[float, arg(help="of AdamW, on matrices")] = 0.05
+    decay_all: Annotated[bool, arg(help="weight decay on every parameter")] = False
+    betas: Annotated[tuple[float, float], arg(help="of AdamW")] = (0.9, 0.95)
+    clip: Annotated[float, arg(help="largest norm of the gradient; 0: not limited")] = 1.0
+    caption_dropout: Annotated[float, arg(help="share of pictures without their caption or class, for guidance")] = 0.1
+    token_dropout: Annotated[float, arg(help="dropout of the embedded tokens")] = 0.1
+    everywhere: Annotated[bool, arg(help="score the visible tokens too, not only the masked ones")] = False
+    independent: Annotated[
+        bool, arg(help="mask each token by itself with the drawn share as probability, not exactly that share")
+    ] = False
+    smoothing: Annotated[float, arg(help="of the labels")] = 0.1
+    ema: Annotated[float, arg(help="decay of the moving average of the weights, which is exported; 0: none")] = 0.9999
+    precision: Annotated[str, arg(help="auto (what the device multiplies faster), bf16, or no for float32")] = "auto"
+    shard: Annotated[bool, arg(help="FSDP2: weights, gradients and optimizer are divided among the processes")] = False
+    recompute: Annotated[
+        Choice, arg(help="activation checkpointing: less memory for a third more time; auto: where a GPU needs it")
+    ] = "auto"
+    compile: Annotated[
+        Choice, arg(help="torch.compile of the blocks; auto: on a GPU, in runs long enough to win back its minute")
+    ] = "auto"
+    workers: Annotated[int, arg(help="processes that read batches")] = 4
+    seed: Seed = 0
+    save_every: Annotated[int, arg(help="steps between checkpoints; 0: none")] = 1000
+    sample_every: Annotated[int, arg(help="steps between sample sheets; 0: none; they need --tokenizer")] = 2000
+    valid_every: Annotated[int, arg(help="steps between validations; 0: none; they need --valid")] = 2000
+    tokenizer: Annotated[str, arg(help="folder of the cache's tokenizer, to draw sample sheets")] = ""
+    prompts: Annotated[str, arg(help="file of prompts for the sheets, one a line; left out: the cache's captions")] = ""
+    text_encoder: Annotated[str, arg(help="folder or name of the text encoder that reads --prompts")] = ""
+    wandb: Annotated[str, arg(help="project of Weights & Biases to log to")] = ""
+    qk_norm: Annotated[str, arg(help="of a new model: none, layer or rms; left out: the preset's")] = ""
+    norm: Annotated[str, arg(help="of a new model: pre or post; left out: the preset's")] = ""
 
     def check(self) -> None:
         """ValueError for what no run can have. A seed has 19 bits: it stands above the 44 of a picture's number in the
@@ -267,8 +264,8 @@ def over_cache(
         precision=options.precision,
         schedule=CosineSchedule(options.warmup) if options.schedule == "cosine" else None,
         shard=options.shard,
-        compile=options.compile,
-        activation_checkpointing=None if options.recompute == "auto" else options.recompute == "yes",
+        compile=CHOICES[options.compile],
+        activation_checkpointing=CHOICES[options.recompute],
         activations=activation_bytes_of(model, note, options.micro) if isinstance(model.config, ModelConfig) else 0.0,
         ema=options.ema,
         workers=options.workers,

@@ -25,6 +25,17 @@ from train.losses.next_token import NextTokenLoss
 from train.losses.token_targets import neighbor_targets
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
+from train.recipes.shared_options import (
+    Batch,
+    Compile,
+    MuonRate,
+    Rate,
+    SceneTokenCache,
+    SceneTokenizer,
+    Seed,
+    Steps,
+    Workers,
+)
 from train.scenes.captions import sentences
 from train.scenes.labels import kinds, label_kinds
 from train.scenes.scene import KNOWN_THINGS
@@ -45,21 +56,28 @@ def _captioned(cache: str, encoder: SmallT5Encoder, batch: int, seed: int, worke
 
 def scenes_text(
     vocabulary: str = "runs/vocabulary",
-    steps: int = 1500,
+    steps: Steps = 1500,
     batch: int = 256,
-    lr: float = 2e-3,
-    muon_lr: float = 0.02,
+    lr: Rate = 2e-3,
+    muon_lr: MuonRate = 0.02,
     init: str = "",
     grow: bool = False,
+    seed: Seed = 0,
 ) -> Recipe:
     """Train the bundled text encoder alone to predict what captions say. Takes minutes and needs no pictures.
 
-    `init`: a text encoder to continue from, with its vocabulary. Its states change far less than those of a new one, so
-    generators need little training to read them (scenes-generator --text-encoder). `grow`: words that its vocabulary
-    lacks become pieces, and only their rows of the embedding are trained, or the rows of those that it has got so. The
-    states of texts without these words stay exactly as they are.
+    With --init the states change far less than those of a new encoder, so that generators need little training to read
+    them (scenes-generator --text-encoder).
+
+    Args:
+        vocabulary: Folder of the vocabulary; a new one is made there where there is none.
+        batch: Captions a step.
+        init: Text encoder to continue from, with its vocabulary.
+        grow: Make pieces of the words that the vocabulary of --init lacks, and train their rows of the embedding alone,
+            or the rows of those that were made so before. The states of texts without these words stay exactly as they
+            are.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     if init:
         encoder = SmallT5Encoder.load(init).train()
         if grow:
@@ -83,7 +101,8 @@ def scenes_text(
                 OptimConfig(lr=lr, muon_lr=muon_lr, warmup=50, decay=0.6),
             ),
         ),
-        batch_at=SceneFacts(encoder.vocabulary, batch, several=0.5 if grow else 0.0),
+        batch_at=SceneFacts(encoder.vocabulary, batch, seed=4 + seed, several=0.5 if grow else 0.0),
+        seed=seed,
         ema=0.99,
         export=lambda average, folder: average.text_encoder.save(folder, torch.float32),
     )
@@ -104,31 +123,31 @@ def _teacher(name: str, encoder: SmallT5Encoder, tokenizer_hash: str) -> Teacher
 
 
 def scenes_generator(
-    cache: str = "cache/scenes",
-    tokenizer: str = "weights/scenes/tokenizer",
+    cache: SceneTokenCache = "cache/scenes",
+    tokenizer: SceneTokenizer = "weights/scenes/tokenizer",
     text_encoder: str = "",
-    steps: int = 6000,
-    batch: int = 64,
-    lr: float = 2e-3,
-    muon_lr: float = 0.02,
+    steps: Steps = 6000,
+    batch: Batch = 64,
+    lr: Rate = 2e-3,
+    muon_lr: MuonRate = 0.02,
     init: str | None = None,
     teacher: str = "",
     frozen: bool = False,
-    compile: bool = False,
-    workers: int = 1,
+    compile: Compile = False,
+    workers: Workers = 1,
+    seed: Seed = 0,
 ) -> Recipe:
     """Train the bundled generator on cached tokens, with a text encoder from scenes-text.
 
-    `cache`: a folder, or several with commas between, whose scenes are mixed in proportion to their number. `init`: a
-    model folder to continue from; its data order, captions and masks are then new. `text_encoder`: the encoder to use
-    in place of that of `init`; the generator's first text layer is fitted to it (ridge regression). `teacher`: a model
-    folder of fewer things, whose probabilities are most of the target in pictures of these things alone; its text
-    encoder must be the one that this run's was grown from. `frozen`: do not
-    train the encoder, so that an AR model can be trained on it at the same time. `compile`: 20% faster where there is a
-    C++ compiler. `workers`: processes that write captions. A GPU keeps several busy. The batches of one worker differ
-    from those of several, so a run must keep to one or to several.
+    Args:
+        text_encoder: Text encoder to use in place of that of --init; the generator's first text layer is fitted to it
+            (ridge regression). Left out: that of --init, or runs/scenes-text/export.
+        init: Model folder to continue from; the order of the data, captions and masks are then new.
+        teacher: Model folder of fewer things, whose probabilities are most of the target in pictures of these things
+            alone. Its text encoder must be the one that this run's was grown from.
+        frozen: Do not train the text encoder, so that an AR model can be trained on it at the same time.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     codes, tokenizer_hash = load_cache_tokenizer(cache, tokenizer)
     if init:
         folder = checkpoint.resolve(init)
@@ -136,13 +155,13 @@ def scenes_generator(
             raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_hash}, {init} was trained on {wanted}")
         encoder = SmallT5Encoder.load(text_encoder or folder / "text_encoder").train()
         generator = checkpoint.load(folder / "generator", "maskgil").train()
-        seed = resume_seed(generator)
+        seed = seed or resume_seed(generator)
         known = SmallT5Encoder.load(folder / "text_encoder")
         if text_encoder and not is_grown_from(encoder, known):
             align_text_encoders(generator, known, encoder, sentences(2000, seed=5))
     else:
         encoder = SmallT5Encoder.load(text_encoder or "runs/scenes-text/export").train()
-        generator, seed = MaskGIL(PRESETS["scenes"]), 0
+        generator = MaskGIL(PRESETS["scenes"])
     encoder.requires_grad_(not frozen)
     model = WithLayoutHeads(Conditioned(generator, encoder), kinds())
 
@@ -179,28 +198,31 @@ def scenes_generator(
 
 def scenes_ar(
     text_encoder: str = "weights/scenes/text_encoder",
-    cache: str = "cache/scenes",
-    tokenizer: str = "weights/scenes/tokenizer",
-    steps: int = 2400,
-    batch: int = 64,
-    lr: float = 2e-3,
-    muon_lr: float = 0.02,
+    cache: SceneTokenCache = "cache/scenes",
+    tokenizer: SceneTokenizer = "weights/scenes/tokenizer",
+    steps: Steps = 2400,
+    batch: Batch = 64,
+    lr: Rate = 2e-3,
+    muon_lr: MuonRate = 0.02,
     init: str = "",
     ar_model: Annotated[str, arg(aliases=("--twin",))] = "",
-    compile: bool = False,
-    workers: int = 1,
+    compile: Compile = False,
+    workers: Workers = 1,
+    seed: Seed = 0,
 ) -> Recipe:
     """Train the bundled generator's AR model on the same tokens. The text encoder is not trained.
 
-    `init`: a model folder whose generator's blocks the AR model is initialized from. `ar_model`: the AR model of
-    `init`, to continue from instead. `compile`, `workers`: as for scenes-generator.
+    Args:
+        text_encoder: Folder of the text encoder.
+        init: Model folder whose generator's blocks the AR model is initialized from.
+        ar_model: AR model of --init, to continue from instead.
     """
     if ar_model and not init:
         raise ValueError(f"--ar-model {ar_model} needs --init, the model folder whose text encoder it was trained with")
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     encoder = encoders.load(text_encoder)
     encoder.requires_grad_(False)
-    model, seed = ARTransformer(replace(PRESETS["scenes"], causal=True)), 0
+    model = ARTransformer(replace(PRESETS["scenes"], causal=True))
     if init:
         folder = checkpoint.resolve(init)
         known = (
@@ -208,7 +230,7 @@ def scenes_ar(
             if ar_model
             else checkpoint.load(folder / "generator", "maskgil")
         )
-        seed = resume_seed(known) if ar_model else 0
+        seed = seed or (resume_seed(known) if ar_model else 0)
         read = SmallT5Encoder.load(folder / "text_encoder")
         if not is_grown_from(encoder, read):
             align_text_encoders(known, read, encoder, sentences(2000, seed=5))

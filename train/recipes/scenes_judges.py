@@ -7,15 +7,17 @@ from train.data.scene_datasets import JudgeBatches, ScenePixels
 from train.losses.perceptual import PerceptualNet, perceptual_net_loss, save_perceptual_net
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
+from train.recipes.shared_options import Batch, Drawings, Steps
 from train.scenes.judge import SceneJudge, judge_loss, save_judge, with_more_things
 from train.scenes.sprites import things
 from train.warm_start import resume_seed
 
 
-def scenes_reader(sprites: str | None = None, steps: int = 2500, batch: int = 24, init: str = "") -> Recipe:
+def scenes_reader(sprites: Drawings = None, steps: Steps = 2500, batch: Batch = 24, init: str = "") -> Recipe:
     """Train the judge of the scene score: it detects objects, sizes, colors, background and style of a picture.
 
-    `init`: a judge to continue from, which may know fewer things.
+    Args:
+        init: Judge to continue from, which may know fewer things.
     """
     torch.manual_seed(0)
     model = with_more_things(checkpoint.load(init, "reader"), len(things())).train() if init else SceneJudge()
@@ -32,8 +34,8 @@ def scenes_reader(sprites: str | None = None, steps: int = 2500, batch: int = 24
     )
 
 
-def scenes_perceptual_net(sprites: str | None = None, steps: int = 3000, batch: int = 32) -> Recipe:
-    """The network of the perceptual loss: classifies what scenes show (train/losses/perceptual.py)."""
+def scenes_perceptual_net(sprites: Drawings = None, steps: Steps = 3000, batch: Batch = 32) -> Recipe:
+    """Train the network of the perceptual loss: it classifies what scenes show (train/losses/perceptual.py)."""
     torch.manual_seed(0)
     model = PerceptualNet(len(things())).to(memory_format=torch.channels_last)
     return Recipe(

@@ -1,38 +1,53 @@
 """Recipes of continuous tokens of scenes. kl_tokenizer.py and scenes_emigm.py build them."""
 
 from dataclasses import replace
-from typing import Annotated
-
-from tyro.conf import arg
 
 from maskgil import checkpoint
 from train.image_rows import write_image_rows
 from train.recipe import Recipe
 from train.recipes.scenes_tokenizers import patchgan_module, reconstruction_loss
+from train.recipes.shared_options import (
+    AdversarialFrom,
+    AdversarialWeight,
+    Batch,
+    Compile,
+    Drawings,
+    MuonRate,
+    PerceptualNetFolder,
+    PerceptualWeight,
+    Rate,
+    Repeats,
+    SceneLatentCache,
+    Seed,
+    Steps,
+    ValidCache,
+)
 
 
 def scenes_kl(
-    sprites: str | None = None,
-    steps: int = 4500,
-    batch: int = 16,
-    lr: float = 1e-3,
+    sprites: Drawings = None,
+    steps: Steps = 4500,
+    batch: Batch = 16,
+    lr: Rate = 1e-3,
     init: str | None = None,
     frozen: bool = False,
-    perceptual_net: Annotated[str, arg(aliases=("--observer",))] = "",
-    perceptual: float = 1.0,
-    adversarial_from: int | None = None,
-    adversarial: float = 0.2,
+    perceptual_net: PerceptualNetFolder = "",
+    perceptual: PerceptualWeight = 1.0,
+    adversarial_from: AdversarialFrom = None,
+    adversarial: AdversarialWeight = 0.2,
     channels: int = 8,
     divergence: float = 5e-2,
     teacher: str = "weights/scenes/tokenizer",
 ) -> Recipe:
     """Train a KL tokenizer of scenes, 16 px a token (train/recipes/kl_tokenizer.py).
 
-    `init`: one to continue from, whose channels stay. `divergence`: weight of the KL divergence of the posterior, in
-    nats a number (KLLoss). `teacher`: a VQ tokenizer whose latents this one's should resemble; if empty, a head must
-    classify things from the latents instead. `perceptual_net`: a folder that scenes-perceptual-net wrote, or lpips.
-    `adversarial_from`: the step from which a PatchGAN is trained too. `frozen`: train the decoder only, so that the
-    encoder and all cached latents stay valid.
+    Args:
+        init: KL tokenizer to continue from, whose channels stay.
+        frozen: Train the decoder alone, so that the encoder and all cached latents stay valid.
+        channels: Numbers of a latent.
+        divergence: Weight of the KL divergence of the posterior, in nats a number.
+        teacher: VQ tokenizer whose latents this one's should resemble. Empty: a head must classify things from the
+            latents instead.
     """
     from train.recipes.kl_tokenizer import SCENES_KL, KLLoss, kl_recipe  # diffusers takes seconds to load
 
@@ -57,31 +72,37 @@ def scenes_kl(
 
 
 def scenes_emigm(
-    cache: str = "cache/latents",
+    cache: SceneLatentCache = "cache/latents",
     text_encoder: str = "weights/scenes/text_encoder",
-    steps: int = 8000,
-    batch: int = 64,
-    lr: float = 1e-3,
-    muon_lr: float = 0.01,
-    repeats: int = 2,
-    valid: str = "",
+    steps: Steps = 8000,
+    batch: Batch = 64,
+    lr: Rate = 1e-3,
+    muon_lr: MuonRate = 0.01,
+    repeats: Repeats = 2,
+    valid: ValidCache = "",
     init: str = "",
     read: str = "",
     curve: str = "cosine",
     t_min: float = 0.0,
     begin: str = "weights/scenes",
     teacher: str = "",
-    compile: bool = False,
+    compile: Compile = False,
+    seed: Seed = 0,
 ) -> Recipe:
     """Train the bundled eMIGM on cached latents. The text encoder of scenes is not trained.
 
-    `cache`: a folder, or several with commas between. `init`: an export or a model folder whose generator is trained
-    further; `read`: the text encoder that it was trained with, if that was not `text_encoder`. `begin`: the MaskGIL
-    whose blocks initialize the transformer; empty for none. `teacher`: a generator of codes whose predictions
-    it learns; the caches must hold codes. Empty for none. `curve`, `t_min`: the paper trains with exp from t_min 0.2
-    on, where at least 63% of the tokens are masked. That pays after hundreds of epochs (its table 9); a short run needs
-    less masked pictures too. The transformer is a single encoder: a masked autoencoder, whose masked tokens enter
-    halfway, lost most of what the initial blocks had learned.
+    The paper trains with --curve exp --t-min 0.2, where at least 63% of the tokens are masked. That pays after hundreds
+    of epochs (its table 9); a short run needs less masked pictures too. The transformer is a single encoder: a masked
+    autoencoder, whose masked tokens enter halfway, lost most of what the initial blocks had learned.
+
+    Args:
+        text_encoder: Folder of the text encoder.
+        init: Export or model folder whose generator is trained further.
+        read: Text encoder that --init was trained with, if that was not --text-encoder.
+        curve: Mask schedule: linear, cosine, exp, log_exp or another of maskgil/sampling/schedules.py.
+        t_min: Least time of the schedule that is trained.
+        begin: MaskGIL folder whose blocks initialize the transformer; empty: none.
+        teacher: Generator of codes whose predictions it learns; the caches must hold codes. Empty: none.
     """
     from train.losses.diffusion_token import method
     from train.recipes.scenes_emigm import MethodOptions, method_recipe
@@ -110,6 +131,7 @@ def scenes_emigm(
             teacher=teacher,
             begin=begin,
             compile=compile,
+            seed=seed,
             blocks="llama",
         ),
     )
@@ -125,18 +147,36 @@ def scenes_method(
     trunk: str = "",
     null: str = "",
     t_min: float | None = None,
-    steps: int = 2000,
-    batch: int = 64,
-    lr: float = 1e-3,
-    muon_lr: float = 0.02,
+    steps: Steps = 2000,
+    batch: Batch = 64,
+    lr: Rate = 1e-3,
+    muon_lr: MuonRate = 0.02,
     width: int = 128,
     depth: int = 6,
     heads: int = 4,
-    seed: int = 0,
-    valid: str = "",
+    seed: Seed = 0,
+    valid: ValidCache = "",
     conditional: str = "",
 ) -> Recipe:
-    """maskgit, mar, mdm, maskgil or emigm, small, with any of its choices changed (train/losses/diffusion_token.py)."""
+    """Train a small maskgit, mar, mdm, maskgil or emigm, with any of its choices changed.
+
+    The methods are rows of train/losses/diffusion_token.py.
+
+    Args:
+        method: maskgit, mar, mdm, maskgil or emigm: the choices that count where none is given.
+        cache: Cache of codes or of latents, as the method reads, with commas between several.
+        text_encoder: Folder of the text encoder.
+        masking: Which tokens are masked: exact (that share) or independent (each by that probability).
+        weighting: Weight of a time in the loss: one, or bound (the likelihood bound's).
+        curve: Mask schedule: linear, cosine, arccos, exp or another of maskgil/sampling/schedules.py.
+        trunk: single (one encoder) or mae (masked autoencoder).
+        null: What stands for the empty text: token (a learned one) or mask (the mask token).
+        t_min: Least time of the schedule that is trained.
+        width: Width of the transformer.
+        depth: Its blocks.
+        heads: Its attention heads.
+        conditional: What is predicted of a token: categorical (codes) or diffusion (latents).
+    """
     from train.losses import diffusion_token
     from train.recipes.scenes_emigm import MethodOptions, method_recipe
 

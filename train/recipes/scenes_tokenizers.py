@@ -2,10 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from tyro.conf import arg
 
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
@@ -20,6 +18,19 @@ from train.losses.token_targets import neighbor_targets
 from train.losses.tokenizer_losses import DecoderLoss, DecoderOnly, TokenizerLoss, TokenizerWithCellHead
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
+from train.recipes.shared_options import (
+    AdversarialFrom,
+    AdversarialWeight,
+    Batch,
+    Corruption,
+    Drawings,
+    MuonRate,
+    PerceptualNetFolder,
+    PerceptualWeight,
+    Rate,
+    SceneTokenCache,
+    Steps,
+)
 from train.scenes.labels import CELLS, kinds
 from train.scenes.sprites import Sprites, things
 from train.warm_start import resume_seed
@@ -53,22 +64,21 @@ def reconstruction_loss(
 
 
 def scenes_tokenizer(
-    sprites: str | None = None,
-    steps: int = 6000,
-    batch: int = 16,
-    lr: float = 1e-3,
+    sprites: Drawings = None,
+    steps: Steps = 6000,
+    batch: Batch = 16,
+    lr: Rate = 1e-3,
     init: str | None = None,
-    perceptual_net: Annotated[str, arg(aliases=("--observer",))] = "",
-    perceptual: float = 1.0,
-    adversarial_from: int | None = None,
-    adversarial: float = 0.5,
+    perceptual_net: PerceptualNetFolder = "",
+    perceptual: PerceptualWeight = 1.0,
+    adversarial_from: AdversarialFrom = None,
+    adversarial: AdversarialWeight = 0.5,
 ) -> Recipe:
     """Train the bundled VQ tokenizer: 32 px a token, of which the encoder reads 16, and 4,096 codes.
 
-    `init`: a tokenizer's folder to continue from. Its cell classifier, if it has one, is not trained, so
-    scenes-cell-classifier must follow.
-    `perceptual_net`: a folder that scenes-perceptual-net wrote, or lpips. `adversarial_from`: the step from which a
-    PatchGAN is trained too.
+    Args:
+        init: Tokenizer's folder to continue from. Its cell classifier, if it has one, is not trained, so that
+            scenes-cell-classifier must follow.
     """
     torch.manual_seed(0)
     model = VQModel(VQ_PRESETS["scenes"])
@@ -115,28 +125,32 @@ def scenes_tokenizer(
 
 def scenes_decoder(
     tokenizer: str,
-    cache: str = "cache/scenes",
+    cache: SceneTokenCache = "cache/scenes",
     crowd: str = "cache/crowded",
-    sprites: str | None = None,
-    steps: int = 6000,
-    batch: int = 16,
-    lr: float = 1e-3,
-    muon_lr: float = 0.02,
+    sprites: Drawings = None,
+    steps: Steps = 6000,
+    batch: Batch = 16,
+    lr: Rate = 1e-3,
+    muon_lr: MuonRate = 0.02,
     fresh: bool = False,
-    perceptual_net: Annotated[str, arg(aliases=("--observer",))] = "",
-    perceptual: float = 1.0,
-    adversarial_from: int | None = None,
-    adversarial: float = 0.5,
-    corruption: Annotated[float, arg(aliases=("--muddle",))] = 0.3,
+    perceptual_net: PerceptualNetFolder = "",
+    perceptual: PerceptualWeight = 1.0,
+    adversarial_from: AdversarialFrom = None,
+    adversarial: AdversarialWeight = 0.5,
+    corruption: Corruption = 0.3,
     coarse: bool = False,
     workers: int = 1,
 ) -> Recipe:
     """Train a better decoder for a tokenizer whose tokens stay.
 
-    `fresh`: start from random weights in the preset's shape. Otherwise the decoder is trained further, and gets the
-    preset's refiner and upscaler if it had none. `coarse`: leave these two as they are and train the layers before
-    them, on scenes in the size that the encoder reads; a run without `coarse` should follow. `perceptual_net`: a folder
-    that scenes-perceptual-net wrote, or lpips. `adversarial_from`: the step from which a PatchGAN is trained too.
+    Args:
+        tokenizer: Folder of the tokenizer.
+        crowd: Cache of crowded scenes (`maskgil data scenes --kind crowded`).
+        fresh: Start from random weights in the preset's shape. Otherwise the decoder is trained further, and gets the
+            preset's refiner and upscaler if it had none.
+        coarse: Leave refiner and upscaler as they are and train the layers before them, on scenes in the size that the
+            encoder reads; a run without it should follow.
+        workers: Processes that draw pictures.
     """
     torch.manual_seed(0)
     check_drawings((*cache.split(","), *crowd.split(",")), Sprites(sprites))
@@ -192,18 +206,21 @@ def scenes_decoder(
 
 def scenes_cell_classifier(
     tokenizer: str,
-    cache: str = "cache/scenes,cache/crowded",
-    steps: int = 2000,
-    batch: int = 64,
-    lr: float = 1e-3,
-    muon_lr: float = 0.02,
-    corruption: Annotated[float, arg(aliases=("--muddle",))] = 0.3,
+    cache: SceneTokenCache = "cache/scenes,cache/crowded",
+    steps: Steps = 2000,
+    batch: Batch = 64,
+    lr: Rate = 1e-3,
+    muon_lr: MuonRate = 0.02,
+    corruption: Corruption = 0.3,
 ) -> Recipe:
     """Train a cell classifier, which predicts what each cell shows from the tokens alone and feeds the decoder.
 
     The tokens and the decoder's weights stay. A tokenizer without a classifier gets one, and a patch memory; both have
     no effect on pictures until scenes-decoder is trained with them. A classifier that is there is trained further: its
     decoder's input then changes, so scenes-decoder must follow.
+
+    Args:
+        tokenizer: Folder of the tokenizer that made the caches and gets the classifier.
     """
     torch.manual_seed(0)
     (model, tokenizer_hash), seed = load_cache_tokenizer(cache, tokenizer), 0

@@ -12,6 +12,7 @@ from train.activation_checkpointing import bytes_needed
 from train.image_rows import write_image_rows
 from train.recipe import Recipe
 from train.recipes.pretrain import PretrainOptions, pretrain_recipe
+from train.recipes.shared_options import ImageCacheFolder, Init, ValidCache
 
 # (dim, layers, heads)
 SHAPES = {"tiny": (256, 8, 4)} | {
@@ -33,26 +34,24 @@ def text_to_image_config(preset: str, dim: int = 0, layers: int = 0, heads: int 
 
 
 def t2i(
-    data: str,
+    data: ImageCacheFolder,
     preset: Literal["tiny", "b", "l", "xl", "xxl"] = "b",
     dim: int = 0,
     layers: int = 0,
     heads: int = 0,
-    init: str = "",
-    valid: str = "",
+    init: Init = "",
+    valid: ValidCache = "",
     options: PretrainOptions = PretrainOptions(),  # noqa: B008
 ) -> Recipe:
     """A text-to-image model of any size, on a cache of captioned pictures.
 
+    The cache of a model to go on from (--init) must be made with its tokenizer and text encoder.
+
     Args:
-        data: A cache made by `maskgil data images` with captions; several as cache/a:3,cache/b:1, with weights.
         preset: Shape of a new model: tiny (9M), b (110M), l (340M), xl (775M), xxl (1.4B).
         dim: Width; 0: the preset's.
         layers: Blocks; 0: the preset's.
         heads: Attention heads; 0: the preset's.
-        init: A model folder to go on from, whose shape stays; the cache must be made with its tokenizer and text
-            encoder.
-        valid: A cache for the validation loss.
     """
     if init and (dim or layers or heads):
         raise ValueError(f"--init {init} keeps its own shape: leave --dim, --layers and --heads out")
