@@ -4,7 +4,7 @@ Axes: B pictures of a batch, N tokens, C channels, L text tokens, E width of a t
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -152,6 +152,20 @@ def shuffled(place: Int[np.ndarray, " B"], n: int, key: int) -> Int[np.ndarray, 
     return x.astype(np.int64)
 
 
+def rows_of_batch(buckets: Sequence[int], batch: int, seed: int, index: int) -> tuple[int, Int[np.ndarray, " B"]]:
+    """(bucket, its rows) of batch number `index`, for buckets of so many rows each.
+
+    An epoch is every row once, in an order drawn by (seed, epoch); the last batch of a bucket holds what is left of it.
+    """
+    batches = np.array([-(-rows // batch) for rows in buckets])
+    epoch, place = divmod(index, int(batches.sum()))
+    key = (seed * 1_000_003 + epoch) * 1009
+    place = int(shuffled(np.array([place]), int(batches.sum()), key)[0])
+    which = int(np.searchsorted(np.cumsum(batches), place, side="right"))
+    start, total = (place - int(batches[:which].sum())) * batch, buckets[which]
+    return which, shuffled(np.arange(start, min(start + batch, total)), total, key + 1 + which)
+
+
 @dataclass(frozen=True)
 class CachedBatches:
     """Batches from caches, each of one bucket; `numbers` (B,) counts the pictures of the whole stream.
@@ -168,14 +182,7 @@ class CachedBatches:
     def __call__(self, index: int) -> dict[str, Any]:
         features = _opened(self.folder)
         sizes = list(features.tables)
-        batches = np.array([-(-features.tables[size].rows // self.batch) for size in sizes])
-        epoch, place = divmod(index, int(batches.sum()))
-        key = (self.seed * 1_000_003 + epoch) * 1009
-        place = int(shuffled(np.array([place]), int(batches.sum()), key)[0])
-        which = int(np.searchsorted(np.cumsum(batches), place, side="right"))
-        start = (place - int(batches[:which].sum())) * self.batch
-        total = features.tables[sizes[which]].rows
-        rows = shuffled(np.arange(start, min(start + self.batch, total)), total, key + 1 + which)
+        which, rows = rows_of_batch([features.tables[size].rows for size in sizes], self.batch, self.seed, index)
         numbers = torch.arange(index * self.batch, index * self.batch + len(rows))
         picks = np.random.default_rng([self.seed, index, 1]).random(len(rows))
         batch = features.read(sizes[which], rows, picks) | {"numbers": numbers}

@@ -106,7 +106,8 @@ class CaptionedFiles:
         files = Files.of(sorted(told), table.parent, note=_stamp(table))
         return CaptionedFiles(files, {}, told, [], table.parent)
 
-    def _captions(self, path: Path) -> tuple[str, ...]:
+    def captions_of_picture(self, path: Path) -> tuple[str, ...]:
+        """What is said of a picture. ValueError when nothing is, or it cannot be read."""
         if path in self.told:
             return several(self.told[path])
         text = self.captions.get(path)
@@ -122,7 +123,7 @@ class CaptionedFiles:
         for number, path in enumerate(paths):
             try:
                 along = (number + 1) / len(paths)
-                yield make_example(path.stem, path.read_bytes(), captions=self._captions(path), along=along)
+                yield make_example(path.stem, path.read_bytes(), captions=self.captions_of_picture(path), along=along)
             except (ValueError, OSError) as error:
                 report(f"{path}: {error}")
 

@@ -214,7 +214,7 @@ def pretrain_recipe(
     """
     options.check()
     note = noted(data, valid, trunk)
-    model = _started(config, note, data, init, options, trunk)
+    model = started_model(config, note, data, init, options, trunk)
 
     def export(average: nn.Module, folder: Path) -> None:
         save_generator(average.generator, note, folder / trunk.folder)
@@ -248,35 +248,53 @@ def over_cache(
     trunk: ModelSpec = MASKED,
 ) -> Recipe:
     """What these recipes share: what moves of `model` learns the tokens of the cache `data`, made by `note`."""
+    made = training_recipe(name, model, note, options, export, trunk, data_batches(data, options.micro, options.seed))
+    return replace(
+        made,
+        options={"data": data, "valid": valid} | made.options,
+        sample=_sampler(data, note, options, show, trunk),
+        valid_at=CachedBatches(valid, options.micro, seed=1) if valid else None,
+    )
+
+
+def training_recipe(
+    name: str,
+    model: Generator,
+    note: dict[str, Any],
+    options: PretrainOptions,
+    export: Callable,
+    trunk: ModelSpec,
+    batch_at: Callable[[int], dict[str, Any]],
+) -> Recipe:
+    """A recipe over batches of tokens that `note` describes, without sample sheets and validation."""
     rates = OptimConfig(
         lr=options.lr, betas=options.betas, weight_decay=options.weight_decay, decay_all=options.decay_all,
         warmup=options.warmup, decay=0.0, clip=options.clip,
     )  # fmt: skip
+    codes = isinstance(model.config, ModelConfig)
     return Recipe(
         name=name,
         steps=options.steps,
         modules=(OptimizedModule(trunk.module(model), trunk.objective(options), rates),),
-        batch_at=data_batches(data, options.micro, options.seed),
+        batch_at=batch_at,
         seed=options.seed,
         batches=options.batch // options.micro,
         provenance={part: note[part] for part in ("tokenizer", "text_encoder") if part in note},
-        options={"data": data, "valid": valid} | asdict(options),
+        options=asdict(options),
         precision=options.precision,
         schedule=CosineSchedule(options.warmup) if options.schedule == "cosine" else None,
         shard=options.shard,
         compile=CHOICES[options.compile],
         activation_checkpointing=CHOICES[options.recompute],
-        activations=activation_bytes_of(model, note, options.micro) if isinstance(model.config, ModelConfig) else 0.0,
+        activations=activation_bytes_of(model, note, options.micro) if codes else 0.0,
         ema=options.ema,
         workers=options.workers,
         save_every=options.save_every,
         sample_every=options.sample_every,
-        sample=_sampler(data, note, options, show, trunk),
         valid_every=options.valid_every,
-        valid_at=CachedBatches(valid, options.micro, seed=1) if valid else None,
         export=export,
         wandb=options.wandb or None,
-        flops=flops_of_batches(model) if isinstance(model.config, ModelConfig) else None,
+        flops=flops_of_batches(model, note["downsample"]) if codes else None,
     )
 
 
@@ -304,13 +322,16 @@ def activation_bytes_of(model: Generator, note: dict[str, Any], micro: int) -> f
     return micro * kept_bytes(config, tokens)
 
 
-def flops_of_batches(model: Generator) -> Callable[[dict[str, Any]], float]:
-    """FLOPs of forward and backward of a batch of tokens and their condition, for MFU."""
+def flops_of_batches(model: Generator, downsample: int) -> Callable[[dict[str, Any]], float]:
+    """FLOPs of forward and backward of a batch of tokens, or of pixels, and their condition, for MFU."""
     config = model.config
     assert isinstance(config, ModelConfig)
     frozen = not all(p.requires_grad for p in model.parameters())
 
     def count(batch: dict[str, Any]) -> float:
+        if "pixels" in batch:  # encoded in the step; that work is not the generator's
+            rows, _, height, width = batch["pixels"].shape
+            return step_flops(config, rows, height * width // downsample**2, frozen)
         rows, tokens = batch["tokens"].shape[:2]
         return step_flops(config, rows, tokens, frozen, batch["states"].shape[1] if "states" in batch else 1)
 
@@ -328,7 +349,7 @@ def save_generator(model: Generator, note: dict[str, Any], folder: Path) -> None
     checkpoint.save(folder, model, kind, model.config.to_dict(), **notes)
 
 
-def _started(
+def started_model(
     config: ModelConfig | EMIGMConfig | None,
     note: dict[str, Any],
     data: str,

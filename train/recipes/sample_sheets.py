@@ -60,8 +60,10 @@ def sheet_sampler(
     show: Callable,
     trunk: SheetModel,
     prompted: Condition | None = None,
+    batches: Callable[[int], dict[str, Any]] | None = None,
 ) -> Callable[[nn.Module, Path], None]:
     """Draws what `prompted` asks for; without it what the cache's captions ask for, above the cached pictures.
+    `batches`: those of SHOWN pictures and captions, where `data` is no cache.
 
     Raises ValueError when the tokenizer is not the one of the cache.
     """
@@ -74,7 +76,7 @@ def sheet_sampler(
         weight = next(average.generator.parameters())
         device = weight.device
         with torch.autocast(device.type, enabled=False):  # it cannot join float16
-            shown = largest_batch(data_batches(data, SHOWN, seed=99))
+            shown = largest_batch(batches or data_batches(data, SHOWN, seed=99))
         batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in shown.items()}
         grid, config = batch["grid"], average.generator.config
         condition = (condition_of(batch) if prompted is None else prompted).to(device, weight.dtype)

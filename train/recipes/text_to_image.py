@@ -11,6 +11,7 @@ from maskgil.models.config import PRESETS, ModelConfig
 from train.activation_checkpointing import bytes_needed
 from train.image_rows import write_image_rows
 from train.recipe import Recipe
+from train.recipes.encoded_pictures import encoded_recipe
 from train.recipes.pretrain import PretrainOptions, pretrain_recipe
 from train.recipes.shared_options import ImageCacheFolder, Init, ValidCache
 
@@ -39,6 +40,7 @@ def t2i(
     dim: int = 0,
     layers: int = 0,
     heads: int = 0,
+    encode: int = 0,
     init: Init = "",
     valid: ValidCache = "",
     options: PretrainOptions = PretrainOptions(),  # noqa: B008
@@ -52,16 +54,21 @@ def t2i(
         dim: Width; 0: the preset's.
         layers: Blocks; 0: the preset's.
         heads: Attention heads; 0: the preset's.
+        encode: Size class in pixels: --data and --valid are folders or tables of captioned pictures, which are cut at
+            random and encoded in each step by --tokenizer and --text-encoder. 0: they are caches.
     """
     if init and (dim or layers or heads):
         raise ValueError(f"--init {init} keeps its own shape: leave --dim, --layers and --heads out")
     config = text_to_image_config(preset, dim, layers, heads)
-    recipe = pretrain_recipe("t2i", config, data, init, valid, options, write_image_rows)
+    if encode:
+        recipe = encoded_recipe("t2i", config, data, init, valid, encode, options, write_image_rows)
+    else:
+        recipe = pretrain_recipe("t2i", config, data, init, valid, options, write_image_rows)
     model = recipe.modules[0].module
     numbers = sum(p.numel() for p in model.parameters())
     print(
         f"t2i: {numbers / 1e6:,.1f}M parameters, {bytes_needed([model]) / 1e9:,.1f} GB for weights, average, gradients "
         f"and AdamW; {options.batch} pictures a step, {options.batch * options.steps:,} in the whole run"
     )
-    shape = {"preset": preset, "dim": dim, "layers": layers, "heads": heads, "init": init}
+    shape = {"preset": preset, "encode": encode, "dim": dim, "layers": layers, "heads": heads, "init": init}
     return replace(recipe, options=recipe.options | shape)
