@@ -135,6 +135,8 @@ def _command(name: str, recipe_name: str, about: str) -> Command:
             ] = None,
             run: RunOptions = RunOptions(),  # noqa: B008
         ) -> None:
+            if stop_at is not None and stop_at < 1:
+                raise ValueError(f"stop_at={stop_at}: give the number of a step, 1 or more")
             made = replace(recipe(), chosen=chosen_options(name, recipe, run) | {"out": str(out)})
             train(made, out, stop_at=stop_at, options=run)
             shutdown_distributed()

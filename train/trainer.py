@@ -331,6 +331,8 @@ def train(
     be read, a run that keeps failing.
     """
     if options.preflight:
+        if recipe.steps < PREFLIGHT_STEPS:
+            raise ValueError(f"--preflight measures {PREFLIGHT_STEPS} steps, and the run has {recipe.steps}: run it")
         with tempfile.TemporaryDirectory() as folder:
             short = replace(recipe, sample=None, export=None, valid_at=None, wandb=None)
             return _train(short, Path(folder), PREFLIGHT_STEPS, options)

@@ -117,6 +117,15 @@ def test_ticks_are_round_numbers():
     assert ticks(0, 10) == [0, 2, 4, 6, 8, 10] and ticks(0.95, 2.05) == pytest.approx([1.0, 1.2, 1.4, 1.6, 1.8, 2.0])
 
 
+def test_a_run_too_short_to_measure_and_a_step_that_there_is_not_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="measures 8 steps, and the run has 7"):
+        train(recipe(7), tmp_path, options=RunOptions(preflight=True))
+    for step in ("0", "-5"):
+        with pytest.raises(ValueError, match=f"stop_at={step}: give the number of a step"):
+            maskgil("train", "scenes-text", f"--stop-at={step}", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_pictures_come_by_the_clock(tmp_path):
     drawn = []
 
