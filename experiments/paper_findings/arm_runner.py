@@ -7,6 +7,7 @@ loss      of a trained model on scenes that it was not trained on; the objective
           exactly as many tokens masked as drawn, any share as often, all weighing the same, with their captions
 through   scene score of rendered pictures after the arm's tokenizer: no generator of its codes can do better"""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -244,7 +245,8 @@ def _split_cache(cache: Path, out: Path) -> tuple[Path, Path]:
             link = folder / path.name
             if not link.exists():
                 link.unlink(missing_ok=True)  # one that points nowhere
-                link.symlink_to(path.resolve())
+                with contextlib.suppress(FileExistsError):  # another process was faster
+                    link.symlink_to(path.resolve())
     training, held_out = parts
     return training, held_out
 

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from experiments.paper_findings.arms import EXACT, HIGHER, JUDGED, MARGIN, Claim, Finding, arm_record
+from train.eval.paired_scores import Z
 
 Row = dict[str, Any]
 Measured = Mapping[int, Mapping[str, float]]  # {seed: metrics} of an arm
@@ -58,7 +59,7 @@ def student_t(freedom: int) -> float:
     table = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
     if freedom <= len(table):
         return table[freedom - 1]
-    z = 1.959964
+    z = Z
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
@@ -118,7 +119,7 @@ def _half_width(gains: list[float], claim: Claim, pairs: list[tuple[float, float
     if not variance and claim.metric in HIGHER:  # all alike by chance: no surer than so many pictures allow
         right = sum(sum(pair) for pair in pairs) / (200 * count)
         share = (right * pictures * count + 1) / (pictures * count + 2)
-        variance = 2 * 100**2 * share * (1 - share) / pictures
+        return Z * 100 * math.sqrt(2 * share * (1 - share) / (pictures * count))
     return student_t(count - 1) * math.sqrt(variance / count)
 
 
