@@ -47,7 +47,7 @@ WORDS: dict[str, dict[str, str]] = {
         "text_encoder/prompt_reader": ENGLISH,
         "train": ENGLISH,
     },
-    "muddle": {"train/recipes/scenes_tokenizers.py": LEGACY, "tests/test_legacy.py": LEGACY},
+    "muddle": {"train/recipes/shared_options.py": LEGACY, "tests/test_legacy.py": LEGACY},
     "muddled": {},
     "lent": {},
     "lender": {},

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from experiments.paper_findings.arms import EXACT, JUDGED, Arm, Claim, Finding, arm_record
-from experiments.paper_findings.verdicts import LEAST_SEEDS, WIDTH, Measured, Row, assess_claim, measured_arms
+from experiments.paper_findings.verdicts import LEAST_SEEDS, WIDTH, ArmMetrics, Row, assess_claim, measured_arms
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Measurement:
     seed: int
 
 
-def seeds_wanted(claim: Claim, known: Mapping[str, Measured], pictures: int, limits: SeedLimits) -> int:
+def seeds_wanted(claim: Claim, known: Mapping[str, ArmMetrics], pictures: int, limits: SeedLimits) -> int:
     """How many seeds the arms of a claim need: one for exact numbers, `limits.least` at first, then as many as make the
     interval narrow enough if the spread stays what it is.
 

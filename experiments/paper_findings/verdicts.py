@@ -24,7 +24,7 @@ from experiments.paper_findings.arms import EXACT, HIGHER, JUDGED, MARGIN, Claim
 from train.eval.paired_scores import Z
 
 Row = dict[str, Any]
-Measured = Mapping[int, Mapping[str, float]]  # {seed: metrics} of an arm
+ArmMetrics = Mapping[int, Mapping[str, float]]  # {seed: metrics} of an arm
 LEAST_SEEDS = 3
 WIDTH = 3.0  # points: an interval at most so wide settles a claim
 
@@ -88,7 +88,7 @@ class Assessment:
         return f"**{self.verdict}** ({self.gain:+.1f}, {self.low:+.1f} to {self.high:+.1f}, {self.seeds} seeds)"
 
 
-def assess_claim(claim: Claim, rows: Mapping[str, Measured], pictures: int = 20 * JUDGED) -> Assessment | None:
+def assess_claim(claim: Claim, rows: Mapping[str, ArmMetrics], pictures: int = 20 * JUDGED) -> Assessment | None:
     """The assessment of a claim; None when its arms have no seed in common.
 
     rows: the metrics of each arm's name and seed, each of so many judged pictures.

@@ -149,7 +149,7 @@ def test_every_arm_gets_its_least_seeds_in_rounds():
 
 
 def test_seeds_are_added_until_the_interval_is_narrow_enough():
-    narrow = [measured(arm, seed, 50 + level + seed / 10) for seed in range(3) for arm, level in ((ONE, 0), (TWO, 5))]
+    narrow = [measured(ONE, s, 50 + s / 10) for s in range(3)] + [measured(TWO, s, 55) for s in range(3)]
     assert planned(narrow) == []
     wide = [measured(ONE, s, 50 + 3 * (s % 2)) for s in range(4)] + [measured(TWO, s, 50) for s in range(4)]
     more = planned(wide)
