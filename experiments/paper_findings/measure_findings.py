@@ -143,8 +143,9 @@ def _to_go(ready: list[tuple[Measurement, str]], rows: list[Row], night: Night) 
 @contextmanager
 def _claimed(runs: Path, key: str) -> Iterator[bool]:
     """Whether this process alone measures what `key` stands for. The system frees the lock of a process that ends."""
-    runs.mkdir(parents=True, exist_ok=True)
-    with (runs / f"{key}.lock").open("w") as file:
+    locks = runs / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / key).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -274,7 +274,7 @@ def test_small_models_of_codes_are_trained_and_judged(tmp_path, codes):
     assert [step for step, _ in read_rows(path)[0]["norms"]] == [1]
     assert {row["metrics"]["nfe"] for row in read_rows(path)} == {2}
     left = {f.name for f in (tmp_path / "runs").iterdir()}
-    assert left == {f"cache-{json.loads((codes[1] / 'cache.json').read_text())['tokenizer']}"}
+    assert left == {"locks", f"cache-{json.loads((codes[1] / 'cache.json').read_text())['tokenizer']}"}
 
 
 def test_small_models_of_latents_are_trained_and_judged(tmp_path, codes, latents):
