@@ -179,11 +179,10 @@ def fetched() -> list[ModelInfo]:
 def sampler_of(name: str, asked: str | None = None) -> str:
     """The preset of sampling options of a model by its name, or what the preset `asked` means for it (sampler_for);
     `default`, or `asked`, where the model has none or is not here."""
-    try:
-        folder = _folder(name)
-        return asked or "default" if folder is None else sampler_for(folder, asked)
-    except ValueError:
-        return asked or "default"
+    with suppress(ValueError):
+        if (folder := _folder(name)) is not None:
+            return sampler_for(folder, asked)
+    return "default" if asked is None else asked
 
 
 def summary(model: ModelInfo) -> str:

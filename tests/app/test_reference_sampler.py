@@ -7,6 +7,7 @@ from app_fixtures import tiny_latents, tiny_model
 from commands import maskgil
 from PIL import Image
 
+from app.core.model_names import name_of
 from app.core.request import GenerationRequest
 from maskgil.params import SAMPLERS
 from maskgil.sampler_presets import sampler_for
@@ -26,7 +27,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 def test_reference_means_the_released_code_of_the_models_method(folders, expected):
     folder = folders[expected]
     assert {sampler_for(folder, asked) for asked in ("reference", "released")} == {expected}
-    asked = {"prompt": "a cat", "seed": 1, "model": str(folder), "sampler": "reference"}
+    asked = {"prompt": "a cat", "seed": 1, "model": name_of(str(folder)), "sampler": "reference"}
     assert GenerationRequest.read(asked).params == SAMPLERS[expected], "the API"
     assert SamplerOptions(sampler="reference").params(model=str(folder)) == SAMPLERS[expected], "the evaluations"
     changed = GenerationRequest.read(asked | {"guidance_shape": "exp", "head_sampler": "ddpm", "temperature": 0.95})
@@ -45,5 +46,6 @@ def test_the_command_line_draws_an_emigm_as_published(folders, tmp_path):
 
 
 def test_an_unknown_sampler_is_refused_by_name():
-    with pytest.raises(ValueError, match="sampler is 'theirs': choose one of"):
-        GenerationRequest.read({"prompt": "a cat", "seed": 1, "sampler": "theirs"})
+    for sampler in ("theirs", "", 3):
+        with pytest.raises(ValueError, match=f"sampler is {sampler!r}: choose one of"):
+            GenerationRequest.read({"prompt": "a cat", "seed": 1, "sampler": sampler})
