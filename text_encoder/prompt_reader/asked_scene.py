@@ -1,28 +1,18 @@
-"""What a prompt asks for, before anything is fitted into a picture; and why words of a prompt are not drawn."""
+"""What a prompt asks for, before anything is fitted into a picture."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from text_encoder.prompt_reader import reasons
 from text_encoder.prompt_reader.english_phrases import NUMBERS
 from text_encoder.prompt_reader.lexicon import Chunk, NounMeaning
-
-NO_DRAWING = "no drawing of it is known"
-MODIFIER = "it only describes the next word"
-ACTION = "actions are not drawn"
-QUALITY = "such qualities are not drawn"
-UNKNOWN = "the word is not known"
-SECOND_COLOR = "another color was said"
-COLORS_NOTHING = "it colors nothing that is drawn"
-COUNTS_NOTHING = "it counts nothing that is drawn"
-COMPARED = "a thing is only compared to it"
-DEDICATED = "it is only thought of"
-TAKEN_BACK = "it was taken back"
-NOT_WANTED = "not drawn, as asked"
+from text_encoder.prompt_reader.prompt_reading import AVOIDED, LEFT_OUT
 
 
 @dataclass
 class AskedGroup:
-    """Things of one kind. `count` None: several, no number said; `is_vague`: "some", "many"."""
+    """Things of one kind. `count` None: several, no number said; `is_vague`: "some", "many"; `merged`: later groups
+    whose count was added."""
 
     noun: NounMeaning
     head: Chunk
@@ -32,6 +22,7 @@ class AskedGroup:
     size: Chunk | None = None
     color: Chunk | None = None
     side: Chunk | None = None
+    merged: list["AskedGroup"] = field(default_factory=list)
 
 
 @dataclass
@@ -46,15 +37,51 @@ class AskedRelation:
 
 @dataclass
 class AskedBackdrop:
-    """A place, time, weather or wall; `color`: one that was said of it."""
+    """A place, time, weather or wall; `color`: one that was said of it; `relation`: "by" or "in" before it."""
 
     chunk: Chunk
     color: Chunk | None = None
+    relation: Chunk | None = None
+
+
+@dataclass
+class Exclusion:
+    """A stretch whose things are not drawn, from its first word on: "no", "shaped like", "for my".
+
+    `has_noun`: a noun of it was read, so that where the scene is and how it is drawn are said of all again: "a cat
+    without a hat on the beach".
+    """
+
+    chunk: Chunk
+    has_noun: bool = False
+
+    @property
+    def ends_before_place(self) -> bool:
+        return self.has_noun or self.chunk.is_a("dedication")
+
+    @property
+    def fate(self) -> tuple[str, str]:
+        """(status, why) of what it excludes."""
+        if self.chunk.is_a("comparison", "likeness"):
+            return LEFT_OUT, reasons.COMPARED
+        if self.chunk.is_a("dedication"):
+            return LEFT_OUT, reasons.DEDICATED
+        return AVOIDED, reasons.NOT_WANTED
+
+
+@dataclass
+class UnwantedParts:
+    """What a text says must not be drawn, by its phrases."""
+
+    groups: list[AskedGroup] = field(default_factory=list)
+    backdrops: list[Chunk] = field(default_factory=list)
+    styles: list[Chunk] = field(default_factory=list)
+    colors: list[Chunk] = field(default_factory=list)
 
 
 @dataclass
 class AskedScene:
-    """`avoided`: names of things that are not wanted.
+    """`unwanted`: what must not be drawn. `loose_colors`: colors that were said of no thing.
     `joins`: index of a group -> the word before it, such as "with".
     """
 
@@ -62,7 +89,8 @@ class AskedScene:
     relations: list[AskedRelation] = field(default_factory=list)
     backdrops: list[AskedBackdrop] = field(default_factory=list)
     styles: list[Chunk] = field(default_factory=list)
-    avoided: set[str] = field(default_factory=set)
+    unwanted: UnwantedParts = field(default_factory=UnwantedParts)
+    loose_colors: list[Chunk] = field(default_factory=list)
     joins: dict[int, str] = field(default_factory=dict)
 
 
@@ -76,6 +104,11 @@ class NounPhrase:
     color: Chunk | None = None
     others: list[Chunk] = field(default_factory=list)
     several: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something was said that waits for a noun."""
+        return any(True for _ in self.chunks())
 
     def chunks(self) -> Iterator[Chunk]:
         return (c for c in (self.article, self.number, self.size, self.color, *self.others) if c is not None)

@@ -1,7 +1,8 @@
 """The caption of a scene, in the words that the text encoder was trained on."""
 
+from text_encoder.prompt_reader.fitted_scene import JOINS, NUMBER_WORDS, FittedScene
 from text_encoder.prompt_reader.prompt_reading import ReadGroup
-from text_encoder.prompt_reader.scene_fitting import JOINS, NUMBER_WORDS, FittedScene
+from text_encoder.prompt_reader.word_forms import PLURAL_ONLY
 
 OTHER_SIDE = {"left of": ("on the left", "on the right"), "right of": ("on the right", "on the left")}
 BEFORE = ("of",)  # the last word of a style's wording that stands before the things
@@ -11,6 +12,11 @@ def with_indefinite_article(phrase: str) -> str:
     """ "an apple", "a unicorn": by sound, not by letter."""
     vowel = phrase[:1] in "aeio" or (phrase[:1] == "u" and not phrase.startswith(("uni", "ufo", "use")))
     return ("an " if vowel else "a ") + phrase
+
+
+def suggested_words(name: str) -> str:
+    """A thing as a person would ask for it: "an apple", "scissors"."""
+    return name if name in PLURAL_ONLY else with_indefinite_article(name)
 
 
 def group_words(group: ReadGroup, number: str = "", size: str = "") -> str:

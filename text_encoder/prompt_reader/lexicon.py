@@ -12,7 +12,16 @@ from text_encoder.prompt_reader.prompt_vocabulary import PromptVocabulary, Vocab
 from text_encoder.prompt_reader.scene_words import COLOR_NAMES, candidates_of, quality_words, scene_meanings
 from text_encoder.prompt_reader.stand_ins import StandIn, StandInTable, can_be_verb, english_words, word_class
 from text_encoder.prompt_reader.text_normalizer import Token
-from text_encoder.prompt_reader.word_forms import american, is_plural, mended, plural, singulars
+from text_encoder.prompt_reader.word_forms import (
+    PLURAL_ONLY,
+    american,
+    is_plural,
+    mended,
+    plural,
+    shortened,
+    singulars,
+    with_an,
+)
 
 LONGEST = 7  # words of a phrase
 MENDED_WORDS = 100  # unknown words of one prompt that are looked at as misspellings: each takes a millisecond
@@ -21,6 +30,11 @@ WALL_PHRASES = (
     "on {c} background", "against a {c} background", "against a {c} wall", "{c} background", "a {c} background",
     "in front of a {c} background", "with {c} background", "against {c}", "{c} backdrop", "on a {c} backdrop",
 )  # fmt: skip
+NOUNS = ("thing", "noun")  # kinds of phrases
+QUALITIES = ("adjective", "unknown", "color", "size")
+BACKDROPS = ("place", "time", "weather")
+NOUN_KINDS = frozenset({"thing", "noun", "distant", "place", "time", "weather", "part"})
+NOUN_CLASSES, VERB_CLASSES = ("n", "m"), ("m", "b", "v")
 OPEN_CLASSES = {"n": "noun", "m": "noun", "b": "noun", "v": "verb", "a": "adjective"}
 
 
@@ -51,6 +65,7 @@ class Chunk:
     head: "Chunk | None" = None
     mended_from: str = ""
     is_name: bool = False  # written with a capital letter within a sentence
+    emoji: int = -1  # place of the emoji that the phrase stands for
 
     def is_a(self, *kinds: str) -> bool:
         return any(kind in self.meanings for kind in kinds)
@@ -72,10 +87,16 @@ class Lexicon:
         for words, meanings in scene_meanings().items():
             for kind, value in meanings:
                 self._enter(words, kind, value)
+                if "relation" in self.phrases.get(words[:1], {}):  # "at sea"
+                    self._enter(words, "adverbial", value)
         for mood in quality_words():
             self._enter(tuple(mood.split()), "adjective", mood, weak=True)
+        for words in [words for words, meanings in self.phrases.items() if "part" in meanings]:
+            if word_class(words[-1]) in NOUN_CLASSES:
+                self._enter(words, "noun", " ".join(words))
         self._enter_stand_ins()
         self._enter_vocabulary()
+        self._drop_places_of_things()
 
     def _enter(self, words: tuple[str, ...], kind: str, value: object, weak: bool = False) -> None:
         meanings = self.phrases.setdefault(words, {})
@@ -103,7 +124,7 @@ class Lexicon:
         for background in self.vocabulary.backgrounds:
             for phrase in background.say or (background.name,):
                 self._replace(phrase, "background", (background.name, phrase))
-            if f"on a {background.name} background" in background.say:
+            if with_an(f"on a {background.name} background") in background.say:
                 self._enter_wall(background.name)
         for style in self.vocabulary.styles:
             for phrase in style.say:
@@ -114,10 +135,25 @@ class Lexicon:
                 if (known := names.get(tuple(target.split()))) and (word,) not in names:
                     self.phrases.setdefault((word,), {})["thing"] = known["thing"]
 
+    def _drop_places_of_things(self) -> None:
+        """A place that the model does not draw is no phrase where a part of it names things: of "a field of sunflowers"
+        sunflowers are drawn in a field."""
+        names = {background.name for background in self.vocabulary.backgrounds}
+        for words in [words for words, meanings in self.phrases.items() if "place" in meanings and len(words) > 1]:
+            parts = [self._longest([word], 0)[1] for word in words]
+            if (
+                self.phrases[words]["place"] not in names
+                and any("thing" in part for part in parts)
+                and any("place" in part for part in parts)
+            ):
+                del self.phrases[words]["place"]
+
     def _enter_name(self, thing: VocabularyEntry, name: str) -> None:
         """A name, its plural, and each written as one word or with American spelling."""
         if name == thing.name:
             forms = {name: False, thing.plural or plural(name): True}
+            if name in PLURAL_ONLY:
+                forms[name.removesuffix("s")] = False  # "a scissor"
         else:
             forms = {name: any(is_plural(name.split()[-1], s) for s in singulars(name.split()[-1])), plural(name): True}
         for form, several in forms.items():
@@ -140,9 +176,9 @@ class Lexicon:
 
     def _enter_wall(self, color: str) -> None:
         """How people say that all behind the things has one color."""
-        usual = f"on a {color} background"
+        usual = with_an(f"on a {color} background")
         for pattern in WALL_PHRASES:
-            phrase = pattern.format(c=color).replace(" a orange", " an orange")
+            phrase = with_an(pattern.format(c=color))
             words = tuple(phrase.split())
             self.phrases[words] = {
                 "background": (color, phrase if pattern in WALL_PHRASES[:4] and self._can_say(phrase) else usual)
@@ -177,25 +213,33 @@ class Lexicon:
         words = [token.text if token.text in self.vocabulary.words else american(token.text) for token in tokens]
         chunks, at, unknown = [], 0, 0
         while at < len(tokens):
-            length, meanings = self._longest(words, at)
-            start, end = tokens[at].start, tokens[at + length - 1].end
+            token, reach = tokens[at], at + 1  # no phrase goes over the border of an emoji
+            while reach < min(len(tokens), at + LONGEST) and tokens[reach].emoji == token.emoji:
+                reach += 1
+            length, meanings = self._longest(words, at, reach)
+            start, end = token.start, tokens[at + length - 1].end
             chunk = Chunk(" ".join(words[at : at + length]), start, end, dict(meanings))
             if not meanings:
-                chunk = self._unlisted(words[at], start, end, unknown < MENDED_WORDS)
+                is_name = at > 0 and words[at - 1] == "by"  # "by greg" is no gray
+                chunk = self._unlisted(words[at], start, end, unknown < MENDED_WORDS and not is_name)
                 unknown += bool(chunk.mended_from) or chunk.is_a("unknown")
             if distant and "distant" in chunk.meanings:
                 chunk.meanings["thing"] = chunk.meanings["distant"]
-            chunk.is_name = (
-                at > 0 and tokens[at].is_capital and not tokens[at - 1].is_capital and tokens[at - 1].text != "."
-            )
+            chunk.emoji = token.emoji
+            chunk.is_name = at > 0 and token.is_capital and not tokens[at - 1].is_capital and tokens[at - 1].text != "."
             chunks.append(chunk)
             at += length
         return chunks
 
-    def _longest(self, words: list[str], at: int, checks_walls: bool = True) -> tuple[int, dict[str, object]]:
-        """(number of words, meanings) of the longest phrase that begins here; meanings are empty for none.
-        `checks_walls`: "on orange" is a background only where no noun follows."""
-        for length in range(min(LONGEST, len(words) - at), 0, -1):
+    def _longest(
+        self, words: list[str], at: int, end: int | None = None, checks_walls: bool = True
+    ) -> tuple[int, dict[str, object]]:
+        """(number of words, meanings) of the longest phrase that begins here and ends before `end`; meanings are empty
+        for none. `checks_walls`: "on orange" is a background only where no noun follows."""
+        most = min(LONGEST, (len(words) if end is None else end) - at)
+        for length in range(most, 0, -1):
+            if length == 1 and most > 1 and (meanings := self._split_word(words, at)):
+                return 2, meanings
             phrase = tuple(words[at : at + length])
             if meanings := self.phrases.get(phrase):
                 if checks_walls and phrase in self.bare_walls and self._names_more(words, at + length):
@@ -205,7 +249,8 @@ class Lexicon:
                 return length, meanings
             for singular in singulars(phrase[-1]):
                 known = self.phrases.get((*phrase[:-1], singular), {})
-                kinds = ("thing", "place", "picture", "amount", *(("noun", "distant") if "distant" in known else ()))
+                kinds = {"thing", "place", "picture", "amount", "part"}
+                kinds |= {"noun", "distant"} if known.keys() & {"distant", "part"} else set()
                 found = {kind: value for kind, value in known.items() if kind in kinds}
                 for kind, noun in found.items():
                     if isinstance(noun, NounMeaning):
@@ -213,6 +258,21 @@ class Lexicon:
                 if found:
                     return length, found
         return 1, {}
+
+    def _split_word(self, words: list[str], at: int) -> dict[str, object]:
+        """The meanings of a noun that was written as two words, "sun flower"; empty for none. What has a thing for its
+        first word and can have a verb for its second is none: "the butter flies", but not "the dragon flies"."""
+        if not (words[at] + words[at + 1]).isalpha():
+            return {}
+        first, second = self._longest(words[at : at + 1], 0)[1], words[at + 1]
+        joined = self._longest([words[at] + second], 0)[1]
+        if not joined.keys() <= NOUN_KINDS or not joined.keys() & {"thing", "noun"}:
+            return {}
+        if first.keys() - NOUN_KINDS or (not first and word_class(words[at]) not in NOUN_CLASSES):
+            return {}
+        if "thing" in first and (can_be_verb(second) or word_class(second) in VERB_CLASSES):
+            return {}
+        return joined
 
     def _names_thing(self, words: list[str], at: int, length: int) -> bool:
         """Whether the name of a thing that is at least `length` words long begins here."""
@@ -240,11 +300,15 @@ class Lexicon:
             return Chunk(word, start, end, {"number": word})
         if not word[0].isalpha():
             return Chunk(word, start, end, {"sign": ""})
+        if (short := shortened(word)) != word and (found := self._longest([short], 0)[1]):  # "caaat"
+            return Chunk(short, start, end, dict(found))
         kind = OPEN_CLASSES.get(word_class(word))
         if kind and not (mends and self._is_misspelled_name(word, kind)):
             meanings: dict[str, object] = {kind: word}
             if can_be_verb(word):
                 meanings["verb"] = word
+            elif word_class(word) in VERB_CLASSES:
+                meanings["base verb"] = word_class(word)
             return Chunk(word, start, end, meanings)
         if mends and (near := mended(word, self._words_to_mend, self._set_to_mend)):
             meanings = self.phrases.get((near,)) or {"noun": near}

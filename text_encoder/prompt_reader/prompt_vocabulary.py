@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from text_encoder.prompt_reader.word_forms import with_an
+
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 SPOKEN_3D = re.compile(r"\bthree[ -]d\b", re.IGNORECASE)  # how the bundled recognizer, which has no digits, writes "3d"
 NAMED = ("counts", "relations", "colours")  # lists of plain words
@@ -113,7 +115,7 @@ class PromptVocabulary:
 
 def _thing(value: str | int | dict[str, Any]) -> VocabularyEntry:
     if isinstance(value, dict):
-        synonyms, say = (tuple(str(word) for word in value.get(key, ())) for key in ("synonyms", "say"))
+        synonyms, say = (tuple(with_an(str(word)) for word in value.get(key, ())) for key in ("synonyms", "say"))
         return VocabularyEntry(
             str(value["name"]), synonyms, say, str(value.get("plural", "")), bool(value.get("colourless")),
             str(value.get("kind", "")),

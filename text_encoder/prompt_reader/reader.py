@@ -4,8 +4,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from text_encoder.prompt_reader.caption_writer import with_indefinite_article, write_caption
-from text_encoder.prompt_reader.lexicon import Chunk, Lexicon
+from text_encoder.prompt_reader.caption_writer import suggested_words, write_caption
+from text_encoder.prompt_reader.lexicon import BACKDROPS, Chunk, Lexicon
 from text_encoder.prompt_reader.prompt_reading import (
     AVOIDED,
     LANGUAGE,
@@ -16,9 +16,10 @@ from text_encoder.prompt_reader.prompt_reading import (
 )
 from text_encoder.prompt_reader.prompt_vocabulary import PromptVocabulary
 from text_encoder.prompt_reader.scene_fitting import SceneFitter
-from text_encoder.prompt_reader.scene_parser import BACKDROPS, parse_scene
+from text_encoder.prompt_reader.scene_parser import parse_scene
 from text_encoder.prompt_reader.stand_ins import STAND_INS, StandInTable
 from text_encoder.prompt_reader.text_normalizer import tokenize_prompt
+from text_encoder.prompt_reader.unwanted import Unwanted
 
 MAX_READINGS = 1024  # kept for each reader
 SUGGESTIONS = 3
@@ -58,30 +59,37 @@ class PromptReader:
         tokens = tokenize_prompt(prompt, self.stand_ins.emoji)
         chunks = self._lexicon.chunks(tokens)
         asked = parse_scene(chunks)
-        if not asked.groups and any(chunk.is_a("distant") for chunk in chunks):
-            chunks = self._lexicon.chunks(tokens, distant=True)
-            asked = parse_scene(chunks)
-        fitted = self._fitter.fit(asked, self.names_in(avoid))
+        for distant, takes_modifiers in ((True, False), (False, True)):
+            if asked.groups:
+                break
+            other_chunks = self._lexicon.chunks(tokens, distant)
+            other = parse_scene(other_chunks, takes_modifiers)
+            if other.groups:
+                chunks, asked = other_chunks, other
+        fitted = self._fitter.fit(asked, self._named_in(avoid))
         drawn = write_caption(fitted)
         spans = _spans(prompt, chunks)
         if not drawn:
-            return PromptReading(prompt, "", spans, refused=self._refusal(asked_words(chunks)))
+            return PromptReading(prompt, "", spans, refused=self._refusal(chunks))
         return PromptReading(prompt, drawn, spans, fitted.scene())
 
-    def names_in(self, text: str) -> frozenset[str]:
-        """Names of the things and places that a text speaks of."""
-        if not text.strip() or self.is_free_text:
-            return frozenset()
-        asked = parse_scene(self._lexicon.chunks(tokenize_prompt(text, self.stand_ins.emoji)))
-        places = {backdrop.chunk.text for backdrop in asked.backdrops}
-        return frozenset({group.noun.name for group in asked.groups} | places | asked.avoided)
+    def _named_in(self, avoid: str) -> Unwanted:
+        """What a negative prompt names."""
+        if not avoid.strip():
+            return Unwanted()
+        asked = parse_scene(self._lexicon.chunks(tokenize_prompt(avoid, self.stand_ins.emoji)))
+        return self._fitter.named_in(asked)
 
-    def _refusal(self, words: list[str]) -> str:
+    def _refusal(self, chunks: list[Chunk]) -> str:
         """Why nothing is drawn, with things that are."""
+        words, not_wanted = asked_words(chunks), asked_words(chunks, AVOIDED)
         names = self.suggestions(words)
-        said = (
-            f"none of {', '.join(repr(word[:40]) for word in words[:4])} can be drawn" if words else "no thing is named"
-        )
+        if words:
+            said = f"none of {', '.join(repr(word[:40]) for word in words[:4])} can be drawn"
+        elif not_wanted:
+            said = f"nothing is named but what is not wanted, {', '.join(repr(word[:40]) for word in not_wanted[:4])}"
+        else:
+            said = "no thing is named"
         return f"{said}: try {', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else said
 
     def alternatives(self, span: PromptSpan) -> list[str]:
@@ -101,7 +109,7 @@ class PromptReader:
     def suggestions(self, words: list[str], n: int = SUGGESTIONS) -> list[str]:
         """Things that can be drawn, the nearest in meaning to these words; examples where none is near."""
         near = dict.fromkeys(name for word in words for name in self.stand_ins.nearest(word))
-        names = [with_indefinite_article(name) for name in near][:n]
+        names = [suggested_words(name) for name in near][:n]
         return [f"“{text}”" for text in (names or self.vocabulary.examples[:n])]
 
 
@@ -110,9 +118,9 @@ def _load(folder: Path, versions: tuple[int, ...]) -> PromptReader:
     return PromptReader(PromptVocabulary.load(folder), StandInTable.load(folder))
 
 
-def asked_words(chunks: list[Chunk]) -> list[str]:
-    """What was left out, for a refusal."""
-    return [chunk.text for chunk in chunks if chunk.status == LEFT_OUT and chunk.head is None]
+def asked_words(chunks: list[Chunk], status: str = LEFT_OUT) -> list[str]:
+    """What was left out, or is not wanted, for a refusal."""
+    return [chunk.text for chunk in chunks if chunk.status == status and chunk.head is None]
 
 
 def _fate(chunk: Chunk) -> tuple[str, str, str]:

@@ -1,41 +1,42 @@
 """Builds what a prompt asks for from noun phrases, places and little words, as the parser finds them one by one."""
 
+from text_encoder.prompt_reader import reasons
+from text_encoder.prompt_reader.asked_group import (
+    leave_out_qualities,
+    mentioned_group,
+    new_group,
+    put_inside,
+    recount,
+    share_fate,
+    take_back_group,
+)
 from text_encoder.prompt_reader.asked_scene import (
-    COLORS_NOTHING,
-    COMPARED,
-    COUNTS_NOTHING,
-    DEDICATED,
-    NO_DRAWING,
-    NOT_WANTED,
-    QUALITY,
-    SECOND_COLOR,
-    TAKEN_BACK,
-    UNKNOWN,
     AskedBackdrop,
     AskedGroup,
     AskedRelation,
     AskedScene,
+    Exclusion,
     NounPhrase,
-    number_of,
 )
-from text_encoder.prompt_reader.english_phrases import NUMBERS, VAGUE
+from text_encoder.prompt_reader.english_phrases import NUMBERS
 from text_encoder.prompt_reader.lexicon import Chunk, NounMeaning
-from text_encoder.prompt_reader.prompt_reading import AVOIDED, DRAWN, LEFT_OUT
+from text_encoder.prompt_reader.prompt_reading import AVOIDED, DRAWN, LANGUAGE, LEFT_OUT
 
-CONTAINERS = frozenset(
-    "bowl cup glass basket box vase plate jar bottle mug pot bag bucket crate dish tray truck".split()
-)
+POSSESSIVES = frozenset("its his her their".split())
+PLACES = ("place", "time", "weather", "background")
+STYLES = ("style", "style said")
 
 
 class SceneBuilder:
     """The scene so far and the sentence's state.
 
-    phrase        the noun phrase that is being read
-    relation      a preposition that waits for its noun
-    subject       index of the group that a preposition would relate; None at the beginning of a clause
-    last          index of the group that was mentioned last
-    negation      "no" or "without", while what follows is not wanted
-    is_corrected  "make that" was said: the next number corrects the last group's
+    phrase       the noun phrase that is being read
+    relation     a preposition that waits for its noun
+    subject      index of the group that a preposition would relate; None at the beginning of a clause
+    last         index of the group that was mentioned last
+    exclusion    "no" or "without", while what follows is not wanted
+    is_changed   "make that" was said: what follows takes the place of the last group, or of its number
+    is_option    "or" was said behind something that is drawn: what follows is left out
     """
 
     def __init__(self) -> None:
@@ -44,9 +45,12 @@ class SceneBuilder:
         self.relation: Chunk | None = None
         self.subject: int | None = None
         self.last = -1
-        self.negation: Chunk | None = None
-        self.is_corrected = False
+        self.exclusion: Exclusion | None = None
+        self.is_changed = False
+        self.is_option = False
         self._awaiting: list[AskedRelation] = []
+        self._side: Chunk | None = None  # where the coming group stands
+        self._latest: Chunk | None = None  # the thing, place or style that was named last
 
     def finish(self) -> AskedScene:
         self.end_clause()
@@ -66,44 +70,80 @@ class SceneBuilder:
     def set_quality(self, chunk: Chunk, kind: str) -> None:
         """Note the color or size of the coming noun; of two the one next to the noun stays."""
         before = getattr(self.phrase, kind)
+        if before is not None and before.meanings[kind] == chunk.meanings[kind]:  # "teeny tiny"
+            before.head = chunk
+            before = None
+        if before is not None and self.is_option:
+            chunk.mark(LEFT_OUT, reasons.ALTERNATIVE)
+            self.is_option = False
+            return
         if before is not None:
-            before.mark(LEFT_OUT, SECOND_COLOR if kind == "color" else QUALITY)
+            before.mark(LEFT_OUT, reasons.SECOND_COLOR if kind == "color" else reasons.QUALITY)
         setattr(self.phrase, kind, chunk)
 
-    def set_late_color(self, chunk: Chunk) -> None:
-        """A color after its noun: "a car, blue", "make it green"."""
-        if not self.scene.groups or self.negation is not None:
+    def set_number(self, chunk: Chunk) -> None:
+        """The number of the coming noun."""
+        if self.is_option and self.phrase.number is not None:
+            chunk.mark(LEFT_OUT, reasons.ALTERNATIVE)
+            self.is_option = False
+            return
+        if self.phrase.number is not None or self.phrase.others or self.phrase.color:
+            self.flush()
+        self.phrase.number = chunk
+
+    def set_late_color(self, chunk: Chunk, of_all: bool = False, of_whom: Chunk | None = None) -> None:
+        """A color after its noun: "a car, blue", "make it green". `of_all`: "both blue", "make them blue"; `of_whom`:
+        the noun before "is"."""
+        if not self.scene.groups or self.exclusion is not None:
             self.phrase.others.append(chunk)
             return
-        group = self.scene.groups[self.last]
-        if group.color is None:
+        if of_whom is not None and of_whom.status == LEFT_OUT and not of_all:  # "violets are blue" without violets
+            self._leave_out_quality(chunk)
+            return
+        groups = self.scene.groups if of_all else [self.scene.groups[self.last]]
+        bare = [group for group in groups if group.color is None]
+        for group in bare:
             group.color = chunk
-        else:
-            chunk.mark(LEFT_OUT, SECOND_COLOR)
+        if not bare:
+            chunk.mark(LEFT_OUT, reasons.SECOND_COLOR)
 
     def drop_qualities(self) -> None:
         """Leave out what was said of a noun that needs no drawing: "a dramatic picture of"."""
         for chunk in self.phrase.chunks():
             if chunk.is_a("adjective", "unknown", "color"):
-                chunk.mark(LEFT_OUT, QUALITY)
+                chunk.mark(LEFT_OUT, reasons.QUALITY)
         self.phrase.size = self.phrase.color = None
         self.phrase.others.clear()
 
     def flush(self) -> None:
         """End a noun phrase that named nothing."""
         phrase = self.take_phrase()
+        groups = self.scene.groups
+        if phrase.number is not None and self.is_changed and groups:  # "make that two"
+            self.is_changed = False
+            recount(groups[self.last], phrase.number)
+            phrase.number = None
         if phrase.size is not None:
-            if self.scene.groups and self.scene.groups[self.last].size is None:
-                self.scene.groups[self.last].size = phrase.size
+            if groups and groups[self.last].size is None:
+                groups[self.last].size = phrase.size
             else:
-                phrase.size.mark(LEFT_OUT, QUALITY)
-        if phrase.color is not None:
-            phrase.color.mark(LEFT_OUT, COLORS_NOTHING)
-        for chunk in phrase.others:
-            why = UNKNOWN if chunk.is_a("unknown") else COLORS_NOTHING if chunk.is_a("color") else QUALITY
-            chunk.mark(LEFT_OUT, why)
+                phrase.size.mark(LEFT_OUT, reasons.QUALITY)
+        for chunk in (phrase.color, *phrase.others):
+            if chunk is not None:
+                self._leave_out_quality(chunk)
         if phrase.number is not None and phrase.number.text not in NUMBERS:
-            phrase.number.mark(LEFT_OUT, COUNTS_NOTHING)
+            phrase.number.mark(LEFT_OUT, reasons.COUNTS_NOTHING)
+
+    def _leave_out_quality(self, chunk: Chunk) -> None:
+        """A quality of no noun: "no red" keeps every red out."""
+        if self.exclusion is not None:
+            chunk.mark(*self.exclusion.fate)
+            if chunk.is_a("color") and chunk.status == AVOIDED:
+                self.scene.unwanted.colors.append(chunk)
+            return
+        leave_out_qualities([chunk])
+        if chunk.is_a("color"):
+            self.scene.loose_colors.append(chunk)
 
     # Things
 
@@ -111,93 +151,101 @@ class SceneBuilder:
         noun = head.meanings["thing"]
         assert isinstance(noun, NounMeaning)
         phrase = self.take_phrase()
-        for chunk in phrase.others:
-            chunk.mark(LEFT_OUT, UNKNOWN if chunk.is_a("unknown") else QUALITY)
-        if self.negation is not None:
-            self._avoid(noun, head, phrase)
+        leave_out_qualities(phrase.others)
+        if self._is_excluded(head, phrase, noun) or self._is_other_option(head, phrase):
             return
         head.mark(DRAWN)
-        self.scene.avoided.discard(noun.name)  # "no wait, two cats"
-        if self.is_corrected and self._recount(noun, phrase, head):
+        self._latest = head
+        if self.is_changed and self._change(noun, phrase, head):
             return
-        mentioned = self._mentioned(noun, phrase)
+        mentioned = mentioned_group(self.scene.groups, self.last, phrase, head)
         if mentioned is not None:
             head.head = self.scene.groups[mentioned].head
             self._relate(mentioned)
             return
-        count, is_vague = self._count(noun, phrase)
-        for chunk in (phrase.article, phrase.number):
-            if chunk is not None:
-                chunk.head = head
-        self.scene.groups.append(AskedGroup(noun, head, count, is_vague, phrase.number, phrase.size, phrase.color))
+        self.scene.groups.append(new_group(noun, phrase, head))
+        if self._side is not None:  # "on the left a tree"
+            self._side.mark(LANGUAGE)
+            self.scene.groups[-1].side, self._side = self._side, None
         self._relate(len(self.scene.groups) - 1)
 
-    def _count(self, noun: NounMeaning, phrase: NounPhrase) -> tuple[int | None, bool]:
-        """(how many, whether the number is vague)."""
-        if phrase.number is None:
-            return (None if noun.plural or phrase.several else 1), phrase.several
-        if phrase.number.text == "some" and not noun.plural:
-            return 1, True
-        return number_of(phrase.number.text), phrase.number.text in VAGUE
-
-    def _recount(self, noun: NounMeaning, phrase: NounPhrase, head: Chunk) -> bool:
-        """ "make that two cats": the number of the cats that were named last changes."""
-        self.is_corrected = False
+    def _change(self, noun: NounMeaning, phrase: NounPhrase, head: Chunk) -> bool:
+        """ "make that two cats": the cats that were named last change; another thing takes their place."""
+        self.is_changed = False
         group = self.scene.groups[self.last] if self.scene.groups else None
-        if group is None or group.noun.name != noun.name or phrase.number is None:
+        if group is None:
             return False
-        group.number, group.count, group.is_vague = phrase.number, number_of(phrase.number.text), False
+        if group.noun.name != noun.name:
+            self.last = take_back_group(self.scene)
+            return False
+        if phrase.number is not None:
+            recount(group, phrase.number)
         group.color, group.size = phrase.color or group.color, phrase.size or group.size
         head.head = group.head
         return True
 
-    def _mentioned(self, noun: NounMeaning, phrase: NounPhrase) -> int | None:
-        """The group that "the house" speaks of, where it was named before."""
-        definite = phrase.article is not None and phrase.article.text not in ("a", "an", "a single")
-        if not definite or phrase.number is not None:
-            return None
-        for index, group in enumerate(self.scene.groups):
-            same_color = phrase.color is None or (group.color is not None and group.color.text == phrase.color.text)
-            if group.noun.name == noun.name and same_color:
-                return index
-        return None
+    def exclude(self, head: Chunk) -> None:
+        """A noun that is not wanted, whatever else its phrase names: "dog" of "a dog-free park"."""
+        head.mark(AVOIDED, reasons.NOT_WANTED)
+        if isinstance(noun := head.meanings.get("thing"), NounMeaning):
+            self.scene.unwanted.groups.append(AskedGroup(noun, head))
 
-    def _avoid(self, noun: NounMeaning, head: Chunk, phrase: NounPhrase) -> None:
-        assert self.negation is not None
-        head.mark(*self._unwanted())
-        if head.status == AVOIDED:
-            self.scene.avoided.add(noun.name)
-        for chunk in phrase.chunks():
-            if not chunk.is_a("article"):
-                chunk.mark(head.status, head.why)
-            chunk.head = head
+    def _is_excluded(self, head: Chunk, phrase: NounPhrase, noun: NounMeaning | None = None) -> bool:
+        """Whether a noun is part of what is not wanted; it is marked so then, with all that was said of it."""
+        if self.exclusion is not None and self.exclusion.has_noun and (phrase.article or phrase.number):
+            self.exclusion = None  # "without dogs a cat"
+        if self.exclusion is None:
+            return False
+        head.mark(*self.exclusion.fate)
+        if noun is not None and head.status == AVOIDED:
+            self.scene.unwanted.groups.append(AskedGroup(noun, head, 1, False, None, phrase.size, phrase.color))
+        share_fate(head, phrase)
         self.relation = None
+        if self.exclusion.chunk.is_a("dedication"):
+            self.exclusion = None
+        else:
+            self.exclusion.has_noun = True
+        return True
 
-    def _unwanted(self) -> tuple[str, str]:
-        """(status, why) of a noun that follows "no", "shaped like" or "for my". A dedication ends with it."""
-        assert self.negation is not None
-        if self.negation.is_a("comparison"):
-            return LEFT_OUT, COMPARED
-        if self.negation.is_a("dedication"):
-            self.negation = None
-            return LEFT_OUT, DEDICATED
-        return AVOIDED, NOT_WANTED
+    def _is_other_option(self, head: Chunk, phrase: NounPhrase) -> bool:
+        """Whether a noun stands behind "or" and something that is drawn; it is left out then."""
+        if not self.is_option:
+            return False
+        self.is_option = False
+        head.mark(LEFT_OUT, reasons.ALTERNATIVE)
+        share_fate(head, phrase)
+        self.relation = None
+        return True
 
     def leave_out_noun(self, head: Chunk) -> None:
         """A noun that nothing stands for, with all that was said of it."""
         phrase = self.take_phrase()
-        head.mark(*((LEFT_OUT, NO_DRAWING) if self.negation is None else self._unwanted()))
-        for chunk in phrase.chunks():
-            chunk.mark(head.status, head.why)
-            chunk.head = head
+        self.is_option = False
+        if self._is_excluded(head, phrase):
+            return
+        head.mark(LEFT_OUT, reasons.NO_DRAWING)
+        share_fate(head, phrase)
+        self._latest = head
         self.relation = None
+
+    def take_part(self, head: Chunk) -> bool:
+        """Leave out a part of a thing that was named; what is on it is on that thing: "a cat with a crown on its head".
+        Returns whether that thing was found."""
+        article, relation = self.phrase.article, self.relation
+        if relation is None or article is None or article.text not in POSSESSIVES or self.subject in (None, 0):
+            return False
+        assert self.subject is not None
+        head.mark(LEFT_OUT, reasons.PART)
+        share_fate(head, self.take_phrase())
+        self._relate(self.subject - 1)
+        return True
 
     def _relate(self, index: int) -> None:
         """A group was mentioned: it is the target of an open relation, and the subject of what follows."""
         self.last = index
         relation, self.relation = self.relation, None
         if relation is not None and relation.text == "of":
-            self._put_inside(index, relation)
+            put_inside(self.scene, index, relation)
         elif relation is not None:
             concept = str(relation.meanings["relation"])
             if self.subject is None:
@@ -210,62 +258,83 @@ class SceneBuilder:
                 self.scene.relations.append(AskedRelation(fronted.concept, index, fronted.target, fronted.chunk))
         self.subject = index
 
-    def _put_inside(self, index: int, of: Chunk) -> None:
-        """ "a bowl of apples": the apples are inside."""
-        holder = self.scene.groups[index - 1] if index else None
-        if holder is not None and holder.head.text.removesuffix("s") in CONTAINERS:
-            self.scene.relations.append(AskedRelation("inside", index, index - 1, of))
-
     # Where, when, how
 
-    def _end_dedication(self) -> None:
-        """Whom a thing is for is said before where it stands and how it is drawn: "for my mum on the beach"."""
-        if self.negation is not None and self.negation.is_a("dedication"):
-            self.negation = None
+    def _is_place_excluded(self, chunk: Chunk) -> bool:
+        """Whether a place or style is part of what is not wanted; behind a noun that is not, it is said of the whole
+        again: "without a hat on the beach", "for my mum on the beach"."""
+        if self.exclusion is None:
+            return False
+        if self.exclusion.ends_before_place:
+            self.exclusion = None
+            return False
+        chunk.mark(*self.exclusion.fate)
+        return True
+
+    def _is_place_option(self, chunk: Chunk, kinds: tuple[str, ...]) -> bool:
+        """Whether a place or style stands behind "or" and another of its kind."""
+        option, self.is_option = self.is_option, False
+        if not option or self._latest is None or not self._latest.is_a(*kinds):
+            return False
+        chunk.mark(LEFT_OUT, reasons.ALTERNATIVE)
+        return True
 
     def add_backdrop(self, chunk: Chunk) -> None:
-        self._end_dedication()
         phrase = self.take_phrase()
-        for other in (phrase.article, phrase.size, phrase.number, self.relation):
+        relation, self.relation = self.relation, None
+        for other in (phrase.article, phrase.size, phrase.number, relation):
             if other is not None:
                 other.head = chunk
-        for other in phrase.others:
-            other.mark(LEFT_OUT, UNKNOWN if other.is_a("unknown") else QUALITY)
-        self.relation = None
-        if self.negation is not None:
-            chunk.mark(*self._unwanted())
-        else:
-            self.scene.backdrops.append(AskedBackdrop(chunk, phrase.color))
+        leave_out_qualities(phrase.others)
+        if self._is_place_excluded(chunk):
+            if chunk.status == AVOIDED:
+                self.scene.unwanted.backdrops.append(chunk)
+        elif not self._is_place_option(chunk, PLACES):
+            self.scene.backdrops.append(AskedBackdrop(chunk, phrase.color, relation))
+            self._latest = chunk
 
     def add_style(self, chunk: Chunk) -> None:
-        self._end_dedication()
         self.drop_qualities()
-        if self.negation is not None:
-            chunk.mark(*self._unwanted())
+        if self._is_place_excluded(chunk):
+            if chunk.status == AVOIDED:
+                self.scene.unwanted.styles.append(chunk)
             return
         for other in (self.relation, self.phrase.article):
             if other is not None:
                 other.head = chunk
         self.relation = None
-        self.scene.styles.append(chunk)
+        if not self._is_place_option(chunk, STYLES):
+            self.scene.styles.append(chunk)
+            self._latest = chunk
 
     def set_side(self, chunk: Chunk) -> None:
-        """Where in the picture the last group stands."""
+        """Where in the picture the last group stands; at the beginning of a clause, where the coming one does."""
         self.flush()
         if self.scene.groups and self.subject is not None:
             self.scene.groups[self.last].side = chunk
         else:
-            chunk.mark(LEFT_OUT, "a place in the picture cannot be chosen")
+            chunk.mark(LEFT_OUT, reasons.ALONE)
+            self._side = chunk
 
     # Clauses
 
-    def end_clause(self) -> None:
+    def end_clause(self, keeps_exclusion: bool = False) -> None:
+        """A mark. `keeps_exclusion`: what follows is not wanted either, "without dogs, cats or birds"."""
         self.flush()
-        self.subject = self.negation = self.relation = None
+        self.subject = self.relation = None
+        self.is_option = self.is_changed = False
+        if not keeps_exclusion:
+            self.exclusion = None
+
+    def begin_clause(self) -> None:
+        """ "there is", "add": a new clause without a mark."""
+        self.flush()
+        self.subject = self.exclusion = None
 
     def open_relation(self, chunk: Chunk) -> None:
         self.flush()
-        self.negation = None
+        self.exclusion = None
+        self.is_changed = False
         self.relation = chunk
 
     def close_relation(self, chunk: Chunk) -> None:
@@ -275,41 +344,54 @@ class SceneBuilder:
         if last > 0:
             self.scene.relations.append(AskedRelation(str(chunk.meanings["relation"]), last, last - 1, chunk))
 
-    def join(self, chunk: Chunk, keeps_negation: bool) -> None:
+    def join(self, chunk: Chunk, keeps_exclusion: bool) -> None:
+        """ "and", "with". `keeps_exclusion`: "no dogs and cats"."""
         self.flush()
-        if not keeps_negation:
-            self.negation = None
+        if not keeps_exclusion:
+            self.exclusion = None
+        elif self.exclusion is not None:
+            self.exclusion.has_noun = False
         self.relation = self.subject = None
+        self.is_changed = self.is_option = False
         self.scene.joins[len(self.scene.groups)] = chunk.text
+
+    def offer(self) -> None:
+        """ "or": what follows is left out where what stands before is drawn."""
+        if self.phrase.color or self.phrase.size or self.phrase.number:  # "a red or blue car", "two or three cats"
+            self.is_option = True
+            return
+        self.flush()
+        self.relation = None
+        self.is_option = self._latest is not None and self._latest.status != LEFT_OUT
+
+    def compare(self, chunk: Chunk) -> None:
+        """ "shaped like": what follows is not drawn where what is compared to it is."""
+        if self._latest is not None and self._latest.status == DRAWN:
+            self.negate(chunk)
 
     def negate(self, chunk: Chunk) -> None:
         """What follows is not wanted."""
         self.flush()
-        self.negation, self.relation = chunk, None
+        self.exclusion, self.relation = Exclusion(chunk), None
 
     def avoid_last(self) -> None:
         """ "the knife isn't": what was named last is not wanted."""
         group = self.scene.groups.pop()
         self.last = -1
-        group.head.mark(AVOIDED, NOT_WANTED)
-        self.scene.avoided.add(group.noun.name)
+        group.head.mark(AVOIDED, reasons.NOT_WANTED)
+        self.scene.unwanted.groups.append(group)
 
     def take_back(self, previous: Chunk | None) -> None:
         """ "no, a cat", "no wait": what was said last does not count. `previous`: the phrase before."""
         self.flush()
-        groups = self.scene.groups
+        backdrops = self.scene.backdrops
         if previous is not None and previous.is_a("side", "relation"):
-            self.relation = None
-            if groups:
-                groups[-1].side = None
-            previous.mark(LEFT_OUT, TAKEN_BACK)
-        elif groups:
-            group = groups.pop()
-            self.last = -1
-            gone = len(groups)
-            self.scene.relations = [r for r in self.scene.relations if gone not in (r.subject, r.target)]
-            for chunk in (group.head, group.color, group.size):
-                if chunk is not None:
-                    chunk.mark(LEFT_OUT, TAKEN_BACK)
-            self.scene.avoided.add(group.noun.name)
-        self.subject = self.negation = None
+            self.relation = self._side = None
+            if self.scene.groups:
+                self.scene.groups[-1].side = None
+            previous.mark(LEFT_OUT, reasons.TAKEN_BACK)
+        elif backdrops and backdrops[-1].chunk is self._latest:
+            backdrops.pop().chunk.mark(LEFT_OUT, reasons.TAKEN_BACK)
+        elif self.scene.groups:
+            self.last = take_back_group(self.scene)
+        self.subject = self.exclusion = None

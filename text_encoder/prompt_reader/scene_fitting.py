@@ -4,9 +4,12 @@ Whatever does not fit is marked with the reason. Nothing is invented, except whe
 model draws no empty place: then one thing that belongs there is drawn.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Set
+from dataclasses import replace
 
-from text_encoder.prompt_reader.asked_scene import NOT_WANTED, AskedBackdrop, AskedGroup, AskedScene
+from text_encoder.prompt_reader import reasons
+from text_encoder.prompt_reader.asked_scene import AskedBackdrop, AskedGroup, AskedScene, UnwantedParts
+from text_encoder.prompt_reader.fitted_scene import NUMBER_WORDS, FittedScene
 from text_encoder.prompt_reader.lexicon import Chunk, Lexicon
 from text_encoder.prompt_reader.prompt_reading import (
     AVOIDED,
@@ -15,48 +18,15 @@ from text_encoder.prompt_reader.prompt_reading import (
     LEFT_OUT,
     REPLACED,
     ReadGroup,
-    ReadScene,
 )
 from text_encoder.prompt_reader.prompt_vocabulary import VocabularyEntry
-from text_encoder.prompt_reader.scene_words import COMPANIONS
-from text_encoder.prompt_reader.word_forms import plural
+from text_encoder.prompt_reader.relation_fitting import RelationFitter
+from text_encoder.prompt_reader.scene_words import COMPANIONS, home_of
+from text_encoder.prompt_reader.unwanted import Unwanted, UnwantedThing
+from text_encoder.prompt_reader.word_forms import plural, with_an
 
-NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 SEVERAL = 3
-CONVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above", "in front of": "behind",
-            "behind": "in front of", "next to": "next to"}  # fmt: skip
-# What may stand for a relation that a model does not know; "": the two side by side.
-RELATION_STAND_INS = {"on": ("on", "above"), "inside": ("inside", ""), "in front of": ("in front of", ""),
-                      "behind": ("behind", ""), "next to": ("next to", "")}  # fmt: skip
-RELATION_WORDS = {
-    "left of": ("left of", "to the left of"), "right of": ("right of", "to the right of"), "above": ("above",),
-    "below": ("below",), "on": ("on",), "inside": ("inside", "in"), "in front of": ("in front of",),
-    "behind": ("behind",), "next to": ("next to",),
-}  # fmt: skip
-JOINS = ("and", "with", "next to", "beside")  # how a caption sets two things side by side
-SIDE_PAIRS = {("left of", "right of"), ("right of", "left of"), ("above", "below"), ("below", "above")}
-
-
-@dataclass
-class FittedScene:
-    """The scene that is drawn, with the prompt's own wording of its parts where the model knows that wording."""
-
-    groups: list[ReadGroup] = field(default_factory=list)
-    numbers: list[str] = field(default_factory=list)  # a wording for each group's number; empty: an article or a word
-    sizes: list[str] = field(default_factory=list)
-    relation: str = ""
-    relation_text: str = ""  # empty: "and"
-    swapped: bool = False  # whether the second group is named first
-    backgrounds: list[tuple[str, str, int]] = field(default_factory=list)  # name, wording, place in the prompt
-    style: tuple[str, str, int] | None = None
-    starts: list[int] = field(default_factory=list)  # place of each group in the prompt
-    join: str = ""
-    sides: bool = False
-
-    def scene(self) -> ReadScene:
-        names = tuple(name for name, _, _ in self.backgrounds)
-        groups = (*self.groups[1::-1], *self.groups[2:]) if self.swapped else tuple(self.groups)
-        return ReadScene(groups, self.relation, names, self.style[0] if self.style else "")
+PLACE_KINDS = ("place", "time", "weather")
 
 
 class SceneFitter:
@@ -67,29 +37,61 @@ class SceneFitter:
         self.things = {thing.name: thing for thing in self.vocabulary.objects}
         self.backgrounds = {entry.name: entry for entry in self.vocabulary.backgrounds}
         self.styles = {entry.name: entry for entry in self.vocabulary.styles}
-        self.relations = {str(phrase).lower() for phrase in self.vocabulary.relations}
+        self.relations = RelationFitter({str(phrase).lower() for phrase in self.vocabulary.relations})
         self.colors = {str(color).lower() for color in self.vocabulary.colours}
 
-    def fit(self, asked: AskedScene, avoid: frozenset[str] = frozenset()) -> FittedScene:
-        """The part of the scene that can be drawn. `avoid`: names of the vocabulary that must not be drawn."""
+    def fit(self, asked: AskedScene, field: Unwanted | None = None) -> FittedScene:
+        """The part of the scene that can be drawn. `field`: what a negative prompt keeps out of it."""
         fitted = FittedScene()
-        style = self._fit_style(asked, fitted)
-        kept = self._choose_groups(asked, avoid)
-        places = [backdrop for backdrop in asked.backdrops if not self._is_avoided(backdrop, avoid)]
-        self._fit_backdrops(places, fitted)
+        unwanted = self.unwanted_of(asked.unwanted) | (field or Unwanted())
+        style = self._fit_style(asked, fitted, unwanted)
+        kept = self._choose_groups(asked, unwanted)
+        self._fit_backdrops(asked, kept, fitted, unwanted)
         counts = self._counts([asked.groups[i] for i in kept])
         for index, count in zip(kept, counts, strict=True):
-            self._add_group(asked.groups[index], count, style, fitted)
+            self._add_group(asked.groups[index], count, style, fitted, unwanted)
         if not kept and fitted.backgrounds:
-            self._add_companion(asked, fitted, avoid)
-        self._fit_relation(asked, kept, fitted)
+            self._add_companion(asked, fitted, unwanted)
+        self.relations.fit(asked, kept, fitted)
         return fitted
+
+    # What is not wanted
+
+    def unwanted_of(self, parts: UnwantedParts, is_field: bool = False) -> Unwanted:
+        """What a text does not want, in names of the vocabulary. `is_field`: the text is a negative prompt."""
+        things: dict[str, list[UnwantedThing]] = {}
+        for group in {(group.head.text, *self._look(group)): group for group in parts.groups}.values():
+            things.setdefault(group.noun.name, []).append(UnwantedThing(group, *self._look(group), is_field))
+        backdrops = (self._background_of(AskedBackdrop(c))[0] for c in parts.backdrops if _says_place(c))
+        styles = (self._style_of(chunk)[0] for chunk in parts.styles)
+        colors = (self._color_name(chunk) for chunk in parts.colors)
+        words = (chunk.text for chunk in parts.backdrops)
+        return Unwanted(things, *(frozenset(filter(None, names)) for names in (backdrops, words, styles, colors)))
+
+    def named_in(self, asked: AskedScene) -> Unwanted:
+        """All that a negative prompt names, as what is not wanted."""
+        parts, not_wanted = UnwantedParts(), asked.unwanted
+        parts.groups = [*asked.groups, *not_wanted.groups]
+        parts.backdrops = [*(backdrop.chunk for backdrop in asked.backdrops), *not_wanted.backdrops]
+        parts.styles = [*asked.styles, *not_wanted.styles]
+        parts.colors = [*asked.loose_colors, *not_wanted.colors]
+        parts.colors += [chunk for chunk in parts.backdrops if chunk.is_a("color")]  # "dark" is night and black
+        return self.unwanted_of(parts, is_field=True)
+
+    def _look(self, group: AskedGroup) -> tuple[str, str]:
+        """(color, size) that a group would be drawn with; empty: not said."""
+        color = self._color_name(group.color) if group.color is not None else ""
+        return color, str(group.size.meanings["size"]) if group.size is not None else ""
+
+    def _color_name(self, chunk: Chunk) -> str:
+        """The vocabulary's color for a phrase; empty for none."""
+        names = self.lexicon.candidates[("color", str(chunk.meanings["color"]))]
+        return next((name for name in names if name in self.colors), "")
 
     # Things
 
-    def _choose_groups(self, asked: AskedScene, avoid: frozenset[str]) -> list[int]:
+    def _choose_groups(self, asked: AskedScene, unwanted: Unwanted) -> list[int]:
         """Indices of the groups that are drawn: the first that fit, each thing once in one look."""
-        avoid = avoid | frozenset(asked.avoided)
         kept: list[int] = []
         if len(asked.groups) > self.vocabulary.max_kinds:  # things that are named go before what only stands for others
             order = sorted(range(len(asked.groups)), key=lambda index: _is_vague(asked.groups[index]))
@@ -97,8 +99,8 @@ class SceneFitter:
             order = list(range(len(asked.groups)))
         for index in order:
             group = asked.groups[index]
-            if group.noun.name in avoid:
-                self._mark_group(group, AVOIDED, NOT_WANTED)
+            if unwanted.has(group, *self._look(group)):
+                self._mark_group(group, AVOIDED, reasons.NOT_WANTED)
                 continue
             same = next((k for k in kept if asked.groups[k].noun.name == group.noun.name), None)
             if same is not None and self._merge(asked.groups[same], group):
@@ -122,18 +124,22 @@ class SceneFitter:
         other = (again.color and again.color.text, again.size and again.size.text)
         if looks != other and any(other):
             return False
-        if _is_vague(again) and again.head.text != first.head.text:
+        is_other_word = again.head.text != first.head.text
+        if _is_vague(again) and is_other_word:
             if _is_vague(first):  # both stand for something else
-                first.count = (first.count or SEVERAL) + (again.count or SEVERAL)
+                self._add_count(first, again)
             again.head.mark(REPLACED, again.noun.stand_in.why if again.noun.stand_in else "", first.noun.name)
             return True
-        if _is_vague(first) and again.head.text != first.head.text:
+        if _is_vague(first) and is_other_word:
             first.count, first.number, first.is_vague = again.count, again.number, again.is_vague
-            again.head.head = first.head
-            return True
-        first.count = (first.count or SEVERAL) + (again.count or SEVERAL)
+        else:
+            self._add_count(first, again)
         again.head.head = first.head
         return True
+
+    def _add_count(self, first: AskedGroup, again: AskedGroup) -> None:
+        first.count = (first.count or SEVERAL) + (again.count or SEVERAL)
+        first.merged.append(again)
 
     def _mark_group(self, group: AskedGroup, status: str, why: str) -> None:
         for chunk in (group.head, group.number, group.size, group.color, group.side):
@@ -153,16 +159,17 @@ class SceneFitter:
             count = max(1, min(wanted, free))
             room -= count
             counts.append(count)
-            if count < wanted and group.count is not None and not group.is_vague and group.number is not None:
-                word = NUMBER_WORDS[count] if count < len(NUMBER_WORDS) else str(count)
-                group.number.mark(REPLACED, "the most that fit", word)
-                group.number.head = None
+            if count < wanted and group.count is not None and not group.is_vague:
+                _name_what_does_not_fit(group, count)
         return counts
 
-    def _add_group(self, group: AskedGroup, count: int, style: VocabularyEntry | None, fitted: FittedScene) -> None:
+    def _add_group(
+        self, group: AskedGroup, count: int, style: VocabularyEntry | None, fitted: FittedScene,
+        unwanted: Unwanted,
+    ) -> None:  # fmt: skip
         noun = group.noun
         thing = self.things[noun.name]
-        color = self._color(group, style)
+        color = self._color(group, style, unwanted)
         size = str(group.size.meanings["size"]) if group.size is not None else ""
         said = self._noun_text(group, thing, count)
         if noun.stand_in is not None:
@@ -207,7 +214,7 @@ class SceneFitter:
         words = self.vocabulary.words
         return not words or all(word in words for word in phrase.split())
 
-    def _color(self, group: AskedGroup, style: VocabularyEntry | None) -> str:
+    def _color(self, group: AskedGroup, style: VocabularyEntry | None, unwanted: Unwanted) -> str:
         """The color that the group is given, one of the vocabulary's; empty for none."""
         chunk = group.color
         if chunk is None:
@@ -217,8 +224,10 @@ class SceneFitter:
         if style is not None and style.colourless:
             chunk.mark(LEFT_OUT, f"things have no colors in the style '{style.name}'")
             return ""
-        names = self.lexicon.candidates[("color", str(chunk.meanings["color"]))]
-        name = next((name for name in names if name in self.colors), "")
+        name = self._color_name(chunk)
+        if name in unwanted.colors:
+            chunk.mark(AVOIDED, reasons.NOT_WANTED)
+            return ""
         if not name:
             chunk.mark(LEFT_OUT, "the model has no such color" if self.colors else "things have colors of their own")
             return ""
@@ -232,12 +241,11 @@ class SceneFitter:
         meanings = self.lexicon.phrases.get(tuple(name.split()), {})
         return meanings.get(kind) == chunk.meanings.get(kind)
 
-    def _add_companion(self, asked: AskedScene, fitted: FittedScene, avoid: frozenset[str]) -> None:
+    def _add_companion(self, asked: AskedScene, fitted: FittedScene, unwanted: Unwanted) -> None:
         """Draw what belongs to a place that was asked for without things."""
         place = fitted.backgrounds[0][0]
-        avoid = avoid | frozenset(asked.avoided)
         options = [*COMPANIONS.get(place, ()), "tree", "pine tree", "balloon", "star"]
-        name = next((name for name in options if name in self.things and name not in avoid), "")
+        name = next((name for name in options if name in self.things and name not in unwanted.things), "")
         if not name:
             return
         fitted.groups.append(ReadGroup(name, said=name))
@@ -246,27 +254,23 @@ class SceneFitter:
         fitted.starts.append(-1)
         for backdrop in asked.backdrops:
             if backdrop.chunk.status in (DRAWN, REPLACED):
-                article = "an" if name[0] in "aeio" else "a"
-                backdrop.chunk.mark(
-                    REPLACED, "the model draws no empty places", f"{article} {name} {fitted.backgrounds[0][1]}"
-                )
+                drawn = with_an(f"a {name} {fitted.backgrounds[0][1]}")
+                backdrop.chunk.mark(REPLACED, "the model draws no empty places", drawn)
                 break
 
     # Where and when
 
-    def _is_avoided(self, backdrop: AskedBackdrop, avoid: frozenset[str]) -> bool:
-        if backdrop.chunk.text in avoid:
-            backdrop.chunk.mark(AVOIDED, NOT_WANTED)
-            return True
-        return False
-
-    def _fit_backdrops(self, backdrops: list[AskedBackdrop], fitted: FittedScene) -> None:
-        taken: dict[str, str] = {}
-        for backdrop in backdrops:
+    def _fit_backdrops(self, asked: AskedScene, kept: list[int], fitted: FittedScene, unwanted: Unwanted) -> None:
+        taken: dict[str, tuple[str, str]] = {}  # kind -> (name, words of the prompt)
+        names = {asked.groups[index].noun.name for index in kept}
+        for backdrop in asked.backdrops:
             chunk = backdrop.chunk
             if backdrop.color is not None and chunk.is_a("background"):
                 backdrop.color.mark(LEFT_OUT, "places have colors of their own")
-            name, wording, is_same = self._background_of(backdrop)
+            name, wording, is_same = self._background_of(backdrop, names)
+            if name in unwanted.backgrounds or chunk.text in unwanted.places:
+                chunk.mark(AVOIDED, reasons.NOT_WANTED)
+                continue
             if not name:
                 default = chunk.meanings.get("time") == "day"
                 kind = next((k for k in ("weather", "time") if chunk.is_a(k)), "place")
@@ -275,26 +279,29 @@ class SceneFitter:
             kind = self.backgrounds[name].kind or "place"
             slot = "place" if kind == "color" else kind
             if slot in taken:
-                if taken[slot] == name:
+                if taken[slot][0] == name:
                     chunk.mark(DRAWN, "", name)
                 else:
-                    chunk.mark(LEFT_OUT, f"a picture has one place, and '{taken[slot]}' was said first")
+                    chunk.mark(LEFT_OUT, f"a picture has one {slot}, and '{taken[slot][1]}' was said first")
                 continue
-            taken[slot] = name
+            taken[slot] = (name, chunk.text)
             if is_same:
                 chunk.mark(DRAWN, "", name)
             else:
                 chunk.mark(REPLACED, "the nearest that is drawn", wording)
             fitted.backgrounds.append((name, wording, chunk.start))
 
-    def _background_of(self, backdrop: AskedBackdrop) -> tuple[str, str, bool]:
-        """(name, wording, whether that is what was said); empty for what the vocabulary does not have."""
+    def _background_of(self, backdrop: AskedBackdrop, things: Set[str] = frozenset()) -> tuple[str, str, bool]:
+        """(name, wording, whether that is what was said); empty for what the vocabulary does not have. `things`: those
+        that stand there."""
         chunk = backdrop.chunk
         if isinstance(said := chunk.meanings.get("background"), tuple):
             return said[0], said[1], True
-        for kind in ("place", "time", "weather"):
-            concept = chunk.meanings.get(kind)
-            for name in self.lexicon.candidates.get((kind, str(concept)), ()):
+        for kind in PLACE_KINDS:
+            concept = str(chunk.meanings.get(kind))
+            names = self.lexicon.candidates.get((kind, concept), ())
+            home = home_of(concept, things) if kind == "place" and not _is_beside(backdrop) else ""
+            for name in (*names[:1], home, *names[1:]):
                 if name in self.backgrounds:
                     entry = self.backgrounds[name]
                     return name, (entry.say or (name,))[0], self._same_concept(chunk, kind, name)
@@ -302,77 +309,56 @@ class SceneFitter:
 
     # Style and relation
 
-    def _fit_style(self, asked: AskedScene, fitted: FittedScene) -> VocabularyEntry | None:
+    def _fit_style(self, asked: AskedScene, fitted: FittedScene, unwanted: Unwanted) -> VocabularyEntry | None:
+        first = ""
         for chunk in asked.styles:
-            if isinstance(said := chunk.meanings.get("style said"), tuple):
-                name, wording, same = said[0], said[1], True
-            else:
-                concept = str(chunk.meanings["style"])
-                names = self.lexicon.candidates[("style", concept)]
-                name = next((name for name in names if name in self.styles), "")
-                same = concept == name
-                wording = self.styles[name].say[0] if name and self.styles[name].say else ""
-            if not name or not wording:
+            name, wording, is_same = self._style_of(chunk)
+            if name and name in unwanted.styles:
+                chunk.mark(AVOIDED, reasons.NOT_WANTED)
+            elif not name or not wording:
                 chunk.mark(LEFT_OUT, "no such style is drawn")
             elif fitted.style is not None and fitted.style[0] != name:
-                chunk.mark(LEFT_OUT, f"a picture has one style, and '{fitted.style[0]}' was said first")
+                chunk.mark(LEFT_OUT, f"a picture has one style, and '{first}' was said first")
             else:
-                chunk.mark(DRAWN if same else REPLACED, "" if same else "the nearest style", name)
-                fitted.style = fitted.style or (name, wording, chunk.start)
+                chunk.mark(DRAWN if is_same else REPLACED, "" if is_same else "the nearest style", name)
+                fitted.style, first = fitted.style or (name, wording, chunk.start), first or chunk.text
         return self.styles[fitted.style[0]] if fitted.style else None
 
-    def _fit_relation(self, asked: AskedScene, kept: list[int], fitted: FittedScene) -> None:
-        """The relation between the two groups that are drawn; one of others is left out with its group."""
-        if len(kept) >= 2:
-            self._relate_by_sides(asked, kept, fitted)
-        for group in asked.groups:
-            if group.side is not None and group.side.status == LANGUAGE:
-                group.side.mark(LEFT_OUT, "where a thing stands can only be said beside another")
-        for relation in asked.relations:
-            pair = (relation.subject, relation.target)
-            if not set(pair) <= set(kept[:2]) or pair[0] == pair[1]:
-                continue
-            if fitted.relation:
-                relation.chunk.mark(LEFT_OUT, "a picture has one such relation")
-                continue
-            self._relate(relation.concept, relation.chunk, fitted, pair != tuple(kept[:2]))
-        if len(kept) >= 2:
-            fitted.join = fitted.join or asked.joins.get(kept[1], "")
+    def _style_of(self, chunk: Chunk) -> tuple[str, str, bool]:
+        """(name, wording, whether that is what was said); empty for what the vocabulary does not have."""
+        if isinstance(said := chunk.meanings.get("style said"), tuple):
+            return said[0], said[1], True
+        concept = str(chunk.meanings["style"])
+        name = next((n for n in self.lexicon.candidates[("style", concept)] if n in self.styles), "")
+        wording = self.styles[name].say[0] if name and self.styles[name].say else ""
+        return name, wording, concept == name
 
-    def _relate_by_sides(self, asked: AskedScene, kept: list[int], fitted: FittedScene) -> None:
-        """ "a cat on the left and a dog on the right"; of one side alone the other follows."""
-        chunks = [asked.groups[i].side for i in kept[:2]]
-        sides = [str(chunk.meanings["side"]) if chunk else "" for chunk in chunks]
-        concept = sides[0] or CONVERSE.get(sides[1], "")
-        if not concept or (all(sides) and tuple(sides) not in SIDE_PAIRS):
-            return
-        first = chunks[0] or chunks[1]
-        assert first is not None
-        self._relate(concept, first, fitted, False)
-        fitted.sides = concept in ("left of", "right of") and all(sides)
-        for chunk in chunks:
-            if chunk is not None:
-                chunk.mark(DRAWN)
 
-    def _relate(self, concept: str, chunk: Chunk, fitted: FittedScene, swapped: bool) -> None:
-        own = chunk.text if chunk.text in self.relations else ""
-        for name in RELATION_STAND_INS.get(concept, (concept,)):
-            wording = next((words for words in RELATION_WORDS.get(name, ()) if words in self.relations), "")
-            if name == concept and (own or wording):
-                fitted.relation, fitted.relation_text = concept, own or wording
-                chunk.mark(DRAWN, "", fitted.relation_text)
-                break
-            if wording:
-                fitted.relation, fitted.relation_text = name, wording
-                chunk.mark(REPLACED, "the nearest relation that is drawn", wording)
-                break
-            if not name and concept != "next to":
-                chunk.mark(REPLACED, "the nearest relation that is drawn", "next to")
-                break
-            if not name and chunk.text in JOINS:
-                fitted.join = chunk.text
-                chunk.mark(DRAWN)
-        fitted.swapped = swapped
+def _name_what_does_not_fit(group: AskedGroup, count: int) -> None:
+    """Fewer are drawn than were asked for: one number is replaced, or things named later are left out."""
+    left = count
+    for part in (
+        replace(group, count=group.count - sum(again.count or SEVERAL for again in group.merged)),
+        *group.merged,
+    ):
+        asked, left = part.count or SEVERAL, max(0, left)
+        if asked > left and left and part.number is not None:
+            part.number.mark(REPLACED, "the most that fit", NUMBER_WORDS[min(left, 12)])
+            part.number.head = None
+        elif asked > left:
+            part.head.mark(LEFT_OUT, "a picture holds no more")
+            part.head.head = None
+        left -= asked
+
+
+def _says_place(chunk: Chunk) -> bool:
+    """Whether a phrase names a place as a whole, and not what is there, as "clouds" does of the sky."""
+    return chunk.is_a("background") or any(chunk.meanings.get(kind) == chunk.text for kind in PLACE_KINDS)
+
+
+def _is_beside(backdrop: AskedBackdrop) -> bool:
+    """Whether things are said to be only near a place: "by the lake"."""
+    return backdrop.relation is not None and backdrop.relation.meanings.get("relation") == "next to"
 
 
 def _is_vague(group: AskedGroup) -> bool:

@@ -4,67 +4,85 @@ The parser reads English noun phrases from left to right: number, size, color an
 the last is what is meant ("a police car" is a car). It knows nothing of what fits into a picture; scene_fitting does.
 """
 
-from text_encoder.prompt_reader.asked_scene import ACTION, MODIFIER, UNKNOWN, AskedScene, NounPhrase, number_of
+from text_encoder.prompt_reader import reasons
+from text_encoder.prompt_reader.asides import addressee_end, list_goes_on, tool_at
+from text_encoder.prompt_reader.asked_scene import AskedScene, NounPhrase, number_of
 from text_encoder.prompt_reader.english_phrases import GROUPS
-from text_encoder.prompt_reader.lexicon import Chunk
-from text_encoder.prompt_reader.prompt_reading import AVOIDED, LEFT_OUT
+from text_encoder.prompt_reader.lexicon import BACKDROPS, NOUNS, Chunk
+from text_encoder.prompt_reader.noun_reader import NounReader
+from text_encoder.prompt_reader.phrase_view import PhraseView
+from text_encoder.prompt_reader.prompt_reading import LEFT_OUT
 from text_encoder.prompt_reader.scene_builder import SceneBuilder
 
-NOUNS = ("thing", "noun")
-LOOKAHEAD = 40  # phrases within which a quality finds its noun
-QUALITIES = ("adjective", "unknown", "color", "size")
-BACKDROPS = ("place", "time", "weather")
 PREDICATES = frozenset(
     "be is are it them was were him her colored painted only completely totally fully entirely".split()
 )
-NEW_CLAUSE = ("there", "here", "i ", "it ", "add", "draw", "make")
+NEW_CLAUSE = ("there", "here", "i ", "it ", "add")
+PLURAL = frozenset("both all each they they're them these those".split())  # "both blue" is said of all
 
 
-def parse_scene(chunks: list[Chunk]) -> AskedScene:
-    """What the phrases of a prompt ask for; each chunk is marked with what became of it."""
-    return _SceneParser(chunks).parse()
+def parse_scene(chunks: list[Chunk], takes_modifiers: bool = False) -> AskedScene:
+    """What the phrases of a prompt ask for; each chunk is marked with what became of it. `takes_modifiers`: of a noun
+    that cannot be drawn, one that describes it is drawn, the football of "a football player"."""
+    return _SceneParser(chunks, takes_modifiers).parse()
 
 
 class _SceneParser:
-    def __init__(self, chunks: list[Chunk]):
-        self.chunks = chunks
-        self.builder = SceneBuilder()
+    def __init__(self, chunks: list[Chunk], takes_modifiers: bool):
+        self.chunks, self.builder = chunks, SceneBuilder()
+        self.view = PhraseView(chunks)
+        self.nouns = NounReader(self.view, self.builder, takes_modifiers)
         self.previous: Chunk | None = None
+        self.is_opening = True  # nothing but greetings was read of the sentence
+        self.of_all = False  # the coming quality is said of all: "they are both"
 
     def parse(self) -> AskedScene:
         at = 0
         while at < len(self.chunks):
-            at += self._read(at, self.chunks[at])
+            read = self._address(at) or self._read(at, self.chunks[at])
+            for chunk in self.chunks[at : at + read]:
+                self._follow(chunk)
+            at += read
             self.previous = self.chunks[at - 1]
         return self.builder.finish()
 
-    def _next(self, at: int) -> Chunk | None:
-        return self.chunks[at + 1] if at + 1 < len(self.chunks) else None
+    def _follow(self, chunk: Chunk) -> None:
+        """Keep what the words so far say of those that follow."""
+        is_greeting = chunk.is_a("mark", "language")
+        self.is_opening = chunk.text == "." or (self.is_opening and is_greeting)
+        if chunk.is_a(*NOUNS, *BACKDROPS, "mark"):
+            self.of_all = bool(chunk.is_a("mark")) and self.of_all
+        elif PLURAL & set(chunk.text.split()):
+            self.of_all = True
 
     def _read(self, at: int, chunk: Chunk) -> int:
         """Read the phrase at `at`; returns how many phrases that took."""
         builder = self.builder
         if chunk.is_a("mark"):
-            builder.end_clause()
+            if self._joins_qualities(at):
+                return 1
+            builder.end_clause(chunk.text == "," and self._lists_on(at))
         elif chunk.is_a("style said"):
             builder.add_style(chunk)
-        elif chunk.is_a("background") and not (chunk.is_a("color") and self._describes(at)):
+        elif chunk.is_a("background") and not (chunk.is_a("color") and self.view.describes(at)):
             builder.add_backdrop(chunk)
-        elif chunk.is_a("color") and self._describes(at, needs_noun=not chunk.is_a("thing")):
+        elif chunk.is_a("color") and self.view.describes(at, not chunk.is_a("thing"), not builder.scene.groups):
             builder.set_quality(chunk, "color")
-        elif chunk.is_a("style") and (not chunk.is_a("thing") or self._precedes_of(at)):
+        elif chunk.is_a("style") and (not chunk.is_a("thing") or self.view.precedes_of(at)):
             builder.add_style(chunk)
         elif chunk.is_a("color") and self._is_predicate(at):
-            builder.set_late_color(chunk)
-        elif chunk.is_a("amount") and self._precedes_of(at):
+            builder.set_late_color(chunk, self.of_all, self.chunks[at - 2] if at > 1 else None)
+        elif chunk.is_a("part") and self.view.precedes_of(at):
+            return self.nouns.part_of(at)
+        elif chunk.is_a("amount") and self.view.precedes_of(at):
             return self._amount(chunk)
-        elif chunk.is_a("picture") and (self._precedes_of(at) or not chunk.is_a("thing")):
+        elif chunk.is_a("picture") and (self.view.precedes_of(at) or not chunk.is_a("thing")):
             return self._picture(at)
-        elif chunk.is_a(*NOUNS) and not self._is_verb_here(at):
-            return self._nouns(at)
+        elif chunk.is_a(*NOUNS) and not self.view.is_verb(at):
+            return self.nouns.read(at)
         elif chunk.is_a(*BACKDROPS):
-            if self._modifies(at):
-                return self._nouns(at)
+            if self.view.modifies(at):
+                return self.nouns.read(at)
             builder.add_backdrop(chunk)
         else:
             return self._small_word(at, chunk)
@@ -80,78 +98,38 @@ class _SceneParser:
 
     # What stands before and after a noun
 
-    def _describes(self, at: int, needs_noun: bool = True) -> bool:
-        """Whether a quality stands before a noun: between them are only other qualities, "and" among colors."""
-        for chunk in self.chunks[at + 1 : at + 1 + LOOKAHEAD]:
-            if chunk.is_a(*NOUNS, "place", "picture") and not chunk.is_a("background"):
-                return True
-            joins = chunk.text in ("and", "or") and chunk.is_a("join")
-            if not (joins or chunk.is_a(*QUALITIES, "number", "style", "possessive")) or (joins and not needs_noun):
-                return False
-        return False
-
     def _is_predicate(self, at: int) -> bool:
         """Whether a word stands where only a quality can: "they should be orange"."""
-        before, following = self.previous, self._next(at)
+        before, following = self.previous, self.view.next(at)
         ends = following is None or following.is_a("mark", "join")
-        return ends and before is not None and before.is_a("language") and before.text.split()[-1] in PREDICATES
+        return (
+            ends and before is not None and before.is_a("language", "change") and before.text.split()[-1] in PREDICATES
+        )
 
-    def _precedes_of(self, at: int) -> bool:
-        following = self._next(at)
-        return following is not None and following.text == "of"
-
-    def _modifies(self, at: int) -> bool:
-        """Whether a noun stands right behind, so that this one only describes it: "a beach ball"."""
-        following = self._next(at)
-        return following is not None and following.is_a(*NOUNS) and not self._is_verb_here(at + 1)
-
-    def _is_verb_here(self, at: int) -> bool:
-        """Whether a word that can be a verb is one: right after a noun, or before an article."""
-        chunk = self.chunks[at]
-        if not chunk.is_a("verb") or chunk.is_a("thing"):
+    def _joins_qualities(self, at: int) -> bool:
+        """Whether a comma stands within a noun phrase: "a big, brown bear"."""
+        phrase, following = self.builder.phrase, self.view.next(at)
+        if not phrase.is_open or following is None:
             return False
-        before, following = self.chunks[at - 1] if at else None, self._next(at)
-        after_noun = before is not None and before.is_a(*NOUNS, "verb")
-        starts = before is None or before.is_a("mark", "join", "article", "number", "relation", *QUALITIES)
-        return after_noun or (not starts and following is not None and following.is_a("article", "number"))
+        if phrase.article is not None and following.is_a(*NOUNS):
+            return True
+        return self.view.is_quality(at + 1) and self.view.describes(at, commas=True)
 
-    # Nouns
-
-    def _nouns(self, at: int) -> int:
-        """A run of nouns, of which the last is meant; the others describe it."""
-        end = at + 1
-        while end < len(self.chunks) and self._continues(end):
-            end += 1
-        run, head = self.chunks[at:end], self.chunks[end - 1]
-        for chunk in run[:-1]:
-            chunk.mark(LEFT_OUT, MODIFIER)
-        if end < len(self.chunks) and self.chunks[end].is_a("possessive"):  # "the cat's shadow"
-            head.mark(LEFT_OUT, MODIFIER)
-            self.builder.phrase.article = self.builder.phrase.number = None
-            return len(run) + 1
-        if head.is_name and not head.is_a("thing") and at and self.chunks[at - 1].is_a("thing"):
-            head.mark(LEFT_OUT, UNKNOWN)  # "my dog Max"
-        elif head.is_a("thing"):
-            self.builder.add_thing(head)
-        elif head.is_a("noun"):
-            self.builder.leave_out_noun(head)
-        else:
-            self.builder.add_backdrop(head)
-        if head.status in (LEFT_OUT, AVOIDED):
-            for chunk in run[:-1]:
-                chunk.mark(head.status, head.why)
-        return len(run)
-
-    def _continues(self, at: int) -> bool:
-        """Whether a phrase goes on with a run of nouns."""
-        chunk = self.chunks[at]
-        if chunk.is_a("style said", "background", "relation", "join", "negation"):
+    def _lists_on(self, at: int) -> bool:
+        """Whether what is not wanted goes on behind a comma."""
+        exclusion, scene = self.builder.exclusion, self.builder.scene
+        if exclusion is None or not exclusion.has_noun or not exclusion.chunk.is_a("negation"):
             return False
-        if chunk.is_name and self.chunks[at - 1].is_a("thing"):
-            return False
-        if chunk.is_a(*NOUNS):
-            return chunk.is_a("thing") or not (self._is_verb_here(at) or chunk.is_a("color"))
-        return chunk.is_a("place") and not chunk.is_a("time", "weather")
+        return list_goes_on(self.chunks, at, exclusion.chunk.text, bool(scene.groups or scene.backdrops))
+
+    def _address(self, at: int) -> int:
+        """How many phrases name who shall draw; they are left out."""
+        if not self.is_opening or self.builder.phrase.article is not None:
+            return 0
+        end = addressee_end(self.chunks, at)
+        for chunk in self.chunks[at:end]:
+            chunk.mark(LEFT_OUT, reasons.ADDRESSED)
+        return end - at
 
     def _amount(self, chunk: Chunk) -> int:
         """ "a herd of": several; "a piece of": one."""
@@ -164,8 +142,8 @@ class _SceneParser:
     def _picture(self, at: int) -> int:
         """ "a dramatic photo of": language, whatever stood before it."""
         self.builder.drop_qualities()
-        following = self._next(at)
-        if self._precedes_of(at):
+        following = self.view.next(at)
+        if self.view.precedes_of(at):
             self.builder.phrase = NounPhrase()
             return 2
         if following is None or not following.is_a(*NOUNS):
@@ -175,7 +153,7 @@ class _SceneParser:
     # Little words
 
     def _negation(self, at: int, chunk: Chunk) -> int:
-        following, groups = self._next(at), self.builder.scene.groups
+        following, groups = self.view.next(at), self.builder.scene.groups
         ends = following is None or following.is_a("mark")
         if chunk.text in ("no", "not") and following is not None and following.text == "," and groups:
             self.builder.take_back(self.previous)
@@ -188,47 +166,57 @@ class _SceneParser:
         return 1
 
     def _correction(self, at: int, chunk: Chunk) -> None:
-        if chunk.text == "make that":
-            self.builder.flush()
-            self.builder.is_corrected = True
-        else:
-            self.builder.take_back(self.previous)
+        self.builder.take_back(self.previous)
+
+    def _change(self, at: int, chunk: Chunk) -> None:
+        self.builder.flush()
+        self.builder.is_changed = True
 
     def _number(self, at: int, chunk: Chunk) -> None:
-        phrase, groups, following = self.builder.phrase, self.builder.scene.groups, self._next(at)
+        groups, following = self.builder.scene.groups, self.view.next(at)
         ends = following is None or following.is_a("mark")
         if self.previous is not None and self.previous.text == "x" and groups and ends:  # trees x3
             groups[-1].number, groups[-1].count = chunk, number_of(chunk.text)
             return
-        if phrase.number is not None or phrase.others or phrase.color:
-            self.builder.flush()
-        self.builder.phrase.number = chunk
+        self.builder.set_number(chunk)
 
     def _size(self, at: int, chunk: Chunk) -> None:
         self.builder.set_quality(chunk, "size")
 
     def _color(self, at: int, chunk: Chunk) -> None:
-        self.builder.set_late_color(chunk)
+        self.builder.set_late_color(chunk, self.of_all)
 
     def _side(self, at: int, chunk: Chunk) -> None:
         self.builder.set_side(chunk)
 
     def _relation(self, at: int, chunk: Chunk) -> None:
-        following = self._next(at)
+        following = self.view.next(at)
         if following is None or following.is_a("mark"):
             self.builder.close_relation(chunk)
         else:
             self.builder.open_relation(chunk)
 
     def _aside(self, at: int, chunk: Chunk) -> None:
-        """ "shaped like a dog", "a card for my mum": what follows is not part of the scene."""
-        if chunk.is_a("comparison") or self.builder.scene.groups:  # "for my mum a card" names no card yet
-            self.builder.negate(chunk)
+        """ "a card for my mum": what follows is not part of the scene."""
+        self.builder.negate(chunk)
+
+    def _likeness(self, at: int, chunk: Chunk) -> None:
+        """ "shaped like a dog"."""
+        self.builder.compare(chunk)
 
     def _join(self, at: int, chunk: Chunk) -> None:
-        following = self._next(at)
+        following, builder = self.view.next(at), self.builder
         bare = following is not None and following.is_a(*NOUNS, "adjective", "color")
-        self.builder.join(chunk, chunk.text == "or" or (chunk.text == "and" and bare))
+        if chunk.text == "with" and self.view.requests[at] and (place := tool_at(self.chunks, at)) >= 0:
+            tool = self.chunks[place]
+            tool.meanings = {"style": tool.meanings["instrument"]}
+            builder.add_style(tool)
+        elif chunk.text == "or" and builder.exclusion is None:
+            builder.offer()
+        elif builder.phrase.color and following is not None and following.is_a("color") and self.view.describes(at):
+            chunk.head = following  # "a red and blue car"
+        else:
+            builder.join(chunk, chunk.text == "or" or (chunk.text == "and" and bare))
 
     def _article(self, at: int, chunk: Chunk) -> None:
         self.builder.flush()
@@ -237,24 +225,38 @@ class _SceneParser:
     def _verb(self, at: int, chunk: Chunk) -> None:
         self.builder.flush()
         self.builder.relation = None
-        chunk.mark(LEFT_OUT, ACTION)
+        is_action = self.view.questions[at] or not chunk.is_a("base verb")
+        chunk.mark(LEFT_OUT, reasons.NO_DRAWING if chunk.emoji >= 0 or not is_action else reasons.ACTION)
 
     def _quality(self, at: int, chunk: Chunk) -> None:
         self.builder.phrase.others.append(chunk)
 
     def _language(self, at: int, chunk: Chunk) -> None:
+        following = self.view.next(at)
+        if chunk.text == "like" and self.previous is not None and self.previous.is_a(*NOUNS) and following is not None:
+            if following.text in ("a", "an"):  # "a cat like a tiger"
+                chunk.meanings["likeness"] = ""
+                return self.builder.compare(chunk)
         phrase = self.builder.phrase
         inside = phrase.others or (phrase.article is not None and phrase.number is None)
         if not inside and chunk.text.startswith(NEW_CLAUSE):
-            self.builder.flush()
-            self.builder.subject = self.builder.negation = None
+            self.builder.begin_clause()
+
+    def _request(self, at: int, chunk: Chunk) -> None:
+        """ "draw"; not of "never draw"."""
+        if self.previous is None or not self.previous.is_a("negation") or self.previous.text == "no":
+            self.builder.begin_clause()
 
 
 # What to do with a phrase by the first kind that it has, in this order.
 SMALL_WORDS = {
-    "comparison": _SceneParser._aside, "dedication": _SceneParser._aside,
+    "comparison": _SceneParser._aside, "likeness": _SceneParser._likeness, "dedication": _SceneParser._aside,
+    "change": _SceneParser._change,
     "correction": _SceneParser._correction, "number": _SceneParser._number, "size": _SceneParser._size,
     "color": _SceneParser._color, "side": _SceneParser._side, "relation": _SceneParser._relation,
-    "join": _SceneParser._join, "article": _SceneParser._article, "verb": _SceneParser._verb,
-    "adjective": _SceneParser._quality, "unknown": _SceneParser._quality, "language": _SceneParser._language,
+    "join": _SceneParser._join, "article": _SceneParser._article,
+    "verb": _SceneParser._verb, "base verb": _SceneParser._verb,
+    "adjective": _SceneParser._quality, "unknown": _SceneParser._quality, "privative": _SceneParser._quality,
+    "suffix": _SceneParser._quality,
+    "request": _SceneParser._request, "language": _SceneParser._language,
 }  # fmt: skip

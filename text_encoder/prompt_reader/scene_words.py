@@ -5,7 +5,7 @@ drawn as the first of the names that a model has. A name that is one of the word
 other is the nearest that is left, and the reading says so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import cache
 
 from text_encoder.prompt_reader.english_phrases import Meaning, split_table, table_lines
@@ -34,6 +34,22 @@ def _lines(kind: str) -> Iterator[tuple[list[str], list[str]]]:
 def candidates_of() -> dict[tuple[str, str], tuple[str, ...]]:
     """(kind, concept) -> names that may be drawn for it. A concept is a line's first word."""
     return {(kind, words[0]): tuple(names) for kind in KINDS for words, names in _lines(kind)}
+
+
+@cache
+def _homes() -> dict[str, list[tuple[str, frozenset[str]]]]:
+    """A concept of a place -> (name of the place that is drawn for those who live there, their names)."""
+    homes: dict[str, list[tuple[str, frozenset[str]]]] = {}
+    for line in table_lines("homes"):
+        concepts, name, things = line.split(":")
+        for concept in split_table(concepts):
+            homes.setdefault(concept, []).append((name.strip(), frozenset(split_table(things))))
+    return homes
+
+
+def home_of(concept: str, things: Set[str]) -> str:
+    """The place that stands best for another where only such things are drawn as live there; empty for none."""
+    return next((name for name, dwellers in _homes().get(concept, ()) if things and things <= dwellers), "")
 
 
 @cache

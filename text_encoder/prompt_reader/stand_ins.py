@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from text_encoder.prompt_reader.english_phrases import WORDS
-from text_encoder.prompt_reader.word_forms import american, singulars, verb_stems
+from text_encoder.prompt_reader.word_forms import IRREGULAR, american, singulars, verb_stems
 
 STAND_INS = "stand_ins.json"
 ENGLISH_WORDS = WORDS / "english_words.txt"
@@ -106,6 +106,8 @@ def word_class(word: str) -> str:
     """The class of a word or of what it is a form of; empty for a word that is not English."""
     classes = english_words()
     word = american(word)
+    if word in IRREGULAR and word not in classes:  # "leaves" are leaves
+        word = IRREGULAR[word]
     if word in classes:
         return classes[word]
     for stem in verb_stems(word):

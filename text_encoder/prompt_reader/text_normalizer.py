@@ -10,26 +10,34 @@ from typing import NamedTuple
 
 INVISIBLE = {"\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", "\u00ad", "\ufe0f", "\ufe0e"}
 JOINER = "\u200d"  # of several emoji into one
+MAX_SIGN = 32  # characters of one emoji with its modifiers
 MODIFIERS = {"\ufe0f", "\ufe0e", *map(chr, range(0x1F3FB, 0x1F400))}  # variation and skin tone
 APOSTROPHES = "’‘ʼ`´"
-SPACES = '-_‐‑–—−"“”„«»*~^\\<>|'  # these separate words and say nothing else
-COMMAS = ";:()[]{}/、，；："
-STOPS = ".!?…。！？\n"
-SIGNS = {"&": " and ", "+": " and ", "×": " x ", "@": " at ", "#": " "}
+SPACES = '-_−"*~^\\<>|「」『』《》〈〉'  # these separate words and say nothing else
+COMMAS = ";:/、"
+STOPS = ".!?…。\n"
+CATEGORIES = {"Pd": " ", "Pi": " ", "Pf": " ", "Ps": ", ", "Pe": ", "}  # of dashes, quotation marks and brackets
+SIGNS = {"🚫": " no ", "❌": " no ", "&": " and ", "+": " and ", "×": " x ", "@": " at ", "#": " "}
 WEIGHT = re.compile(r":\s*\d+(?:\.\d+)?(?=\s*\))")  # (blue cat:1.3) as other programs weight words
-FLAG = re.compile(r"(?<!\S)--[a-z]+(?:\s+[\d:.]+)?|<lora:[^>]*>", re.IGNORECASE)  # options of other programs
+FLAG = re.compile(r"(?<!\S)--[a-z]+(?:\s+[\d:.]+)?|<lora:[^<>]*>", re.IGNORECASE)  # options of other programs
+SHORT_FORMS = {"w/o": " without ", "w/": " with ", "b/w": " black and white ", "and/or": " and ", "-free": " -free "}
+SHORT_FORM = re.compile(r"(?<!\w)(?:w/o(?!\w)|w/|b/w(?!\w)|and/or(?!\w))|(?<=\w)-free(?!\w)", re.IGNORECASE)
 TOKEN = re.compile(
-    r"\d[dk](?![a-z])|\d+(?:[.,]\d+)*(?:st|nd|rd|th)?(?![a-z])|[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[.,]|[^\w\s']"
+    r"-free|\d[dk](?![a-z])|\d+(?:[.,]\d+)*(?:st|nd|rd|th)?(?![a-z])|[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[.,]|[^\w\s']"
 )
 
 
 class Token(NamedTuple):
-    """A word, number or mark. `start` and `end` are its place in the prompt; "." ends a sentence, "," a part of it."""
+    """A word, number or mark. `start` and `end` are its place in the prompt; "." ends a sentence, "," a part of it.
+
+    `emoji`: the place of the emoji that the word stands for; -1 for a word that was written.
+    """
 
     text: str
     start: int
     end: int
     is_capital: bool = False
+    emoji: int = -1
 
     @property
     def is_mark(self) -> bool:
@@ -45,13 +53,12 @@ def _replacement(character: str) -> str:
         return "'"
     if character in SIGNS:
         return SIGNS[character]
-    if character in SPACES:
-        return " "
-    if character in COMMAS:
-        return ", "
-    if character in STOPS:
-        return ". "
     folded = unicodedata.normalize("NFKC", character).lower()
+    for marks, said in ((SPACES, " "), (COMMAS, ", "), (STOPS, ". ")):
+        if character in marks or folded in marks:
+            return said
+    if said := CATEGORIES.get(unicodedata.category(character)):
+        return said
     decomposed = unicodedata.normalize("NFKD", folded)
     return "".join(c for c in decomposed if not unicodedata.combining(c)) if folded.isalpha() else folded
 
@@ -70,34 +77,42 @@ def ignored_spans(prompt: str) -> list[tuple[int, int]]:
 
 def tokenize_prompt(prompt: str, emoji: dict[str, str] | None = None) -> list[Token]:
     """The tokens of a prompt. `emoji` has for an emoji the words that it stands for: several tokens of one place."""
-    characters, origin, signs = [], [], emoji or {}
+    signs = emoji or {}
     text, place = _blanked(prompt), 0
+    short = {match.start(): match for match in SHORT_FORM.finditer(text)}
+    characters, origin, ends, of_emoji = [], [], [], []
     while place < len(text):
-        length, said = _sign_at(text, place, signs)
-        piece = f" {said} " if said else _replacement(text[place])
+        end, said = _sign_at(text, place, signs)
+        is_emoji = bool(said)
+        if match := short.get(place):
+            end, said = match.end(), SHORT_FORMS[match[0].lower()]
+        piece = f" {said} " if is_emoji else said or _replacement(text[place])
         characters.append(piece)
         origin += [place] * len(piece)
-        place += length
+        ends += [end] * len(piece)
+        of_emoji += [place if is_emoji else -1] * len(piece)
+        place = end
     tokens = []
     for match in TOKEN.finditer("".join(characters)):
-        start, end = origin[match.start()], origin[match.end() - 1] + 1
+        start, last = origin[match.start()], match.end() - 1
         if match[0] == "." and _is_decimal(prompt, start):
             continue
-        tokens += [Token(part, start, end, prompt[start].isupper()) for part in _parts(match[0])]
+        is_capital, sign = prompt[start].isupper(), of_emoji[match.start()]
+        tokens += [Token(part, start, ends[last], is_capital, sign) for part in _parts(match[0])]
     return tokens
 
 
 def _sign_at(text: str, place: int, signs: dict[str, str]) -> tuple[int, str]:
-    """(characters, words) of the emoji that begins here, a sequence of several before its first; (1, "") for none."""
-    if not signs or ord(text[place]) < 0x2600:
-        return 1, ""
-    end = place + 1
-    while end < len(text) and (text[end] in MODIFIERS or text[end - 1] == JOINER or text[end] == JOINER):
+    """(end, words) of the emoji that begins here, a sequence of several before its first; (place + 1, "") for none."""
+    if not signs or ord(text[place]) < 0x2600 or text[place] in SIGNS:
+        return place + 1, ""
+    end, longest = place + 1, min(len(text), place + MAX_SIGN)
+    while end < longest and (text[end] in MODIFIERS or JOINER in (text[end], text[end - 1])):
         end += 1
     key = "".join(c for c in text[place:end] if c not in MODIFIERS)
     if said := signs.get(key) or signs.get(text[place]):
-        return end - place, said
-    return 1, ""
+        return end, said
+    return place + 1, ""
 
 
 def _is_decimal(prompt: str, place: int) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from text_encoder.prompt_reader.caption_writer import with_indefinite_article
+from text_encoder.prompt_reader.caption_writer import suggested_words
 from text_encoder.prompt_reader.prompt_vocabulary import PromptVocabulary, VocabularyEntry
 
 THINGS_PICTURE = "things.webp"  # in a model folder: a square tile for each thing, in the order of the vocabulary
@@ -21,7 +21,7 @@ class VocabularyGroup:
 
 def vocabulary_groups(vocabulary: PromptVocabulary) -> list[VocabularyGroup]:
     """Things first, in the order of the vocabulary; groups without items are left out."""
-    things = [(t.name, ", ".join(t.synonyms), with_indefinite_article(t.name)) for t in vocabulary.objects]
+    things = [(t.name, ", ".join(t.synonyms), suggested_words(t.name)) for t in vocabulary.objects]
     walls = {str(color) for color in vocabulary.colours}
     places = [_added(place) for place in vocabulary.backgrounds if place.name not in walls]
     places += [_added(place) for place in vocabulary.backgrounds if place.name in walls]
@@ -42,6 +42,6 @@ def vocabulary_groups(vocabulary: PromptVocabulary) -> list[VocabularyGroup]:
 
 def _added(entry: VocabularyEntry) -> tuple[str, str, str]:
     """An item whose words can stand at the end of a prompt: not "a sketch of", but "as a sketch"."""
-    ways = [way.replace(" a orange", " an orange") for way in (entry.say or (entry.name,))]
+    ways = list(entry.say or (entry.name,))
     words = next((way for way in ways if not way.endswith(" of")), ways[0])
     return words, ", ".join(way for way in ways if way != words), words

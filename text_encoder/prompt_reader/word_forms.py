@@ -1,5 +1,6 @@
 """Forms of English words: plurals and singulars, verb endings, British and American spelling, and misspellings."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 IRREGULAR = {
@@ -87,6 +88,16 @@ def verb_stems(word: str) -> Iterator[str]:
                 yield stem[:-1]
             if ending in ("ed", "es") and stem.endswith("i"):
                 yield stem[:-1] + "y"
+
+
+def with_an(phrase: str) -> str:
+    """A phrase with "an" where "a" stands before a vowel."""
+    return re.sub(r"\ba (?=[aeio])", "an ", phrase)
+
+
+def shortened(word: str) -> str:
+    """A word without the letters that are drawn out: "sooo" is "so", "caaat" is "cat"."""
+    return re.sub(r"([a-z])\1{2,}", r"\1", word)
 
 
 def american(word: str) -> str:
