@@ -135,7 +135,8 @@ def test_corrections_change_what_was_said_last(prompt: str, caption: str):
 
 
 @pytest.mark.parametrize(("prompt", "caption"), [
-    ("for my dog a cat", "a cat"), ("for my dog: a cat", "a cat"), ("a cat for my dog on the beach", "a cat on the beach"),
+    ("for my dog a cat", "a cat"), ("for my dog: a cat", "a cat"),
+    ("a cat for my dog on the beach", "a cat on the beach"),
     ("for my mum a card with a rose", "a rose"),
 ])  # fmt: skip
 def test_whom_a_picture_is_for_is_not_drawn(prompt: str, caption: str):
@@ -148,7 +149,8 @@ def test_whom_a_picture_is_for_is_not_drawn(prompt: str, caption: str):
     ("a house, no trees, beach", "a house on the beach"), ("without dogs, cats", "three cats"),
     ("without dogs a cat", "a cat"), ("a cat without a hat on the beach", "a cat on the beach"),
     ("a cat without a hat in cartoon style", "a cat in cartoon style"), ("a cat, not on the beach", "a cat"),
-    ("never draw a dog. a cat", "a cat"), ("please never draw dogs, draw cats", "three cats"), ("a cat w/o a hat", "a cat"),
+    ("never draw a dog. a cat", "a cat"), ("please never draw dogs, draw cats", "three cats"),
+    ("a cat w/o a hat", "a cat"),
     ("a dog-free house with a cat", "a house with a cat"), ("dog free park with a cat", "on the grass a cat"),
     ("a free dog", "a dog"), ("a cat but not a black one", "a cat"), ("a cat w/ a hat", "a cat with a hat"),
 ])  # fmt: skip
@@ -171,7 +173,8 @@ def test_what_is_not_wanted_is_no_more_than_was_said(prompt: str, caption: str):
 
 
 @pytest.mark.parametrize(("prompt", "avoid", "caption"), [
-    ("a cat on the beach", "beach", "a cat"), ("a cat at night", "night, blurry", "a cat"), ("a red car", "red", "a car"),
+    ("a cat on the beach", "beach", "a cat"), ("a cat at night", "night, blurry", "a cat"),
+    ("a red car", "red", "a car"),
     ("a sketch of a cat", "sketch", "a cat"), ("a cat in cartoon style", "cartoons", "a cat"),
     ("a red car and a blue car", "red cars", "a blue car"), ("a rabbit and a dog", "bunnies", "a dog"),
     ("a cat and a dog", "no dogs", "a cat"), ("a poodle and a cat", "dog", "a cat"), ("a dog", "poodle", "a dog"),
@@ -182,7 +185,8 @@ def test_a_negative_prompt_keeps_things_places_styles_and_colors_out(prompt: str
 
 
 @pytest.mark.parametrize(("prompt", "caption"), [
-    ("a banana shaped like a boat", "a banana"), ("a cat like a tiger", "a cat"), ("a heart-shaped balloon", "a balloon"),
+    ("a banana shaped like a boat", "a banana"), ("a cat like a tiger", "a cat"),
+    ("a heart-shaped balloon", "a balloon"),
     ("a house made of cheese", "a house"), ("an elephant as small as a mouse", "an elephant"),
     ("a cloud that looks like a sheep", "a sheep"), ("a lion-shaped cloud", "a lion"), ("i'd like a cat", "a cat"),
 ])  # fmt: skip
@@ -192,7 +196,8 @@ def test_what_a_thing_is_compared_to_is_drawn_only_in_its_place(prompt: str, cap
 
 @pytest.mark.parametrize(("prompt", "caption"), [
     ("on the left a cat, on the right a dog", "a cat on the left and a dog on the right"),
-    ("a house. To its left, a car.", "a house right of a car"), ("a house with a moon above it", "a house below a moon"),
+    ("a house. To its left, a car.", "a house right of a car"),
+    ("a house with a moon above it", "a house below a moon"),
 ])  # fmt: skip
 def test_sides_are_read_before_and_behind_their_things(prompt: str, caption: str):
     assert drawn(prompt) == caption
@@ -243,7 +248,8 @@ def test_what_describes_a_noun_is_drawn_where_nothing_else_can_be(prompt: str, c
 
 
 @pytest.mark.parametrize("piece", [
-    "<lora:", "🐱\u200d", "👨\u200d", "\ufe0f\u200d", "a cat or ", "no red dog, a blue dog, ", "without dogs, ", "make that ",
+    "<lora:", "🐱\u200d", "👨\u200d", "\ufe0f\u200d", "a cat or ", "no red dog, a blue dog, ", "without dogs, ",
+    "make that ",
     "a cat's ", "the head of ", "a, ", "sun ", "red, ", "no, a cat ", "with ", "cat, draw ", "shaped ", "dog-free ",
     "above it ", "like a ", "w/o ", "computer ", "its head ", "on the left ", "（", "cat", "the dog ", "a fox of ",
 ])  # fmt: skip

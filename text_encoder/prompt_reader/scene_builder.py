@@ -1,5 +1,7 @@
 """Builds what a prompt asks for from noun phrases, places and little words, as the parser finds them one by one."""
 
+from dataclasses import replace
+
 from text_encoder.prompt_reader import reasons
 from text_encoder.prompt_reader.asked_group import (
     leave_out_qualities,
@@ -49,15 +51,14 @@ class SceneBuilder:
         self.is_changed = False
         self.is_option = False
         self._awaiting: list[AskedRelation] = []
-        self._side: Chunk | None = None  # where the coming group stands
+        self._coming: dict[str, Chunk] = {}  # side and color of the coming group: "on the left a tree"
         self._latest: Chunk | None = None  # the thing, place or style that was named last
 
     def finish(self) -> AskedScene:
         self.end_clause()
-        for open_relation in self._awaiting:  # "a snail, on top of a mushroom": its subject stood before the comma
-            concept, target = open_relation.concept, open_relation.target
-            if target > 0:
-                self.scene.relations.append(AskedRelation(concept, target - 1, target, open_relation.chunk))
+        for late in self._awaiting:  # "a snail, on top of a mushroom": its subject stood before the comma
+            if late.target > 0:
+                self.scene.relations.append(replace(late, subject=late.target - 1))
         return self.scene
 
     # Noun phrases
@@ -107,6 +108,12 @@ class SceneBuilder:
         if not bare:
             chunk.mark(LEFT_OUT, reasons.SECOND_COLOR)
 
+    def announce_color(self, chunk: Chunk) -> None:
+        """A color of the group that comes next: "the red one is a car"."""
+        self.flush()
+        chunk.mark(LEFT_OUT, reasons.COLORS_NOTHING)
+        self._coming["color"] = chunk
+
     def drop_qualities(self) -> None:
         """Leave out what was said of a noun that needs no drawing: "a dramatic picture of"."""
         for chunk in self.phrase.chunks():
@@ -123,12 +130,9 @@ class SceneBuilder:
             self.is_changed = False
             recount(groups[self.last], phrase.number)
             phrase.number = None
-        if phrase.size is not None:
-            if groups and groups[self.last].size is None:
-                groups[self.last].size = phrase.size
-            else:
-                phrase.size.mark(LEFT_OUT, reasons.QUALITY)
-        for chunk in (phrase.color, *phrase.others):
+        if phrase.size is not None and groups and groups[self.last].size is None:
+            groups[self.last].size, phrase.size = phrase.size, None
+        for chunk in (phrase.size, phrase.color, *phrase.others):
             if chunk is not None:
                 self._leave_out_quality(chunk)
         if phrase.number is not None and phrase.number.text not in NUMBERS:
@@ -138,12 +142,11 @@ class SceneBuilder:
         """A quality of no noun: "no red" keeps every red out."""
         if self.exclusion is not None:
             chunk.mark(*self.exclusion.fate)
-            if chunk.is_a("color") and chunk.status == AVOIDED:
-                self.scene.unwanted.colors.append(chunk)
-            return
-        leave_out_qualities([chunk])
+        else:
+            leave_out_qualities([chunk])
         if chunk.is_a("color"):
-            self.scene.loose_colors.append(chunk)
+            loose = self.scene.unwanted.colors if chunk.status == AVOIDED else self.scene.loose_colors
+            loose.append(chunk)
 
     # Things
 
@@ -164,9 +167,10 @@ class SceneBuilder:
             self._relate(mentioned)
             return
         self.scene.groups.append(new_group(noun, phrase, head))
-        if self._side is not None:  # "on the left a tree"
-            self._side.mark(LANGUAGE)
-            self.scene.groups[-1].side, self._side = self._side, None
+        for kind, chunk in self._coming.items():
+            chunk.mark(LANGUAGE)
+            setattr(self.scene.groups[-1], kind, getattr(self.scene.groups[-1], kind) or chunk)
+        self._coming.clear()
         self._relate(len(self.scene.groups) - 1)
 
     def _change(self, noun: NounMeaning, phrase: NounPhrase, head: Chunk) -> bool:
@@ -247,15 +251,15 @@ class SceneBuilder:
         if relation is not None and relation.text == "of":
             put_inside(self.scene, index, relation)
         elif relation is not None:
-            concept = str(relation.meanings["relation"])
+            asked = AskedRelation(str(relation.meanings["relation"]), self.subject or 0, index, relation)
             if self.subject is None:
-                self._awaiting.append(AskedRelation(concept, -1, index, relation))
+                self._awaiting.append(asked)
                 return
-            self.scene.relations.append(AskedRelation(concept, self.subject, index, relation))
+            self.scene.relations.append(asked)
         elif self._awaiting:
             fronted = self._awaiting.pop()  # "on the right of the house there is a tree"
             if fronted.target != index:
-                self.scene.relations.append(AskedRelation(fronted.concept, index, fronted.target, fronted.chunk))
+                self.scene.relations.append(replace(fronted, subject=index))
         self.subject = index
 
     # Where, when, how
@@ -287,8 +291,7 @@ class SceneBuilder:
                 other.head = chunk
         leave_out_qualities(phrase.others)
         if self._is_place_excluded(chunk):
-            if chunk.status == AVOIDED:
-                self.scene.unwanted.backdrops.append(chunk)
+            self.scene.unwanted.backdrops += [chunk] if chunk.status == AVOIDED else []
         elif not self._is_place_option(chunk, PLACES):
             self.scene.backdrops.append(AskedBackdrop(chunk, phrase.color, relation))
             self._latest = chunk
@@ -296,8 +299,7 @@ class SceneBuilder:
     def add_style(self, chunk: Chunk) -> None:
         self.drop_qualities()
         if self._is_place_excluded(chunk):
-            if chunk.status == AVOIDED:
-                self.scene.unwanted.styles.append(chunk)
+            self.scene.unwanted.styles += [chunk] if chunk.status == AVOIDED else []
             return
         for other in (self.relation, self.phrase.article):
             if other is not None:
@@ -314,7 +316,7 @@ class SceneBuilder:
             self.scene.groups[self.last].side = chunk
         else:
             chunk.mark(LEFT_OUT, reasons.ALONE)
-            self._side = chunk
+            self._coming["side"] = chunk
 
     # Clauses
 
@@ -386,7 +388,8 @@ class SceneBuilder:
         self.flush()
         backdrops = self.scene.backdrops
         if previous is not None and previous.is_a("side", "relation"):
-            self.relation = self._side = None
+            self.relation = None
+            self._coming.clear()
             if self.scene.groups:
                 self.scene.groups[-1].side = None
             previous.mark(LEFT_OUT, reasons.TAKEN_BACK)

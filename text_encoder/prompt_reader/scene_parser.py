@@ -18,6 +18,7 @@ PREDICATES = frozenset(
     "be is are it them was were him her colored painted only completely totally fully entirely".split()
 )
 NEW_CLAUSE = ("there", "here", "i ", "it ", "add")
+VERBS = ("is", "are", "was", "were", "should be", "is a", "must be")
 PLURAL = frozenset("both all each they they're them these those".split())  # "both blue" is said of all
 
 
@@ -155,7 +156,7 @@ class _SceneParser:
     def _negation(self, at: int, chunk: Chunk) -> int:
         following, groups = self.view.next(at), self.builder.scene.groups
         ends = following is None or following.is_a("mark")
-        if chunk.text in ("no", "not") and following is not None and following.text == "," and groups:
+        if chunk.text in ("no", "not") and self._is_answer(at) and groups:
             self.builder.take_back(self.previous)
             return 2
         if ends and self.previous is not None and self.previous.is_a("thing") and groups:
@@ -164,6 +165,15 @@ class _SceneParser:
             return 1
         self.builder.negate(chunk)
         return 1
+
+    def _is_answer(self, at: int) -> bool:
+        """Whether "no" stands alone before something else: "a cat, no, a dog", "cats? No. Dogs!"."""
+        following, is_alone = self.view.next(at), self.previous is not None and self.previous.is_a("mark")
+        return (
+            at + 2 < len(self.chunks)
+            and following is not None
+            and (following.text == "," or (following.is_a("mark") and is_alone))
+        )
 
     def _correction(self, at: int, chunk: Chunk) -> None:
         self.builder.take_back(self.previous)
@@ -184,7 +194,11 @@ class _SceneParser:
         self.builder.set_quality(chunk, "size")
 
     def _color(self, at: int, chunk: Chunk) -> None:
-        self.builder.set_late_color(chunk, self.of_all)
+        following, verb = self.view.next(at), self.view.next(at + 1)
+        if following is not None and following.text in ("one", "ones") and verb is not None and verb.text in VERBS:
+            self.builder.announce_color(chunk)  # "the red one is a car"
+        else:
+            self.builder.set_late_color(chunk, self.of_all)
 
     def _side(self, at: int, chunk: Chunk) -> None:
         self.builder.set_side(chunk)
