@@ -41,7 +41,7 @@ def admit(request: GenerationRequest, model: registry.ModelInfo, strict: bool = 
     reading = model.reader.read(request.prompt, request.negative_prompt)
     if reading.refused:
         raise ValueError(reading.refused)
-    negative = model.reader.read(request.negative_prompt) if request.negative_prompt.strip() else PromptReading("", "")
+    negative = model.reader.read_negative(request.negative_prompt)
     notes = [note for note in (reading.note(), _negative_note(negative)) if note]
     if strict and not (reading.is_as_said and negative.is_as_said):
         raise ValueError(f"strict: {'; '.join(notes)}")

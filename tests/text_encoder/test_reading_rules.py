@@ -184,6 +184,13 @@ def test_a_negative_prompt_keeps_things_places_styles_and_colors_out(prompt: str
     assert drawn(prompt, avoid) == caption
 
 
+def test_words_of_a_negative_prompt_that_keep_something_out_are_not_named():
+    for text in ("red", "cats, dogs and birds", "sketch", "night", "no dogs", "", "watercolor"):
+        reading = READER.read_negative(text)
+        assert reading.is_as_said and not reading.note(), text
+    assert "'justice' left out" in READER.read_negative("a cat, justice").note()
+
+
 @pytest.mark.parametrize(("prompt", "caption"), [
     ("a banana shaped like a boat", "a banana"), ("a cat like a tiger", "a cat"),
     ("a heart-shaped balloon", "a balloon"),

@@ -78,6 +78,11 @@ class UnwantedParts:
     styles: list[Chunk] = field(default_factory=list)
     colors: list[Chunk] = field(default_factory=list)
 
+    def phrases(self) -> Iterator[Chunk]:
+        for group in self.groups:
+            yield from (chunk for chunk in (group.head, group.size, group.color) if chunk is not None)
+        yield from (*self.backdrops, *self.styles, *self.colors)
+
 
 @dataclass
 class AskedScene:

@@ -68,7 +68,7 @@ class Chunk:
     emoji: int = -1  # place of the emoji that the phrase stands for
 
     def is_a(self, *kinds: str) -> bool:
-        return any(kind in self.meanings for kind in kinds)
+        return not self.meanings.keys().isdisjoint(kinds)
 
     def mark(self, status: str, why: str = "", by: str = "") -> None:
         self.status, self.why, self.by = status, why, by

@@ -4,10 +4,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from text_encoder.prompt_reader.asked_scene import AskedScene
 from text_encoder.prompt_reader.caption_writer import suggested_words, write_caption
 from text_encoder.prompt_reader.lexicon import BACKDROPS, Chunk, Lexicon
 from text_encoder.prompt_reader.prompt_reading import (
     AVOIDED,
+    DRAWN,
     LANGUAGE,
     LEFT_OUT,
     REPLACED,
@@ -56,16 +58,7 @@ class PromptReader:
         """What is drawn of a prompt; `avoid`: a negative prompt, whose things are left out of it."""
         if self.is_free_text:
             return PromptReading(prompt, prompt, (PromptSpan(prompt),) if prompt else ())
-        tokens = tokenize_prompt(prompt, self.stand_ins.emoji)
-        chunks = self._lexicon.chunks(tokens)
-        asked = parse_scene(chunks)
-        for distant, takes_modifiers in ((True, False), (False, True)):
-            if asked.groups:
-                break
-            other_chunks = self._lexicon.chunks(tokens, distant)
-            other = parse_scene(other_chunks, takes_modifiers)
-            if other.groups:
-                chunks, asked = other_chunks, other
+        chunks, asked = self._parse(prompt)
         fitted = self._fitter.fit(asked, self._named_in(avoid))
         drawn = write_caption(fitted)
         spans = _spans(prompt, chunks)
@@ -73,12 +66,36 @@ class PromptReader:
             return PromptReading(prompt, "", spans, refused=self._refusal(chunks))
         return PromptReading(prompt, drawn, spans, fitted.scene())
 
+    def read_negative(self, prompt: str) -> PromptReading:
+        """A negative prompt: what the encoder gets of it, and which of its words keep nothing out of the picture."""
+        if self.is_free_text or not prompt.strip():
+            return PromptReading(prompt, prompt.strip())
+        chunks, asked = self._parse(prompt)
+        drawn = write_caption(self._fitter.fit(asked))
+        for chunk in self._fitter.named_in(asked).phrases():
+            chunk.mark(DRAWN)
+        return PromptReading(prompt, drawn, _spans(prompt, chunks))
+
+    def _parse(self, prompt: str) -> tuple[list[Chunk], AskedScene]:
+        """The phrases of a prompt and what they ask for. Where no thing is asked for that the model knows, things that
+        stand for others from far are taken, or things that only describe others."""
+        tokens = tokenize_prompt(prompt, self.stand_ins.emoji)
+        first = chunks = self._lexicon.chunks(tokens)
+        asked = parse_scene(chunks)
+        for kind, distant in (("distant", True), ("thing", False)):
+            if not asked.groups and any(chunk.is_a(kind) for chunk in first):
+                others = self._lexicon.chunks(tokens, distant)
+                other = parse_scene(others, takes_modifiers=not distant)
+                if other.groups:
+                    chunks, asked = others, other
+        return chunks, asked
+
     def _named_in(self, avoid: str) -> Unwanted:
         """What a negative prompt names."""
         if not avoid.strip():
             return Unwanted()
         asked = parse_scene(self._lexicon.chunks(tokenize_prompt(avoid, self.stand_ins.emoji)))
-        return self._fitter.named_in(asked)
+        return self._fitter.unwanted_of(self._fitter.named_in(asked), is_field=True)
 
     def _refusal(self, chunks: list[Chunk]) -> str:
         """Why nothing is drawn, with things that are."""

@@ -335,9 +335,7 @@ class SceneBuilder:
 
     def open_relation(self, chunk: Chunk) -> None:
         self.flush()
-        self.exclusion = None
-        self.is_changed = False
-        self.relation = chunk
+        self.exclusion, self.is_changed, self.relation = None, False, chunk
 
     def close_relation(self, chunk: Chunk) -> None:
         """ "a tree with presents underneath": of the last group to the one before."""

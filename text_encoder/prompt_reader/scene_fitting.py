@@ -68,15 +68,15 @@ class SceneFitter:
         words = (chunk.text for chunk in parts.backdrops)
         return Unwanted(things, *(frozenset(filter(None, names)) for names in (backdrops, words, styles, colors)))
 
-    def named_in(self, asked: AskedScene) -> Unwanted:
-        """All that a negative prompt names, as what is not wanted."""
+    def named_in(self, asked: AskedScene) -> UnwantedParts:
+        """All that a negative prompt names."""
         parts, not_wanted = UnwantedParts(), asked.unwanted
         parts.groups = [*asked.groups, *not_wanted.groups]
         parts.backdrops = [*(backdrop.chunk for backdrop in asked.backdrops), *not_wanted.backdrops]
         parts.styles = [*asked.styles, *not_wanted.styles]
         parts.colors = [*asked.loose_colors, *not_wanted.colors]
         parts.colors += [chunk for chunk in parts.backdrops if chunk.is_a("color")]  # "dark" is night and black
-        return self.unwanted_of(parts, is_field=True)
+        return parts
 
     def _look(self, group: AskedGroup) -> tuple[str, str]:
         """(color, size) that a group would be drawn with; empty: not said."""

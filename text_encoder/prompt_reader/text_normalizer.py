@@ -10,16 +10,17 @@ from typing import NamedTuple
 
 INVISIBLE = {"\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", "\u00ad", "\ufe0f", "\ufe0e"}
 JOINER = "\u200d"  # of several emoji into one
+MAX_FOLDED = 4  # characters that stand for one; a few signs stand for whole sentences
 MAX_SIGN = 32  # characters of one emoji with its modifiers
 MODIFIERS = {"\ufe0f", "\ufe0e", *map(chr, range(0x1F3FB, 0x1F400))}  # variation and skin tone
 APOSTROPHES = "’‘ʼ`´"
-SPACES = '-_−"*~^\\<>|「」『』《》〈〉'  # these separate words and say nothing else
-COMMAS = ";:/、"
+SPACES = '-_−"*~^\\<>「」『』《》〈〉'  # these separate words and say nothing else
+COMMAS = ";:/、|#"
 STOPS = ".!?…。\n"
 CATEGORIES = {"Pd": " ", "Pi": " ", "Pf": " ", "Ps": ", ", "Pe": ", "}  # of dashes, quotation marks and brackets
-SIGNS = {"🚫": " no ", "❌": " no ", "&": " and ", "+": " and ", "×": " x ", "@": " at ", "#": " "}
+SIGNS = {"🚫": " no ", "❌": " no ", "&": " and ", "+": " and ", "×": " x ", "@": " at "}
 WEIGHT = re.compile(r":\s*\d+(?:\.\d+)?(?=\s*\))")  # (blue cat:1.3) as other programs weight words
-FLAG = re.compile(r"(?<!\S)--[a-z]+(?:\s+[\d:.]+)?|<lora:[^<>]*>", re.IGNORECASE)  # options of other programs
+FLAG = re.compile(r"(?<!\S)--[a-z]+(?:\s+[\d:.]+)?|<lora:[^<>]*>|\b(?:https?://|www\.)\S+", re.IGNORECASE)
 SHORT_FORMS = {"w/o": " without ", "w/": " with ", "b/w": " black and white ", "and/or": " and ", "-free": " -free "}
 SHORT_FORM = re.compile(r"(?<!\w)(?:w/o(?!\w)|w/|b/w(?!\w)|and/or(?!\w))|(?<=\w)-free(?!\w)", re.IGNORECASE)
 TOKEN = re.compile(
@@ -54,6 +55,8 @@ def _replacement(character: str) -> str:
     if character in SIGNS:
         return SIGNS[character]
     folded = unicodedata.normalize("NFKC", character).lower()
+    if len(folded) > MAX_FOLDED:
+        return character
     for marks, said in ((SPACES, " "), (COMMAS, ", "), (STOPS, ". ")):
         if character in marks or folded in marks:
             return said
