@@ -40,8 +40,10 @@ WORDS: dict[str, dict[str, str]] = {
     "easel": {},
     "lane": {},
     "house": {
+        "docs/prompts.md": ENGLISH,
         "docs/results.md": ENGLISH,
         "tests/speech/test_spoken_commands.py": ENGLISH,
+        "tests/text_encoder/test_reading_rules.py": ENGLISH,
         "tests/app": ENGLISH,
         "tests/train": ENGLISH,
         "text_encoder/prompt_reader": ENGLISH,

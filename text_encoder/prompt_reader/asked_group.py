@@ -6,7 +6,7 @@ from text_encoder.prompt_reader import reasons
 from text_encoder.prompt_reader.asked_scene import AskedGroup, AskedRelation, AskedScene, NounPhrase, number_of
 from text_encoder.prompt_reader.english_phrases import VAGUE
 from text_encoder.prompt_reader.lexicon import Chunk, NounMeaning
-from text_encoder.prompt_reader.prompt_reading import AVOIDED, LEFT_OUT
+from text_encoder.prompt_reader.prompt_reading import LEFT_OUT
 
 CONTAINERS = frozenset(
     "bowl cup glass basket box vase plate jar bottle mug pot bag bucket crate dish tray truck".split()
@@ -51,10 +51,10 @@ def mentioned_group(groups: Sequence[AskedGroup], last: int, phrase: NounPhrase,
     return None
 
 
-def share_fate(head: Chunk, phrase: NounPhrase) -> None:
+def share_fate(head: Chunk, phrase: NounPhrase, with_article: bool = True) -> None:
     """Mark what was said of a noun as the noun is marked."""
     for chunk in phrase.chunks():
-        if not chunk.is_a("article") or head.status != AVOIDED:
+        if with_article or not chunk.is_a("article"):
             chunk.mark(head.status, head.why)
         chunk.head = head
 

@@ -57,14 +57,14 @@ class Exclusion:
 
     @property
     def ends_before_place(self) -> bool:
-        return self.has_noun or self.chunk.is_a("dedication")
+        return self.has_noun or self.chunk.is_a("dedication", "thought")
 
     @property
     def fate(self) -> tuple[str, str]:
         """(status, why) of what it excludes."""
         if self.chunk.is_a("comparison", "likeness"):
             return LEFT_OUT, reasons.COMPARED
-        if self.chunk.is_a("dedication"):
+        if self.chunk.is_a("dedication", "thought"):
             return LEFT_OUT, reasons.DEDICATED
         return AVOIDED, reasons.NOT_WANTED
 

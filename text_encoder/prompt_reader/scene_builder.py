@@ -203,9 +203,9 @@ class SceneBuilder:
         head.mark(*self.exclusion.fate)
         if noun is not None and head.status == AVOIDED:
             self.scene.unwanted.groups.append(AskedGroup(noun, head, 1, False, None, phrase.size, phrase.color))
-        share_fate(head, phrase)
+        share_fate(head, phrase, with_article=noun is None)
         self.relation = None
-        if self.exclusion.chunk.is_a("dedication"):
+        if self.exclusion.chunk.is_a("dedication", "thought"):
             self.exclusion = None
         else:
             self.exclusion.has_noun = True
@@ -365,8 +365,9 @@ class SceneBuilder:
         self.is_option = self._latest is not None and self._latest.status != LEFT_OUT
 
     def compare(self, chunk: Chunk) -> None:
-        """ "shaped like": what follows is not drawn where what is compared to it is."""
-        if self._latest is not None and self._latest.status == DRAWN:
+        """ "shaped like", "dreams of": what follows is not drawn where what is compared to it is."""
+        is_drawn = self._latest is not None and self._latest.status == DRAWN
+        if is_drawn or (chunk.is_a("thought") and self.scene.groups):
             self.negate(chunk)
 
     def negate(self, chunk: Chunk) -> None:

@@ -215,7 +215,7 @@ class _SceneParser:
         self.builder.negate(chunk)
 
     def _likeness(self, at: int, chunk: Chunk) -> None:
-        """ "shaped like a dog"."""
+        """ "shaped like a dog", "thinking of a dog"."""
         self.builder.compare(chunk)
 
     def _join(self, at: int, chunk: Chunk) -> None:
@@ -265,6 +265,7 @@ class _SceneParser:
 # What to do with a phrase by the first kind that it has, in this order.
 SMALL_WORDS = {
     "comparison": _SceneParser._aside, "likeness": _SceneParser._likeness, "dedication": _SceneParser._aside,
+    "thought": _SceneParser._likeness,
     "change": _SceneParser._change,
     "correction": _SceneParser._correction, "number": _SceneParser._number, "size": _SceneParser._size,
     "color": _SceneParser._color, "side": _SceneParser._side, "relation": _SceneParser._relation,
