@@ -21,7 +21,7 @@ import text_encoder
 from maskgil import checkpoint
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
-from text_encoder.prompt_reader.scene_fitting import NUMBER_WORDS
+from text_encoder.prompt_reader.fitted_scene import NUMBER_WORDS
 from train.eval.caption_reading import encoded_caption, reader_of, reading_shares
 from train.eval.paired_scores import share_right
 from train.eval.reading import PROMPTS
