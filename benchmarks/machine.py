@@ -23,6 +23,9 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfl
 PATIENCE = 120.0  # seconds after which a stage is not repeated any more
 
 
+LONG = 15.0  # seconds of a warm-up that is measured, too
+
+
 @dataclass(frozen=True)
 class Machine:
     """What was measured of it: `bandwidth` in bytes/s, `rate` in floating-point operations/s of large matrices."""
@@ -118,10 +121,11 @@ def peak_memory(device: torch.device) -> float:
 
 
 def timed(stage: Stage, repeats: int, device: torch.device) -> Timed:
-    """Warm up once, then run `repeats` times, or until PATIENCE is over."""
+    """Warm up once, then run `repeats` times, or until PATIENCE is over. A warm-up longer than LONG counts as the first
+    run: what it does but once is little of it."""
     forget_peak(device)
-    stage.run()
-    seconds: list[float] = []
+    warm_up = seconds_of(stage.run, device)
+    seconds = [warm_up] if warm_up > LONG else []
     while not seconds or (len(seconds) < repeats and sum(seconds) < PATIENCE):
         seconds.append(seconds_of(stage.run, device))
     return Timed(stage, statistics.median(seconds), len(seconds), peak_memory(device))

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from benchmarks.generation import (
     DTYPES,
@@ -52,6 +53,25 @@ CLIP_TEXTS = {  # hidden size, inner size, layers, heads
     768: (3072, 12, 12),
     1024: (4096, 24, 16),
 }
+
+
+class RepeatedNumbers(TorchFunctionMode):
+    """Fills what is initialized with a million random numbers over and over: billions of them take a minute to draw."""
+
+    FILLED = ("kaiming_uniform_", "normal_", "trunc_normal_", "uniform_", "xavier_uniform_")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0.02 * torch.randn(2**20)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        tensor = args[0] if args else (kwargs or {}).get("tensor")
+        if getattr(func, "__name__", "") in self.FILLED and isinstance(tensor, Tensor) and tensor.device.type == "cpu":
+            with torch.no_grad():
+                for part in tensor.detach().view(-1).split(len(self.numbers)):
+                    part.copy_(self.numbers[: len(part)])
+            return tensor
+        return func(*args, **(kwargs or {}))
 
 
 class RandomClip(nn.Module):
@@ -89,6 +109,11 @@ class ReleasedParts:
 
 def released_parts(model: ReleasedModel) -> ReleasedParts:
     """All parts at their released sizes."""
+    with RepeatedNumbers():
+        return _parts(model)
+
+
+def _parts(model: ReleasedModel) -> ReleasedParts:
     generator: Amused | Meissonic | ARTransformer
     tokenizer = VQModel(VQ_PRESETS["llamagen-vq16" if model.converted else "amused-vq"])
     if model.converted:
@@ -147,9 +172,6 @@ def released_times(
         part.to(device, kind).eval().requires_grad_(False)
     pixels, config = tokenizer.config.downsample, generator.config
     grid = (model.size[1] // pixels, model.size[0] // pixels)
-    states = torch.randn(1, config.text_length, config.text_dim, device=device, dtype=dtype)
-    condition = Condition(states, torch.ones_like(states[..., 0], dtype=torch.bool))
-    blank = TokenGrid.blank(1, grid, config.mask_id, device)
     codes = torch.zeros(1, grid[0] * grid[1], dtype=torch.long, device=device)
 
     def encode() -> object:
@@ -159,6 +181,7 @@ def released_times(
         return tokenizer.decode(codes, grid)
 
     if isinstance(generator, ARTransformer):
+        condition, blank = random_condition(generator), TokenGrid.blank(1, grid, config.mask_id, device)
         plan = raster_plan(AR_TOKENS + 1, guidance=Guidance(7.5), device=device)
 
         def first() -> object:
@@ -171,15 +194,10 @@ def released_times(
         step = (timed(_stage("tokens", several, generator), repeats, device).seconds - began.seconds) / AR_TOKENS
         operations = (operations_of(several) - operations_of(first)) / AR_TOKENS
     else:
-        preset = SAMPLERS["amused" if isinstance(generator, Amused) else "meissonic"]
-        guided = Guidance.of(preset)
-        schedule = schedule_by_name(preset.schedule)
-        plan = masked_plan(grid[0] * grid[1], model.steps, schedule, guidance=guided, device=device)
-
-        def first() -> object:
-            return list(sample(CodeSampler(generator, condition), blank, plan[:1]))
-
-        operations = operations_of(first)  # warms up, too
+        first = guided_step(generator, model, grid, device)
+        with torch.device("meta"):  # where operations are counted without being done
+            like = type(generator)(generator.config).to(dtype).eval()
+        operations = operations_of(guided_step(like, model, grid, torch.device("meta")))
         began = timed(_stage("a guided step", first, generator), repeats, device)
         step = began.seconds
     return ReleasedTimes(
@@ -193,6 +211,24 @@ def released_times(
     )
 
 
+def random_condition(generator: Any) -> Condition:
+    """The states of one text, in the type and on the device of the generator's weights."""
+    weights, config = next(generator.parameters()), generator.config
+    states = torch.randn(1, config.text_length, config.text_dim, device=weights.device, dtype=weights.dtype)
+    return Condition(states, torch.ones_like(states[..., 0], dtype=torch.bool))
+
+
+def guided_step(
+    generator: Amused | Meissonic, model: ReleasedModel, grid: tuple[int, int], device: torch.device
+) -> Callable[[], object]:
+    """The first of a model's steps over (rows, columns) masked tokens, as its preset has it."""
+    preset = SAMPLERS["amused" if isinstance(generator, Amused) else "meissonic"]
+    condition, blank = random_condition(generator), TokenGrid.blank(1, grid, generator.config.mask_id, device)
+    schedule, guided = schedule_by_name(preset.schedule), Guidance.of(preset)
+    plan = masked_plan(grid[0] * grid[1], model.steps, schedule, guidance=guided, device=device)
+    return lambda: list(sample(CodeSampler(generator, condition), blank, plan[:1]))
+
+
 def _stage(name: str, run: Callable[[], object], part: nn.Module) -> Stage:
     return Stage(name, run, weight_bytes(part), 0.0)
 
@@ -203,7 +239,8 @@ def bench_released_models(
     """Print the cost of an image of released models, with random weights, as a Markdown table.
 
     Args:
-        models: Names as `maskgil models` lists them. Left out: all of them, which takes an hour and 16 GB on two cores.
+        models: Names as `maskgil models` lists them. Left out: all of them, which takes 9 GB, and with --repeats 1 some
+            minutes on two cores.
         precision: Of the generator: fp32 or bf16.
         repeats: Measurements of each part, fewer where one takes minutes; the median is printed.
     """

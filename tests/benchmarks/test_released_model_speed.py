@@ -8,8 +8,8 @@ from commands import maskgil
 from released_folders import TINY_LLAMAGEN, TINY_LLAMAGEN_VQ, TINY_MEISSONIC, TINY_TRANSFORMER
 
 from benchmarks import released_model_speed
-from benchmarks.generation import Machine, RandomText, weight_bytes
-from benchmarks.released_model_speed import HEAD, ReleasedParts, released_times
+from benchmarks.generation import Machine, RandomText, operations_of, weight_bytes
+from benchmarks.released_model_speed import HEAD, ReleasedParts, RepeatedNumbers, guided_step, released_times
 from maskgil.models.amused import Amused, AmusedConfig
 from maskgil.models.ar import ARTransformer
 from maskgil.models.meissonic import Meissonic, MeissonicConfig
@@ -59,3 +59,26 @@ def tiny_released_parts(name: str) -> ReleasedParts:
         generator = Meissonic(config)
     text = RandomText(8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, vocab_size=20)
     return ReleasedParts(generator, text, VQModel(TINY_LLAMAGEN_VQ))
+
+
+@pytest.mark.parametrize("name", [model.name for model in catalog.MODELS if not model.converted])
+def test_operations_are_counted_as_they_are_done(name):
+    """On the meta device nothing is computed, and as much is counted."""
+    model, generator = catalog.released_model(name), tiny_released_parts(name).generator.eval()
+    with torch.device("meta"):
+        like = type(generator)(generator.config).eval()
+    with torch.no_grad():
+        counted, done = (
+            operations_of(guided_step(each, model, (8, 8), torch.device(where)))
+            for each, where in ((like, "meta"), (generator, "cpu"))
+        )
+    assert counted == pytest.approx(done, rel=1e-3) and done > 0
+
+
+def test_repeated_numbers_fill_what_is_initialized():
+    """A model is made in seconds, and its weights are none that would draw the same everywhere."""
+    with RepeatedNumbers():
+        layer = torch.nn.Linear(2048, 1025)
+        other = torch.nn.init.normal_(torch.empty(3, 5))
+    assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.05) and other.unique().numel() == 15
+    assert torch.equal(layer.weight.flatten()[: 2**10], layer.weight.flatten()[2**20 : 2**20 + 2**10])
