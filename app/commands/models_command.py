@@ -20,7 +20,7 @@ def list_models(name: Positional[str] = "", released: Positional[str] = "") -> N
         released: With get and rm: the name of a released model.
     """
     from app.core import registry, released_models
-    from maskgil.released import download
+    from maskgil.released import catalog, download
 
     quiet_log()
     if released and name not in ("get", "rm"):
@@ -28,7 +28,7 @@ def list_models(name: Positional[str] = "", released: Positional[str] = "") -> N
     if name in ("get", "rm") and not released:
         raise ValueError(f"models {name}: which one? `maskgil models` lists the released models")
     if name == "get":
-        print(f"{released} is in {download.fetch(released)}")
+        print(f"{catalog.released_model(released).name} is in {download.fetch(released)}")
     elif name == "rm":
         print(released_models.remove_model(released))
     elif name:
@@ -49,7 +49,8 @@ def _listing() -> str:
             f"there is no model in {model_folder.weights_folder()}: {registry.HOW_TO_GET}, or fetch a released one "
             f"with `maskgil models get NAME`: {names}"
         )
-    listed = "\n".join(registry.summary(model) for model in here)
+    width = max(len(model.name) for model in here)
+    listed = "\n".join(registry.summary(model, width) for model in here)
     return f"{listed}\n\nReleased models, fetched with `maskgil models get NAME`:\n{released_models.released_table()}"
 
 

@@ -6,7 +6,6 @@ those outside the bundled weights. Released models (maskgil/released) have their
 Hugging Face ids.
 """
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from app.core.memory_need import ModelSizes
 from app.core.weight_counts import EncoderSize, encoder_size, part_numbers
 from maskgil import model_folder
 from maskgil.aspect_buckets import bucket_classes, sizes_of
+from maskgil.fileio import parse_json
 from maskgil.released import catalog, download, layout
 from maskgil.sampler_presets import preset_of, sampler_for
 from maskgil.shared_parts import resolve_part
@@ -142,6 +142,8 @@ def find_local(name: str) -> ModelInfo:
     """`find` without the network: what is on this machine, or was fetched by this process."""
     name = model_names.name_of(name)
     folder = _folder(name)
+    if folder is not None and folder == download.find_fetched(name):
+        name = catalog.released_model(name).name  # however its letters were written
     if folder is None:
         if (released := catalog.find_model(name)) is not None:
             raise ValueError(download.how_to_fetch(released))
@@ -185,9 +187,9 @@ def sampler_of(name: str, asked: str | None = None) -> str:
     return "default" if asked is None else asked
 
 
-def summary(model: ModelInfo) -> str:
-    """The model in one line."""
-    return f"{model.name:12} {model.reads:14} {model.sizes_summary}   {model.megabytes:.1f} MB   {model.folder}"
+def summary(model: ModelInfo, width: int = 12) -> str:
+    """The model in one line, its name in at least `width` columns."""
+    return f"{model.name:{width}} {model.reads:14} {model.sizes_summary}   {model.megabytes:.1f} MB   {model.folder}"
 
 
 def describe_model(model: ModelInfo) -> str:
@@ -238,7 +240,7 @@ def recognizers() -> list[str]:
 def _is_whisper(folder: Path) -> bool:
     """Whether the folder holds a Whisper in safetensors (speech/whisper_folder.py, without the import of torch)."""
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("kind") == "whisper"
+        return parse_json((folder / "config.json").read_text(encoding="utf-8")).get("kind") == "whisper"
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -261,7 +263,7 @@ def _there(file: Path) -> bool:
 def _classes(folder: Path) -> int | None:
     """How many classes its generator draws; None for one that reads texts, or that cannot be read."""
     try:
-        return json.loads((folder / FILES[0]).read_text(encoding="utf-8"))["config"]["classes"]
+        return parse_json((folder / FILES[0]).read_text(encoding="utf-8"))["config"]["classes"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -271,7 +273,7 @@ def _sizes(folder: Path) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
     one."""
     path = folder / FILES[2]
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         buckets = bucket_classes(values)
         return sizes_of(values) if buckets or values.get("sizes") else [], buckets
     except (UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:

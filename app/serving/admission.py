@@ -9,6 +9,7 @@ from contextlib import suppress
 from app.core import paths, registry
 from app.core.registry import ModelInfo, UnavailableError
 from app.serving.engine import Engine
+from maskgil.released import catalog, download
 
 
 class UnknownModelError(ValueError):
@@ -44,4 +45,8 @@ def served_model(engine: Engine, name: str) -> ModelInfo:
     models = {model.name: model for model in served_models(engine)}
     if name in models:
         return models[name]
+    if (released := catalog.find_model(name)) is not None:
+        if released.name in models:
+            raise UnknownModelError(f"no model {name!r}: did you mean {released.name}?")
+        raise UnknownModelError(f"no model {name!r} here: {download.how_to_fetch(released)}")
     raise UnknownModelError(f"no model {name[:80]!r}: there is {', '.join(models) or 'none'}")

@@ -31,6 +31,7 @@ class ReleasedModel:
     license     of the weights
     steps       of its sampler, as released
     download    gigabytes that are fetched; 0: its parameters in float32
+    untested    of this model, besides what is untested of all: that the released weights draw what is asked for
     converted   it is fetched in files that are converted to a model folder (maskgil/released/conversion.py)
     """
 
@@ -47,6 +48,12 @@ class ReleasedModel:
     converted: bool = False
     exact: int = 0
     clip: bool = True
+    untested: str = ""
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """An image on two x86-64 cores in float32, as released; None where it was not measured."""
+        return CPU_SECONDS.get(self.name)
 
     @property
     def parameters(self) -> int:
@@ -58,6 +65,9 @@ class ReleasedModel:
         return self.download or self.parameters * BYTES_PER_NUMBER / 1e9
 
 
+# Seconds of an image, by `maskgil bench released` (docs/released-models.md says on what, and when).
+CPU_SECONDS = {"amused/amused-256": 194.0, "amused/amused-512": 205.0, "Collov-Labs/Monetico": 4671.0}
+
 DIFFUSERS_FILES = (
     "README.md",
     "model_index.json",
@@ -68,7 +78,7 @@ DIFFUSERS_FILES = (
     "vqvae/diffusion_pytorch_model*.safetensors",
     "text_encoder/config.json",
     "text_encoder/model*.safetensors*",  # the index of several files, too
-    "tokenizer/*",
+    *(f"tokenizer/*.{kind}" for kind in ("json", "txt", "model")),
 )
 CLIP_FILES = ("config.json", "model.safetensors")  # of a whole CLIP, of which the text half is read
 T5_FILES = ("config.json", "model*.safetensors*", "special_tokens_map.json", "spiece.model", "tokenizer*.json")
@@ -130,6 +140,7 @@ MODELS = (
             RepositoryFiles("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", CLIP_FILES, "text_encoder"),
         ),
         exact=CLIP_H_EXACT,
+        untested="its text encoder from another repository",
         download=8.6,  # the text encoder's repository holds the vision half too, 2.5 GB
     ),
     ReleasedModel(
@@ -157,6 +168,7 @@ MODELS = (
             _llamagen(name),
             download=T5_XL_DOWNLOAD + 3.4,
             converted=True,
+            untested="captions as they are typed, where the release cleans them",
             exact=T5_EXACT,
             clip=False,
         )

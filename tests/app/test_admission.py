@@ -100,3 +100,9 @@ def test_a_talk_takes_words_of_served_models_and_opens_no_other_folder(engine: L
     assert "zaffre" not in scene_words(engine, "mine")[1]
     engine.load(folder)
     assert "zaffre" in scene_words(engine, "mine")[1] and "zaffre" not in scene_words(engine, folder)[1]
+
+
+def test_a_released_model_that_is_not_here_says_how_to_fetch_it(engine: LocalEngine, tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKGIL_MODELS", str(tmp_path / "models"))
+    with pytest.raises(UnknownModelError, match="`maskgil models get amused/amused-256` fetches it"):
+        served_model(engine, "amused/amused-256")

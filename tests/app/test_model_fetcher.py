@@ -1,5 +1,7 @@
 """Fetching from the page and the command line: once, with the reason where it fails, and a table of what there is."""
 
+from pathlib import Path
+
 import pytest
 from hub_stand_in import HubStandIn
 from released_folders import amused_folder
@@ -48,9 +50,10 @@ def test_a_failure_is_told_and_can_be_tried_again(hub):
 
 
 def test_the_table_says_what_each_takes_and_whether_it_is_here(hub):
-    lines = released_models.released_table().splitlines()
+    head, *lines = released_models.released_table().splitlines()
+    assert head.split()[:3] == ["NAME", "IMAGE", "PARAMETERS"] and all(len(line) < 140 for line in lines)
     assert len(lines) == len(catalog.MODELS) and all(line.endswith("not here") for line in lines)
-    assert lines[0].split("  ")[0] == NAME and "873 M parameters" in lines[0] and "OpenRAIL++" in lines[0]
+    assert lines[0].split("  ")[0] == NAME and "873 M" in lines[0] and "OpenRAIL++" in lines[0]
 
 
 def test_the_command_lists_fetches_and_removes(hub, monkeypatch, capsys):
@@ -80,3 +83,15 @@ def test_the_command_refuses_in_one_line(hub, monkeypatch, capsys, arguments, me
     assert main(["models", *arguments]) == 2
     said = capsys.readouterr().err
     assert message in said and len(said.strip().splitlines()) == 1, said
+
+
+def test_the_guide_is_that_of_the_documentation():
+    """The page shows the same table: what a model is good for, how fast it is, what is untested."""
+    page = Path(__file__).parents[2] / "docs" / "released-models.md"
+    assert released_models.guide_table() in page.read_text(encoding="utf-8")
+    assert catalog.CPU_SECONDS.keys() <= {model.name for model in catalog.MODELS}
+
+
+def test_a_name_may_be_written_in_any_letters(hub):
+    download.fetch(NAME, hub.endpoint)
+    assert registry.find("AMUSED/Amused-256").name == NAME

@@ -17,7 +17,7 @@ from PIL import Image
 from released_folders import amused_folder, keep_as_fetched
 from streamlit.testing.v1 import AppTest
 
-from app.core import registry
+from app.core import registry, released_models
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving import services as app_services
@@ -368,6 +368,7 @@ def test_released_models_say_what_fits_before_they_are_fetched(monkeypatch: pyte
         monkeypatch.setattr("app.serving.model_pool.free_memory", lambda free=free: free)
         page = room("models").run()
         assert not page.exception and any(said in caption.value for caption in page.caption)
+        assert any(text.value == released_models.guide_table() for text in page.markdown)
     monkeypatch.setattr("maskgil.released.download.free_disk", lambda model: 2 * 10**9)
     page = room("models").run()
     assert sum("too little to fetch it" in caption.value for caption in page.caption) == 6

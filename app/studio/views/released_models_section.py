@@ -15,6 +15,10 @@ from maskgil.released import catalog, download
 from maskgil.released.catalog import ReleasedModel
 from text_encoder.encoder_memory import available_memories
 
+SPEED = (
+    "CPU: float32 and random weights, which take as long as the released ones. Nothing could be fetched where this was "
+    "written: the released weights themselves, and their speed on a GPU, are untested."
+)
 REFRESH = 2.0  # seconds between two looks at a fetch
 
 
@@ -30,6 +34,9 @@ def section() -> None:
     st.caption(
         "Photographs instead of drawn scenes. A model is fetched from Hugging Face once; then it needs no network."
     )
+    with st.expander("Which one"):
+        st.markdown(released_models.guide_table())
+        st.caption(SPEED)
     running = _running()
     st.fragment(_rows, run_every=REFRESH if running else None)(running)
 
