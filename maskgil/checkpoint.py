@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maskgil.fileio import sync
+from maskgil.fileio import parse_json, sync
 from maskgil.model_folder import weights_folder
 from maskgil.released.catalog import find_model
 from maskgil.released.download import find_fetched, how_to_fetch
@@ -190,7 +190,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} is not a model folder: {CONFIG} is missing")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(entries, dict) or entries.get("kind") not in KINDS or not isinstance(entries.get("config"), dict):

@@ -7,7 +7,6 @@ entry is a name, several with commas between, or a list of names. Without the fi
 """
 
 import difflib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from maskgil.condition import Condition
+from maskgil.fileio import parse_json
 
 FILE = "class_names.json"
 
@@ -43,7 +43,7 @@ class ClassLabels:
     def read(path: Path, classes: int) -> "ClassLabels":
         """The names of a file. Raises ValueError for one that is missing, or not as described above."""
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
+            entries = parse_json(path.read_text(encoding="utf-8"))
             if isinstance(entries, dict):
                 entries = [entries[str(number)] for number in range(len(entries))]
             names = [entry.split(",") if isinstance(entry, str) else [str(name) for name in entry] for entry in entries]

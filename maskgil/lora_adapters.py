@@ -9,8 +9,7 @@ generator's own weights stay as they are: the same one serves requests with othe
 r rank, I inputs, O outputs of a linear layer.
 """
 
-import contextlib
-import json
+import fnmatch
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -24,54 +23,16 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from maskgil.adapter_folder import DIFFUSERS_WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS
 from maskgil.experts import adapted_layers
+from maskgil.fileio import parse_json
 from maskgil.generator import TokenSpace
-from maskgil.released.download import models_folder
 
-PEFT_CONFIG, PEFT_WEIGHTS, DIFFUSERS_WEIGHTS = (
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "pytorch_lora_weights.safetensors",
-)
 PEFT_PREFIX = "base_model.model."
 DIFFUSERS_PREFIXES = ("transformer.", "unet.")
 DIFFUSERS_METADATA = "lora_adapter_metadata"
 LARGEST_WEIGHT = 10.0
 DOWN, UP = (".lora_A.weight", ".lora.down.weight"), (".lora_B.weight", ".lora.up.weight")
-
-
-def adapters_folder() -> Path:
-    """Where adapters lie that are used by their names: folders, and .safetensors files."""
-    return models_folder() / "adapters"
-
-
-def adapter_names() -> list[str]:
-    """The adapters in `adapters_folder`, by name."""
-    folder = adapters_folder()
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path.stem if path.suffix == ".safetensors" else path.name for path in found if _is_adapter(path))
-
-
-def find_adapter(name: str) -> Path:
-    """Where the adapter of this name lies. ValueError, with the names that there are, when there is none.
-
-    A name is no path: a request from the network cannot open other files, and no message names the folder.
-    """
-    folder = adapters_folder()
-    for path in (folder / name, folder / f"{name}.safetensors"):
-        with contextlib.suppress(OSError):  # a name that no file can have
-            if path.parent == folder and _is_adapter(path):
-                return path
-    there = ", ".join(adapter_names()) or "none"
-    raise ValueError(
-        f"no LoRA adapter is named {name[:80]!r}: there is {there}; docs/released-models.md says how to add one"
-    )
-
-
-def _is_adapter(path: Path) -> bool:
-    if path.suffix == ".safetensors":
-        return path.is_file()
-    return any((path / file).is_file() for file in (PEFT_WEIGHTS, DIFFUSERS_WEIGHTS))
 
 
 @dataclass(frozen=True)
@@ -177,13 +138,20 @@ def load_adapter(path: str | Path, generator: nn.Module) -> LoraAdapter:
                 f"{told} changes {name}, which is no linear layer of this generator: it is for another one"
             )
         down, up = parts["down"], parts["up"]
+        if down.dim() != 2 or up.dim() != 2 or not len(down):
+            raise ValueError(f"{told}: {name} has no two matrices, but {tuple(down.shape)} and {tuple(up.shape)}")
+        if not all(matrix.is_floating_point() and bool(matrix.isfinite().all()) for matrix in (down, up)):
+            raise ValueError(f"{told}: {name} holds numbers that are not finite, or whole numbers: it draws nothing")
         layer, rank = layers[name], len(down)
         wanted, found = ((rank, layer.in_features), (layer.out_features, rank)), (tuple(down.shape), tuple(up.shape))
         if wanted != found:
             raise ValueError(
                 f"{told}: the matrices of {name} are {found[0]} and {found[1]}, expected {wanted[0]} and {wanted[1]}"
             )
-        scale = scales.of(name, rank) if scales else _diffusers_scale(name, rank, parts, metadata)
+        try:
+            scale = scales.of(name, rank) if scales else _diffusers_scale(name, rank, parts, metadata)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{told}: the scale of {name} cannot be read: {_reason(error)}") from None
         updates[name] = LowRankUpdate(down, up, scale)
     return LoraAdapter(path.stem, updates)
 
@@ -200,25 +168,46 @@ class PeftScales:
     def read(path: Path) -> "PeftScales":
         """From adapter_config.json. ValueError for what is no LoRA, or a variant that this code does not apply."""
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = parse_json(path.read_text(encoding="utf-8"))
             kind = config.get("peft_type", "LORA")
             if kind != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":
                 raise ValueError(
                     f"it is {kind} with use_dora {config.get('use_dora', False)} and bias {config.get('bias')}"
                 )
-            return PeftScales(
-                float(config["lora_alpha"]), dict(config.get("alpha_pattern") or {}), bool(config.get("use_rslora"))
-            )
+            return PeftScales.of_notes(config)
         except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{_told(path)} describes no adapter that can be used: {_reason(error)}; plain LoRA is supported"
             ) from None
 
+    @staticmethod
+    def of_notes(notes: Mapping[str, Any], prefix: str = "") -> "PeftScales":
+        """From values under their names in peft. ValueError, KeyError or TypeError for what is no number."""
+        patterns = dict(notes.get(f"{prefix}alpha_pattern") or {})
+        alphas = {_literal(pattern): float(alpha) for pattern, alpha in patterns.items()}
+        alpha = float(notes[f"{prefix}lora_alpha"])
+        if not all(map(math.isfinite, (alpha, *alphas.values()))):
+            raise ValueError("its alpha is not finite")
+        return PeftScales(alpha, alphas, bool(notes.get(f"{prefix}use_rslora")))
+
     def of(self, layer: str, rank: int) -> float:
         """The factor of a layer's update."""
-        matches = (a for pattern, a in self.alpha_pattern.items() if re.match(rf"(.*\.)?({pattern})$", layer))
-        alpha = next(matches, self.alpha)
+        alpha = next((a for pattern, a in self.alpha_pattern.items() if _names(pattern, layer)), self.alpha)
         return alpha / (math.sqrt(rank) if self.rank_stabilized else rank)
+
+
+def _literal(pattern: str) -> str:
+    """A pattern of peft's as a name with * for anything. ValueError for another regular expression: one from a file
+    could take for ever."""
+    literal = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".").replace(".*", "*")
+    if not re.fullmatch(r"[\w.*-]+", literal):
+        raise ValueError(f"alpha_pattern {pattern[:40]!r} is an expression; names of layers are supported")
+    return literal
+
+
+def _names(literal: str, layer: str) -> bool:
+    """Whether a pattern names this layer: all of its name, or its end."""
+    return fnmatch.fnmatchcase(layer, literal) or fnmatch.fnmatchcase(layer, f"*.{literal}")
 
 
 def _told(file: Path) -> str:
@@ -252,7 +241,7 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(file, "pt") as held:
             tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118, it is no dict
-            notes = json.loads((held.metadata() or {}).get(DIFFUSERS_METADATA, "{}"))
+            notes = parse_json((held.metadata() or {}).get(DIFFUSERS_METADATA, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{_told(file)} is cut or not a safetensors file: {_reason(error)}") from None
     return tensors, notes if isinstance(notes, dict) else {}
@@ -284,10 +273,10 @@ def _group(tensors: Mapping[str, Tensor], source: str) -> dict[str, dict[str, Te
 def _diffusers_scale(layer: str, rank: int, parts: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> float:
     """alpha / r, where the file tells alpha: beside the matrices, or in its metadata. Else 1."""
     if "alpha" in parts:
-        return float(parts["alpha"]) / rank
+        if not math.isfinite(alpha := float(parts["alpha"])):
+            raise ValueError("alpha is not finite")
+        return alpha / rank
     for prefix in (*DIFFUSERS_PREFIXES, ""):
-        if (alpha := metadata.get(f"{prefix}lora_alpha")) is not None:
-            pattern = metadata.get(f"{prefix}alpha_pattern") or {}
-            scales = PeftScales(float(alpha), pattern, bool(metadata.get(f"{prefix}use_rslora")))
-            return scales.of(layer, rank)
+        if metadata.get(f"{prefix}lora_alpha") is not None:
+            return PeftScales.of_notes(metadata, prefix).of(layer, rank)
     return 1.0

@@ -1,6 +1,5 @@
 """The parts of a text-to-image model, loaded from its folder: generator, text encoder, tokenizer, sizes."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from maskgil.aspect_buckets import sizes_of
 from maskgil.class_labels import ClassLabels
 from maskgil.condition import ConditionEncoder
 from maskgil.experts import load_experts
+from maskgil.fileio import parse_json
 from maskgil.generator import Generator, Tokenizer
 from maskgil.models.transformer import set_attention_backend
 from maskgil.picture_sizes import Size
@@ -107,7 +107,7 @@ def _load_released(
 
 def _vocabulary(path: Path) -> dict[str, Any]:
     try:
-        vocabulary = json.loads(path.read_text(encoding="utf-8"))
+        vocabulary = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: it lists the sizes and words of the model") from None
     except ValueError as error:

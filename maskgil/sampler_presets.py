@@ -8,10 +8,10 @@
 This module imports no torch.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from maskgil.fileio import parse_json
 from maskgil.params import LEGACY_VALUES
 from maskgil.released import layout
 
@@ -44,7 +44,7 @@ def sampler_for(folder: Path, asked: str | None) -> str:
 def _json(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is none that can be read, which loading complains of."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -6,6 +6,8 @@ It holds a config.json that names the owner, and nothing else: two generators, o
 import json
 from pathlib import Path
 
+from maskgil.fileio import parse_json
+
 CONFIG, LINKED = "config.json", "borrowed"
 
 
@@ -30,7 +32,7 @@ def resolve_part(folder: str | Path) -> Path:
 def _borrows(folder: Path) -> str | None:
     """The model that a part is borrowed from. What cannot be read says no such thing: whoever opens it complains."""
     try:
-        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        about = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return str(about.get("model")) if isinstance(about, dict) and about.get("kind") == LINKED else None

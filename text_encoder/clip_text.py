@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from maskgil.condition import Condition
-from text_encoder.pretrained import first_line, load_pretrained
+from text_encoder.pretrained import UNREADABLE, first_line, load_pretrained, validate_config
 from text_encoder.small_t5 import validate_length
 
 TOKENS = 77  # of CLIP: what its position table has
@@ -39,9 +39,10 @@ class ClipTextEncoder(nn.Module):
         super().__init__()
         self.name = str(name)
         try:
+            validate_config(CLIPTextConfig.from_pretrained(name), least_layers=2)  # the last but one is read
             self.tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer or name))
             model = load_pretrained(CLIPTextModelWithProjection, name, dtype=dtype, **load)
-        except (OSError, ValueError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"no CLIP text encoder {str(name)!r}: {first_line(error)}") from None
         self.model = model.eval().requires_grad_(False)
         self.width = model.config.hidden_size

@@ -4,7 +4,6 @@
 Axes: B prompts, L text tokens, E width of a text state.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskgil.condition import Condition
+from maskgil.fileio import parse_json
 from maskgil.shared_parts import resolve_part
 from text_encoder.clip_text import ClipTextEncoder
 from text_encoder.encoder_memory import ENCODER_MEMORY, OffloadedEncoder, loading_arguments
@@ -97,7 +97,7 @@ def _in_memory(make: Callable[..., Any], memory: str) -> TextEncoder:
 def _about(folder: str | Path) -> dict[str, Any]:
     config = Path(folder) / CONFIG
     try:
-        about = json.loads(config.read_text(encoding="utf-8"))
+        about = parse_json(config.read_text(encoding="utf-8"))
         if isinstance(about, dict):
             return about
         error = f"it holds a {type(about).__name__}"

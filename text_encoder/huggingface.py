@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, MT5EncoderModel, T5EncoderModel, UMT5EncoderModel
 
 from maskgil.condition import Condition
-from maskgil.fileio import replace_file
-from text_encoder.pretrained import first_line, load_pretrained
+from maskgil.fileio import parse_json, replace_file
+from text_encoder.pretrained import UNREADABLE, first_line, load_pretrained, validate_config
 from text_encoder.small_t5 import validate_length
 
 ENCODERS = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}  # encoders without their decoder
@@ -46,10 +46,11 @@ class HuggingFaceEncoder(nn.Module):
         self.name, self.length, self.padding = name, length, padding
         try:
             config = AutoConfig.from_pretrained(name)
+            validate_config(config.get_text_config())
             self.tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right")
             family = ENCODERS.get(config.model_type, AutoModel)
             model = load_pretrained(family, name, dtype=dtype, **load)
-        except (OSError, ValueError) as error:
+        except UNREADABLE as error:
             where = (
                 "its folder holds no model and tokenizer that can be read"
                 if Path(name).is_dir()
@@ -108,7 +109,7 @@ class HuggingFaceEncoder(nn.Module):
     @classmethod
     def load(cls, folder: str | Path, **load: Any) -> "HuggingFaceEncoder":
         """The encoder that a folder names: one that lies in it, or a hub id or folder elsewhere. `load` as above."""
-        entries = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        entries = parse_json((Path(folder) / "config.json").read_text(encoding="utf-8"))
         try:
             inside = Path(folder) / entries["name"]
             name = str(inside) if inside.is_dir() else entries["name"]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
 from maskgil.condition import Condition
-from maskgil.fileio import replace_file
+from maskgil.fileio import parse_json, replace_file
 
 PAD, END, UNKNOWN = 0, 1, 2  # T5's ids
 TIED = "encoder.embed_tokens.weight"  # T5's second name for shared.weight
@@ -147,7 +147,7 @@ class SmallT5Encoder(nn.Module):
             if not (folder / name).is_file():
                 raise ValueError(f"the text encoder {folder} is incomplete: {name} is missing")
         try:
-            entries = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            entries = parse_json((folder / "config.json").read_text(encoding="utf-8"))
             config = SmallT5Config(**{f.name: entries[f.name] for f in fields(SmallT5Config) if f.name in entries})
             encoder = cls(config, (folder / "spiece.model").read_bytes())
         except (TypeError, json.JSONDecodeError) as error:

@@ -95,12 +95,16 @@ def draw_to_files(options: DrawOptions, prompt: str, change: "EditRequest | None
     Raises ValueError for a request that the model cannot draw, CommandFailed when the drawing fails.
     """
     from app.core import registry
+    from app.core.request import parse_adapters
+    from maskgil.adapter_folder import find_adapter
 
     request = options.request(prompt)
     model = registry.find(request.model)
     request, note = _admitted(options, request, model)
     if note:
         print(note, file=sys.stderr)
+    for name, _ in parse_adapters(request.adapters):
+        find_adapter(name)  # refused before a large model is loaded
     print(f"loading {model.name} ...", file=sys.stderr)
     from app.serving.local_engine import LocalEngine  # after everything that can be refused at once
 

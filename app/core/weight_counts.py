@@ -3,11 +3,11 @@
 This module imports no torch: the list of models is printed without it.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskgil.fileio import parse_json
 from maskgil.released import layout
 from maskgil.shared_parts import resolve_part
 
@@ -18,6 +18,7 @@ EXACT = (
     *("shared.weight", "embed_tokens.weight", "embedding.weight", "relative_attention_bias.weight"),
     *("norm.weight", "norm1.weight", "norm2.weight", ".bias", "text_projection.weight"),
 )
+LONGEST_HEAD = 10**8  # bytes, as safetensors has it
 CLIP_BYTES, OTHER_BYTES, SMALL_BYTES = 4, 2, 4  # a number of an encoder as it is loaded: CLIP, T5 and others, our own
 
 
@@ -63,7 +64,7 @@ def tensor_sizes(file: Path) -> dict[str, int]:
     try:
         with file.open("rb") as data:
             length = int.from_bytes(data.read(8), "little")
-            head = json.loads(data.read(min(length, file.stat().st_size)))
+            head = parse_json(data.read(length)) if length <= LONGEST_HEAD else {}
         learned = [name for name in head if name != "__metadata__" and not name.endswith(".rows")]
         return {name: math.prod(head[name]["shape"]) for name in learned}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
@@ -72,7 +73,7 @@ def tensor_sizes(file: Path) -> dict[str, int]:
 
 def _about(part: Path) -> dict:
     try:
-        about = json.loads((part / "config.json").read_text(encoding="utf-8"))
+        about = parse_json((part / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return about if isinstance(about, dict) else {}

@@ -8,6 +8,7 @@ from app.core.request import GenerationRequest, parse_adapters
 from app.serving.engine import Engine
 from app.serving.jobs import Job
 from app.serving.model_pool import LoadedModel
+from maskgil.adapter_folder import find_adapter
 from maskgil.inpainting import InpaintingInput
 from maskgil.sampling.token_grid import TokenGrid
 
@@ -23,7 +24,10 @@ def prepare_job(
     max_rows: int,
 ) -> Job:
     """A job of this engine that is not queued yet (Engine.submit). Raises ValueError for what cannot be drawn."""
-    loaded = engine.load(request.model).with_adapters(parse_adapters(request.adapters))
+    adapters = parse_adapters(request.adapters)
+    for name, _ in adapters:
+        find_adapter(name)  # refused before a large model is loaded
+    loaded = engine.load(request.model).with_adapters(adapters)
     requested, asked = request, request.size
     request = _fitted(loaded, request, max_rows)
     previous = None if after is None else after.continuation_for(request)

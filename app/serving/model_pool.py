@@ -12,8 +12,9 @@ import torch
 import text_encoder
 from app.core import model_names, paths, registry
 from app.core.memory_need import GIGA, memory_need, ways_that_fit
+from maskgil.adapter_folder import find_adapter
 from maskgil.condition import Condition
-from maskgil.lora_adapters import find_adapter, load_adapter
+from maskgil.lora_adapters import load_adapter
 from maskgil.pipeline import TextToImage
 from text_encoder.encoder_memory import available_memories, loading_arguments
 from text_encoder.prompt_reader import PromptVocabulary

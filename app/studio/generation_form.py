@@ -21,7 +21,7 @@ from app.core.request import (
 from app.serving.model_pool import LoadedModel
 from app.studio import session, widget_state
 from app.studio.option_widgets import option_widget
-from maskgil.lora_adapters import adapter_names
+from maskgil.adapter_folder import adapter_names
 from maskgil.option_checks import validate_option
 from maskgil.params import SAMPLER_HELP, SAMPLERS, SamplingParams, defaults, option_types, options, read_params
 

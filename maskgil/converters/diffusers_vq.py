@@ -7,9 +7,7 @@ tensor is translated to taming's (`taming_name`) and from there to diffusers' (`
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from maskgil.checkpoint import build_module, compare, shapes
+from maskgil.checkpoint import Shapes, build_module, compare, shapes
 from maskgil.converters import taming_name
 from maskgil.converters.emigm import kl_name
 from maskgil.models.uvit_layers import read_config
@@ -24,16 +22,24 @@ FIXED: dict[str, object] = {
     "norm_type": "group",
     "out_channels": 3,
 }
-NAMES = ("block_out_channels", "layers_per_block", "latent_channels", "num_vq_embeddings", "vq_embed_dim")
+# The released sizes, which tell what kind of value each is.
+USUAL = {
+    "block_out_channels": (128, 256, 256, 512, 768),
+    "layers_per_block": 2,
+    "latent_channels": 64,
+    "num_vq_embeddings": 8192,
+    "vq_embed_dim": 64,
+}
 
 
 def vq_config(values: Mapping[str, Any]) -> VQConfig:
     """The config of a released vqvae/config.json. ValueError for a variant that the project does not build."""
-    read = read_config(dict(values), NAMES, FIXED, "VQ")
-    if missing := [name for name in NAMES if name not in read and name != "vq_embed_dim"]:
+    given = {name: value for name, value in values.items() if value is not None or name != "vq_embed_dim"}
+    read = read_config(given, USUAL, FIXED, "VQ")
+    if missing := [name for name in USUAL if name not in read and name != "vq_embed_dim"]:
         raise ValueError(f"this VQ config lacks {', '.join(missing)}")
     for side, plain in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-        if any(kind != plain for kind in values.get(side, ())):
+        if values.get(side, []) not in ([], [plain] * len(read["block_out_channels"])):
             raise ValueError(f"this VQ config has {side} other than {plain}, which is not supported")
     return VQConfig(
         codebook_size=read["num_vq_embeddings"],
@@ -53,9 +59,10 @@ def diffusers_name(name: str, levels: int) -> str:
     return kl_name(taming_name(name, levels - 1), levels)
 
 
-def vq_tensors(tensors: Mapping[str, Tensor], config: VQConfig, source: str) -> dict[str, Tensor]:
-    """The released tensors under the project's names. ValueError where they do not fit the config exactly."""
+def released_names(config: VQConfig, has: Shapes, source: str) -> dict[str, str]:
+    """The name that diffusers gives each tensor of the project's VQModel. ValueError where the released tensors, of the
+    shapes `has`, do not fit the config exactly."""
     wants = shapes(build_module("vq", config.to_dict(), source))
-    released = {name: diffusers_name(name, len(config.channels)) for name in wants}
-    compare(shapes(tensors), {released[name]: shape for name, shape in wants.items()}, source)
-    return {name: tensors[released[name]] for name in wants}
+    names = {name: diffusers_name(name, len(config.channels)) for name in wants}
+    compare(has, {names[name]: shape for name, shape in wants.items()}, source)
+    return names

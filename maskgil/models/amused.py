@@ -113,8 +113,8 @@ class AmusedConfig:
     @staticmethod
     def from_released(values: dict[str, Any], pixels_per_token: int = 16) -> "AmusedConfig":
         """The config of a released transformer/config.json. ValueError for a variant that this code does not build."""
-        names = [field.name for field in fields(AmusedConfig) if field.name not in ("pixels_per_token", "text_length")]
-        known = read_config(values, names, FIXED, "aMUSEd")
+        usual = {f.name: f.default for f in fields(AmusedConfig) if f.name not in ("pixels_per_token", "text_length")}
+        known = read_config(values, usual, FIXED, "aMUSEd")
         if bool(values.get("upsample", False)) != bool(values.get("downsample", False)):
             raise ValueError("this aMUSEd config downsamples without upsampling, or the reverse: it is no released one")
         return AmusedConfig(**known, pixels_per_token=pixels_per_token)

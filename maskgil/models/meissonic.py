@@ -69,7 +69,8 @@ class MeissonicConfig:
     text_length: int = 78  # CLIP's 77 tokens, and the pooled vector before them
 
     def __post_init__(self) -> None:
-        if sum(self.axes_dims_rope) != self.attention_head_dim or self.axes_dims_rope[1] != self.axes_dims_rope[2]:
+        text, *sides = self.axes_dims_rope
+        if len(sides) != 2 or text + sum(sides) != self.attention_head_dim or sides[0] != sides[1]:
             raise ValueError(
                 f"axes_dims_rope {self.axes_dims_rope} must add up to the {self.attention_head_dim} numbers of a head, "
                 "with as many for rows as for columns"
@@ -110,8 +111,10 @@ class MeissonicConfig:
     @staticmethod
     def from_released(values: dict[str, Any], pixels_per_token: int = 16) -> "MeissonicConfig":
         """The config of a released transformer/config.json. ValueError for a variant that this code does not build."""
-        names = [f.name for f in fields(MeissonicConfig) if f.name not in ("pixels_per_token", "text_length")]
-        known = read_config(values, names, FIXED, "Meissonic")
+        usual = {
+            f.name: f.default for f in fields(MeissonicConfig) if f.name not in ("pixels_per_token", "text_length")
+        }
+        known = read_config(values, usual, FIXED, "Meissonic")
         if bool(values.get("upsample", False)) != bool(values.get("downsample", False)):
             raise ValueError("this Meissonic config downsamples without upsampling, or the reverse")
         axes = tuple(known.get("axes_dims_rope", MeissonicConfig.axes_dims_rope))  # JSON gives a list

@@ -7,7 +7,8 @@ B batch, h w cells of the token grid, C channels, D width, K codes, M width of t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,9 @@ from maskgil.models.transformer import RMSNorm
 EPS = 1e-6
 MICRO_WIDTH = 256  # numbers that one micro-condition is embedded in
 AESTHETIC_SCORE = 6.0  # of 10: the released pipelines ask for this one
+LARGEST_SIZE = 2**20  # of a size in a released config.json: none comes near it
+MOST_LAYERS = 256
+LAYER_COUNTS = ("num_hidden_layers", "num_layers", "num_res_blocks", "num_single_layers", "layers_per_block")
 MICRO_CONDITIONS = 5  # width, height, crop left, crop top, aesthetic score
 
 
@@ -121,10 +125,32 @@ def clip_states(
     return states if drop is None else torch.where(drop[:, None, None], null, states)
 
 
-def read_config(values: dict, names: Sequence[str], fixed: dict[str, object], family: str) -> dict:
-    """The entries `names` of a released config.json that are there. ValueError where one of `fixed` differs: this code
-    builds no such model."""
+def read_config(values: Mapping[str, Any], usual: Mapping[str, Any], fixed: Mapping[str, object], family: str) -> dict:
+    """The entries of a released config.json that `usual` names, each of the kind that its usual value has.
+
+    ValueError where one of `fixed` differs, since this code builds no such model, and for a value of another kind or
+    out of bounds: sizes are whole numbers from 1, at most MOST_LAYERS of what is built so many times.
+    """
     for name, expected in fixed.items():
         if (found := values.get(name, expected)) != expected:
             raise ValueError(f"this {family} config says {name} = {found!r}; only {expected!r} is supported")
-    return {name: values[name] for name in names if name in values}
+    known = {name: values[name] for name in usual if name in values}
+    for name, value in known.items():
+        most = MOST_LAYERS if name in LAYER_COUNTS else LARGEST_SIZE
+        if isinstance(usual[name], bool):
+            fits, wanted = isinstance(value, bool), "true or false"
+        elif isinstance(usual[name], Sequence):
+            fits, wanted = _are_sizes(value, most), f"a list of 1 to {MOST_LAYERS} whole numbers from 1 to {most}"
+        else:
+            fits, wanted = _is_size(value, most), f"a whole number from 1 to {most}"
+        if not fits:
+            raise ValueError(f"this {family} config says {name} = {str(value)[:40]}; {wanted} is expected")
+    return known
+
+
+def _is_size(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _are_sizes(value: object, most: int) -> bool:
+    return isinstance(value, list | tuple) and 0 < len(value) <= MOST_LAYERS and all(_is_size(v, most) for v in value)

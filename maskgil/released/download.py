@@ -13,17 +13,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from maskgil.fileio import parse_json
 from maskgil.model_folder import path_from_environment
 from maskgil.released.catalog import VARIANTS, ReleasedModel, RepositoryFiles, find_model, released_model
 
 FOLDER = "MASKGIL_MODELS"  # environment variable: where released models are kept
 RECORD = "release.json"
 WEIGHTS = ".safetensors"
+HUB = "https://huggingface.co"
 SPARE = 500 * 10**6  # bytes of disk that stay free
 
 
@@ -78,10 +80,17 @@ def how_to_fetch(model: ReleasedModel) -> str:
 def read_record(folder: Path) -> dict[str, Any]:
     """release.json of a folder; empty when there is none that can be read."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = parse_json((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+    if not isinstance(record, dict):
+        return {}
+    revisions, files = (
+        record.get(name) if isinstance(record.get(name), dict) else {} for name in ("revisions", "files")
+    )
+    known = {repo: revision for repo, revision in revisions.items() if isinstance(revision, str)}
+    sizes = {name: size for name, size in files.items() if isinstance(size, int) and _is_inside(name)}
+    return record | {"revisions": known, "files": sizes}
 
 
 def fetch(name: str, endpoint: str | None = None) -> Path:
@@ -94,13 +103,14 @@ def fetch(name: str, endpoint: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     model = released_model(name)
+    endpoint = hub_address(endpoint)
     folder = folder_of(model)
     if is_complete(model):
         return folder
     try:
         with alone(model, wait=True):
             if not is_complete(model):  # another process may have fetched it
-                _fetch(model, folder, endpoint or os.environ.get("HF_ENDPOINT"))
+                _fetch(model, folder, endpoint)
     except (HfHubHTTPError, httpx2.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         begun = ", and goes on where it stopped when it is asked again" if is_begun(model) else ""
@@ -116,12 +126,24 @@ def fetch(name: str, endpoint: str | None = None) -> Path:
     return folder
 
 
+def hub_address(given: str | None = None) -> str:
+    """Where models are fetched from: the given address, $HF_ENDPOINT, or huggingface.co. ValueError for what is no
+    address."""
+    address = given or os.environ.get("HF_ENDPOINT") or HUB
+    if not address.startswith(("https://", "http://")):
+        raise ValueError(f"HF_ENDPOINT is {address!r}: give an address such as {HUB}, or unset it")
+    return address
+
+
 def remove(name: str) -> int:
-    """Remove a fetched model, whole or not; returns the bytes that it took. ValueError when nothing of it is here."""
+    """Remove a fetched model, whole or not; returns the bytes that it took. ValueError when nothing of it is here, and
+    for a link to a folder elsewhere, of which nothing is touched."""
     model = released_model(name)
     folder = folder_of(model)
     if not is_begun(model):
         raise ValueError(f"{model.name} is not on this machine: nothing to remove in {folder}")
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link to {folder.resolve()}: remove the link and that folder yourself")
     with alone(model, wait=False):
         size = bytes_here(model)
         (folder / RECORD).unlink()  # first, so that what is left of a removal that was cut off counts for nothing
@@ -160,9 +182,7 @@ def _file_sizes(folder: Path) -> dict[str, int]:
 
 def _changed_files(folder: Path, record: dict[str, Any]) -> list[str]:
     """The files of a finished fetch that are gone, and weights of another size; anything else may be edited."""
-    files = record.get("files")
-    if not isinstance(files, dict):
-        return []
+    files = record["files"]
     sizes = {name: _size_of(folder / name) for name in files}
     return [name for name, size in sizes.items() if size < 0 or (name.endswith(WEIGHTS) and size != files[name])]
 
@@ -175,10 +195,10 @@ def _size_of(path: Path) -> int:
         return -1
 
 
-def _fetch(model: ReleasedModel, folder: Path, endpoint: str | None) -> None:
+def _fetch(model: ReleasedModel, folder: Path, endpoint: str) -> None:
     from huggingface_hub import snapshot_download
 
-    revisions = dict(read_record(folder).get("revisions", {}))
+    revisions = read_record(folder).get("revisions", {})
     files: dict[RepositoryFiles, list[FileOnHub]] = {}
     for repository in model.repositories:
         revisions[repository.repo], files[repository] = list_files(repository, revisions.get(repository.repo), endpoint)
@@ -205,18 +225,32 @@ def _fetch(model: ReleasedModel, folder: Path, endpoint: str | None) -> None:
     if model.converted:
         from maskgil.released.conversion import convert_llamagen  # imports torch
 
-        convert_llamagen(folder, model.size[0])
+        try:
+            convert_llamagen(folder, model.size[0])
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; `maskgil models rm {model.name}` removes the files, to fetch them anew"
+            ) from None
     _write_record(model, folder, revisions, complete=True)
 
 
-def list_files(repository: RepositoryFiles, revision: str | None, endpoint: str | None) -> tuple[str, list[FileOnHub]]:
-    """(the commit that `revision`, or the main branch, stands for; the files to fetch of it)."""
+def list_files(repository: RepositoryFiles, revision: str | None, endpoint: str) -> tuple[str, list[FileOnHub]]:
+    """(the commit that `revision`, or the main branch, stands for; the files to fetch of it).
+
+    Raises ConnectionError for an answer that is no hub's, such as the login page of a network, and ValueError for a
+    repository without these files, and for a file that would lie outside the model's folder.
+    """
     from huggingface_hub import HfApi
 
-    info = HfApi(endpoint=endpoint).model_info(repository.repo, revision=revision, files_metadata=True)
+    try:
+        info = HfApi(endpoint=endpoint).model_info(repository.repo, revision=revision, files_metadata=True)
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError):
+        raise ConnectionError(f"what answers at {endpoint} is no Hugging Face hub, perhaps a login page") from None
     files = [
         FileOnHub(file.rfilename, file.size or 0) for file in info.siblings or [] if _wanted(file.rfilename, repository)
     ]
+    if outside := [file.name for file in files if not _is_inside(file.name)]:
+        raise ValueError(f"the repository {repository.repo} lists a file outside its folder, {outside[0]!r}: refused")
     if not files or info.sha is None:
         raise ValueError(f"the repository {repository.repo} holds none of {', '.join(repository.patterns)}")
     return info.sha, files
@@ -225,6 +259,12 @@ def list_files(repository: RepositoryFiles, revision: str | None, endpoint: str 
 def _wanted(name: str, repository: RepositoryFiles) -> bool:
     matches = any(fnmatch.fnmatchcase(name, pattern) for pattern in repository.patterns)
     return matches and not any(fnmatch.fnmatchcase(name, pattern) for pattern in VARIANTS)
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a file of this name lies in the folder that the name is relative to."""
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts and not set(name) & {"\\", "\0"}
 
 
 def free_disk(model: ReleasedModel) -> int:

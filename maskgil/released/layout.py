@@ -5,14 +5,16 @@
 This module imports no torch: the list of models is printed without it.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskgil.fileio import parse_json
+
 TRANSFORMER, VQ, TEXT_ENCODER, WORDS = "transformer", "vqvae", "text_encoder", "tokenizer"
 PARTS = (TRANSFORMER, VQ, TEXT_ENCODER)  # those with weights
 CONFIGS = (*(f"{part}/config.json" for part in PARTS), f"{WORDS}/vocab.json")
+MOST_LEVELS, LARGEST_SIDE = 16, 8192  # more has no released model: a damaged config.json
 MEISSONIC_TOKENS = {True: 64, False: 32}  # on a side, by whether the transformer halves the token grid
 
 
@@ -36,14 +38,19 @@ class ReleasedFolder:
             raise ValueError(f"{folder} is incomplete: {', '.join(missing)} missing; fetch it again")
         transformer, vq = (read_json(folder / part / "config.json") for part in (TRANSFORMER, VQ))
         try:
-            pixels = 2 ** (len(vq["block_out_channels"]) - 1)
+            levels = len(vq["block_out_channels"])
+            if not 1 <= levels <= MOST_LEVELS:
+                raise ValueError(f"its tokenizer has {levels} levels")
+            pixels = 2 ** (levels - 1)
             if "num_single_layers" in transformer:
                 family, side = "meissonic", pixels * MEISSONIC_TOKENS[bool(transformer.get("downsample", False))]
             elif "num_hidden_layers" in transformer:
                 family, side = "amused", pixels * int(transformer["sample_size"])
+                if not pixels <= side <= LARGEST_SIDE:
+                    raise ValueError(f"its images have {side} px on a side")
             else:
                 raise ValueError("it is neither aMUSEd's nor Meissonic's")
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{folder / TRANSFORMER}/config.json does not describe a known released model: {error}"
             ) from None
@@ -71,7 +78,7 @@ def weight_files(part: Path) -> list[Path]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. ValueError when it is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if not isinstance(values, dict):

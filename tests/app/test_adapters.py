@@ -9,13 +9,15 @@ from app_fixtures import tiny_ar_model, tiny_model
 from peft import LoraConfig, inject_adapter_in_model
 
 import text_encoder
+from app.cli import main
 from app.core import png
 from app.core.request import GenerationRequest, parse_adapters
 from app.serving.jobs import Status
 from app.serving.local_engine import LocalEngine
 from app.web.image_fields import parse_form_fields, read_image_fields
 from maskgil import checkpoint
-from maskgil.lora_adapters import adapter_names, load_adapter
+from maskgil.adapter_folder import adapter_names
+from maskgil.lora_adapters import load_adapter
 from maskgil.pipeline import TextToImage
 from maskgil.released import download
 from train import lora
@@ -144,3 +146,13 @@ def test_programs_ask_for_adapters_in_the_same_words():
     assert parse_form_fields({"prompt": "a cat", "adapters": "ink:0.5"})["adapters"] == "ink:0.5"
     with pytest.raises(ValueError, match="adapter 'ink:much'"):
         read_image_fields({"prompt": "a cat", "adapters": "ink:much"})
+
+
+def test_names_are_looked_up_before_a_model_is_loaded(folder, capsys):
+    engine = LocalEngine(lambda name: pytest.fail("the model was loaded"))
+    with pytest.raises(ValueError, match="no LoRA adapter is named 'pencil'"):
+        engine.submit(request("pencil"))
+    engine.close()
+    assert main(["generate", "a cat", "--model", str(folder), "--adapters", "pencil"]) == 2
+    said = capsys.readouterr().err
+    assert "no LoRA adapter is named 'pencil'" in said and "loading" not in said

@@ -45,7 +45,7 @@ from app.web import live_socket, openai_api
 from app.web.canvas_edits import begin_edit, parse_request, refined_draft, upscaled
 from app.web.canvas_previews import encode_fast
 from maskgil import converters
-from maskgil.lora_adapters import adapters_folder
+from maskgil.adapter_folder import adapters_folder
 from maskgil.released import download
 from speech.transcriber import Transcript
 

@@ -1,7 +1,8 @@
 """Folders in the released layout with random weights, written by the libraries that the releases were written with."""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -122,15 +123,20 @@ def meissonic_folder(folder: Path, downsample: bool = True, full: bool = False) 
     return folder
 
 
-def save_vq(folder: Path, shape: dict) -> None:
+def vq_model(shape: dict) -> VQModel:
+    """diffusers' VQModel as aMUSEd and Meissonic have it."""
     levels = len(shape["block_out_channels"])
-    model = VQModel(
+    return VQModel(
         **shape,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         mid_block_add_attention=False,
         lookup_from_codebook=True,
     )
+
+
+def save_vq(folder: Path, shape: dict) -> None:
+    model = vq_model(shape)
     torch.nn.init.normal_(model.quantize.embedding.weight)
     model.save_pretrained(folder)
 
@@ -143,18 +149,23 @@ def save_clip(folder: Path, shape: dict) -> None:
     (folder / "tokenizer" / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
     CLIPTokenizer.from_pretrained(folder / "tokenizer", model_max_length=77).save_pretrained(folder / "tokenizer")
+    clip_model(shape, len(words)).eval().save_pretrained(folder / "text_encoder")
+
+
+def clip_model(shape: dict, words: int) -> CLIPTextModelWithProjection:
+    """CLIP's text half with so many words, of which the last one ends a text."""
     config = CLIPTextConfig(
-        vocab_size=len(words),
+        vocab_size=words,
         hidden_size=shape["hidden_size"],
         projection_dim=shape["projection_dim"],
         intermediate_size=shape["intermediate_size"],
         num_hidden_layers=shape["layers"],
         num_attention_heads=shape["heads"],
         bos_token_id=0,
-        eos_token_id=len(words) - 1,
-        pad_token_id=len(words) - 1,
+        eos_token_id=words - 1,
+        pad_token_id=words - 1,
     )
-    CLIPTextModelWithProjection(config).eval().save_pretrained(folder / "text_encoder")
+    return CLIPTextModelWithProjection(config)
 
 
 def randomize(model: torch.nn.Module, std: float) -> None:
@@ -191,6 +202,44 @@ def fetch_llamagen(root: Path, name: str) -> Path:
     folder = download.fetch(name, hub.endpoint)
     hub.close()
     (folder / "vocabulary.json").write_text('{"sizes": [[64, 64]]}')
+    return folder
+
+
+def write_sparse(file: Path, shapes: Mapping[str, Sequence[int]]) -> None:
+    """A safetensors file of float32 tensors of these names and shapes, all zero, that takes no room on the disk."""
+    head, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 4 * math.prod(shape)
+        head[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(head).encode()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as data:
+        data.write(len(text).to_bytes(8, "little") + text)
+        data.truncate(8 + len(text) + end)
+
+
+def sparse_folder(folder: Path, name: str) -> Path:
+    """aMUSEd, Meissonic or Monetico with files of exactly the released names, configs and shapes, all zero: for what is
+    decided by names and shapes. It takes some kilobytes."""
+    halves = name in ("amused/amused-512", "MeissonFlow/Meissonic")
+    with torch.device("meta"):
+        if name.startswith("amused"):
+            side = 32 if halves else 16
+            transformer = UVit2DModel(downsample=halves, upsample=halves, sample_size=side)
+            config, clip = dict(transformer.config), CLIP_L
+        else:
+            config = FULL_MEISSONIC | {"downsample": halves, "upsample": halves}
+            transformer, clip = Meissonic(MeissonicConfig.from_released(config)), CLIP_H
+        parts = {"transformer": transformer, "vqvae": vq_model(FULL_VQ), "text_encoder": clip_model(clip, 49408)}
+    names = {part: "diffusion_pytorch_model" for part in parts} | {"text_encoder": "model"}
+    for part, model in parts.items():
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        write_sparse(folder / part / f"{names[part]}.safetensors", shapes)
+        if part != "transformer":
+            model.config.save_pretrained(folder / part) if part == "text_encoder" else model.save_config(folder / part)
+    (folder / "transformer" / "config.json").write_text(json.dumps(config, default=list))
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.json").write_text("{}")
     return folder
 
 

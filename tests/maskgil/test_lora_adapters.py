@@ -159,3 +159,51 @@ def test_a_weight_out_of_bounds_is_refused(tmp_path):
     for weight in (11.0, float("nan")):
         with pytest.raises(ValueError, match="give a number from -10 to 10"):
             AdaptedGenerator(base, [(adapter, weight)])
+
+
+LAYER, BAD = "layers.0.attention.wo", float("nan")
+
+
+@pytest.mark.parametrize(
+    "down, up, alpha, message",
+    [
+        (torch.tensor(1.0), torch.tensor(1.0), None, "has no two matrices"),
+        (torch.zeros(0, 32), torch.zeros(32, 0), None, "has no two matrices"),
+        (torch.zeros(2, 32).int(), torch.zeros(32, 2).int(), None, "whole numbers"),
+        (torch.full((2, 32), BAD), torch.zeros(32, 2), None, "not finite"),
+        (torch.zeros(2, 32), torch.zeros(32, 2), torch.zeros(2), "scale of .* cannot be read"),
+        (torch.zeros(2, 32), torch.zeros(32, 2), torch.tensor(BAD), "alpha is not finite"),
+    ],
+)
+def test_matrices_that_are_none_are_refused(tmp_path, down, up, alpha, message):
+    tensors = {f"transformer.{LAYER}.lora_A.weight": down, f"transformer.{LAYER}.lora_B.weight": up}
+    tensors |= {} if alpha is None else {f"transformer.{LAYER}.alpha": alpha}
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=message):
+        load_adapter(tmp_path / "x.safetensors", make_tiny())
+
+
+@pytest.mark.parametrize("notes", ['{"transformer.lora_alpha": []}', "[" * 10**5,
+    '{"transformer.lora_alpha": 1, "transformer.alpha_pattern": {"(a+)+$": 2}}'], ids=range(3))  # fmt: skip
+def test_notes_of_diffusers_that_are_damaged_are_refused(tmp_path, notes):
+    tensors = {f"transformer.{LAYER}.lora_A.weight": torch.zeros(2, 32)}
+    tensors |= {f"transformer.{LAYER}.lora_B.weight": torch.zeros(32, 2)}
+    save_file(tensors, tmp_path / "x.safetensors", {"lora_adapter_metadata": notes})
+    with pytest.raises(ValueError, match=r"x\.safetensors"):
+        load_adapter(tmp_path / "x.safetensors", make_tiny())
+
+
+CONFIGS = (
+    *("{}", "[]", "[" * 10**5, '{"lora_alpha": NaN}', '{"lora_alpha": 1, "alpha_pattern": [1]}'),
+    *('{"lora_alpha": 1, "alpha_pattern": {"(((": 1}}', '{"lora_alpha": 1, "alpha_pattern": {"(a+)+$": 1}}'),
+    '{"lora_alpha": 1, "alpha_pattern": {"wo": "x"}}',
+)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
+def test_configs_of_peft_that_are_damaged_are_refused(tmp_path, config):
+    """An expression from a file is not run: it could take for ever."""
+    _, folder = trained(tmp_path)
+    (folder / "adapter_config.json").write_text(config)
+    with pytest.raises(ValueError, match="plain LoRA is supported"):
+        load_adapter(folder, make_tiny())

@@ -5,7 +5,7 @@ import math
 import meissonic_second_writing as second_writing
 import pytest
 import torch
-from released_folders import TINY_MEISSONIC, meissonic_folder
+from released_folders import FULL_MEISSONIC, TINY_MEISSONIC, meissonic_folder
 from safetensors.torch import load_file
 
 import text_encoder
@@ -108,3 +108,27 @@ def test_released_sizes():
 def test_other_variants_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         MeissonicConfig.from_released(change)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("downsample", [True, False], ids=["meissonic", "monetico"])
+def test_parity_at_released_sizes(tmp_path, downsample):
+    """A billion parameters with random weights, through the product's path: logits, and the codes of a step."""
+    folder = meissonic_folder(tmp_path / "model", downsample, full=True)
+    model = TextToImage.load(folder, text_encoder.load)
+    weights = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    condition, grid, side = model.condition(PROMPTS[:1]), model.grid(model.sizes[0]), model.sizes[0][0]
+    shape, blank = FULL_MEISSONIC | {"downsample": downsample}, model.blank(1)
+    masked = torch.full((1, *grid), model.generator.config.mask_id)
+    with torch.no_grad():
+        expected = second_writing.logits(weights, shape, masked, condition.states, side, 1).flatten(1, 2)
+        got = model.generator(masked.flatten(1), grid, condition, remaining=torch.tensor([1]))
+    assert expected.std() > 0.1
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+    seeds, first = torch.tensor([7]), torch.tensor([0])
+    draws = counter_rng.uniform(seeds, counter_rng.RngStream.TOKEN, first, *expected.shape[1:])
+    codes = (expected + counter_rng.gumbel(draws)).argmax(-1)
+    plan = masked_plan(codes.shape[1], 2, maskgit, choice_temperature=2.0, guidance=Guidance(1.0), seeds=[7])
+    drawn = next(iter(sample(model.sampler(condition), blank, plan[:1])))
+    known = ~drawn.mask
+    assert 0 < known.sum() < known.numel() and torch.equal(drawn.tokens[known], codes[known])

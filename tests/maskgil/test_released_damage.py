@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import text_encoder
 from maskgil.pipeline import TextToImage
+from maskgil.released import layout
 from maskgil.released.conversion import convert_llamagen
 
 WEIGHTS = {
@@ -74,14 +75,43 @@ def test_a_tensor_that_is_gone_or_has_another_shape(folder: Path, part: str, cha
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "\x00"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "\x00", "[" * 10**5])
 def test_damaged_configs(folder: Path, name: str, text: str):
     (folder / name).write_text(text)
     refused(folder)
 
 
+@pytest.mark.parametrize("value", ["32", None, 0, -1, 2.5, True, [1], 10**9, 1e30], ids=str)
+@pytest.mark.parametrize("part, key", [
+    *(("transformer", key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")),
+    *(("vqvae", key) for key in ("block_out_channels", "layers_per_block", "latent_channels", "norm_num_groups")),
+    *(("text_encoder", key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")),
+])  # fmt: skip
+def test_configs_with_other_values(folder: Path, part: str, key: str, value: object):
+    """Refused at once: nothing is built so many times, or so large."""
+    config = json.loads((folder / part / "config.json").read_text()) | {key: value}
+    (folder / part / "config.json").write_text(json.dumps(config))
+    refused(folder)
+
+
+@pytest.mark.parametrize("layers", [2, 4])
+def test_a_text_encoder_with_other_layers_than_its_config_says(folder: Path, layers: int):
+    config = json.loads((folder / "text_encoder" / "config.json").read_text()) | {"num_hidden_layers": layers}
+    (folder / "text_encoder" / "config.json").write_text(json.dumps(config))
+    assert re.search("a layer more than its config says|lack the weights", refused(folder))
+
+
+@pytest.mark.parametrize("value", ["8 px", None, 0, -1, 10**9])
+def test_sizes_that_no_model_has(folder: Path, value: object):
+    """Refused when models are listed, too."""
+    config = json.loads((folder / "transformer" / "config.json").read_text()) | {"sample_size": value}
+    (folder / "transformer" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="known released model"):
+        layout.ReleasedFolder.open(folder)
+
+
 @pytest.mark.parametrize("name", WORDS)
-@pytest.mark.parametrize("text", ["", "{", "\x00\xff"])
+@pytest.mark.parametrize("text", ["", "{", "\x00\xff", "[" * 10**5])
 def test_damaged_tokenizers(folder: Path, name: str, text: str):
     """Refused, or loaded where the file is not needed: never another error."""
     if not (folder / name).is_file():

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -188,3 +189,76 @@ def test_files_that_are_converted_need_their_room_twice(monkeypatch, tmp_path):
     monkeypatch.setattr(download, "free_disk", lambda _: int(3.4e9))
     with pytest.raises(ValueError, match=r"needs 3.0 GB and 0.5 GB to spare, the disk of .* has 3.4 GB free"):
         download.fetch(model.name)
+
+
+@pytest.mark.parametrize("name", ["tokenizer/../../../../precious.json", "tokenizer/..\\precious.json"])
+def test_a_file_outside_the_folder_is_refused(hub, monkeypatch, tmp_path, name):
+    """A hub that lists one gets nothing written, and nothing removed."""
+    precious = tmp_path / "precious.json"
+    precious.write_text("precious")
+    siblings = [{"rfilename": name, "size": 3}, {"rfilename": "transformer/config.json", "size": 3}]
+    answer = {"id": NAME, "sha": REVISION, "siblings": siblings}
+    monkeypatch.setattr(hub, "listing", lambda repo, tree: (200, answer))
+    with pytest.raises(ValueError, match="lists a file outside its folder"):
+        download.fetch(NAME, hub.endpoint)
+    assert precious.read_text() == "precious" and not download.is_begun(catalog.released_model(NAME))
+
+
+def test_what_is_no_hub_is_named(hub, monkeypatch):
+    """The login page of a network answers every address; HF_ENDPOINT may be misspelled, and an empty one is none."""
+    monkeypatch.setattr(hub, "listing", lambda repo, tree: (200, ["please log in"]))
+    with pytest.raises(ValueError, match="no Hugging Face hub, perhaps a login page.*need no network"):
+        download.fetch(NAME, hub.endpoint)
+    monkeypatch.setenv("HF_ENDPOINT", "hub.example")
+    with pytest.raises(ValueError, match="HF_ENDPOINT is 'hub.example': give an address such as https"):
+        download.fetch(NAME)
+    monkeypatch.setenv("HF_ENDPOINT", "")
+    assert download.hub_address() == download.HUB
+
+
+@pytest.mark.parametrize("record", ["[]", "[" * 10**5, '{"complete": true, "files": {"gone": 1}, "revisions": [1]}',
+                                    '{"revisions": {"amused/amused-256": 5}}'], ids=range(4))  # fmt: skip
+def test_a_damaged_record_is_written_anew(hub, record):
+    folder = download.fetch(NAME, hub.endpoint)
+    (folder / download.RECORD).write_text(record)
+    assert not download.is_complete(catalog.released_model(NAME))
+    assert download.fetch(NAME, hub.endpoint) == folder and download.is_complete(catalog.released_model(NAME))
+
+
+def test_a_link_to_a_folder_elsewhere_is_not_removed(hub, tmp_path):
+    folder = download.fetch(NAME, hub.endpoint)
+    elsewhere = Path(shutil.move(folder, tmp_path / "elsewhere"))
+    folder.symlink_to(elsewhere)
+    assert registry.find(NAME).name == NAME
+    with pytest.raises(ValueError, match="is a link to .*remove the link"):
+        download.remove(NAME)
+    assert download.is_complete(catalog.released_model(NAME))
+
+
+def test_a_process_that_is_killed_leaves_what_the_next_one_goes_on_with(hub, repository):
+    hub.delay = 0.1
+    command = [sys.executable, "-c", f"from maskgil.released import download; download.fetch({NAME!r})"]
+    environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not any("/resolve/" in path for _, path, _ in hub.requests):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    hub.delay = 0.0
+    model = catalog.released_model(NAME)
+    assert download.is_begun(model) and not download.is_complete(model)
+    folder = download.fetch(NAME, hub.endpoint)
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    assert (folder / weights).read_bytes() == (repository / weights).read_bytes()
+
+
+def test_files_that_cannot_be_converted_say_how_to_get_others(hub, monkeypatch, tmp_path):
+    """The same files would fail again: they are removed by hand."""
+    for repo, names in (("peizesun/llamagen_t2i", ("t2i_XL_stage1_256.pt", "vq_ds16_t2i.pt")),
+                        ("google/flan-t5-xl", ("config.json",))):  # fmt: skip
+        hub.repositories[repo] = tmp_path / repo
+        hub.repositories[repo].mkdir(parents=True)
+        for name in names:
+            (hub.repositories[repo] / name).write_bytes(b"no torch file")
+    with pytest.raises(ValueError, match="not a torch file.*`maskgil models rm LlamaGen/t2i-XL-256` removes"):
+        download.fetch("LlamaGen/t2i-XL-256", hub.endpoint)

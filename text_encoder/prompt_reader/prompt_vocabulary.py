@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maskgil.fileio import parse_json
 from text_encoder.prompt_reader.word_forms import with_an
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -60,7 +61,7 @@ class PromptVocabulary:
         if not path.is_file():
             return cls()
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_dict(parse_json(path.read_text(encoding="utf-8")))
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"{path} is damaged ({error}): fetch the model folder again") from None
 
