@@ -376,7 +376,8 @@ def test_pictures_too_small_or_too_long_are_left_out(tmp_path, capsys):
         (tmp_path / f"{name}.txt").write_text(name)
     fill_cache(maker(image_sources.source(str(tmp_path)), tmp_path / "out"))
     shown = capsys.readouterr().out
-    assert "1x1 is less than 16 pixels a side" in shown and "640x32 is longer than 10 times" in shown
+    assert f"{tmp_path / 'b.png'}: 1x1 is less than 16 pixels a side" in shown, "the file is named"
+    assert "640x32 is longer than 10 times" in shown
     assert captions_in(tmp_path / "out") == ["a"]
 
 

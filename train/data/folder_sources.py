@@ -123,7 +123,8 @@ class CaptionedFiles:
         for number, path in enumerate(paths):
             try:
                 along = (number + 1) / len(paths)
-                yield make_example(path.stem, path.read_bytes(), captions=self.captions_of_picture(path), along=along)
+                said = self.captions_of_picture(path)
+                yield make_example(path.stem, path.read_bytes(), captions=said, along=along, place=str(path))
             except (ValueError, OSError) as error:
                 report(f"{path}: {error}")
 
@@ -172,7 +173,7 @@ class ClassFolders:
                 # as they lie in the file: what ImageNet's statistics and released models were made with
                 yield make_example(
                     f"{kind}/{path.stem}", path.read_bytes(), label=numbers[kind], along=(place + 1) / len(paths),
-                    upright=False,
+                    upright=False, place=str(path),
                 )  # fmt: skip
             except (ValueError, OSError) as error:
                 report(f"{path}: {error}")

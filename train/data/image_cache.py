@@ -163,7 +163,7 @@ class CacheWriter:
                     raise ValueError("the same picture was there before")
                 picture = self._taken(picture, report)
             except ValueError as error:
-                report.skipped.append(f"{self.source.names[unit]}: {picture.key}: {error}")
+                report.skipped.append(f"{picture.place or f'{self.source.names[unit]}: {picture.key}'}: {error}")
                 continue
             seen.add(picture.digest)
             digests.append(picture.digest)

@@ -26,6 +26,7 @@ class ImageExample:
     along    the share of its unit that has been read with it
     content  a hash of picture, name and captions or class: equal ones give equal rows of a cache
     digest   a hash of the picture's file alone
+    place    the picture's file, for messages; empty where it is a part of another file
     """
 
     key: str
@@ -35,6 +36,7 @@ class ImageExample:
     along: float = 0.0
     content: str = ""
     digest: str = ""
+    place: str = ""
 
     @property
     def caption(self) -> str | None:
@@ -62,13 +64,14 @@ def make_example(
     label: int | None = None,
     along: float,
     upright: bool = True,
+    place: str = "",
 ) -> ImageExample:
     """An example of an encoded picture. ValueError when it is broken or cut."""
     words = captions[0] if len(captions) == 1 else list(captions) or None
     told = json.dumps([key, words, label, upright]).encode()
     digest = hashlib.sha256(data)
     content = hashlib.sha256(told + digest.digest()).hexdigest()[:20]
-    return ImageExample(key, opened(data, upright), captions, label, along, content, digest.hexdigest()[:20])
+    return ImageExample(key, opened(data, upright), captions, label, along, content, digest.hexdigest()[:20], place)
 
 
 def opened(data: bytes, upright: bool = True) -> Image.Image:
