@@ -38,3 +38,8 @@ class ApiError(Exception):
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return JSONResponse(self.body(), self.status, headers)
+
+
+def shutting_down() -> ApiError:
+    """The answer of a server that stops."""
+    return ApiError(503, "the server is shutting down: try again in a minute", "shutting_down", 30)

@@ -4,6 +4,7 @@ Order: path prefix of --root-path, trusted proxy, Host, path, charset, Origin. T
 the security headers, and one line goes to the log.
 """
 
+import asyncio
 import json
 import logging
 import secrets
@@ -15,8 +16,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.serving import metrics
+from app.web import health
 from app.web.access import IS_LOCAL, AccessPolicy, parse_origin
-from app.web.api_errors import ApiError
+from app.web.api_errors import ApiError, shutting_down
 
 log = logging.getLogger("maskgil.access")
 
@@ -89,6 +91,11 @@ class Guard:
                 await _refuse(refusal, scope, receive, watched_send)
             else:
                 await self.app(scope, receive, watched_send)
+        except asyncio.CancelledError:
+            if status or scope["type"] != "http" or not health.is_stopping():
+                raise
+            # The stop of the server cuts off what has not been answered by then.
+            await _refuse(shutting_down(), scope, receive, watched_send)
         finally:
             seconds = time.monotonic() - start
             metrics.count_request(scope["path"], scope.get("method", "WEBSOCKET"), status, seconds)

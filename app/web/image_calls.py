@@ -24,7 +24,7 @@ from app.serving.jobs import Job, Status
 from app.serving.services import AppServices
 from app.serving.shielded import run_or_undo
 from app.web import health
-from app.web.api_errors import ApiError
+from app.web.api_errors import ApiError, shutting_down
 from app.web.image_fields import MEDIA_TYPES, AnswerOptions, parse_form_fields, read_image_fields
 from app.web.image_links import ImageLinks
 from app.web.public_message import public_message
@@ -178,7 +178,7 @@ async def _left(call: Request) -> None:
 def _result(job: Job, caller: Caller, options: AnswerOptions, notes: list[str]) -> dict[str, Any]:
     """The finished job as an answer. Raises ApiError for one that failed or was cancelled."""
     if job.status is Status.CANCELLED and health.is_stopping():
-        raise ApiError(503, "the server is shutting down: try again in a minute", "shutting_down", 30)
+        raise shutting_down()
     if job.status is not Status.DONE:  # mistakes of the caller are found before a job begins
         raise ApiError(500, public_message(job.error or "the job was cancelled"), "failed")
     data = []

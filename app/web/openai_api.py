@@ -30,7 +30,7 @@ from app.serving.admission import UnknownModelError, served_models
 from app.serving.job_table import QueueFullError
 from app.serving.services import AppServices, existing_services, get_services
 from app.web import health
-from app.web.api_errors import ApiError
+from app.web.api_errors import ApiError, shutting_down
 from app.web.api_keys import ApiKeys
 from app.web.audio_calls import transcriptions, translations
 from app.web.image_calls import Caller, edits, generations, linked_file, variations
@@ -72,7 +72,7 @@ async def answer(call: Request) -> Response:
 
 async def _dispatch(call: Request) -> Response:
     if health.is_stopping():
-        raise ApiError(503, "the server is shutting down: try again in a minute", "shutting_down", 30)
+        raise shutting_down()
     path = call.scope["path"].rstrip("/")
     method = "GET" if call.method == "HEAD" else call.method
     if path.startswith(FILES) and method == "GET":  # the address itself is the secret

@@ -2,12 +2,14 @@
 
 import asyncio
 import ipaddress
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.cli import main
+from app.web import health
 from app.web.access import IS_LOCAL, AccessPolicy, is_loopback, parse_origin
 from app.web.api_keys import ApiKeys, hash_key, new_key
 from app.web.guard import Guard
@@ -148,6 +150,35 @@ def test_every_answer_has_the_security_headers_and_an_id():
         assert names["cross-origin-opener-policy"] == "same-origin"
         assert names["x-content-type-options"] == "nosniff" and names["x-request-id"].startswith("req_")
         assert "http:" not in names["content-security-policy"] and "*" not in names["content-security-policy"]
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+def test_a_request_that_a_stop_cuts_off_is_told_so(monkeypatch: pytest.MonkeyPatch, stopping: bool):
+    """uvicorn cancels what is still being answered when the server stops."""
+    monkeypatch.setattr(health, "_stopping", stopping)
+    sent: list[dict] = []
+
+    async def endless(scope: dict, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    async def cut_off() -> None:
+        scope = {"type": "http", "method": "POST", "path": "/v1/images/generations", "client": ("127.0.0.1", 1)}
+        scope |= {"headers": [(b"host", b"localhost")], "scheme": "http", "query_string": b""}
+        call = asyncio.create_task(Guard(endless, policy())(scope, None, send))
+        await asyncio.sleep(0)
+        call.cancel()
+        await call
+
+    if stopping:
+        asyncio.run(cut_off())
+        assert sent[0]["status"] == 503 and json.loads(sent[1]["body"])["error"]["code"] == "shutting_down"
+    else:
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(cut_off())
+        assert not sent
 
 
 def test_only_a_trusted_proxy_says_who_asks():
