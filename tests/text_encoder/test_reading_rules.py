@@ -8,6 +8,8 @@ import pytest
 
 from text_encoder.prompt_reader import PromptReader
 from text_encoder.prompt_reader.text_normalizer import tokenize_prompt
+from train.world.phrases import world_vocabulary
+from train.world.thing_table import all_things
 
 FOLDER = Path(__file__).resolve().parents[2] / "weights" / "scenes"
 READER = PromptReader.load(FOLDER)
@@ -47,6 +49,14 @@ def test_what_lives_in_water_is_drawn_in_it(prompt: str, caption: str):
 ])  # fmt: skip
 def test_what_a_place_is_full_of_is_drawn_there(prompt: str, caption: str):
     assert drawn(prompt) == caption
+
+
+def test_a_model_that_draws_a_place_draws_it_as_it_is_said():
+    reader = PromptReader.from_dict(world_vocabulary(all_things(), 32))
+    assert reader.read("a whale in the sea").scene.backgrounds == ("sea",)
+    assert reader.read("a cat in a field of flowers").scene.backgrounds == ("field of flowers",)
+    fields = reader.read("a field of sunflowers").scene
+    assert [group.name for group in fields.groups] == ["sunflower"] and fields.backgrounds == ("meadow",)
 
 
 @pytest.mark.parametrize(("prompt", "caption"), [

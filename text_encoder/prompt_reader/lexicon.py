@@ -136,16 +136,15 @@ class Lexicon:
                     self.phrases.setdefault((word,), {})["thing"] = known["thing"]
 
     def _drop_places_of_things(self) -> None:
-        """A place that the model does not draw is no phrase where a part of it names things: of "a field of sunflowers"
-        sunflowers are drawn in a field."""
+        """A place is no phrase where a part of it names other things than the place that is drawn: of "a field of
+        sunflowers" sunflowers are drawn in a field."""
         names = {background.name for background in self.vocabulary.backgrounds}
         for words in [words for words, meanings in self.phrases.items() if "place" in meanings and len(words) > 1]:
-            parts = [self._longest([word], 0)[1] for word in words]
-            if (
-                self.phrases[words]["place"] not in names
-                and any("thing" in part for part in parts)
-                and any("place" in part for part in parts)
-            ):
+            parts = {word: self._longest([word], 0)[1] for word in words}
+            place = str(self.phrases[words]["place"])
+            drawn = set(place.split()) if place in names else set()
+            others = [word for word, part in parts.items() if "thing" in part and not drawn & {word, plural(word)}]
+            if others and any("place" in part for part in parts.values()):
                 del self.phrases[words]["place"]
 
     def _enter_name(self, thing: VocabularyEntry, name: str) -> None:

@@ -17,6 +17,7 @@ COLOR_NAMES = frozenset(
 )
 # What belongs to a place, to draw there when a place alone is asked for and the model draws no empty one.
 COMPANIONS = {
+    "field of flowers": ("flower", "sunflower", "tulip"),
     "beach": ("palm tree", "crab"), "meadow": ("pine tree", "tree", "tulip"), "snow": ("pine tree", "snowman"),
     "night": ("moon", "star"), "sunset": ("palm tree", "pine tree"), "underwater": ("fish",), "desert": ("cactus",),
     "sky": ("balloon", "bird"), "space": ("star", "rocket"), "forest": ("pine tree", "tree", "mushroom"),
