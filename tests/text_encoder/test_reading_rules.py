@@ -162,7 +162,8 @@ def test_whom_a_picture_is_for_is_not_drawn(prompt: str, caption: str):
     ("never draw a dog. a cat", "a cat"), ("please never draw dogs, draw cats", "three cats"),
     ("a cat w/o a hat", "a cat"),
     ("a dog-free house with a cat", "a house with a cat"), ("dog free park with a cat", "on the grass a cat"),
-    ("a free dog", "a dog"), ("a cat but not a black one", "a cat"), ("a cat w/ a hat", "a cat with a hat"),
+    ("a free dog", "a dog"), ("not three cats, two cats", "two cats"), ("a cat --no dog", "a cat"),
+    ("a cat but not a black one", "a cat"), ("a cat w/ a hat", "a cat with a hat"),
 ])  # fmt: skip
 def test_what_is_not_wanted_is_left_out_and_nothing_else(prompt: str, caption: str):
     assert drawn(prompt) == caption
@@ -227,7 +228,9 @@ def test_sides_are_read_before_and_behind_their_things(prompt: str, caption: str
     ("three owls, an eagle and a dog", "", "drawn as three"), ("three eagles, a hawk and a dog", "", "three: drawn"),
     ("eating ice cream", "'eating' left out (actions are not drawn)", "describes"), ("a kitty cat", "", "kitty"),
     ("a cat by greg rutkowski", "'greg rutkowski' left out", "color"), ("teeny tiny cat", "", "teeny"),
-    ("omg sooo cute cat lol", "", "left out"),
+    ("omg sooo cute cat lol", "", "left out"), ("my dog bella", "'bella' left out (the word is not known)", "bell:"),
+    ("a fish called Wanda", "'Wanda' left out (the word is not known)", "panda"),
+    ("a bird's eye view of a castle", "'bird's eye view' left out", "parrot"),
 ])  # fmt: skip
 def test_reasons_are_true(prompt: str, says: str, never: str):
     assert says in note(prompt) and never not in note(prompt)

@@ -7,6 +7,7 @@ from text_encoder.prompt_reader.asked_scene import AskedGroup, AskedRelation, As
 from text_encoder.prompt_reader.english_phrases import VAGUE
 from text_encoder.prompt_reader.lexicon import Chunk, NounMeaning
 from text_encoder.prompt_reader.prompt_reading import LEFT_OUT
+from text_encoder.prompt_reader.word_forms import singulars
 
 CONTAINERS = frozenset(
     "bowl cup glass basket box vase plate jar bottle mug pot bag bucket crate dish tray truck".split()
@@ -14,8 +15,8 @@ CONTAINERS = frozenset(
 MENTIONED = 100  # groups among which "the house" is looked for
 
 
-def new_group(noun: NounMeaning, phrase: NounPhrase, head: Chunk) -> AskedGroup:
-    """The things that a noun phrase asks for."""
+def add_group(scene: AskedScene, noun: NounMeaning, phrase: NounPhrase, head: Chunk) -> None:
+    """Add the things that a noun phrase asks for. What was not wanted is wanted again: "not three cats, two cats"."""
     for chunk in (phrase.article, phrase.number):
         if chunk is not None:
             chunk.head = head
@@ -25,7 +26,10 @@ def new_group(noun: NounMeaning, phrase: NounPhrase, head: Chunk) -> AskedGroup:
         count, is_vague = 1, True
     else:
         count, is_vague = number_of(phrase.number.text), phrase.number.text in VAGUE
-    return AskedGroup(noun, head, count, is_vague, phrase.number, phrase.size, phrase.color)
+    scene.groups.append(AskedGroup(noun, head, count, is_vague, phrase.number, phrase.size, phrase.color))
+    if phrase.color is None:
+        word, not_wanted = {head.text, *singulars(head.text)}, scene.unwanted.groups
+        scene.unwanted.groups = [g for g in not_wanted if not word & {g.head.text, *singulars(g.head.text)}]
 
 
 def recount(group: AskedGroup, number: Chunk) -> None:

@@ -23,6 +23,8 @@ from text_encoder.prompt_reader.word_forms import (
     with_an,
 )
 
+NAMED = frozenset({"by", "called", "named"})  # a name stands behind these
+OWN = frozenset("my our his her their your".split())
 LONGEST = 7  # words of a phrase
 MENDED_WORDS = 100  # unknown words of one prompt that are looked at as misspellings: each takes a millisecond
 WALL_PHRASES = (
@@ -219,8 +221,8 @@ class Lexicon:
             start, end = token.start, tokens[at + length - 1].end
             chunk = Chunk(" ".join(words[at : at + length]), start, end, dict(meanings))
             if not meanings:
-                is_name = at > 0 and words[at - 1] == "by"  # "by greg" is no gray
-                chunk = self._unlisted(words[at], start, end, unknown < MENDED_WORDS and not is_name)
+                mends = unknown < MENDED_WORDS and not _is_name(chunks, token)
+                chunk = self._unlisted(words[at], start, end, mends)
                 unknown += bool(chunk.mended_from) or chunk.is_a("unknown")
             if distant and "distant" in chunk.meanings:
                 chunk.meanings["thing"] = chunk.meanings["distant"]
@@ -319,6 +321,16 @@ class Lexicon:
         if kind != "adjective" or word in english_words():
             return False
         return mended(word, self._words_to_mend, self._set_to_mend).endswith(word[-1])
+
+
+def _is_name(before: list[Chunk], token: Token) -> bool:
+    """Whether an unknown word is a name, which is not mended: "by greg", "my dog bella", "a fish Wanda"."""
+    if not before:
+        return False
+    if before[-1].text.split()[-1] in NAMED:
+        return True
+    is_own = any(chunk.text in OWN for chunk in before[-4:])
+    return before[-1].is_a("thing") and (token.is_capital or is_own)
 
 
 def _is_stand_in(meaning: object) -> bool:

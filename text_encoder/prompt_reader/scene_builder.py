@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from text_encoder.prompt_reader import reasons
 from text_encoder.prompt_reader.asked_group import (
+    add_group,
     leave_out_qualities,
     mentioned_group,
-    new_group,
     put_inside,
     recount,
     share_fate,
@@ -166,7 +166,7 @@ class SceneBuilder:
             head.head = self.scene.groups[mentioned].head
             self._relate(mentioned)
             return
-        self.scene.groups.append(new_group(noun, phrase, head))
+        add_group(self.scene, noun, phrase, head)
         for kind, chunk in self._coming.items():
             chunk.mark(LANGUAGE)
             setattr(self.scene.groups[-1], kind, getattr(self.scene.groups[-1], kind) or chunk)

@@ -14,15 +14,22 @@ MAX_FOLDED = 4  # characters that stand for one; a few signs stand for whole sen
 MAX_SIGN = 32  # characters of one emoji with its modifiers
 MODIFIERS = {"\ufe0f", "\ufe0e", *map(chr, range(0x1F3FB, 0x1F400))}  # variation and skin tone
 APOSTROPHES = "’‘ʼ`´"
-SPACES = '-_−"*~^\\<>「」『』《》〈〉'  # these separate words and say nothing else
-COMMAS = ";:/、|#"
+SPACES = '-_−"*~^\\「」『』《》〈〉'  # these separate words and say nothing else
+COMMAS = ";:/、|#<>="
 STOPS = ".!?…。\n"
 CATEGORIES = {"Pd": " ", "Pi": " ", "Pf": " ", "Ps": ", ", "Pe": ", "}  # of dashes, quotation marks and brackets
 SIGNS = {"🚫": " no ", "❌": " no ", "&": " and ", "+": " and ", "×": " x ", "@": " at "}
 WEIGHT = re.compile(r":\s*\d+(?:\.\d+)?(?=\s*\))")  # (blue cat:1.3) as other programs weight words
-FLAG = re.compile(r"(?<!\S)--[a-z]+(?:\s+[\d:.]+)?|<lora:[^<>]*>|\b(?:https?://|www\.)\S+", re.IGNORECASE)
-SHORT_FORMS = {"w/o": " without ", "w/": " with ", "b/w": " black and white ", "and/or": " and ", "-free": " -free "}
-SHORT_FORM = re.compile(r"(?<!\w)(?:w/o(?!\w)|w/|b/w(?!\w)|and/or(?!\w))|(?<=\w)-free(?!\w)", re.IGNORECASE)
+FLAG = re.compile(  # options of other programs and addresses
+    r"(?<!\S)--(?!no\b)[a-z]+(?:\s+[\d:.]+)?|<lora:[^<>]*>|\b(?:https?://|www\.)\S+|\d{1,9}\s?%", re.IGNORECASE
+)
+SHORT_FORMS = {
+    "w/o": " without ", "w/": " with ", "b/w": " black and white ", "and/or": " and ", "-free": " -free ",
+    "--no": ", without ",
+}  # fmt: skip
+SHORT_FORM = re.compile(
+    r"(?<!\w)(?:w/o(?!\w)|w/|b/w(?!\w)|and/or(?!\w))|(?<!\S)--no(?!\w)|(?<=\w)-free(?!\w)", re.IGNORECASE
+)
 TOKEN = re.compile(
     r"-free|\d[dk](?![a-z])|\d+(?:[.,]\d+)*(?:st|nd|rd|th)?(?![a-z])|[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[.,]|[^\w\s']"
 )
@@ -67,15 +74,10 @@ def _replacement(character: str) -> str:
 
 
 def _blanked(prompt: str) -> str:
-    """The prompt with spaces where other programs' weights and options stand; as long as before."""
+    """The prompt with spaces where other programs' weights and options stand, a comma for "50%"; as long as before."""
     for pattern in (WEIGHT, FLAG):
-        prompt = pattern.sub(lambda match: " " * len(match[0]), prompt)
+        prompt = pattern.sub(lambda match: ("," if match[0][-1] == "%" else " ") + " " * (len(match[0]) - 1), prompt)
     return prompt
-
-
-def ignored_spans(prompt: str) -> list[tuple[int, int]]:
-    """Places of weights and options of other programs, which are read as nothing."""
-    return [match.span() for pattern in (WEIGHT, FLAG) for match in pattern.finditer(prompt)]
 
 
 def tokenize_prompt(prompt: str, emoji: dict[str, str] | None = None) -> list[Token]:
