@@ -7,6 +7,7 @@ import pytest
 from released_folders import amused_folder, meissonic_folder
 
 import text_encoder
+from app.core import model_names
 from app.core.request import GenerationRequest
 from app.serving.jobs import Status
 from app.serving.local_engine import LocalEngine
@@ -36,7 +37,7 @@ def engine(model):
 
 
 def request(folder, **values) -> GenerationRequest:
-    return GenerationRequest.read({"prompt": "a cat", "seed": 5, "model": str(folder)} | values)
+    return GenerationRequest.read({"prompt": "a cat", "seed": 5, "model": model_names.name_of(str(folder))} | values)
 
 
 def finished(engine: LocalEngine, asked: list[GenerationRequest], start=None):
