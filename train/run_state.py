@@ -1,6 +1,7 @@
 """What a run is made of at a step: weights, their average, optimizers; saved and loaded whole or not at all."""
 
 import contextlib
+import errno
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,16 @@ def _kept(folder: Path) -> str:
     return "the last checkpoint is untouched" if there else "there is no checkpoint yet"
 
 
+NO_PLACE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _remedy(error: BaseException, folder: Path) -> str:
+    """What to do about a failed write, and what it leaves."""
+    if getattr(error, "errno", None) in NO_PLACE:
+        return "give a folder that can be written to"
+    return f"free space, {_kept(folder)}"
+
+
 def save_whole(payload: Any, path: Path) -> None:
     """torch.save that leaves the old file or the new one, never half of one. CheckpointWriteError on a full disk."""
     try:
@@ -37,7 +48,7 @@ def save_whole(payload: Any, path: Path) -> None:
             torch.save(payload, partial)
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's own writer
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise CheckpointWriteError(f"could not write {path}: {reason}; free space, {_kept(path.parent)}") from None
+        raise CheckpointWriteError(f"could not write {path}: {reason}; {_remedy(error, path.parent)}") from None
 
 
 @contextlib.contextmanager
@@ -46,7 +57,7 @@ def writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CheckpointWriteError(f"could not write to {out}: {error}; free space, {_kept(out)}") from None
+        raise CheckpointWriteError(f"could not write to {out}: {error}; {_remedy(error, out)}") from None
 
 
 def stored(module: nn.Module) -> dict[str, Tensor]:

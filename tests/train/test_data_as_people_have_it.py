@@ -211,6 +211,12 @@ def _read_epoch(folder: str, rank: int, world: int, batches: int, batch: int, re
     results.put((seen, peaks[len(peaks) // 2], peaks[-1]))
 
 
+@pytest.mark.parametrize("data", ["", ",", "cache,", "a:2,,b:1"])
+def test_a_cache_that_is_not_named_is_said(data):
+    with pytest.raises(ValueError, match="names no cache at one place"):
+        parts_of(data)
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_pictures_and_four_processes(tmp_path):
     """100 uneven shards: each picture comes once an epoch, whoever reads it, and memory stays flat."""

@@ -233,6 +233,14 @@ def test_a_worker_that_ends_while_it_writes_is_told(end, words):
     stop_workers(loader, made)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_file_in_place_of_the_folder_is_no_full_disk(tmp_path, inside):
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(ValueError, match="could not write to .*; give a folder that can be written to") as error:
+        train(recipe(), tmp_path / "file" / "run" if inside else tmp_path / "file")
+    assert "free space" not in str(error.value)
+
+
 def test_a_run_keeps_how_it_was_started_and_says_what_changed(tmp_path, capsys):
     train(recipe(options={"data": "cats"}), tmp_path, stop_at=10)
     capsys.readouterr()

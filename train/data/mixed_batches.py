@@ -19,6 +19,8 @@ def parts_of(data: str) -> list[tuple[str, float]]:
     """[(folder, weight)] of folders with commas between them, each perhaps with :WEIGHT. Without one the weight is the
     number of the cache's pictures. ValueError for a weight that is no positive number."""
     parts = []
+    if not all(text.strip() for text in data.split(",")):
+        raise ValueError(f"--data {data!r} names no cache at one place: give a folder, or several with commas between")
     for text in data.split(","):
         folder, colon, weight = text.strip().rpartition(":")
         if not colon or (Path(text.strip()) / NOTE).is_file():
