@@ -21,7 +21,7 @@ from train.scenes.judge import (
 )
 from train.scenes.render import background, render
 from train.scenes.scene import PLAIN, Item, Scene, arrange, crowded, is_held_out, paired, random_scene, several
-from train.scenes.sprites import Sprites, things
+from train.scenes.sprites import Sprites, table_of_things, things
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,15 @@ def test_captions_are_many_and_seeded():
                                             ("umbrella", "an umbrella"), ("horse", "a horse")])  # fmt: skip
 def test_articles(noun, said):
     assert captions.article(noun) == said
+
+
+def test_a_mouse_is_no_computer_mouse_and_a_plant_is_a_potted_plant(monkeypatch):
+    monkeypatch.setattr(captions, "things", table_of_things)
+    captions.known_words.cache_clear()
+    words = captions.vocabulary()
+    captions.known_words.cache_clear()
+    assert {"mouse", "mice", "bat", "bats", "board", "light"} <= set(words["parts"]) - words["aliases"].keys()
+    assert words["aliases"]["plant"] == "potted plant" and "mouse" in words["words"]
 
 
 def test_rendering_is_seeded_and_draws_every_style(sprites):

@@ -49,6 +49,7 @@ RELATION_PHRASES = {
 }
 MIRROR = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 JOIN = ("and", "with", "next to", "beside")
+MEANS_ANOTHER_THING = frozenset("mouse mice bat bats board boards light lights".split())  # than the name that ends so
 KINDS = {
     "bird": "parrot", "bug": "ladybug", "flower": "tulip", "fruit": "apple", "insect": "ladybug", "ship": "sailboat",
     "toy": "teddy bear", "vegetable": "carrot", "vehicle": "car",
@@ -175,14 +176,15 @@ def known_words() -> frozenset[str]:
 def _lone_words() -> dict[str, str]:
     """Words that the grammar says only within a longer name, as "tree" and "pine", to what one means by them alone.
 
-    That is a name which ends so, "pine tree" (of several one of the thing with most such names), or nothing.
+    That is a name which ends so, "pine tree" (of several one of the thing with most such names), or nothing: a mouse is
+    no computer mouse.
     """
     names = [(thing, name.split()) for thing in things() for name in spoken_names(thing)]
     longer = {words[-1] for _, words in names if len(words) > 1}  # also "trees", which forests are among
     alone = grammar_words() - longer | {words[0] for _, words in names if len(words) == 1}
     ending = {word: [] for _, words in names for word in words if word not in alone}
     for thing, words in names:
-        if words[-1] in ending and "of" not in words:
+        if words[-1] in ending and "of" not in words and words[-1] not in MEANS_ANOTHER_THING:
             ending[words[-1]].append((thing, " ".join(words)))
     meant = {word: Counter(thing for thing, _ in found).most_common(1) for word, found in ending.items()}
     return {

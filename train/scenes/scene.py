@@ -190,7 +190,7 @@ def arrange(
 def paints(thing: Thing, background: str) -> list[str]:
     """The colours that a thing may be given: none that its name says already ("red apple"), none that it would be lost
     in, and none for people, who are drawn in every skin tone."""
-    if thing.drawings > 1:
+    if thing.is_person:
         return []
     lost = {"night": "black", "space": "black", "snow": "white"}.get(background, background)
     said = {synonym.removesuffix(f" {thing.name}") for synonym in thing.synonyms}

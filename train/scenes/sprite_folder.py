@@ -1,7 +1,7 @@
 """Make the folder of sprites that Sprites opens: `maskgil data sprites --out FOLDER`.
 
 The drawings come from the packed file of the open world (`maskgil data drawings`); train/world/SOURCES.md lists their
-sources and licences. Each thing of the corpus gets the shaded drawings of its name, people one in each skin tone.
+sources and licences. Each emoji that the table of objects names gets one file, people one in each skin tone.
 """
 
 import sys
@@ -12,21 +12,31 @@ from tyro.conf import arg
 
 from maskgil.command_line import Command, run
 from maskgil.fileio import atomic_write
-from train.scenes.sprites import Thing, things
+from train.scenes.drawing_sources import DrawingSource
+from train.scenes.sprites import Thing, sprite_file, things
 from train.world.renderer import DrawingPack
+from train.world.thing_table import VARIATION
 
 ALIASES = {"doughnut": "donut", "birthday cake": "cake", "television": "tv"}  # names of the open world
-HANDS = {"3d": ("fluent", "noto", "own"), "flat": ("noto", "fluent-flat", "twemoji", "own")}
+HANDS = {"fluent": ("fluent", "noto"), "noto": ("noto", "fluent")}  # the wanted one, and what stands in for it
 
 
-def files_of(thing: Thing, pack: DrawingPack, style: str) -> list[str]:
-    """The members of the pack that draw a thing in a style, `thing.drawings` of them. ValueError if it has fewer."""
+def _bare(emoji: str) -> str:
+    return emoji.replace(chr(int(VARIATION, 16)), "")
+
+
+def member_of(thing: Thing, source: DrawingSource, pack: DrawingPack) -> str:
+    """The member of the pack that shows an emoji of a thing. ValueError if there is none."""
     rows = pack.index.get(ALIASES.get(thing.name, thing.name), [])
-    hand = next((hand for hand in HANDS[style] if any(row["hand"] == hand for row in rows)), "")
-    files = [row["file"] for row in rows if row["hand"] == hand][: thing.drawings]
-    if len(files) < thing.drawings:
-        raise ValueError(f"{pack.path} has {len(files)} drawings of {thing.name}, {thing.drawings} are wanted")
-    return files
+    if any("emoji" not in row for row in rows):
+        raise ValueError(f"{pack.path} is of an earlier version: delete it and run maskgil data drawings")
+    files = {row["hand"]: row["file"] for row in rows if _bare(row["emoji"]) == _bare(source.glyph)}
+    file = next((files[hand] for hand in HANDS[source.hand] if hand in files), None)
+    if file is None:
+        raise ValueError(
+            f"{pack.path} has no shaded drawing of {thing.name} as {source.glyph}: run maskgil data drawings"
+        )
+    return file
 
 
 def unpack_sprites(
@@ -37,15 +47,18 @@ def unpack_sprites(
 
     Raises ValueError for a file that is missing or lacks a drawing.
     """
-    pack = DrawingPack(drawings)
-    for thing in things():
-        for style in ("3d",) if thing.glyph else ("3d", "flat"):
-            (out / style).mkdir(parents=True, exist_ok=True)
-            for number, file in enumerate(files_of(thing, pack, style)):
-                path = out / style / f"{thing.slug}{f'-{number}' if number else ''}.webp"
-                with atomic_write(path) as partial:
-                    Path(partial).write_bytes(pack.archive.read(file))
-    print(f"{out}: {len(things())} things")
+    pack, folder = DrawingPack(drawings), out / "3d"
+    members = {
+        sprite_file(thing, number): member_of(thing, source, pack)
+        for thing in things()
+        for number, source in enumerate(thing.sources)
+        if source.glyph
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, member in members.items():
+        with atomic_write(folder / name) as partial:
+            Path(partial).write_bytes(pack.archive.read(member))
+    print(f"{out}: {len(things())} things, {len(members)} drawings of emoji")
 
 
 if __name__ == "__main__":  # the former name of the command

@@ -1,21 +1,24 @@
-"""Drawings of single objects: glyphs of a colour-emoji font, or a folder of sprites.
+"""Drawings of single objects: glyphs of a colour-emoji font, a folder of sprites, or SVG files of this project.
 
 A drawing is an (s, s, 4) uint8 array, straight alpha, the object fitted into the square. `Sprites` draws each object
 once a size and remembers it.
 
 The font is `NotoColorEmoji.ttf` (Debian: fonts-noto-color-emoji). The folder (made by train/scenes/sprite_folder.py)
-has `3d/<slug>.webp` of every object, `3d/<slug>-<i>.webp` of its further drawings, and `flat/` likewise where the font
-has no glyph of an object. Without a folder both styles are the font's glyphs.
+has style "3d" of every emoji: `3d/<slug>.webp`, and `3d/<slug>-<i>.webp` of drawing i. Style "flat" is the font's
+glyph. Without a folder both styles are. Things that no emoji shows are drawn from train/world/svg in both styles.
 """
 
 import csv
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
+
+from train.scenes.drawing_sources import DrawingSource, drawing_sources
+from train.world.svg_drawings import draw_own
 
 FONT_PLACES = (
     "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",
@@ -41,27 +44,38 @@ class Thing:
     plural: str
     synonyms: tuple[str, ...]
     slug: str
-    glyph: str  # "": the font has none, a folder of sprites is needed
-    drawings: int = 1  # of equal right: people have one for each skin tone
+    glyph: str  # of its first drawing; "": that is a drawing of this project
+    drawings: int  # how many it has, of equal right
+    # not in the text of a scene, by which caches know their corpus (train/data/scene_cache.py)
+    sources: tuple[DrawingSource, ...] = field(repr=False, compare=False)
+
+    @property
+    def is_person(self) -> bool:
+        """Whether it is drawn with skin tones."""
+        return any(source.toned for source in self.sources)
+
+
+@cache
+def table_of_things() -> tuple[Thing, ...]:
+    """Every row of the table of objects, in a fixed order: an index means the same thing to every model."""
+    with (Path(__file__).with_name("objects.tsv")).open(encoding="utf-8") as file:
+        return tuple(_thing(index, row) for index, row in enumerate(csv.DictReader(file, delimiter="\t")))
 
 
 @cache
 def things() -> tuple[Thing, ...]:
-    """The table of objects, in a fixed order: an index means the same thing to every model."""
-    with (Path(__file__).with_name("objects.tsv")).open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))[:CORPUS_THINGS]
-    return tuple(
-        Thing(
-            i,
-            row["name"],
-            row["plural"],
-            tuple(s for s in row["synonyms"].split(",") if s),
-            row["slug"],
-            "".join(chr(int(c, 16)) for c in row["codepoints"].split()),
-            int(row["drawings"] or 1),
-        )
-        for i, row in enumerate(rows)
-    )
+    """The things of the corpus: the first CORPUS_THINGS rows."""
+    return table_of_things()[:CORPUS_THINGS]
+
+
+def _thing(index: int, row: dict[str, str]) -> Thing:
+    synonyms, sources = tuple(s for s in row["synonyms"].split(",") if s), drawing_sources(row["drawings"])
+    return Thing(index, row["name"], row["plural"], synonyms, row["slug"], sources[0].glyph, len(sources), sources)
+
+
+def sprite_file(thing: Thing, number: int) -> str:
+    """Name of the file of drawing `number` in a folder of sprites."""
+    return f"{thing.slug}{f'-{number}' if number else ''}.webp"
 
 
 def _fit(drawing: Image.Image, size: int) -> Image.Image:
@@ -100,24 +114,33 @@ class Sprites:
         files = sorted((path.name, path.stat().st_size) for path in (self.folder / "3d").glob("*.webp"))
         return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
 
-    def _glyph(self, thing: Thing) -> Image.Image:
+    def _glyph(self, glyph: str) -> Image.Image:
+        if len(glyph.rstrip("\ufe0f")) > 1 and not features.check("raqm"):
+            raise ValueError(
+                f"the emoji {glyph!r} has several characters: install libfribidi (Debian: apt-get install libfribidi0)"
+            )
         if self._font is None:
             self._font = ImageFont.truetype(str(self.font_path), GLYPH_SIZE)
         page = Image.new("RGBA", (2 * GLYPH_SIZE, 2 * GLYPH_SIZE))
-        ImageDraw.Draw(page).text((20, 20), thing.glyph, font=self._font, embedded_color=True)
+        ImageDraw.Draw(page).text((20, 20), glyph, font=self._font, embedded_color=True)
         if page.getchannel("A").getbbox() is None:
-            raise ValueError(f"{self.font_path} has no glyph for {thing.name} ({thing.glyph!r})")
+            raise ValueError(f"{self.font_path} has no glyph {glyph!r}: install a newer version of the font")
         return page
 
     def original(self, thing: Thing, drawing: str, number: int = 0) -> Image.Image:
-        """Drawing `number` ("3d" or "flat") at working size."""
-        if self.folder and (drawing == "3d" or not thing.glyph):
-            path = self.folder / drawing / f"{thing.slug}{f'-{number}' if number else ''}.webp"
+        """Drawing `number` ("3d" or "flat") at working size. ValueError where its file or glyph is missing."""
+        source = thing.sources[number]
+        if source.svg:
+            return _fit(draw_own(source.svg), WORKING_SIZE)
+        if self.folder and drawing == "3d":
+            path = self.folder / "3d" / sprite_file(thing, number)
             if not path.is_file():
-                raise ValueError(f"no drawing of {thing.name}: {path} is missing")
+                raise ValueError(
+                    f"no drawing of {thing.name}: {path} is missing; make the folder with `maskgil data sprites`"
+                )
             with Image.open(path) as image:
                 return _fit(image.convert("RGBA"), WORKING_SIZE)
-        return _fit(self._glyph(thing), WORKING_SIZE)
+        return _fit(self._glyph(source.glyph), WORKING_SIZE)
 
     def draw(
         self, thing: Thing, drawing: str, size: int, paint: Paint | None = None, scale: int = 1, number: int = 0

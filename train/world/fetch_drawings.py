@@ -2,7 +2,7 @@
 
 It downloads the packages of SOURCES through npm (each is checked against its hash), renders the SVG glyphs and the
 SVGs of this repository at SIDE pixels, and writes `drawings.zip`: WebP files and `index.json`, which lists of each
-thing its drawings with their hand. Packages that are there already are not downloaded again.
+thing its drawings with their hand and emoji. Packages that are there already are not downloaded again.
 """
 
 import base64
@@ -23,10 +23,8 @@ from tyro.conf import arg
 
 from maskgil.command_line import Command, run
 from maskgil.fileio import atomic_write
+from train.world.svg_drawings import SIDE, draw_own, draw_svg
 from train.world.thing_table import HANDS, VARIATION, Glyph, WorldThing, all_things, first_things
-
-SIDE = 256  # pixels of a drawing's longer side
-SVGS = Path(__file__).with_name("svg")
 
 
 @dataclass(frozen=True)
@@ -120,16 +118,6 @@ def _iconify(path: Path) -> Callable[[Glyph], Image.Image | None]:
     return read
 
 
-def draw_svg(source: str) -> Image.Image:
-    """An SVG text as RGBA, twice SIDE wide. ValueError where resvg-py is not installed."""
-    try:
-        import resvg_py
-    except ModuleNotFoundError:
-        raise ValueError("SVG drawings need resvg-py: install the extra `train` (pip install '.[train]')") from None
-    png = resvg_py.svg_to_bytes(svg_string=source, width=2 * SIDE)
-    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-
-
 def trimmed(drawing: Image.Image) -> Image.Image:
     """Cropped to what is drawn, its longer side SIDE pixels. ValueError when nothing is drawn."""
     box = drawing.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
@@ -142,15 +130,17 @@ def trimmed(drawing: Image.Image) -> Image.Image:
     return drawing.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
 
 
-def drawings_of(thing: WorldThing, readers: dict[str, Callable]) -> list[tuple[str, Image.Image]]:
-    """(hand, drawing) of each drawing of a thing that a source has. ValueError when there is none."""
+def drawings_of(thing: WorldThing, readers: dict[str, Callable]) -> list[tuple[str, str, Image.Image]]:
+    """(hand, emoji, drawing) of each drawing of a thing that a source has; a drawing of this project has the emoji "".
+
+    ValueError when there is none."""
     found = []
     for glyph in thing.glyphs:
         for letter in glyph.hands:
             if (drawing := readers[HANDS[letter]](glyph)) is not None:
-                found.append((HANDS[letter], trimmed(drawing)))
+                found.append((HANDS[letter], "".join(chr(int(p, 16)) for p in glyph.codepoints), trimmed(drawing)))
     for name in thing.svgs:
-        found.append(("own", trimmed(draw_svg((SVGS / f"{name}.svg").read_text(encoding="utf-8")))))
+        found.append(("own", "", trimmed(draw_own(name))))
     if not found:
         raise ValueError(f"no source has a drawing of {thing.name}")
     return found
@@ -165,12 +155,12 @@ def pack(out: Path, readers: dict[str, Callable], things: int) -> Path:
     with atomic_write(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for thing in first_things(things):
             rows = []
-            for number, (hand, drawing) in enumerate(drawings_of(thing, readers)):
+            for number, (hand, emoji, drawing) in enumerate(drawings_of(thing, readers)):
                 name = f"{thing.name.replace(' ', '-')}/{number:02d}-{hand}.webp"
                 content = io.BytesIO()
                 drawing.save(content, "WEBP", quality=92, method=4)
                 archive.writestr(zipfile.ZipInfo(name), content.getvalue())
-                rows.append({"file": name, "hand": hand, "size": list(drawing.size)})
+                rows.append({"file": name, "hand": hand, "emoji": emoji, "size": list(drawing.size)})
             index[thing.name] = rows
         archive.writestr(zipfile.ZipInfo("index.json"), json.dumps(index, indent=1))
     return path

@@ -12,6 +12,7 @@ A drawing is named by a word of the column `drawings`:
 """
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -63,16 +64,21 @@ class WorldThing:
         return any(glyph.tone >= 0 for glyph in self.glyphs)
 
 
+def in_skin_tones(points: Sequence[str]) -> list[tuple[str, ...]]:
+    """The code points of an emoji of a person in each of the five skin tones, which follow its first character."""
+    rest = tuple(points[1:])
+    if rest[:1] == (VARIATION,):
+        rest = rest[1:]
+    return [(points[0], tone, *rest) for tone in SKIN_TONES]
+
+
 def _glyphs(word: str) -> list[Glyph]:
     glyph, _, hands = word.partition(":")
     toned = glyph.endswith("+")
     points = tuple(f"{ord(c):04x}" for c in glyph.rstrip("+"))
     if not toned:
         return [Glyph(points, hands or "fnmt")]
-    rest = points[1:]
-    if rest[:1] == (VARIATION,):
-        rest = rest[1:]
-    return [Glyph((points[0], tone, *rest), hands or "fnmt", i) for i, tone in enumerate(SKIN_TONES)]
+    return [Glyph(form, hands or "fnmt", tone) for tone, form in enumerate(in_skin_tones(points))]
 
 
 def _height(words: str, key: str) -> float | None:

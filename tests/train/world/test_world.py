@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from world.stand_ins import write_stand_ins
 
 from train.world.answers import (
@@ -30,11 +31,12 @@ from train.world.backdrops import (
     place_of,
 )
 from train.world.caption_reader import read_caption
-from train.world.fetch_drawings import SVGS, draw_svg, trimmed
+from train.world.fetch_drawings import drawings_of, trimmed
 from train.world.phrases import PLACE_PHRASES, names_of, say, say_group, world_vocabulary
 from train.world.renderer import DrawingPack, casts_shadow, painted, render_scene
 from train.world.scene_sampling import CROWDS, PAIRS, Shares, is_held_out, sample_scene, sample_shape
-from train.world.thing_table import all_things, first_things
+from train.world.svg_drawings import SVGS, draw_own
+from train.world.thing_table import HANDS, all_things, first_things
 
 GENEVAL = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
@@ -85,9 +87,17 @@ def test_every_thing_has_a_drawing_and_every_svg_is_drawn_and_used():
     used = {name for t in all_things() for name in t.svgs}
     assert used == {path.stem for path in SVGS.glob("*.svg")}
     for name in sorted(used):
-        drawing = trimmed(draw_svg((SVGS / f"{name}.svg").read_text(encoding="utf-8")))
+        drawing = trimmed(draw_own(name))
         alpha = np.asarray(drawing)[..., 3]
         assert max(drawing.size) == 256 and 0.1 < (alpha > 128).mean() <= 1, name
+
+
+def test_drawings_carry_their_hand_and_their_emoji():
+    square = Image.new("RGBA", (8, 8), (200, 30, 30, 255))
+    readers = {hand: lambda glyph: square for hand in HANDS.values()} | {"noto": lambda glyph: None}
+    found = [(hand, emoji, max(drawing.size)) for hand, emoji, drawing in drawings_of(thing("kite"), readers)]
+    shown = [(hand, "\U0001fa81", 256) for hand in ("fluent", "fluent-flat", "twemoji")]
+    assert found == [*shown, ("own", "", 256)]
 
 
 def test_people_have_every_skin_tone_and_no_default():
