@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import first_things
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,8 +59,6 @@ def test_marks_politeness_and_spelling_change_nothing(prompts: tuple[str, ...], 
 
 @pytest.mark.parametrize(("prompt", "caption", "says"), [
     ("a poodle", "a dog", "poodle: drawn as dog, the kind of thing that it is"),
-    ("an eagle", "an owl", "the nearest bird of prey"),
-    ("a bird", "a parrot", "one kind of bird"),
     ("a monky", "a monkey", "monky: drawn as monkey, the nearest spelling"),
     ("elefants", "three elephants", "elefants: drawn as elephants, the nearest spelling"),
     ("a cat and 0 dogs", "a cat", "without 'dogs', as asked"),
@@ -82,6 +81,15 @@ def test_marks_politeness_and_spelling_change_nothing(prompts: tuple[str, ...], 
 ])  # fmt: skip
 def test_what_cannot_be_drawn_as_said_is_named(prompt: str, caption: str, says: str):
     reading = READER.read(prompt)
+    assert reading.drawn == caption and says in reading.note(), reading.note()
+
+
+@pytest.mark.parametrize(("prompt", "caption", "says"), [
+    ("an eagle", "an owl", "the nearest bird of prey"),
+    ("a bird", "a parrot", "one kind of bird"),
+])  # fmt: skip
+def test_what_the_first_things_lack_is_drawn_as_what_stands_for_it(prompt: str, caption: str, says: str):
+    reading = first_things.READER.read(prompt)
     assert reading.drawn == caption and says in reading.note(), reading.note()
 
 

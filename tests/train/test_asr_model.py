@@ -106,8 +106,8 @@ def test_a_corpus_of_other_recordings_is_another(folder, tmp_path):
 
 def test_some_sentences_say_what_people_say_and_the_grammar_does_not():
     draw = np.random.default_rng(0)
-    said = {otherwise("a parrot and two pine trees", draw) for _ in range(20)}
-    assert said == {"a bird and two pine trees", "a parrot and two trees"} or said == {"a parrot and two trees"}
+    assert {otherwise("a sailboat and two ice cream cones", draw) for _ in range(20)} == {"a sailboat and two cones"}
+    assert otherwise("a sailboat on the beach", draw) == "a ship on the beach"
     assert {otherwise("an apple", draw), otherwise("a red ladybug", draw)} <= {"a fruit", "a red insect", "a red bug"}
     for kept in ("two hot dogs", "a cat on the beach", "three panda bears"):
         assert otherwise(kept, draw) == kept

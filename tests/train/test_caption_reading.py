@@ -1,11 +1,9 @@
 """train.eval.caption_reading: evaluations draw what the app would draw, and say how much that is."""
 
-from pathlib import Path
+from first_things import READER
 
 from text_encoder.prompt_reader import PromptReader
 from train.eval.caption_reading import encoded_caption, reading_shares
-
-READER = PromptReader.load(Path(__file__).resolve().parents[2] / "weights" / "scenes")
 
 
 def test_the_encoder_gets_known_words_as_they_are_and_others_as_they_are_read():

@@ -25,6 +25,7 @@ from train.scenes.sprites import things
 from train.warm_start import align_text_encoders
 
 CAT, DOG = things()[0], things()[1]
+KINDS = (111, len(OF_A_THING), len(BACKGROUNDS) + len(STYLES))  # of a LabelProbe, whatever the corpus holds
 
 
 def test_facts_of_a_scene_and_of_its_mirror():
@@ -69,9 +70,9 @@ def test_an_encoder_learns_to_read():
     torch.manual_seed(0)
     encoder = Words()
     encoder.width = 12
-    reader = LabelProbe(encoder, label_kinds())
+    reader = LabelProbe(encoder, KINDS)
     ids = torch.tensor([[1, 2, 3], [4, 5, 0]])
-    told = torch.zeros(2, FACTS)
+    told = torch.zeros(2, KINDS[0] * KINDS[1] + KINDS[2])
     told[0, [0, 40, 700]], told[1, [3, 41]] = 1, 1
     batch = {"ids": ids, "mask": ids != 0, "facts": told}
     optimizer = torch.optim.AdamW(reader.parameters(), 3e-2)
