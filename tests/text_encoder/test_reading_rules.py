@@ -163,6 +163,9 @@ def test_whom_a_picture_is_for_is_not_drawn(prompt: str, caption: str):
     ("a cat w/o a hat", "a cat"),
     ("a dog-free house with a cat", "a house with a cat"), ("dog free park with a cat", "on the grass a cat"),
     ("a free dog", "a dog"), ("not three cats, two cats", "two cats"), ("a cat --no dog", "a cat"),
+    ("a cat and a dog. Without: cats", "a dog"), ("a cat and a dog. Negative prompt: blurry, dog", "a cat"),
+    ("no, a dog", "a dog"),
+    ("a dog not in the park but on the beach", "a dog on the beach"),
     ("a cat but not a black one", "a cat"), ("a cat w/ a hat", "a cat with a hat"),
 ])  # fmt: skip
 def test_what_is_not_wanted_is_left_out_and_nothing_else(prompt: str, caption: str):

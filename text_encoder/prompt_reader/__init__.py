@@ -5,8 +5,8 @@
     reading.drawn    # "two kittens"
     reading.note()   # "'a dragon' left out (no drawing of it is known)"
 
-The way of a prompt: text_normalizer (tokens), lexicon (phrases), scene_parser (what is asked for), scene_fitting (what
-fits the model), caption_writer (what the encoder gets).
+The way of a prompt: text_normalizer (tokens), lexicon (phrases), scene_parser and noun_reader (what is asked for),
+scene_fitting (what fits the model), caption_writer (what the encoder gets). docs/prompts.md tells what is read as what.
 """
 
 from text_encoder.prompt_reader.prompt_reading import PromptReading, PromptSpan, ReadGroup, ReadScene

@@ -333,9 +333,9 @@ class SceneBuilder:
         self.flush()
         self.subject = self.exclusion = None
 
-    def open_relation(self, chunk: Chunk) -> None:
+    def open_relation(self, chunk: Chunk, keeps_exclusion: bool) -> None:
         self.flush()
-        self.exclusion, self.is_changed, self.relation = None, False, chunk
+        self.exclusion, self.is_changed, self.relation = (self.exclusion if keeps_exclusion else None), False, chunk
 
     def close_relation(self, chunk: Chunk) -> None:
         """ "a tree with presents underneath": of the last group to the one before."""

@@ -5,7 +5,7 @@ the last is what is meant ("a police car" is a car). It knows nothing of what fi
 """
 
 from text_encoder.prompt_reader import reasons
-from text_encoder.prompt_reader.asides import addressee_end, list_goes_on, tool_at
+from text_encoder.prompt_reader.asides import SINGLE, addressee_end, list_goes_on, tool_at
 from text_encoder.prompt_reader.asked_scene import AskedScene, NounPhrase, number_of
 from text_encoder.prompt_reader.english_phrases import GROUPS
 from text_encoder.prompt_reader.lexicon import BACKDROPS, NOUNS, Chunk
@@ -119,8 +119,10 @@ class _SceneParser:
     def _lists_on(self, at: int) -> bool:
         """Whether what is not wanted goes on behind a comma."""
         exclusion, scene = self.builder.exclusion, self.builder.scene
-        if exclusion is None or not exclusion.has_noun or not exclusion.chunk.is_a("negation"):
+        if exclusion is None or not exclusion.chunk.is_a("negation"):
             return False
+        if self.previous is exclusion.chunk:  # "without: cats"
+            return exclusion.chunk.text not in SINGLE
         return list_goes_on(self.chunks, at, exclusion.chunk.text, bool(scene.groups or scene.backdrops))
 
     def _address(self, at: int) -> int:
@@ -208,7 +210,13 @@ class _SceneParser:
         if following is None or following.is_a("mark"):
             self.builder.close_relation(chunk)
         else:
-            self.builder.open_relation(chunk)
+            place = self.view.next(at + 1) if following.is_a("article") else following
+            says_where = place is not None and place.is_a(*BACKDROPS, "background") and not place.is_a(*NOUNS)
+            self.builder.open_relation(chunk, says_where and self.previous is self._excluding())  # "not in the park"
+
+    def _excluding(self) -> Chunk | None:
+        """The word that says what is not wanted, while it does."""
+        return self.builder.exclusion.chunk if self.builder.exclusion is not None else None
 
     def _aside(self, at: int, chunk: Chunk) -> None:
         """ "a card for my mum": what follows is not part of the scene."""
