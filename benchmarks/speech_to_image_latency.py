@@ -47,6 +47,11 @@ ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = "/usr/bin/chromium"
 PATIENCE = 600.0  # seconds for anything that must come
 ROOM = 2.0  # seconds between the silence that ends a sentence and the next: for the recognizer, with some to spare
+# Medians in seconds that docs/performance.md has of commit acba3fa with whisper-scenes, for the column beside ours.
+BEFORE = {
+    "final words": 0.39, "first picture": 0.16, "final picture": 0.95,
+    "silence": 0.10, "recognizer": 0.00, "first step": 0.06, "other steps": 0.73,
+}  # fmt: skip
 LOUD = 0.02  # of full scale: a frame with a sample above it is speech; the file is silent elsewhere
 
 # Notes, in the page's own clock, when loud frames go up and messages come down (app/web/live_protocol.py says what
@@ -227,21 +232,29 @@ def latency_alone(
 
 
 def latency_table(found: Sequence[SpokenRun], targets: Sequence[float], floors: Sequence[float], pause: float) -> str:
-    """Markdown: medians against targets and floors, then the share of each stage of the way to the last picture."""
+    """Markdown: medians against those of an earlier release, targets and floors, then the stages of the way to the last
+    picture."""
     names = ("final words", "first picture", "final picture")
     columns = [[h.words for h in found], [h.first for h in found], [h.last for h in found]]
-    lines = ["| after the end of speech | s (median) | fastest | slowest | target | floor, s | x floor |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = ["| after the end of speech | s (median) | before | fastest | slowest | target | floor, s | x floor |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
     for name, times, target, floor in zip(names, columns, targets, floors, strict=True):
         middle = statistics.median(times)
         reached = "reached" if middle <= target else f"missed by {middle - target:.2f}"
-        cells = [name, f"{middle:.2f}", f"{min(times):.2f}", f"{max(times):.2f}", f"{target:g} {reached}"]
+        cells = [
+            name,
+            f"{middle:.2f}",
+            f"{BEFORE[name]:.2f}",
+            f"{min(times):.2f}",
+            f"{max(times):.2f}",
+            f"{target:g} {reached}",
+        ]
         lines.append("| " + " | ".join([*cells, f"{floor:.2f}", f"{middle / floor:.1f}"]) + " |")
     stages = [h.stages(pause) for h in found]
     medians = {stage: statistics.median(s[stage] for s in stages) for stage in stages[0]}
     total = sum(medians.values()) or 1.0
-    lines += ["", "| stage of the way to the final picture | s (median) | share |", "|---|---|---|"]
-    lines += [f"| {stage} | {seconds:.2f} | {seconds / total:.0%} |" for stage, seconds in medians.items()]
+    lines += ["", "| stage of the way to the final picture | s (median) | before | share |", "|---|---|---|---|"]
+    lines += [f"| {stage} | {s:.2f} | {BEFORE[stage]:.2f} | {s / total:.0%} |" for stage, s in medians.items()]
     return "\n".join(lines)
 
 

@@ -26,7 +26,8 @@ from speech.audio import RATE
 TOKENS_PER_SECOND = 8  # nobody speaks faster; what exceeds it by MORE_TOKENS is a loop
 MORE_TOKENS = 12
 REPEATS = 3  # a phrase that comes so often in a row is a loop
-PHRASE = 8  # tokens of the longest phrase that is looked for
+PHRASE = 40  # tokens of the longest phrase that is looked for: whole sentences come again and again, too
+SHORT_REPETITION = 4  # tokens; fewer may come twice where decoding stops
 PROMPT_TOKENS = 100  # of the text before; the last ones count
 AUTO = "auto"  # a language that is detected
 
@@ -128,7 +129,10 @@ class GreedyDecoder:
             while True:
                 token, log_prob = self._choose(logits[min(len(tokens), len(logits) - 1)], not tokens)
                 total += log_prob
-                if token == tokenizer.eot or len(tokens) >= most:
+                if token == tokenizer.eot:
+                    break
+                if len(tokens) >= most:
+                    del tokens[len(tokens) - repetition(tokens) :]
                     break
                 tokens.append(token)
                 if len(tokens) <= len(given) and given[len(tokens) - 1] == token:
@@ -199,6 +203,18 @@ def looping(tokens: Sequence[int]) -> int:
         phrase = tuple(tokens[-length:])
         if all(tuple(tokens[-length * (i + 1) : len(tokens) - length * i]) == phrase for i in range(repeats)):
             return length * (repeats - 1)
+    return 0
+
+
+def repetition(tokens: Sequence[int]) -> int:
+    """How many tokens at the end say once more what stands before them; 0 for fewer than SHORT_REPETITION. For tokens
+    that came to their limit, where a phrase need not be said three times to be a loop, and its last time may be cut."""
+    for period in range(1, len(tokens) // 2 + 1):
+        count = 0
+        while count < len(tokens) - period and tokens[-1 - count] == tokens[-1 - count - period]:
+            count += 1
+        if count >= max(period, SHORT_REPETITION):
+            return count
     return 0
 
 

@@ -40,7 +40,8 @@ def listen(
 
 
 def transcribe(audio: Path, options: RecognizerOptions) -> str:
-    """Print what is said in the recording, and return it. ValueError where no speech is found."""
+    """Print what is said in the recording, and return it. ValueError where no speech is found, and where the recognizer
+    only guesses."""
     from app.serving.recognizer import SpeechRecognizer
     from speech.greedy_decoding import DecodingContext
 
@@ -48,6 +49,11 @@ def transcribe(audio: Path, options: RecognizerOptions) -> str:
     transcript = SpeechRecognizer(options.recognizer).transcribe(audio, context)
     if transcript.no_speech:
         raise ValueError(transcript.reason)
+    if not transcript.understood:
+        raise ValueError(
+            f"the recording was not understood; the best guess is “{transcript.prompt}”: speak again, or draw the "
+            f'words that were meant with `maskgil generate "..."`'
+        )
     print(transcript.prompt, flush=True)
     return transcript.prompt
 

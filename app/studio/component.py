@@ -12,7 +12,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "canvas": (*SHARED, "prompt_chips"),
     "strip": ("studio_client",),
     "things": ("studio_client",),
-    "microphone": ("studio_client",),
+    "microphone": ("studio_client", "prompt_chips"),
     "wall": ("studio_client", "picture_import"),
     "editor": ("studio_client", "canvas_connection", "picture_import", "mask_painter"),
 }

@@ -399,10 +399,12 @@ class Talk {
     this.shown = null;
     this.find(".bar").hidden = true;
     this.find(".caption").replaceChildren();
+    this.find(".reading").replaceChildren();
   }
 
-  // Under the picture, its prompt; words that the model does not know are underlined.
-  name({ prompt, seed, unknown, notes = [] }) {
+  // Under the picture, its prompt with the unknown words underlined, and chips as under a typed prompt. What a chip
+  // offers instead of a word is drawn with the same seed.
+  name({ prompt, seed, unknown, notes = [], reading = null }) {
     const picture = this.find(".picture");
     picture.alt = prompt;
     picture.dataset.seed = seed;
@@ -413,6 +415,7 @@ class Talk {
     });
     const note = document.createElement("small");
     note.textContent = notes.join("; ");
+    this.find(".reading").replaceChildren(...(reading ? promptChips(reading, (mended) => this.draw(mended, seed)) : []));
     this.find(".caption").replaceChildren(...parts, ...(notes.length ? [document.createElement("br"), note] : []));
   }
 

@@ -130,7 +130,11 @@ def describe_reading(engine: Engine, model: str, prompt: str) -> dict[str, Any]:
 
     It reads files: no event loop may wait for it. Raises UnknownModelError.
     """
-    found = served_model(engine, model)
+    return describe_prompt(served_model(engine, model), prompt)
+
+
+def describe_prompt(found: registry.ModelInfo, prompt: str) -> dict[str, Any]:
+    """The same for a model that was found."""
     if found.classes is not None or not prompt.strip():
         return {"prompt": prompt, "spans": [], "chips": [], "drawn": prompt, "refused": ""}
     reader = found.reader

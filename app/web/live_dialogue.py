@@ -13,6 +13,7 @@ from app.core.prompt_admission import notes_of
 from app.core.request import GenerationRequest
 from app.serving.admission import served_model
 from app.serving.engine import Engine
+from app.web.canvas_edits import describe_prompt
 from speech.spoken_commands import COLORS, PLACES, Meaning, ReadUtterance, is_unfinished_command, read_utterance
 
 REMEMBERED = 50  # prompts that can be undone
@@ -81,8 +82,11 @@ def scene_words(engine: Engine, model: str) -> tuple[frozenset[str], frozenset[s
 
 
 def describe_drawn(request: GenerationRequest) -> dict[str, Any]:
-    """The words that are not drawn as said, and notes on them. It reads the disk: not for an event loop."""
-    reading = registry.find_local(request.model).reader.read(request.prompt)
+    """The words that are not drawn as said, notes on them, and how the prompt is read. It reads the disk: not for an
+    event loop."""
+    model = registry.find_local(request.model)
+    reading = model.reader.read(request.prompt)
     stretches = (span.text for span in (*reading.left_out, *reading.replaced))
     words = [word for text in stretches for word in text.split() if word.lower() not in ("a", "an", "the")]
-    return {"unknown": words, "notes": list(notes_of(request))}
+    told = {"unknown": words, "notes": list(notes_of(request))}
+    return told | {"reading": describe_prompt(model, request.prompt)}

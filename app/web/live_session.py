@@ -4,9 +4,8 @@ A job begins at a pause, or once three words no longer change, before the senten
 come it is already running, or done. If speech goes on the job goes on too, and the next one continues from its grid
 (maskgil/sampling/remasking.py): once it is done and more words are stable, or at the next pause.
 
-Limits of one socket: ten minutes, audio at most ten seconds ahead of the clock, a minute without a message, and six
-utterances of 29 s of float32 (one spoken, four waiting for the recognizer, one in it): 11 MB. Transcription requests
-that newer ones replace are dropped. The event loop serves every page: speech, models and disk run on threads.
+Limits of one socket: ten minutes, audio at most ten seconds ahead of the clock, a minute without a message, six
+utterances of 29 s (one spoken, four waiting, one in the recognizer): 11 MB. Speech, models and disk run on threads.
 """
 
 import asyncio
@@ -192,7 +191,8 @@ class LiveSession:
                 await self.send(type="words", committed=event.committed, pending=event.pending)
                 # A running job of fewer words is not interrupted: otherwise no job would end while one speaks.
                 busy = self.draw_partial and self.job is not None and not self.job.is_done
-                if not busy and len(event.committed) >= max(STABLE_WORDS, len(self.draw_partial) + 1):
+                enough = len(event.committed) >= max(STABLE_WORDS, len(self.draw_partial) + 1)
+                if not busy and enough and self.is_understood(event.utterance):
                     await self.draw(event.committed)
             case SpeechPaused():
                 await self.send(type="words", committed=event.words, pending=())

@@ -162,6 +162,12 @@ def arrives(page, heard: list, what: object) -> None:
     until(lambda: page.wait_for_timeout(50) is None and what in heard)
 
 
+SPANS = [
+    {"text": "a red ", "status": "drawn", "by": "", "why": "", "instead": []},
+    {"text": "cat", "status": "left_out", "by": "", "why": "the model does not know it", "instead": ["dog"]},
+]
+
+
 def answering(page, heard: list) -> None:
     """A server that says what usually takes its time, for the words that are typed or pushed."""
     drawn = encode_png(Image.new("RGB", (64, 64), "red"), GenerationRequest("a red cat", 5, size=(64, 64)))
@@ -175,7 +181,9 @@ def answering(page, heard: list) -> None:
             words = {"say": heard[-1].get("text"), "flush": "a red cat"}.get(heard[-1]["type"])
             if words:
                 up.send(json.dumps({"type": "final", "text": words}))
-                up.send(json.dumps({"type": "picture", "job": words, "seed": 5, "prompt": words, "unknown": []}))
+                read = {"prompt": words, "drawn": words, "refused": "", "spans": SPANS if "cat" in words else []}
+                told = {"job": words, "seed": 5, "prompt": words, "unknown": [], "reading": read}
+                up.send(json.dumps({"type": "picture"} | told))
                 up.send(drawn)
                 up.send(json.dumps({"type": "kept", "job": words, "id": "an-id"}))
             if heard[-1]["type"] == "end":
@@ -221,6 +229,11 @@ def test_after_a_live_picture_its_words_are_mended_and_it_goes_to_the_other_page
     box = page.get_by_role("textbox", name="Words of the picture")
     box.wait_for()
     assert box.input_value() == "a red cat"
+    page.get_by_role("button", name="× cat").click()
+    page.get_by_role("button", name="dog", exact=True).click()
+    arrives(page, heard, {"type": "say", "text": "a red dog", "seed": 5})
+    page.locator(".caption", has_text="a red dog").wait_for()
+    assert not page.locator(".live .chip").count()
     box.fill("a red car")
     box.press("Enter")
     arrives(page, heard, {"type": "say", "text": "a red car", "seed": 5})

@@ -227,6 +227,13 @@ def test_listen_prints_the_transcript_and_draws_it(hears: None, capsys: pytest.C
     assert request is not None and request.prompt == "a red apple"
 
 
+def test_a_guess_is_told_and_not_drawn(hears: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    guess = Transcript("Knot a dock.", ("knot", "a", "dock"), False, "unsure", understood=False)
+    monkeypatch.setattr(SpeechRecognizer, "transcribe", lambda self, audio, context=None: guess)
+    complaint = refused(["listen", sound("speech.wav", 1.0), "--out", "x.png"], capsys)
+    assert "was not understood" in complaint and "knot a dock" in complaint and not Path("x.png").exists()
+
+
 def test_a_recognizer_that_takes_two_minutes_is_given_them(hears: None, capsys: pytest.CaptureFixture):
     assert main(["listen", sound("speech.wav", 100.0), "--out", "x.png", "--steps", "2"]) == 0
     assert capsys.readouterr().out == "a red apple\n"

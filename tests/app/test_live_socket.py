@@ -966,6 +966,7 @@ def test_a_spoken_change_draws_the_last_prompt_changed(services: AppServices, wo
     images = [message for message in socket.of("picture") if message["job"] in kept]
     prompts = ["a cat", "a red cat", "a red cat and an apple", "a red cat", "an apple"]
     assert [image["prompt"] for image in images] == prompts
+    assert [image["reading"]["prompt"] for image in images] == prompts
     first, second, third, again, fresh = (image["seed"] for image in images)
     assert first == second == third and len({third, again, fresh}) == 3
     (undone,) = socket.of("undone")
@@ -986,3 +987,20 @@ def test_what_was_not_understood_is_not_drawn(services: AppServices, words: list
     socket = talk(services, script)
     assert socket.of("unsure") == [{"type": "unsure", "text": "knot a dock", "reason": "I did not understand that."}]
     assert not services.engine.jobs(ME) and not socket.of("final")
+
+
+def test_words_that_are_guesses_are_not_drawn_while_one_speaks(
+    services: AppServices, words: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    guess = Transcript("knot a red dock", ("knot", "a", "red", "dock"), False, "a guess", understood=False)
+    monkeypatch.setattr(SpeechRecognizer, "transcribe_live", lambda self, spoken, guess_=(): guess)
+
+    async def script(socket: Socket) -> None:
+        for _ in range(5):
+            socket.speak(True, 0.4)
+            await socket.until("words")
+        assert socket.of("words")[-1]["committed"] == list(guess.words)
+        socket.leave()
+
+    socket = talk(services, script)
+    assert not services.engine.jobs(ME) and not socket.of("picture")

@@ -197,6 +197,15 @@ def test_what_is_heard_goes_to_a_canvas_that_draws_it(canvas: list[dict], hears:
     assert (canvas[-1]["prompt"]["text"], canvas[-1]["prompt"]["draw"]) == ("a red apple", True)
 
 
+def test_a_guess_waits_to_be_mended(canvas: list[dict], hears: None, monkeypatch: pytest.MonkeyPatch):
+    guess = Transcript("knot a dock", ("knot", "a", "dock"), False, "I did not understand that", understood=False)
+    monkeypatch.setattr(SpeechRecognizer, "transcribe", lambda self, recording, context=None: guess)
+    page = room("speak").run()
+    page.get("audio_input")[0].set_value(recording(0.3)).run()
+    assert not page.exception and "did not understand" in page.warning[0].value
+    assert (canvas[-1]["prompt"]["text"], canvas[-1]["prompt"]["draw"]) == ("knot a dock", False)
+
+
 @pytest.mark.parametrize(
     ("sound", "complaint"), [(recording(0.0), "silence"), (("a.wav", b"no sound", "audio/wav"), "not audio")]
 )

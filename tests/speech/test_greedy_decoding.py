@@ -7,7 +7,7 @@ import whisper
 from whisper_stand_ins import MULTILINGUAL, random_whisper
 
 from speech.audio import RATE
-from speech.greedy_decoding import DecodingContext, GreedyDecoder, compression_ratio, encode_window, looping
+from speech.greedy_decoding import DecodingContext, GreedyDecoder, compression_ratio, encode_window, looping, repetition
 
 SOUND = np.random.default_rng(0).normal(0, 0.1, 2 * RATE).astype(np.float32)
 
@@ -60,6 +60,14 @@ def test_a_loop_is_found_once_it_has_come_three_times():
     assert looping([1, 2, 3, 2, 3]) == 0
     assert looping([1, 2, 3, 2, 3, 2, 3]) == 4, "the first time stays"
     assert looping([5] * 6) == 5
+    assert looping([*range(20)] * 3) == 40, "a whole sentence"
+
+
+def test_what_is_said_once_more_at_the_limit_of_tokens_is_dropped():
+    sentence = [*range(12)]
+    assert repetition([99, *sentence, *sentence, 0, 1, 2]) == 15, "the first time stays"
+    assert repetition(sentence * 2) == 12 and repetition([*sentence, 0, 1, 2]) == 0
+    assert repetition([1, 2, 1, 2]) == 0 and repetition([1, 2] * 3) == 4 and repetition([]) == 0
 
 
 def test_repetition_compresses():

@@ -24,6 +24,7 @@ from tyro.conf import arg
 from speech import audio
 from speech.audio import RATE
 from speech.tokenizer import normalize_transcript
+from train.asr.command_phrases import command_phrases
 from train.asr.tts_voices import ESPEAK, FLITE, SPEAKABLE, TRAINING, UtteranceSpec, Voice, speak_all
 from train.scenes.captions import article, sentences, vocabulary
 from train.scenes.sprites import things
@@ -48,6 +49,7 @@ class CorpusPlan:
 
     sentences: int = 11_000
     general: int = 2_000  # snatches of other English, so that unknown words are spelled and not guessed
+    commands: int = 0  # spoken changes of a picture
     otherwise: float = 0.3  # share of the sentences where another word may stand for a name; 0.7 lost "cats"
     flite: float = 0.33  # share of flite; its voices are few but closer to people than espeak's
     longest: float = 8.5  # seconds
@@ -132,6 +134,7 @@ def speak_corpus(plan: CorpusPlan, readings: Sequence[str]) -> Iterator[tuple[st
     texts = [text for text in map(spoken_form, sentences(plan.sentences, plan.seed)) if text not in avoid]
     texts = [otherwise(text, draw) if draw.random() < plan.otherwise else text for text in texts]
     texts += [snatch(readings, draw) for _ in range(plan.general if readings else 0)]
+    texts += [spoken_form(text) for text in command_phrases(plan.commands, plan.seed) if text not in avoid]
     lines = [UtteranceSpec(text, _voice(plan, draw), int(draw.integers(1 << 31))) for text in texts]
     for line, samples in zip(lines, speak_all(tqdm(lines, desc="speaking", mininterval=5)), strict=True):
         yield line.text, str(line.voice), samples

@@ -69,7 +69,7 @@ class SpeechDataset:
                 spellers = [parts if draw.integers(self.spelling) == 0 else whole for _ in text.split()]
                 ids = [i for word, by in zip(text.split(), spellers, strict=True) for i in by.encode(word)]
             else:
-                sound, ids = _nothing(length, draw, tapes), [NO_SPEECH]
+                sound, ids = non_speech(length, draw, tapes), [NO_SPEECH]
             sounds.append(sound)
             tokens.append([START, *ids, END])
             letters.append([LETTERS.index(letter) for letter in text.replace(" ", "")])
@@ -124,7 +124,7 @@ def _vocabularies(tokens: tuple[str, ...], pieces: int) -> tuple[ASRTokenizer, A
     return ASRTokenizer(tokens), ASRTokenizer(tokens[:pieces])
 
 
-def _nothing(count: int, draw: np.random.Generator, tapes: list[np.ndarray]) -> np.ndarray:
+def non_speech(count: int, draw: np.random.Generator, tapes: list[np.ndarray]) -> np.ndarray:
     """Noise made for the occasion, or cut from a tape."""
     if draw.random() < 0.5:
         return make_noise(list(KINDS)[int(draw.integers(len(KINDS)))], count, draw)

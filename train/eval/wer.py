@@ -7,16 +7,18 @@ recordings are given. Whole recordings go through the Transcriber with its gates
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import jiwer
 import numpy as np
 from jaxtyping import Float
+from tyro.conf import arg
 from whisper.normalizers import EnglishTextNormalizer
 
 from maskgil.model_folder import bundled_or_given
 from speech import audio
 from speech.audio import RATE
-from speech.tokenizer import normalize_transcript
+from speech.backends import OpenAIWhisperBackend
 from speech.transcriber import BUNDLED, Transcriber
 from train.asr.corpus import unseen
 from train.asr.noise import noise_clip
@@ -38,7 +40,28 @@ class WerResult:
         return f"| {self.what} | {100 * self.rate:.1f}% | {self.utterances} |"
 
 
-def score(transcriber: Transcriber, per_voice: int = 40) -> Iterator[WerResult]:
+@dataclass(frozen=True)
+class PeopleOptions:
+    """Which recordings of people are scored, and how."""
+
+    every: int = 1
+    """Every n-th recording counts."""
+    speakers: tuple[str, ...] = ()
+    """Only recordings whose names begin so, such as 1272."""
+    longest: float = 3600.0
+    """Only recordings of at most so many seconds."""
+
+
+def with_windows(transcriber: Transcriber, windows: Sequence[float]) -> Transcriber:
+    """The same with other windows of sound for the encoder, in seconds. ValueError for a recognizer that has none."""
+    scribe = transcriber.scribe
+    if not isinstance(scribe, OpenAIWhisperBackend):
+        raise ValueError(f"{transcriber.name} has no windows: leave --windows out")
+    chosen = OpenAIWhisperBackend(scribe.model, sorted(windows), scribe.context)
+    return Transcriber(chosen, transcriber.name, transcriber.limit)
+
+
+def score(transcriber: Transcriber, per_voice: int = 40, noises: int = NOISES) -> Iterator[WerResult]:
     """Scores in synthetic voices one after the other, as they come."""
     texts = unseen(seed=1)
     draw = np.random.default_rng(41)
@@ -47,11 +70,13 @@ def score(transcriber: Transcriber, per_voice: int = 40) -> Iterator[WerResult]:
     for i, voice in enumerate((*HELD_OUT, *FOREIGN), start=1):
         name = f"{voice} (program never heard)" if voice in FOREIGN else f"{voice} (voice never heard)"
         yield _voices(transcriber, name, [voice] * per_voice, texts[i * per_voice :])
-    written = [not transcriber.transcribe(noise_clip(i, seed=0)[1]).no_speech for i in range(NOISES)]
-    yield WerResult("noise and silence: share that gave words", float(np.mean(written)), NOISES)
+    if not noises:
+        return
+    written = [not transcriber.transcribe(noise_clip(i, seed=0)[1]).no_speech for i in range(noises)]
+    yield WerResult("noise and silence: share that gave words", float(np.mean(written)), noises)
     # The model's own judgement, as if voice activity had let everything through.
-    written = [not transcriber.transcribe(noise_clip(i, seed=0)[1], spoken=True).no_speech for i in range(NOISES)]
-    yield WerResult("the same without voice activity", float(np.mean(written)), NOISES)
+    written = [not transcriber.transcribe(noise_clip(i, seed=0)[1], spoken=True).no_speech for i in range(noises)]
+    yield WerResult("the same without voice activity", float(np.mean(written)), noises)
 
 
 def wer_table(scores: Iterable[WerResult]) -> Iterator[str]:
@@ -61,18 +86,30 @@ def wer_table(scores: Iterable[WerResult]) -> Iterator[str]:
     yield from map(str, scores)
 
 
-def speech_report(model: str = BUNDLED, real: str | None = None, every: int = 1) -> None:
+def speech_report(
+    model: str = BUNDLED,
+    real: str | None = None,
+    windows: tuple[float, ...] = (),
+    per_voice: int = 40,
+    noises: int = NOISES,
+    people: Annotated[PeopleOptions, arg(name="")] = PeopleOptions(),  # noqa: B008
+) -> None:
     """Word error rates of a speech recognizer on voices that it never heard, or on recordings of people.
 
     Args:
         model: The recognizer: a bundled name, a folder, or a released Whisper size.
         real: A folder of recordings of people, with transcripts.tsv: they are scored instead of synthetic voices.
-        every: Every n-th recording of people counts.
+        windows: Seconds that the encoder is given, such as 3 10 30; left out: the recognizer's own.
+        per_voice: Sentences in each synthetic voice.
+        noises: Clips of noise, music and silence, which are to give no words.
     """
+    transcriber = Transcriber.load(bundled_or_given(model))
+    if windows:
+        transcriber = with_windows(transcriber, windows)
     if real:
-        report_people(Path(real), model, every)
+        report_people(Path(real), transcriber, people)
         return
-    for line in wer_table(score(Transcriber.load(bundled_or_given(model)))):
+    for line in wer_table(score(transcriber, per_voice, noises)):
         print(line, flush=True)
 
 
@@ -120,15 +157,24 @@ def rate_people(
         yield number, errors / words
 
 
-def report_people(folder: Path, model: str = BUNDLED, every: int = 1) -> None:
-    """Prints the word error rate on every n-th of the recordings of people in the folder."""
-    pairs = transcripts(folder)[::every]
+def report_people(folder: Path, transcriber: Transcriber, options: PeopleOptions) -> None:
+    """Prints the word error rate on recordings of people in the folder. ValueError when the options leave none."""
+    pairs = [(text, path) for text, path in transcripts(folder) if path.name.startswith(options.speakers or "")]
+    if options.longest < PeopleOptions.longest:
+        pairs = [pair for pair in pairs if _seconds(pair[1]) <= options.longest]
+    pairs = pairs[:: options.every]
+    if not pairs:
+        raise ValueError(f"{folder} holds no such recordings: give other speakers, or a larger longest")
     number, error_rate = 0, 0.0
-    for number, error_rate in rate_people(Transcriber.load(bundled_or_given(model)), pairs):
+    for number, error_rate in rate_people(transcriber, pairs):
         if number % 50 == 0:
             print(f"{number} of {len(pairs)} clips: WER {100 * error_rate:.1f} %", flush=True)
-    print(f"{number} clips of {folder.name}, {model}")
+    print(f"{number} clips of {folder.name}, {transcriber.name}")
     print(f"real people: WER {100 * error_rate:.1f} %")
+
+
+def _seconds(path: Path) -> float:
+    return len(audio.load_audio(path, longest=PeopleOptions.longest)) / RATE
 
 
 def _voices(transcriber: Transcriber, what: str, voices: list[Voice], texts: list[str]) -> WerResult:
@@ -137,8 +183,10 @@ def _voices(transcriber: Transcriber, what: str, voices: list[Voice], texts: lis
 
 
 def rate(transcriber: Transcriber, what: str, pairs: Iterable[tuple[str, Float[np.ndarray, " T"]]]) -> WerResult:
+    """Word error rate after Whisper's English normalizer, which takes "2 cats" for "two cats"."""
+    normalize = EnglishTextNormalizer()
     said, written = [], []
     for text, sound in pairs:
-        said.append(text)
-        written.append(normalize_transcript(transcriber.transcribe(np.pad(sound, AROUND)).text))
+        said.append(normalize(text))
+        written.append(normalize(transcriber.transcribe(np.pad(sound, AROUND)).text))
     return WerResult(what, float(jiwer.wer(said, written)), len(said))

@@ -49,3 +49,21 @@ def whisper_windows(
     from train.asr.short_windows import window_recipe  # Whisper takes a second to import, which no other recipe needs
 
     return window_recipe(recordings, init, windows, steps, batch, lr, held_out)
+
+
+def whisper_tuned(
+    corpus: str = "runs/spoken/corpus",
+    init: str = "whisper-tiny-en",
+    windows: tuple[float, ...] = (3.0, 5.0, 10.0),
+    steps: int = 1000,
+    batch: int = 8,
+    lr: float = 1e-4,
+) -> Recipe:
+    """A released Whisper tuned to the scenes' sentences, spoken commands and short windows; `windows` in seconds.
+
+    `corpus`: what maskgil data speech prepared, with recordings of people. Export: a folder as that of `init`,
+    int8.
+    """
+    from train.asr.tuned_whisper import tuned_recipe  # Whisper takes a second to import, which no other recipe needs
+
+    return tuned_recipe(corpus, init, windows, steps, batch, lr)

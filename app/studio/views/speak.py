@@ -9,7 +9,7 @@ from maskgil.params import options
 from speech.audio import EXTENSIONS
 
 COMPLAINT = "complaint of speak"
-HEARD = "heard"  # on the board, until the page takes it over
+HEARD = "heard"  # on the board, until the page takes it over: a Transcript
 KINDS = list(EXTENSIONS)
 
 
@@ -38,7 +38,7 @@ def example_sentences(model: ModelInfo) -> None:
 
 
 def record(model: ModelInfo) -> None:
-    """Take a recording; it is written down and drawn at once."""
+    """Take a recording; it is written down, and drawn at once unless it was not understood."""
     st.audio_input("Say a sentence", key="recording", sample_rate=16000, on_change=_hear, args=("recording",))
     st.file_uploader(
         "or upload a recording", KINDS, key="upload", max_upload_size=16, on_change=_hear, args=("upload",)
@@ -47,8 +47,8 @@ def record(model: ModelInfo) -> None:
 
 def transcript(model: ModelInfo) -> None:
     """The words that were heard, in the line of a canvas that draws them; they can be corrected there."""
-    if heard := session.board().pop(HEARD, ""):
-        generation_form.put_prompt(heard, draw=True)
+    if heard := session.board().pop(HEARD, None):
+        generation_form.put_prompt(heard.text, draw=heard.understood)
     loaded = session.loaded(model)
     generation_form.correct(loaded)
     data = {
@@ -73,6 +73,6 @@ def _hear(widget: str) -> None:
     try:
         heard = session.studio().recognizer.transcribe(recording.getvalue())
         board[COMPLAINT] = heard.reason
-        board[HEARD] = "" if heard.no_speech else heard.text
+        board[HEARD] = None if heard.no_speech else heard
     except ValueError as error:
         board[COMPLAINT] = session.explain(error)
