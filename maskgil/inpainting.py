@@ -22,6 +22,7 @@ from maskgil.condition import Condition
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import counter_rng, remasking
 from maskgil.sampling.token_grid import TokenGrid
+from maskgil.seam_blending import blend_seam
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,12 @@ class InpaintingInput:
         return cells.resize(size, Image.Resampling.NEAREST)
 
     def paste_back(self, drawn: Image.Image) -> Image.Image:
-        """The drawn picture with the original's pixels wherever no cell was masked."""
+        """The drawn picture with the original's pixels wherever no cell was masked; the colors of the new part are led
+        into them."""
         rows, columns = self.grid
         cells = Image.fromarray(self.mask.view(rows, columns).cpu().numpy().astype(np.uint8) * 255, "L")
-        return Image.composite(drawn, self.image, cells.resize(drawn.size, Image.Resampling.NEAREST))
+        new = cells.resize(drawn.size, Image.Resampling.NEAREST)
+        return Image.composite(blend_seam(drawn, self.image, new), self.image, new)
 
 
 @dataclass(frozen=True)

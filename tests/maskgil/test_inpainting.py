@@ -42,6 +42,15 @@ def photo() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8), "RGB")
 
 
+def test_the_border_of_what_is_new_has_no_edge(model: TextToImage):
+    """The decoder is off by 40 levels everywhere: the new part begins with the colors of the old one."""
+    start = inpainting.inpainting_input(
+        model, Image.new("RGB", (96, 64), (100,) * 3), [r * 12 + c for r in range(8) for c in range(6, 12)]
+    )
+    row = np.asarray(start.paste_back(Image.new("RGB", (96, 64), (140,) * 3)))[32, :, 0].astype(int)
+    assert (row[:48] == 100).all() and abs(row[48] - 100) <= 8 and abs(row[-1] - 140) <= 1
+
+
 def test_what_is_not_brushed_stays_to_the_last_bit(engine: LocalEngine, model: TextToImage, photo: Image.Image):
     cells = [0, 1, 12, 13, 95]  # of 8 rows and 12 columns
     start = inpainting.inpainting_input(model, photo, cells)
