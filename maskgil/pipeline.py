@@ -43,6 +43,7 @@ from maskgil.models.diffusion_samplers import DDPM, DPMSolver
 from maskgil.params import SAMPLERS, SamplingParams
 from maskgil.picture_sizes import PictureSizes, Size
 from maskgil.prompt_checks import validate_prompts, validate_seeds
+from maskgil.sampler_presets import preset_for
 from maskgil.sampling import best_of_n
 from maskgil.sampling.ar_prefix import (
     ARPrefix,
@@ -175,7 +176,7 @@ class TextToImage:
         prompts = validate_prompts(prompts, "prompt")
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
-        settings = self.fit_params(SAMPLERS[self.preset] if settings is None else settings)
+        settings = self.fit_params(settings or SAMPLERS[preset_for(self.preset, negative=negative)])
         each = settings.candidates
         size = self.validate_size(size)
         grid = self.blank(len(prompts), size) if canvas is None else _given_grid(self, canvas, size, len(prompts))

@@ -2,8 +2,8 @@
 
     released layouts    as they were released: amused, meissonic
     LlamaGen with text  llamagen
-    scenes in codes     default: measured on them (docs/results.md)
-    all others          guided: 8 guided steps; few steps without much guidance were measured on scenes alone
+    scenes in codes     default: without guidance, measured on them (docs/results.md); guided where guidance has a task
+    all others          guided: 8 guided steps; drawing without guidance was measured on scenes alone
 
 This module imports no torch.
 """
@@ -39,6 +39,16 @@ def sampler_for(folder: Path, asked: str | None) -> str:
     if asked == REFERENCE and _json(folder / "generator" / "config.json").get("kind") == EMIGM:
         return EMIGM
     return asked
+
+
+def preset_for(preset: str, mode: str | None = None, negative: str = "") -> str:
+    """The preset that counts where nobody chooses one, of a model whose own is `preset`.
+
+    `default` does not guide. A negative prompt has no effect on the tokens without guidance, and the autoregressive
+    model was measured with it (maskgil/sampling/ar_prefix.py): for these it is `guided`. `mode` None: masked.
+    """
+    needs_guidance = bool(negative.strip()) or mode in ("hybrid", "ar")
+    return GUIDED if preset == DEFAULT and needs_guidance else preset
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from app.core.request import GenerationRequest, random_seed
 from maskgil.command_line import CommandFailed
 from maskgil.params import read_params
 from maskgil.picture_sizes import parse_size
+from maskgil.sampler_presets import preset_for
 from maskgil.sampling_flags import given_options, sampling_flags
 
 if TYPE_CHECKING:
@@ -76,7 +77,10 @@ class DrawOptions(sampling_flags()):
         """The request for `prompt`. ValueError for an option out of its bounds."""
         from app.core.registry import sampler_of
 
-        model = model_names.name_of(self.model)
+        model, given = model_names.name_of(self.model), given_options(self)
+        usual = sampler_of(model, self.sampler)
+        if self.sampler is None:
+            usual = preset_for(usual, given.get("mode"), self.negative)
         return GenerationRequest(
             prompt=prompt,
             seed=random_seed() if self.seed is None else self.seed,
@@ -85,7 +89,7 @@ class DrawOptions(sampling_flags()):
             negative_prompt=self.negative,
             n=self.n,
             adapters=self.adapters,
-            params=read_params(given_options(self) | {"sampler": sampler_of(model, self.sampler)}),
+            params=read_params(given | {"sampler": usual}),
         )
 
 
@@ -161,7 +165,8 @@ def _submit(engine: "Engine", request: GenerationRequest, change: "EditRequest |
     job = engine.submit(request, start=start)
     if job.size_note:
         print(job.size_note, file=sys.stderr)
-    with tqdm(total=request.params.steps, unit="step", file=sys.stderr, leave=False) as bar:
+    # The plan's length is known with the first step: refinement passes and the AR model's tokens count, too.
+    with tqdm(unit="step", file=sys.stderr, leave=False) as bar:
         while not job.is_done:
             job.wait_change(bar.n, timeout=0.5)
             if frames := job.frames:

@@ -10,6 +10,7 @@ from typing import Any
 
 from maskgil.option_checks import brief
 from maskgil.params import LEGACY_VALUES, SamplingParams, current_names, options, read_params, unknown_option
+from maskgil.sampler_presets import preset_for
 
 MAX_PROMPT = 8_000  # characters; what does not fit into a picture is left out by the reader
 MAX_IMAGES = 16
@@ -162,7 +163,11 @@ class GenerationRequest:
         if isinstance(sampling.get("sampler", ""), str):  # anything else is refused below
             from app.core.registry import sampler_of  # imports torch, which `--help` does not wait for
 
-            sampling["sampler"] = sampler_of(given.get("model", cls.model), sampling.get("sampler"))
+            asked = sampling.get("sampler")
+            usual = sampler_of(given.get("model", cls.model), asked)
+            if asked is None:
+                usual = preset_for(usual, sampling.get("mode"), given.get("negative_prompt", ""))
+            sampling["sampler"] = usual
         params = read_params(sampling, kind)
         return cls(**{name: value for name, value in given.items() if name in own}, params=params)
 

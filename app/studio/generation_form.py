@@ -24,6 +24,7 @@ from app.studio.option_widgets import option_widget
 from maskgil.adapter_folder import adapter_names
 from maskgil.option_checks import validate_option
 from maskgil.params import SAMPLER_HELP, SAMPLERS, SamplingParams, defaults, option_types, options, read_params
+from maskgil.sampler_presets import DEFAULT, GUIDED, preset_for
 
 STEPS = {2: "2", 4: "4 · fast", 6: "6", 8: "8 · standard", 12: "12", 16: "16 · fine", 24: "24", 32: "32", 64: "64"}
 PICTURES = (1, 2, 4, 6, 9)
@@ -249,6 +250,7 @@ def _expert_widgets(loaded: LoadedModel, tokens: int, kind: type[SamplingParams]
         **shown("negative_prompt"),
         max_chars=MAX_PROMPT,
         help=HELP["negative_prompt"],
+        on_change=_take_guidance,
     )
     if there := adapter_names():
         st.text_input(
@@ -341,6 +343,7 @@ def _mode_widgets(loaded: LoadedModel, tokens: int) -> None:
             format_func=lambda mode: MODES[mode],
             required=True,
             help=about["mode"].help,
+            on_change=_take_guidance,
         )
     else:
         st.caption("Drawn by MaskGIL: this model has no autoregressive part that could begin the picture.")
@@ -367,6 +370,19 @@ def _take_sampler() -> None:
     for name in options():
         if len({getattr(each, name) for each in SAMPLERS.values()}) > 1:
             widget_state.put(key(name), getattr(preset, name))
+
+
+def _take_guidance() -> None:
+    """Guide where a negative prompt or the autoregressive model needs it, and no longer where nothing does. A scale
+    that somebody chose stays."""
+    now = widget_state.value(SAMPLER)
+    if registry.sampler_of(session.chosen()) != DEFAULT or now not in (DEFAULT, GUIDED):
+        return
+    wanted = preset_for(DEFAULT, setting("mode"), setting("negative_prompt"))
+    if wanted != now and setting("guidance_scale") == SAMPLERS[now].guidance_scale:
+        widget_state.put(SAMPLER, wanted)
+        for name in ("guidance_scale", "guidance_interval"):
+            widget_state.put(key(name), getattr(SAMPLERS[wanted], name))
 
 
 def _size_name(size: tuple[int, int]) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from maskgil.models.diffusion_samplers import DDPM, DPMSolver
 from maskgil.models.emigm import Blocks
-from maskgil.params import SamplingParams
+from maskgil.params import SAMPLERS, SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.ar_prefix import ARPrefix
 from train.eval.scene_score import (
@@ -44,7 +44,7 @@ class Draw:
 
     steps: int = SamplingParams.steps
     curve: str = ""
-    scale: float = SamplingParams.guidance_scale
+    scale: float = SAMPLERS["guided"].guidance_scale
     interval: tuple[float, float] = SamplingParams.guidance_interval
     head: int = TextToImage.head.steps
     temperature: float = SamplingParams.temperature

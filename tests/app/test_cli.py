@@ -1,6 +1,7 @@
 """The command line: pictures, transcripts, and one line with exit code 2 for everything that cannot be."""
 
 import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
@@ -88,8 +89,8 @@ def test_notes_can_be_left_out():
 
 
 def test_revisions_are_made_paid_for_and_remembered(capsys: pytest.CaptureFixture):
-    """Two steps of 64 tokens, both guided; a revision's three looks are not."""
-    for given, made, looks in (([], 1, 3 + 3), (["--revisions", "0"], 0, 3), (["--revisions", "2"], 2, 3 + 6)):
+    """Two steps without guidance, and three evaluations for each refinement pass."""
+    for given, made, looks in (([], 1, 2 + 3), (["--revisions", "0"], 0, 2), (["--revisions", "2"], 2, 2 + 6)):
         told = ["generate", "a dog", "--steps", "2", "--seed", "3", "--out", f"{made}.png", *given]
         assert main(told) == 0 and f"{looks} evaluations a picture" in capsys.readouterr().err
         request = png.read_picture(Path(f"{made}.png").read_bytes())[1]
@@ -101,10 +102,16 @@ def test_revisions_are_made_paid_for_and_remembered(capsys: pytest.CaptureFixtur
     assert "refinement_passes" in refused(["generate", "a dog", "--revisions", "99"], capsys)
 
 
+def test_the_progress_bar_counts_all_steps_from_the_beginning(capsys: pytest.CaptureFixture):
+    assert main(["generate", "a dog", "--steps", "2", "--seed", "3", "--out", "bar.png"]) == 0
+    said = capsys.readouterr().err
+    assert "0step" in said and set(re.findall(r"[0-9]+/([0-9]+) ", said)) <= {"3"}, "two steps and a refinement pass"
+
+
 def test_the_best_of_candidates_is_drawn_paid_for_and_remembered(capsys: pytest.CaptureFixture):
     told = ["generate", "a dog", "--steps", "2", "--revisions", "0", "--seed", "3", "--out", "c.png"]
     assert main([*told, "--candidates", "4"]) == 0
-    assert f"{4 * (3 + 2)} evaluations a picture" in capsys.readouterr().err
+    assert f"{4 * (2 + 2)} evaluations a picture" in capsys.readouterr().err
     image, request = png.read_picture(Path("c.png").read_bytes())
     assert request is not None and request.params.candidates == 4
     assert "Best of: 4" in Image.open("c.png").info["parameters"]

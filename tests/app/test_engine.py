@@ -107,7 +107,7 @@ def test_every_step_is_an_event(engine: LocalEngine):
 
 
 def test_revisions_are_told_apart_and_who_makes_none_says_so(engine: LocalEngine):
-    job = engine.submit(request(refinement_passes=2))
+    job = engine.submit(request(refinement_passes=2, guidance=2.0))
     assert (
         job.wait(SECONDS) and [frame.total for frame in job.frames] == [6] * 6 and job.frames[-1].refinement_passes == 2
     )
@@ -116,7 +116,7 @@ def test_revisions_are_told_apart_and_who_makes_none_says_so(engine: LocalEngine
 
 
 def test_the_best_of_several_candidates_is_shown_from_its_beginning(engine: LocalEngine, model: TextToImage):
-    query = request(n=2, candidates=2, refinement_passes=1, temperature=1.0, seed=8)
+    query = request(n=2, candidates=2, refinement_passes=1, temperature=1.0, seed=8, guidance=2.0)
     job = engine.submit(query)
     assert job.wait(SECONDS) and job.status is Status.DONE, job.error
     *_, last = model.draw([query.prompt] * 2, [8, 9], settings=query.params)
@@ -155,9 +155,9 @@ def test_an_unguided_job_costs_half(engine: LocalEngine):
 
 def test_rows_of_several_jobs_share_a_step_and_draw_what_they_draw_alone(model: TextToImage):
     requests = [
-        request("a red cat", steps=6, seed=1),
+        request("a red cat", steps=6, seed=1, guidance=2.0),
         request("two dogs on the beach at night", steps=3, seed=2, guidance=1.0, n=2),
-        request("an apple", steps=5, seed=3, order="halton", temperature=0.5, interval=(0.3, 0.9)),
+        request("an apple", steps=5, seed=3, order="halton", temperature=0.5, guidance=2.0, interval=(0.3, 0.9)),
     ]
 
     def begin(query: GenerationRequest) -> RunningJob:

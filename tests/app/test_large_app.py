@@ -121,3 +121,21 @@ def test_a_sampler_is_a_preset_and_a_picture_remembers_what_it_set():
     assert query.params == replace(SAMPLERS["reference"], steps=2, guidance_scale=2.0)
     assert "Guidance shape: ramp" in png.parameters(query)
     assert GenerationRequest.from_metadata(query.to_dict()) == query
+
+
+def test_guidance_is_on_where_it_has_a_task():
+    """A negative prompt has no effect on the tokens without it, and the autoregressive model was measured with it. A
+    sampler or a scale that somebody chose stays."""
+    plain, guided = (replace(SAMPLERS[name], steps=2) for name in ("default", "guided"))
+    assert guided.guidance_scale > 1 == plain.guidance_scale
+    for fields, params in (
+        ({}, plain),
+        ({"negative_prompt": "a dog"}, guided),
+        ({"mode": "hybrid"}, replace(guided, mode="hybrid")),
+        ({"mode": "ar"}, replace(guided, mode="ar")),
+        ({"negative_prompt": "a dog", "sampler": "default"}, plain),
+        ({"negative_prompt": "a dog", "guidance_scale": 1.0}, replace(guided, guidance_scale=1.0)),
+    ):
+        assert GenerationRequest.read({"prompt": "a cat", "seed": 1, "steps": 2} | fields).params == params, fields
+    assert drawn("a cat", "--negative", "a dog")[1].params == guided
+    assert drawn("a cat", "--negative", "a dog", "--sampler", "default")[1].params == plain

@@ -125,6 +125,20 @@ def test_the_canvas_is_given_the_settings_and_an_example_that_is_pressed(canvas:
     assert (canvas[-1]["prompt"]["text"], canvas[-1]["prompt"]["draw"]) == ("a red apple", True)
 
 
+def test_guidance_is_on_while_a_negative_prompt_needs_it_and_a_scale_that_was_chosen_stays(canvas: list[dict]):
+    page = room("draw").run()
+    page.toggle(key="form all settings").set_value(True).run()
+    scales = []
+    for words, chosen in (("", None), ("a dog", None), ("", None), ("", 3.0), ("a dog", None)):
+        if chosen is not None:
+            page.slider(key="form guidance_scale").set_value(chosen)
+        page.text_input(key="form negative_prompt").set_value(words)
+        page.run()
+        scales.append((canvas[-1]["settings"]["guidance_scale"], page.selectbox(key="form sampler").value))
+    assert not page.exception
+    assert scales == [(1.0, "default"), (2.0, "guided"), (1.0, "default"), (3.0, "default"), (3.0, "default")]
+
+
 def test_pictures_of_things_are_asked_for_by_the_quoted_name_of_their_model(weights: Path, tmp_path: Path):
     assert draw.things_address(registry.find_local("scenes")) == ""
     folder = tmp_path / "my? #1"

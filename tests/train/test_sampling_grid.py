@@ -38,8 +38,8 @@ def grid(folder: Path, out: Path, *words: str) -> None:
     [
         ({"steps": 5, "guidance_scale": 1.0, "refinement_passes": 0}, 5),
         ({"steps": 5, "guidance_scale": 1.0, "refinement_passes": 1}, 5 + 3),
-        ({"steps": 4, "guidance_interval": (0.0, 1.0), "refinement_passes": 1}, 8 + 4),
-        ({"steps": 4, "guidance_interval": (0.0, 0.5), "refinement_passes": 0}, 4 + 2),
+        ({"steps": 4, "guidance_scale": 2.0, "guidance_interval": (0.0, 1.0), "refinement_passes": 1}, 8 + 4),
+        ({"steps": 4, "guidance_scale": 2.0, "guidance_interval": (0.0, 0.5), "refinement_passes": 0}, 4 + 2),
         ({"steps": 2, "guidance_scale": 1.0, "refinement_passes": 0, "candidates": 3}, 3 * (2 + 2)),
         ({"mode": "ar", "guidance_scale": 1.0, "refinement_passes": 0}, 64),
         ({"mode": "hybrid", "ar_tokens": 8, "steps": 3, "guidance_scale": 1.0, "refinement_passes": 0}, 8 + 3),
@@ -55,7 +55,7 @@ def test_rows_through_the_trunk_are_what_a_picture_costs(model: TextToImage, opt
     assert count[0] == 2 * evaluations, "nothing counts any more"
 
 
-@pytest.mark.parametrize("name, evaluations", [("guided", 18), ("fast", 7)])
+@pytest.mark.parametrize("name, evaluations", [("default", 11), ("guided", 18), ("fast", 7)])
 def test_presets_cost_what_the_documents_say(model: TextToImage, name: str, evaluations: int):
     with counted_rows(model.generator) as count:
         list(model.draw(["a cat"], [1], settings=SAMPLERS[name]))
@@ -119,7 +119,8 @@ def test_a_file_of_another_model_is_refused(folder: Path, tmp_path: Path):
 
 
 def test_each_batch_adds_its_verdicts_and_its_cost(folder: Path, model: TextToImage):
-    judge, cell = checkpoint.load(folder / "reader", "reader").eval(), GridCell(SamplingParams(steps=1))
+    judge, guided = checkpoint.load(folder / "reader", "reader").eval(), SamplingParams(steps=1, guidance_scale=2.0)
+    cell = GridCell(guided)
     for asked in (training_pictures(3), training_pictures(4)[3:]):
         measure_cell(model, judge, cell, asked)
     assert len(cell.right) == 4 and cell.evaluations == 2 + 3, "one guided step, and one pass without guidance"

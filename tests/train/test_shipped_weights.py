@@ -1,6 +1,7 @@
 """The weights that ship: they open, they draw what is said, and the judge that is shipped with them agrees."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 import text_encoder
 from maskgil import checkpoint
-from maskgil.params import SamplingParams
+from maskgil.params import SAMPLERS, SamplingParams
 from maskgil.pipeline import TextToImage
 from train.data.cache_files import write_shard
 from train.data.scene_cache import corpus
@@ -102,7 +103,7 @@ def test_it_gives_things_the_colours_that_are_said(scenes, reader):
 def test_its_ar_model_draws_too_alone_and_as_a_beginning(scenes, reader):
     asked = [a for a in asked_scenes(16, False) if a[0] == "single"]
     for prefix in (64, 32):
-        pixels, _, nfe = drawn(scenes, asked, SamplingParams(mode="hybrid", ar_tokens=prefix))
+        pixels, _, nfe = drawn(scenes, asked, replace(SAMPLERS["guided"], mode="hybrid", ar_tokens=prefix))
         scores, _ = judge(reader, asked, pixels)
         assert scores["single"] >= 60 and nfe > 2 * prefix - 1, (prefix, scores)
 
@@ -118,7 +119,7 @@ def test_emigm_draws_what_is_said_and_reads_as_scenes_does(vectors, scenes, read
     ours, theirs = (checkpoint.fingerprint(m.text_encoder.identity()) for m in (vectors, scenes))
     assert vectors.generator.token_space.codebook_size is None and ours == theirs and vectors.sizes == [(256, 256)]
     asked = [a for a in asked_scenes(16, False) if a[0] in ("single", "counting", "relation", "background", "colour")]
-    pixels, _, nfe = drawn(vectors, asked, SamplingParams())
+    pixels, _, nfe = drawn(vectors, asked, SAMPLERS[vectors.preset])
     scores, _ = judge(reader, asked, pixels)
     assert nfe == 18, "the last step lies outside the guidance interval, and the refinement pass looks at both halves"
     assert scores["single"] >= 85 and scores["counting"] >= 80 and scores["relation"] >= 80, scores

@@ -130,7 +130,7 @@ def hybrid(
     """
     if n < 1:
         raise ValueError(f"n is {n}: give the number of pictures of each kind, 20 is usual")
-    settings = sampler.params(steps)
+    settings = sampler.params(steps, model, "hybrid")
     if settings.mode != "masked":
         raise ValueError("every share of the autoregressive model's tokens is drawn: leave --mode and --ar-tokens out")
     draws = TextToImage.load(model, text_encoder.load, ar_model=ar_model or None)

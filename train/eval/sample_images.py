@@ -29,10 +29,10 @@ from maskgil import checkpoint
 from maskgil.fileio import atomic_write
 from maskgil.models.config import ModelConfig
 from maskgil.models.emigm import EMIGMConfig
-from maskgil.params import SamplingParams, read_params
+from maskgil.params import SamplingMode, SamplingParams, read_params
 from maskgil.picture_sizes import Size
 from maskgil.pipeline import TextToImage
-from maskgil.sampler_presets import sampler_for
+from maskgil.sampler_presets import preset_for, sampler_for
 from maskgil.sampling.ar_prefix import beside
 from maskgil.sampling_flags import given_options, sampling_flags
 from maskgil.shared_parts import resolve_part
@@ -130,14 +130,18 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
 class SamplerOptions(sampling_flags(without=("steps",))):
     """How pictures are drawn: a sampler by name, and the options that differ from it."""
 
-    def params(self, steps: int | None = None, model: str = "") -> SamplingParams:
-        """The sampling parameters. `model`: a folder or name, whose preset counts where none is chosen, and which
-        decides what `reference` is. ValueError for what is out of bounds."""
+    def params(self, steps: int | None = None, model: str = "", mode: SamplingMode | None = None) -> SamplingParams:
+        """The sampling parameters. ValueError for what is out of bounds.
+
+        model  a folder or name, whose preset counts where none is chosen, and which decides what `reference` is
+        mode   what it is to draw in, where the options do not say
+        """
         given = given_options(self) | ({} if steps is None else {"steps": steps})
-        if model:
-            given["sampler"] = sampler_for(checkpoint.resolve(model), self.sampler)
         if self.ar_tokens is not None and self.mode is None:
             given["mode"] = "hybrid"
+        if model:
+            usual = sampler_for(checkpoint.resolve(model), self.sampler)
+            given["sampler"] = usual if self.sampler else preset_for(usual, given.get("mode", mode))
         return read_params(given)
 
     def __str__(self) -> str:
