@@ -281,4 +281,5 @@ def _explain(complaint: str, options: Mapping[str, Any]) -> str:
         known = sorted(word.strip("'") for word in choice[3].split(", ") if word != "'None'")
         near = nearest(choice[1], known)
         return f"{choice[2]} {choice[1]}: {f'{near} ' if near else ''}choose one of {', '.join(known)}"
-    return text or "cannot read the arguments"
+    # what a dataclass says of its own fields: the parameter that holds it is no option
+    return re.sub(r"^Error parsing (?!-)[\w.]+: ", "", text) or "cannot read the arguments"

@@ -120,6 +120,8 @@ def test_ticks_are_round_numbers():
 def test_a_run_too_short_to_measure_and_a_step_that_there_is_not_are_refused(tmp_path):
     with pytest.raises(ValueError, match="measures 8 steps, and the run has 7"):
         train(recipe(7), tmp_path, options=RunOptions(preflight=True))
+    with pytest.raises(ValueError, match=r"^keep=0: give 1 to 10000"):
+        maskgil("train", "scenes-text", "--keep=0", "--out", tmp_path / "run")
     for step in ("0", "-5"):
         with pytest.raises(ValueError, match=f"stop_at={step}: give the number of a step"):
             maskgil("train", "scenes-text", f"--stop-at={step}", "--out", tmp_path / "run")
