@@ -48,6 +48,8 @@ def save_whole(payload: Any, path: Path) -> None:
             torch.save(payload, partial)
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's own writer
         reason = (str(error).strip() or repr(error)).splitlines()[0]
+        if isinstance(error, RuntimeError):
+            reason = f"the disk is full or gone ({reason})"
         raise CheckpointWriteError(f"could not write {path}: {reason}; {_remedy(error, path.parent)}") from None
 
 

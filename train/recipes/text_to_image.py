@@ -4,6 +4,7 @@ The three steps from pictures to a folder that draws are in docs/training-large.
 of the cache.
 """
 
+import os
 from dataclasses import replace
 from typing import Literal
 
@@ -66,9 +67,10 @@ def t2i(
         recipe = pretrain_recipe("t2i", config, data, init, valid, options, write_image_rows)
     model = recipe.modules[0].module
     numbers = sum(p.numel() for p in model.parameters())
-    print(
-        f"t2i: {numbers / 1e6:,.1f}M parameters, {bytes_needed([model]) / 1e9:,.1f} GB for weights, average, gradients "
-        f"and AdamW; {options.batch} pictures a step, {options.batch * options.steps:,} in the whole run"
-    )
+    if os.environ.get("RANK", "0") == "0":  # one process speaks for all
+        print(
+            f"t2i: {numbers / 1e6:,.1f}M parameters, {bytes_needed([model]) / 1e9:,.1f} GB for weights, average, "
+            f"gradients and AdamW; {options.batch} pictures a step, {options.batch * options.steps:,} in the whole run"
+        )
     shape = {"preset": preset, "encode": encode, "dim": dim, "layers": layers, "heads": heads, "init": init}
     return replace(recipe, options=recipe.options | shape)
