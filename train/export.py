@@ -312,11 +312,12 @@ def export_ar(ar_model: Annotated[str, arg(aliases=("--twin",))], model: str, ou
     print(f"{out}: {_megabytes(Path(out)):.1f} MB")
 
 
-def export_reader(reader: str, sprites: str, out: str) -> None:
+def export_reader(reader: str, sprites: str, out: str, scenes: int = 3000) -> None:
+    """`scenes`: how many rendered scenes the reference of the Fréchet distance is made of."""
     model = checkpoint.load(reader, "reader")
     save_judge(model, Path(out))
     with torch.no_grad():
-        write_reference(model.eval(), Sprites(sprites), Path(out) / "reference.safetensors")
+        write_reference(model.eval(), Sprites(sprites), Path(out) / "reference.safetensors", scenes)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,12 @@ def _things():
     return draw_things
 
 
+def _bundled():
+    from train.bundled_export import export_bundled
+
+    return export_bundled
+
+
 COMMANDS = {
     "scenes": Command("A text-to-image folder of the bundled kind.", _scenes),
     "emigm": Command("The same for eMIGM on latents.", _emigm),
@@ -66,6 +72,7 @@ COMMANDS = {
     "reader": Command("The judge of the scene score.", _reader),
     "things": Command("The small pictures of a model's things for the Draw page.", _things),
     "stand-ins": Command("The table of known things that stand in for unknown nouns.", _stand_ins),
+    "bundled": Command("All bundled scene models at once, from a run over more things.", _bundled),
     "lora": Command("A text-to-image folder with adapters merged into it.", _lora),
 }
 
