@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from app.serving.services import ComputeBackend
 
 DRAW, TRANSCRIBE = "maskgil-draw", "maskgil-transcribe"
 CONNECT_SECONDS = 10.0
+WAIT_SECONDS = 0.5  # between two questions whether an application is deployed
 PORTS_NOTE = "docs/serving.md says how to start a cluster"
 LOG_TO_FILES: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 # Ray asks the network whether usage may be reported, and starts a second cluster when it is called after its end.
@@ -55,7 +57,7 @@ def connect(options: ClusterOptions) -> ComputeBackend:
         listening = {"num_cpus": 1 if options.cluster else 0.1}
         deployment = {"num_replicas": options.recognizers, "ray_actor_options": listening}
         deploy_recognition(process | {"recognizers": [paths.default_recognizer()], "deployment": deployment})
-    draw, transcribe = serve.get_app_handle(DRAW), serve.get_app_handle(TRANSCRIBE)
+    draw, transcribe = handle_when_deployed(DRAW), handle_when_deployed(TRANSCRIBE)
 
     def stop() -> None:
         """A cluster that other servers use goes on; one of this server alone ends."""
@@ -84,15 +86,37 @@ def deploy_recognition(options: dict[str, Any]) -> None:
     _deploy(recognition_app(options), TRANSCRIBE)
 
 
+def handle_when_deployed(name: str) -> Any:
+    """The handle of an application, once it is deployed: `serve deploy` returns before that.
+
+    Raises ValueError for one that is not there, and for one that cannot be deployed.
+    """
+    from ray import serve
+    from ray.serve.exceptions import RayServeException
+
+    while True:
+        try:
+            return serve.get_app_handle(name)
+        except RayServeException:
+            found = serve.status().applications.get(name)
+            if found is None or found.status in ("DEPLOY_FAILED", "DELETING"):
+                raise ValueError(f"the replicas of {name} do not start: {_why(found)}") from None
+        time.sleep(WAIT_SECONDS)
+
+
+def _why(application: Any) -> str:
+    """What Serve says of an application that does not start."""
+    return "there are none" if application is None else " ".join(application.message.split())[-600:]
+
+
 def _deploy(application: Any, name: str) -> None:
     from ray import serve
 
     try:
         serve.run(application, name=name, route_prefix=None)
     except RuntimeError as error:
-        details = serve.status().applications
-        message = " ".join(details[name].message.split())[-600:] if name in details else str(error)
-        raise ValueError(f"the replicas of {name} do not start: {message}") from None
+        found = serve.status().applications.get(name)
+        raise ValueError(f"the replicas of {name} do not start: {_why(found) if found else error}") from None
 
 
 def _start_ray(options: ClusterOptions) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ from maskgil.pipeline import TextToImage
 from speech.audio import RATE
 
 pytest.importorskip("ray", reason="Ray Serve is in the extra maskgil[serve]")
+from ray import serve  # noqa: E402
+from ray.serve.exceptions import RayServeException  # noqa: E402
 from ray.serve.handle import DeploymentHandle  # noqa: E402
 
 from app.serving import cluster, cluster_engine  # noqa: E402
@@ -110,6 +113,16 @@ def test_a_replica_draws_what_one_engine_draws(engine: Engine, alone: LocalEngin
     assert_same_drawing(done(job), done(alone.submit(request_of_tiny)))
     assert kept == [job.id] and engine.job(job.id) is job and engine.jobs("somebody")[-1] is job
     assert len(job.preview(0)) == request_of_tiny.n
+
+
+def test_a_model_outside_the_weights_is_drawn_there_under_its_name(engine: Engine, alone: LocalEngine, tmp_path: Path):
+    folder = str(tiny_model(tmp_path / "mine"))
+    for each in (engine, alone):
+        each.load(folder)
+    wanted = replace(query(3), model="mine")
+    job = done(engine.submit(wanted))
+    assert_same_drawing(job, done(alone.submit(wanted)))
+    assert job.request.model == "mine"
 
 
 def test_edits_and_continued_jobs_are_drawn_there_too(engine: Engine, alone: LocalEngine):
@@ -233,6 +246,22 @@ def test_another_server_uses_the_replicas_that_run(engine: Engine):
     assert other.returncode == 0, other.stderr[-2000:]
     assert other.stdout.startswith("done")
     done(engine.submit(query(9)))
+
+
+def test_a_server_waits_for_replicas_that_are_being_deployed(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    """`serve deploy` returns before its applications can be asked for."""
+    deployed, tries = serve.get_app_handle, []
+
+    def later(name: str) -> DeploymentHandle:
+        tries.append(name)
+        if len(tries) < 3:
+            raise RayServeException(f"Application '{name}' does not exist.")
+        return deployed(name)
+
+    monkeypatch.setattr(serve, "get_app_handle", later)
+    assert cluster.handle_when_deployed(cluster.DRAW) == deployed(cluster.DRAW) and len(tries) == 3
+    with pytest.raises(ValueError, match="the replicas of nothing do not start: there are none"):
+        cluster.handle_when_deployed("nothing")
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path):
