@@ -55,14 +55,19 @@ def whisper_tuned(
     corpus: str = "runs/spoken/corpus",
     init: str = "whisper-tiny-en",
     windows: tuple[float, ...] = (3.0, 5.0, 10.0),
-    steps: int = 1000,
+    steps: Steps = 1000,
     batch: int = 8,
-    lr: float = 1e-4,
+    lr: Rate = 1e-4,
 ) -> Recipe:
-    """A released Whisper tuned to the scenes' sentences, spoken commands and short windows; `windows` in seconds.
+    """Tune a released Whisper to the scenes' sentences, spoken commands and short windows.
 
-    `corpus`: what maskgil data speech prepared, with recordings of people. Export: a folder as that of `init`,
-    int8.
+    The export is a folder as that of --init, int8.
+
+    Args:
+        corpus: Folder of `maskgil data speech`, with recordings of people.
+        init: Recognizer to start from.
+        windows: Lengths of the windows in seconds.
+        batch: Windows a step.
     """
     from train.asr.tuned_whisper import tuned_recipe  # Whisper takes a second to import, which no other recipe needs
 
