@@ -1,6 +1,8 @@
 // The Edit page: any picture, a mask over it, and what can be done with it. Each result takes the picture's place and can
 // be undone. data: settings of the drawings to come.
 
+const UNBRUSHED = "Nothing is brushed: paint over what should change.";
+
 class Editor {
   constructor(root) {
     this.root = root;
@@ -35,13 +37,16 @@ class Editor {
     on(".softness", "oninput", ({ target }) => { this.painter.softness = Number(target.value); });
     on(".strength", "oninput", () => { this.find(".share").textContent = `${Math.round(100 * this.strength)} %`; });
     on(".pan", "onchange", ({ target }) => this.find(".stage").classList.toggle("panning", target.checked));
-    on(".prompt", "onkeydown", (event) => { if (event.key === "Enter") this.paint(); });
+    on(".prompt", "onkeydown", (event) => { if (event.key === "Enter" && !event.ctrlKey && !event.metaKey) this.paint(); });
     for (const button of this.root.querySelectorAll("[data-tool]")) button.onclick = () => this.choose(button);
     for (const button of this.root.querySelectorAll("[data-side]"))
       button.onclick = () => this.edit("extend", { side: button.dataset.side, amount: Number(this.find(".amount").value), prompt: this.picture?.prompt });
     for (const button of this.root.querySelectorAll("[data-factor]"))
       button.onclick = () => this.send({ type: "upscale", factor: Number(button.dataset.factor) }, "Upscaling ...");
-    this.onKey = (event) => { if (event.key === "Escape" && this.busy) this.connection.send({ type: "stop" }); };
+    this.onKey = (event) => {
+      if (event.key === "Escape" && this.busy) this.connection.send({ type: "stop" });
+      else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.paint();
+    };
     document.addEventListener("keydown", this.onKey);
     this.onHistory = () => this.masked();
     studio.addEventListener("history", this.onHistory);
@@ -107,6 +112,7 @@ class Editor {
   masked() {
     const share = this.picture ? this.painter.share : 0;
     this.painted = share > 0;
+    if (this.painted && this.find(".status").textContent === UNBRUSHED) this.say("");
     const size = this.size ? `${this.size[0]} × ${this.size[1]}` : "";
     this.find(".facts").textContent = this.picture ? `${size} · ${share ? `${Math.max(1, Math.round(100 * share))} % brushed` : "nothing is brushed"}${this.facts ? ` · ${this.facts}` : ""}` : "";
     this.find(".undo").disabled = !this.painter.strokes.length && !studio.past.length;
@@ -117,7 +123,7 @@ class Editor {
   }
 
   paint() {
-    if (!this.painted) return this.say("Nothing is brushed: paint over what should change.", true);
+    if (!this.painted) return this.say(UNBRUSHED, true);
     this.edit("paint", { mask: this.painter.mask.toDataURL("image/png") });
   }
 

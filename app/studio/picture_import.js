@@ -28,10 +28,16 @@ function acceptPictures(element, input, take) {
     event.preventDefault();
     take(found);
   };
+  // Whatever is dropped stays here: a browser would leave the page and show the file in its place.
+  const drop = (event) => {
+    event.preventDefault();
+    element.classList.remove("dragging");
+    if (event.dataTransfer?.files.length) take([...event.dataTransfer.files]);
+  };
   const paste = (event) => give(event, event.clipboardData?.files);
   element.ondragover = (event) => { event.preventDefault(); element.classList.add("dragging"); };
   element.ondragleave = () => element.classList.remove("dragging");
-  element.ondrop = (event) => { element.classList.remove("dragging"); give(event, event.dataTransfer?.files); };
+  element.ondrop = drop;
   input.onchange = (event) => { give(event, input.files); input.value = ""; };
   document.addEventListener("paste", paste);
   return () => document.removeEventListener("paste", paste);

@@ -163,9 +163,7 @@ class CanvasSession:
         is_told = job is not None and not self.is_draft and follower is not None and follower.done()
         if not is_told or job is None or job.status is not Status.DONE or message.get("shown") != job.id:
             return False
-        asked = parse_request(
-            {**message, "settings": {**given_settings(message), "n": 1, "candidates": 1}}, self.services
-        )
+        asked = parse_request(message, self.services)
         return canvas_edits.draws_the_same(job, asked, seed_counts=message.get("fixed") is True)
 
     async def refine(self, message: dict[str, Any]) -> None:

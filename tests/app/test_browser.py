@@ -401,6 +401,20 @@ def test_settings_and_prompt_outlive_rooms_and_a_reload(visit: Callable):
         picture(page, "a red apple")  # it is on the canvas again
 
 
+@pytest.mark.journey
+def test_a_dropped_file_that_is_no_picture_is_refused_and_the_page_stays(visit: Callable):
+    page = visit("edit")
+    page.locator(".editor .drop").evaluate("""place => {
+        const files = new DataTransfer();
+        files.items.add(new File(["words"], "words.txt", {type: "text/plain"}));
+        const event = new DragEvent("drop", {dataTransfer: files, bubbles: true, cancelable: true});
+        place.dispatchEvent(event);
+        window.stayed = event.defaultPrevented;
+    }""")
+    page.get_by_text("“words.txt” is no picture that this browser can read").wait_for()
+    assert page.evaluate("stayed")
+
+
 def test_a_link_brings_a_prompt(visit: Callable):
     page = visit("?prompt=a%20blue%20cat")
     prompt = page.get_by_role("textbox", name="Prompt", exact=True)
@@ -558,6 +572,7 @@ def test_brush_over_a_part_and_the_rest_stays(visit: Callable):
     page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.2)
     page.mouse.up()
     page.get_by_text(re.compile("64 × 64 · [0-9]+ % brushed")).wait_for()
+    assert not page.locator(".editor .status").inner_text(), "something is brushed now"
     page.get_by_label("What the picture shows").fill("a blue cat")
     page.get_by_role("button", name="Paint").click()
     page.get_by_text(re.compile("64 × 64 · nothing is brushed · seed")).wait_for()

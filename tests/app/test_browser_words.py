@@ -76,6 +76,20 @@ def test_chips_say_what_becomes_of_each_word_and_offer_others(visit: Callable, s
     page.locator(".reading .chip.drawn", has_text="cat").wait_for()
 
 
+@pytest.mark.parametrize("size", WIDTHS, ids=["wide", "phone"])
+def test_a_long_reading_does_not_move_the_canvas(visit: Callable, size: tuple[int, int]):  # noqa: F811
+    page = visit(size=size)
+    page.get_by_text("Draw while typing").click()
+    prompt_box(page)
+    frame = page.locator(".canvas-view .frame")
+    before = frame.bounding_box()
+    things = "a cat, a dog, an apple, a castle, a bridge, a wizard, a kettle, a ladder and a violin"
+    prompt_box(page).fill(f"{things} on the beach ")
+    page.locator(".reading .chip").nth(8).wait_for()
+    page.locator(".reading", has_text="Drawn:").wait_for()
+    assert frame.bounding_box() == before
+
+
 @pytest.mark.journey
 def test_how_words_are_read_is_said_once(visit: Callable):  # noqa: F811
     page = visit()
