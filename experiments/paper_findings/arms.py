@@ -34,8 +34,7 @@ RECORDED = {"ar_tokens": "twin", "refinement_passes": "revisions"}
 
 @dataclass(frozen=True)
 class Draw:
-    """How to draw: what is not said is as `SamplingParams` has it, and thus, but for refinement passes, as people get
-    it.
+    """How to draw: what is not said is as the preset `guided` has it, but for refinement passes.
 
     scale, interval  of guidance;  head: evaluations of DPM-Solver, or DDPM's when negative
     ar_tokens        tokens that the AR model decides first

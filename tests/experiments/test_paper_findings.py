@@ -22,7 +22,7 @@ from experiments.paper_findings.night_plan import SeedLimits, open_measurements,
 from experiments.paper_findings.verdicts import append_row, assess_claim, findings_table, read_rows
 from maskgil import checkpoint
 from maskgil.models.diffusion_samplers import DDPM
-from maskgil.params import SamplingParams
+from maskgil.params import SAMPLERS
 from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from train.data.latent_cache import write_latents
@@ -58,9 +58,9 @@ def test_arms_of_equal_compute_are_of_equal_compute():
     assert max(costs) < 1.02 * min(costs)
 
 
-def test_our_own_way_to_draw_is_what_people_get():
-    ours, default = Draw().settings(), SamplingParams()
-    assert replace(ours, refinement_passes=1, ar_guidance_scale=None, ar_temperature=None) == default
+def test_arms_draw_by_the_guided_preset_but_for_its_refinement_pass():
+    ours, guided = Draw().settings(), SAMPLERS["guided"]
+    assert replace(ours, refinement_passes=1, ar_guidance_scale=None, ar_temperature=None) == guided
     assert Draw().sampler() == TextToImage.head and Draw(head=-100).sampler() == DDPM(100, clip=5.0)
 
 
