@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.core import png
+from app.core import model_names, png
 from app.core.gallery_store import Gallery
 from app.core.request import GenerationRequest
 from app.serving.local_engine import LocalEngine
@@ -160,5 +160,6 @@ def test_things_are_those_of_served_models_and_no_path_is_told(
     for name in (str(outside), "scenes/generator", "nothing", ""):
         answer = call(f"things/{name}")
         assert answer.status_code == 404 and str(tmp_path) not in json.loads(answer.body)["error"].replace(name, "")
-    monkeypatch.setenv("MASKGIL_MODEL", str(outside))  # its name has slashes
-    assert call(f"things/{outside}").body == b"side"
+    monkeypatch.setattr(model_names, "_folders", {})
+    monkeypatch.setenv("MASKGIL_MODEL", str(outside))
+    assert call("things/side").body == b"side" and call(f"things/{outside}").status_code == 404
