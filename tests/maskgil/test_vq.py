@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQ_PRESETS, VQConfig, VQModel
 from train.data.cache_files import write_note
-from train.data.scene_cache import NOTE, corpus, write_scenes
+from train.data.scene_cache import corpus, write_scenes
 from train.data.scene_datasets import DecoderBatches
+from train.data.token_cache import NOTE
 from train.recipes.scenes_tokenizers import scenes_decoder
 from train.scenes.sprites import Sprites
 

@@ -20,7 +20,7 @@ from maskgil.tokenizers.autoencoder import validate_scale
 from maskgil.tokenizers.vq import VQModel
 from maskgil.tokenizers.vq_latents import VQLatentTokenizer
 from train.data.latent_cache import LatentCache, write_latents
-from train.data.scene_cache import KINDS, SceneCache
+from train.data.scene_cache import KINDS, open_codes
 from train.eval import sample_images
 from train.scenes.sprites import Sprites
 
@@ -66,14 +66,15 @@ def cached(vq: VQModel, tmp_path_factory) -> Path:
 
 def test_its_caches_hold_the_codes_too_and_are_mixed(cached: Path, vq: VQModel):
     both = LatentCache.open(f"{cached / 'scenes'},{cached / 'paired'}")
-    assert len(both.numbers) == 32 and int(both.numbers.max()) == KINDS["paired"] + 15 and not both.std.any()
-    validate_scale(both.mean, vq.config.codebook_dim**0.5, both.std)
+    table = both.table
+    assert len(table["numbers"]) == 32 and int(table["numbers"].max()) == KINDS["paired"] + 15 and not table["std"].any()
+    validate_scale(table["mean"], vq.config.codebook_dim**0.5, table["std"])
     assert both.codes_of == checkpoint.fingerprint(vq.identity())
-    latents = torch.nn.functional.normalize(both.mean.float(), dim=-1)[:, :, None]
+    latents = torch.nn.functional.normalize(table["mean"].float(), dim=-1)[:, :, None]
     side = vq.quantize.nearest(latents)[..., 0]
-    assert (side == both.codes).float().mean() > 0.95, "rounding of float16 aside"
+    assert (side == table["codes"]).float().mean() > 0.95, "rounding of float16 aside"
     with pytest.raises(ValueError, match="holds latents, .*codes are wanted here"):
-        SceneCache.open(cached / "scenes")
+        open_codes(cached / "scenes")
     with pytest.raises(ValueError, match="another kind of scenes"):
         write_latents(VQLatentTokenizer(vq), Sprites(), cached / "scenes", total=16, shard=16, first=KINDS["paired"])
 

@@ -9,8 +9,9 @@ import torch
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from train.data.cache_files import write_note
-from train.data.scene_cache import NOTE, corpus, write_scenes
+from train.data.scene_cache import corpus, write_scenes
 from train.data.scene_datasets import SceneCells
+from train.data.token_cache import NOTE
 from train.losses.cell_labels import CellClassifier, CellClassifierLoss
 from train.losses.token_targets import neighbor_targets
 from train.recipes.scenes_tokenizers import CORRECTED, scenes_cell_classifier, scenes_decoder

@@ -32,7 +32,6 @@ def test_what_the_command_cannot_use_is_one_line(arguments, says):
 
 
 def test_a_full_disk_keeps_finished_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(scene_cache, "SHARD", 1)
     monkeypatch.setattr(scene_cache, "render", lambda scene, sprites, rng: np.zeros((32, 32, 3), np.uint8))
     save, written = cache_files.save_file, []
 
@@ -48,7 +47,7 @@ def test_a_full_disk_keeps_finished_shards(tmp_path, monkeypatch):
     config = VQConfig(codebook_size=8, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=16)
     tokenizer, sprites = VQModel(config).eval().requires_grad_(False), Sprites()
     with pytest.raises(ValueError, match="No space left .* finished files are kept: free space") as error:
-        scene_cache.write_scenes(tokenizer, sprites, tmp_path, 2, "a tokenizer")
+        scene_cache.write_scenes(tokenizer, sprites, tmp_path, 2, "a tokenizer", shard=1)
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["cache.json", *written])
 
@@ -81,31 +80,30 @@ def cached(folder: Path, tokenizer: str, numbers: list[int]) -> Path:
 def test_folders_of_one_tokenizer_are_mixed(tmp_path):
     paired = scene_cache.KINDS["paired"]
     first, second = cached(tmp_path / "a", "this", [1, 2]), cached(tmp_path / "b", "this", [paired])
-    tables = scene_cache.SceneCache.open(f"{first},{second}").tables
-    assert tables[128, 128][1].tolist() == [1, 2, paired]
+    tables = scene_cache.open_codes(f"{first},{second}").tables
+    assert tables[128, 128]["numbers"].tolist() == [1, 2, paired]
     assert scene_cache.tokenizer_of(f"{first},{second}") == "this"
     other = cached(tmp_path / "c", "that", [3])
     with pytest.raises(ValueError, match="different tokenizers cannot be mixed: .*a by this, .*c by that"):
-        scene_cache.SceneCache.open(f"{first},{other}")
+        scene_cache.open_codes(f"{first},{other}")
     with pytest.raises(ValueError, match="nowhere holds no cached scenes"):
-        scene_cache.SceneCache.open(f"{first},{tmp_path / 'nowhere'}")
+        scene_cache.open_codes(f"{first},{tmp_path / 'nowhere'}")
 
 
-def test_a_cache_is_of_one_kind_of_scenes_and_of_one_kind_of_drawings(tmp_path, monkeypatch):
-    monkeypatch.setattr(scene_cache, "SHARD", 1)
+def test_a_cache_is_of_one_kind_of_scenes_and_of_one_kind_of_drawings(tmp_path):
     config = VQConfig(codebook_size=8, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=16)
     tokenizer, (fluent, other) = VQModel(config).eval().requires_grad_(False), (tmp_path / "fluent", tmp_path / "other")
     for folder in (fluent, other):
         (folder / "3d").mkdir(parents=True)
     (other / "3d" / "ant.webp").write_bytes(b"an ant")
     out = tmp_path / "cache"
-    scene_cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer")
+    scene_cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer", shard=1)
     note = (out / "cache.json").read_text()
-    scene_cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer")
+    scene_cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer", shard=1)
     with pytest.raises(ValueError, match="made with another kind of scenes"):
-        scene_cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer", scene_cache.KINDS["paired"])
+        scene_cache.write_scenes(tokenizer, Sprites(), out, 1, "a tokenizer", scene_cache.KINDS["paired"], shard=1)
     with pytest.raises(ValueError, match=r"made with other drawings \(--sprites\)"):
-        scene_cache.write_scenes(tokenizer, Sprites(fluent), out, 1, "a tokenizer")
+        scene_cache.write_scenes(tokenizer, Sprites(fluent), out, 1, "a tokenizer", shard=1)
     with pytest.raises(ValueError, match="give the --sprites that it was made with"):
         scene_cache.check_drawings([out], Sprites(other))
     scene_cache.check_drawings([out], Sprites())
@@ -126,13 +124,13 @@ def test_scenes_of_another_corpus_are_refused(tmp_path):
     config = VQConfig(codebook_size=8, codebook_dim=4, channels=(32,), res_blocks=1, z_channels=32, patch=16)
     save = {"tokens": torch.zeros(2, 64, dtype=torch.uint16), "numbers": torch.arange(2)}
     cache_files.write_shard(save, tmp_path / "128x128-0000.safetensors")
-    for use in (scene_cache.SceneCache.open, scene_cache.note_of):
+    for use in (scene_cache.open_codes, scene_cache.note_of):
         with pytest.raises(ValueError, match="another corpus .* make it anew"):
             use(tmp_path)
     with pytest.raises(ValueError, match="another corpus"):
         scene_cache.write_scenes(VQModel(config), Sprites(), tmp_path, 2, "a tokenizer")
     (tmp_path / "cache.json").write_text(f'{{"tokenizer": "a tokenizer", "corpus": "{scene_cache.corpus()}"}}')
-    assert len(scene_cache.SceneCache.open(tmp_path).tables[128, 128][1]) == 2
+    assert len(scene_cache.open_codes(tmp_path).tables[128, 128]["numbers"]) == 2
     (tmp_path / "cache.json").unlink()
     with pytest.raises(ValueError, match="is no cache of scenes"):
         scene_cache.note_of(tmp_path)

@@ -267,8 +267,8 @@ def test_going_on_begins_at_a_deviation_of_one_and_paints_the_same(tokenizer, tm
 
 
 def test_the_cache_goes_on_and_holds_what_the_tokenizer_says(cached, tokenizer):
-    model, table = checkpoint.load(tokenizer, "latent"), LatentCache.open(cached)
-    assert table.mean.shape == (64, 64, 4) and table.numbers.tolist() == list(range(64))
+    model, table = checkpoint.load(tokenizer, "latent"), LatentCache.open(cached).table
+    assert table["mean"].shape == (64, 64, 4) and table["numbers"].tolist() == list(range(64))
     first = cached / "128x128-0000.safetensors"
     before, other = first.stat().st_mtime_ns, cached / "128x128-0001.safetensors"
     again = load_file(other)
@@ -283,13 +283,13 @@ def test_the_cache_goes_on_and_holds_what_the_tokenizer_says(cached, tokenizer):
 def test_a_cache_may_hold_the_codes_that_a_teacher_reads(tokenizer, folder, tmp_path):
     vq = codes_model().eval()
     write_latents(checkpoint.load(tokenizer, "latent"), Sprites(), tmp_path, total=8, shard=8, codes=vq)
-    table = LatentCache.open(tmp_path)
-    assert table.codes.shape == (8, 64) and len(table.codes.unique()) > 1
+    table = LatentCache.open(tmp_path).table
+    assert table["codes"].shape == (8, 64) and len(table["codes"].unique()) > 1
     words = (folder / "text_encoder" / "spiece.model").read_bytes()
     batch = SceneLatents(str(tmp_path), words, batch=4, words=200)(0)
-    mean, std = table.mean.float(), table.std.float()
+    mean, std = table["mean"].float(), table["std"].float()
     at = [torch.distributions.Normal(mean, std).log_prob(row).sum((1, 2)).argmax() for row in batch["tokens"]]
-    assert torch.equal(batch["codes"], table.codes[torch.stack(at)].long())
+    assert torch.equal(batch["codes"], table["codes"][torch.stack(at)].long())
 
     with pytest.raises(ValueError, match="made with other codes, or with none"):
         write_latents(checkpoint.load(tokenizer, "latent"), Sprites(), tmp_path, total=16, shard=8)
@@ -320,7 +320,7 @@ def test_a_cache_of_the_wrong_scale_is_refused(cached, tmp_path):
         LatentCache.open(tmp_path)
     for path in wrong.glob("*.safetensors"):
         path.unlink()
-    with pytest.raises(ValueError, match="holds no cached latents"):
+    with pytest.raises(ValueError, match="holds no cached scenes: run maskgil data latents"):
         LatentCache.open(wrong)
     with pytest.raises(ValueError, match="Missing from maskgil data latents: --out"):
         maskgil("data", "latents", "--tokenizer=x")

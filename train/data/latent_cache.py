@@ -1,10 +1,9 @@
-"""Latents of rendered scenes, computed once: `maskgil data latents --tokenizer FOLDER --out FOLDER`.
+"""Latents of drawn scenes: `maskgil data latents --tokenizer FOLDER --out FOLDER`.
 
-A cache is a folder with `cache.json` (what made it) and `128x128-<shard>.safetensors`, each written whole: {"mean",
-"std": (n, N, C) float16, scaled, "numbers": (n,) int64}, and with `codes` {"codes": (n, N) int16}, those of a VQ
-tokenizer that a teacher reads (train/losses/diffusion_token.py): always where the latents are a VQ's own. `kind`: as in
-train/data/scene_cache.py. Tokens are drawn from the posterior each time they are read. An eMIGM draws one size, so that
-a cache holds one.
+The files are those of train/data/token_cache.py, with {"mean", "std": (n, N, C) float16, scaled}, and {"codes": (n, N)
+int16} of a VQ tokenizer that a teacher reads (train/losses/diffusion_token.py) where --codes names one or the latents
+are a VQ tokenizer's. `kind`: as in train/data/scene_cache.py. Tokens are drawn from the posterior each time they are
+read. An eMIGM draws one size, so a cache holds one.
 
 Axes: B batch, n pictures, N tokens, C channels, L pieces of a caption.
 """
@@ -16,33 +15,27 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
 
 from maskgil import checkpoint
 from maskgil.tokenizers import vq_latents
 from maskgil.tokenizers.autoencoder import AutoencoderTokenizer, validate_scale
 from maskgil.tokenizers.vq import VQModel
 from maskgil.tokenizers.vq_latents import VQLatentTokenizer
-from train.data.cache_files import write_note, write_shard
 from train.data.caption_pieces import padded_pieces, word_pieces
 from train.data.scene_cache import (
+    DIFFERENCES,
     KINDS,
-    NOTE,
-    OTHERS,
-    SHARD,
     corpus,
-    has_rows,
+    encodes_in_half,
     note_of,
     scene_number,
+    scene_pixels,
     tokenizer_of,
 )
-from train.precision import chosen_precision
+from train.data.token_cache import Size, TokenCache, begin_cache, fill_cache
 from train.scenes.captions import caption
 from train.scenes.labels import cells
-from train.scenes.render import render
 from train.scenes.scene import Scene
 from train.scenes.sprites import Sprites
 
@@ -50,6 +43,7 @@ SIDE = 128  # pixels
 # Slots for text: every one costs as much as a token, and of 40,000 captions the longest has 27 pieces, END included.
 # What is longer, once in a million, is said anew in training and refused when one draws.
 WORDS = 28
+COMMAND = "maskgil data latents"  # that fills a cache
 
 
 @torch.no_grad()
@@ -58,7 +52,7 @@ def write_latents(
     sprites: Sprites,
     out: Path,
     total: int,
-    shard: int = SHARD,
+    shard: int = 1024,
     codes: VQModel | None = None,
     first: int = 0,
 ) -> None:
@@ -69,79 +63,68 @@ def write_latents(
     """
     if own := isinstance(tokenizer, VQLatentTokenizer) and codes is None:
         codes = tokenizer.vq
-    note, made_by = out / NOTE, checkpoint.fingerprint(tokenizer.identity())
-    told = {"tokenizer": made_by, "corpus": corpus(), "total": total, "shard": shard, "sprites": sprites.identity()}
-    told["latent"], told["first"] = tokenizer.config.to_dict(), first
-    if codes is not None:
-        told["codes"] = checkpoint.fingerprint(codes.identity())
-    before = note_of(out) if note.is_file() else told
-    for part in ("tokenizer", "codes"):
-        if before.get(part) != told.get(part):
-            what = "another tokenizer" if part == "tokenizer" else "other codes, or with none"
-            raise ValueError(f"{out} was made with {what}: give another folder, or delete it")
-    if before.get("first", 0) != first:
-        raise ValueError(f"{out} was made with another kind of scenes: give another folder, or delete it")
-    if before.get("sprites", told["sprites"]) != told["sprites"]:
-        raise ValueError(f"{out} was made with {OTHERS}: give another folder, or delete it")
-    write_note(note, told)
-    half = chosen_precision("auto", torch.device("cpu")) == "bf16"
-    count = min(shard, max(1, total))
-    for number in tqdm(range(max(1, round(total / shard))), desc="encoding scenes", unit_scale=count, unit="scene"):
-        path = out / f"{SIDE}x{SIDE}-{number:04d}.safetensors"
-        if has_rows(path, count):
-            continue
-        numbers = list(range(first + number * shard, first + number * shard + count))
-        means, deviations, indices = [], [], []
-        for start in range(0, count, 32):
-            drawn = []
-            for n in numbers[start : start + 32]:
-                scene, rng = scene_number(n, SIDE, SIDE)
-                drawn.append(render(scene, sprites, rng))
-            pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
+    note = {
+        "tokenizer": checkpoint.fingerprint(tokenizer.identity()),
+        "codes": None if codes is None else checkpoint.fingerprint(codes.identity()),
+        "corpus": corpus(),
+        "total": total,
+        "shard": shard,
+        "first": first,
+        "sprites": sprites.identity(),
+        "latent": tokenizer.config.to_dict(),
+    }
+    begin_cache(out, note, DIFFERENCES | {"codes": "other codes, or with none"})
+    half = encodes_in_half()
+
+    def encode(numbers: list[int], size: Size) -> dict[str, Tensor]:
+        encoded = []
+        for pixels in scene_pixels(numbers, size, sprites):
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 mean, deviation = tokenizer.moments(pixels)
+                part = {"mean": mean, "std": deviation}
                 if codes is not None:
-                    indices.append((tokenizer.codes(mean) if own else codes.tokens(pixels)).short())
-            means.append(mean)
-            deviations.append(deviation)
-        mean, deviation = torch.cat(means), torch.cat(deviations)
-        validate_scale(mean, tokenizer.config.scale, deviation)
-        tensors = {"mean": mean.half(), "std": deviation.half(), "numbers": torch.tensor(numbers)}
-        write_shard(tensors | ({"codes": torch.cat(indices)} if indices else {}), path)
+                    part["codes"] = (tokenizer.codes(mean) if own else codes.tokens(pixels)).short()
+            encoded.append(part)
+        tensors = {name: torch.cat([part[name] for part in encoded]) for name in encoded[0]}
+        validate_scale(tensors["mean"], tokenizer.config.scale, tensors["std"])
+        return tensors | {"mean": tensors["mean"].half(), "std": tensors["std"].half()}
+
+    fill_cache(out, {(SIDE, SIDE): 1.0}, total, encode, shard, first)
 
 
 @dataclass(frozen=True)
 class LatentCache:
-    """Everything in a cache folder, or in several, in memory."""
+    """The latents of one cache folder or of several, in memory.
 
-    mean: Float[Tensor, "n N C"]
-    std: Float[Tensor, "n N C"]
-    numbers: Int[Tensor, " n"]
-    tokenizer: str  # fingerprint
-    codes: Int[Tensor, "n N"] | None = None  # of a VQ tokenizer, where all folders have those of the same
-    codes_of: str | None = None  # its fingerprint
+    codes_of  the fingerprint of the VQ tokenizer whose codes all folders hold; None where they hold none, or different
+              ones
+    """
+
+    rows: TokenCache
+    codes_of: str | None
 
     @staticmethod
     def open(folders: str | Path) -> "LatentCache":
         """`folders`: one, or several with commas between. Raises ValueError for one without latents, for latents of the
         wrong scale, and as tokenizer_of."""
-        made_by, parts, codes_of = tokenizer_of(folders), [], set()
+        tokenizer_of(folders)
+        codes_of = set()
         for folder in str(folders).split(","):
-            own = [load_file(path) for path in sorted(Path(folder).glob(f"{SIDE}x{SIDE}-*.safetensors"))]
-            if not own or "mean" not in own[0]:
-                raise ValueError(f"{folder} holds no cached latents: run maskgil data latents --out {folder}")
             note = note_of(folder)
+            if "latent" not in note:
+                raise ValueError(f"{folder} holds codes; latents are wanted here: run {COMMAND}")
+            table = TokenCache.open(folder, COMMAND).tables[SIDE, SIDE]
             try:
-                validate_scale(own[0]["mean"][:1024], note["latent"]["scale"], own[0]["std"][:1024])
+                validate_scale(table["mean"][:1024], note["latent"]["scale"], table["std"][:1024])
             except ValueError as error:
                 raise ValueError(f"{folder}: {error}") from None
-            parts += own
             codes_of.add(note.get("codes"))
-        mean, std, numbers = (torch.cat([part[name] for part in parts]) for name in ("mean", "std", "numbers"))
-        one = codes_of.pop() if len(codes_of) == 1 else None
-        codes = torch.cat([part["codes"] for part in parts]) if one else None
-        return LatentCache(mean, std, numbers, made_by, codes, one)
+        return LatentCache(TokenCache.open(folders, COMMAND), codes_of.pop() if len(codes_of) == 1 else None)
+
+    @property
+    def table(self) -> dict[str, Tensor]:
+        """{"mean", "std": (n, N, C), "numbers": (n,)}, with "codes" (n, N) where `codes_of` names their tokenizer."""
+        return self.rows.tables[SIDE, SIDE]
 
 
 @cache
@@ -163,23 +146,15 @@ class SceneLatents:
     words: int = WORDS
 
     def __call__(self, index: int) -> dict:
-        rng, table = np.random.default_rng([self.seed, index]), opened_latents(self.folder)
-        chosen = rng.choice(len(table.numbers), self.batch, replace=len(table.numbers) < self.batch)
-        scenes = [scene_number(int(table.numbers[i]), SIDE, SIDE)[0] for i in chosen]
+        rng, cache = np.random.default_rng([self.seed, index]), opened_latents(self.folder)
+        rows = cache.rows.rows((SIDE, SIDE), self.batch, rng)
+        scenes = [scene_number(number, SIDE, SIDE)[0] for number in rows["numbers"].tolist()]
         ids, mask = padded_pieces([self._said(scene, rng) for scene in scenes])
-        noise = torch.from_numpy(rng.standard_normal((self.batch, *table.mean.shape[1:]), np.float32))
-        chosen = torch.from_numpy(chosen)
-        side = int(table.mean.shape[1] ** 0.5)
-        return (
-            {
-                "tokens": table.mean[chosen].float() + table.std[chosen].float() * noise,
-                "ids": ids,
-                "mask": mask,
-                "grid": (side, side),
-            }
-            | ({} if table.codes is None else {"codes": table.codes[chosen].long()})
-            | cells(scenes)
-        )
+        noise = torch.from_numpy(rng.standard_normal(rows["mean"].shape, np.float32))
+        side = int(noise.shape[1] ** 0.5)
+        tokens = rows["mean"].float() + rows["std"].float() * noise
+        batch = {"tokens": tokens, "ids": ids, "mask": mask, "grid": (side, side)}
+        return batch | ({} if cache.codes_of is None else {"codes": rows["codes"].long()}) | cells(scenes)
 
     def _said(self, scene: Scene, rng: np.random.Generator) -> list[int]:
         """Pieces of a caption that fits, END not among them."""

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from train.data.caption_pieces import padded_pieces, word_pieces
-from train.data.scene_cache import SceneCache, scene_number
+from train.data.scene_cache import open_codes, scene_number
+from train.data.token_cache import TokenCache
 from train.scenes.captions import caption
 from train.scenes.judge import covers, targets
 from train.scenes.labels import FACTS, cells, facts
@@ -83,19 +84,8 @@ class JudgeBatches:
 
 
 @cache
-def _table(folder: str) -> SceneCache:
-    return SceneCache.open(folder)
-
-
-def _drawn_rows(
-    table: SceneCache, count: int, rng: np.random.Generator
-) -> tuple[tuple[int, int], torch.Tensor, torch.Tensor]:
-    """(size, tokens (count, N), numbers (count,)) of scenes of one size, which is chosen by how many there are."""
-    rows = [len(numbers) for _, numbers in table.tables.values()]
-    size = list(table.tables)[rng.choice(len(rows), p=np.array(rows) / sum(rows))]
-    tokens, numbers = table.tables[size]
-    chosen = torch.from_numpy(rng.choice(len(numbers), count, replace=len(numbers) < count))
-    return size, tokens[chosen].long(), numbers[chosen]
+def _opened(folder: str) -> TokenCache:
+    return open_codes(folder)
 
 
 @dataclass(frozen=True)
@@ -139,14 +129,14 @@ class SceneTokens:
 
     def __call__(self, index: int) -> dict:
         rng = np.random.default_rng([self.seed, index])
-        (width, height), tokens, numbers = _drawn_rows(_table(self.folder), self.alike * self.batch, rng)
-        scenes = [scene_number(number, width, height)[0] for number in numbers.tolist()]
+        (width, height), rows = _opened(self.folder).draw(self.alike * self.batch, rng)
+        scenes = [scene_number(number, width, height)[0] for number in rows["numbers"].tolist()]
         pieces = word_pieces(self.vocabulary).encode([caption(scene, rng) for scene in scenes])
         start = int(rng.integers(self.alike)) * self.batch
         alike = np.argsort([len(p) for p in pieces], kind="stable")[start : start + self.batch]
         ids, mask = padded_pieces([pieces[i] for i in alike])
         return {
-            "tokens": tokens[torch.from_numpy(alike)],
+            "tokens": rows["tokens"][torch.from_numpy(alike)].long(),
             "numbers": torch.arange(index * self.batch, (index + 1) * self.batch),
             "ids": ids,
             "mask": mask,
@@ -165,9 +155,9 @@ class SceneCells:
 
     def __call__(self, index: int) -> dict:
         rng = np.random.default_rng([self.seed, index])
-        (width, height), tokens, numbers = _drawn_rows(_table(self.folder), self.batch, rng)
-        scenes = [scene_number(number, width, height)[0] for number in numbers.tolist()]
-        return {"tokens": tokens, "grid": (height // self.cell, width // self.cell)} | cells(scenes)
+        (width, height), rows = _opened(self.folder).draw(self.batch, rng)
+        scenes = [scene_number(number, width, height)[0] for number in rows["numbers"].tolist()]
+        return {"tokens": rows["tokens"].long(), "grid": (height // self.cell, width // self.cell)} | cells(scenes)
 
 
 @dataclass(frozen=True)
@@ -187,15 +177,15 @@ class DecoderBatches:
 
     def __call__(self, index: int) -> dict:
         rng = np.random.default_rng([self.seed, index])
-        table = _table(self.folders[int(rng.integers(len(self.folders)))])
-        (width, height), tokens, numbers = _drawn_rows(table, self.batch, rng)
+        opened = _opened(self.folders[int(rng.integers(len(self.folders)))])
+        (width, height), rows = opened.draw(self.batch, rng)
         pixels, covered = [], []
-        for number in numbers.tolist():
+        for number in rows["numbers"].tolist():
             scene, drawing = scene_number(number, width, height)
             pixels.append(render(scene, sprites(self.sprites), drawing, self.scale))
             covered.append(covers(scene))
         return {
-            "tokens": tokens,
+            "tokens": rows["tokens"].long(),
             "pixels": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
             "covers": torch.from_numpy(np.stack(covered)),
             "grid": (height // self.cell, width // self.cell),

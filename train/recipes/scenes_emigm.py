@@ -23,10 +23,7 @@ from maskgil.models.emigm import EMIGM, Blocks
 from maskgil.models.maskgil import MaskGIL
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
 from train.data.latent_cache import WORDS, LatentCache, SceneLatents, opened_latents
-from train.data.scene_cache import (
-    note_of,
-    tokenizer_of,
-)
+from train.data.scene_cache import note_of, tokenizer_of
 from train.data.scene_datasets import SceneTokens
 from train.losses.diffusion_token import (
     CodeTrunk,
@@ -109,7 +106,8 @@ def _new_parts(
     sizes = (o.width, o.depth, o.heads)
     if continuous:
         latents = opened_latents(cache)
-        side, channels = int(latents.mean.shape[1] ** 0.5), latents.mean.shape[2]
+        _, tokens, channels = latents.table["mean"].shape
+        side = int(tokens**0.5)
         generator = generator_for(
             framework, *sizes, (side, side), text, channels=channels, head=o.head, blocks=o.blocks
         )

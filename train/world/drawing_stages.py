@@ -25,7 +25,7 @@ from train.recipe import OptimizedModule, Recipe
 from train.world.answers import answer_counts
 from train.world.code_stage import CELL, CODES
 from train.world.reading_stage import LENGTH
-from train.world.token_cache import CachedScenes, PictureBatches, TokenBatches
+from train.world.world_cache import CachedScenes, PictureBatches, TokenBatches
 
 PICTURE_CELL = 2 * CELL  # pixels of a cell of the picture
 HEADS = 5  # of CELL_ANSWERS: things, parts, grounds, styles, colours

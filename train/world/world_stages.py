@@ -105,7 +105,7 @@ def run_stage(options: StageOptions) -> None:
         assemble_model(options.runs, options.things)
         return
     if options.stage == "cache":
-        from train.world.token_cache import write_cache
+        from train.world.world_cache import write_cache
 
         total, batch = DEFAULTS["cache"]
         codes = options.runs / "codes" / "export"

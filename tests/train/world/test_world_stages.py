@@ -24,7 +24,7 @@ from train.world.arrangement import SIDES
 from train.world.code_stage import CODES, CodeLoss, CodesInTraining, begin_as
 from train.world.drawing_stages import DECODER, GENERATOR
 from train.world.reading_stage import LENGTH, CaptionBatches, world_label_kinds, world_sentences
-from train.world.token_cache import CachedScenes, PictureBatches, TokenBatches, encode, numbered_scene, write_cache
+from train.world.world_cache import CachedScenes, PictureBatches, TokenBatches, encode, numbered_scene, write_cache
 from train.world.world_data import CodeBatches, JudgePictures, WorldScenes
 from train.world.world_judge import CELL, WorldJudge, WorldJudgeConfig, save_world_judge, world_judge_loss
 from train.world.world_stages import assemble_model
@@ -83,7 +83,7 @@ def test_cached_codes_are_those_of_their_scenes(drawings, tokenizer, cache):
 def test_a_cache_of_another_world_is_refused(drawings, cache, tmp_path):
     with pytest.raises(ValueError, match="make it anew"):
         CachedScenes(str(cache), drawings, THINGS + 1, 4, seed=2)(0)
-    with pytest.raises(ValueError, match="holds no cached scenes"):
+    with pytest.raises(ValueError, match="is no cache of scenes: make one with .* maskgil train world cache"):
         CachedScenes(str(tmp_path), drawings, THINGS, 4, seed=2)(0)
 
 
