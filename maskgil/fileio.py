@@ -56,3 +56,8 @@ def replace_file(path: str | Path, content: bytes) -> None:
     """Write a whole file in place of what is there; several processes may do so at once."""
     with atomic_write(path, shared=True) as partial:
         partial.write_bytes(content)
+
+
+def write_json(path: str | Path, values: Any) -> None:
+    """Write values as a JSON file in place of what is there; several processes may do so at once."""
+    replace_file(path, (json.dumps(values, indent=1) + "\n").encode())

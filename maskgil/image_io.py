@@ -4,7 +4,10 @@ The content decides the format, not the name: PNG, JPEG, WebP, GIF (first frame)
 checked before anything is decoded. Channels: RGB, or RGBA where the picture has transparency.
 """
 
+import contextlib
 import io
+import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +31,49 @@ class SizeError(ValueError):
     """A picture has too many pixels."""
 
 
-def open_image(source: bytes | Path) -> Image.Image:
-    """The picture in a file's bytes or at a path: RGB, or RGBA where it has transparency; upright; in sRGB.
+@dataclass(frozen=True)
+class ReadLimits:
+    """The largest picture that is read.
 
-    `info` holds its texts (those of a PNG by their names, EXIF's ImageDescription as `description`) and nothing else.
-    Raises ValueError for what is no picture, is damaged, or is beyond MAX_BYTES, MAX_SIDE or MAX_PIXELS.
+    bytes   of its file
+    side    pixels of its longer side
+    pixels  width times height
     """
-    data = _read(source) if isinstance(source, Path) else source
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"the file has {len(data) / 2**20:.0f} MB and at most {MAX_BYTES // 2**20} MB are read")
+
+    bytes: int = MAX_BYTES
+    side: int = MAX_SIDE
+    pixels: int = MAX_PIXELS
+
+
+UPLOADS = ReadLimits()
+
+
+def open_image(source: bytes | Path, upright: bool = True, limits: ReadLimits = UPLOADS) -> Image.Image:
+    """The picture in a file's bytes or at a path: RGB, or RGBA where it has transparency; in sRGB.
+
+    `upright`: turned as its camera noted; False: as its pixels lie in the file. A note that is damaged turns nothing.
+    `info` holds its texts (those of a PNG by their names, EXIF's ImageDescription as `description`) and nothing else.
+    Raises ValueError for what is no picture, is damaged, or is beyond `limits`.
+    """
+    data = _read(source, limits) if isinstance(source, Path) else source
+    if len(data) > limits.bytes:
+        raise ValueError(f"the file has {len(data) / 2**20:.0f} MB and at most {limits.bytes // 2**20} MB are read")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        check_size(image.size)
+        check_size(image.size, limits)
         image.seek(0)
         image.load()
         texts = {name: value for name, value in image.info.items() if isinstance(value, str)}
-        if isinstance(description := image.getexif().get(IMAGE_DESCRIPTION), str):
-            texts["description"] = description
-        result = _to_srgb(_to_8_bits(ImageOps.exif_transpose(image)), image.info.get("icc_profile"))
+        profile = image.info.get("icc_profile")
+        with contextlib.suppress(struct.error, SyntaxError, ValueError, TypeError):  # a damaged note of a whole picture
+            if isinstance(description := image.getexif().get(IMAGE_DESCRIPTION), str):
+                texts["description"] = description
+            image = ImageOps.exif_transpose(image) if upright else image
+        result = _to_srgb(_to_8_bits(image), profile)
     except UnidentifiedImageError:
         raise ValueError(f"the file is not a picture that can be read: give {FORMAT_NAMES}") from None
     except Image.DecompressionBombError:
-        raise ValueError(f"the picture is far too large: at most {MAX_PIXELS:,} pixels are read") from None
+        raise ValueError(f"the picture is far too large: at most {limits.pixels:,} pixels are read") from None
     except SizeError:
         raise
     except Exception as error:  # a file made to do harm makes Pillow fail in any way: struct, zlib, its own limits
@@ -59,12 +83,12 @@ def open_image(source: bytes | Path) -> Image.Image:
     return result
 
 
-def check_size(size: tuple[int, int]) -> None:
-    """Raises SizeError for a picture that is too large to be decoded."""
+def check_size(size: tuple[int, int], limits: ReadLimits) -> None:
+    """Raises SizeError for a picture of (width, height) that is too large to be decoded."""
     width, height = size
-    if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
+    if max(size) > limits.side or width * height > limits.pixels:
         raise SizeError(
-            f"the picture is {width}x{height}: at most {MAX_PIXELS:,} pixels and {MAX_SIDE:,} a side are read, "
+            f"the picture is {width}x{height}: at most {limits.pixels:,} pixels and {limits.side:,} a side are read, "
             "make it smaller"
         )
 
@@ -79,11 +103,11 @@ def flatten(image: Image.Image) -> Image.Image:
     return flat
 
 
-def _read(path: Path) -> bytes:
-    """At most MAX_BYTES and one more, so that a larger file is refused unread."""
+def _read(path: Path, limits: ReadLimits) -> bytes:
+    """At most `limits.bytes` and one more, so that a larger file is refused unread."""
     try:
         with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+            return file.read(limits.bytes + 1)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): give the path of a picture") from None
 

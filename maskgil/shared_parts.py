@@ -6,15 +6,14 @@ It holds a config.json that names the owner, and nothing else: two generators, o
 import json
 from pathlib import Path
 
-from maskgil.fileio import parse_json
+from maskgil.fileio import parse_json, write_json
 
 CONFIG, LINKED = "config.json", "borrowed"
 
 
 def link_part(model: str, folder: str | Path) -> None:
     """Make `folder`, a part of a model folder, stand for the same part of `model`, a model folder beside its own."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / CONFIG).write_text(json.dumps({"kind": LINKED, "model": model}, indent=2) + "\n")
+    write_json(Path(folder) / CONFIG, {"kind": LINKED, "model": model})
 
 
 def resolve_part(folder: str | Path) -> Path:

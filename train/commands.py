@@ -1,7 +1,8 @@
 """The training recipes as commands: each parameter of a recipe is an option, and a run's folder is another.
 
-`maskgil train` and `python -m train` list them. A recipe is a public function of one of MODULES that returns a Recipe.
-The list is read from the source of these modules: importing them takes seconds, so only a chosen recipe does.
+`maskgil train` and `python -m train` list them. A recipe is a public function that returns a Recipe, of a module that
+train/recipe_list.py names. The list of commands is read from the source of these files, because importing them takes
+seconds. They are imported when a recipe is chosen.
 """
 
 import ast
@@ -19,7 +20,7 @@ from maskgil.config_file import COMMAND, LEGACY_RECIPES, config_path, read_optio
 from train.run_options import RunOptions
 
 FOLDER = Path(__file__).parent / "recipes"
-MODULES = ("scenes_tokenizers", "scenes", "scenes_judges", "scenes_latents", "asr", "text_to_image", "large")
+LIST = Path(__file__).parent / "recipe_list.py"
 
 NOTES = """\
 examples:
@@ -32,9 +33,16 @@ examples:
 The same command again continues from the checkpoint in the run's folder."""
 
 
+def _module_names() -> list[str]:
+    """Names of the modules of train/recipe_list.py, in its order, from its source."""
+    statements = ast.parse(LIST.read_text(encoding="utf-8")).body
+    (listed,) = (node.value for node in statements if isinstance(node, ast.Assign))
+    return [node.id for node in ast.walk(listed) if isinstance(node, ast.Name)]
+
+
 def _definitions() -> Iterator[tuple[str, ast.FunctionDef]]:
     """(module, definition) of every recipe, in the order of the list."""
-    for module in MODULES:
+    for module in _module_names():
         for node in ast.parse((FOLDER / f"{module}.py").read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.returns is not None:
                 if ast.unparse(node.returns) == "Recipe":
@@ -50,10 +58,9 @@ def recipe_help() -> dict[str, str]:
 
 def recipes() -> dict[str, Callable[..., Any]]:
     """{name on the command line: function that returns a Recipe}."""
-    from train.recipes import asr, large, scenes, scenes_judges, scenes_latents, scenes_tokenizers, text_to_image
+    from train.recipe_list import MODULES
 
-    imported = (scenes_tokenizers, scenes, scenes_judges, scenes_latents, asr, text_to_image, large)
-    modules = dict(zip(MODULES, imported, strict=True))
+    modules = dict(zip(_module_names(), MODULES, strict=True))
     return {node.name.replace("_", "-"): getattr(modules[module], node.name) for module, node in _definitions()}
 
 

@@ -30,7 +30,6 @@ not at all:
 The model card (README.md) is written by people.
 """
 
-import json
 import os
 import re
 import shutil
@@ -51,6 +50,7 @@ from maskgil.aspect_buckets import aspect_buckets
 from maskgil.class_labels import FILE as CLASS_NAMES
 from maskgil.class_labels import ClassLabels
 from maskgil.experts import EXPERTS_KEY
+from maskgil.fileio import write_json
 from maskgil.model_folder import EXPERTS
 from maskgil.models.emigm import EMIGM
 from maskgil.pipeline import TextToImage
@@ -93,7 +93,7 @@ def export_scenes(tokenizer: str, generator: str, out: str, expert: str = "") ->
             learned = checkpoint.load(Path(expert) / "generator", "maskgil")
             checkpoint.save(target / EXPERTS / "1", learned, "maskgil", learned.config.to_dict(), **hashes)
         encoder.save(target / "text_encoder")
-        (target / "vocabulary.json").write_text(json.dumps(words, indent=1) + "\n")
+        write_json(target / "vocabulary.json", words)
         TextToImage.load(target, encoders.load)
 
 
@@ -148,7 +148,7 @@ def export_emigm(tokenizer: str, generator: str, text_encoder: str, out: str, bo
         checkpoint.save(target / "generator", trunk, "emigm", trunk.config.to_dict(), **hashes)
         encoder.save(target / "text_encoder")
         words = vocabulary() | {"sizes": [[columns * side, rows * side]]}
-        (target / "vocabulary.json").write_text(json.dumps(words, indent=1) + "\n")
+        write_json(target / "vocabulary.json", words)
         TextToImage.load(target, encoders.load)
         for part in shared:
             shutil.rmtree(target / part)
@@ -201,7 +201,7 @@ def export_class(
     names = ClassLabels.read(Path(class_names), classes).names if class_names else trained
     with appearing(out) as target:
         if names:
-            (target / CLASS_NAMES).write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(target / CLASS_NAMES, names)
         _finish(target, trunk, notes, made_by, sizes)
 
 
@@ -278,7 +278,7 @@ def _finish(target: Path, trunk: nn.Module, notes: dict[str, Any], tokenizer: nn
     kind, makes = _kind(trunk)
     checkpoint.save(target / "tokenizer", tokenizer, makes, tokenizer.config.to_dict())
     checkpoint.save(target / "generator", trunk, kind, trunk.config.to_dict(), **notes)
-    (target / "vocabulary.json").write_text(json.dumps(sizes, indent=1) + "\n")
+    write_json(target / "vocabulary.json", sizes)
     TextToImage.load(target, encoders.load, dtype=torch.bfloat16)
 
 

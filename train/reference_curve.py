@@ -19,7 +19,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from maskgil.command_line import Command, run
-from maskgil.fileio import atomic_write
+from maskgil.fileio import write_json
 from train.run_log import load_run_log
 
 FOLDER = Path(__file__).parent / "reference_curves"
@@ -47,8 +47,7 @@ class ReferenceCurve:
         return ReferenceCurve(**{name: tuple(v) if isinstance(v, list) else v for name, v in held.items()})
 
     def save(self, path: Path) -> None:
-        with atomic_write(path) as partial:
-            partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_json(path, asdict(self))
 
 
 def bundled_curves() -> dict[str, ReferenceCurve]:

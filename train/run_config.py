@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from maskgil.config_file import to_toml
-from maskgil.fileio import atomic_write
+from maskgil.fileio import atomic_write, write_json
 from train.recipe import Recipe
 from train.run_state import writing
 
@@ -64,8 +64,8 @@ def note_config(recipe: Recipe, out: Path, world: int, step: int, say: Callable[
             say(f"{recipe.name}: changed since the run was begun: {', '.join(differences)}")
         if before != now:
             history.append(before | {"until": step})
-    with writing(out), atomic_write(path) as partial:
-        partial.write_text(json.dumps(now | {"history": history}, indent=1) + "\n", encoding="utf-8")
+    with writing(out):
+        write_json(path, now | {"history": history})
     if recipe.chosen:
         with writing(out), atomic_write(out / CONFIG_FILE) as partial:
             partial.write_text(to_toml(recipe.chosen), encoding="utf-8")

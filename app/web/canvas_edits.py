@@ -24,6 +24,7 @@ from maskgil.upscaling import has_upscaler, upscale
 
 REFINED_SHARE = 0.6  # of a draft's tokens, the least certain first, that its refinement draws anew
 MAX_MASK_SIDE = 1024  # pixels of a mask that a page sends
+ONE_PICTURE = {"n": 1, "candidates": 1}  # settings of what is drawn while somebody types
 
 
 def given_settings(message: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +94,8 @@ def refined_draft(draft: Job | None, request: GenerationRequest) -> RefinedDraft
 def draws_the_same(job: Job, asked: GenerationRequest, seed_counts: bool) -> bool:
     """Whether a request is of the words, the options and, where `seed_counts`, the seed of a job. The numbers of
     pictures and of candidates do not count, and an edit has the size of the picture that was edited."""
-    before = job.requested
+    params = replace(job.requested.params, candidates=asked.params.candidates)
+    before = replace(job.requested, n=asked.n, params=params)
     is_edit = job.start is not None and not isinstance(job.start, RefinedDraft)
 
     def compared(request: GenerationRequest) -> GenerationRequest:
@@ -104,10 +106,8 @@ def draws_the_same(job: Job, asked: GenerationRequest, seed_counts: bool) -> boo
             drawn="",
             drawn_negative="",
             edit="",
-            n=1,
             seed=request.seed if seed_counts else 0,
             size=None if is_edit else request.size,
-            params=replace(request.params, candidates=1),
         )
 
     return compared(asked) == compared(before)

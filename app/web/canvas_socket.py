@@ -41,7 +41,7 @@ from app.serving.jobs import Job, Status, summarize
 from app.serving.services import AppServices, get_services
 from app.serving.shielded import run_or_undo, run_to_end
 from app.web import canvas_edits
-from app.web.canvas_edits import describe_reading, given_settings, parse_request
+from app.web.canvas_edits import ONE_PICTURE, describe_reading, given_settings, parse_request
 from app.web.canvas_messages import describe_pictures, describe_step, drawn_size, job_notes, reading_notes
 from app.web.canvas_previews import Previews, encode_fast
 from app.web.public_message import message_text
@@ -53,8 +53,7 @@ log = logging.getLogger(__name__)
 MAX_TEXT = 2**20  # characters of one message, of which a mask takes most
 SHEET = "sheet"  # name of the task that draws one
 MAX_CANVASES = 32  # sockets of one visitor: pages and tabs
-DRAFT = {"steps": 4, "guidance_scale": 1.0, "refinement_passes": 0, "candidates": 1, "n": 1, "mode": "masked"}
-DRAFT |= {"ar_tokens": None}
+DRAFT = ONE_PICTURE | {"steps": 4, "guidance_scale": 1.0, "refinement_passes": 0, "mode": "masked", "ar_tokens": None}
 
 
 @runtime_checkable
@@ -167,7 +166,7 @@ class CanvasSession:
         return canvas_edits.draws_the_same(job, asked, seed_counts=message.get("fixed") is True)
 
     async def refine(self, message: dict[str, Any]) -> None:
-        await self.submit({**message, "settings": {**given_settings(message), "n": 1, "candidates": 1}}, keep=False)
+        await self.submit({**message, "settings": given_settings(message) | ONE_PICTURE}, keep=False)
 
     async def submit(self, message: dict[str, Any], keep: bool) -> None:
         """Begin a drawing in the place of the one that is there."""
@@ -307,7 +306,10 @@ class CanvasSession:
         jobs = [job for job in self.services.engine.jobs(self.owner) if job.view == self.name]
         jobs = [job for job in jobs if job.kept or not job.is_done and job.finished is not None]
         if jobs and self.job is None:
-            self.follow(jobs[-1], draft=False)
+            job = jobs[-1]
+            if not job.is_done:  # the page shows the steps of a drawing that it was told of
+                await self.send(type="queued", job=job.id, position=job.position)
+            self.follow(job, draft=False)
 
     async def read(self, message: dict[str, Any]) -> None:
         prompt, model = str(message.get("prompt", "")), str(message.get("model", ""))

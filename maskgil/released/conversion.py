@@ -6,8 +6,6 @@ The released files are torch pickles: they are read with weights_only=True (mask
 removed, so that they take no room twice.
 """
 
-import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import torch
 
 from maskgil import checkpoint
 from maskgil.converters import convert
+from maskgil.fileio import write_json
 
 FILES = "released"  # where a fetched folder holds what is converted
 T5 = "flan-t5-xl"  # the folder of the text encoder in text_encoder/
@@ -54,11 +53,3 @@ def convert_llamagen(folder: Path, side: int) -> None:
     })  # fmt: skip
     write_json(folder / "vocabulary.json", {"sizes": [[side, side]]})
     shutil.rmtree(released)
-
-
-def write_json(path: Path, values: dict) -> None:
-    """Write a JSON file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)

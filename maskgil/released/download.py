@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from maskgil.fileio import parse_json
+from maskgil.fileio import parse_json, write_json
 from maskgil.model_folder import path_from_environment
 from maskgil.released.catalog import VARIANTS, ReleasedModel, RepositoryFiles, find_model, released_model
 
@@ -296,6 +296,4 @@ def _write_record(model: ReleasedModel, folder: Path, revisions: dict[str, str],
     if complete:
         sizes = _file_sizes(folder)
         record["files"] = {name: size for name, size in sizes.items() if not name.startswith((".cache", RECORD))}
-    part = folder / f"{RECORD}.part"
-    part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, folder / RECORD)
+    write_json(folder / RECORD, record)

@@ -284,6 +284,8 @@ def test_a_reload_shows_the_drawing_that_is_under_way(services: AppServices, gat
 
     async def again(page: Page) -> None:
         page.say("watch")
+        told, _ = await page.hear("queued")
+        assert told["position"] == 0, "the page offers Stop before another step comes"
         gate.release(20)
         message, _ = await page.hear("done")
         assert message["prompt"] == "a cat" and message["pictures"][0]["id"]

@@ -157,7 +157,7 @@ def test_the_report_says_what_was_taken_and_why_the_rest_was_not(tmp_path, capsy
 def test_histograms_and_reasons():
     assert histogram([]) == {} and histogram([3, 3, 4]) == {"3": 2, "4": 1}
     assert sum(histogram(range(100)).values()) == 100 and len(histogram(range(100))) <= 8
-    assert reason("in/7.png: not a whole picture (cannot identify 12)") == "not a whole picture"
+    assert reason("in/7 (2).png: the picture is damaged (chunk: cut at 12)") == "the picture is damaged"
 
 
 def made_up_cache(folder: Path, sizes: list[int], first: int = 0, note: str = "x") -> int:

@@ -94,7 +94,7 @@ def test_shards_are_cached_once_and_read_back(shards, tmp_path, capsys):
     source = image_sources.source(str(shards / "part-{00..01}.tar"))
     fill_cache(maker(source, tmp_path / "out"))
     shown = capsys.readouterr()
-    assert "mute: no caption" in shown.out and "broken: not a whole picture" in shown.out
+    assert "mute: no caption" in shown.out and "broken: the file is not a picture that can be read" in shown.out
     cache = ImageCache.open(tmp_path / "out")
     assert {size: table.rows for size, table in cache.tables.items()} == {(64, 64): 4, (64, 32): 2, (32, 64): 2}
     assert sorted(said(cache.read((64, 64), np.array([i]))) for i in range(4)) == ["picture 0"] * 2 + ["picture 3"] * 2
@@ -388,11 +388,11 @@ def test_sixteen_bits_and_transparent_colours():
         return data.getvalue()
 
     grey = Image.fromarray(np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16))
-    shown = np.asarray(image_example.opened(encoded(grey)))[..., 0].ravel()
+    shown = np.asarray(image_example.open_example(encoded(grey)))[..., 0].ravel()
     assert np.abs(shown.astype(int) - np.arange(256)).max() <= 1
     clear = Image.new("RGB", (4, 4), (0, 0, 0))
     clear.putpixel((1, 1), (200, 0, 0))
-    pixels = image_example.opened(encoded(clear, transparency=(0, 0, 0)))
+    pixels = image_example.open_example(encoded(clear, transparency=(0, 0, 0)))
     assert pixels.getpixel((0, 0)) == (255, 255, 255) and pixels.getpixel((1, 1)) == (200, 0, 0)
 
 
@@ -485,7 +485,8 @@ def test_a_hub_dataset_by_name(monkeypatch, tmp_path):
     found = {p.caption: p for p in image_sources.source("hf:owner/name").read(0, missed.append)}
     assert list(found) == ["one", "five", "six"] and found["five"].image.getpixel((0, 0)) == (255, 255, 255)
     assert [line.split(":")[0] for line in missed] == ["row 1", "row 2", "row 3", "row 6"]
-    assert "not a whole picture" in missed[0] and missed[1:3] == ["row 2: no caption", "row 3: no picture"]
+    assert "the picture is damaged or cut short" in missed[0]
+    assert missed[1:3] == ["row 2: no caption", "row 3: no picture"]
     monkeypatch.setattr(Rows, "cast_column", lambda self, name, kind: 1 / 0)
     with pytest.raises(ValueError, match="the column image of owner/name holds no pictures"):
         image_sources.source("hf:owner/name")
@@ -537,7 +538,7 @@ def test_a_photograph_stands_as_its_camera_was_held():
     photo = Image.new("RGB", (40, 20), "blue")
     photo.paste((255, 0, 0), (0, 0, 40, 10))
     photo.save(out, "JPEG", exif=exif, quality=95)
-    turned, lying = image_example.opened(out.getvalue()), image_example.opened(out.getvalue(), upright=False)
+    turned, lying = (image_example.open_example(out.getvalue(), upright=upright) for upright in (True, False))
     assert turned.size == (20, 40) and lying.size == (40, 20)
     assert turned.getpixel((15, 20))[0] > 200 and turned.getpixel((4, 20))[2] > 200
 
@@ -548,7 +549,7 @@ def test_notes_that_are_cut_do_not_break_a_picture():
         for note in (b"II*\0\x08\0", b"nonsense"):
             out = io.BytesIO()
             Image.new("RGB", (40, 20), "blue").save(out, kind, exif=b"Exif\0\0" + note)
-            assert image_example.opened(out.getvalue()).size == (40, 20)
+            assert image_example.open_example(out.getvalue()).size == (40, 20)
 
 
 def test_options_are_checked_before_anything_is_read(tmp_path):

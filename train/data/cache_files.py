@@ -1,6 +1,5 @@
 """Files of a cache: the note of what made it, and shards of tensors, each written whole or not at all."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +7,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from maskgil.fileio import atomic_write
+from maskgil.fileio import atomic_write, write_json
 
 
 def write_note(path: Path, note: dict[str, Any]) -> None:
     """What made a cache, as JSON. Processes that share the work may write it at once. ValueError where that fails."""
     try:
-        with atomic_write(path, shared=True) as partial:
-            partial.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+        write_json(path, note)
     except OSError as error:
         raise ValueError(f"could not write {path}: {error}; what is there is kept: free space, run it again") from None
 

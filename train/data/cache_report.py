@@ -48,8 +48,8 @@ class UnitReport:
 
 def reason(line: str) -> str:
     """Why a picture was left out, without its name and numbers: what a count of reasons goes by."""
-    why = line.rpartition(": ")[2] if ": " in line else line
-    return re.sub(r"\d+(\.\d+)?", "N", re.sub(r"\(.*?\)", "", why)).strip()[:80]
+    plain = re.sub(r"\([^()]*\)", "", line)
+    return re.sub(r"\d+(\.\d+)?", "N", plain.rpartition(": ")[2]).strip()[:80]
 
 
 def histogram(values: Sequence[int], bins: int = 8) -> dict[str, int]:

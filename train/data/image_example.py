@@ -1,19 +1,19 @@
 """One picture of a data set with its caption or class, and how its bytes become pixels and words."""
 
 import codecs
-import contextlib
 import hashlib
-import io
 import json
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
+
+from maskgil.image_io import ReadLimits, flatten, open_image
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 CAPTIONS = (".txt", ".caption", ".json")  # endings of caption files, in the order in which they are looked for
+LIMITS = ReadLimits(bytes=2**30, side=2**16, pixels=178_000_000)  # Pillow itself refuses more pixels
 CAPTION_KEYS = ("caption", "text", "prompt", "TEXT", "captions")
 
 Report = Callable[[str], None]
@@ -71,30 +71,20 @@ def make_example(
     told = json.dumps([key, words, label, upright]).encode()
     digest = hashlib.sha256(data)
     content = hashlib.sha256(told + digest.digest()).hexdigest()[:20]
-    return ImageExample(key, opened(data, upright), captions, label, along, content, digest.hexdigest()[:20], place)
+    image, digits = open_example(data, upright), digest.hexdigest()[:20]
+    return ImageExample(key, image, captions, label, along, content, digits, place)
 
 
-def opened(data: bytes, upright: bool = True) -> Image.Image:
-    """RGB pixels of an encoded picture, transparent ones over white, 16 bits scaled to 8, turned as its camera noted
-    (`upright`). ValueError when it is broken or cut."""
+def open_example(data: bytes, upright: bool = True) -> Image.Image:
+    """RGB pixels of an encoded picture, transparent ones over white, turned as its camera noted (`upright`).
+
+    ValueError when it is broken, cut or beyond LIMITS, without the advice for a person who uploads one.
+    """
     try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        if upright:
-            # a camera's note may be cut or nonsense where the picture, loaded by now, is whole
-            with contextlib.suppress(struct.error, SyntaxError, ValueError, TypeError):
-                image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):
-            image = image.convert("I")
-        if image.mode == "I":  # of 16 bits
-            image = image.point(lambda value: value / 257).convert("L")
-        if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        return image.convert("RGB")
-    except UnidentifiedImageError:  # whose message names an address in memory: shards' notes would differ each time
-        raise ValueError("not a whole picture") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"not a whole picture ({error})") from None
+        return flatten(open_image(data, upright, LIMITS))
+    except ValueError as error:
+        reason, _, advice = str(error).rpartition(": ")
+        raise ValueError(reason or advice) from None
 
 
 def _text(data: bytes) -> str:

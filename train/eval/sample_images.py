@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import text_encoder
 from maskgil import checkpoint
-from maskgil.fileio import atomic_write
+from maskgil.fileio import atomic_write, write_json
 from maskgil.models.config import ModelConfig
 from maskgil.models.emigm import EMIGMConfig
 from maskgil.params import SamplingMode, SamplingParams, read_params
@@ -320,8 +320,7 @@ def _claim(out: Path, recipe: dict[str, Any]) -> None:
     note = out / RECIPE
     out.mkdir(parents=True, exist_ok=True)
     if not note.is_file():
-        with atomic_write(note, shared=True) as partial:
-            partial.write_text(json.dumps(recipe, indent=1) + "\n")
+        write_json(note, recipe)
         return
     found = json.loads(note.read_text())
     found["settings"] = current_settings(found.get("settings", {}))

@@ -25,7 +25,7 @@ from tyro.conf import arg
 
 import text_encoder
 from maskgil import checkpoint
-from maskgil.fileio import atomic_write
+from maskgil.fileio import atomic_write, write_json
 from maskgil.params import SAMPLERS, SamplingParams, nearest_choice, options, read_params
 from maskgil.pipeline import TextToImage
 from maskgil.sampling_flags import given_options, sampling_flags
@@ -206,8 +206,7 @@ class GridFile:
             }
             for cell in self.cells.values()
         ]
-        with atomic_write(self.path) as partial:
-            partial.write_text(json.dumps({"about": self.about, "cells": cells}, indent=1) + "\n", encoding="utf-8")
+        write_json(self.path, {"about": self.about, "cells": cells})
 
 
 @torch.no_grad()

@@ -174,10 +174,9 @@ def known_words() -> frozenset[str]:
 
 
 def _lone_words() -> dict[str, str]:
-    """Words that the grammar says only within a longer name, as "tree" and "pine", to what one means by them alone.
+    """{word that the grammar says only at the end of longer names, "tree": the name that it stands for, "pine tree"}.
 
-    That is a name which ends so, "pine tree" (of several one of the thing with most such names), or nothing: a mouse is
-    no computer mouse.
+    Of several names it is one of the thing that has most of them. A mouse is no computer mouse: it is left out.
     """
     names = [(thing, name.split()) for thing in things() for name in spoken_names(thing)]
     longer = {words[-1] for _, words in names if len(words) > 1}  # also "trees", which forests are among
@@ -188,8 +187,9 @@ def _lone_words() -> dict[str, str]:
             ending[words[-1]].append((thing, " ".join(words)))
     meant = {word: Counter(thing for thing, _ in found).most_common(1) for word, found in ending.items()}
     return {
-        word: next(name for thing, name in found if thing == meant[word][0][0]) if found else ""
+        word: next(name for thing, name in found if thing == meant[word][0][0])
         for word, found in ending.items()
+        if found
     }
 
 
@@ -208,7 +208,6 @@ def _others() -> dict[str, str]:
 def vocabulary(scale: int = 1) -> dict:
     """What the app tells people that the model can draw (`vocabulary.json` of a model folder), in pictures of `scale`
     times the size of scenes."""
-    lone = _lone_words()
     return {
         "objects": [{"name": t.name, "plural": t.plural, "synonyms": list(t.synonyms)} for t in things()],
         "backgrounds": [
@@ -224,8 +223,7 @@ def vocabulary(scale: int = 1) -> dict:
         "colours": list(COLOURS),  # that things may be given
         "sizes": [[width * scale, height * scale] for width, height in SIZES],
         "words": sorted(known_words()),
-        "aliases": dict(sorted(({word: name for word, name in lone.items() if name} | _others()).items())),
-        "parts": sorted(word for word, name in lone.items() if not name),
+        "aliases": dict(sorted((_lone_words() | _others()).items())),
         "examples": [
             "two cats on the beach",
             "a red apple",

@@ -250,7 +250,6 @@ def world_vocabulary(things: Sequence[WorldThing], cell: int) -> dict:
         "sizes": [[columns * cell, rows * cell] for columns, rows in SHAPES],
         "words": sorted(frame_words() | nouns),
         "aliases": {},
-        "parts": [],
         "examples": ["a dragon above a castle at sunset", "two cats and three dogs on the beach", "a golden crown",
                      "a doctor in front of a house in the snow", "a cat on a couch in the living room",
                      "pixel art of a robot on mars", "a pencil sketch of an old man"],

@@ -4,7 +4,6 @@ Each stage continues from the state in its folder `<runs>/<stage>`; the same com
 file lists the stages, their order and their cost.
 """
 
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import torch
 from tyro.conf import Positional
 
 from maskgil.command_line import Command, run
+from maskgil.fileio import write_json
 from train.precision import chosen_precision
 from train.world.thing_table import first_things
 
@@ -67,8 +67,7 @@ def assemble_model(runs: Path, things: int) -> Path:
         raise ValueError(f"{', '.join(missing)} is not there yet: run the stages before this one")
     for name, folder in parts.items():
         shutil.copytree(folder, runs / "model" / name, dirs_exist_ok=True)
-    vocabulary = json.dumps(world_vocabulary(first_things(things), PICTURE_CELL), indent=1, ensure_ascii=False)
-    (runs / "model" / "vocabulary.json").write_text(vocabulary + "\n", encoding="utf-8")
+    write_json(runs / "model" / "vocabulary.json", world_vocabulary(first_things(things), PICTURE_CELL))
     return runs / "model"
 
 
