@@ -180,7 +180,7 @@ def released_times(
     def decode() -> object:
         return tokenizer.decode(codes, grid)
 
-    if isinstance(generator, ARTransformer):
+    if generator.token_space.autoregressive:
         condition, blank = random_condition(generator), TokenGrid.blank(1, grid, config.mask_id, device)
         plan = raster_plan(AR_TOKENS + 1, guidance=Guidance(7.5), device=device)
 

@@ -7,6 +7,8 @@ B pictures, N tokens, C channels of a continuous token.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -31,6 +33,26 @@ class Sampler(Protocol):
     def likelihood(self, canvas: TokenGrid, rows: Int[Tensor, " D"]) -> Float[Tensor, "D N"]: ...
 
 
+@dataclass(frozen=True)
+class HiddenTokens:
+    """What a generator has to predict in training.
+
+    tokens     of whole pictures
+    hidden     which of them it does not see
+    weight     w(t) of each row's tokens; None: 1
+    smoothing  of labels, for codes
+    repeats    times and noises that a diffusion head sees of each hidden vector
+    draws      random numbers of a diffusion head, on the tokens' device
+    """
+
+    tokens: Int[Tensor, "B N"] | Float[Tensor, "B N C"]
+    hidden: Bool[Tensor, "B N"]
+    weight: Float[Tensor, " B"] | None
+    smoothing: float
+    repeats: int
+    draws: torch.Generator
+
+
 @runtime_checkable
 class TokenSpace(Protocol):
     """The tokens that a generator draws: codes of a codebook, or vectors.
@@ -38,11 +60,13 @@ class TokenSpace(Protocol):
     fixed_shapes    whether every evaluation of a batch has the same shapes, so that CUDA graphs can replay it
     autoregressive  whether tokens are drawn one after the other, in raster order
     takes_adapters  whether LoRA adapters can be applied to the generator (maskgil/lora_adapters.py)
+    tokenizer_kind  the kind of its tokenizer's folder (maskgil/checkpoint.py)
     """
 
     fixed_shapes: ClassVar[bool]
     autoregressive: ClassVar[bool]
     takes_adapters: ClassVar[bool]
+    tokenizer_kind: ClassVar[str]
 
     @property
     def codebook_size(self) -> int | None:
@@ -86,6 +110,26 @@ class TokenSpace(Protocol):
 
     def sampler(self, model: Any, condition: Condition, negative: Condition | None, head: Any) -> Sampler:
         """A sampler of `model`. `head`: how a diffusion head samples; codes need none."""
+        ...
+
+    def open_tokenizer(self, folder: str | Path) -> Any:
+        """The tokenizer of these tokens, from its folder. ValueError as checkpoint.load."""
+        ...
+
+    def hidden_outputs(
+        self,
+        model: Any,
+        tokens: Tensor,
+        grid: tuple[int, int],
+        hidden: Bool[Tensor, "B N"],
+        condition: Condition,
+        drop: Bool[Tensor, " B"] | None,
+    ) -> Float[Tensor, "B N _"]:
+        """What the model gives for tokens of which some are hidden: what `hidden_loss` reads."""
+        ...
+
+    def hidden_loss(self, model: Any, outputs: Float[Tensor, "B N _"], target: HiddenTokens) -> Float[Tensor, ""]:
+        """Mean over the hidden tokens of w * -log p, or of a bound of it; 0 where none is hidden."""
         ...
 
     def log_likelihood(

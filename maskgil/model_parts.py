@@ -19,11 +19,10 @@ from maskgil.picture_sizes import Size
 from maskgil.released.layout import TEXT_ENCODER, ReleasedFolder, is_released
 from maskgil.released.loader import load_generator, load_vq, set_null_condition
 from maskgil.sampler_presets import preset_of
-from maskgil.sampling.ar_prefix import beside
-from maskgil.tokenizers import vq_latents
+from maskgil.sampling.ar_prefix import AR_KINDS, beside
 
 EncoderLoader = Callable[[Path, str], ConditionEncoder]  # (folder, memory): `text_encoder.load`
-AR_KINDS = ("llamagen", "autoregressive")  # generators that draw alone
+GENERATOR_KINDS = ("maskgil", "emigm", *AR_KINDS)
 
 
 class ModelParts(NamedTuple):
@@ -54,11 +53,9 @@ def load_parts(
             folder, _open_encoder(folder / TEXT_ENCODER, open_encoder, encoder_memory), dtype, device, attention
         )
     notes = checkpoint.describe(folder / "generator")
-    continuous, alone = notes["kind"] == "emigm", notes["kind"] in AR_KINDS
-    kind = notes["kind"] if continuous or alone else "maskgil"
+    kind = notes["kind"] if notes["kind"] in GENERATOR_KINDS else "maskgil"
     generator: Any = checkpoint.load(folder / "generator", kind, dtype)
-    place = folder / "tokenizer"
-    tokenizer: Any = vq_latents.load_latent_tokenizer(place) if continuous else checkpoint.load(place, "vq")
+    tokenizer: Any = generator.token_space.open_tokenizer(folder / "tokenizer")
     classes = generator.config.classes
     if classes:
         encoder: ConditionEncoder = ClassLabels.open(folder, classes)

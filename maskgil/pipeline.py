@@ -99,7 +99,7 @@ class TextToImage:
         self.autoregressive = generator.token_space.autoregressive
         self._ar_model: Any = generator if self.autoregressive else ar_model
         generator.token_space.validate_grids([self.grid(size) for size in self.sizes], tokenizer.config.downsample)
-        if isinstance(ar_model, ARTransformer):
+        if ar_model is not None and not isinstance(ar_model, Path):
             validate_ar_model(ar_model, generator.config)
 
     @staticmethod
@@ -274,7 +274,7 @@ class TextToImage:
             return [SamplingStage(self.sampler(condition, negative), self.plan(canvas, seeds, settings))]
         validate_masked(canvas.num_masked())
         written = prefix_plan(canvas, validate_seeds(seeds), prefix)
-        phases = [SamplingStage(ARSampler(self.ar_model, condition, negative), written)]
+        phases = [SamplingStage(ARSampler(self.ar_model, condition, negative), written, autoregressive=True)]
         left = TokenGrid(canvas.tokens, unmask_prefix_only(canvas.mask, len(written)), canvas.grid)
         if any(left.num_masked()):
             plan = self.plan(left, seeds, settings, first=len(written), since=0)  # may remask the AR model's tokens

@@ -45,7 +45,7 @@ def upscale(tokenizer: Any, image: Image.Image, factor: int) -> Image.Image:
 
 def has_upscaler(tokenizer: Any) -> bool:
     """Whether the decoder draws twice the size that the encoder reads."""
-    return isinstance(tokenizer, VQModel) and tokenizer.config.upscale == 2
+    return tokenizer.config.upscale == 2
 
 
 @torch.no_grad()

@@ -55,6 +55,52 @@ def test_a_file_opens_with_its_idea(path: Path):
     assert not source.strip() or ast.get_docstring(ast.parse(source)), f"{path} has no docstring at its top"
 
 
+MODEL_FOLDERS = ("maskgil/models", "maskgil/tokenizers", "maskgil/sampling", "text_encoder", "train/recipes")
+CHECKED_TYPES = {
+    "Attention",  # set_attention_backend visits the layers of a model
+    "ClassEmbedding",  # pads a class, one token, as LlamaGen does
+    "DiffusionHead",  # the optimizer groups parameters by their layer
+    "HuggingFaceEncoder",  # an export copies the weights of a local folder
+    "QKNorm",
+}
+
+
+def branched_types(path: Path) -> set[str]:
+    """The types of every isinstance() of a file that is not in an assert."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    asserted = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.Assert) for inner in ast.walk(node)}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance"]
+    return {
+        name.attr if isinstance(name, ast.Attribute) else name.id
+        for call in calls
+        if id(call) not in asserted
+        for name in ast.walk(call.args[1])
+        if isinstance(name, ast.Name | ast.Attribute)
+    }
+
+
+def test_models_and_tokenizers_are_told_apart_by_their_protocols_alone():
+    """No branch asks which class a generator, a tokenizer or a text encoder is: each answers for itself."""
+    ours = {
+        node.name
+        for folder in MODEL_FOLDERS
+        for path in (ROOT / folder).glob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    assert {"MaskGIL", "EMIGM", "VQModel", "CodeSampler"} <= ours
+    paths = [*FILES, *(path for folder in ("benchmarks", "experiments") for path in (ROOT / folder).rglob("*.py"))]
+    asked = {str(path.relative_to(ROOT)): branched_types(path) & ours - CHECKED_TYPES for path in paths}
+    assert not {path: types for path, types in asked.items() if types}
+
+
+def test_nothing_is_imported_by_a_string():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func).rpartition(".")[2] not in ("import_module", "__import__"), path
+
+
 def test_a_helper_without_a_home_is_a_concept_without_a_file():
     assert not [path for path in FILES if path.stem in ("utils", "util", "helpers", "misc", "common")]
 

@@ -7,7 +7,6 @@ The encoders need torch and transformers, which take seconds to import, so they 
 for; prompts are read without them (text_encoder/prompt_reader).
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module("text_encoder.encoders"), name)
+    from text_encoder import encoders
+
+    value = getattr(encoders, name)
     globals()[name] = value
     return value

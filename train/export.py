@@ -52,12 +52,9 @@ from maskgil.class_labels import ClassLabels
 from maskgil.experts import EXPERTS_KEY
 from maskgil.fileio import write_json
 from maskgil.model_folder import EXPERTS
-from maskgil.models.emigm import EMIGM
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.ar_prefix import load_ar_model, validate_ar_model
 from maskgil.tokenizers import vq_latents
-from maskgil.tokenizers.vq import VQModel
-from maskgil.tokenizers.vq_latents import VQLatentTokenizer
 from train.eval.scene_score import write_reference
 from train.scenes.captions import spoken_names, vocabulary
 from train.scenes.judge import save_judge
@@ -87,11 +84,11 @@ def export_scenes(tokenizer: str, generator: str, out: str, expert: str = "") ->
         hashes["text_encoder_hash"] = notes["text_encoder_hash"]
         words[EXPERTS_KEY] = [_new_things(words)]
     with appearing(out, replaces=True) as target:
-        _save_vq(target / "tokenizer", model)
-        checkpoint.save(target / "generator", trunk, "maskgil", trunk.config.to_dict(), **hashes)
+        _save_tokenizer(target / "tokenizer", model)
+        checkpoint.save(target / "generator", trunk, trunk.kind, trunk.config.to_dict(), **hashes)
         if expert:
             learned = checkpoint.load(Path(expert) / "generator", "maskgil")
-            checkpoint.save(target / EXPERTS / "1", learned, "maskgil", learned.config.to_dict(), **hashes)
+            checkpoint.save(target / EXPERTS / "1", learned, learned.kind, learned.config.to_dict(), **hashes)
         encoder.save(target / "text_encoder")
         write_json(target / "vocabulary.json", words)
         TextToImage.load(target, encoders.load)
@@ -129,7 +126,7 @@ def export_emigm(tokenizer: str, generator: str, text_encoder: str, out: str, bo
         owner = Path(out).parent / borrow
         _belong("text encoder", str(owner / "text_encoder"), encoders.load(owner / "text_encoder"), generator, notes)
         shared.append("text_encoder")
-        if isinstance(model, VQLatentTokenizer):
+        if model.code_tokenizer is not None:  # its latents are those of the owner's tokenizer
             _belong(
                 "tokenizer",
                 str(owner / "tokenizer"),
@@ -141,11 +138,8 @@ def export_emigm(tokenizer: str, generator: str, text_encoder: str, out: str, bo
     side, (rows, columns) = model.config.downsample, trunk.config.grid
     hashes = {name: notes[name] for name in ("tokenizer_hash", "text_encoder_hash")}
     with appearing(out) as target:
-        if isinstance(model, VQLatentTokenizer):
-            _save_vq(target / "tokenizer", model.vq)
-        else:
-            checkpoint.save(target / "tokenizer", model, "latent", model.config.to_dict())
-        checkpoint.save(target / "generator", trunk, "emigm", trunk.config.to_dict(), **hashes)
+        _save_tokenizer(target / "tokenizer", model.stored)
+        checkpoint.save(target / "generator", trunk, trunk.kind, trunk.config.to_dict(), **hashes)
         encoder.save(target / "text_encoder")
         words = vocabulary() | {"sizes": [[columns * side, rows * side]]}
         write_json(target / "vocabulary.json", words)
@@ -155,9 +149,10 @@ def export_emigm(tokenizer: str, generator: str, text_encoder: str, out: str, bo
             shared_parts.link_part(borrow, target / part)
 
 
-def _save_vq(folder: Path, model: VQModel) -> None:
-    """What paints in a byte a number, for the download, which no picture shows; what makes tokens stays as it is."""
-    checkpoint.save(folder, model, "vq", model.config.to_dict(), bytewise=("decoder.", "naming."))
+def _save_tokenizer(folder: Path, model: Any) -> None:
+    """Write a tokenizer. Layers that only draw take a byte a number where the tokenizer says so (`bytewise`), which
+    makes the download smaller; those that decide the tokens stay as they are."""
+    checkpoint.save(folder, model, model.kind, model.config.to_dict(), bytewise=model.bytewise)
 
 
 def export_text(
@@ -196,18 +191,14 @@ def export_class(
     trunk, notes = _generator(generator, ("maskgil", "emigm"))
     if (classes := trunk.config.classes) is None:
         raise ValueError(f"{generator} is driven by texts: publish it with `maskgil export text`")
-    sizes, made_by = _sizes(size, shape), _tokenizer(tokenizer, generator, notes, adopt, _kind(trunk)[1])
+    sizes, kind = _sizes(size, shape), trunk.token_space.tokenizer_kind
+    made_by = _tokenizer(tokenizer, generator, notes, adopt, kind)
     trained = [[name] for name in notes.get("classes", [])]
     names = ClassLabels.read(Path(class_names), classes).names if class_names else trained
     with appearing(out) as target:
         if names:
             write_json(target / CLASS_NAMES, names)
         _finish(target, trunk, notes, made_by, sizes)
-
-
-def _kind(generator: nn.Module) -> tuple[str, str]:
-    """The kinds of a generator and of its tokenizer (maskgil/checkpoint.py)."""
-    return ("emigm", "latent") if isinstance(generator, EMIGM) else ("maskgil", "vq")
 
 
 def _generator(folder: str, kinds: tuple[str, ...] = ("maskgil",)) -> tuple[nn.Module, dict[str, Any]]:
@@ -273,11 +264,10 @@ def appearing(out: str, replaces: bool = False) -> Iterator[Path]:
     print(f"{target}: {_megabytes(target):.1f} MB")
 
 
-def _finish(target: Path, trunk: nn.Module, notes: dict[str, Any], tokenizer: nn.Module, sizes: dict[str, Any]) -> None:
+def _finish(target: Path, trunk: Any, notes: dict[str, Any], tokenizer: Any, sizes: dict[str, Any]) -> None:
     """Write the parts that all models have, and open the whole once."""
-    kind, makes = _kind(trunk)
-    checkpoint.save(target / "tokenizer", tokenizer, makes, tokenizer.config.to_dict())
-    checkpoint.save(target / "generator", trunk, kind, trunk.config.to_dict(), **notes)
+    for part, model, about in (("tokenizer", tokenizer, {}), ("generator", trunk, notes)):
+        checkpoint.save(target / part, model, model.kind, model.config.to_dict(), **about)
     write_json(target / "vocabulary.json", sizes)
     TextToImage.load(target, encoders.load, dtype=torch.bfloat16)
 

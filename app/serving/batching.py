@@ -83,7 +83,7 @@ class RunningJob:
             return RunningJob(changed.canvas, plan, condition, negative, base_nfe=changed.nfe, candidates=each)
         phases = model.stages(canvas, seeds, params, condition, negative)
         plan, first = [step for phase in phases for step in phase.plan], phases[0]
-        if not isinstance(first.predict, ARSampler):
+        if not first.autoregressive:
             return RunningJob(canvas, plan, condition, negative, candidates=each)
         return RunningJob(canvas, plan, condition, negative, first.predict, len(first.plan), candidates=each)
 

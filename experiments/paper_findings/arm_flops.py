@@ -7,12 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.paper_findings.arms import GRID, HEAD, HEADS, REPEATS, Small
 from train.data.latent_cache import WORDS
-from train.losses.diffusion_token import (
-    LatentTokenLoss,
-    LatentTrainingModule,
-    generator_for,
-    method,
-)
+from train.losses.diffusion_token import LatentTokenLoss, LatentTrainingModule
+from train.losses.generation_methods import method
+from train.recipes.method_generators import TrunkSizes, generator_for
 
 
 class Mute(torch.nn.Module):
@@ -30,7 +27,8 @@ def arm_step_flops(small: Small, text: int = 256, rows: int = 4, draws: int = 16
     """Floating-point operations that a row of a training step of a small eMIGM takes, forward and backward, trunk and
     head, as torch counts them: the mean over masks. text: width of the text states."""
     framework = method(small.method, **dict(small.choices))
-    generator = generator_for(framework, small.width, small.depth, HEADS, (8, 8), (text, WORDS), channels=8, head=HEAD)
+    sizes = TrunkSizes(small.width, small.depth, HEADS, HEAD)
+    generator = generator_for(framework, sizes, (8, 8), (text, WORDS), channels=8)
     model, loss = LatentTrainingModule(generator, Mute(text), repeats=REPEATS), LatentTokenLoss(framework)
     ids = torch.ones(rows, WORDS, dtype=torch.long)
     batch = {"tokens": torch.randn(rows, GRID**2, 8), "grid": (GRID, GRID), "ids": ids, "mask": ids > 0}

@@ -25,7 +25,6 @@ from experiments.paper_findings.findings import EMIGM, MAR
 from experiments.paper_findings.merged_codes import Grouped, merge_codes
 from experiments.paper_findings.verdicts import append_row, read_rows
 from maskgil import checkpoint
-from maskgil.models.maskgil import MaskGIL
 from maskgil.params import SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.schedules import linear
@@ -40,13 +39,8 @@ from train.eval.scene_score import (
     reconstructed,
     rendered_pixels,
 )
-from train.losses.diffusion_token import (
-    METHODS,
-    CodeTrunk,
-    LatentTokenLoss,
-    LatentTrainingModule,
-    method,
-)
+from train.losses.diffusion_token import LatentTokenLoss, LatentTrainingModule
+from train.losses.generation_methods import METHODS, method
 from train.recipes.scenes_emigm import MethodOptions, method_recipe
 from train.scenes.sprites import Sprites
 from train.trainer import train
@@ -268,10 +262,9 @@ def held_out_loss(
 @torch.no_grad()
 def output_norm(model: TextToImage, prompts: int = 16) -> float:
     """Root mean square of what reaches the trunk's last norm when nothing is known but the text."""
-    generator, seen = model.generator, []
-    trunk = generator.trunk if isinstance(generator, CodeTrunk) else generator
-    last = trunk.norm if isinstance(trunk, MaskGIL) else trunk.decoder_norm
-    watch = last.register_forward_pre_hook(lambda module, given: seen.append(given[0].float()))
+    generator: Any = model.generator
+    seen: list[Tensor] = []
+    watch = generator.last_norm.register_forward_pre_hook(lambda module, given: seen.append(given[0].float()))
     try:
         texts = [text for _, _, text in asked_scenes(max(1, prompts // 8), held_out=False)][:prompts]
         model.images(texts, list(range(len(texts))), model.sizes[0], SamplingParams(steps=1, guidance_scale=1.0))

@@ -9,12 +9,8 @@ from maskgil.models.emigm import Blocks
 from maskgil.params import SAMPLERS, SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.ar_prefix import ARPrefix
-from train.eval.scene_score import (
-    KINDS,
-)
-from train.losses.diffusion_token import (
-    METHODS,
-)
+from train.eval.scene_score import KINDS
+from train.losses.generation_methods import METHODS
 
 Metric = Literal["score", "distance", "loss", "seconds", "nfe", "norm"]
 HIGHER = ("score",)

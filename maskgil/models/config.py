@@ -64,6 +64,11 @@ class ModelConfig:
         return self.ffn if self.ffn is not None else -(-(8 * self.dim // 3) // 256) * 256
 
     @property
+    def width(self) -> int:
+        """`dim`, by the name that EMIGMConfig has for it."""
+        return self.dim
+
+    @property
     def mask_id(self) -> int:
         return self.codebook_size
 

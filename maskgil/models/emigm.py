@@ -7,9 +7,8 @@ the token itself. The trunk has no time input. Parameters carry the names of the
 Axes: B batch, N image tokens, C channels of a token, S slots of the buffer, D width, L condition tokens.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,6 @@ from maskgil.models.diffusion_head import TIMES, DiffusionHead
 from maskgil.models.transformer import Block as LlamaBlock
 from maskgil.models.transformer import RMSNorm, identity_rotation, rotation_2d, sdpa
 from maskgil.sampling.latent_space import LatentSpace
-from maskgil.sampling.schedules import MaskSchedule, independent_mask
 
 Null = Literal["mask", "token"]
 Blocks = Literal["vit", "llama"]
@@ -182,7 +180,9 @@ def _placed(x: Float[Tensor, "B T D"], places: Float[Tensor, "1 T D"] | None) ->
 
 
 class EMIGM(nn.Module):
-    """The trunk, and the diffusion head as `diffloss`."""
+    """The trunk, and the diffusion head as `diffloss`. `kind` is what config.json of a model folder calls it."""
+
+    kind: ClassVar[str] = "emigm"
 
     def __init__(self, config: EMIGMConfig):
         super().__init__()
@@ -257,6 +257,16 @@ class EMIGM(nn.Module):
     def token_space(self) -> LatentSpace:
         """Vectors: see maskgil/generator.py."""
         return LatentSpace(self.config.channels, self.config.grid)
+
+    @property
+    def late_blocks(self) -> nn.ModuleList:
+        """The blocks that see every position, the image's last."""
+        return self.decoder_blocks
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The norm after the last block."""
+        return self.decoder_norm
 
     def forward(
         self,
@@ -366,28 +376,3 @@ class EMIGM(nn.Module):
         if weight is not None:
             loss = loss * weight[:, None].expand_as(masked)[masked].repeat(repeats)
         return loss.sum() / max(len(loss), 1)  # nothing may be hidden by an independent mask
-
-
-def training_mask(
-    batch: int,
-    tokens: int,
-    curve: MaskSchedule,
-    t_min: float,
-    generator: torch.Generator,
-    hide: Callable[[Float[Tensor, " M"], Float[Tensor, "M N"]], Bool[Tensor, "M N"]] = independent_mask,
-) -> tuple[Bool[Tensor, "B N"], Float[Tensor, ""]]:
-    """Which tokens a training batch hides, and the time u in (0, 1] that its weight w(u) is read at; on the CPU.
-
-    The released rule: t ~ U(0, 1) raised to t_min, u = 0.999 t + 0.001, each of N tokens hidden with probability
-    gamma(u), all again when fewer than 2 are. `hide` may choose otherwise: exact_mask. The batch shares time and count
-    (one encoder length), but not the places.
-    Raises ValueError when t_min is outside [0, 1] or there are fewer than 2 tokens.
-    """
-    if not 0 <= t_min <= 1 or tokens < 2:
-        raise ValueError(f"t_min must lie in [0, 1] and tokens be at least 2; got {t_min} and {tokens}")
-    while True:
-        u = 0.999 * torch.rand((), generator=generator).clamp(min=t_min) + 0.001
-        row = hide(curve.gamma(u)[None], torch.rand(1, tokens, generator=generator))[0]
-        if int(row.sum()) >= 2:
-            break
-    return torch.stack([row[torch.randperm(tokens, generator=generator)] for _ in range(batch)]), u

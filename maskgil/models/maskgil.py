@@ -6,6 +6,8 @@ by their place in the grid, so that one model draws every shape. Everything look
 B batch, N image tokens, L condition tokens, D width, K codes.
 """
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -30,7 +32,10 @@ class MaskGIL(nn.Module):
     """The mask id is config.mask_id = codebook_size: an input only, never among the logits.
 
     Rows of `tok_embeddings`: codes, mask; for class-driven models then the classes and the null class, as released.
+    `kind` is what config.json of a model folder calls it.
     """
+
+    kind: ClassVar[str] = "maskgil"
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -50,6 +55,16 @@ class MaskGIL(nn.Module):
     def token_space(self) -> CodeSpace:
         """Codes: see maskgil/generator.py."""
         return CodeSpace(self.config.codebook_size, self.config.mask_id)
+
+    @property
+    def late_blocks(self) -> nn.ModuleList:
+        """The blocks that see every position, the image's last."""
+        return self.layers
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The norm after the last block."""
+        return self.norm
 
     def forward(
         self,

@@ -28,6 +28,8 @@ from maskgil.sampling.loop import Predict, StepParams
 from maskgil.sampling.plans import raster_plan
 from maskgil.sampling.token_grid import TokenGrid
 
+AR_KINDS = ("llamagen", "autoregressive")  # of generators that draw one token after the other
+
 
 @dataclass(frozen=True)
 class ARPrefix:
@@ -64,10 +66,11 @@ class ARPrefix:
 
 @dataclass(frozen=True)
 class SamplingStage:
-    """A sampler and the plan that it follows."""
+    """A sampler and the plan that it follows. `autoregressive`: whether it is the AR model, one token a step."""
 
     predict: Predict
     plan: Sequence[StepParams]
+    autoregressive: bool = False
 
 
 def prefix_plan(canvas: TokenGrid, seeds: Sequence[int], prefix: ARPrefix) -> list[StepParams]:
@@ -138,9 +141,9 @@ def load_ar_model(
                 f"the AR model {folder} was trained with another {name} than this model has: fingerprint {wanted}, "
                 f"here {found}; train one for this model"
             )
-    model = checkpoint.load(folder, dtype=dtype)
-    if not isinstance(model, ARTransformer):
+    if notes["kind"] not in AR_KINDS:
         raise ValueError(f"{folder} holds a model of kind {notes['kind']!r}, not an AR model")
+    model: Any = checkpoint.load(folder, dtype=dtype)
     return model
 
 

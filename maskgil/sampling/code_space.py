@@ -5,14 +5,17 @@ B pictures, N tokens, K codes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from maskgil import checkpoint
 from maskgil.condition import Condition
-from maskgil.generator import Sampler
+from maskgil.generator import HiddenTokens, Sampler
 from maskgil.params import SamplingParams
 from maskgil.sampling.code_sampler import CodeSampler
 from maskgil.sampling.loop import StepParams
@@ -28,6 +31,7 @@ class CodeSpace:
     fixed_shapes: ClassVar[bool] = True
     autoregressive: ClassVar[bool] = False
     takes_adapters: ClassVar[bool] = True
+    tokenizer_kind: ClassVar[str] = "vq"
     codebook_size: int
     mask_id: int
 
@@ -75,6 +79,32 @@ class CodeSpace:
     def sampler(self, model: Any, condition: Condition, negative: Condition | None, head: Any = None) -> Sampler:
         """Samples codes by the logits of `model`; there is no diffusion head."""
         return CodeSampler(model, condition, negative)
+
+    def open_tokenizer(self, folder: str | Path) -> Any:
+        """The VQ tokenizer of a folder."""
+        return checkpoint.load(folder, "vq")
+
+    def hidden_outputs(
+        self,
+        model: Any,
+        tokens: Int[Tensor, "B N"],
+        grid: tuple[int, int],
+        hidden: Bool[Tensor, "B N"],
+        condition: Condition,
+        drop: Bool[Tensor, " B"] | None,
+    ) -> Float[Tensor, "B N K"]:
+        """Logits."""
+        return model(tokens.masked_fill(hidden, self.mask_id), grid, condition, drop)
+
+    def hidden_loss(self, model: Any, outputs: Float[Tensor, "B N K"], target: HiddenTokens) -> Float[Tensor, ""]:
+        """As `TokenSpace.hidden_loss`: cross-entropy."""
+        hidden = target.hidden
+        each = F.cross_entropy(
+            outputs[hidden].float(), target.tokens[hidden], label_smoothing=target.smoothing, reduction="none"
+        )
+        if target.weight is not None:
+            each = each * target.weight[:, None].expand_as(hidden)[hidden]
+        return each.sum() / max(len(each), 1)  # an independent mask may hide nothing
 
     def log_likelihood(
         self, model: MaskedTokenModel, grid: TokenGrid, hidden: Bool[Tensor, "B N"], condition: Condition

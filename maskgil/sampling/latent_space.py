@@ -5,6 +5,7 @@ B pictures, N tokens, C channels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from maskgil.condition import Condition
+from maskgil.generator import HiddenTokens
 from maskgil.models.diffusion_samplers import DDPM, DPMSolver
 from maskgil.params import DecodingOrder, SamplingParams
 from maskgil.sampling.guidance import Guidance
@@ -21,6 +23,7 @@ from maskgil.sampling.loop import StepParams
 from maskgil.sampling.schedules import MaskSchedule, arccos, exp, schedule_by_name
 from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.autoencoder import validate_given_tokens
+from maskgil.tokenizers.vq_latents import load_latent_tokenizer
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class LatentSpace:
     fixed_shapes: ClassVar[bool] = False  # the encoder reads known tokens alone
     autoregressive: ClassVar[bool] = False
     takes_adapters: ClassVar[bool] = False
+    tokenizer_kind: ClassVar[str] = "latent"
     channels: int
     grid: tuple[int, int]
 
@@ -95,6 +99,26 @@ class LatentSpace:
     def sampler(self, model: LatentTrunk, condition: Condition, negative: Condition | None, head: Any) -> LatentSampler:
         """Samples vectors by the diffusion head of `model` with the solver `head`."""
         return LatentSampler(model, condition, head, negative)
+
+    def open_tokenizer(self, folder: str | Path) -> Any:
+        """The tokenizer of latents of a folder, or the latents of its VQ tokenizer."""
+        return load_latent_tokenizer(folder)
+
+    def hidden_outputs(
+        self,
+        model: Any,
+        tokens: Float[Tensor, "B N C"],
+        grid: tuple[int, int],
+        hidden: Bool[Tensor, "B N"],
+        condition: Condition,
+        drop: Bool[Tensor, " B"] | None,
+    ) -> Float[Tensor, "B N D"]:
+        """Vectors z, which the diffusion head reads."""
+        return model(tokens, hidden, condition, drop)
+
+    def hidden_loss(self, model: Any, outputs: Float[Tensor, "B N D"], target: HiddenTokens) -> Float[Tensor, ""]:
+        """As `TokenSpace.hidden_loss`: the loss of the diffusion head."""
+        return model.loss(outputs, target.tokens, target.hidden, target.draws, target.repeats, target.weight)
 
     def log_likelihood(
         self, model: LatentTrunk, grid: TokenGrid, hidden: Bool[Tensor, "B N"], condition: Condition

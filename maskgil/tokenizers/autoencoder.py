@@ -7,7 +7,7 @@ Tokens are always scaled to a standard deviation of about 1: `AutoencoderConfig.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +69,11 @@ class AutoencoderConfig:
     def downsample(self) -> int:
         """Pixels a token side."""
         return self.patch * 2 ** (len(self.widths) - 1)
+
+    @property
+    def upscale(self) -> int:
+        """Pixels a side of a picture for each that the encoder reads."""
+        return 1
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -145,7 +150,16 @@ def _build(config: AutoencoderConfig) -> Any:
 
 
 class AutoencoderTokenizer(nn.Module):
-    """Tokens from pixels and back. Training needs `posterior` and `reconstruct`; use needs `encode` and `decode`."""
+    """Tokens from pixels and back. Training needs `posterior` and `reconstruct`; use needs `encode` and `decode`.
+
+    kind            what config.json of a model folder calls it
+    bytewise        layers that an export stores in a byte a number
+    code_tokenizer  the tokenizer of `codes`: latents have none
+    """
+
+    kind: ClassVar[str] = "latent"
+    bytewise: ClassVar[tuple[str, ...]] = ()
+    code_tokenizer: ClassVar[None] = None
 
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
@@ -158,6 +172,29 @@ class AutoencoderTokenizer(nn.Module):
         if height % f or width % f or not height or not width:
             raise ValueError(f"a picture of {width}x{height} px does not divide into tokens of {f}x{f} px")
         return height // f, width // f
+
+    @property
+    def stored(self) -> "AutoencoderTokenizer":
+        """What a folder of it holds."""
+        return self
+
+    def codes(self, tokens: Float[Tensor, "B N C"]) -> None:
+        """Latents have no codes."""
+
+    @property
+    def cache_note(self) -> dict[str, Any]:
+        """What the note of a cache says of its tokens."""
+        return {"latent": self.config.to_dict()}
+
+    def cache_tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
+        """What a cache keeps of pixels in [-1, 1], on the CPU: float16 "tokens", the means, and for KL their "std"."""
+        mean, deviation = (part.to("cpu", torch.float16) for part in self.moments(pixels))
+        return {"tokens": mean, "std": deviation} if self.config.family == "kl" else {"tokens": mean}
+
+    def validate_cached(self, rows: dict[str, Tensor]) -> None:
+        """Raises ValueError for the latents of at least SURE pictures that are not scaled to about 1."""
+        if len(rows["tokens"]) >= SURE:
+            validate_scale(rows["tokens"], self.config.scale, rows.get("std"))
 
     def identity(self) -> dict[str, Tensor]:
         """What decides which tokens a picture has, the scale with it: not the decoder, which may be improved later."""

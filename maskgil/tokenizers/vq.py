@@ -9,7 +9,7 @@ same class with `level_attention=False, l2_norm=False`.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -256,7 +256,14 @@ class Quantizer(nn.Module):
 
 
 class VQModel(nn.Module):
-    """Pixels to tokens (`encode`) and back (`decode`); training goes through `latents`, `quantize`, `reconstruct`."""
+    """Pixels to tokens (`encode`) and back (`decode`); training goes through `latents`, `quantize`, `reconstruct`.
+
+    kind      what config.json of a model folder calls it
+    bytewise  layers that an export stores in a byte a number: they draw, and no picture shows the difference
+    """
+
+    kind: ClassVar[str] = "vq"
+    bytewise: ClassVar[tuple[str, ...]] = ("decoder.", "naming.")
 
     def __init__(self, config: VQConfig):
         super().__init__()
@@ -272,6 +279,22 @@ class VQModel(nn.Module):
         """What decides which tokens a picture has: not the decoder, which may be improved under a trained generator."""
         parts = ("encoder.", "quant_conv.", "quantize.embedding.")
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(parts)}
+
+    def codes(self, tokens: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+        """The tokens are codes."""
+        return tokens
+
+    @property
+    def cache_note(self) -> dict[str, Any]:
+        """What the note of a cache says of its tokens."""
+        return {"codes": self.config.codebook_size}
+
+    def cache_tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
+        """What a cache keeps of pixels in [-1, 1], on the CPU: uint16 "tokens" (B, N)."""
+        return {"tokens": self.encode(pixels).to("cpu", torch.uint16)}
+
+    def validate_cached(self, rows: dict[str, Tensor]) -> None:
+        """Any codes can be cached."""
 
     def cell_branch_state(self) -> dict[str, Tensor]:
         """The cell classifier, if there is one."""

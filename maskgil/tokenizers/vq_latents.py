@@ -29,14 +29,23 @@ class VQLatentConfig:
     scale: float
     downsample: int
 
+    @property
+    def upscale(self) -> int:
+        """Pixels a side of a picture for each that is read: its codes are those of the whole picture."""
+        return 1
+
     def to_dict(self) -> dict[str, Any]:
         return {"family": "vq", "channels": self.channels, "scale": self.scale}
 
 
 class VQLatentTokenizer(nn.Module):
-    """A VQ tokenizer in the place of a `AutoencoderTokenizer`. Its codes lie on the unit sphere, or ValueError: only
-    there is
-    the scale of latents known without measuring it."""
+    """A VQ tokenizer in the place of an AutoencoderTokenizer.
+
+    stored           what a folder of it holds
+    code_tokenizer   the tokenizer of `codes`
+
+    ValueError unless its codes lie on the unit sphere: the scale of other latents would have to be measured.
+    """
 
     def __init__(self, vq: VQModel):
         super().__init__()
@@ -45,6 +54,14 @@ class VQLatentTokenizer(nn.Module):
         self.vq = vq
         channels = vq.config.codebook_dim
         self.config = VQLatentConfig(channels, channels**0.5, vq.config.downsample)
+
+    @property
+    def stored(self) -> VQModel:
+        return self.vq
+
+    @property
+    def code_tokenizer(self) -> VQModel:
+        return self.vq
 
     def identity(self) -> dict[str, Tensor]:
         """What decides which tokens a picture has: not that of the VQ, whose tokens are codes."""

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from maskgil.condition import Condition
 from maskgil.models.diffusion_samplers import DPMSolver
-from maskgil.models.emigm import EMIGM, EMIGM_PRESETS, EMIGMConfig, training_mask
+from maskgil.models.emigm import EMIGM, EMIGM_PRESETS, EMIGMConfig
 from maskgil.models.transformer import identity_rotation, rotation_2d
 from maskgil.sampling.latent_sampler import LatentSampler
 from maskgil.sampling.loop import sample
 from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.schedules import exp
 from maskgil.sampling.token_grid import TokenGrid
+from train.losses.generation_methods import training_mask
 
 TINY = EMIGMConfig(
     width=16, heads=2, depth=1, head_depth=1, head_width=16, channels=3, grid=(2, 3), buffer=4, classes=5, dropout=0.0
@@ -264,32 +265,6 @@ def test_conditions_of_the_wrong_kind_are_refused():
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
-
-
-def test_training_masks_have_the_published_statistics():
-    """Mean ratio 0.854 with exp and t_min 0.2; a fifth of the batches sit at the clamp; rows mask equally many."""
-    generator = torch.Generator().manual_seed(0)
-    ratios, clamped = [], 0
-    for _ in range(600):
-        masked, u = training_mask(2, 256, exp, 0.2, generator)
-        assert masked[0].sum() == masked[1].sum() >= 2
-        ratios.append(masked[0].float().mean().item())
-        clamped += u.item() == pytest.approx(0.999 * 0.2 + 0.001)
-    assert sum(ratios) / 600 == pytest.approx(0.854, abs=0.02)
-    assert clamped / 600 == pytest.approx(0.2, abs=0.05)
-    untruncated = [training_mask(1, 256, exp, 0.0, generator)[0].float().mean().item() for _ in range(600)]
-    assert sum(untruncated) / 600 == pytest.approx(0.801, abs=0.03)
-
-
-def test_rows_of_a_training_batch_hide_different_places():
-    masked, _ = training_mask(2, 256, exp, 0.2, torch.Generator().manual_seed(0))
-    assert not torch.equal(masked[0], masked[1])
-
-
-def test_bad_training_masks_are_refused():
-    for tokens, t_min in ((256, -0.1), (256, 1.1), (1, 0.2)):
-        with pytest.raises(ValueError, match="t_min must lie in"):
-            training_mask(2, tokens, exp, t_min, torch.Generator())
 
 
 def test_untrained_loss_and_weights():

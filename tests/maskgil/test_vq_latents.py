@@ -67,7 +67,9 @@ def cached(vq: VQModel, tmp_path_factory) -> Path:
 def test_its_caches_hold_the_codes_too_and_are_mixed(cached: Path, vq: VQModel):
     both = LatentCache.open(f"{cached / 'scenes'},{cached / 'paired'}")
     table = both.table
-    assert len(table["numbers"]) == 32 and int(table["numbers"].max()) == KINDS["paired"] + 15 and not table["std"].any()
+    assert (
+        len(table["numbers"]) == 32 and int(table["numbers"].max()) == KINDS["paired"] + 15 and not table["std"].any()
+    )
     validate_scale(table["mean"], vq.config.codebook_dim**0.5, table["std"])
     assert both.codes_of == checkpoint.fingerprint(vq.identity())
     latents = torch.nn.functional.normalize(table["mean"].float(), dim=-1)[:, :, None]

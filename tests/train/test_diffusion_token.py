@@ -13,15 +13,9 @@ from maskgil.sampling.loop import sample
 from maskgil.sampling.plans import masked_plan
 from maskgil.sampling.schedules import SCHEDULES, cosine, exp, linear
 from maskgil.sampling.token_grid import TokenGrid
-from train.losses.diffusion_token import (
-    METHODS,
-    CodeTrunk,
-    LatentTokenLoss,
-    LatentTrainingModule,
-    MaskedGenerationConfig,
-    generator_for,
-    method,
-)
+from train.losses.diffusion_token import LatentTokenLoss, LatentTrainingModule
+from train.losses.generation_methods import METHODS, MaskedGenerationConfig, method, training_mask
+from train.recipes.method_generators import CodeTrunk, TrunkSizes, generator_for
 
 GRID, CODES, CHANNELS, TEXT = (3, 4), 20, 3, (8, 4)
 PLAIN = MaskedGenerationConfig("exact", "one", "categorical", cosine)
@@ -40,7 +34,8 @@ class Words(torch.nn.Module):
 
 def tiny(framework: MaskedGenerationConfig, width: int = 16) -> LatentTrainingModule:
     torch.manual_seed(0)
-    generator = generator_for(framework, width, 2, 2, GRID, TEXT, codes=CODES, channels=CHANNELS, head=(1, 32))
+    sizes = TrunkSizes(width, 2, 2, head=(1, 32))
+    generator = generator_for(framework, sizes, GRID, TEXT, codes=CODES, channels=CHANNELS)
     return LatentTrainingModule(generator, Words().requires_grad_(False), repeats=8)
 
 
@@ -106,7 +101,8 @@ def test_the_loss_is_linear_in_the_weights_of_its_rows(conditional):
         draws = torch.Generator().manual_seed(3)
         given = torch.tensor(weight) if weight else None
         with torch.no_grad():
-            return model(batch["tokens"], GRID, hidden, given, batch["ids"], batch["mask"], drop, draws)[0].item()
+            words = {"ids": batch["ids"], "mask": batch["mask"]}
+            return model(batch["tokens"], GRID, hidden, given, drop, draws, **words)[0].item()
 
     alone = [loss(*row) for row in torch.eye(4).tolist()]
     assert loss() == pytest.approx(loss(1.0, 1.0, 1.0, 1.0)) == pytest.approx(sum(alone))
@@ -118,7 +114,8 @@ def test_nothing_hidden_is_no_loss(conditional):
     framework = replace(PLAIN, conditional=conditional)
     batch, none = a_batch(framework), torch.zeros(4, 12, dtype=torch.bool)
     drop, draws = torch.zeros(4, dtype=torch.bool), torch.Generator()
-    assert tiny(framework)(batch["tokens"], GRID, none, None, batch["ids"], batch["mask"], drop, draws)[0].item() == 0
+    words = {"ids": batch["ids"], "mask": batch["mask"]}
+    assert tiny(framework)(batch["tokens"], GRID, none, None, drop, draws, **words)[0].item() == 0
 
 
 def test_wrong_choices_are_named():
@@ -131,6 +128,32 @@ def test_wrong_choices_are_named():
     assert method("mdm", curve="exp", null="", t_min=0.2) == replace(METHODS["mdm"], curve=exp, t_min=0.2)
     with pytest.raises(ValueError, match="t_min is 1.0"):
         replace(PLAIN, t_min=1.0)
+
+
+def test_training_masks_have_the_published_statistics():
+    """Mean ratio 0.854 with exp and t_min 0.2; a fifth of the batches sit at the clamp; rows mask equally many."""
+    generator = torch.Generator().manual_seed(0)
+    ratios, clamped = [], 0
+    for _ in range(600):
+        masked, u = training_mask(2, 256, exp, 0.2, generator)
+        assert masked[0].sum() == masked[1].sum() >= 2
+        ratios.append(masked[0].float().mean().item())
+        clamped += u.item() == pytest.approx(0.999 * 0.2 + 0.001)
+    assert sum(ratios) / 600 == pytest.approx(0.854, abs=0.02)
+    assert clamped / 600 == pytest.approx(0.2, abs=0.05)
+    untruncated = [training_mask(1, 256, exp, 0.0, generator)[0].float().mean().item() for _ in range(600)]
+    assert sum(untruncated) / 600 == pytest.approx(0.801, abs=0.03)
+
+
+def test_rows_of_a_training_batch_hide_different_places():
+    masked, _ = training_mask(2, 256, exp, 0.2, torch.Generator().manual_seed(0))
+    assert not torch.equal(masked[0], masked[1])
+
+
+def test_bad_training_masks_are_refused():
+    for tokens, t_min in ((256, -0.1), (256, 1.1), (1, 0.2)):
+        with pytest.raises(ValueError, match="t_min must lie in"):
+            training_mask(2, tokens, exp, t_min, torch.Generator())
 
 
 # --- the methods ------------------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ from train.activation_checkpointing import blocks, bytes_needed, recomputed
 from train.data.cached_batches import CachedBatches, ImageCache
 from train.data.image_cache import CacheWriter, fill_cache
 from train.data.image_sources import source
-from train.losses.diffusion_token import METHODS, LatentTokenLoss
+from train.losses.diffusion_token import LatentTokenLoss
+from train.losses.generation_methods import METHODS
 from train.optim import OptimConfig, build_optimizers
 from train.recipes import emigm
 from train.recipes.emigm import RELEASED, RELEASED_LARGE

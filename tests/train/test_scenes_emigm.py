@@ -40,8 +40,9 @@ from train.data.latent_cache import LatentCache, SceneLatents, write_latents
 from train.data.scene_cache import corpus, scene_number
 from train.data.scene_datasets import ScenePixels
 from train.image_rows import write_image_rows
-from train.losses.diffusion_token import METHODS, generator_for, method
+from train.losses.generation_methods import METHODS, method
 from train.recipes.kl_tokenizer import KLLoss, LatentsWithCellHead, folded, kl_recipe, measured_scale, unit_latents
+from train.recipes.method_generators import TrunkSizes, generator_for
 from train.recipes.scenes_emigm import MethodOptions, init_from_maskgil, method_recipe
 from train.scenes.labels import parts
 from train.scenes.scene import BACKGROUNDS, STYLES
@@ -409,8 +410,8 @@ def test_a_trunk_begins_as_a_maskgil():
     for parameter in known.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     vq, framework = codes_model(), method("emigm", trunk="single")
-    sizes = (16, (1, 2), 2, (2, 3), (8, 5))
-    ours = generator_for(framework, *sizes, channels=4, head=(1, 16), blocks="llama").eval()
+    sizes, shape = TrunkSizes(16, (1, 2), 2, head=(1, 16), blocks="llama"), ((2, 3), (8, 5))
+    ours = generator_for(framework, sizes, *shape, channels=4).eval()
     init_from_maskgil(ours, known, vq)
     condition = Condition(torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool))
     blank = torch.full((2, 6), known.config.mask_id)
@@ -420,11 +421,11 @@ def test_a_trunk_begins_as_a_maskgil():
     table = known.tok_embeddings.weight[:32].detach()
     error = (ours.z_proj(codes) - table).square().mean()
     assert error < 0.7 * table.square().mean(), "vectors are read as their codes were"
-    shallow = generator_for(framework, 16, (1, 1), *sizes[2:], channels=4, head=(1, 16), blocks="llama")
+    shallow = generator_for(framework, replace(sizes, depth=(1, 1)), *shape, channels=4)
     init_from_maskgil(shallow, known, vq, steps=1)
     assert torch.equal(shallow.decoder_blocks[0].attention.wo.weight, known.layers[2].attention.wo.weight)
     with pytest.raises(ValueError, match="of its own width, heads, text and channels alone"):
-        init_from_maskgil(generator_for(framework, *sizes, channels=4, head=(1, 16)), known, vq)
+        init_from_maskgil(generator_for(framework, replace(sizes, blocks="vit"), *shape, channels=4), known, vq)
 
 
 def test_a_cache_of_the_other_kind_is_refused(cached, folder):

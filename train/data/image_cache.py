@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,8 +32,6 @@ from tqdm import tqdm
 import text_encoder as encoders
 from maskgil import checkpoint
 from maskgil.aspect_buckets import Size, fit_to_bucket, nearest_bucket
-from maskgil.generator import Tokenizer
-from maskgil.tokenizers.autoencoder import SURE, AutoencoderTokenizer, validate_scale
 from train.data.cache_files import write_note, write_shard
 from train.data.cache_progress import CacheProgress
 from train.data.cache_report import CONTENTS, DIGESTS, SHEET, UNIT_NOTE, ContactSheet, UnitReport, write_summary
@@ -47,6 +45,22 @@ SHOWN = 5  # faults of a unit that are named one by one
 
 
 Row = dict[str, Any]  # of one picture: tensors "tokens", perhaps "std", and "label"; or "states", one for each caption
+
+
+@runtime_checkable
+class CachingTokenizer(Protocol):
+    """What a cache asks of a tokenizer: see maskgil/tokenizers/vq.py and autoencoder.py."""
+
+    config: Any
+
+    def identity(self) -> dict[str, Tensor]: ...
+
+    @property
+    def cache_note(self) -> dict[str, Any]: ...
+
+    def cache_tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]: ...
+
+    def validate_cached(self, rows: dict[str, Tensor]) -> None: ...
 
 
 @dataclass
@@ -82,7 +96,7 @@ class CacheWriter:
     """
 
     source: ImageSource
-    tokenizer: Tokenizer
+    tokenizer: CachingTokenizer
     encoder: encoders.TextEncoder | None
     out: Path
     shapes: list[Size]
@@ -99,12 +113,12 @@ class CacheWriter:
     def note(self) -> dict[str, Any]:
         """What a cache must have in common with what is added to it."""
         config = self.tokenizer.config
-        side, continuous = config.downsample, isinstance(self.tokenizer, AutoencoderTokenizer)
+        side = config.downsample
         if any(width % side or height % side for width, height in self.shapes):
             raise ValueError(f"this tokenizer has tokens of {side} px, which do not divide all buckets: {self.shapes}")
         note = {
             "tokenizer": checkpoint.fingerprint(self.tokenizer.identity()),
-            **({"latent": config.to_dict()} if continuous else {"codes": config.codebook_size}),
+            **self.tokenizer.cache_note,
             "downsample": side,
             "shapes": [list(shape) for shape in self.shapes],
         }
@@ -174,8 +188,7 @@ class CacheWriter:
         for size, bucket in sorted(filled.items()):
             self._encode(bucket, report)
             made, name = self._tensors(bucket), f"{size[0]}x{size[1]}"
-            if isinstance(self.tokenizer, AutoencoderTokenizer) and len(made["tokens"]) >= SURE:
-                validate_scale(made["tokens"], self.tokenizer.config.scale, made.get("std"))
+            self.tokenizer.validate_cached(made)
             tensors |= {f"{name}/{part}": tensor for part, tensor in made.items()}
             contents[name] = bucket.contents
             report.buckets[name] += len(bucket.rows)
@@ -272,7 +285,7 @@ class CacheWriter:
         pixels = torch.stack([pixels for _, pixels, _ in bucket.waiting]).permute(0, 3, 1, 2)
         pictures = [picture for _, _, picture in bucket.waiting]
         device = next(iter(self.tokenizer.identity().values())).device
-        parts = self._encoded(pixels.to(device).float().div(127.5).sub(1))
+        parts = self.tokenizer.cache_tokens(pixels.to(device).float().div(127.5).sub(1))
         rows: list[Row] = [{name: part[i] for name, part in parts.items()} for i in range(len(pictures))]
         if self.encoder is None:
             for row, picture in zip(rows, pictures, strict=True):
@@ -290,13 +303,6 @@ class CacheWriter:
             bucket.rows[number] = row
         report.encoded += len(rows)
         bucket.waiting.clear()
-
-    def _encoded(self, pixels: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
-        """What a cache keeps of pixels in [-1, 1]."""
-        if not isinstance(self.tokenizer, AutoencoderTokenizer):
-            return {"tokens": self.tokenizer.encode(pixels).to("cpu", torch.uint16)}
-        mean, deviation = (part.to("cpu", torch.float16) for part in self.tokenizer.moments(pixels))
-        return {"tokens": mean, "std": deviation} if self.tokenizer.config.family == "kl" else {"tokens": mean}
 
     def _tensors(self, bucket: _Bucket) -> dict[str, Tensor]:
         rows = bucket.rows

@@ -61,11 +61,10 @@ def write_latents(
     Raises ValueError when the folder was made by another tokenizer, with other codes, of another corpus or kind, or its
     latents are not scaled to about 1.
     """
-    if own := isinstance(tokenizer, VQLatentTokenizer) and codes is None:
-        codes = tokenizer.vq
+    read_by = codes or tokenizer.code_tokenizer
     note = {
         "tokenizer": checkpoint.fingerprint(tokenizer.identity()),
-        "codes": None if codes is None else checkpoint.fingerprint(codes.identity()),
+        "codes": None if read_by is None else checkpoint.fingerprint(read_by.identity()),
         "corpus": corpus(),
         "total": total,
         "shard": shard,
@@ -81,10 +80,9 @@ def write_latents(
         for pixels in scene_pixels(numbers, size, sprites):
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 mean, deviation = tokenizer.moments(pixels)
-                part = {"mean": mean, "std": deviation}
-                if codes is not None:
-                    part["codes"] = (tokenizer.codes(mean) if own else codes.tokens(pixels)).short()
-            encoded.append(part)
+                indices = tokenizer.codes(mean) if codes is None else codes.tokens(pixels)
+            part = {"mean": mean, "std": deviation}
+            encoded.append(part if indices is None else part | {"codes": indices.short()})
         tensors = {name: torch.cat([part[name] for part in encoded]) for name in encoded[0]}
         validate_scale(tensors["mean"], tokenizer.config.scale, tensors["std"])
         return tensors | {"mean": tensors["mean"].half(), "std": tensors["std"].half()}

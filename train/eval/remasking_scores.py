@@ -22,7 +22,6 @@ from maskgil.pipeline import TextToImage
 from maskgil.sampling.loop import sample
 from maskgil.sampling.remasking import MARGIN, NUM_MASKINGS, remask_changed, remask_plan
 from maskgil.sampling.token_grid import TokenGrid
-from maskgil.tokenizers.vq_latents import VQLatentTokenizer
 from train.eval.scene_score import SIDE, scene_size
 from train.scenes.captions import PLACE_PHRASES, STYLE_AFTER, article
 from train.scenes.judge import SceneJudge, in_scene_size, verdict
@@ -156,8 +155,9 @@ def _grown(
 
 
 def _codes(model: TextToImage, canvas: TokenGrid) -> Int[Tensor, "B N"] | Float[Tensor, "B N C"]:
-    """What one sees of a canvas: vectors of a VQ are painted as the codes nearest to them."""
-    return model.tokenizer.codes(canvas.tokens) if isinstance(model.tokenizer, VQLatentTokenizer) else canvas.tokens
+    """The codes that the decoder draws, of vectors the nearest ones; the vectors themselves where it knows no codes."""
+    codes = model.tokenizer.codes(canvas.tokens)
+    return canvas.tokens if codes is None else codes
 
 
 HEAD = "| growth | kept | as before, remasked | afresh | right, remasked | afresh | NFE, remasked | afresh "

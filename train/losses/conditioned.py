@@ -14,10 +14,24 @@ from maskgil.models.maskgil import MaskGIL
 CONDITION = ("ids", "states", "mask", "labels")  # of a batch, what a generator may be conditioned on
 
 
+def condition_of(
+    text_encoder: nn.Module | None,
+    ids: Int[Tensor, "B L"] | None = None,
+    states: Float[Tensor, "B L E"] | None = None,
+    mask: Bool[Tensor, "B L"] | None = None,
+    labels: Int[Tensor, " B"] | None = None,
+) -> Condition:
+    """The condition of a batch: word pieces `ids` for the text encoder, or its `states`, each with `mask`; or class
+    `labels`."""
+    if labels is not None:
+        return Condition.classes(labels)
+    return Condition(states if ids is None else text_encoder(ids, mask), mask)
+
+
 class Conditioned(nn.Module):
     """A generator, or its autoregressive model, and the text encoder that is trained with it, if there is one.
 
-    The condition: word pieces `ids` for the text encoder or its `states`, each with `mask`; or class `labels`.
+    The condition is that of `condition_of`.
     """
 
     def __init__(self, generator: MaskGIL | ARTransformer, text_encoder: nn.Module | None = None):
@@ -29,17 +43,10 @@ class Conditioned(nn.Module):
         tokens: Int[Tensor, "B N"],
         grid: tuple[int, int],
         drop: Bool[Tensor, " B"] | None,
-        *,
-        ids: Int[Tensor, "B L"] | None = None,
-        states: Float[Tensor, "B L E"] | None = None,
-        mask: Bool[Tensor, "B L"] | None = None,
-        labels: Int[Tensor, " B"] | None = None,
+        **condition: Tensor,
     ) -> Float[Tensor, "B N K"]:
         """Logits; rows of `drop` see the null condition."""
-        if ids is not None:
-            states = self.text_encoder(ids, mask)
-        condition = Condition(states, mask) if labels is None else Condition.classes(labels)
-        return self.generator(tokens, tuple(grid), condition, drop)
+        return self.generator(tokens, tuple(grid), condition_of(self.text_encoder, **condition), drop)
 
 
 class WithLayoutHeads(nn.Module):
@@ -65,7 +72,7 @@ class WithLayoutHeads(nn.Module):
 
     def forward(self, tokens, grid, drop, **condition) -> tuple[Tensor, ...]:
         """Logits of the tokens, then of each head."""
-        layers, seen = self.generator.layers, []
+        layers, seen = self.generator.late_blocks, []
         watch = layers[len(layers) // 2].register_forward_hook(lambda layer, given, out: seen.append(out))
         try:
             logits = self.driven(tokens, grid, drop, **condition)
@@ -76,11 +83,15 @@ class WithLayoutHeads(nn.Module):
         return logits, *(head(cells) for head in self.heads)
 
 
+def given_condition(batch: dict) -> dict[str, Tensor]:
+    """What a batch gives to `condition_of`."""
+    return {name: batch[name] for name in CONDITION if name in batch}
+
+
 def predict(
     model: nn.Module, tokens: Int[Tensor, "B N"], batch: dict, drop: Bool[Tensor, " B"] | None
 ) -> tuple[Float[Tensor, "B N K"], list[Tensor]]:
     """(logits of the tokens, logits of each layout head) for what a batch is conditioned on."""
-    condition = {name: batch[name] for name in CONDITION if name in batch}
-    out = model(tokens, tuple(batch["grid"]), drop, **condition)
+    out = model(tokens, tuple(batch["grid"]), drop, **given_condition(batch))
     logits, *heads = out if isinstance(out, tuple) else (out,)
     return logits, heads

@@ -5,11 +5,11 @@
     maskgil train emigm-b --data cache/imagenet-256 --tokenizer weights/kl16 --out runs/emigm-b
     maskgil export class --generator runs/emigm-b/export --tokenizer weights/kl16 --size 256 --out weights/emigm-b
 
-Loss and masks are train/losses/diffusion_token.py's row "emigm"; everything else but the drawing is
-train/recipes/pretrain.py's. At 512 px with
-DC-AE the same commands take tokenizer=weights/dc-ae size=512. `RELEASED` and `RELEASED_LARGE` are the settings that the
-released models were trained with (2503.07197 and its code): AdamW with betas 0.9 and 0.95 and no decay of the diffusion
-head (train/optim.py), 800 epochs of ImageNet, 100 of them warm-up; bfloat16 where they had float16.
+The masks are the row "emigm" of train/losses/generation_methods.py, the loss is train/losses/diffusion_token.py;
+everything else but the drawing is train/recipes/pretrain.py. At 512 px with DC-AE the same commands take --tokenizer
+weights/dc-ae --size 512. `RELEASED` and `RELEASED_LARGE` are the settings that the released models were trained with
+(2503.07197 and its code): AdamW with betas 0.9 and 0.95 and no decay of the diffusion head (train/optim.py), 800 epochs
+of ImageNet, 100 of them warm-up; bfloat16 where they had float16.
 
 A micro-batch shares one time and one count of masked tokens (the released rule, so that the encoder has one length).
 `micro` is what each of the 32 GPUs of the released runs saw at once.
@@ -32,7 +32,8 @@ from maskgil.sampling.token_grid import TokenGrid
 from maskgil.tokenizers.autoencoder import SURE, validate_scale
 from train.data.cached_batches import CachedBatches, ImageCache
 from train.data.mixed_batches import parts_of
-from train.losses.diffusion_token import METHODS, LatentTokenLoss, LatentTrainingModule
+from train.losses.diffusion_token import LatentTokenLoss, LatentTrainingModule
+from train.losses.generation_methods import METHODS
 from train.recipe import Recipe
 from train.recipes.pretrain import ModelSpec, PretrainOptions, noted, pretrain_recipe
 
@@ -90,6 +91,7 @@ def diffused(repeats: int) -> ModelSpec:
         chosen=(),
         module=lambda model: LatentTrainingModule(model, None, repeats=repeats),
         blank=lambda config, rows, grid, device: TokenGrid.blank(rows, grid, device=device, channels=config.channels),
+        costs=None,
     )
 
 

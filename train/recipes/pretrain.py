@@ -152,6 +152,39 @@ def _blank_codes(config: ModelConfig, rows: int, grid: tuple[int, int], device: 
     return TokenGrid.blank(rows, grid, config.mask_id, device)
 
 
+def activation_bytes_of(model: Generator, note: dict[str, Any], micro: int) -> float:
+    """Bytes that a forward pass of `micro` of the cache's largest pictures keeps for the backward pass."""
+    tokens = max(width * height for width, height in note["shapes"]) // note["downsample"] ** 2
+    return micro * kept_bytes(model.config, tokens)
+
+
+def flops_of_batches(model: Generator, downsample: int) -> Callable[[dict[str, Any]], float]:
+    """FLOPs of forward and backward of a batch of tokens, or of pixels, and their condition, for MFU."""
+    config = model.config
+    frozen = not all(p.requires_grad for p in model.parameters())
+
+    def count(batch: dict[str, Any]) -> float:
+        if "pixels" in batch:  # encoded in the step; that work is not the generator's
+            rows, _, height, width = batch["pixels"].shape
+            return step_flops(config, rows, height * width // downsample**2, frozen)
+        rows, tokens = batch["tokens"].shape[:2]
+        return step_flops(config, rows, tokens, frozen, batch["states"].shape[1] if "states" in batch else 1)
+
+    return count
+
+
+@dataclass(frozen=True)
+class TransformerCosts:
+    """How memory and work of a model are counted.
+
+    activations  (model, the cache's note, pictures) -> bytes that a forward pass keeps
+    flops        (model, pixels of a token side) -> (batch -> FLOPs of forward and backward)
+    """
+
+    activations: Callable[[Generator, dict[str, Any], int], float] = activation_bytes_of
+    flops: Callable[[Generator, int], Callable[[dict[str, Any]], float]] = flops_of_batches
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """What the recipes train: MaskGIL, its AR model, or eMIGM.
@@ -165,6 +198,7 @@ class ModelSpec:
     decided    the cache's note -> what of a config the cache decides;  chosen: what the options decide
     module     the model as what is trained
     blank      (config, rows, grid, device) -> a blank canvas
+    costs      None: nobody counts them, as for eMIGM
     """
 
     kinds: tuple[str, ...]
@@ -177,6 +211,7 @@ class ModelSpec:
     chosen: tuple[str, ...] = ("token_dropout",)
     module: Callable[[Any], nn.Module] = Conditioned
     blank: Callable[[Any, int, tuple[int, int], torch.device], TokenGrid] = _blank_codes
+    costs: TransformerCosts | None = TransformerCosts()
 
 
 def _in_eight_steps(model: MaskGIL, condition: Condition, canvas: TokenGrid, guidance: Guidance | None) -> TokenGrid:
@@ -271,7 +306,6 @@ def training_recipe(
         lr=options.lr, betas=options.betas, weight_decay=options.weight_decay, decay_all=options.decay_all,
         warmup=options.warmup, decay=0.0, clip=options.clip,
     )  # fmt: skip
-    codes = isinstance(model.config, ModelConfig)
     return Recipe(
         name=name,
         steps=options.steps,
@@ -286,7 +320,7 @@ def training_recipe(
         shard=options.shard,
         compile=CHOICES[options.compile],
         activation_checkpointing=CHOICES[options.recompute],
-        activations=activation_bytes_of(model, note, options.micro) if codes else 0.0,
+        activations=0.0 if trunk.costs is None else trunk.costs.activations(model, note, options.micro),
         ema=options.ema,
         workers=options.workers,
         save_every=options.save_every,
@@ -294,7 +328,7 @@ def training_recipe(
         valid_every=options.valid_every,
         export=export,
         wandb=options.wandb or None,
-        flops=flops_of_batches(model, note["downsample"]) if codes else None,
+        flops=None if trunk.costs is None else trunk.costs.flops(model, note["downsample"]),
     )
 
 
@@ -314,30 +348,6 @@ def _sampler(
     return sheet_sampler(data, options.tokenizer, note, show, trunk, prompted)
 
 
-def activation_bytes_of(model: Generator, note: dict[str, Any], micro: int) -> float:
-    """Bytes that a forward pass of `micro` of the cache's largest pictures keeps for the backward pass."""
-    config = model.config
-    assert isinstance(config, ModelConfig)
-    tokens = max(width * height for width, height in note["shapes"]) // note["downsample"] ** 2
-    return micro * kept_bytes(config, tokens)
-
-
-def flops_of_batches(model: Generator, downsample: int) -> Callable[[dict[str, Any]], float]:
-    """FLOPs of forward and backward of a batch of tokens, or of pixels, and their condition, for MFU."""
-    config = model.config
-    assert isinstance(config, ModelConfig)
-    frozen = not all(p.requires_grad for p in model.parameters())
-
-    def count(batch: dict[str, Any]) -> float:
-        if "pixels" in batch:  # encoded in the step; that work is not the generator's
-            rows, _, height, width = batch["pixels"].shape
-            return step_flops(config, rows, height * width // downsample**2, frozen)
-        rows, tokens = batch["tokens"].shape[:2]
-        return step_flops(config, rows, tokens, frozen, batch["states"].shape[1] if "states" in batch else 1)
-
-    return count
-
-
 def save_generator(model: Generator, note: dict[str, Any], folder: Path) -> None:
     """Write a generator, or an AR model, with the fingerprints of what made its tokens and text states."""
     notes = {"tokenizer_hash": note["tokenizer"]}
@@ -345,8 +355,7 @@ def save_generator(model: Generator, note: dict[str, Any], folder: Path) -> None
         notes["text_encoder_hash"] = note["text_encoder"]
     if note.get("classes"):
         notes["classes"] = note["classes"]
-    kind = model.kind if isinstance(model, ARTransformer) else "emigm" if isinstance(model, EMIGM) else "maskgil"
-    checkpoint.save(folder, model, kind, model.config.to_dict(), **notes)
+    checkpoint.save(folder, model, model.kind, model.config.to_dict(), **notes)
 
 
 def started_model(

@@ -22,18 +22,14 @@ from maskgil import checkpoint
 from maskgil.models.emigm import EMIGM, Blocks
 from maskgil.models.maskgil import MaskGIL
 from maskgil.tokenizers.vq import VQ_PRESETS, VQModel
-from train.data.latent_cache import WORDS, LatentCache, SceneLatents, opened_latents
+from train.data.latent_cache import WORDS, SceneLatents, opened_latents
 from train.data.scene_cache import note_of, tokenizer_of
 from train.data.scene_datasets import SceneTokens
-from train.losses.diffusion_token import (
-    CodeTrunk,
-    LatentTokenLoss,
-    LatentTrainingModule,
-    MaskedGenerationConfig,
-    generator_for,
-)
+from train.losses.diffusion_token import LatentTokenLoss, LatentTrainingModule, TrainableGenerator
+from train.losses.generation_methods import MaskedGenerationConfig
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
+from train.recipes.method_generators import TrunkSizes, generator_for
 from train.scenes.captions import sentences
 from train.scenes.labels import kinds
 from train.warm_start import align_text_encoders, resume_seed
@@ -80,42 +76,73 @@ class MethodOptions:
     blocks: Blocks = "vit"
     architecture: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def sizes(self) -> TrunkSizes:
+        """Of the generator."""
+        return TrunkSizes(self.width, self.depth, self.heads, self.head, self.blocks)
+
 
 @dataclass
 class _Parts:
-    """What a recipe is made of; `hashes` are those that the export names."""
+    """What a recipe is made of.
 
-    generator: nn.Module
+    hashes    those that the export names
+    kinds     answers of the layout heads
+    codes_of  the fingerprint of the tokenizer whose codes a cache of latents holds too
+    """
+
+    generator: TrainableGenerator
     data: SceneLatents | SceneTokens
     hashes: dict[str, str]
     seed: int
-    latents: LatentCache | None  # None: the cache holds codes
+    kinds: tuple[int, ...]
+    codes_of: str | None = None
+
+
+def _latent_parts(
+    framework: MaskedGenerationConfig, cache: str, encoder: encoders.TextEncoder, options: MethodOptions
+) -> _Parts:
+    """A new generator of latents, and batches of a cache of them."""
+    text, latents = (encoder.width, min(encoder.length, WORDS)), opened_latents(cache)
+    _, tokens, channels = latents.table["mean"].shape
+    side = int(tokens**0.5)
+    generator = generator_for(framework, options.sizes, (side, side), text, channels=channels)
+    data = SceneLatents(cache, encoder.vocabulary, options.batch, seed=2 + options.seed, words=text[1])
+    return _Parts(generator, data, _hashes(cache, encoder), options.seed, kinds(), latents.codes_of)
+
+
+def _code_parts(
+    framework: MaskedGenerationConfig, cache: str, encoder: encoders.TextEncoder, options: MethodOptions
+) -> _Parts:
+    """A new generator of codes, and batches of a cache of them. The layout heads are two, as when the measurements of
+    experiments/paper_findings were made."""
+    text, codes = (encoder.width, min(encoder.length, WORDS)), options.codes or VQ_PRESETS["scenes"].codebook_size
+    generator = generator_for(framework, options.sizes, (8, 8), text, codes=codes, **options.architecture)
+    data = SceneTokens(cache, encoder.vocabulary, options.batch, seed=2 + options.seed)
+    return _Parts(generator, data, _hashes(cache, encoder), options.seed, kinds()[:2])
+
+
+def _hashes(cache: str, encoder: encoders.TextEncoder) -> dict[str, str]:
+    return {
+        "tokenizer_hash": tokenizer_of(cache),
+        "text_encoder_hash": checkpoint.fingerprint(encoder.identity()),
+    }
+
+
+# What a framework's conditional learns from: (what a cache holds, the parts of a recipe).
+LEARNS_FROM = {"categorical": ("codes", _code_parts), "diffusion": ("latents", _latent_parts)}
 
 
 def _new_parts(
     framework: MaskedGenerationConfig, cache: str, encoder: encoders.TextEncoder, options: MethodOptions
 ) -> _Parts:
     """A new generator and its batches. ValueError unless the cache holds the kind of tokens that `framework` learns."""
-    o, continuous = options, framework.conditional == "diffusion"
-    made_by, text = tokenizer_of(cache), (encoder.width, min(encoder.length, WORDS))
+    wanted, parts = LEARNS_FROM[framework.conditional]
     for folder in cache.split(","):
-        if continuous != ("latent" in note_of(folder)):
-            wants, has = ("latents", "codes") if continuous else ("codes", "latents")
-            raise ValueError(f"{folder} holds {has}; conditional={framework.conditional} learns from {wants}")
-    hashes = {"tokenizer_hash": made_by, "text_encoder_hash": checkpoint.fingerprint(encoder.identity())}
-    sizes = (o.width, o.depth, o.heads)
-    if continuous:
-        latents = opened_latents(cache)
-        _, tokens, channels = latents.table["mean"].shape
-        side = int(tokens**0.5)
-        generator = generator_for(
-            framework, *sizes, (side, side), text, channels=channels, head=o.head, blocks=o.blocks
-        )
-        data = SceneLatents(cache, encoder.vocabulary, o.batch, seed=2 + o.seed, words=text[1])
-        return _Parts(generator, data, hashes, o.seed, latents)
-    codes = o.codes or VQ_PRESETS["scenes"].codebook_size
-    generator = generator_for(framework, *sizes, (8, 8), text, codes=codes, blocks=o.blocks, **o.architecture)
-    return _Parts(generator, SceneTokens(cache, encoder.vocabulary, o.batch, seed=2 + o.seed), hashes, o.seed, None)
+        held = "latents" if "latent" in note_of(folder) else "codes"
+        if held != wanted:
+            raise ValueError(f"{folder} holds {held}; conditional={framework.conditional} learns from {wanted}")
+    return parts(framework, cache, encoder, options)
 
 
 def _initialize(parts: _Parts, encoder: encoders.TextEncoder, options: MethodOptions) -> None:
@@ -146,24 +173,21 @@ def method_recipe(
     encoder.requires_grad_(False)
     parts = _new_parts(framework, cache, encoder, options)
     _initialize(parts, encoder, options)
-    generator, hashes, continuous = parts.generator, parts.hashes, parts.latents is not None
+    generator, hashes = parts.generator, parts.hashes
     teacher = None
     if options.teacher:
         teacher, codes_of = _code_generator("teacher", options.teacher, hashes["text_encoder_hash"])
-        if parts.latents is None or codes_of != parts.latents.codes_of:
+        if codes_of != parts.codes_of:
             raise ValueError(
                 f"teacher={options.teacher} reads codes of its tokenizer, which {cache} does not hold: make it with "
                 "codes="
             )
-    # of codes as the measurements of experiments/paper_findings were made
-    asked = kinds() if continuous else kinds()[:2]
 
     def export(average: LatentTrainingModule, folder: Path) -> None:
-        kind = "emigm" if continuous else "maskgil"
-        checkpoint.save(folder / "generator", average.generator, kind, generator.config.to_dict(), **hashes)
+        checkpoint.save(folder / "generator", average.generator, generator.kind, generator.config.to_dict(), **hashes)
 
     module = LatentTrainingModule(
-        generator, encoder, 0.0, options.repeats, asked if options.layout else (), options.guess, teacher
+        generator, encoder, 0.0, options.repeats, parts.kinds if options.layout else (), options.guess, teacher
     )
     loss = LatentTokenLoss(framework, layout=options.layout, things_first=options.things_first)
     optim = OptimConfig(lr=options.lr, muon_lr=options.muon_lr, betas=(0.9, 0.95), warmup=50, decay=0.5)
@@ -179,7 +203,7 @@ def method_recipe(
         save_every=200,
         valid_at=replace(parts.data, folder=options.valid, seed=1000) if options.valid else None,
         valid_every=options.steps,
-        export=None if isinstance(generator, CodeTrunk) else export,  # an experiment's model, which nothing opens
+        export=export if generator.kind else None,  # nothing opens a model of experiments
     )
 
 
@@ -239,12 +263,12 @@ def init_from_maskgil(generator: EMIGM, known: MaskGIL, tokenizer: VQModel, step
             optimizer.step()
 
 
-def _load_for_training(folder: Path, like: nn.Module, hashes: dict[str, str]) -> nn.Module:
+def _load_for_training(folder: Path, like: TrainableGenerator, hashes: dict[str, str]) -> nn.Module:
     """The generator of a folder, in training. ValueError unless it is of the kind of `like` and of these parts."""
-    if isinstance(like, CodeTrunk):
+    if not like.kind:
         raise ValueError("codes under a masked autoencoder are an experiment, of which no folder is kept: no init=")
     about = checkpoint.describe(folder)
     for what, name in (("tokenizer", "tokenizer_hash"), ("text encoder", "text_encoder_hash")):
         if about.get(name) != hashes[name]:
             raise ValueError(f"{folder} was trained with {what} {about.get(name)}; this run has {hashes[name]}")
-    return checkpoint.load(folder, "emigm" if isinstance(like, EMIGM) else "maskgil").train()
+    return checkpoint.load(folder, like.kind).train()

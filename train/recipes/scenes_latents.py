@@ -104,7 +104,7 @@ def scenes_emigm(
         begin: MaskGIL folder whose blocks initialize the transformer; empty: none.
         teacher: Generator of codes whose predictions it learns; the caches must hold codes. Empty: none.
     """
-    from train.losses.diffusion_token import method
+    from train.losses.generation_methods import method
     from train.recipes.scenes_emigm import MethodOptions, method_recipe
 
     return method_recipe(
@@ -160,7 +160,7 @@ def scenes_method(
 ) -> Recipe:
     """Train a small maskgit, mar, mdm, maskgil or emigm, with any of its choices changed.
 
-    The methods are rows of train/losses/diffusion_token.py.
+    The methods are rows of train/losses/generation_methods.py.
 
     Args:
         method: maskgit, mar, mdm, maskgil or emigm: the choices that count where none is given.
@@ -177,10 +177,10 @@ def scenes_method(
         heads: Its attention heads.
         conditional: What is predicted of a token: categorical (codes) or diffusion (latents).
     """
-    from train.losses import diffusion_token
+    from train.losses import generation_methods
     from train.recipes.scenes_emigm import MethodOptions, method_recipe
 
-    chosen = diffusion_token.method(
+    chosen = generation_methods.method(
         method,
         masking=masking,
         weighting=weighting,
