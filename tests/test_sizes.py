@@ -4,6 +4,7 @@ ruff checks parameters and complexity (pyproject.toml).
 """
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,22 @@ def test_functions_and_files_are_short(name: str):
     lines = len(FILES[name].read_text("utf-8").splitlines())
     assert lines < MAX_LINES or name in TABLES, f"{name} has {lines} lines: split it by concept"
     assert not long_functions(name), f"functions over {MAX_FUNCTION} lines: {long_functions(name)}"
+
+
+def test_only_recipes_and_commands_may_have_many_parameters():
+    """Their parameters are options on the command line. No file may be more complex than ruff allows."""
+    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["ruff"]["lint"]
+    assert ruff["mccabe"]["max-complexity"] == 15 and ruff["pylint"]["max-args"] == 8
+    assert {"C901", "PLR0913"} <= set(ruff["select"])
+    waived = ruff["per-file-ignores"]
+    assert {rule for rules in waived.values() for rule in rules} == {"PLR0913"}
+    assert set(waived) == {
+        "train/recipes/*",
+        "benchmarks/*",
+        "experiments/paper_findings/measure_findings.py",
+        "train/data/cache_command.py",
+        "train/eval/fid.py",
+    }
 
 
 def test_a_table_that_became_short_leaves_the_list():

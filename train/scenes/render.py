@@ -5,6 +5,7 @@ finer. Everything random comes from the scene and the generator passed in; backg
 once a size and variant, so that a scene costs a fraction of a millisecond.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -41,69 +42,127 @@ def _ground(canvas: np.ndarray, level: np.ndarray, top: tuple, bottom: tuple) ->
     canvas += np.clip(yy + 0.5, 0, 1)[..., None] * (colour - canvas)
 
 
+@dataclass(frozen=True)
+class _Backdrop:
+    """A picture of a place while it is drawn. `width`, `height`: of the scene, in pixels."""
+
+    canvas: np.ndarray
+    width: int
+    height: int
+    rng: np.random.Generator
+
+    @property
+    def x(self) -> np.ndarray:
+        """(W,): each column as a share of the width."""
+        return np.linspace(0, 1, self.canvas.shape[1])
+
+    def ramp(self, *stops: tuple) -> None:
+        """Fill the picture with colours down its height."""
+        self.canvas[:] = _ramp(self.canvas.shape[0], *stops)
+
+    def hills(self, base: float, swing: float) -> np.ndarray:
+        """(W,): the height of a wavy horizon."""
+        return base + swing * np.sin(2 * np.pi * (self.x * self.width / 128 * 0.8 + self.rng.random()))
+
+    def level(self, height: float) -> np.ndarray:
+        """(W,): the height of a straight horizon."""
+        return np.full_like(self.x, height)
+
+    def times(self, number: float) -> range:
+        """As often as `number` on 128 x 128 pixels."""
+        return range(int(number * self.width * self.height / 128**2))
+
+
+def _beach(place: _Backdrop) -> None:
+    place.ramp((0, (120, 200, 245)), (0.4, (196, 232, 250)), (1, (196, 232, 250)))
+    _ground(place.canvas, place.level(0.42), (62, 160, 205), (96, 196, 214))
+    _ground(place.canvas, place.hills(0.6, 0.015), (244, 220, 160), (232, 200, 132))
+    _blob(place.canvas, 0.12 + 0.1 * place.rng.random(), 0.14, 0.08, 0.08, (255, 236, 130))
+
+
+def _meadow(place: _Backdrop) -> None:
+    place.ramp((0, (142, 206, 246)), (0.5, (214, 238, 252)), (1, (214, 238, 252)))
+    _ground(place.canvas, place.hills(0.45, 0.03), (128, 196, 96), (110, 184, 84))
+    _ground(place.canvas, place.hills(0.6, 0.025), (104, 180, 76), (76, 152, 60))
+
+
+def _snow(place: _Backdrop) -> None:
+    place.ramp((0, (176, 200, 226)), (0.5, (220, 230, 242)), (1, (220, 230, 242)))
+    _ground(place.canvas, place.hills(0.52, 0.03), (240, 246, 252), (222, 234, 246))
+    for _ in place.times(14):
+        _blob(place.canvas, place.rng.random(), place.rng.random() * 0.5, 0.012, 0.012, (255, 255, 255))
+
+
+def _night(place: _Backdrop) -> None:
+    place.ramp((0, (14, 18, 52)), (0.7, (40, 50, 104)), (1, (52, 62, 116)))
+    for _ in place.times(16):
+        _blob(place.canvas, place.rng.random(), place.rng.random() * 0.6, 0.009, 0.009, (250, 246, 214))
+    _ground(place.canvas, place.hills(0.76, 0.02), (26, 34, 58), (16, 22, 40))
+
+
+def _sunset(place: _Backdrop) -> None:
+    place.ramp((0, (88, 60, 128)), (0.35, (226, 98, 104)), (0.62, (252, 178, 92)), (1, (252, 178, 92)))
+    _blob(place.canvas, 0.3 + 0.4 * place.rng.random(), 0.6, 0.13, 0.13, (255, 226, 120))
+    _ground(place.canvas, place.level(0.64), (150, 82, 106), (82, 46, 84))
+
+
+def _underwater(place: _Backdrop) -> None:
+    place.ramp((0, (72, 190, 222)), (1, (14, 74, 140)))
+    _ground(place.canvas, place.hills(0.86, 0.02), (196, 186, 130), (160, 150, 108))
+    for _ in place.times(7):
+        _blob(place.canvas, place.rng.random(), place.rng.random() * 0.8, 0.018, 0.018, (170, 226, 242), 0.6)
+
+
+def _desert(place: _Backdrop) -> None:
+    place.ramp((0, (250, 200, 140)), (0.5, (254, 232, 190)), (1, (254, 232, 190)))
+    _ground(place.canvas, place.hills(0.5, 0.04), (222, 164, 96), (214, 152, 84))
+    _ground(place.canvas, place.hills(0.64, 0.03), (206, 140, 74), (188, 122, 62))
+
+
+def _sky(place: _Backdrop) -> None:
+    place.ramp((0, (96, 172, 240)), (1, (190, 226, 252)))
+    for _ in range(3):
+        cx, cy = place.rng.random(), 0.12 + 0.7 * place.rng.random()
+        for dx, r in ((-0.1, 0.05), (0, 0.075), (0.1, 0.055)):
+            _blob(place.canvas, cx + dx, cy, r * 1.5, r, (252, 253, 255))
+
+
+def _space(place: _Backdrop) -> None:
+    place.ramp((0, (12, 8, 30)), (1, (34, 16, 62)))
+    for _ in place.times(26):
+        _blob(place.canvas, place.rng.random(), place.rng.random(), 0.008, 0.008, (236, 232, 255))
+    _blob(place.canvas, 0.86, 0.14, 0.09, 0.09, (204, 132, 96))
+
+
+def _forest(place: _Backdrop) -> None:
+    place.ramp((0, (176, 214, 190)), (0.6, (206, 230, 206)), (1, (206, 230, 206)))
+    for i in range(7):
+        cx = (i + 0.5 + 0.3 * (place.rng.random() - 0.5)) / 7
+        _blob(place.canvas, cx, 0.5, 0.018, 0.3, (98, 74, 54))
+        _blob(place.canvas, cx, 0.26, 0.11, 0.2, (62, 124, 76))
+    _ground(place.canvas, place.hills(0.62, 0.012), (96, 146, 74), (66, 112, 54))
+
+
+PLACE_PAINTERS = {
+    "beach": _beach,
+    "meadow": _meadow,
+    "snow": _snow,
+    "night": _night,
+    "sunset": _sunset,
+    "underwater": _underwater,
+    "desert": _desert,
+    "sky": _sky,
+    "space": _space,
+    "forest": _forest,
+}
+
+
 def _paint_place(name: str, width: int, height: int, rng: np.random.Generator, scale: int) -> np.ndarray:
-    canvas = np.zeros((height * scale, width * scale, 3)) + 255
-    x = np.linspace(0, 1, width * scale)
-
-    def put(*stops):
-        canvas[:] = _ramp(height * scale, *stops)
-
-    def hills(base, swing):
-        return base + swing * np.sin(2 * np.pi * (x * width / 128 * 0.8 + rng.random()))
-
-    if name == "beach":
-        put((0, (120, 200, 245)), (0.4, (196, 232, 250)), (1, (196, 232, 250)))
-        _ground(canvas, np.full_like(x, 0.42), (62, 160, 205), (96, 196, 214))
-        _ground(canvas, hills(0.6, 0.015), (244, 220, 160), (232, 200, 132))
-        _blob(canvas, 0.12 + 0.1 * rng.random(), 0.14, 0.08, 0.08, (255, 236, 130))
-    elif name == "meadow":
-        put((0, (142, 206, 246)), (0.5, (214, 238, 252)), (1, (214, 238, 252)))
-        _ground(canvas, hills(0.45, 0.03), (128, 196, 96), (110, 184, 84))
-        _ground(canvas, hills(0.6, 0.025), (104, 180, 76), (76, 152, 60))
-    elif name == "snow":
-        put((0, (176, 200, 226)), (0.5, (220, 230, 242)), (1, (220, 230, 242)))
-        _ground(canvas, hills(0.52, 0.03), (240, 246, 252), (222, 234, 246))
-        for _ in range(int(14 * width * height / 128**2)):
-            _blob(canvas, rng.random(), rng.random() * 0.5, 0.012, 0.012, (255, 255, 255))
-    elif name == "night":
-        put((0, (14, 18, 52)), (0.7, (40, 50, 104)), (1, (52, 62, 116)))
-        for _ in range(int(16 * width * height / 128**2)):
-            _blob(canvas, rng.random(), rng.random() * 0.6, 0.009, 0.009, (250, 246, 214))
-        _ground(canvas, hills(0.76, 0.02), (26, 34, 58), (16, 22, 40))
-    elif name == "sunset":
-        put((0, (88, 60, 128)), (0.35, (226, 98, 104)), (0.62, (252, 178, 92)), (1, (252, 178, 92)))
-        _blob(canvas, 0.3 + 0.4 * rng.random(), 0.6, 0.13, 0.13, (255, 226, 120))
-        _ground(canvas, np.full_like(x, 0.64), (150, 82, 106), (82, 46, 84))
-    elif name == "underwater":
-        put((0, (72, 190, 222)), (1, (14, 74, 140)))
-        _ground(canvas, hills(0.86, 0.02), (196, 186, 130), (160, 150, 108))
-        for _ in range(int(7 * width * height / 128**2)):
-            _blob(canvas, rng.random(), rng.random() * 0.8, 0.018, 0.018, (170, 226, 242), 0.6)
-    elif name == "desert":
-        put((0, (250, 200, 140)), (0.5, (254, 232, 190)), (1, (254, 232, 190)))
-        _ground(canvas, hills(0.5, 0.04), (222, 164, 96), (214, 152, 84))
-        _ground(canvas, hills(0.64, 0.03), (206, 140, 74), (188, 122, 62))
-    elif name == "sky":
-        put((0, (96, 172, 240)), (1, (190, 226, 252)))
-        for _ in range(3):
-            cx, cy = rng.random(), 0.12 + 0.7 * rng.random()
-            for dx, r in ((-0.1, 0.05), (0, 0.075), (0.1, 0.055)):
-                _blob(canvas, cx + dx, cy, r * 1.5, r, (252, 253, 255))
-    elif name == "space":
-        put((0, (12, 8, 30)), (1, (34, 16, 62)))
-        for _ in range(int(26 * width * height / 128**2)):
-            _blob(canvas, rng.random(), rng.random(), 0.008, 0.008, (236, 232, 255))
-        _blob(canvas, 0.86, 0.14, 0.09, 0.09, (204, 132, 96))
-    elif name == "forest":
-        put((0, (176, 214, 190)), (0.6, (206, 230, 206)), (1, (206, 230, 206)))
-        for i in range(7):
-            cx = (i + 0.5 + 0.3 * (rng.random() - 0.5)) / 7
-            _blob(canvas, cx, 0.5, 0.018, 0.3, (98, 74, 54))
-            _blob(canvas, cx, 0.26, 0.11, 0.2, (62, 124, 76))
-        _ground(canvas, hills(0.62, 0.012), (96, 146, 74), (66, 112, 54))
-    else:
+    if name not in PLACE_PAINTERS:
         raise ValueError(f"no background is called {name!r}")
-    return canvas
+    place = _Backdrop(np.full((height * scale, width * scale, 3), 255.0), width, height, rng)
+    PLACE_PAINTERS[name](place)
+    return place.canvas
 
 
 @lru_cache(maxsize=1024)
