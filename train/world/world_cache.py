@@ -27,7 +27,6 @@ from train.world.scene_sampling import CROWDS, PAIRS, SHAPES, Shares, sample_sce
 from train.world.thing_table import first_things
 from train.world.world_data import open_pack, rendered
 
-SHARD = 512
 COMMAND = "maskgil train world cache"  # that fills a cache
 KINDS = (Shares(), Shares(), Shares(), PAIRS, CROWDS)  # of scenes, by number: three of five as people ask for them
 
@@ -47,7 +46,9 @@ def world_identity(drawings: str, things: int) -> str:
     return hashlib.sha256(repr(scenes).encode()).hexdigest()[:12]
 
 
-def write_cache(tokenizer: Path, drawings: str, things: int, out: Path, total: int, batch: int = 32) -> None:
+def write_cache(
+    tokenizer: Path, drawings: str, things: int, out: Path, total: int, batch: int = 32, shard: int = 512
+) -> None:
     """Fill folder `out` with the codes of about `total` scenes, shared among the shapes as training is. The file
     `complete` is there when all are. ValueError when the folder was made by another tokenizer or of another world."""
     model = checkpoint.load(tokenizer, "vq").eval().to(memory_format=torch.channels_last)
@@ -61,7 +62,7 @@ def write_cache(tokenizer: Path, drawings: str, things: int, out: Path, total: i
         tokens = [encode(model, numbers[start : start + batch], shape, drawings, things) for start in starts]
         return {"tokens": torch.cat(tokens).to(torch.uint16)}
 
-    fill_cache(out, SHAPES, total, encode_shard, SHARD)
+    fill_cache(out, SHAPES, total, encode_shard, shard)
     replace_file(out / "complete", f"{total}\n".encode())
 
 
