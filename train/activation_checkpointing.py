@@ -1,6 +1,6 @@
 """What a step costs in memory, and what trades time for it: recomputed activations, compiled blocks.
 
-Both change blocks in place, and neither their parameters' names nor what they compute.
+Both change blocks in place. Parameter names and results stay the same.
 """
 
 import importlib.util
@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from maskgil.models import diffusion_head, emigm, transformer
 
-# What a large model has many of, all alike. eMIGM's head sees each hidden token several times over, and keeps a quarter
-# of what a step keeps.
+# The repeated blocks of the large models. eMIGM's head is among them: it sees each hidden token several times and takes
+# a quarter of a step's activations.
 BLOCKS = (transformer.Block, emigm.ViTBlock, diffusion_head.ResidualBlock)
 
 
@@ -29,18 +29,20 @@ def recomputed(module: nn.Module) -> None:
 
 
 def compiled(module: nn.Module) -> None:
-    """torch.compile of each block alone: all are alike, so that one compilation serves them all.
+    """Apply torch.compile to each block by itself. The blocks are alike, so they share one compilation.
 
-    Before `recomputed`: a block that is recomputed is not compiled, without a word, but a compiled one is recomputed.
+    Call it before `recomputed`: torch leaves a recomputed block uncompiled without a warning, and recomputes a compiled
+    one.
     """
     for block in blocks(module):
         block.forward = torch.compile(block.forward)
 
 
 def bytes_needed(modules: list[nn.Module], pieces: int = 1) -> int:
-    """Weights and their average, and of what moves the gradient and AdamW's two moments, on each process.
+    """Bytes on each process: weights and their average, and for trained weights the gradient and AdamW's two moments.
 
-    For float32 weights that all move: 20 bytes a parameter, over the pieces. Activations come on top.
+    If all weights are trained in float32 that is 20 bytes a parameter, divided by the number of pieces. Activations are
+    not counted.
     """
     parameters = [p for module in modules for p in module.parameters()]
     held = sum(p.numel() * p.element_size() * 2 for p in parameters)

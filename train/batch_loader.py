@@ -25,8 +25,8 @@ class _Batches(Dataset):
 
 
 def _quiet(_: int) -> None:
-    """A worker takes one core, and leaves signals to the run it serves: Ctrl-C and Slurm reach every process of a run,
-    and with its workers dead it could not finish its step and save."""
+    """Let a worker use one core and ignore signals. Ctrl-C and Slurm signal every process of a run; without workers
+    the main process could not finish its step and save."""
     torch.set_num_threads(1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -35,8 +35,8 @@ def _quiet(_: int) -> None:
 def open_loader(recipe: Recipe, first: int, count: int, rank: int, world: int) -> Iterator[dict]:
     """`count` batches of process `rank` of `world`: numbers (first + i) * world + rank.
 
-    PyTorch's handler of SIGCHLD raises wherever the run happens to be when a worker dies, also in the middle of a
-    checkpoint or an optimizer's step. It is taken off again: `fetch_batches` has one for the time in which it waits.
+    PyTorch's SIGCHLD handler raises an error at whatever line the run executes when a worker dies, even inside a
+    checkpoint or an optimizer step. It is removed here; `fetch_batches` sets a handler while it waits.
     """
     before = signal.getsignal(signal.SIGCHLD)
     loader = iter(
@@ -54,12 +54,12 @@ def open_loader(recipe: Recipe, first: int, count: int, rank: int, world: int) -
 
 
 def fetch_batches(loader: Iterator[dict], count: int) -> tuple[list[dict], str]:
-    """The next batches, or why they cannot be read: a file that has gone or is cut, a worker that was killed."""
+    """The next batches. ValueError when they cannot be read: a missing or cut file, a worker that was killed."""
     try:
         with _interrupted_by_dead_worker(loader):
             return [next(loader) for _ in range(count)], ""
     except (OSError, EOFError, SafetensorError, RuntimeError) as error:
-        # A batch that was on its way from a dead worker fails as a broken connection.
+        # A batch that a dead worker was sending fails as a broken connection.
         if dead := _dead_worker(loader, wait=0.1):
             return [], dead
         if isinstance(error, RuntimeError | EOFError):
@@ -70,8 +70,8 @@ def fetch_batches(loader: Iterator[dict], count: int) -> tuple[list[dict], str]:
 
 @contextlib.contextmanager
 def _interrupted_by_dead_worker(loader: Any) -> Iterator[None]:
-    """RuntimeError as soon as a worker is dead: one that died while it wrote may have left half a batch, whose rest
-    would be waited for, for ever. Only the main thread can be interrupted."""
+    """Raise RuntimeError as soon as a worker dies. A worker that dies while it writes leaves half a batch, and reading
+    the rest would never return. Only the main thread can be interrupted."""
     if not hasattr(loader, "_workers") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -90,8 +90,8 @@ def _interrupted_by_dead_worker(loader: Any) -> Iterator[None]:
 
 
 def _dead_worker(loader: Any, wait: float = 0.0) -> str:
-    """Which worker process of a loader did not end by itself, and why; empty when none. `wait`: seconds for each of
-    them: one that has closed its connection is still ending."""
+    """Which worker process of a loader was killed, and why; empty if none. `wait`: seconds to wait for each worker,
+    because one that has closed its connection may still be ending."""
     for worker in getattr(loader, "_workers", ()):
         worker.join(wait)
         if worker.exitcode is not None and worker.exitcode < 0:
@@ -106,7 +106,7 @@ def _dead_worker(loader: Any, wait: float = 0.0) -> str:
 
 
 def stop_workers(loader: Any, recipe: Recipe) -> None:
-    """They would end with the loader, but a failure's traceback may keep it. They take no SIGTERM (_quiet), so that at
-    exit they would be waited for, for ever."""
+    """End the workers of a loader. A traceback may keep the loader alive, and the workers ignore SIGTERM (_quiet), so
+    without this call the exit of the process would never return."""
     if recipe.workers:
         loader._shutdown_workers()

@@ -1,7 +1,8 @@
-"""`maskgil train check`: a tiny model for a minute or two, compared with the reference curve; or a run of one's own.
+"""`maskgil train check`: trains a tiny model for a minute or two, or reads a finished run, and compares the loss with a
+reference curve.
 
-The data are made up: striped grids of codes, whose condition names the pattern. They need no weights and no files, so
-that the curve is one of the trainer, the model and the machine alone.
+The data are synthetic: striped grids of codes, whose condition names the pattern. They need no weights and no files, so
+the curve depends on the trainer, the model and the machine only.
 
 Axes: B pictures, N tokens, T text tokens, E width of a text state.
 """

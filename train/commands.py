@@ -65,7 +65,7 @@ def recipes() -> dict[str, Callable[..., Any]]:
 
 
 def recipe_commands() -> dict[str, Command]:
-    """{name: command} of every recipe and of what belongs to training without being one."""
+    """{name: command} of every recipe and of the other training commands."""
     known = recipe_help()
     commands = {name: _command(name, name, about) for name, about in known.items()}
     legacy = {
@@ -98,7 +98,7 @@ def _check() -> Callable[..., None]:
 
 
 def chosen_recipe(arguments: list[str]) -> list[str]:
-    """The recipe's name in front, where a file names it (`--config run.toml`); `check` for --check."""
+    """The arguments with the recipe's name first, where a file names it (`--config run.toml`); `check` for --check."""
     if arguments and arguments[0] == "--check":
         return ["check", *arguments[1:]]
     path = config_path(arguments)
@@ -111,7 +111,7 @@ def chosen_recipe(arguments: list[str]) -> list[str]:
 
 
 def chosen_options(name: str, call: Callable[[], Any], run: RunOptions) -> dict[str, Any]:
-    """What a command's options came to, for a file that chooses them again."""
+    """The values of all options of a command, for a file that sets them again."""
     assert isinstance(call, partial)
     flat: dict[str, Any] = {COMMAND: LEGACY_RECIPES.get(name, name)}
     for key, value in (*call.keywords.items(), ("run", run)):

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's piece of a sharded tensor, sharing its memory; any other tensor is its own piece."""
+    """This process's piece of a sharded tensor, sharing its memory; any other tensor as it is."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # DTensor takes seconds to import
 
 
 @torch.no_grad()
 def all_finite(tensors: list[Tensor]) -> bool:
-    """Whether no number of these tensors, or of this process's pieces of them, is infinite or NaN."""
+    """Whether all numbers of these tensors, or of this process's pieces of them, are finite."""
     pieces = [local(t).detach() for t in tensors if t.is_floating_point()]
     pieces = [piece for piece in pieces if piece.numel()]
     if not pieces:
@@ -31,7 +31,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> bool:
-        """Move the average towards `model`; False, and nothing moves, when a weight of it is not finite.
+        """Move the average towards `model`. If a weight of `model` is not finite, return False and change nothing.
 
         The decay grows with the step (after Karras et al. 2024, 2312.02696): early weights are forgotten quickly.
         """

@@ -11,21 +11,19 @@
     maskgil export class --generator runs/c2i-b/export --tokenizer FOLDER --size 256 --out weights/imagenet-b
         [--class-names FILE --adopt]
 
-`scenes` writes tokenizer/, text_encoder/, generator/ and vocabulary.json, and opens the result once: parts that do not
-belong together are refused. `emigm` does so for continuous tokens, with a text encoder that is there: a copy or, with
---borrow, the name of a model beside it, whose it is; and so the tokenizer, where the vectors are that model's own. `ar`
-writes the AR model of such a model, of the same tokenizer and text encoder or refused; a converted LlamaGen
-GPT, which does not say what it was trained with, is taken on your word by --adopt when its shapes fit. `text` and
-`class` do as `scenes` does for the large recipes (train/recipes/pretrain.py), as a new folder that appears whole or
-not at all:
+`scenes` writes tokenizer/, text_encoder/, generator/ and vocabulary.json, and loads the result once. Parts that were
+trained with other parts are refused. `emigm` does the same for continuous tokens. With --borrow its text encoder is
+that of the named model folder beside it, and so is its tokenizer where the tokens are the latents of that model's
+tokenizer. `ar` writes the AR model of a model folder; it must have been trained with the same tokenizer and text
+encoder. A converted LlamaGen GPT names neither: --adopt accepts it when its shapes fit. `text` and `class` write models
+of the large recipes (train/recipes/pretrain.py) to a new folder, which appears whole or not at all:
 
-    size          the classes of sizes that the generator was trained on, the usual one first
-    (maskgil/aspect_buckets.py)
-    shape         any: all buckets of each class;  square: only SIZE x SIZE, as class-driven models usually learn
-    text_encoder  a Hugging Face name, which is recorded and not copied, or a folder, which is copied
+    size          the size classes that the generator was trained on, the usual one first (maskgil/aspect_buckets.py)
+    shape         any: all buckets of each class;  square: only SIZE x SIZE, which class-driven models usually learn
+    text_encoder  a Hugging Face name, which is recorded, or a folder, which is copied
     class_names   JSON as maskgil/class_labels.py reads it; left out: the names of the folders that it was trained on
-    adopt         a converted generator, released eMIGM's say, which does not name its tokenizer, is taken on your
-                  word to be of the one given. `class` takes eMIGM with a latent tokenizer too, at the one size it has
+    adopt         accept the given tokenizer for a converted generator that does not name one, such as the released
+                  eMIGM. `class` also exports eMIGM with a latent tokenizer, at its one size
 
 The model card (README.md) is written by people.
 """
@@ -62,14 +60,17 @@ from train.scenes.scene import KNOWN_THINGS
 from train.scenes.sprites import Sprites, things
 from train.scenes.vocabulary_growth import is_grown_from
 
-# The same weights again for other frameworks, and what downloads leave behind.
+# Weights for other frameworks, and leftovers of downloads.
 NOT_COPIED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "onnx", ".git", ".cache")
 
 
 def export_scenes(tokenizer: str, generator: str, out: str, expert: str = "") -> None:
-    """In place of what is there, once the whole has been opened; the card and other files of that stay. `expert`: a run
-    that learned the things of the table after KNOWN_THINGS; it draws the captions that name one (maskgil/experts.py),
-    and `generator`, a run or a model folder, all others.
+    """Write a model folder of scenes. It takes the place of an existing one after it has been loaded once; the card
+    and other files of the old folder stay.
+
+    generator  a run or a model folder
+    expert     a run that learned the things of the table after KNOWN_THINGS; it draws the captions that name one
+               (maskgil/experts.py), `generator` all others
     """
     model = checkpoint.load(tokenizer, "vq")
     trunk = checkpoint.load(Path(generator) / "generator", "maskgil")
@@ -210,7 +211,7 @@ def _generator(folder: str, kinds: tuple[str, ...] = ("maskgil",)) -> tuple[nn.M
 
 
 def _tokenizer(name: str, generator: str, notes: dict[str, Any], adopt: bool = False, kind: str = "vq") -> nn.Module:
-    """The generator's tokenizer; `adopt`: one that the notes lack is written into them."""
+    """The generator's tokenizer. `adopt`: where the notes name no tokenizer, write this one into them."""
     model = checkpoint.load(checkpoint.resolve(name), kind)
     if adopt and "tokenizer_hash" not in notes:
         notes["tokenizer_hash"] = checkpoint.fingerprint(model.identity())
@@ -238,15 +239,15 @@ def _belong(part: str, name: str, model: Any, generator: str, notes: dict[str, A
 def _sizes(size: tuple[int, ...], shape: str) -> dict[str, Any]:
     """What vocabulary.json says of the sizes."""
     for side in size:
-        aspect_buckets(side)  # refuses what is no class
+        aspect_buckets(side)  # ValueError unless it is a size class
     classes = list(size)
     return {"bucket_classes": classes} if shape == "any" else {"sizes": [[side, side] for side in classes]}
 
 
 @contextmanager
 def appearing(out: str, replaces: bool = False) -> Iterator[Path]:
-    """A folder to fill, which becomes `out` at the end; after an error nothing is left of it. `replaces`: it takes the
-    place of what is there, whose other files it keeps."""
+    """A folder to fill, which becomes `out` at the end and is removed after an error. `replaces`: an existing `out` is
+    replaced; files of it that the new folder lacks are kept."""
     target = Path(out)
     if target.exists() and not replaces:
         raise ValueError(f"{out} is there already: give another folder, or remove it")
@@ -265,7 +266,7 @@ def appearing(out: str, replaces: bool = False) -> Iterator[Path]:
 
 
 def _finish(target: Path, trunk: Any, notes: dict[str, Any], tokenizer: Any, sizes: dict[str, Any]) -> None:
-    """Write the parts that all models have, and open the whole once."""
+    """Write the parts that all models have, and load the folder once."""
     for part, model, about in (("tokenizer", tokenizer, {}), ("generator", trunk, notes)):
         checkpoint.save(target / part, model, model.kind, model.config.to_dict(), **about)
     write_json(target / "vocabulary.json", sizes)

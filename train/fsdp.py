@@ -1,8 +1,8 @@
-"""FSDP2: parameters, gradients, optimizer and average cut into one piece a process (torch's own fully_shard).
+"""FSDP2 (torch's fully_shard): parameters, gradients, optimizer and average are cut into one piece a process.
 
-Checkpoints go through torch.distributed.checkpoint: a folder `sharded-<step>` that is written in the background and
-renamed into place when every process has written its piece, so that a kill in the middle leaves the one before. Any
-number of processes can read it.
+Checkpoints are written by torch.distributed.checkpoint to a folder `sharded-<step>`, in the background. It is renamed
+into place when every process has written its piece, so a kill leaves the previous checkpoint. Any number of processes
+can read it.
 """
 
 import copy
@@ -32,17 +32,18 @@ ABOUT = "about.json"
 
 
 def join(device: torch.device) -> None:
-    """A process that runs alone becomes a group of one, so that its checkpoints are those of many."""
+    """Make a single process a group of one, so that its checkpoints have the same format as those of several."""
     if not dist.is_initialized():
         backend = "gloo" if device.type == "cpu" else "nccl"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
 
 
 def shard(module: nn.Module, device: torch.device, precision: str) -> None:
-    """Cut the module in place: each block a group that is gathered when it runs, all the rest another.
+    """Shard the module in place: each block is a group that is gathered when it runs, the remaining parameters are
+    another.
 
-    Weights stay float32; in bf16 they are gathered as bfloat16 and gradients are summed in float32. Inputs are not cast
-    (autocast does that where it is right): rotations would lose their precision.
+    Weights stay float32. In bf16 they are gathered as bfloat16 and gradients are summed in float32. Inputs are not
+    cast, because rotations would lose precision; autocast casts where that is safe.
     """
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
@@ -54,7 +55,7 @@ def shard(module: nn.Module, device: torch.device, precision: str) -> None:
 
 
 def skeleton(module: nn.Module) -> nn.Module:
-    """The module's shape without its memory, for `whole`: copied, but for its tensors."""
+    """A copy of the module with tensors that take no memory, for `whole`."""
     shapes: dict[int, Tensor] = {id(p): nn.Parameter(p.detach().to("meta")) for p in module.parameters()}
     shapes |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
     return copy.deepcopy(module, shapes).eval().requires_grad_(False)
@@ -71,7 +72,7 @@ def whole(module: nn.Module, shape: nn.Module) -> nn.Module | None:
 
 
 def _state(module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module) -> tuple[dict, dict]:
-    """(what is stored, the optimizer's whole state dict). Rates and decays are not stored: the recipe has them."""
+    """(what is stored, the optimizer's full state dict). Rates and decays are not stored; the recipe sets them."""
     optimizing = get_optimizer_state_dict(module, optimizer)
     stored = {
         "module": get_model_state_dict(module),
@@ -82,10 +83,10 @@ def _state(module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Modu
 
 
 class ShardedSaver:
-    """Writes checkpoints `sharded-<step>` while the run goes on: `begin` copies what is to be written to the machine's
-    memory, a thread writes it, `finish` puts it into place. All processes must call each method.
+    """Writes checkpoints `sharded-<step>` during training: `begin` copies the state to host memory, a thread writes it,
+    `finish` renames it into place. All processes must call each method.
 
-    The processes agree on a group of their own (gloo): the run's own is in use, and may have no connection of CPUs.
+    It has a gloo process group of its own, because the run's group is in use and may not support CPU tensors.
     """
 
     def __init__(self, out: Path, keep: int = 1):
@@ -95,14 +96,14 @@ class ShardedSaver:
 
     @property
     def written(self) -> bool:
-        """Whether this process has written all that it was given."""
+        """Whether this process has written everything."""
         return self.pending is None or self.pending[0].done()
 
     def begin(
         self, about: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module
     ) -> None:
-        """Start to write a checkpoint; the one before is finished first. `about`: its "step" and what else is to be
-        kept in JSON. ValueError on a full disk; the last checkpoint stays."""
+        """Start to write a checkpoint; a previous one is finished first. `about`: its "step" and other JSON values.
+        ValueError on a full disk; the last checkpoint stays."""
         self.finish()
         path = self.out / f"sharded-{about['step']:07d}"
         partial = path.with_suffix(".partial")
@@ -119,7 +120,7 @@ class ShardedSaver:
         self.pending = (future, path, about)
 
     def finish(self) -> None:
-        """Wait until the checkpoint that was begun is written, put it into place, and drop all but the last `keep`.
+        """Wait until the current checkpoint is written, rename it into place, and delete all but the last `keep`.
         ValueError in every process when one could not write."""
         if self.pending is None:
             return
@@ -146,7 +147,7 @@ class ShardedSaver:
             raise _not_written(path, fault or OSError("another process says why"))
 
     def _anywhere(self, fault: BaseException | None) -> bool:
-        """Whether any process met a fault."""
+        """Whether any process failed."""
         found = torch.tensor(float(fault is not None))
         dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.group)
         return bool(found)
@@ -163,8 +164,8 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def load_from(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module) -> dict[str, Any]:
-    """Read a checkpoint in place; returns what `save` was told `about` it, with the "world" of processes that wrote it.
-    ValueError when it is of another model, or broken."""
+    """Load a checkpoint into the module and its optimizers; returns its `about`, with "world", the number of processes
+    that wrote it. ValueError when it is of another model, or broken."""
     stored, optimizing = _state(module, optimizer, average)
     written = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
     ours = {f"module.{name}" for name in stored["module"]}

@@ -16,7 +16,7 @@ BEST_SHARDED = "best"
 
 
 def _put_beside(source: Path, target: Path) -> None:
-    """A second name of a file, without its bytes a second time where the file system can do that."""
+    """Give a file a second name: a hard link where the file system supports it, else a copy."""
     target.parent.mkdir(exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -32,7 +32,7 @@ def _put_beside(source: Path, target: Path) -> None:
 
 
 def keep_newest(out: Path, step: int, keep: int) -> None:
-    """Give state.pt, which was written at `step`, a name of its own, and drop what is older than the last `keep`."""
+    """Give state.pt, written at `step`, a second name, and delete all but the last `keep` of such checkpoints."""
     if keep > 1:
         _put_beside(out / STATE, out / EARLIER / f"{step:07d}.pt")
     for old in earlier(out)[: -keep if keep > 1 else None]:
@@ -60,12 +60,12 @@ def _put_file(source: str, target: str) -> str:
 
 
 def earlier(out: Path) -> list[Path]:
-    """Checkpoints with names of their own, the newest last."""
+    """Checkpoints in checkpoints/, the newest last."""
     return sorted((out / EARLIER).glob("[0-9]*.pt"))
 
 
 def candidates(out: Path) -> Iterator[Path]:
-    """The checkpoints to go on from, the newest first: an older one serves where a newer one is broken."""
+    """The checkpoints to resume from, the newest first; an older one is used where a newer one is broken."""
     newest = out / STATE
     if newest.is_file():
         yield newest

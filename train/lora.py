@@ -3,12 +3,12 @@
     maskgil train lora --model weights/mine --pictures holiday --out runs/holiday
     maskgil export lora --model weights/mine --adapter runs/holiday/export --out weights/holiday
 
-The model's own weights stay as they are, in bfloat16, and go into no checkpoint; each linear map of its blocks gets two
-thin matrices of rank r beside it. Those alone are exported, in peft's files; `merge` adds them to the model.
+The model's weights are frozen, in bfloat16, and are not part of checkpoints. Each linear map of its blocks gets two
+matrices of rank r beside it. Only these are exported, in peft's format; `merge` adds them to the model.
 
-For XL at rank 16: the frozen weights and their copy in the average take 3.1 GB, and 12.8M numbers move, 0.3 GB with
-gradients, AdamW's moments and average. Two pictures of 256 px keep 6 GB of activations, and a few hundred MB when these
-are recomputed: under 12 GB either way. Captions are encoded before all that, on the GPU where there is one.
+Memory for XL at rank 16: the frozen weights and their copy in the average take 3.1 GB; the 12.8M trained numbers take
+0.3 GB with gradients, AdamW's moments and average. Two pictures of 256 px take 6 GB of activations, or a few hundred MB
+if these are recomputed. The sum is under 12 GB. Captions are encoded before training, on the GPU if there is one.
 """
 
 import shutil
@@ -43,7 +43,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def adapted(model: MaskGIL, rank: int) -> LoraConfig:
-    """Give every block adapters, in place: they start as nothing (B = 0), are float32, and alone move."""
+    """Give every block adapters, in place: they start with B = 0, are float32, and are the only trained weights."""
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS)
     _adapt(model, config)
     return config
@@ -59,7 +59,7 @@ def _adapt(model: MaskGIL, config: LoraConfig) -> None:
 
 
 def adapters(model: MaskGIL) -> dict[str, Tensor]:
-    """The thin matrices, under peft's names."""
+    """The adapters' matrices, by peft's names."""
     return {
         PREFIX + name.replace(".default.", "."): p.detach().cpu().contiguous()
         for name, p in model.named_parameters()
@@ -68,7 +68,7 @@ def adapters(model: MaskGIL) -> dict[str, Tensor]:
 
 
 def save_adapters(model: MaskGIL, config: LoraConfig, base: str, folder: Path) -> None:
-    """Write a folder that peft reads too. ValueError on a full disk: adapters that it held stay."""
+    """Write a folder that peft reads. ValueError on a full disk; existing adapters in it stay."""
     config.base_model_name_or_path = base
     checkpoint.validate_finite(adapters(model), f"the adapters for {folder}")
     try:
@@ -137,7 +137,7 @@ def lora_recipe(
         raise ValueError(f"{model} is driven by classes; adapters are learnt from captions")
     check_norms(generator.config, model, options)
     place = Path(cache or f"{pictures.rstrip('/')}-cache-{size}")
-    # Units are long, and processes that have none left wait for the others
+    # Units take long, and processes that have no more units wait for the others
     state = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))])
     tokenizer = checkpoint.load(folder / "tokenizer", "vq").requires_grad_(False).to(state.device)
     encoder = text_encoder.load(folder / "text_encoder").to(state.device)
@@ -146,7 +146,7 @@ def lora_recipe(
     state.wait_for_everyone()
     del maker, tokenizer, encoder
     if state.device.type == "cuda":
-        torch.cuda.empty_cache()  # a large text encoder's memory is the run's now
+        torch.cuda.empty_cache()  # frees the memory of a large text encoder
     config = adapted(generator, rank)
     generator.tok_dropout = nn.Dropout(options.token_dropout)
 

@@ -9,12 +9,12 @@ from PIL import Image, ImageDraw, ImageFont
 from maskgil.fileio import atomic_write
 
 SIZE, MARGIN = (900, 480), (70, 40, 20, 50)  # pixels; left, top, right, bottom
-POINTS = 400  # of a curve, at most: the mean of the steps between two
+POINTS = 400  # of a curve, at most; each is a mean of steps
 COLORS = {"loss": (31, 119, 180), "valid": (214, 39, 40)}
 
 
 def thinned(values: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
-    """Means of runs of neighbouring steps, POINTS of them at most; without what is not finite."""
+    """Means of neighbouring steps, at most POINTS of them, without values that are not finite."""
     finite = [(step, value) for step, value in values if math.isfinite(value)]
     width = max(1, math.ceil(len(finite) / POINTS))
     parts = [finite[start : start + width] for start in range(0, len(finite), width)]
@@ -30,7 +30,7 @@ def ticks(low: float, high: float, about: int = 6) -> list[float]:
 
 
 def draw_loss_curve(log: Mapping[int, Mapping[str, float]], title: str, path: Path) -> None:
-    """Write a PNG of `loss`, and of `valid` where there is one, over the steps; nothing where no loss is finite yet."""
+    """Write a PNG of `loss`, and of `valid` if given, over the steps; no file while no loss is finite."""
     curves = {name: thinned([(step, row[name]) for step, row in sorted(log.items()) if name in row]) for name in COLORS}
     points = [point for curve in curves.values() for point in curve]
     if not points:

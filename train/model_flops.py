@@ -1,4 +1,4 @@
-"""What a step of a transformer computes, and what a device could compute in that time.
+"""FLOPs of a training step of a transformer, and peak FLOP/s of devices.
 
 Axes: B rows, N image tokens, S tokens in all, D width.
 """
@@ -10,7 +10,7 @@ import torch
 
 from maskgil.models.config import ModelConfig
 
-# Dense bfloat16 FLOP/s. The first one whose name is part of the device's: of a chip's kinds the plain one comes last
+# Dense bfloat16 FLOP/s. The first entry that is part of the device's name counts, so variants of a chip come first
 SHEETS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -25,11 +25,10 @@ SHEETS = {
 
 
 def step_flops(config: ModelConfig, pictures: int, tokens: int, frozen: bool = False, text: int | None = None) -> float:
-    """FLOPs of forward and backward: 6 a weight and token that meet, and 12 D S^2 a layer for attention.
+    """FLOPs of forward and backward: 6 for each weight and token, and 12 D S^2 a layer for attention.
 
-    frozen  4 instead of 6, since a weight that stays needs no gradient of its own; what adapters of a low rank add is
-            not counted
-    text    tokens of the condition; None: as many as the model reads at most
+    frozen  weights get no gradient: 4 instead of 6; low-rank adapters are not counted
+    text    tokens of the condition; None: the most that the model reads
     """
     text = config.text_length if text is None else text
     length = tokens + text
@@ -40,7 +39,7 @@ def step_flops(config: ModelConfig, pictures: int, tokens: int, frozen: bool = F
     return pictures * (weights + 12 * config.layers * config.dim * length**2)
 
 
-BYTES_KEPT = 120  # of a block, for each token and number of its width: an upper estimate, under autocast
+BYTES_KEPT = 120  # bytes of a block's activations for each token and channel: an upper estimate, under autocast
 
 
 def kept_bytes(config: ModelConfig, tokens: int) -> float:
@@ -73,6 +72,6 @@ def chip(device: torch.device, precision: str = "bf16") -> tuple[str, float, str
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -28,7 +28,7 @@ class OptimConfig:
     clip: float = 1.0  # gradient norm; 0 = off
 
     def factor(self, step: int, steps: int) -> float:
-        """Share of the full learning rate at `step` of `steps`."""
+        """Share of the full learning rate at `step` of `steps` steps."""
         warm = min(1.0, (step + 1) / max(1, self.warmup))
         tail = self.decay * steps
         left = (steps - step) / tail if tail else 1.0
@@ -39,7 +39,7 @@ class OptimConfig:
 def orthogonalise(matrix: Tensor) -> Tensor:
     """(..., m, n) -> about U V^T of its singular value decomposition: four quintic Newton-Schulz steps.
 
-    The steps are what Muon costs on a CPU; a fifth changes little.
+    These steps are most of Muon's cost on a CPU; a fifth one changes little.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix.to(torch.bfloat16 if chosen_precision("auto", matrix.device) == "bf16" else torch.float32)
@@ -82,12 +82,13 @@ class Muon(torch.optim.Optimizer):
 
 
 def is_matrix(name: str, p: nn.Parameter) -> bool:
-    """Hidden matrices: not tables, not the first or last layer of a network. A layer within what is called an embedding
-    is hidden (the projection of captions: under AdamW its outputs grow until all captions look alike).
+    """Whether Muon trains a parameter: hidden matrices, but no embedding tables and no first or last layer. The
+    projection inside the caption embedding counts as hidden: under AdamW its outputs grow until all captions look
+    alike.
 
-    Nor T5's queries and keys: their products are neither normalised nor scaled, and under Muon they grow to hundreds.
-    Attention is then a choice of one token that nothing can move, relative positions least of all, and an encoder reads
-    "a cat left of a dog" and "a dog left of a cat" alike."""
+    T5's queries and keys are excluded. Their products are neither normalised nor scaled, and under Muon they grow to
+    hundreds. Attention then picks one token regardless of relative positions, and the encoder gives "a cat left of a
+    dog" and "a dog left of a cat" the same states."""
     ends = ("conv_in", "conv_out", "embed", "output", "shared", "relative_attention_bias", "head",
             "SelfAttention.q", "SelfAttention.k")  # fmt: skip
     layer = ".".join(name.split(".")[-3:-1])
@@ -97,15 +98,15 @@ def is_matrix(name: str, p: nn.Parameter) -> bool:
 def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
     """One or two optimizers; each group remembers its full rate as `full_lr`."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    # (heads, head_dim) looks like a matrix, but each number scales one of the normed ones: decay would shrink it to 0
+    # (heads, head_dim) looks like a matrix, but it is a gain: decay would shrink it to 0
     gains = {id(p) for module in model.modules() if isinstance(module, QKNorm) for p in module.parameters()}
     muon = [p for n, p in named if config.muon_lr and is_matrix(n, p) and id(p) not in gains]
     taken = {id(p) for p in muon}
     rest = [p for _, p in named if id(p) not in taken]
-    # Nor does eMIGM's diffusion head decay, by its released recipe.
+    # eMIGM's released recipe has no decay for the diffusion head.
     heads = {id(p) for module in model.modules() if isinstance(module, DiffusionHead) for p in module.parameters()}
-    # A checkpoint knows parameters by their place in the groups. Where nothing decays the groups are alike, and gains
-    # stay where runs that were begun before have them.
+    # A checkpoint stores parameters by their place in the groups. Without decay the groups are alike, and gains keep
+    # the place that older checkpoints have them at.
     apart = gains | heads if config.weight_decay else set()
     decayed = {id(p) for p in rest if config.decay_all or (p.ndim >= 2 and id(p) not in apart)}
     groups = [

@@ -1,6 +1,6 @@
 """Which number format a device multiplies fast, found by a short measurement.
 
-A processor with AVX2 alone multiplies bfloat16 about 80 times slower than float32; one with AMX several times faster.
+A processor with AVX2 only multiplies bfloat16 about 80 times slower than float32; one with AMX several times faster.
 """
 
 import os
@@ -15,7 +15,7 @@ GAIN = 1.1  # bfloat16 must be so many times as fast as float32
 
 
 def _fastest(dtype: torch.dtype) -> float:
-    """Seconds of one product on the CPU: the least of as many as fit into SECONDS, of two at least."""
+    """Seconds of one product on the CPU: the minimum over as many as fit into SECONDS, at least two."""
     a = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(dtype)
     times, end = [], time.perf_counter() + SECONDS
     while len(times) < 2 or time.perf_counter() < end:
@@ -27,9 +27,9 @@ def _fastest(dtype: torch.dtype) -> float:
 
 @cache
 def bfloat16_gain(device_type: str) -> float:
-    """How many times as fast the device multiplies matrices in bfloat16 as in float32, measured once a process.
+    """Speed of matrix products in bfloat16 relative to float32 on the device, measured once a process.
 
-    A CUDA device is not measured: infinity where it has bfloat16 units, 0 where it has none.
+    A CUDA device is not measured: infinity if it has bfloat16 units, else 0.
     """
     if device_type == "cuda":
         return float("inf") if torch.cuda.is_bf16_supported(including_emulation=False) else 0.0
@@ -55,7 +55,7 @@ def chosen_precision(precision: str, device: torch.device | None = None) -> str:
 
 
 def precision_line(precision: str, device: torch.device) -> str:
-    """What "auto" became and why, for the first line of a run."""
+    """Which precision "auto" chose and why, for the first line of a run."""
     gain = bfloat16_gain(device.type)
     name = "bfloat16" if precision == "bf16" else "float32"
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""The processes of a run: how they find each other, are asked to stop, and part."""
+"""The processes of a run: joining the group, stopping on a signal, leaving the group."""
 
 import contextlib
 import os
@@ -12,8 +12,8 @@ from accelerate import Accelerator
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[threading.Event]:
-    """Set by SIGTERM or the first Ctrl-C: the step in hand is finished and saved. A second Ctrl-C stops at once.
-    Afterwards the signals mean again what they meant before."""
+    """An event that SIGTERM or the first Ctrl-C sets: the current step is finished and saved. A second Ctrl-C stops at
+    once. The previous signal handlers are restored afterwards."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -32,15 +32,15 @@ def stop_signal() -> Iterator[threading.Event]:
 
 
 def shutdown_distributed() -> None:
-    """End the group of processes, all of them, while Python still runs: what a gloo thread holds of the last exchange
-    needs the interpreter to be freed, and a process that is already closing down is aborted (SIGABRT) for it."""
+    """End the process group in all processes while the interpreter runs. A gloo thread needs the interpreter to free
+    its last buffers; in a process that is already exiting this would abort it (SIGABRT)."""
     if dist.is_initialized():
-        dist.barrier()  # nobody closes a connection that another one still reads
+        dist.barrier()  # no process closes a connection that another one still reads
         dist.destroy_process_group()
 
 
 def join_processes() -> Accelerator:
-    """This process among those of the run. ValueError when others were started that it would not know of."""
+    """This process's place among those of the run. ValueError when a launcher started processes that are not joined."""
     accelerator = Accelerator()
     if (started := int(os.environ.get("WORLD_SIZE", 1))) > accelerator.num_processes:
         raise ValueError(
