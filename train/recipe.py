@@ -13,10 +13,10 @@ from train.optim import OptimConfig
 
 @dataclass(frozen=True)
 class SumAndCount:
-    """A loss that is a mean over things, of which this batch holds `count` with the sum `total`.
+    """A loss that is a mean over items, of which this batch holds `count` with the sum `total`.
 
-    The trainer divides the gradients of all totals by all counts, over accumulation steps and processes: masked tokens
-    then weigh the same wherever they fall. A loss may also be a plain mean; batches then weigh the same.
+    The trainer divides the gradients of all totals by all counts, over accumulation steps and processes, so every
+    masked token has the same weight. A loss may also be a plain mean; then every batch has the same weight.
     """
 
     total: Tensor
@@ -29,10 +29,10 @@ class SumAndCount:
 
 @dataclass(frozen=True)
 class OptimizedModule:
-    """One optimized module; two of them make an adversarial game.
+    """One optimized module; a recipe with two of them trains adversarially.
 
-    `loss(modules, batch, generator, step)` may read every module of the game, but only this one's parameters move. It
-    returns the loss and what to log.
+    `loss(modules, batch, generator, step)` may read every module of the recipe, but only this one's parameters are
+    trained. It returns the loss and the values to log.
     """
 
     module: nn.Module
@@ -44,10 +44,10 @@ class OptimizedModule:
 class Recipe:
     """What is trained, on what, by which loss, and how long.
 
-    batch_at    makes batch number `index`; picklable, since it runs in worker processes
+    batch_at    makes batch number `index`; it must be picklable, because it runs in worker processes
     modules     the first one is averaged, sampled and exported
-    provenance  fingerprints of what made the data, by name; a run keeps to them
-    options     what the command chose, for the run's folder
+    provenance  fingerprints of the models that made the data, by name; a resumed run must have the same
+    options     the recipe's options, for the run's folder
     chosen      every option of the command, for config.toml in the run's folder
     """
 
@@ -60,8 +60,8 @@ class Recipe:
     chosen: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     accumulate: int = 1  # batches a step of each process ...
-    batches: int | None = None  # ... or of all together: the run is then the same with any number of processes
-    precision: Literal["auto", "bf16", "no"] = "auto"  # auto: what the device multiplies faster
+    batches: int | None = None  # ... or of all processes together: the run is then the same with any number of them
+    precision: Literal["auto", "bf16", "no"] = "auto"  # auto: the format that the device multiplies faster
     schedule: Callable[[int, int], float] | None = None  # (step, steps) -> share of the rate; None: the optimizer's own
     shard: bool = False  # FSDP2
     # torch.compile of each transformer block, and computing its activations again in the backward pass. None: as
@@ -83,7 +83,7 @@ class Recipe:
     flops: Callable[[dict[str, Any]], float] | None = None  # of forward and backward of a batch, for MFU
 
     def __post_init__(self) -> None:
-        """ValueError for a number that no run can have."""
+        """ValueError for an impossible number."""
         if self.steps < 1 or self.accumulate < 1 or (self.batches is not None and self.batches < 1):
             raise ValueError(f"{self.name}: steps={self.steps} and batches a step must be 1 or more")
         if not 0 <= self.ema < 1:
@@ -103,7 +103,7 @@ def batches_of_process(recipe: Recipe, world: int) -> int:
 
 
 def describe_world_change(recipe: Recipe, before: int, world: int) -> str:
-    """What going on with another number of processes means."""
+    """A line that says what continuing with another number of processes changes."""
     if recipe.batches is None:
         return (
             f"{before} processes before, {world} now: a step has {recipe.accumulate * world} batches instead of "

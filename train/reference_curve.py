@@ -1,10 +1,10 @@
-"""Reference curves: the loss of runs that went well, and the band inside which another run of the recipe is normal.
+"""Reference curves: the mean loss of good runs of a recipe, and the band that normal runs stay in.
 
     maskgil train reference-curve runs/a runs/b runs/c --out train/reference_curves/check.json
 
-writes the curve of several finished runs of one recipe, with other seeds each. A curve is a JSON file: for each window
-of steps its last step, the mean over the runs of their mean loss, and the band around it: four standard deviations over
-the runs, and 3% of the mean at the least.
+writes the curve of several finished runs of one recipe with different seeds. A curve is a JSON file. For each window of
+steps it holds the last step, the mean loss over the runs, and the half-width of the band: four standard deviations over
+the runs, at least 3% of the mean.
 """
 
 import json
@@ -24,13 +24,20 @@ from train.run_log import load_run_log
 
 FOLDER = Path(__file__).parent / "reference_curves"
 DEVIATIONS, LEAST = 4.0, 0.03
-LEAST_RUNS = 3  # the spread of fewer says nothing
+LEAST_RUNS = 3  # fewer do not show the spread
 
 
 @dataclass(frozen=True)
 class ReferenceCurve:
-    """recipe  whose losses they are;  key: of the log;  window: steps of a mean;  made: how it was measured
-    steps      the last step of each window;  mean, band: the expected loss, and how far another run may be from it
+    """The expected loss of a recipe.
+
+    recipe  its name
+    key     of the log
+    window  steps of a mean
+    made    how it was measured
+    steps   the last step of each window
+    mean    the expected loss of each window
+    band    how far another run may be from it
     """
 
     recipe: str
@@ -68,7 +75,7 @@ def window_means(log: Mapping[int, Mapping[str, float]], key: str, window: int) 
 
 @dataclass(frozen=True)
 class WindowVerdict:
-    """The loss of a window of steps beside what is expected."""
+    """The loss of a window of steps and the expected loss."""
 
     step: int
     loss: float
@@ -101,7 +108,7 @@ def _check_enough(runs: Sequence[object]) -> None:
 def measured_curve(
     recipe: str, key: str, logs: Sequence[Mapping[int, Mapping[str, float]]], window: int, made: str
 ) -> ReferenceCurve:
-    """The curve of several runs. ValueError for fewer than three: their spread says nothing."""
+    """The curve of several runs. ValueError for fewer than three runs, which do not show the spread."""
     _check_enough(logs)
     means = [window_means(log, key, window) for log in logs]
     steps = sorted(set.intersection(*(set(found) for found in means)))

@@ -1,5 +1,5 @@
-"""run.json: the command, options and versions of a run, and what a resumed one changes. config.toml: all its options,
-as `--config` reads them."""
+"""Writes run.json (command, options and versions of a run, and their changes when it is resumed) and config.toml (all
+its options, as `--config` reads them)."""
 
 import importlib.metadata
 import json
@@ -21,7 +21,7 @@ PACKAGES = ("torch", "transformers", "safetensors", "accelerate")
 
 
 def run_config(recipe: Recipe, world: int) -> dict[str, Any]:
-    """What a run's folder keeps of how it was started, as JSON."""
+    """The content of run.json: how a run was started."""
     options = {
         "steps": recipe.steps,
         "seed": recipe.seed,
@@ -54,7 +54,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def note_config(recipe: Recipe, out: Path, world: int, step: int, say: Callable[[str], None]) -> None:
-    """Write run.json, and say what a run that goes on has changed. Earlier commands are kept in `history`."""
+    """Write run.json and print what a resumed run has changed. Earlier commands are kept in `history`."""
     now, path = run_config(recipe, world), out / FILE
     history = []
     if step and path.is_file():

@@ -1,4 +1,4 @@
-"""One run a folder: a lock that a second run into the same folder meets before it writes anything."""
+"""A lock that keeps a second run from writing into the folder of a run."""
 
 import fcntl
 import os
@@ -15,7 +15,8 @@ FILE = "run.lock"
 class RunLock:
     """Held by the first process of a run, from `acquire` to `release`.
 
-    A record lock: the system frees it when the process ends, however it ends, and data workers do not inherit it.
+    It is a record lock: the system releases it when the process ends for any reason, and data workers do not inherit
+    it.
     """
 
     def __init__(self, folder: Path):
@@ -35,7 +36,7 @@ class RunLock:
             )
 
     def _acquire(self) -> str:
-        """Empty when the lock was taken, else who holds it."""
+        """An empty string when the lock was taken, else who holds it."""
         file = self.path.open("a+")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,5 +54,6 @@ class RunLock:
     def release(self) -> None:
         if self.file is not None:
             self.file.truncate(0)
-            self.file.close()  # the file stays: whoever opened it before a removal would hold another one's lock
+            # The file stays: a process that opened it before a removal would lock a file that is gone.
+            self.file.close()
             self.file = None

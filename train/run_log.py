@@ -1,4 +1,4 @@
-"""What a run writes beside its checkpoints: log.jsonl, tensorboard events, sample sheets and the progress line."""
+"""The log of a run: log.jsonl, tensorboard events, sample sheets and the progress line."""
 
 import contextlib
 import json
@@ -32,11 +32,11 @@ LEGACY = {
 
 
 def load_run_log(folder: Path) -> dict[int, dict[str, float]]:
-    """The values of each step of a run, with today's keys. Of a step that was done twice the later values count; what
-    was no finite number is NaN."""
+    """The values of each step of a run, by the present keys. If a step was done twice, the later values count. Values
+    that were not finite are NaN."""
     rows: dict[int, dict[str, float]] = {}
     *lines, rest = (folder / FILE).read_text(encoding="utf-8").split("\n")
-    for line in lines:  # the rest was cut by a kill, or is being written
+    for line in lines:  # a kill cut the rest, or it is being written
         row = json.loads(line)
         step = row.pop("step")
         rows[step] = {LEGACY.get(k, k): math.nan if v is None else v for k, v in row.items()}
@@ -44,7 +44,7 @@ def load_run_log(folder: Path) -> dict[int, dict[str, float]]:
 
 
 def drop_cut_line(path: Path) -> None:
-    """Remove what a kill left of a line, so that the next line begins at its beginning."""
+    """Remove the part of a line that a kill left, so that the next record starts on a line of its own."""
     if not path.is_file():
         return
     with path.open("rb+") as file:
@@ -54,9 +54,9 @@ def drop_cut_line(path: Path) -> None:
 
 
 def start_wandb(recipe: Recipe, out: Path) -> None:
-    """Start wandb, which then copies what is written for tensorboard. ValueError when it is not there or refuses.
+    """Start wandb, which copies the tensorboard events. ValueError when it is not installed or refuses.
 
-    The run's id is drawn once and kept in its folder: the folder's name may be that of another run of the project.
+    The run's id is drawn once and kept in its folder, because folder names are not unique in a project.
     """
     try:
         import wandb
@@ -91,7 +91,7 @@ class RunLog:
         self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=step)
 
     def step(self, step: int, values: dict[str, Any]) -> None:
-        """Write the values of a step; what is no finite number becomes null, which JSON has."""
+        """Write the values of a step. Numbers that are not finite become null, because JSON has none."""
         self.bar.update()
         if not self.main:
             return
@@ -105,12 +105,12 @@ class RunLog:
                 self.writer.add_scalar(key, value, step)
 
     def say(self, line: str) -> None:
-        """One line above the progress bar."""
+        """Print one line above the progress bar."""
         if self.main:
             tqdm.write(line)
 
     def go_back(self, step: int) -> None:
-        """The steps after `step` will be done again."""
+        """Tell the log that the steps after `step` will be done again."""
         if self.main:
             self.writer.close()
             self._open(step)
@@ -125,5 +125,5 @@ class RunLog:
     def close(self) -> None:
         self.bar.close()
         if self.writer:
-            with contextlib.suppress(OSError):  # a full disk has been said already, by whatever found it first
+            with contextlib.suppress(OSError):  # a full disk has been reported already
                 self.writer.close()

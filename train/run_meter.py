@@ -1,4 +1,4 @@
-"""Measures a run while it goes: rows a second, FLOP utilization, memory; after a few steps, what all of it needs."""
+"""Measures a run: rows a second, FLOP utilization, memory, and after a few steps an estimate for the whole run."""
 
 import resource
 import sys
@@ -14,12 +14,12 @@ from train.model_flops import chip, wait_for
 from train.recipe import Recipe
 from train.run_options import RunOptions
 
-WARM, MEASURED = 2, 6  # the first steps compile and allocate; the time of those that follow counts
+WARM, MEASURED = 2, 6  # the first steps compile and allocate, so they are not timed
 RATE_STEPS = 20  # steps over which the rates of a running step are averaged
 
 
 def peak_bytes(device: torch.device) -> float:
-    """Bytes that this process has held at the most: on the GPU, or of the machine's memory."""
+    """Peak memory of this process in bytes: on the GPU, or in host memory."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -38,7 +38,7 @@ def tokens_of(micro: Sequence[dict[str, Any]]) -> int:
 
 
 class RunMeter:
-    """`step` counts a step and returns what to log of it; `report` says once what the whole run needs."""
+    """`step` counts a step and returns the values to log; `report` estimates once what the whole run needs."""
 
     def __init__(self, recipe: Recipe, modules: Sequence[nn.Module], device: torch.device, world: int):
         self.recipe, self.device, self.world = recipe, device, world
@@ -51,12 +51,12 @@ class RunMeter:
         self.restart()
 
     def restart(self) -> None:
-        """Forget the times so far: the run did something else than steps."""
+        """Forget the times so far, after the run did something other than steps."""
         self.times.clear()
         self.times.append((time.monotonic(), self.rows, self.flops))
 
     def step(self, micro: Sequence[dict[str, Any]]) -> dict[str, float]:
-        """Count a step of these batches of this process; the others have as many."""
+        """Count a step with these batches of this process; other processes have as many."""
         if self.steps < WARM + MEASURED:
             wait_for(self.device)
         self.steps += 1
@@ -72,11 +72,11 @@ class RunMeter:
         return values
 
     def due(self) -> bool:
-        """Whether the report can be given now; once."""
+        """Whether the report can be made and was not made yet."""
         return self.steps == WARM + MEASURED
 
     def seconds_per_step(self) -> float:
-        """Of the measured steps."""
+        """Mean over the measured steps."""
         measured = list(self.times)[-MEASURED - 1 :]
         return (measured[-1][0] - measured[0][0]) / (len(measured) - 1)
 
@@ -105,7 +105,7 @@ class RunMeter:
 
 
 class PictureClock:
-    """Says when the next loss curve and sample sheet are due."""
+    """Tells when the next loss curve and sample sheet are due."""
 
     def __init__(self, minutes: float):
         self.seconds, self.last = minutes * 60, time.monotonic()

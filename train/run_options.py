@@ -1,4 +1,4 @@
-"""What any run may be told, whatever its recipe."""
+"""Options of any run, independent of the recipe."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -20,7 +20,7 @@ class RunOptions:
     preflight: Annotated[bool, arg(help="measure a few steps, print what the run needs, and write nothing")] = False
 
     def __post_init__(self) -> None:
-        """ValueError for a number that no run can have."""
+        """ValueError for an impossible number."""
         for name, (least, most) in RUN_BOUNDS.items():
             value = getattr(self, name)
             if not least <= value <= most:

@@ -1,4 +1,4 @@
-"""What a run is made of at a step: weights, their average, optimizers; saved and loaded whole or not at all."""
+"""The state of a run at a step: weights, their average, optimizers. It is saved and loaded whole or not at all."""
 
 import contextlib
 import errno
@@ -22,11 +22,11 @@ from train.step_guard import StepGuard
 
 
 class CheckpointWriteError(ValueError):
-    """The disk took no more. What was saved before is whole, and the same command goes on from it."""
+    """A checkpoint could not be written. Earlier checkpoints are whole, and the same command continues from them."""
 
 
 def _kept(folder: Path) -> str:
-    """What to say of the checkpoint that a failed write leaves."""
+    """A sentence about the checkpoint that remains after a failed write."""
     there = (folder / STATE).is_file() or any(folder.glob("sharded-*"))
     return "the last checkpoint is untouched" if there else "there is no checkpoint yet"
 
@@ -42,11 +42,11 @@ def _remedy(error: BaseException, folder: Path) -> str:
 
 
 def save_whole(payload: Any, path: Path) -> None:
-    """torch.save that leaves the old file or the new one, never half of one. CheckpointWriteError on a full disk."""
+    """torch.save to a file that is replaced whole or not at all. CheckpointWriteError on a full disk."""
     try:
         with atomic_write(path) as partial:
             torch.save(payload, partial)
-    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's own writer
+    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         if isinstance(error, RuntimeError):
             reason = f"the disk is full or gone ({reason})"
@@ -55,7 +55,7 @@ def save_whole(payload: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """A full disk becomes a CheckpointWriteError of one line: nothing that is written here is part of a checkpoint."""
+    """Turn a full disk into a CheckpointWriteError of one line, for files that are not part of a checkpoint."""
     try:
         yield
     except OSError as error:
@@ -63,7 +63,8 @@ def writing(out: Path) -> Iterator[None]:
 
 
 def stored(module: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint keeps: not the weights that never move, which the recipe reads from where they are."""
+    """The tensors that a checkpoint keeps. Frozen weights are left out, because the recipe loads them from their
+    folder."""
     frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
     return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
 
@@ -79,7 +80,7 @@ def restore(module: nn.Module, like: nn.Module, saved: dict[str, Tensor]) -> Non
 
 
 def frozen(modules: Sequence[nn.Module]) -> str:
-    """A fingerprint of the weights that never move, which `stored` leaves where they are."""
+    """A fingerprint of the frozen weights, which `stored` leaves out."""
     held = {
         f"{number}.{name}": parameter.detach()
         for number, module in enumerate(modules)
@@ -90,8 +91,8 @@ def frozen(modules: Sequence[nn.Module]) -> str:
 
 
 def check_provenance(out: Path, before: dict[str, str], now: dict[str, str]) -> None:
-    """ValueError when the data are of another tokenizer or text encoder than those the run began with: their numbers
-    may fit the model and mean something else. A checkpoint that does not say is taken as it is."""
+    """ValueError when the data were made by another tokenizer or text encoder than at the start of the run: the shapes
+    may fit although the tokens mean something else. Checkpoints without provenance are accepted."""
     for part, made_by in now.items():
         if before.get(part, made_by) != made_by:
             raise ValueError(
@@ -101,7 +102,7 @@ def check_provenance(out: Path, before: dict[str, str], now: dict[str, str]) -> 
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load what an optimizer has gathered; rates and decays are the recipe's, which may be asked for anew."""
+    """Load an optimizer's moments. Rates and decays stay those of the recipe, which may have changed."""
     asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(saved)
     for group, values in zip(optimizer.param_groups, asked, strict=True):
@@ -110,10 +111,13 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]
 
 @dataclass
 class RunState:
-    """modules    those of the recipe, on their device, perhaps sharded;  average: the moving average of the first
-    optimizers    of each module one or two
-    frozen        fingerprint of the weights that never move
-    precision     "bf16" or "no", as the run began
+    """The state of a run.
+
+    modules     those of the recipe, on their device, perhaps sharded
+    average     the moving average of the first module
+    optimizers  one or two of each module
+    frozen      fingerprint of the frozen weights
+    precision   "bf16" or "no", as at the start of the run
     """
 
     recipe: Recipe
@@ -133,18 +137,18 @@ class RunState:
     def __post_init__(self) -> None:
         self.guard = StepGuard()
         self.saver: Any = None  # of a sharded run, from its first checkpoint on
-        self.broken: list[str] = []  # what is wrong with checkpoints that could not be read
+        self.broken: list[str] = []  # errors of checkpoints that could not be read
         self.optimizers = [
             build_optimizers(m, part.optim) for m, part in zip(self.modules, self.recipe.modules, strict=True)
         ]
 
     def load(self) -> int:
-        """Take over the folder's checkpoint, if there is one; returns the number of processes that wrote it, 0 without.
+        """Load the folder's checkpoint, if there is one; returns the number of processes that wrote it, else 0.
 
-        A broken one is passed over for an earlier one, where one is kept, and named in `broken`. ValueError when it is
-        of another recipe, of data made by something else, or written with another `shard`, and when all are broken.
+        If it is broken, its error is added to `broken` and an earlier one is tried. ValueError when the checkpoint is
+        of another recipe, of data made by other models, or written with another `shard`, and when all are broken.
         """
-        self.saved_step = None  # what is trained from here on may differ at the same step
+        self.saved_step = None  # training from here on may give another checkpoint of the same step
         self.broken.clear()
         self.finish_save()
         whole, out = self.out / STATE, self.out
@@ -216,7 +220,7 @@ class RunState:
         self.guard.restore(about.get("guard", {}))
 
     def about(self) -> dict[str, Any]:
-        """What a checkpoint says of itself beside its tensors."""
+        """The values of a checkpoint beside its tensors."""
         return {
             "step": self.step,
             "world": self.world,
@@ -235,8 +239,8 @@ class RunState:
         return not broken
 
     def save(self) -> bool:
-        """Write the checkpoint, unless that of this step was written; all processes must call it. False, and the last
-        one stays, when a weight is not finite.
+        """Write the checkpoint, unless that of this step was written; all processes must call it. If a weight is not
+        finite, nothing is written and False is returned.
 
         CheckpointWriteError on a full disk.
         """
@@ -266,11 +270,11 @@ class RunState:
 
     @property
     def written(self) -> bool:
-        """Whether this process has nothing left to write in the background."""
+        """Whether all background writes of this process are done."""
         return self.saver is None or self.saver.written
 
     def finish_save(self) -> None:
-        """Wait for what is written in the background; all processes must call it. ValueError when it failed."""
+        """Wait for the background write; all processes must call it. ValueError when it failed."""
         if self.saver is not None:
             self.saver.finish()
 
@@ -288,8 +292,8 @@ class RunState:
                 keep_best(self.out)
 
     def load_best(self) -> bool:
-        """Take over the average of the best checkpoint; False, and nothing changes, where there is none any more. What
-        else the run holds is then of no use."""
+        """Load the average of the best checkpoint. If that checkpoint is gone, return False and change nothing. The
+        training state cannot be used afterwards."""
         if self.recipe.shard:
             from train import fsdp
 

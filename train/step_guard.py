@@ -1,8 +1,8 @@
-"""Decides what becomes of a step: taken, left out, or a return to the last checkpoint.
+"""Decides whether a step is applied, skipped, or answered with a return to the last checkpoint.
 
-A step whose loss or gradient is not finite is left out. The run goes back to its last checkpoint after `patience` such
-steps in a row, when weights are no longer finite, and when the loss has exploded. From there it reads the batches that
-follow those that led to the failure (as PaLM did, Chowdhery et al. 2022, section 5.1).
+A step whose loss or gradient is not finite is skipped. The run returns to its last checkpoint after `patience` such
+steps in a row, when weights are not finite, and when the loss explodes. From there it continues with the batches after
+those that led to the failure, as PaLM did (Chowdhery et al. 2022, section 5.1).
 """
 
 import math
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-HISTORY = 200  # losses that a new one is compared with
-WARMUP = 50  # as many must be known before one can stand out
+HISTORY = 200  # previous losses that a new one is compared with
+WARMUP = 50  # so many must be known before one can be an outlier
 DEVIATIONS = 8.0  # an outlier lies so many standard deviations above the mean ...
 RISE = 0.5  # ... and by this share of it
 
@@ -25,22 +25,22 @@ class Verdict(Enum):
 
 @dataclass
 class StepGuard:
-    """patience: failed steps in a row, or exploded losses in a row, before the run goes back;  max_returns: returns
-    without a new checkpoint between them, after which a run is given up."""
+    """patience: failed steps or exploded losses in a row before the run returns to its checkpoint
+    max_returns: returns without a new checkpoint between them before the run is given up"""
 
     patience: int = 5
     max_returns: int = 3
-    skipped: int = 0  # steps left out in the whole run
+    skipped: int = 0  # skipped steps of the whole run
     returns: int = 0  # since the last checkpoint that was written
-    batches_passed: int = 0  # steps' worth of batches that returns have left behind
+    batches_passed: int = 0  # steps whose batches the returns have skipped
     why: str = ""  # of the last return
-    tolerated: int = -1  # the step at which an explosion was met before: with other batches it was there again
+    tolerated: int = -1  # the step at which the loss exploded before; it exploded there again with other batches
     failed_in_row: int = 0
     outliers_in_row: int = 0
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
     def judge(self, step: int, loss: float, finite: bool, weights_finite: bool) -> Verdict:
-        """What becomes of step number `step`, before its gradients are used.
+        """The verdict on step number `step`, before its gradients are used.
 
         loss            over all processes; NaN where it is not finite
         finite          whether loss and gradients are, in every process
@@ -61,7 +61,7 @@ class StepGuard:
             self.outliers_in_row += 1
             if self.outliers_in_row >= self.patience:
                 mean = sum(self.losses) / len(self.losses)
-                if abs(step - self.tolerated) <= HISTORY:  # it rises there whatever it reads
+                if abs(step - self.tolerated) <= HISTORY:  # the loss rises there with any batches
                     self._forget()
                     return Verdict.TAKE
                 self.tolerated = step
@@ -84,9 +84,9 @@ class StepGuard:
         self.losses.clear()
 
     def went_back(self, steps: int) -> None:
-        """The run goes on from `steps` steps earlier, with the batches that come after those that it had read.
+        """Note that the run continues `steps` steps earlier, with the batches after those that it had read.
 
-        ValueError when it has gone back too often without getting to its next checkpoint.
+        ValueError when it has returned too often without reaching its next checkpoint.
         """
         self.returns += 1
         if self.returns > self.max_returns:
@@ -98,7 +98,7 @@ class StepGuard:
         self._forget()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, so that a run that is resumed goes on as one that never stopped."""
+        """The values that a checkpoint keeps, so that a resumed run equals one that was not stopped."""
         return {
             "skipped": self.skipped,
             "batches_passed": self.batches_passed,
@@ -109,6 +109,6 @@ class StepGuard:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave; a checkpoint written before there was a guard gives nothing."""
+        """Load the values of `state`; older checkpoints have none."""
         for name, value in state.items():
             setattr(self, name, deque(value, maxlen=HISTORY) if name == "losses" else value)

@@ -1,4 +1,4 @@
-"""A small picture of each thing that a model draws, drawn by the model itself, for the Draw page.
+"""Small pictures of the things that a model draws, made by the model, for the Draw page.
 
     maskgil export things --model FOLDER
 

@@ -1,7 +1,7 @@
-"""The only training loop. A recipe says what is trained, on what, by which loss; the trainer does the rest.
+"""The only training loop. A recipe names the modules, the data and the losses; the trainer runs it.
 
-Everything random in a step is a function of (seed, step, process): the batch, the draws of the loss, dropout. A run
-that was killed and started again goes on to the same losses, and no random state has to be stored.
+Random numbers of a step (batch, loss, dropout) are a function of (seed, step, process). A run that was killed and
+started again has the same losses, and no random state is stored.
 
 A run's folder holds `state.pt` (weights, averages, optimizers, step; written whole or not at all; with `shard` a folder
 `sharded-<step>`), those that are kept beside it (train/kept_checkpoints.py), `run.json` (command, options, versions),
@@ -10,7 +10,7 @@ step was the best by validation, `export-best/`. A lock keeps a second run out o
 
 Many processes: each takes its share of a step's batches and holds the whole model (DDP), or a piece of it (FSDP2).
 
-A step whose loss or gradient is not finite is left out; what else can go wrong is train/step_guard.py's to judge.
+train/step_guard.py decides what happens after a step whose loss or gradient is not finite, and after an exploded loss.
 """
 
 import tempfile
@@ -44,7 +44,7 @@ PREFLIGHT_STEPS = WARM + MEASURED
 
 
 class Run:
-    """A recipe in a folder, from its checkpoint on; `train` is what others call."""
+    """A run of a recipe in a folder, continued from its checkpoint. Other modules call `train`."""
 
     def __init__(
         self, recipe: Recipe, out: Path, accelerator: Accelerator, say: Callable[[str], None], options: RunOptions
@@ -67,14 +67,14 @@ class Run:
                             for m in self.state.modules]  # fmt: skip
 
     def _load(self) -> int:
-        """The newest checkpoint that is whole; the number of processes that wrote it, 0 where there is none."""
+        """Load the newest whole checkpoint; returns the number of processes that wrote it, 0 if there is none."""
         before = self.state.load()
         for line in self.state.broken:
             self.say(f"{self.recipe.name}: {line}")
         return before
 
     def _build(self) -> RunState:
-        """Modules and average on their device, compiled, checkpointed and sharded as the recipe says."""
+        """Put modules and average on their device; compile, checkpoint and shard them as the recipe says."""
         recipe, device = self.recipe, self.device
         raw = [part.module for part in recipe.modules]
         pieces, room = self.world if recipe.shard else 1, 0
@@ -114,12 +114,12 @@ class Run:
         return RunState(recipe, self.out, raw, average, fingerprint, self.world, self.main, keep=self.options.keep)
 
     def _measured_precision(self) -> str:
-        """The recipe's precision; where it is to be measured, the same in all processes."""
+        """The recipe's precision; if it is measured, all processes take the same."""
         slow = [float(chosen_precision(self.recipe.precision, self.device) != "bf16")]
         return "no" if agreed(slow, self.device)[0] else "bf16"
 
     def _settle_precision(self) -> None:
-        """A run that was begun with a measured precision keeps it."""
+        """Keep the measured precision that the run began with."""
         automatic = self.recipe.precision == "auto"
         kept = self.state.precision if automatic and not self.recipe.shard else ""
         self.state.precision = kept or self._measured_precision()
@@ -128,19 +128,19 @@ class Run:
             self.say(f"{self.recipe.name}: {precision_line(self.state.precision, self.device)}")
 
     def loader(self, stop: int) -> Iterator[dict]:
-        """This process's batches from the present step on."""
+        """This process's batches from the current step on."""
         first = (self.state.step + self.state.guard.batches_passed) * self.accumulate
         count = (stop - self.state.step) * self.accumulate
         return open_loader(self.recipe, first, count, self.rank, self.world)
 
     def batches_of_step(self) -> str:
-        """The numbers of the batches of the present step, for messages."""
+        """The numbers of the batches of the current step, for messages."""
         first = (self.state.step + self.state.guard.batches_passed) * self.accumulate * self.world
         last = first + self.accumulate * self.world - 1
         return f"batch {first}" if first == last else f"batches {first} to {last}"
 
     def step(self, micro: list[dict]) -> tuple[Verdict, dict[str, float]]:
-        """One step of every module on these batches; what became of it, and what to log."""
+        """One step of every module on these batches; returns the guard's verdict and the values to log."""
         recipe, state = self.recipe, self.state
         generator = step_generator(recipe.seed, state.step, self.rank, self.device)
         logged: dict[str, float] = {}
@@ -173,7 +173,7 @@ class Run:
         return verdict, logged | {"skipped": state.guard.skipped}
 
     def finished(self) -> nn.Module | None:
-        """The averaged module, whole, on the main process; None elsewhere when the run is sharded."""
+        """The averaged module on the main process; None in other processes of a sharded run."""
         if not self.recipe.shard:
             return self.state.average.model
         from train import fsdp
@@ -181,7 +181,7 @@ class Run:
         return fsdp.whole(self.state.average.model, self.shape)
 
     def save(self) -> bool:
-        """Write the checkpoint, unless a weight is not finite. A run that only measures writes none."""
+        """Write the checkpoint, unless a weight is not finite or the run only measures."""
         if self.options.preflight:
             return True
         saved = self.state.save()
@@ -189,7 +189,7 @@ class Run:
         return saved
 
     def validate(self) -> float:
-        """The average's loss on the validation batches; the checkpoint of the lowest so far is kept."""
+        """Measure the average's loss on the validation batches, and keep the checkpoint with the lowest."""
         value = validate(self.recipe, self.state.average.model, self.accelerator)
         if value < self.state.best:
             self.state.best, self.state.best_step = value, self.state.step
@@ -212,13 +212,13 @@ class Run:
         sheet = self.out / "samples" / f"{self.state.step:07d}.png"
         with writing(self.out), autocast(self.recipe.precision, self.device):
             sheet.parent.mkdir(exist_ok=True)
-            # A sharded model is gathered on the CPU, where a large one draws for minutes: the others wait in their next
-            # step, and not for longer than the process group allows.
+            # A sharded model is gathered on the CPU, where a large one samples for minutes. The other processes wait in
+            # their next step, at most as long as the process group allows.
             self.recipe.sample(drawn.to(self.device), sheet)
             log.show(sheet, self.state.step)
 
     def go_back(self, log: RunLog) -> None:
-        """Return to the last checkpoint. ValueError when there is none, or when that has not helped before."""
+        """Return to the last checkpoint. ValueError when there is none, or after too many returns."""
         guard, failed = self.state.guard, self.state.step
         passed, batches = guard.batches_passed, self.batches_of_step()
         kept = (guard.skipped, guard.returns, guard.tolerated, guard.why)
@@ -324,11 +324,11 @@ def train(
     stop_at: int | None = None,
     options: RunOptions = RunOptions(),  # noqa: B008
 ) -> nn.Module:
-    """Run the recipe in folder `out`, going on from its checkpoint if there is one; return the averaged module.
+    """Run the recipe in folder `out`, from its checkpoint if there is one; return the averaged module.
 
-    `stop_at` ends the run early at that step, checkpoint written: the same command later goes on from there.
-    ValueError for what a person can mend: a folder that another run holds, a full disk, data that do not fit or cannot
-    be read, a run that keeps failing.
+    `stop_at` ends the run at that step with a checkpoint; the same command later continues from it.
+    ValueError for a folder that another run uses, a full disk, data that do not fit or cannot be read, and a run that
+    keeps failing.
     """
     if options.preflight:
         if recipe.steps < PREFLIGHT_STEPS:

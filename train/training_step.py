@@ -14,12 +14,12 @@ from train.recipe import OptimizedModule, Recipe, SumAndCount
 
 def step_generator(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
     mixed = (seed * 1_000_003 + step * 7919 + rank * 104_729) % 2**63
-    torch.manual_seed(mixed)  # dropout draws from the global generator
+    torch.manual_seed(mixed)  # dropout uses the global generator
     return torch.Generator(device).manual_seed(mixed)
 
 
 def agreed(values: list[float], device: torch.device) -> list[float]:
-    """The sum of each value over all processes; every process must call it with as many."""
+    """The sum of each value over all processes; every process must call it with the same number of values."""
     if not dist.is_initialized():
         return values
     sums = torch.tensor(values, dtype=torch.float64, device=device)
@@ -32,12 +32,12 @@ def move_batch(batch: dict, device: torch.device) -> dict:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The recipe's own module, inside DDP or not."""
+    """The recipe's module, taken out of DDP."""
     return module.module if isinstance(module, DistributedDataParallel) else module
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """bfloat16 where the run has it. Not accelerate's: its precision belongs to the process, not to the recipe."""
+    """bfloat16 autocast where the run uses it. Accelerate's autocast is per process, not per recipe."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -52,8 +52,8 @@ def backward(
 ) -> tuple[float, dict[str, Any]]:
     """Gradients of a module's loss over the batches of all processes.
 
-    Returns the loss over all of them (of this process's own where it is a plain mean) and what to log, the mean over
-    this process's batches.
+    Returns the loss over all of them (over this process's batches if it is a plain mean) and the values to log, means
+    over this process's batches.
     """
     logged: dict[str, float] = {}
     sums: list[SumAndCount] = []
@@ -77,7 +77,7 @@ def backward(
         world = dist.get_world_size() if dist.is_initialized() else 1
         if dist.is_initialized():
             dist.all_reduce(total)
-        # DDP and FSDP average over processes what is to be a sum
+        # DDP and FSDP average over processes; a sum is needed
         gradients = [p.grad for p in own.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, float(world / total[1].clamp_min(1)))
         logged["loss"] = mean = float(total[0] / total[1].clamp_min(1))
@@ -90,7 +90,7 @@ def validate(recipe: Recipe, average: nn.Module, accelerator: Accelerator) -> fl
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     sums = torch.zeros(2, device=device)
     for start in range(0, recipe.valid_batches, world):
-        # pieces of a sharded model must run equally often everywhere: who has no batch left repeats one unscored
+        # a sharded model must run equally often in all processes: one without a batch repeats one, unscored
         number = start + rank
         batch = move_batch(recipe.valid_at(number % recipe.valid_batches), device)
         with autocast(recipe.precision, device):

@@ -1,4 +1,4 @@
-"""Begin a model as another one: seeds of its own, and generators that read another text encoder."""
+"""Start a model from another one: a new data seed, and a fit of the generator to another text encoder."""
 
 from collections.abc import Iterable
 
@@ -9,8 +9,8 @@ from maskgil import checkpoint
 
 
 def resume_seed(model: nn.Module) -> int:
-    """A seed from the weights that a run begins with: so it meets other pictures, captions and masks than the run that
-    made them, and the same ones when it is resumed."""
+    """A seed derived from the initial weights of a run. The run sees other pictures, captions and masks than the run
+    that made these weights, and the same ones when it is resumed."""
     return int(checkpoint.fingerprint(model.state_dict()), 16) % 2**31
 
 
@@ -18,11 +18,11 @@ def resume_seed(model: nn.Module) -> int:
 def align_text_encoders(
     generator: nn.Module, known: nn.Module, other: nn.Module, captions: Iterable[str], ridge: float = 1e-3
 ) -> float:
-    """Let a generator that read the states of `known` read those of `other`, which has the same pieces.
+    """Fit a generator that was trained with text encoder `known` to `other`, which has the same word pieces.
 
-    The linear map from other states to known ones (ridge regression over all tokens of the captions) goes into the
-    first layer of its caption embedding, and the null caption, where it has one, the way back. Returns the share of the
-    known states' variance that the map explains. Raises ValueError where the two cut texts into other pieces.
+    A linear map from the states of `other` to those of `known` (ridge regression over all tokens of the captions) is
+    multiplied into the first layer of the caption embedding. The null caption, if there is one, is mapped back. Returns
+    the share of the variance of the known states that the map explains. ValueError where the word pieces differ.
     """
     captions = list(captions)
     if not torch.equal(known.tokenize(captions)[0], other.tokenize(captions)[0]):
@@ -38,6 +38,6 @@ def align_text_encoders(
     first = first[0] if isinstance(first, nn.Sequential) else first
     first.weight.copy_(first.weight @ weight.T)
     if embedding is not None and embedding.uncond_embedding is not None:
-        # Cut off where states of captions hardly go, or the null caption would be far longer than any of them.
+        # Directions that captions hardly use are cut off; along them the mapped null caption would become far too long.
         embedding.uncond_embedding.copy_(embedding.uncond_embedding @ torch.linalg.pinv(weight, rtol=0.02))
     return 1 - float((given @ weight - wanted).var() / wanted.var())
