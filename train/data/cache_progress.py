@@ -1,20 +1,21 @@
-"""How far the making of a cache is, for the process that shows it."""
+"""The progress bar of making a cache."""
 
 import time
 from pathlib import Path
 
 from tqdm import tqdm
 
-LIST_EVERY = 10.0  # seconds between two looks at what other processes have finished
+LIST_EVERY = 10.0  # seconds between two listings of the files of other processes
 
 
 class CacheProgress:
-    """The bar of the first process: units done by all, listed again now and then, and what this one is at."""
+    """The bar of the first process: units done by all processes, from listings of the folder, and its own current
+    unit."""
 
     def __init__(self, out: Path, names: set[str], rank: int, world: int):
         self.out, self.names, self.world, self.units = out, names, world, len(names)
         self.since, self.listed, self.done = time.monotonic(), 0.0, 0
-        # miniters: left out, tqdm waits after the first unit for another whole one
+        # without miniters tqdm would wait for another whole unit
         self.bar = tqdm(
             total=self.units,
             initial=self.finished(fresh=True),
@@ -26,7 +27,7 @@ class CacheProgress:
         )
 
     def finished(self, fresh: bool = False) -> int:
-        """Units that are there. The folder is listed at most every LIST_EVERY seconds, unless it has to be `fresh`."""
+        """Number of finished units. The folder is listed at most every LIST_EVERY seconds, unless `fresh` is set."""
         if fresh or time.monotonic() - self.listed > LIST_EVERY:
             self.done = len(self.names & {path.name for path in self.out.glob("*.safetensors")})
             self.listed = time.monotonic()
@@ -36,7 +37,7 @@ class CacheProgress:
         """`along`: the share of the present unit that is done; `pictures`: done by this process."""
         rate = pictures / (time.monotonic() - self.since)
         self.bar.set_postfix_str(f"about {rate * self.world:.1f} pictures a second", refresh=False)
-        # the other processes are taken to be as far in theirs
+        # assumes that the other processes are as far in their units
         done = self.finished()
         self.bar.update(done + along * min(self.world, self.units - done) - self.bar.n)
 

@@ -1,4 +1,4 @@
-"""What making a cache came to: counts, reasons, histograms, and a sheet of some of its pictures with their captions."""
+"""The report of making a cache: counts, reasons, histograms, and a sheet of some pictures with their captions."""
 
 import json
 import re
@@ -23,7 +23,7 @@ SHEET_PICTURES, SHEET_COLUMNS, THUMBNAIL = 24, 6, 160
 
 @dataclass
 class UnitReport:
-    """What became of pictures: lines for what was left out, and counts."""
+    """Counts of the pictures of a unit, and a line for each one that was left out."""
 
     skipped: list[str] = field(default_factory=list)
     encoded: int = 0
@@ -37,7 +37,7 @@ class UnitReport:
         return self.encoded + self.reused
 
     def add(self, other: "UnitReport") -> None:
-        """Count another report's pictures, too."""
+        """Add the counts of another report."""
         self.skipped += other.skipped
         self.encoded += other.encoded
         self.reused += other.reused
@@ -47,7 +47,7 @@ class UnitReport:
 
 
 def reason(line: str) -> str:
-    """Why a picture was left out, without its name and numbers: what a count of reasons goes by."""
+    """Why a picture was left out, without its name and numbers, so that equal reasons can be counted."""
     plain = re.sub(r"\([^()]*\)", "", line)
     return re.sub(r"\d+(\.\d+)?", "N", plain.rpartition(": ")[2]).strip()[:80]
 
@@ -66,7 +66,7 @@ def histogram(values: Sequence[int], bins: int = 8) -> dict[str, int]:
 
 
 def cache_summary(folder: Path, index: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What a finished cache holds and what was left out, from its files."""
+    """The contents of a finished cache and the pictures that were left out, from its files."""
     reasons: Counter = Counter()
     sizes: Counter = Counter()
     lengths: list[int] = []
@@ -103,14 +103,14 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def write_summary(folder: Path, index: dict[str, dict[str, Any]]) -> list[str]:
-    """Write report.json; its lines. ValueError on a full disk."""
+    """Write report.json; returns its lines. ValueError on a full disk."""
     summary = cache_summary(folder, index)
     write_note(folder / REPORT, summary)
     return summary_lines(summary)
 
 
 class ContactSheet:
-    """Some of the pictures that a process encodes, evenly drawn from all of them (reservoir sampling)."""
+    """A uniform sample of the pictures that a process encodes (reservoir sampling)."""
 
     def __init__(self, seed: int = 0):
         self.random, self.seen = np.random.default_rng(seed), 0

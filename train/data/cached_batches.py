@@ -24,8 +24,8 @@ OPEN_FILES = 512  # kept open at once: Linux allows a process 65,530 maps
 
 
 def index_of(folder: Path, write: bool = False) -> dict[str, dict[str, Any]]:
-    """{file: {"bytes", "rows": {"WxH": pictures}}} of a cache's files, from index.json where that knows them and from
-    the files themselves where it does not. `write`: keep it. ValueError for a file that is cut."""
+    """{file: {"bytes", "rows": {"WxH": pictures}}} of a cache's files, from index.json, and from the files that
+    it does not list. `write`: update index.json. ValueError for a file that is cut."""
     path = folder / INDEX
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     index = {}
@@ -51,7 +51,7 @@ def _rows(path: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class BucketTable:
-    """One bucket: in which file each of its rows lies. `starts[i]` is the first row of `files[i]`."""
+    """The files of one bucket. `starts[i]` is the number of the first row of `files[i]`."""
 
     files: tuple[Path, ...]
     starts: np.ndarray
@@ -67,7 +67,7 @@ def _mapped(path: Path) -> tuple[Any, frozenset[str]]:
 
 @dataclass(frozen=True)
 class ImageCache:
-    """A cache folder, open for reading: only what a batch needs is read from the disk."""
+    """A cache folder, open for reading. Only the rows of a batch are read from the disk."""
 
     folder: Path
     note: dict[str, Any]
@@ -93,11 +93,12 @@ class ImageCache:
     def read(
         self, size: Size, rows: Int[np.ndarray, " B"], picks: Float[np.ndarray, " B"] | None = None
     ) -> dict[str, Any]:
-        """`picks`: numbers in [0, 1) that choose among several captions of a picture; left out: the first of each.
+        """Rows of a bucket. `picks`: numbers in [0, 1) that choose among several captions of a picture; None: the
+        first.
 
         {"tokens" (B, N) int64, "grid", and "states" (B, L, E) with "mask" (B, L), or "labels" (B,)}.
 
-        Latents: "tokens" (B, N, C) float32, their means where there is a "std" of the same shape.
+        For latents "tokens" are (B, N, C) float32; where there is a "std" of the same shape, they are means.
         """
         table, side = self.tables[size], self.note["downsample"]
         parts = np.searchsorted(table.starts, rows, side="right") - 1
@@ -131,8 +132,8 @@ class ImageCache:
 
 
 def shuffled(place: Int[np.ndarray, " B"], n: int, key: int) -> Int[np.ndarray, " B"]:
-    """Where `place` in 0 .. n - 1 goes in a permutation of n that the key draws: a Feistel network on just enough bits,
-    walked on while it leads outside. It needs no table, so that a billion pictures are shuffled at once."""
+    """The values at `place` of a permutation of 0 .. n - 1 that depends on `key`: a Feistel network over enough bits,
+    applied again while the result is n or more. It needs no table, so a billion pictures can be shuffled."""
     half = max(1, (int(n - 1).bit_length() + 1) // 2)
     low = np.uint64((1 << half) - 1)
 
@@ -170,9 +171,9 @@ def rows_of_batch(buckets: Sequence[int], batch: int, seed: int, index: int) -> 
 class CachedBatches:
     """Batches from caches, each of one bucket; `numbers` (B,) counts the pictures of the whole stream.
 
-    An epoch is every picture once, in an order drawn by (seed, epoch); the last batch of a bucket holds what is left of
-    it, and may be of one picture. Batch i is a function of (seed, i): a run that is resumed reads on where it stopped.
-    Latents are samples of the posterior, another one each time a picture comes, and so is the choice among captions.
+    An epoch is every picture once, in an order drawn by (seed, epoch). The last batch of a bucket holds the remaining
+    pictures, at least one. Batch i is a function of (seed, i), so a resumed run continues where it stopped. Latents are
+    sampled from the posterior each time, and one of several captions is drawn each time.
     """
 
     folder: str
@@ -193,7 +194,7 @@ class CachedBatches:
 
 
 def filled(folder: str) -> ImageCache:
-    """A cache, open for reading. ValueError when there is no picture in it, and as ImageCache.open."""
+    """A cache, open for reading. ValueError when it holds no picture, and as ImageCache.open."""
     opened = ImageCache.open(folder)
     if not opened.tables:
         raise ValueError(f"{folder} holds no pictures yet: run maskgil data images --out {folder} ... first")
@@ -204,5 +205,5 @@ _opened = cache(filled)
 
 
 def largest_batch(batches: Callable[[int], dict[str, Any]], looked_at: int = 16) -> dict[str, Any]:
-    """The one with the most pictures of the first few."""
+    """The batch with the most pictures among the first `looked_at`."""
     return max((batches(index) for index in range(looked_at)), key=lambda batch: len(batch["tokens"]))

@@ -21,6 +21,6 @@ def word_pieces(vocabulary: bytes) -> sentencepiece.SentencePieceProcessor:
 
 
 def padded_pieces(pieces: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
-    """(ids, mask of what is no padding): each row closed by END and padded with PAD."""
+    """(ids, mask of real tokens): each row ends with END and is padded with PAD."""
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor([*p, END]) for p in pieces], batch_first=True)
     return ids, ids != PAD

@@ -1,4 +1,4 @@
-"""Tables that name pictures and say what they show: .csv, .tsv, .jsonl and .parquet files."""
+"""Tables of pictures and their captions: .csv, .tsv, .jsonl and .parquet files."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ PATH_KEYS = ("file_name", "path", "filepath", "image_path", "filename", "file", 
 
 
 def read_captions(path: Path) -> dict[Path, list[Any]]:
-    """{picture: its captions} of a table; a picture that stands in several rows has the captions of all.
+    """{picture: its captions} of a table; a picture in several rows has the captions of all of them.
 
     Paths are relative to the table's folder, or absolute. ValueError for a table that cannot be read, or without a
     column of paths or of captions.

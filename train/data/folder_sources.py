@@ -1,6 +1,6 @@
 """Folders of pictures: with captions beside them, with a metadata file, or a folder for each class.
 
-Hidden and system folders and files are left out: names with a dot in front, __MACOSX, @eaDir and their like.
+Hidden and system files and folders are left out: names that begin with a dot, __MACOSX, @eaDir and similar.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ SYSTEM = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lo
 
 
 def is_visible(name: str) -> bool:
-    """Whether a file or folder of this name was put there by a person."""
+    """Whether a file or folder of this name is neither hidden nor a system file."""
     return not name.startswith(".") and name not in SYSTEM
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files under a folder in the order of their names, but for hidden and system ones."""
+    """All files under a folder in the order of their names, without hidden and system files."""
     files = []
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if is_visible(name))
@@ -34,7 +34,7 @@ def _stamp(path: Path | None) -> str:
     """Size and time of a file, which change with its content."""
     try:
         status = path.stat() if path else None
-    except OSError:  # a dead link: reading it will say so
+    except OSError:  # a dead link: reading it raises an error later
         return "?"
     return f"{status.st_size} {status.st_mtime_ns}" if status else ""
 
@@ -43,7 +43,7 @@ def _stamp(path: Path | None) -> str:
 class Files:
     """Units of up to UNIT pictures; a unit's name is a hash of the names, sizes and times of its files.
 
-    A unit ends at a picture whose name says so, so that one picture more or less changes its own unit alone.
+    A unit ends after a picture that the hash of its name selects, so adding or removing a picture changes one unit.
     """
 
     units: list[list[Path]]
@@ -101,7 +101,7 @@ class CaptionedFiles:
 
     @staticmethod
     def of_table(table: Path) -> "CaptionedFiles":
-        """The pictures that a table names, wherever they lie. ValueError for a table that cannot be read."""
+        """The pictures that a table names, in any folder. ValueError for a table that cannot be read."""
         told = read_captions(table)
         files = Files.of(sorted(told), table.parent, note=_stamp(table))
         return CaptionedFiles(files, {}, told, [], table.parent)
@@ -116,7 +116,7 @@ class CaptionedFiles:
         return captions_of(text.name, text.read_bytes(), "caption")
 
     def read(self, unit: int, report: Report) -> Iterator[ImageExample]:
-        if unit == 0:  # they belong to no unit, and are said once
+        if unit == 0:  # they belong to no unit, so the first one reports them
             for path in self.alone:
                 report(f"{path}: no picture beside this caption")
         paths = self.files.units[unit]
@@ -131,8 +131,8 @@ class CaptionedFiles:
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """ImageNet-style: folder/<class>/*.jpg. Classes are numbered in the order of their folders' names; a folder without
-    a picture is none."""
+    """ImageNet-style: folder/<class>/*.jpg. Classes are numbered in the order of their folders' names. A folder
+    without a picture is no class."""
 
     files: Files
     folder: Path
@@ -170,7 +170,7 @@ class ClassFolders:
         for place, path in enumerate(paths):
             kind = path.relative_to(self.folder).parts[0]
             try:
-                # as they lie in the file: what ImageNet's statistics and released models were made with
+                # not turned: ImageNet's statistics and released models were made so
                 yield make_example(
                     f"{kind}/{path.stem}", path.read_bytes(), label=numbers[kind], along=(place + 1) / len(paths),
                     upright=False, place=str(path),

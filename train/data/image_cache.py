@@ -2,15 +2,16 @@
 
 Many processes share the work: torchrun --nproc_per_node 8 -m app data images ...
 
-Axes: n pictures, N tokens, C channels, T text tokens of all n one after the other, E width of a text state.
-A cache is `cache.json` (what made it) and a file for each unit of the source, written whole: for each bucket
-`WxH/tokens` (n, N) uint16, then `WxH/states` (T, E) bfloat16 with `WxH/ends` (n,), or `WxH/labels` (n,). Where
-pictures have several captions, `ends` is of the captions, and `WxH/captions` (n,) says after how many a picture's end.
-Latents are (n, N, C) float16, scaled to a deviation of about 1: the posterior's means as `tokens`, with its deviations
-as `std` where there is one (KL, not DC-AE). Batches are drawn from the posterior anew each time.
+Axes: n pictures, N tokens, C channels, T text tokens of all n captions in a row, E width of a text state.
 
-A file that is there is done: started again, the same command makes only what is missing or has changed, and encodes no
-picture again whose bytes and caption are as they were. Training reads the files where they lie.
+A cache is `cache.json` (what made it) and a file for each unit of the source, written whole. For each bucket it holds
+`WxH/tokens` (n, N) uint16, and `WxH/states` (T, E) bfloat16 with `WxH/ends` (n,), or `WxH/labels` (n,). If pictures
+have several captions, `ends` has an entry for each caption, and `WxH/captions` (n,) is the number of captions up to and
+with each picture. Latents are (n, N, C) float16, scaled to a deviation of about 1: the posterior's means as `tokens`,
+and for KL its deviations as `std`. Batches are sampled from the posterior each time.
+
+A file that exists is finished. The same command again makes only files that are missing or whose pictures have changed,
+and does not encode a picture again whose bytes and caption are the same. Training reads the files in place.
 """
 
 import contextlib
@@ -39,9 +40,10 @@ from train.data.cached_batches import NOTE, index_of
 from train.data.image_example import ImageExample, ImageSource
 from train.data.long_captions import cut_caption, with_shuffled_tags
 
-ORIGIN = "origin"  # of a cache's note: where its pictures lie
-CUT = ("crop", "crops", "flip", "shuffled_tags", ORIGIN)  # of a cache's note: in what caches of one model may differ
-SHOWN = 5  # faults of a unit that are named one by one
+ORIGIN = "origin"  # of a cache's note: the source of its pictures
+# Entries of a cache's note in which caches of one model may differ.
+CUT = ("crop", "crops", "flip", "shuffled_tags", ORIGIN)
+SHOWN = 5  # faults of a unit that are printed
 
 
 Row = dict[str, Any]  # of one picture: tensors "tokens", perhaps "std", and "label"; or "states", one for each caption
@@ -65,7 +67,7 @@ class CachingTokenizer(Protocol):
 
 @dataclass
 class _Bucket:
-    """Rows of one bucket, those that are still to be encoded None, and what waits for a full batch."""
+    """Rows of one bucket (None: not encoded yet), and the pictures that wait for a full batch."""
 
     rows: list[Row | None] = field(default_factory=list)
     contents: list[str] = field(default_factory=list)
@@ -74,7 +76,7 @@ class _Bucket:
 
 @dataclass(frozen=True)
 class _StoredRow:
-    """A row of a file that another state of the source left."""
+    """A row of a file that was made from an earlier state of the source."""
 
     path: Path
     bucket: str
@@ -86,12 +88,13 @@ class CacheWriter:
     """Turns units of a source into files of a cache. Without a text encoder the pictures' classes are kept.
 
     batch          pictures encoded at once
-    centre         whether pictures are cut in the middle;  flip: whether each is there a second time, mirrored
-    long_captions  what becomes of those that the text encoder cannot read whole: cut at a word, or dropped
+    centre         whether pictures are cut in the middle
+    flip           whether each picture is stored a second time, mirrored
+    long_captions  captions longer than the text encoder reads are cut at a word, or dropped with their pictures
     min_side       pictures with a shorter side, in pixels, are left out
-    max_aspect     and those whose sides differ by more than this factor
-    crops          places at which a picture is cut, each a row of its own;  drop_duplicates: leave out a picture whose
-                   file this process has met before
+    max_aspect     pictures whose sides differ by more than this factor are left out
+    crops          places at which a picture is cut, each a row of its own
+    drop_duplicates  leave out a picture whose file this process has read before
     shuffled_tags  further captions of each picture, with its comma-separated tags in another order
     """
 
@@ -111,7 +114,7 @@ class CacheWriter:
     shuffled_tags: int = 0
 
     def note(self) -> dict[str, Any]:
-        """What a cache must have in common with what is added to it."""
+        """The note of this cache. Files can be added to a cache only if its note is the same."""
         config = self.tokenizer.config
         side = config.downsample
         if any(width % side or height % side for width, height in self.shapes):
@@ -135,7 +138,7 @@ class CacheWriter:
         return self.out / f"{unit:06d}-{name}.safetensors"
 
     def begin(self) -> None:
-        """Write cache.json, or see that the one there agrees. ValueError when it was made by something else."""
+        """Write cache.json. ValueError when the folder has a different one."""
         if (self.source.classes is None) != (self.encoder is not None):
             raise ValueError(
                 "these pictures have classes, not captions: leave --text-encoder out"
@@ -156,17 +159,19 @@ class CacheWriter:
         write_note(path, note)
 
     def stale(self) -> list[Path]:
-        """Files of pictures that the source no longer has as they were."""
+        """Files whose pictures have changed in the source, or are gone."""
         known = {self.path(unit).name for unit in range(len(self.source.names))}
         return sorted(path for path in self.out.glob("*.safetensors") if path.name not in known)
 
     def make(
         self, unit: int, report: UnitReport, known: dict[str, _StoredRow], seen: set[str], sheet: ContactSheet
     ) -> Iterator[float]:
-        """Encode a unit and write its file; yields after each picture the share of the unit that is read. Rows of
-        pictures in `known`, by their content, are copied; `seen` are hashes of the pictures' files so far.
+        """Encode a unit and write its file; yields the share of the unit that is read after each picture.
 
-        Raises ValueError when the disk is full, and for latents of the wrong scale: what was written before stays.
+        known  stored rows by their content, which are copied
+        seen   hashes of the files that were read before
+
+        ValueError when the disk is full, and for latents of the wrong scale; files that were written before stay.
         """
         filled: dict[Size, _Bucket] = {}
         digests: list[str] = []
@@ -193,10 +198,10 @@ class CacheWriter:
             contents[name] = bucket.contents
             report.buckets[name] += len(bucket.rows)
         told = {CONTENTS: contents, "skipped": report.skipped} | ({DIGESTS: digests} if self.drop_duplicates else {})
-        write_shard(tensors, self.path(unit), {UNIT_NOTE: json.dumps(told)})  # one entry: files keep no order
+        write_shard(tensors, self.path(unit), {UNIT_NOTE: json.dumps(told)})  # files do not keep the order of entries
 
     def _taken(self, picture: ImageExample, report: UnitReport) -> ImageExample:
-        """The picture as it is kept, its captions cut to what the encoder reads. ValueError says why it is left out."""
+        """The picture with captions that the encoder can read. ValueError with the reason where it is left out."""
         width, height = picture.image.size
         if min(width, height) < self.min_side:
             raise ValueError(f"{width}x{height} is less than {self.min_side} pixels a side")
@@ -208,7 +213,7 @@ class CacheWriter:
         return replace(picture, captions=tuple(self._readable(caption, report) for caption in captions))
 
     def _readable(self, caption: str, report: UnitReport) -> str:
-        """The caption, cut where it is too long. ValueError where it is to be dropped."""
+        """The caption, cut if it is too long. ValueError if it has to be dropped."""
         assert self.encoder is not None
         try:
             self.encoder.tokenize([caption])
@@ -223,10 +228,10 @@ class CacheWriter:
     def _add(
         self, picture: ImageExample, filled: dict[Size, _Bucket], known: dict[str, _StoredRow], report: UnitReport
     ) -> None:
-        """Put a picture into its bucket, as it is stored or to be encoded, once for each view of it."""
+        """Add each view of a picture to its bucket: the stored row, or its pixels to be encoded."""
         shape = nearest_bucket(picture.image.size, self.shapes)
         bucket = filled.setdefault(shape, _Bucket())
-        # where a picture is cut depends on its name alone: made again, the cache is the same
+        # the place depends on the picture's name only, so the same cache can be made again
         places = np.random.default_rng(list(hashlib.sha256(picture.key.encode()).digest())).random((self.crops, 2))
         for crop, (x, y) in enumerate(places):
             pixels = None
@@ -247,7 +252,7 @@ class CacheWriter:
                     self._encode(bucket, report)
 
     def digests(self) -> set[str]:
-        """Hashes of the pictures' files that the cache's own files hold already."""
+        """Hashes of the pictures' files that the cache holds."""
         found: set[str] = set()
         for unit in range(len(self.source.names)) if self.drop_duplicates else ():
             with contextlib.suppress(SafetensorError, OSError), safe_open(self.path(unit), "pt") as file:
@@ -255,7 +260,7 @@ class CacheWriter:
         return found
 
     def stored_rows(self) -> dict[str, _StoredRow]:
-        """Rows of stale files by the content of their pictures. Files that do not say what they hold give none."""
+        """Rows of stale files by the content of their pictures; none of files without a list of contents."""
         known = {}
         for path in self.stale():
             with contextlib.suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
@@ -317,9 +322,9 @@ class CacheWriter:
 
 
 def fill_cache(maker: CacheWriter, rank: int = 0, world: int = 1) -> None:
-    """Make every file of the cache that is missing, this process its share of them; the first shows the progress.
+    """Make this process's share of the missing files of the cache. The first process shows the progress.
 
-    What the source no longer has goes when all files are there; pictures that are as they were are not encoded again.
+    Stale files are deleted when all files are made. Unchanged pictures are not encoded again.
     """
     maker.begin()
     units, known = len(maker.source.names), maker.stored_rows()
@@ -347,12 +352,12 @@ def fill_cache(maker: CacheWriter, rank: int = 0, world: int = 1) -> None:
         sheet.draw(maker.out / SHEET)
     if total.buckets:
         print(f"sizes: {', '.join(f'{size} {count:,}' for size, count in total.buckets.most_common())}")
-    if progress.finished(fresh=True) == units:  # who is last sees the whole cache
+    if progress.finished(fresh=True) == units:  # the last process finds all files
         _finish(maker)
 
 
 def _finish(maker: CacheWriter) -> None:
-    """Drop files of pictures that have gone, and keep an index of the others. ValueError when there is no picture."""
+    """Delete stale files and write the index. ValueError when the cache holds no picture."""
     for path in maker.stale():
         path.unlink(missing_ok=True)
     index = index_of(maker.out, write=True)

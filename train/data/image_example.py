@@ -1,4 +1,4 @@
-"""One picture of a data set with its caption or class, and how its bytes become pixels and words."""
+"""One picture of a data set with its captions or class, decoded from files."""
 
 import codecs
 import hashlib
@@ -21,7 +21,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ImageExample:
-    """An RGB image with what it shows in words, once or several times, or the number of its class.
+    """An RGB image with one or several captions, or the number of its class.
 
     along    the share of its unit that has been read with it
     content  a hash of picture, name and captions or class: equal ones give equal rows of a cache
@@ -46,8 +46,11 @@ class ImageExample:
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """`names` are the units; equal names mean equal pictures. `classes` are the names of the labels, if there are.
-    `origin`: where the pictures lie, which a cache is of."""
+    """Units of pictures.
+
+    names    of the units; equal names mean equal pictures
+    classes  names of the labels; None: the pictures have captions
+    origin   where the pictures are"""
 
     names: list[str]
     classes: list[str] | None
@@ -95,7 +98,8 @@ def _text(data: bytes) -> str:
 
 
 def captions_of(name: str, data: bytes, key: str) -> tuple[str, ...]:
-    """The caption in a text file; under `key` (else a usual name) in a .json, where a list holds several.
+    """The captions of a file: the whole text, or the entry `key` (else one of CAPTION_KEYS) of a .json, which may be a
+    list.
 
     ValueError when there is none.
     """
@@ -110,13 +114,13 @@ def captions_of(name: str, data: bytes, key: str) -> tuple[str, ...]:
 
 
 def several(captions: object) -> tuple[str, ...]:
-    """One caption or a list of them, each different one once. ValueError where there is none."""
+    """The different captions of a string or a list of strings. ValueError where there is none."""
     found = [caption for caption in captions if caption] if isinstance(captions, list | tuple) else [captions]
     return tuple(dict.fromkeys(cleaned(caption) for caption in found)) or (cleaned(None),)
 
 
 def cleaned(text: object) -> str:
-    """A caption with single spaces. ValueError when it is none, or empty."""
+    """A caption with single spaces. ValueError when it is no string, or empty."""
     if not isinstance(text, str) or not text.strip():
         raise ValueError("no caption")
     return " ".join(text.split())

@@ -6,11 +6,11 @@
     source("pictures.csv")                     # .csv, .tsv, .jsonl or .parquet with file_name and text in each row
     source("hf:owner/name")                    # columns image and text (or label)
 
-A source is a list of units (a shard, or a thousand files), and a unit read twice gives the same pictures in the same
-order. So work is shared among processes by units, and what was killed goes on at the unit that was not finished.
-What cannot be read (no caption, a broken picture, the end of a cut shard) is passed to `report` and skipped.
+A source is a list of units (a shard, or a thousand files). A unit gives the same pictures in the same order each time,
+so processes share the work by units, and a killed command continues at the first unfinished unit. Faults (no caption, a
+broken picture, the end of a cut shard) are passed to `report` and skipped.
 
-webdataset's own pipelines shuffle and resample an endless stream; here its grouping of files to examples is enough.
+Of webdataset only the grouping of files to examples is used; its pipelines shuffle and resample an endless stream.
 """
 
 import os
@@ -35,11 +35,11 @@ from train.data.image_example import (
     several,
 )
 
-BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error)  # what reading a cut or broken tar raises
+BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error)  # errors of reading a cut or broken tar
 
 
 def source(text: str) -> ImageSource:
-    """The source that a person names. Raises ValueError, in one line, for one that is empty or not there."""
+    """The source of a name. ValueError, in one line, for a source that is empty or missing."""
     if text.startswith("hf:"):
         return HuggingFaceSource.open(text[3:])
     if ".tar" in text:
@@ -62,10 +62,11 @@ def source(text: str) -> ImageSource:
 
 @dataclass(frozen=True)
 class WebDatasetShards:
-    """Tar files as webdataset writes them: files of one example are neighbours and share the name up to the first dot.
+    """Tar files as webdataset writes them: the files of one example are neighbours and share the name up to the first
+    dot.
 
-    A caption is a .txt, or `key` in a .json. A unit's name is the file's, without its folder, and its length: the
-    shards may be named another way or moved, but not exchanged for others that are called the same.
+    A caption is a .txt, or `key` in a .json. A unit's name is the file's name without its folder, and its size: shards
+    may be moved to another folder, but not be replaced by other files of the same name and size.
     """
 
     paths: list[str]
@@ -96,12 +97,12 @@ class WebDatasetShards:
 
         def twice(error: Exception) -> bool:
             report(f"{path}: {error.args[0]}")
-            return True  # the first file of that name stays
+            return True  # the first file of a name counts
 
         def files(file: BinaryIO) -> Iterator[dict[str, Any]]:
             try:
                 yield from _members(file, path)
-            except BROKEN as error:  # raised here, it would take along the example before it, which is whole
+            except BROKEN as error:  # raised here, it would lose the example before it, which is whole
                 faults.append(error)
 
         try:
@@ -134,19 +135,19 @@ class WebDatasetShards:
 
 
 def _stem(suffix: str) -> str:
-    """5x of 5x.jpg: what stands before the last ending."""
+    """The name before the last suffix: 5x of 5x.jpg."""
     return suffix.rpartition(".")[0]
 
 
 def _captions(example: dict[str, Any]) -> dict[str, str]:
-    """{stem: suffix} of the captions, of several of one stem the first of txt, caption, json."""
+    """{stem: suffix} of the captions; of several of one stem the first of txt, caption, json."""
     endings = ("json", "caption", "txt")
     return {_stem(s): s for ending in endings for s in example if s.rpartition(".")[2] == ending}
 
 
 def _apart(group: dict[str, Any]) -> list[dict[str, Any]]:
-    """Examples whose names have dots, such as IMG_0.5x.jpg and IMG_0.7x.jpg, each with its caption. webdataset, for
-    which a name ends at the first dot, takes them for one."""
+    """The examples of files whose names have dots, such as IMG_0.5x.jpg and IMG_0.7x.jpg, each with its caption.
+    webdataset ends a name at the first dot, so it groups them as one example."""
     stems = [stem for stem in _captions(group) if any(_is_image(s) and _stem(s) == stem for s in group)]
     if stems in ([], [""]):
         return [group]
@@ -164,7 +165,8 @@ def _is_image(suffix: str) -> bool:
 
 
 class _Header(tarfile.TarInfo):
-    """A tar ends at a block of zeros. tarfile takes a header that is cut or broken for the end too, without a word."""
+    """A tar header that raises an error where it is cut or broken. tarfile takes such a header for the end of the
+    archive, which is a block of zeros."""
 
     @classmethod
     def frombuf(cls, block: bytes, encoding: str, errors: str) -> "_Header":
@@ -177,13 +179,13 @@ class _Header(tarfile.TarInfo):
 
 
 def _members(file: BinaryIO, path: str) -> Iterator[dict[str, Any]]:
-    """The files of a tar, as webdataset's group_by_keys takes them: one pass from the beginning, as from a stream, so
-    that a cut shard gives what it holds."""
+    """The files of a tar in the form of webdataset's group_by_keys, read in one pass, so that a cut shard gives the
+    files before the cut."""
     with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar:
         for member in tar:
-            if member.isreg() and not re.match(r"__[^/]*__($|/)", member.name):  # webdataset's own notes
+            if member.isreg() and not re.match(r"__[^/]*__($|/)", member.name):  # metadata of webdataset
                 yield {"fname": member.name, "data": tar.extractfile(member).read(), "__url__": path}
-            tar.members = []  # which would hold on to all headers of a large shard
+            tar.members = []  # it would keep all headers of a large shard
 
 
 def braces(pattern: str) -> list[str]:
@@ -216,29 +218,29 @@ class HuggingFaceSource:
     @staticmethod
     def open(name: str) -> "HuggingFaceSource":
         try:
-            from datasets import Image as Encoded  # only here: nothing else needs it, and it is not pinned
+            from datasets import Image as Encoded  # an optional package, which is not pinned
             from datasets import load_dataset
         except ImportError:
             raise ValueError("hf: needs the package datasets (pip install datasets): or give a folder") from None
         try:
             rows = load_dataset(name, split="train")
-        except Exception as error:  # the package raises many kinds of its own
+        except Exception as error:  # the package raises many types of errors
             raise ValueError(f"no dataset {name!r}: {(str(error).strip() or repr(error)).splitlines()[0]}") from None
         return HuggingFaceSource.over(rows, name, Encoded(decode=False))
 
     @staticmethod
     def over(rows: Any, name: str, encoded: Any) -> "HuggingFaceSource":
-        """Over anything with `column_names`, `features`, `cast_column`, a length and items {"image", "text" | "label"}.
+        """A source of any table with `column_names`, `features`, `cast_column`, a length and items {"image", "text" |
+        "label"}.
 
-        `encoded` is the type of a picture that nobody has opened: {"bytes", "path"}. One that is broken then costs its
-        own row alone.
+        `encoded` is the column type of undecoded pictures, {"bytes", "path"}: a broken picture then loses one row only.
         """
         text = any(key in rows.column_names for key in CAPTION_KEYS)
         if "image" not in rows.column_names or not (text or "label" in rows.column_names):
             raise ValueError(f"{name} has columns {', '.join(rows.column_names)}; image and text (or label) are needed")
         try:
             rows = rows.cast_column("image", encoded)
-        except Exception as error:  # the package raises many kinds of its own
+        except Exception as error:  # the package raises many types of errors
             raise ValueError(f"the column image of {name} holds no pictures: {str(error).splitlines()[0]}") from None
         units = [f"{name}[{start}:{min(start + UNIT, len(rows))}]" for start in range(0, len(rows), UNIT)]
         return HuggingFaceSource(rows, units, None if text else list(rows.features["label"].names), name)
@@ -259,7 +261,7 @@ class HuggingFaceSource:
 
 
 def _content(entry: dict[str, Any] | None) -> bytes:
-    """The file of a picture: in the table itself, or where it says."""
+    """The file of a picture: its bytes in the table, or the file at its path."""
     if not entry:
         raise ValueError("no picture")
     return entry["bytes"] if entry.get("bytes") is not None else Path(entry["path"]).read_bytes()

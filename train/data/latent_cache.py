@@ -40,8 +40,8 @@ from train.scenes.scene import Scene
 from train.scenes.sprites import Sprites
 
 SIDE = 128  # pixels
-# Slots for text: every one costs as much as a token, and of 40,000 captions the longest has 27 pieces, END included.
-# What is longer, once in a million, is said anew in training and refused when one draws.
+# Slots for text. Each costs as much as a token. The longest of 40,000 captions has 27 pieces, END included. A longer
+# one (one in a million) is replaced by another caption in training, and refused as a prompt.
 WORDS = 28
 COMMAND = "maskgil data latents"  # that fills a cache
 
@@ -56,7 +56,7 @@ def write_latents(
     codes: VQModel | None = None,
     first: int = 0,
 ) -> None:
-    """Fill folder `out` with about `total` scenes of 128 x 128 from number `first` on; a run that was killed goes on.
+    """Fill folder `out` with about `total` scenes of 128 x 128 from number `first` on. A killed run continues.
 
     Raises ValueError when the folder was made by another tokenizer, with other codes, of another corpus or kind, or its
     latents are not scaled to about 1.
@@ -155,7 +155,7 @@ class SceneLatents:
         return batch | ({} if cache.codes_of is None else {"codes": rows["codes"].long()}) | cells(scenes)
 
     def _said(self, scene: Scene, rng: np.random.Generator) -> list[int]:
-        """Pieces of a caption that fits, END not among them."""
+        """Pieces of a caption that fits, without END."""
         for _ in range(20):
             pieces = word_pieces(self.vocabulary).encode(caption(scene, rng))
             if len(pieces) < self.words:

@@ -1,4 +1,4 @@
-"""Captions as a text encoder can read them: cut to its length, and with their tags in other orders."""
+"""Captions cut to the length of a text encoder, and captions with their tags in other orders."""
 
 import hashlib
 
@@ -8,9 +8,9 @@ from text_encoder import TextEncoder
 
 
 def cut_caption(encoder: TextEncoder, caption: str) -> str:
-    """As many words from its beginning as the encoder reads. ValueError when it does not even read the first."""
+    """The first words of a caption, as many as the encoder reads. ValueError when it cannot read the first word."""
     words = caption.split()
-    least, most = 0, len(words) - 1  # words that it reads, and may read
+    least, most = 0, len(words) - 1  # numbers of words: read, and possibly read
     while least < most:
         middle = (least + most + 1) // 2
         try:

@@ -12,11 +12,11 @@ import torch
 
 from train.data.cached_batches import NOTE, CachedBatches, filled
 
-CYCLE = 1000  # batches in which the shares are exact, to one of them
+CYCLE = 1000  # batches in which the shares are exact to one batch
 
 
 def parts_of(data: str) -> list[tuple[str, float]]:
-    """[(folder, weight)] of folders with commas between them, each perhaps with :WEIGHT. Without one the weight is the
+    """[(folder, weight)] of folders with commas between them, each with an optional :WEIGHT. The default weight is the
     number of the cache's pictures. ValueError for a weight that is no positive number."""
     parts = []
     if not all(text.strip() for text in data.split(",")):
@@ -42,7 +42,7 @@ def parts_of(data: str) -> list[tuple[str, float]]:
 
 @dataclass(frozen=True)
 class MixedBatches:
-    """Batches of several caches, as often as their weights say; each cache is read through as if it were alone.
+    """Batches of several caches in proportion to their weights; each cache is read as CachedBatches reads it.
 
     Batch i is a function of (seed, i). `numbers` (B,) counts the pictures of the whole stream.
     """
@@ -53,7 +53,7 @@ class MixedBatches:
 
     @cached_property
     def pattern(self) -> np.ndarray:
-        """(CYCLE,) which cache each batch of a cycle is of, in an order drawn by the seed."""
+        """(CYCLE,): the cache of each batch of a cycle, in an order drawn by the seed."""
         weights = np.array([w or sum(t.rows for t in filled(folder).tables.values()) for folder, w in self.parts])
         exact = CYCLE * weights / weights.sum()
         counts = np.floor(exact).astype(int)
@@ -78,7 +78,7 @@ class MixedBatches:
 
 
 def data_batches(data: str, batch: int, seed: int = 0) -> CachedBatches | MixedBatches:
-    """Batches of the cache, or of the caches, that `data` names. ValueError for one that is empty or none."""
+    """Batches of the cache, or caches, that `data` names. ValueError for a folder that is empty or no cache."""
     parts = parts_of(data)
     if len(parts) == 1:
         return CachedBatches(parts[0][0], batch, seed)
@@ -88,7 +88,7 @@ def data_batches(data: str, batch: int, seed: int = 0) -> CachedBatches | MixedB
 
 
 def common_note(data: Sequence[str], may_differ: Sequence[str]) -> dict[str, Any]:
-    """What made the caches. ValueError when one is empty, and when they were made by different things."""
+    """The common note of caches. ValueError when one is empty, and when their notes differ."""
     note = filled(data[0]).note
     for other in data[1:]:
         held = filled(other).note

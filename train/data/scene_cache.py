@@ -109,7 +109,7 @@ def write_scenes(
     half = encodes_in_half()
 
     def encode(numbers: list[int], size: Size) -> dict[str, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):  # a scene's size is that of the encoder
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):  # scenes have the size that the encoder reads
             tokens = [tokenizer.tokens(pixels) for pixels in scene_pixels(numbers, size, sprites)]
         return {"tokens": torch.cat(tokens).to(torch.uint16)}
 
@@ -117,7 +117,7 @@ def write_scenes(
 
 
 def check_drawings(folders: Iterable[str | Path], sprites: Sprites) -> None:
-    """ValueError where a cache was made from other drawings than these, with which its scenes are drawn anew."""
+    """ValueError where a cache was made from other drawings than `sprites`, which will draw its scenes again."""
     for folder in folders:
         if note_of(folder).get("sprites", sprites.identity()) != sprites.identity():
             raise ValueError(f"{folder} was made with {OTHERS}: give the --sprites that it was made with")

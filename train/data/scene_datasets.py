@@ -1,4 +1,4 @@
-"""Batches: functions from a batch's number to tensors, so that a resumed run reads on exactly where it stopped."""
+"""Batches of drawn scenes: functions of a batch's number, so that a resumed run continues exactly where it stopped."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -27,8 +27,8 @@ class ScenePixels:
     """Pictures for the tokenizer: {"pixels": (B, 3, H, W) uint8, "covers": (B, h, w) thing classes}, and the index of
     each one's "background" and "style".
 
-    Most are crowded with objects. A batch has one size; sizes other than 128 x 128 are rarer. `scale`: the pictures'
-    size in that of the scenes."""
+    A share `crowd` of the scenes is crowded with objects. A batch has one size; sizes other than 128 x 128 are rarer.
+    `scale`: pixels of a picture for each pixel of its scene."""
 
     sprites: str | None
     batch: int = 16
@@ -59,7 +59,7 @@ class ScenePixels:
 
 @dataclass(frozen=True)
 class JudgeBatches:
-    """Pictures and what is on them, for the reader: every combination, on and off the lattice."""
+    """Pictures and the answers of the judge: all combinations, with things on and off the lattice of cells."""
 
     sprites: str | None
     batch: int = 32
@@ -90,7 +90,7 @@ def _opened(folder: str) -> TokenCache:
 
 @dataclass(frozen=True)
 class SceneFacts:
-    """Captions of scenes that training may see, and what they tell: {"ids", "mask": (B, L), "facts": (B, F) 0 or 1}.
+    """Captions of training scenes and their facts: {"ids", "mask": (B, L), "facts": (B, F) 0 or 1}.
 
     `several`: the share of scenes with three or four things, most of them new."""
 
@@ -116,8 +116,8 @@ class SceneTokens:
     and what each cell shows (`cells` in train/scenes/labels.py).
 
     A batch has one size. `vocabulary` is the bytes of the encoder's sentencepiece model; PAD is 0 and END 1, as in T5.
-    `alike`: a batch is chosen, by the length of their captions, from so many times as many scenes. Padding is a sixth
-    of what a CPU would compute; a GPU has to wait longer for captions than for that.
+    `alike`: so many times the scenes of a batch are drawn, and those with captions of similar length form the batch.
+    That saves a CPU the padding, a sixth of its work; for a GPU it costs more time to write the captions.
     """
 
     folder: str
@@ -162,10 +162,10 @@ class SceneCells:
 
 @dataclass(frozen=True)
 class DecoderBatches:
-    """Cached tokens beside the pictures they came from, for the decoder: {"tokens", "grid", "pixels", "covers"}.
+    """Cached tokens and the pictures they were made of, for the decoder: {"tokens", "grid", "pixels", "covers"}.
 
-    `folders` are caches; each batch comes from one of them and has one size. `scale`: the pictures' size in that of the
-    scenes.
+    `folders` are caches; each batch comes from one of them and has one size. `scale`: pixels of a picture for each
+    pixel of its scene.
     """
 
     folders: tuple[str, ...]

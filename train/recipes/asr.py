@@ -21,7 +21,7 @@ def whisper_scenes(
         init: Recognizer to continue from, whose vocabulary stays; left out: a new one.
         real: How many times an epoch hears each recording of a person.
     """
-    from train.asr import model as asr_model  # Whisper takes a second to import, which no other recipe needs
+    from train.asr import model as asr_model  # Whisper takes a second to import
 
     return asr_model.recipe(Path(corpus), steps, seconds, Path(init) if init else None, real)
 
@@ -46,7 +46,7 @@ def whisper_windows(
         batch: Windows a step.
         held_out: Beginnings of names of recordings that are not trained on.
     """
-    from train.asr.short_windows import window_recipe  # Whisper takes a second to import, which no other recipe needs
+    from train.asr.short_windows import window_recipe  # Whisper takes a second to import
 
     return window_recipe(recordings, init, windows, steps, batch, lr, held_out)
 

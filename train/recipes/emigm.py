@@ -52,7 +52,8 @@ RELEASED = PretrainOptions(
 # B, L and H: as many epochs, in batches twice as large
 RELEASED_LARGE = replace(RELEASED, batch=2048, micro=64, steps=500_000, lr=8e-4, warmup=62_500)
 
-WITHOUT = ("token_dropout", "everywhere", "independent", "smoothing", "qk_norm", "norm")  # options of models of codes
+# Options that only models of codes have.
+WITHOUT = ("token_dropout", "everywhere", "independent", "smoothing", "qk_norm", "norm")
 
 
 def _decided(note: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def _decided(note: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_sixteen_steps(model: EMIGM, condition: Condition, canvas: TokenGrid, guidance: Guidance | None) -> TokenGrid:
-    """As the paper draws at 256 px with the fewest evaluations: guided for a part of the time alone."""
+    """Sampling with the fewest evaluations of the paper at 256 px: guidance in a part of the steps only."""
     rows, tokens = canvas.mask.shape
     guidance = guidance and replace(guidance, interval=(0.1, 0.3))
     plan = masked_plan(
@@ -79,7 +80,7 @@ def _in_sixteen_steps(model: EMIGM, condition: Condition, canvas: TokenGrid, gui
 
 
 def diffused(repeats: int) -> ModelSpec:
-    """eMIGM as what the large recipes train; `repeats`: times and noises that the head sees of each hidden token."""
+    """The ModelSpec of eMIGM. `repeats`: times and noises that the head sees of each hidden token."""
     return ModelSpec(
         kinds=("emigm",),
         build=lambda config, before: EMIGM(config),
@@ -98,11 +99,11 @@ def diffused(repeats: int) -> ModelSpec:
 def emigm_recipe(
     size: str, data: str, init: str, valid: str, repeats: int, options: PretrainOptions, show: Callable
 ) -> Recipe:
-    """eMIGM of a size (xs to h) on the cache of latents `data`, whose pictures decide between 256 and 512 px.
+    """eMIGM of a size (xs to h) on the cache of latents `data`, whose pictures have 256 or 512 px.
 
-    `init` may be a converted released model, whose size then counts. Other arguments as for `large_recipe`. ValueError
-    when the cache holds anything but latents of pictures of one shape with classes, at a scale of about 1, and for
-    options that mean nothing here.
+    `init` may be a converted released model, which then determines the size. Other arguments as for `pretrain_recipe`.
+    ValueError unless the cache holds latents of pictures of one shape with classes, at a scale of about 1, and for
+    options that eMIGM does not have.
     """
     if repeats < 1:
         raise ValueError(f"repeats={repeats}: give 1 or more")
@@ -114,7 +115,7 @@ def emigm_recipe(
 
 
 def _preset(size: str, data: str, note: dict[str, Any], init: str) -> EMIGMConfig | None:
-    """The preset of a size for the pictures of a cache; none where `init` decides. ValueError for another cache."""
+    """The preset of a size for the pictures of a cache; None with `init`. ValueError for another cache."""
     if "width" in note:
         raise ValueError(f"{data} holds pictures with captions; emigm recipes are driven by classes")
     sides = {int(name.rpartition("-")[2]) for name in EMIGM_PRESETS if name.startswith(f"emigm-{size}-")}

@@ -1,6 +1,6 @@
 """The small KL tokenizer of drawn scenes: `maskgil train scenes-kl --sprites FOLDER`.
 
-A head that names what covers a cell, or a VQ tokenizer that teaches, gives the latents meaning; see KLLoss.
+A head that classifies what covers a cell, or a VQ tokenizer as a teacher, gives the latents meaning (KLLoss).
 
 Axes: B batch, C channels, T things, H W pixels, h w cells.
 """
@@ -25,18 +25,18 @@ from train.recipe import OptimizedModule, Recipe
 from train.scenes.sprites import things
 from train.training_step import unwrapped
 
-# 16 px a token like the VQ, so that both generators draw 64 tokens, and as there the decoder works at the tokens'
-# resolution: its weights cost least there, and it has drawings to remember.
+# 16 px a token like the VQ tokenizer, so that both generators draw 64 tokens. The decoder too works at the resolution
+# of the tokens, where its weights cost least.
 SCENES_KL = AutoencoderConfig(
     channels=8, widths=(64, 128), layers=1, groups=16, patch=8, decoder_widths=(192,), decoder_patch=16, scale=1.0
 )
 
 
 class LatentsWithCellHead(nn.Module):
-    """A KL tokenizer in training: a head must name, from a cell's latent alone, what covers it (as
+    """A KL tokenizer in training, with a head that classifies from a cell's latent what covers it (as
     TokenizerWithCellHead).
 
-    `things`: how many there are to name; 0: there is no head.
+    `things`: number of things; 0: no head.
     """
 
     def __init__(self, model: AutoencoderTokenizer, things: int):
@@ -47,7 +47,7 @@ class LatentsWithCellHead(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B C h w"]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """(pixels again from a sample, mean and deviation of the posterior, logits of names (B, T+1, h, w))."""
+        """(reconstruction from a sample, mean and deviation of the posterior, logits of things (B, T+1, h, w))."""
         mean, deviation = (part.float() for part in self.model.posterior(pixels))
         z = mean + deviation * noise
         return self.model.reconstruct(z), mean, deviation, None if self.head is None else self.head(z)
@@ -55,19 +55,18 @@ class LatentsWithCellHead(nn.Module):
 
 @dataclass(frozen=True)
 class KLLoss:
-    """Likeness of what is painted from a sample of the posterior, its divergence from N(0, 1) in nats a number, names,
-    and likeness of the means to a teacher's latents.
+    """Reconstruction loss of a sample of the posterior, KL divergence from N(0, 1) in nats a number, cross-entropy of
+    the things of cells, and squared distance of the means to a teacher's latents.
 
-    divergence  decides how much there is to draw. At 1e-3 a number of 16 keeps 15 nats, a posterior of 1/200 of the
-                latents' spread: more than a small diffusion head can learn, whose pictures were mottled. At 5e-2 one
-                of 8 keeps 1.6
-    cell_weight  of a head that names the things of cells: a head names from a latent alone what covers its cell;
-    without it or a teacher nothing in the latents
-                says so, and with more than 1e-2 of divergence from the beginning it is not learned
-    teacher     a vector-quantised tokenizer whose latents, before they are quantised, the means must resemble, at a
-                deviation of 1: its 12 bits a token say of a drawing what an encoder left to itself does not find in
-                27 nats. It teaches in hundreds of steps what that head took thousands for
-    anchor      weight of their squared distance
+    divergence   weight; it decides the information in the latents. At 1e-3 each of 16 numbers keeps 15 nats, with a
+                 posterior of 1/200 of the latents' spread. A small diffusion head could not learn that: its pictures
+                 were mottled. At 5e-2 each of 8 numbers keeps 1.6 nats
+    cell_weight  weight of the classification of what covers a cell. Without it or a teacher the latents do not show
+                 that. With a divergence above 1e-2 from the beginning it is not learned
+    teacher      a VQ tokenizer whose latents before quantization, at a deviation of 1, the means should resemble. Its
+                 12 bits a token hold more about a drawing than the 27 nats that an untaught encoder learns. It takes
+                 hundreds of steps where cell_weight takes thousands
+    anchor       weight of the squared distance to the teacher's latents
     """
 
     likeness: ReconstructionLoss = field(default_factory=ReconstructionLoss)
@@ -100,14 +99,14 @@ class KLLoss:
 
 @torch.no_grad()
 def unit_latents(teacher: VQModel, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-    """Latents of a VQ tokenizer with codes on the unit sphere, before quantisation, stretched to a deviation of 1."""
+    """Latents before quantization of a VQ tokenizer with codes on the unit sphere, scaled to a deviation of 1."""
     latents = teacher.latents(pixels)
     return latents.permute(0, 3, 1, 2) * latents.shape[-1] ** 0.5
 
 
 @torch.no_grad()
 def measured_scale(model: AutoencoderTokenizer, batch_at: Callable[[int], dict], batches: int = 16) -> float:
-    """1 / the deviation of unscaled latents over many pictures, their posterior's own included."""
+    """1 / the deviation of unscaled latents over many pictures, the spread of the posterior included."""
     parts, device = [], next(model.parameters()).device
     for index in range(batches):
         mean, deviation = model.posterior(batch_at(index)["pixels"].to(device).float().div(127.5).sub(1))
@@ -118,7 +117,7 @@ def measured_scale(model: AutoencoderTokenizer, batch_at: Callable[[int], dict],
 
 @torch.no_grad()
 def folded(model: AutoencoderTokenizer) -> AutoencoderTokenizer:
-    """The same model, its scale moved into the weights: it begins where the divergence wants it, deviation 1."""
+    """The same model with its scale multiplied into the weights, so that its latents start at a deviation of 1."""
     scale, channels = model.config.scale, model.config.channels
     for part in model.net.quant_conv.parameters():
         part[:channels] *= scale
@@ -140,7 +139,7 @@ def kl_recipe(
     init: str | None = None,
     frozen: bool = False,
 ) -> Recipe:
-    """See `scenes_kl` in train/recipes/scenes.py. judge: the PatchGAN's player, where the likeness has a game."""
+    """See `scenes_kl` in train/recipes/scenes_latents.py. judge: the optimized PatchGAN, if the loss is adversarial."""
     torch.manual_seed(0)
     if frozen and not init:
         raise ValueError("--frozen keeps the encoder of another tokenizer: give its folder by --init")

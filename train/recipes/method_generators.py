@@ -1,4 +1,4 @@
-"""Text-driven generators of any method of train/losses/generation_methods.py, sized alike.
+"""Text-driven generators of any method of train/losses/generation_methods.py.
 
 Axes: B batch, N tokens, K codes.
 """
@@ -19,7 +19,7 @@ from train.losses.generation_methods import MaskedGenerationConfig
 
 @dataclass(frozen=True)
 class CodeConfig:
-    """What the pipeline and its sampler of codes ask of a model."""
+    """What the pipeline and the sampler of codes read of a model's config."""
 
     codebook_size: int
     text_dim: int
@@ -31,7 +31,7 @@ class CodeConfig:
 
     @property
     def reads_remaining(self) -> bool:
-        """Whether the model reads how many tokens remain masked: this one does not."""
+        """Whether the model reads how many steps remain."""
         return False
 
 

@@ -1,9 +1,8 @@
-"""The recipes for people with GPUs: text- and class-driven models on cached features, in stages of growing pictures.
+"""Recipes for GPUs: text- and class-driven models on cached tokens, in stages of growing pictures.
 
-`large_recipe` makes them, of MaskGIL (`MASKED`), of its AR model (train/recipes/pretrain_ar.py) or of eMIGM
-(train/recipes/emigm.py);
-train/recipes/large.py names them.
-`PretrainOptions` are what the command line may change, for adapters (train/lora.py) too.
+`pretrain_recipe` makes them for a ModelSpec: MaskGIL (`MASKED`), its AR model (train/recipes/pretrain_ar.py) or eMIGM
+(train/recipes/emigm.py). train/recipes/large.py lists them. `PretrainOptions` are their options on the command line,
+and those of adapters (train/lora.py).
 """
 
 import math
@@ -90,8 +89,8 @@ class PretrainOptions:
     norm: Annotated[str, arg(help="of a new model: pre or post; left out: the preset's")] = ""
 
     def check(self) -> None:
-        """ValueError for what no run can have. A seed has 19 bits: it stands above the 44 of a picture's number in the
-        64 from which a picture's masks are drawn (train/losses/masked_token.py)."""
+        """ValueError for impossible values. A seed has 19 bits: masks are drawn from 64 bits, of which the lower 44 are
+        the picture's number (train/losses/masked_token.py)."""
         for name, (least, most) in BOUNDS.items():
             value = getattr(self, name)
             if not least <= value <= most:
@@ -108,7 +107,7 @@ class PretrainOptions:
                 raise ValueError(f"{name}={getattr(self, name)}: choose {', '.join(filter(None, choices))}")
 
 
-# Least and largest value of each number of PretrainOptions. NaN is within no bounds.
+# Least and largest value of each number of PretrainOptions.
 BOUNDS: dict[str, tuple[float, float]] = {
     "batch": (1, math.inf),
     "micro": (1, math.inf),
@@ -189,16 +188,17 @@ class TransformerCosts:
 class ModelSpec:
     """What the recipes train: MaskGIL, its AR model, or eMIGM.
 
-    kinds      of the folders that it may go on from, as their config.json says
-    build      (config, the model to go on from or None) -> a new model; the weights come afterwards
+    kinds      kinds of the folders that `init` may name, as in their config.json
+    build      (config, the model of `init` or None) -> a new model; the weights are loaded afterwards
     objective  its loss, with the options' dropouts
     draw       (model, condition, blank canvas, guidance) -> the canvas filled, for sample sheets
-    folder     where it lies in an export
+    folder     its folder in an export
     tokenizer  the kind of its tokenizer, and so of its caches: vq or latent
-    decided    the cache's note -> what of a config the cache decides;  chosen: what the options decide
-    module     the model as what is trained
+    decided    the cache's note -> fields of the config that the cache determines
+    chosen     fields of the config that the options determine
+    module     the model -> the module that is trained
     blank      (config, rows, grid, device) -> a blank canvas
-    costs      None: nobody counts them, as for eMIGM
+    costs      None: not counted, as for eMIGM
     """
 
     kinds: tuple[str, ...]
@@ -243,7 +243,7 @@ def pretrain_recipe(
     trunk: ModelSpec = MASKED,
 ) -> Recipe:
     """A recipe over the cache `data`; `valid` is a cache for the validation loss, `init` a model to go on from.
-    `config` is that of a new model, None where there can only be `init`'s.
+    `config` is that of a new model; None: that of `init`.
 
     `show(rows of pixels, path)` draws a sheet. Raises ValueError when cache, model and options do not fit together.
     """
@@ -258,8 +258,8 @@ def pretrain_recipe(
 
 
 def noted(data: str, valid: str, trunk: ModelSpec = MASKED) -> dict[str, Any]:
-    """What made the cache `data`. ValueError when it is empty, when it holds tokens of another kind than `trunk` learns
-    from, and when the one for validation was made otherwise."""
+    """The note of the cache `data`. ValueError when it is empty, when it holds another kind of tokens than `trunk` is
+    trained on, and when the validation cache has another note."""
     caches = [folder for folder, _ in parts_of(data)]
     note = common_note(caches, CUT)
     if ("latent" in note) != (trunk.tokenizer == "latent"):
@@ -335,7 +335,7 @@ def training_recipe(
 def _sampler(
     data: str, note: dict[str, Any], options: PretrainOptions, show: Callable, trunk: ModelSpec
 ) -> Callable[[nn.Module, Path], None] | None:
-    """What draws the run's sample sheets; None without a tokenizer. ValueError for parts other than the cache's."""
+    """The function that draws sample sheets; None without a tokenizer. ValueError for parts other than the cache's."""
     if not options.tokenizer:
         if options.prompts:
             raise ValueError("--prompts needs --tokenizer: the folder whose tokens the model learns")
@@ -366,7 +366,7 @@ def started_model(
     options: PretrainOptions,
     trunk: ModelSpec,
 ) -> Generator:
-    """The model of `init`, or a new one of the config with the tokens and the condition of the cache."""
+    """The model of `init`, or a new one of the config, for the tokens and conditions of the cache."""
     if config is not None and (config.classes is None) != ("width" in note):
         has = "captions" if "width" in note else "classes"
         raise ValueError(f"{data} holds pictures with {has}: use a {'t2i' if has == 'captions' else 'c2i'} recipe")
@@ -396,7 +396,7 @@ def started_model(
 
 
 def check_norms(config: ModelConfig | EMIGMConfig, init: str, options: PretrainOptions) -> None:
-    """ValueError when norms were asked for that the model to go on from does not have."""
+    """ValueError when the options ask for norms that the model of `init` does not have."""
     for key in ("qk_norm", "norm"):
         if (asked := getattr(options, key)) and asked != getattr(config, key):
             raise ValueError(f"{init} has {key}={getattr(config, key)}, which cannot become {asked}: leave {key}= out")

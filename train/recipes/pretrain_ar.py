@@ -1,7 +1,7 @@
-"""The autoregressive model beside the large ones, on the same caches: maskgil train t2i-xl-ar --data CACHE --out FOLDER
+"""Autoregressive models of the large generators, on the same caches: maskgil train t2i-xl-ar --data CACHE --out FOLDER
 
-Everything but the loss and the sampling is train/recipes/pretrain.py's. The export is the model's folder itself, which
-`maskgil export ar` puts beside the model that it belongs to.
+Only loss and sampling differ from train/recipes/pretrain.py. The export is a model folder, which `maskgil export ar`
+puts beside the folder of its generator.
 """
 
 from maskgil.condition import Condition
@@ -16,7 +16,7 @@ from train.recipes.pretrain import ModelSpec
 
 
 def _built(config: ModelConfig, before: ARTransformer | None) -> ARTransformer:
-    """A converted LlamaGen goes on as one, with its handling of condition tokens."""
+    """A new AR model; after a converted LlamaGen it keeps LlamaGen's handling of condition tokens."""
     return ARTransformer(config, zero_prefix=before is not None and before.zero_prefix)
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from train.recipes.pretrain import PretrainOptions
 
-IMAGENET = 1_281_167  # pictures of the training set
+IMAGENET = 1_281_167  # pictures in ImageNet's training set
 EPOCHS, BATCH = 300, 256
 
-# Of its code and defaults. float16 with loss scaling there is bfloat16 here; its mask token is a class of the softmax
-# there and none here.
+# From its code and defaults. It has float16 with loss scaling where this has bfloat16, and its mask token is a class of
+# the softmax, which it is not here.
 PUBLISHED: dict[str, Any] = {
     "batch": BATCH,
     "steps": EPOCHS * IMAGENET // BATCH,
@@ -30,10 +30,9 @@ PUBLISHED: dict[str, Any] = {
 
 
 def as_published(options: PretrainOptions, usual: PretrainOptions, init: str) -> PretrainOptions:
-    """The options with the published values in place of those that are as usual; what was asked for stays.
+    """The options with the published values in place of the defaults; options that the command gives stay.
 
-    ValueError for norms, which the published model does not have, and for a model to go on from, which keeps its own
-    architecture.
+    ValueError for norms, which the published model does not have, and for `init`, which has its own architecture.
     """
     if options.qk_norm or options.norm:
         raise ValueError("--reference has neither QK-norm nor post-norm: leave --qk-norm and --norm out")

@@ -24,7 +24,7 @@ SCALE = 3.5  # of guidance
 
 @runtime_checkable
 class SheetModel(Protocol):
-    """What of train/recipes/pretrain.py's ModelSpec draws a sheet."""
+    """The fields of ModelSpec (train/recipes/pretrain.py) that draw a sheet."""
 
     tokenizer: str
     blank: Callable[[Any, int, tuple[int, int], torch.device], TokenGrid]

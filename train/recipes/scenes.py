@@ -64,7 +64,7 @@ def scenes_text(
     grow: bool = False,
     seed: Seed = 0,
 ) -> Recipe:
-    """Train the bundled text encoder alone to predict what captions say. Takes minutes and needs no pictures.
+    """Train the bundled text encoder to predict what captions say. Takes minutes and needs no pictures.
 
     With --init the states change far less than those of a new encoder, so that generators need little training to read
     them (scenes-generator --text-encoder).
@@ -109,7 +109,7 @@ def scenes_text(
 
 
 def _teacher(name: str, encoder: SmallT5Encoder, tokenizer_hash: str) -> Teacher:
-    """The generator of a model folder as a teacher. ValueError where it reads other tokens or other texts."""
+    """The generator of a model folder as a teacher. ValueError if it has another tokenizer or text encoder."""
     folder = checkpoint.resolve(name)
     if (made_of := checkpoint.describe(folder / "generator").get("tokenizer_hash")) != tokenizer_hash:
         raise ValueError(

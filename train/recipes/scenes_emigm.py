@@ -1,4 +1,4 @@
-"""Generators of drawn scenes by any of the methods that eMIGM's paper compares, eMIGM itself among them.
+"""Generators of drawn scenes by any of the methods that eMIGM's paper compares, with eMIGM itself.
 
     maskgil data latents --tokenizer weights/scenes/tokenizer --out cache/latents [--kind paired --sprites FOLDER
         --total 50000 --codes weights/scenes/tokenizer]
@@ -39,18 +39,15 @@ from train.warm_start import align_text_encoders, resume_seed
 class MethodOptions:
     """Sizes and training of a generator of scenes.
 
-    head           (blocks, width) of the diffusion head of latents
-    repeats        noise levels that each masked token is trained at in a step (diffusion head)
-    valid          a cache of other scenes, for the validation loss
-    codes          number of codes; 0: those of the bundled tokenizer of scenes
-    layout, things_first   as in LatentTokenLoss
-    guess          as in LatentTrainingModule
-    init           a folder with generator/ to go on from, of any size; its data are new unless a seed is given
-    known_encoder  the text encoder that `init` was trained with, if that was another (align_text_encoders)
-    begin          a model folder whose generator the llama blocks of a new trunk begin as (init_from_maskgil)
-    teacher        a model folder whose generator of codes teaches one of latents; the cache holds both
-    blocks         as in generator_for
-    architecture   further options of generator_for, of a generator of codes
+    head           (blocks, width) of the diffusion head of latents repeats        noise levels that each masked token
+    is trained at in a step (diffusion head) valid          a cache of other scenes, for the validation loss codes
+    number of codes; 0: those of the bundled tokenizer of scenes layout, things_first   as in LatentTokenLoss guess
+    as in LatentTrainingModule init           a folder with generator/ to continue from, of any size; the order of data
+    is new unless a seed is given known_encoder  the text encoder that `init` was trained with, if it is another one
+    (align_text_encoders) begin          a model folder whose generator initializes the llama blocks of a new trunk
+    (init_from_maskgil) teacher        a model folder whose generator of codes teaches one of latents; the cache must
+    hold both blocks         as in generator_for architecture   further options of generator_for, of a generator of
+    codes
     """
 
     steps: int
@@ -84,9 +81,9 @@ class MethodOptions:
 
 @dataclass
 class _Parts:
-    """What a recipe is made of.
+    """The parts of a recipe.
 
-    hashes    those that the export names
+    hashes    fingerprints for the export
     kinds     answers of the layout heads
     codes_of  the fingerprint of the tokenizer whose codes a cache of latents holds too
     """
@@ -164,7 +161,7 @@ def _initialize(parts: _Parts, encoder: encoders.TextEncoder, options: MethodOpt
 def method_recipe(
     name: str, framework: MaskedGenerationConfig, cache: str, text_encoder: str, options: MethodOptions
 ) -> Recipe:
-    """A text-driven generator of `framework` on a cache of its kind of tokens; the text encoder stays as it is.
+    """A text-driven generator of `framework` on a cache of its kind of tokens. The text encoder is not trained.
 
     Exports generator/ alone. Raises ValueError for a cache, an `init` or a teacher that does not fit.
     """
@@ -203,7 +200,7 @@ def method_recipe(
         save_every=200,
         valid_at=replace(parts.data, folder=options.valid, seed=1000) if options.valid else None,
         valid_every=options.steps,
-        export=export if generator.kind else None,  # nothing opens a model of experiments
+        export=export if generator.kind else None,  # no command loads a model of experiments
     )
 
 
@@ -217,11 +214,11 @@ def _code_generator(word: str, model: str, text_encoder: str) -> tuple[MaskGIL, 
 
 
 def init_from_maskgil(generator: EMIGM, known: MaskGIL, tokenizer: VQModel, steps: int = 200) -> None:
-    """Give a trunk of llama blocks the weights of a MaskGIL: what that knows of texts and of pictures is not learned
-    twice. A shallower trunk takes blocks at even distances, the first and the last among them.
+    """Initialize a trunk of llama blocks with the weights of a MaskGIL. A shallower trunk takes blocks at even
+    distances, with the first and the last.
 
-    What a table knew of a code, a perceptron is fitted to say of its vector, for latents like `unit_latents` of
-    `tokenizer`. Raises ValueError when the two trunks differ in width, heads or blocks.
+    The embedding table of codes has no counterpart: a perceptron is fitted to map the vector of a code (`unit_latents`
+    of `tokenizer`) to its row of the table. ValueError when the trunks differ in width, heads or blocks.
     """
     ours, theirs = generator.config, known.config
     same = (ours.width, ours.heads, ours.llama.hidden, ours.text_dim, ours.channels)

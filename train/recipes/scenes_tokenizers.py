@@ -1,4 +1,4 @@
-"""Recipes of the bundled VQ tokenizer: the tokenizer, its decoder, and what its tokens show."""
+"""Recipes of the bundled VQ tokenizer: the tokenizer, its decoder and its cell classifier."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +41,7 @@ CELL_BRANCH = ("naming_channels", "naming_blocks", "recall")
 
 
 def _grown(model: VQModel, **parts: int) -> VQModel:
-    """The same tokenizer with further parts, which do not change its pictures until they are trained."""
+    """The same tokenizer with further parts, which have no effect until they are trained."""
     grown = VQModel(replace(model.config, **parts))
     grown.load_state_dict(model.state_dict(), strict=False)
     return grown

@@ -1,7 +1,7 @@
 """Text-to-image models of any size, on a cache of captioned pictures: `maskgil train t2i --preset tiny --data CACHE`.
 
-The three steps from pictures to a folder that draws are in docs/training-large.md. Tokenizer and text encoder are those
-of the cache.
+docs/training-large.md has the three steps from pictures to a model folder. Tokenizer and text encoder are those of the
+cache.
 """
 
 import os
@@ -26,7 +26,7 @@ TEXT_LENGTH = 120  # tokens of a caption, at most
 def text_to_image_config(preset: str, dim: int = 0, layers: int = 0, heads: int = 0) -> ModelConfig:
     """The paper's architecture: 2-D rotation, QK-norm and post-norm; a number other than 0 replaces the preset's.
 
-    Codes and the width of text states are the cache's. ValueError for a shape that no model can have.
+    The cache determines the codes and the width of text states. ValueError for an impossible shape.
     """
     shape = [given or own for given, own in zip((dim, layers, heads), SHAPES[preset], strict=True)]
     return ModelConfig(
