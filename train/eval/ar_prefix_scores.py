@@ -1,4 +1,4 @@
-"""What hybrid drawing costs and gives: `maskgil eval hybrid --model scenes --n 20 --out hybrid.svg`.
+"""Quality and cost of hybrid drawing: `maskgil eval hybrid --model scenes --n 20 --out hybrid.svg`.
 
 The same scenes are drawn with 0, 1/8, 1/4, 1/2 and all of the tokens written by the AR model and the rest by
 MaskGIL in `steps` steps. For each: the scene score, the Frechet distance to the corpus in the reader's features and the
@@ -124,7 +124,7 @@ def hybrid(
         reader: The judge's folder.
         ar_model: The AR model's folder. Left out: the one beside the model.
         n: Pictures of each kind.
-        split: Combinations that training showed, or those that it never did.
+        split: Combinations of the training scenes, or held-out ones.
         out: The chart, an SVG file.
         steps: Steps of MaskGIL.
     """

@@ -1,7 +1,7 @@
-"""Prompts of an evaluation as the app reads them, and how much of them a model draws as it was said.
+"""Prompts of an evaluation as the app reads them, and the share of words that a model replaces or leaves out.
 
-A score compares a picture with the prompt that was asked: what is replaced or left out counts as wrong there. The
-shares say how much of a score that explains.
+A score compares a picture with the original prompt, so words that are replaced or left out count as wrong. The shares
+tell how much of a score this explains.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ def reader_of(model: str) -> PromptReader:
 
 
 def encoded_caption(reader: PromptReader, prompt: str) -> str:
-    """What the text encoder gets: the prompt itself where the model knows all of it; empty where nothing of it can be
+    """The text for the text encoder: the prompt itself where the model knows all of it; empty where none of it can be
     drawn."""
     reading = reader.read(prompt)
     is_known = all(reader.vocabulary.knows(word) for word in prompt.split())
@@ -26,7 +26,7 @@ def encoded_caption(reader: PromptReader, prompt: str) -> str:
 
 
 def reading_shares(readings: Sequence[PromptReading]) -> str:
-    """One line: how many prompts are drawn as said, and the shares of the stretches that speak of something to draw."""
+    """One line: how many prompts are drawn as said, and the shares of the phrases that name something to draw."""
     refused = sum(bool(reading.refused) for reading in readings)
     exact = sum(reading.is_as_said for reading in readings)
     fates = Counter(span.status for reading in readings for span in reading.spans if span.status != "language")

@@ -1,9 +1,8 @@
 """How well pictures fit their prompts: `maskgil eval clip --model FOLDER --out FOLDER --prompts FILE`.
 
-Draws what is missing in `out` (train/eval/sample_images.py) and prints the CLIP score: the mean of max(0, 100 cos)
-between a
-picture's embedding and its prompt's (Hessel et al. 2021, arXiv 2104.08718, with the field's factor of 100). `clip` is a
-folder, or a Hugging Face name that is in the cache or can be downloaded.
+Draws the missing samples in `out` (train/eval/sample_images.py) and prints the CLIP score: the mean of max(0, 100 cos)
+of a picture's embedding and its prompt's (Hessel et al. 2021, arXiv 2104.08718, with the usual factor of 100). `clip`
+is a folder, or a Hugging Face name that is in the cache or can be downloaded.
 
 Axes: n pictures.
 """
@@ -32,7 +31,7 @@ from train.eval.sample_images import (
 
 
 class ClipScore:
-    """A CLIP model of transformers. Texts beyond its length (77 tokens) are cut, as the field does."""
+    """A CLIP model of transformers. Texts beyond its length (77 tokens) are cut, as usual."""
 
     def __init__(self, name: str):
         """Raises ValueError when there is no such model, or its files are not CLIP's."""

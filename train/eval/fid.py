@@ -1,11 +1,10 @@
-"""Scores of the field over many samples: `maskgil eval fid --model FOLDER --out FOLDER --reference FOLDER|FILE.npz`.
+"""FID and related scores of many samples: `maskgil eval fid --model FOLDER --out FOLDER --reference FOLDER|FILE.npz`.
 
 Draws the samples that are missing in `out` (train/eval/sample_images.py: resumable, over processes and machines), then
-prints FID,
-sFID, inception score, precision and recall. Samples are clamped to the range of pixels; nothing is rescaled picture by
-picture, which would change the distance. The reference is a folder of pictures, cut to the samples' size, or an npz
-file as ADM published them: pictures in `arr_0` (n, H, W, 3) uint8, and statistics as `mu` and `sigma`, those of sFID as
-`mu_s` and `sigma_s`.
+prints FID, sFID, inception score, precision and recall. Samples are clamped to the range of pixels; nothing is rescaled
+picture by picture, which would change the distance. The reference is a folder of pictures, cut to the samples' size, or
+an npz file as ADM published them: pictures in `arr_0` (n, H, W, 3) uint8, and statistics as `mu` and `sigma`, those of
+sFID as `mu_s` and `sigma_s`.
 
 Inception is torch-fidelity's (the weights of the first FID) through torchmetrics. `--features scenes-reader` compares
 in the features of the bundled judge instead, which needs no download; it has no sFID and no inception score.
@@ -37,7 +36,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class InceptionOutput(NamedTuple):
-    """What a network says of pictures: some networks know no classes, some have no features that keep places."""
+    """Outputs of a network for pictures. `logits` or `spatial` is None where the network has none."""
 
     features: Float[Tensor, "B C"]
     logits: Float[Tensor, "B K"] | None = None
@@ -49,7 +48,7 @@ Extract = Callable[[UInt8[Tensor, "B 3 H W"]], InceptionOutput]
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is known of a set of pictures; ADM files may hold the moments alone. `spatial` are moments too."""
+    """Statistics of a set of pictures. ADM files may hold only the moments. `spatial` are moments too."""
 
     mean: Float[Tensor, " C"]
     covariance: Float[Tensor, "C C"]
@@ -59,7 +58,7 @@ class Statistics:
 
 
 def inception() -> Extract:
-    """The network of FID. Raises ValueError, in one line, where its weights cannot be had."""
+    """The network of FID. ValueError, in one line, where its weights cannot be loaded."""
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     try:
@@ -261,7 +260,7 @@ def fid(
     if not work.share and not reference:
         raise ValueError("give --reference FOLDER of pictures or --reference FILE.npz with statistics")
     extract = None
-    if not work.share:  # before hours of drawing
+    if not work.share:  # checked before hours of drawing
         extract = inception() if features == "inception" else judge_features(features)
     samples = numbered(prompts_for(generator_config(model), prompts, n))
     settings, wanted = sampler.params(steps, model), parse_size(work.size) if work.size else None

@@ -1,4 +1,4 @@
-"""How well prompts are read: the reader's scenes against readings that people wrote down.
+"""Accuracy of the prompt reader: its scenes against readings that people wrote.
 
     maskgil eval reading [--model scenes]
 
@@ -28,7 +28,7 @@ LITTLE = frozenset("a an the of in on at with and or to is it what how like".spl
 
 @dataclass(frozen=True)
 class ReadingCheck:
-    """One prompt's reading and what is wrong with it; nothing: it is right."""
+    """One prompt's reading and its errors; none: it is right."""
 
     level: str
     reading: PromptReading
@@ -36,7 +36,7 @@ class ReadingCheck:
 
 
 class ReadingChecker:
-    """Compares readings of one reader with what should have been read."""
+    """Compares readings of one reader with the expected ones."""
 
     def __init__(self, reader: PromptReader):
         self.reader = reader

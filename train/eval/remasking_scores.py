@@ -1,4 +1,4 @@
-"""What remasking keeps and costs: `maskgil eval remasking --model scenes --n 20 --steps 8`.
+"""Quality and cost of remasking: `maskgil eval remasking --model scenes --n 20 --steps 8`.
 
 Sentences that grow as they would while one speaks: "a cat", "a cat on the beach", "two cats on the beach", "two cats on
 the beach in pixel art". Each picture is drawn afresh, and remasked from the remasked picture of the sentence before.
@@ -28,7 +28,7 @@ from train.scenes.judge import SceneJudge, in_scene_size, verdict
 from train.scenes.scene import PLACES, PLAIN, Scene, arrange, is_held_out
 from train.scenes.sprites import things
 
-# What each sentence adds, and what the reader must then find.
+# The change of each sentence, and what the judge must find.
 GROWTHS = {
     "a thing": ("objects",),
     "+ a place": ("objects", "background"),

@@ -3,13 +3,13 @@
     samples = numbered(prompts_for(model_config, "captions.txt", 50_000))
     draw_samples("weights/scenes", samples, Path("samples"), Settings(), processes=8)
 
-A picture depends on its prompt and seed alone, so it does not matter which process draws it, in which batch, or after
-how many restarts. `share="2/8"` draws every eighth picture from the second on: so many machines fill one folder.
-`recipe.json` in the folder says what draws there; another model or AR model, or other settings, are refused. A
-picture's own prompt and seed stand in its PNG: other prompts in the same folder are refused too, more of them are
-welcome.
-A model with a vocabulary gets the prompts as the app reads them; a prompt in which nothing can be drawn is a white
-picture.
+A picture depends only on its prompt and seed, not on the process, the batch or restarts. `share="2/8"` draws every
+eighth picture from the second on, so that several machines can fill one folder. `recipe.json` in the folder names model
+and settings; others are refused. A PNG holds its prompt and seed; a folder refuses other prompts, but takes more of
+them.
+
+A model with a vocabulary gets the prompts as the app reads them. The picture of a prompt without anything to draw is
+white.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ from train.eval.caption_reading import encoded_caption, reader_of, reading_share
 from train.scenes.captions import sentences
 
 RECIPE = "recipe.json"
-LEGACY_PARTS = {"twin": "ar_model"}  # parts that older folders name otherwise
+LEGACY_PARTS = {"twin": "ar_model"}  # former names of parts
 ASKED = "maskgil-sample"  # the text chunk of a PNG with its prompt and seed
 
 
@@ -54,7 +54,7 @@ class Sample:
 
     @property
     def asked(self) -> str:
-        """What its file remembers."""
+        """Prompt and seed, as its file holds them."""
         return json.dumps([self.prompt, self.seed])
 
     def is_in(self, out: Path) -> bool:
@@ -81,7 +81,7 @@ def numbered(prompts: Sequence[str]) -> list[Sample]:
 
 
 def generator_config(model: str) -> ModelConfig | EMIGMConfig:
-    """What the generator of a text-to-image folder is, without loading it."""
+    """The config of the generator of a text-to-image folder, without its weights."""
     about = checkpoint.describe(checkpoint.resolve(model) / "generator")
     return (EMIGMConfig if about["kind"] == "emigm" else ModelConfig).from_dict(about["config"])
 
@@ -152,7 +152,7 @@ class SamplerOptions(sampling_flags(without=("steps",))):
 
 @dataclass(frozen=True)
 class WorkOptions:
-    """Who draws the pictures of a folder, and how many at once."""
+    """How the work of drawing a folder is split."""
 
     processes: int = 1
     """Processes on this machine, each with a GPU of its own where there are any."""
@@ -232,7 +232,7 @@ def _worker(
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     try:
         _draw(rank, processes, model, missing, out, read_params(named), *rest)
-    except (ValueError, OSError) as error:  # the first process says it once, in one line
+    except (ValueError, OSError) as error:  # the first process reports it in one line
         faults.put(" ".join(str(error).split()))
         sys.exit(1)
 
@@ -316,7 +316,7 @@ def _recipe(model: str, settings: SamplingParams, size: Size | None) -> dict[str
 
 
 def _claim(out: Path, recipe: dict[str, Any]) -> None:
-    """Write what draws here, or refuse a folder where something else did."""
+    """Write recipe.json. ValueError for a folder with another one."""
     note = out / RECIPE
     out.mkdir(parents=True, exist_ok=True)
     if not note.is_file():

@@ -1,4 +1,4 @@
-"""What every sampling setting costs and gives: `maskgil eval sampling --pictures 320 --out sampling.json`.
+"""Quality and cost of sampling settings: `maskgil eval sampling --pictures 320 --out sampling.json`.
 
 A grid of steps, guidance scales and intervals, refinement passes and orders. Every cell draws the same scenes with the
 same seeds: combinations that training shows, in other scenes than those of `maskgil eval scenes`, so that no default is
@@ -53,7 +53,7 @@ class AskedPicture:
 
 @dataclass
 class GridCell:
-    """What was measured of one setting so far: whether each picture is right, trunk rows and CPU seconds of all."""
+    """Measurements of one setting so far: whether each picture is right, trunk rows and CPU seconds of all."""
 
     params: SamplingParams
     right: list[bool] = field(default_factory=list)
@@ -192,7 +192,7 @@ class GridFile:
             raise ValueError(f"{path} cannot be continued: {error}; give another file, or delete it") from None
 
     def cell(self, params: SamplingParams) -> GridCell:
-        """What was measured of a setting, which may be nothing yet."""
+        """The measurements of a setting, perhaps none yet."""
         return self.cells.setdefault(_key(params), GridCell(params))
 
     def write(self) -> None:

@@ -1,9 +1,9 @@
 """The scene score: `maskgil eval scenes --model scenes --n 20 --steps 4 8 16 --sprites FOLDER`.
 
-It asks the model for eight kinds of scenes, with combinations that training showed and with those that it never did,
-and lets the reader judge: a picture counts when it shows exactly the things and counts asked for and keeps the
-background, relation, size, style or colours that its kind is about. `overall` is the mean of the eight, as in GenEval;
-silhouettes stand apart. `rendered` is the reader's verdict on true pictures: the ceiling. Nothing is tuned on these.
+The model draws eight kinds of scenes, with combinations of the training scenes and with held-out ones, and the judge
+scores them. A picture is right when it shows exactly the things and counts asked for, and the background, relation,
+size, style or colours of its kind. `overall` is the mean of the eight kinds, as in GenEval; silhouettes are listed
+apart. `rendered` is the score of rendered pictures, which is the ceiling. Nothing is tuned on these scenes.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""The cell classifier of a decoder (maskgil/tokenizers/vq.py): it predicts from tokens alone what each cell shows.
+"""The cell classifier of a decoder (maskgil/tokenizers/vq.py): it predicts from the tokens what each cell shows.
 
 Its heads predict the thing and the part of it, its color and style, and the background. No picture is rendered or
 decoded, so training sees more than ten times as many scenes a second as a decoder does. The heads are dropped at
@@ -34,7 +34,7 @@ class CellClassifier(nn.Module):
 
 
 class CellClassifierLoss:
-    """Cross-entropy of every head, on tokens that are corrupted (DecoderLoss); reports what is right on things."""
+    """Cross-entropy of every head, on corrupted tokens (DecoderLoss); reports the accuracy on things."""
 
     def __init__(self, kinds: tuple[str, ...], near: tuple[Tensor, Tensor], corruption: float):
         self.kinds, self.near, self.corruption = kinds, near, corruption

@@ -1,4 +1,4 @@
-"""A codebook in training: gradients past it, its start as clusters, and codes that nothing uses.
+"""A codebook in training: straight-through gradients, its initialization by clusters, and revival of unused codes.
 
 Axes: n latents, K codes, C latent channels, B batch, h w cells.
 """
@@ -24,7 +24,7 @@ def quantize_with_gradient(model: VQModel, z: Float[Tensor, "B h w C"]) -> tuple
 
 @torch.no_grad()
 def spread_codebook(model: VQModel, latents: Float[Tensor, "n C"], generator: torch.Generator, rounds: int = 8) -> None:
-    """Start the codebook as clusters of latents (k-means on the sphere from random ones)."""
+    """Initialize the codebook with clusters of latents (k-means on the sphere)."""
     k = model.config.codebook_size
     device = latents.device
     centres = latents[torch.randperm(len(latents), generator=generator, device=device)[:k]]
@@ -40,7 +40,7 @@ def spread_codebook(model: VQModel, latents: Float[Tensor, "n C"], generator: to
 
 @torch.no_grad()
 def revive_unused(model: VQModel, latents: Float[Tensor, "n C"], generator: torch.Generator) -> None:
-    """Move codes that none of these latents uses to the latents that the codebook serves worst, at most 5% of it."""
+    """Move codes that none of these latents uses, at most 5% of all, to the latents with the largest error."""
     codes = model.quantize.codebook()
     similarity, nearest = zip(*[(part @ codes.T).max(1) for part in latents.split(4096)], strict=True)
     used = torch.bincount(torch.cat(nearest), minlength=len(codes))
@@ -52,10 +52,11 @@ def revive_unused(model: VQModel, latents: Float[Tensor, "n C"], generator: torc
 
 
 class CodebookRevival:
-    """Called after each step: starts the codebook when quantization begins and revives unused codes until step `until`.
+    """Called after each step: initializes the codebook when quantization begins, and revives unused codes until step
+    `until`.
 
     more_batches  number -> a batch with "pixels" (B, 3, H, W) uint8
-    start, more   batches whose latents the codebook starts from, and is revived with
+    start, more   numbers of batches whose latents initialize the codebook, and revive it
     """
 
     def __init__(

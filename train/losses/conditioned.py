@@ -1,4 +1,4 @@
-"""A generator with its condition as plain tensors, which is what DDP and FSDP pass on.
+"""A generator whose condition is given as plain tensors, because DDP and FSDP pass only those on.
 
 Axes: B batch, N image tokens, L text tokens, E width of a text state, K codes.
 """
@@ -11,7 +11,7 @@ from maskgil.condition import Condition
 from maskgil.models.ar import ARTransformer
 from maskgil.models.maskgil import MaskGIL
 
-CONDITION = ("ids", "states", "mask", "labels")  # of a batch, what a generator may be conditioned on
+CONDITION = ("ids", "states", "mask", "labels")  # entries of a batch that make its condition
 
 
 def condition_of(
@@ -50,14 +50,14 @@ class Conditioned(nn.Module):
 
 
 class WithLayoutHeads(nn.Module):
-    """A text-driven generator in training: heads halfway up its layers must say what each cell will show.
+    """A text-driven generator in training, with heads halfway up its layers that predict what each cell will show.
 
-    Which thing a cell shows, and which part of it, is nearly settled by the caption and learned far sooner than tokens,
-    which depend on it. The heads are dropped at export.
+    The caption nearly determines the thing in a cell and the part of it, so the heads learn far sooner than the tokens,
+    which depend on these. The heads are dropped at export.
     """
 
     def __init__(self, driven: Conditioned, kinds: tuple[int, ...]):
-        """`kinds`: answers of each head."""
+        """`kinds`: number of answers of each head."""
         super().__init__()
         self.driven = driven
         self.heads = nn.ModuleList(nn.Linear(driven.generator.config.dim, kind) for kind in kinds)
@@ -84,14 +84,14 @@ class WithLayoutHeads(nn.Module):
 
 
 def given_condition(batch: dict) -> dict[str, Tensor]:
-    """What a batch gives to `condition_of`."""
+    """The arguments of `condition_of` that a batch has."""
     return {name: batch[name] for name in CONDITION if name in batch}
 
 
 def predict(
     model: nn.Module, tokens: Int[Tensor, "B N"], batch: dict, drop: Bool[Tensor, " B"] | None
 ) -> tuple[Float[Tensor, "B N K"], list[Tensor]]:
-    """(logits of the tokens, logits of each layout head) for what a batch is conditioned on."""
+    """(logits of the tokens, logits of each layout head) for the condition of a batch."""
     out = model(tokens, tuple(batch["grid"]), drop, **given_condition(batch))
     logits, *heads = out if isinstance(out, tuple) else (out,)
     return logits, heads

@@ -36,7 +36,7 @@ class TrainableGenerator(Generator, Protocol):
 class LatentTrainingModule(nn.Module):
     """A generator, the text encoder in front of it, and the loss of its hidden tokens, as one module to train.
 
-    text_encoder  None for a generator that classes drive
+    text_encoder  None for a class-driven generator
     smoothing     of labels, for codes
     repeats       times and noises that the diffusion head sees of each hidden vector
     kinds         answers of heads that predict, halfway up the last blocks, what each cell will show (WithLayoutHeads)
@@ -91,7 +91,7 @@ class LatentTrainingModule(nn.Module):
         space, condition = self.generator.token_space, condition_of(self.text_encoder, **given)
         middle: list[Tensor] = []
         with contextlib.ExitStack() as watching:
-            if self.heads:  # a hook that nobody needs would be compiled anew at each step
+            if self.heads:  # an unused hook would make torch.compile compile again at each step
                 watch = self.generator.late_blocks[self.watched].register_forward_hook(
                     lambda block, given, out: middle.append(out[:, -hidden.shape[1] :])
                 )
@@ -114,10 +114,10 @@ class LatentTrainingModule(nn.Module):
 
 @dataclass(frozen=True)
 class LatentTokenLoss:
-    """The framework as what the loop calls.
+    """The loss of a framework, as the trainer calls it.
 
     caption_dropout  share of rows that see no text, for guidance
-    layout           weight of what the heads of the module say of the hidden cells
+    layout           weight of the loss of the module's heads on the hidden cells
     things_first     hide the cells of things before those of the background, to a degree drawn for each row; the number
                      of hidden cells stays (MaskedTokenLoss)
     seed             of batches whose pictures are numbered (train/data/image_cache.py): what is drawn for a batch,
@@ -134,7 +134,7 @@ class LatentTokenLoss:
         tokens, device = batch["tokens"], batch["tokens"].device
         if "numbers" in batch:
             generator = torch.Generator(device).manual_seed(self.seed * 1_000_003 + int(batch["numbers"][0]))
-        # Masks are drawn on the CPU, from numbers of their own: the head's times and noise come from `generator`.
+        # Masks are drawn on the CPU by a generator of their own; `generator` draws the head's times and noise.
         own = torch.randint(2**62, (), generator=generator, device=generator.device)
         host = torch.Generator().manual_seed(int(own))
         hidden, u = self.framework.masks(len(tokens), tokens.shape[1], host)

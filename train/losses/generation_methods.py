@@ -36,15 +36,15 @@ Null = Literal["token", "mask"]
 
 @dataclass(frozen=True)
 class MaskedGenerationConfig:
-    """What makes a method.
+    """The seven choices of a method.
 
     masking      q(x_t | x_0): exactly ceil(N gamma) tokens, or each with probability gamma
     weighting    w(t): 1, or the likelihood bound's gamma'/gamma
     conditional  p(x_0^i | x_t): softmax over codes, or the diffusion head over vectors
     curve        gamma(t)
     trunk        one network over all tokens, or an encoder of the known ones and a decoder (masked autoencoder)
-    null         what stands for no text in guidance: a learned token of its own, or the mask token
-    t_min        times below it are raised to it, so that training does not spend itself on nearly finished pictures
+    null         the token for no text in guidance: a learned one, or the mask token
+    t_min        times below it are raised to it, so that less training goes to nearly finished pictures
     """
 
     masking: Masking
@@ -62,7 +62,7 @@ class MaskedGenerationConfig:
     def masks(
         self, rows: int, tokens: int, generator: torch.Generator
     ) -> tuple[Bool[Tensor, "B N"], Float[Tensor, " B"]]:
-        """What is hidden, and the time in (0, 1] of each row; on the CPU, from a generator there.
+        """The hidden tokens, and the time in (0, 1] of each row; on the CPU. `generator` is a CPU generator.
 
         The rows of a masked autoencoder share time and count, so that its encoder has one length (the released rule).
         """
@@ -81,7 +81,8 @@ class MaskedGenerationConfig:
 def brought_forward(
     hidden: Bool[Tensor, "B N"], early: Float[Tensor, "B N"], generator: torch.Generator
 ) -> Bool[Tensor, "B N"]:
-    """As many hidden tokens in each row, at other places: `early`, in [0, 1], draws a place forward (random_mask)."""
+    """The same number of hidden tokens in each row at other places: places with a larger `early`, in [0, 1], are more
+    likely to be hidden (random_mask)."""
     order = (torch.rand(hidden.shape, generator=generator) - early).argsort(1).argsort(1)
     return order < hidden.sum(1, keepdim=True)
 
@@ -99,9 +100,9 @@ METHODS: dict[str, MaskedGenerationConfig] = {
 
 
 def method(name: str, **choices: str | float | None) -> MaskedGenerationConfig:
-    """A row of METHODS with some choices changed, in words as the command line gives them; empty ones stay.
+    """A row of METHODS with some choices changed, by their names on the command line; empty choices stay.
 
-    Raises ValueError for a name that is none of them, and for a choice that there is not.
+    ValueError for an unknown name or choice.
     """
     if name not in METHODS:
         raise ValueError(f"method={name}: choose one of {', '.join(METHODS)}")
@@ -124,11 +125,11 @@ def training_mask(
     generator: torch.Generator,
     hide: Callable[[Float[Tensor, " M"], Float[Tensor, "M N"]], Bool[Tensor, "M N"]] = independent_mask,
 ) -> tuple[Bool[Tensor, "B N"], Float[Tensor, ""]]:
-    """Which tokens a training batch hides, and the time u in (0, 1] that its weight w(u) is read at; on the CPU.
+    """(hidden tokens of a training batch, its time u in (0, 1] for the weight w(u)); on the CPU.
 
     The released rule: t ~ U(0, 1) raised to t_min, u = 0.999 t + 0.001, each of N tokens hidden with probability
-    gamma(u), all again when fewer than 2 are. `hide` may choose otherwise: exact_mask. The batch shares time and count
-    (one encoder length), but not the places.
+    gamma(u), drawn again when fewer than 2 are hidden. `hide` may be another rule: exact_mask. The rows of the batch
+    share time and count (one encoder length), but not the places.
     Raises ValueError when t_min is outside [0, 1] or there are fewer than 2 tokens.
     """
     if not 0 <= t_min <= 1 or tokens < 2:

@@ -1,4 +1,4 @@
-"""A text encoder alone learns to tell what captions say, before it has to help a generator.
+"""Trains a text encoder to predict the labels of captions, before it is used with a generator.
 
 Axes: B captions, L text tokens, F labels.
 """
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 
 class LabelProbe(nn.Module):
-    """A text encoder and a head over its states: a label holds if some token tells it.
+    """A text encoder and a head over its states. A label holds if the head finds it at some token.
 
-    A label of a thing (its number, size, color or place) is told by a token that tells the thing and tells the label:
-    two answers, not one for each pair. With one for each pair the encoder learned pairs by heart and read none of the
-    captions with a pair that training never showed; with two it reads 92% of them, after 240 steps instead of 900.
-    The labels of things come first, all of one thing after the other, then those of the scene.
+    The head has one answer for each thing and one for each label of a thing (number, size, color, place); both must
+    hold at a token. With one answer for each pair the encoder memorized pairs and got no caption right whose pair was
+    not in training. With two answers it gets 92% of these right, after 240 steps instead of 900. The labels of things
+    come first, thing by thing, then those of the scene.
     """
 
     def __init__(self, text_encoder: nn.Module, kinds: tuple[int, int, int]):
-        """kinds: how many things there are, labels that each may have, labels of a scene."""
+        """kinds: numbers of things, of labels of each thing, and of labels of a scene."""
         super().__init__()
         self.text_encoder, self.kinds = text_encoder, kinds
         self.head = nn.Linear(text_encoder.width, sum(kinds))

@@ -1,7 +1,7 @@
 """Masked-token prediction: cross-entropy of masked tokens given the others and the condition.
 
-Every random choice is a function of the picture's number in the stream of the run: masks and dropped conditions, and so
-the loss, are the same however many processes share the work.
+Masks and dropped conditions are a function of the picture's number in the stream of the run, so the loss is the same
+for any number of processes.
 
 Axes: B batch, N image tokens.
 """
@@ -19,29 +19,30 @@ from train.losses.token_targets import distillation_loss, layout_loss, token_los
 from train.recipe import SumAndCount
 from train.training_step import unwrapped
 
-MASKS = 64  # a stream of its own, apart from those that sampling draws from (maskgil.sampling.counter_rng.RngStream)
+MASKS = 64  # a random stream that sampling does not use (maskgil.sampling.counter_rng.RngStream)
 
 
 def picture_seeds(batch: dict, seed: int) -> Tensor:
-    """(B,) of each picture, from its number in the stream of the run and the run's seed of 19 bits."""
+    """(B,) seeds of pictures, from their numbers in the stream of the run and the run's seed of 19 bits."""
     return batch["numbers"] + (seed << 44)
 
 
 def dropped(draws: Tensor, share: float, null: str) -> Tensor | None:
-    """Which rows see the null condition; None for a model that has none and is not asked for it."""
+    """Which rows see the null condition; None for a model without one and a share of 0."""
     return None if null == "none" and not share else draws < share
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A generator that knows a part of the things: its probabilities are the target where a picture shows only those.
+    """A generator that knows some of the things. Its probabilities are a part of the target in pictures that show only
+    these.
 
-    One token a cell says less than a distribution, so what is known already is kept with far fewer pictures.
+    A distribution tells more than the token of a cell, so the student keeps this knowledge with far fewer pictures.
 
-    driven  the generator with the text encoder that the student has; neither is trained
-    things  it knows those that the cells of a batch number 1 to `things`
+    driven  the generator with the student's text encoder; neither is trained
+    things  it knows things 1 to `things`
     weight  the share of its probabilities in the target
-    kinds   it does not know pictures of more kinds of things
+    kinds   it is not used for pictures with more kinds of things
     """
 
     driven: Conditioned
@@ -50,7 +51,7 @@ class Teacher:
     kinds: int = 2
 
     def knows(self, cells: Int[Tensor, "B N"]) -> Bool[Tensor, " B"]:
-        """Rows that show only what it knows, by the number of the thing in each cell (0: none)."""
+        """Rows that show only known things. `cells`: the number of the thing in each cell (0: none)."""
         ordered = cells.sort(1).values
         kinds = ((ordered[:, 1:] != ordered[:, :-1]) & (ordered[:, 1:] > 0)).sum(1) + (ordered[:, 0] > 0)
         return (ordered[:, -1] <= self.things) & (kinds <= self.kinds)
@@ -59,7 +60,7 @@ class Teacher:
     def shares(
         self, tokens: Int[Tensor, "b N"], batch: dict, drop: Bool[Tensor, " B"] | None, rows: Bool[Tensor, " B"]
     ) -> Float[Tensor, "b N K"]:
-        """Its probabilities for `rows` of a batch, whose `tokens` are given with some masked."""
+        """Its probabilities for `rows` of a batch. `tokens`: those of these rows, some of them masked."""
         self.driven.generator.to(tokens.device).eval()
         condition = {name: batch[name][rows] for name in ("ids", "mask")}
         logits = self.driven(tokens, tuple(batch["grid"]), None if drop is None else drop[rows], **condition)
@@ -68,7 +69,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class MaskedTokenLoss:
-    """MaskGIT (Chang et al. 2022); MaskGIL's published code, for the options named so.
+    """The loss of MaskGIT (Chang et al. 2022), with options of MaskGIL's published code.
 
     caption_dropout  share of pictures that see the null condition, for guidance (0.1 in the published code)
     smoothing        label smoothing (0.1 in the published code)
@@ -76,12 +77,11 @@ class MaskedTokenLoss:
     independent      mask each token by itself with the ratio as its probability, as the published code does, instead of
                      exactly that share of them
     curve            uniform numbers -> mask ratios; arccos in the published code, mean 0.637
-    layout           weight of what the heads of a WithLayoutHeads model say of the masked cells
-    near             codes that may stand for a code, and their shares of the target (neighbor_targets)
-    things_first     mask the cells of things before those of the background, in each row to another degree. That is the
-                     order of sampling, which settles the background first; and only where a thing is masked whole must
-                     its name come from the caption
-    teacher          whose probabilities are a part of the target in pictures of what it knows
+    layout           weight of the loss of a WithLayoutHeads model's heads on the masked cells
+    near             codes that share the target of a code, and their shares (neighbor_targets)
+    things_first     mask the cells of things before those of the background, to a degree drawn for each row. Sampling
+                     decides the background first, and only a thing that is masked whole must be read from the caption
+    teacher          its probabilities are a part of the target (Teacher)
     """
 
     caption_dropout: float = 0.1

@@ -56,7 +56,8 @@ class PerceptualNet(nn.Module):
         return self.thing_head(x), self.background_head(pooled), self.style_head(pooled)
 
     def distance(self, ours: Float[Tensor, "B 3 H W"], theirs: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
-        """Squared differences of unit feature vectors, mean over positions, summed over stages; 0 for equals."""
+        """Squared differences of unit feature vectors, mean over positions, summed over stages; 0 for equal
+        pictures."""
         with torch.no_grad():
             aims = self.features(theirs)
         total = ours.new_zeros(())
@@ -67,7 +68,7 @@ class PerceptualNet(nn.Module):
 
 
 def perceptual_net_loss(modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-    """Cross-entropy of every answer, on pictures as soft and noisy as those that it will be asked to compare."""
+    """Cross-entropy of every answer, on pictures as blurred and noisy as those that the loss will compare."""
     pixels = augment(batch["pixels"], generator).contiguous(memory_format=torch.channels_last)
     things, background, style = (logits.float() for logits in modules[0](pixels))
     things_loss = F.cross_entropy(things, batch["covers"])
@@ -81,7 +82,7 @@ def perceptual_net_loss(modules: list, batch: dict, generator: torch.Generator, 
 
 
 class Lpips(nn.Module):
-    """LPIPS itself, with the released VGG-16 and calibration, for whoever has torchvision and its weights."""
+    """LPIPS with the released VGG-16 and calibration. It needs torchvision and its weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +112,7 @@ def save_perceptual_net(network: PerceptualNet, folder: Path) -> None:
 
 
 def load_perceptual_net(name: str | Path) -> PerceptualNet | Lpips:
-    """A network that no longer learns, from its folder; or `lpips`. ValueError where it is not to be had."""
+    """A frozen network from its folder; or `lpips`. ValueError where it cannot be loaded."""
     if name == "lpips":
         return Lpips().eval()
     network = checkpoint.load(name, KIND).eval().requires_grad_(False)

@@ -1,9 +1,8 @@
-"""How like a picture its reconstruction is: what a tokenizer and its decoder are trained by.
+"""The reconstruction loss of a tokenizer and its decoder.
 
-L1 on pixels and on their differences; a perceptual distance (train/losses/perceptual.py), of finer pictures at the
-size that
-the network knows; and, from a step on, a PatchGAN that must not be able to tell the two apart (VQGAN, Esser et al.
-2021, with its adaptive weight, eq. 7; hinge loss).
+It is L1 on pixels and on their differences, a perceptual distance (train/losses/perceptual.py), and from a step on an
+adversarial loss with a PatchGAN (VQGAN, Esser et al. 2021, with its adaptive weight, eq. 7; hinge loss). The perceptual
+distance of finer pictures is taken at the size that the network was trained on.
 
 Axes: B batch, H W pixels.
 """
@@ -26,7 +25,7 @@ def reconstruction(
     pixels: Float[Tensor, "B 3 H W"],
     weight: Float[Tensor, "B 1 H W"] | None = None,
 ) -> Tensor:
-    """L1 on pixels and, because L1 alone blurs, on their differences. `weight`: how much each pixel counts."""
+    """L1 on pixels and on their differences, because L1 on pixels blurs. `weight`: of each pixel."""
     error = result - pixels if weight is None else (result - pixels) * weight
     loss = error.abs().mean()
     for part in edges(error):
@@ -55,16 +54,16 @@ class PatchGAN(nn.Module):
 
 
 def shifted(pixels: Float[Tensor, "B 3 H W"], step: int) -> Float[Tensor, "B 3 _ _"]:
-    """Cut to begin at another pixel of 4 x 4 with each step: a judge that folds 4 x 4 pixels sees each in a place of
-    its own and, where the painter has the same lattice, is pleased by a screen of 4 pixels on smooth walls."""
+    """Pixels cropped to start at another pixel of 4 x 4 in each step. The discriminator folds 4 x 4 pixels; with a
+    fixed lattice it accepts a pattern with a period of 4 pixels on smooth areas, which a decoder of the same lattice
+    makes."""
     y, x = step % 4, step // 4 % 4
     return pixels[..., y : pixels.shape[2] - 4 + y, x : pixels.shape[3] - 4 + x]
 
 
 def patchgan_loss(modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-    """The hinge loss of the second player, on what the first has left in the batch: (reconstructions, originals).
-
-    Nothing is left there before the game begins; the loss is then 0.
+    """The hinge loss of the discriminator, on the (reconstructions, originals) that ReconstructionLoss puts into the
+    batch; 0 before the adversarial training begins.
     """
     judge = modules[1]
     if "painted" not in batch:
@@ -77,13 +76,13 @@ def patchgan_loss(modules: list, batch: dict, generator: torch.Generator, step: 
 
 
 class ReconstructionLoss:
-    """The loss of whoever paints.
+    """The loss of a tokenizer or decoder.
 
     network           whose features are compared; None: pixels only
-    perceptual        weight of that distance
-    adversarial_from  step at which the game with modules[1], a PatchGAN, begins; None: never
-    adversarial       weight of the game, times the ratio of both losses' gradients at the last layer
-    finer             pixels a side for each of a scene as the network knows it
+    perceptual        weight of the perceptual distance
+    adversarial_from  step at which adversarial training with modules[1], a PatchGAN, begins; None: never
+    adversarial       weight of the adversarial loss, times the ratio of both losses' gradients at the last layer
+    finer             pixels a side for each pixel of the pictures that the network was trained on
     """
 
     def __init__(
@@ -107,7 +106,7 @@ class ReconstructionLoss:
         step: int,
         weight: Float[Tensor, "B 1 H W"] | None = None,
     ) -> tuple[Tensor, dict]:
-        """(loss, what to log). Leaves ("painted") in the batch what the PatchGAN is to learn from."""
+        """(loss, values to log). Puts the input of the PatchGAN into the batch, as "painted"."""
         loss, report = reconstruction(result, pixels, weight), {}
         if self.network is not None:
             seen = (F.avg_pool2d(p, self.finer) for p in (result, pixels))

@@ -1,4 +1,4 @@
-"""What a token's cross-entropy is taken against, and what layout heads are asked beside it.
+"""Targets of a token's cross-entropy, and the loss of layout heads.
 
 Axes: B batch, N image tokens, K codes, C channels of a code, n scored tokens or neighbors.
 """
@@ -12,10 +12,10 @@ from torch import Tensor
 def neighbor_targets(
     codebook: Float[Tensor, "K C"], neighbours: int = 16, temperature: float = 0.04
 ) -> tuple[Int[Tensor, "K n"], Float[Tensor, "K n"]]:
-    """(codes, shares): what else than itself may stand for each code, by cosine similarity; shares sum to 1.
+    """(codes, shares): the codes that share the target of each code, by cosine similarity; shares sum to 1.
 
-    A small codebook learned from few pictures is dense: which of several near codes a patch gets is chance, and decodes
-    alike. Asked for the exact one, a generator spends most of its loss on that chance.
+    A small codebook that was trained on few pictures is dense: a patch gets one of several near codes at random, and
+    all of them decode alike. With the exact code as the target, most of a generator's loss is that randomness.
     """
     unit = F.normalize(codebook, dim=-1)
     similarity, codes = torch.cat([part @ unit.T for part in unit.split(1024)]).topk(neighbours, dim=1)
@@ -28,8 +28,7 @@ def token_loss(
     smoothing: float = 0.0,
     near: tuple[Tensor, Tensor] | None = None,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy summed over the tokens; with `near` (neighbor_targets) the codes that may stand for a token share
-    its target."""
+    """Cross-entropy summed over the tokens. `near`: codes that share the target of a token (neighbor_targets)."""
     if near is None:
         return F.cross_entropy(logits, tokens, label_smoothing=smoothing, reduction="sum")
     codes, shares = (table.to(tokens.device)[tokens] for table in near)
@@ -41,13 +40,12 @@ def distillation_loss(logits: Float[Tensor, "n K"], shares: Float[Tensor, "n K"]
     return -(shares * logits.log_softmax(1)).sum()
 
 
-# What heads of a model in training may be asked of each cell, in this order (train/scenes/labels.py).
+# Answers of layout heads for each cell, in this order (train/scenes/labels.py).
 LAYOUT = ("things", "parts", "grounds", "styles", "colours")
 
 
 def layout_loss(answers: list[Tensor], batch: dict, scored: Bool[Tensor, "B N"]) -> tuple[Tensor | float, dict]:
-    """Cross-entropy of what the heads of a WithLayoutHeads model say of the scored cells, summed over heads, and
-    each."""
+    """(sum over heads, each one) of the cross-entropy of a WithLayoutHeads model's heads on the scored cells."""
     wrong = {
         name: F.cross_entropy(answer[scored].float(), batch[name][scored])
         for name, answer in zip(LAYOUT, answers, strict=False)

@@ -15,10 +15,10 @@ from train.training_step import unwrapped
 
 
 class TokenizerWithCellHead(nn.Module):
-    """A tokenizer in training, with a head that classifies from the tokens alone what covers each cell.
+    """A tokenizer in training, with a head that classifies from the tokens what covers each cell.
 
-    From pixels alone a small tokenizer learns colors long before identities; the head makes the codes carry both. It
-    is dropped at export.
+    With a loss on pixels only, a small tokenizer learns colors long before identities; the head makes the codes carry
+    both. It is dropped at export.
     """
 
     def __init__(self, model: VQModel, things: int):
@@ -31,8 +31,8 @@ class TokenizerWithCellHead(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B h w C"] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(pixels again, logits of names (B, T+1, h, w), codebook loss); with `noise`, through latents that are not
-        quantized but a little off."""
+        """(reconstruction, logits of things (B, T+1, h, w), codebook loss). `noise`: of latents that are not
+        quantized."""
         z = self.model.latents(self.model.to_encoder_resolution(pixels))
         if noise is None:
             z, _, extra = quantize_with_gradient(self.model, z)
@@ -44,8 +44,8 @@ class TokenizerWithCellHead(nn.Module):
 
 
 class TokenizerLoss:
-    """Reconstruction through the codebook, and the names of what covers each cell. Until `quantize_from` the latents
-    pass unquantized (normalised only), so that the codebook starts from clusters of latents that mean something."""
+    """Reconstruction through the codebook, and classification of what covers each cell. Until step `quantize_from` the
+    latents are normalised but not quantized, so that the codebook is initialized from clusters of trained latents."""
 
     def __init__(self, quantize_from: int, cell_weight: float = 0.1, likeness: ReconstructionLoss | None = None):
         self.quantize_from, self.cell_weight = quantize_from, cell_weight
@@ -73,12 +73,12 @@ class TokenizerLoss:
 def latents_of(
     codebook: Float[Tensor, "K C"], tokens: Int[Tensor, "B N"], grid: tuple[int, int]
 ) -> Float[Tensor, "B C h w"]:
-    """What a decoder and its cell classifier read of tokens."""
+    """The latents of tokens, which a decoder and its cell classifier read."""
     return codebook[tokens].unflatten(1, grid).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
 class DecoderOnly(nn.Module):
-    """The decoder of a tokenizer: the half that can still be trained when a generator has learned its tokens.
+    """The decoder of a tokenizer, which can be trained while its tokens, and generators of them, stay.
 
     The cell classifier is not trained (train/losses/cell_labels.py trains it). `coarse`: refiner and upscaler are
     neither trained nor used, so that a step takes a third of the time.
@@ -101,8 +101,8 @@ class DecoderOnly(nn.Module):
 def corrupt_codes(
     tokens: Int[Tensor, "B N"], near: tuple[Tensor, Tensor], most: float, generator: torch.Generator
 ) -> Int[Tensor, "B N"]:
-    """In half of the pictures up to `most` of the tokens give way to a near one (neighbor_targets), as they do when a
-    generator samples them."""
+    """In half of the pictures a share of the tokens, up to `most`, is replaced by near codes (neighbor_targets), as
+    when a generator samples them."""
     codes, shares = (table.to(tokens.device)[tokens.flatten()] for table in near)
     other = codes.gather(1, torch.multinomial(shares, 1, generator=generator)).view_as(tokens)
     share = torch.rand(2, len(tokens), 1, generator=generator, device=tokens.device)
@@ -112,9 +112,9 @@ def corrupt_codes(
 
 
 class DecoderLoss:
-    """Likeness from given tokens; what lies on an object weighs three times as much as the background.
+    """Reconstruction loss from given tokens; pixels of objects weigh three times as much as the background.
 
-    corruption: how far the tokens are corrupted, by codes that are `near`: a decoder should not care.
+    corruption: the largest share of tokens that is replaced by `near` codes, so that the decoder tolerates them.
     """
 
     def __init__(

@@ -39,15 +39,18 @@ from train.warm_start import align_text_encoders, resume_seed
 class MethodOptions:
     """Sizes and training of a generator of scenes.
 
-    head           (blocks, width) of the diffusion head of latents repeats        noise levels that each masked token
-    is trained at in a step (diffusion head) valid          a cache of other scenes, for the validation loss codes
-    number of codes; 0: those of the bundled tokenizer of scenes layout, things_first   as in LatentTokenLoss guess
-    as in LatentTrainingModule init           a folder with generator/ to continue from, of any size; the order of data
-    is new unless a seed is given known_encoder  the text encoder that `init` was trained with, if it is another one
-    (align_text_encoders) begin          a model folder whose generator initializes the llama blocks of a new trunk
-    (init_from_maskgil) teacher        a model folder whose generator of codes teaches one of latents; the cache must
-    hold both blocks         as in generator_for architecture   further options of generator_for, of a generator of
-    codes
+    head           (blocks, width) of the diffusion head of latents
+    repeats        noise levels that each masked token is trained at in a step (diffusion head)
+    valid          a cache of other scenes, for the validation loss
+    codes          number of codes; 0: those of the bundled tokenizer of scenes
+    layout, things_first   as in LatentTokenLoss
+    guess          as in LatentTrainingModule
+    init           a folder with generator/ to continue from, of any size; the order of data is new without a seed
+    known_encoder  the text encoder that `init` was trained with, if it is another one (align_text_encoders)
+    begin          a model folder whose generator initializes the llama blocks of a new trunk (init_from_maskgil)
+    teacher        a model folder whose generator of codes teaches one of latents; the cache must hold both
+    blocks         as in generator_for
+    architecture   further options of generator_for, of a generator of codes
     """
 
     steps: int
