@@ -264,7 +264,7 @@ def test_a_full_disk_is_one_line(saved: Path, tmp_path: Path, processes: str):  
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     *bars, last = done.stderr.replace("\r", "\n").strip().splitlines()
-    assert last.startswith("train.eval.scene_score: ") and "could not write" in last and "File too large" in last
+    assert last.startswith("error: ") and "could not write" in last and "File too large" in last
     assert not [line for line in bars if not line.startswith("drawing") and line.strip()], done.stderr
     assert sorted(p.name for p in (tmp_path / "out").rglob("*0000.png")) == ["0000.png"] * 2
     assert not list((tmp_path / "out").rglob("*.partial"))
