@@ -1,1 +1,1 @@
-"""The page: one module per room, each with a `page()` that `main.py` puts on the menu."""
+"""The web page: views/ has a module for each page, whose `page()` main.py adds to the menu."""

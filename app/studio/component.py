@@ -1,4 +1,4 @@
-"""Own components of the page: NAME.html, NAME.css and NAME.js in this folder, after the parts that they share."""
+"""Custom components: NAME.html, NAME.css and NAME.js in this folder, with the files that they share in front."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import streamlit as st
 
 HERE = Path(__file__).parent
 SHARED = ("studio_client", "canvas_connection", "picture_sheet", "token_player")
-# Scripts and styles that are put in front of a component's own, and HTML that it takes as a template.
+# Shared scripts and styles, which stand before a component's own, and shared HTML templates.
 PARTS: dict[str, tuple[str, ...]] = {
     "canvas": (*SHARED, "prompt_chips"),
     "strip": ("studio_client",),

@@ -1,4 +1,4 @@
-"""The page that the server runs for every visitor: the look, the menu, and the room that was chosen."""
+"""The script that the server runs for every visitor: styles, menu, and the chosen page."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The live microphone: a component that talks to the /live socket on its own; the script only hands it the settings."""
+"""The live microphone: a component that uses the /live socket. The script only passes it the settings."""
 
 import streamlit as st
 
@@ -11,7 +11,7 @@ PAUSES = {0.3: "0.3 s · quick", 0.5: "0.5 s", 0.7: "0.7 s", 1.0: "1 s · patien
 
 
 def show(model: ModelInfo) -> None:
-    """The microphone, the words, the pictures, and what of the settings matters while one speaks."""
+    """Show the microphone, the words and the pictures, with the settings that apply to speech."""
     widget_state.keep(PAUSE, 0.7)
     loaded = session.loaded(model)
     generation_form.correct(loaded, several=False)
@@ -26,7 +26,7 @@ def show(model: ModelInfo) -> None:
         "pause": widget_state.value(PAUSE),
     }
     component("microphone")(key="microphone", data=settings)
-    generation_form.settings(loaded, several=False)  # what is said is one picture, which goes on
+    generation_form.settings(loaded, several=False)  # speech draws one picture, which changes as it goes on
     st.select_slider(
         "Finish the picture after a pause of",
         list(PAUSES),

@@ -8,7 +8,7 @@ import streamlit as st
 from app.studio import widget_state
 from maskgil.option_checks import Option
 
-# How far a slider goes; a value beyond it, filled in from a picture, stretches the slider.
+# Upper ends of sliders. A larger value, filled in from a picture, extends the slider.
 USUAL_RANGE = {
     "guidance_scale": (1.0, 10.0),
     "guidance_power": (0.5, 8.0),

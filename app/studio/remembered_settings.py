@@ -1,4 +1,4 @@
-"""Settings that outlive the session: those that stand when the page is left, and presets that one saves."""
+"""Settings that outlive the session: the last ones, and presets that a visitor saves."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def store() -> VisitorSettings:
 
 
 def load_settings() -> dict[str, Any]:
-    """The settings of this browser's last session, once a session; later an empty dictionary."""
+    """The settings of this browser's last session at the first call of a session; later an empty dictionary."""
     if SAVED in st.session_state:
         return {}
     st.session_state[SAVED] = values = store().current()
@@ -26,7 +26,7 @@ def load_settings() -> dict[str, Any]:
 
 
 def save_settings() -> None:
-    """Keep the settings as they stand, if they have changed."""
+    """Save the current settings if they have changed."""
     values = generation_form.to_dict()
     if values != st.session_state.get(SAVED):
         st.session_state[SAVED] = values
@@ -37,7 +37,7 @@ def save_settings() -> None:
 
 
 def presets() -> None:
-    """A row to take a preset, and to save or delete one."""
+    """Show the row that applies, saves and deletes presets."""
     names = list(store().presets())
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if names:

@@ -1,4 +1,4 @@
-"""What belongs to one browser: who it is, which model it draws with, and the job whose pictures it shows."""
+"""The state of one browser: its owner id, its model, and the job whose pictures it shows."""
 
 import secrets
 
@@ -20,7 +20,7 @@ OPERATOR_KEY = "operator key"
 
 
 def owner() -> str:
-    """The id of this browser's gallery: from its cookie, or for this session alone when it takes none."""
+    """The id of this browser's gallery, from its cookie; for this session only if the browser takes no cookies."""
     cookie = st.context.cookies.get(COOKIE) or ""
     if OWNER.fullmatch(cookie):
         return cookie
@@ -28,14 +28,14 @@ def owner() -> str:
 
 
 def is_operator() -> bool:
-    """Whether this visitor may load folders, fetch models and change what everybody uses (app/web/access.py). A page
-    that no server of ours serves has one visitor: whoever started it."""
+    """Whether this visitor may load folders, fetch models and change shared state (app/web/access.py). Without the
+    project's server there is one visitor, who started the page."""
     policy = get_policy()
     return policy is None or policy.is_operator(st.context.headers, st.session_state.get(OPERATOR_KEY) or "")
 
 
 def explain(error: object) -> str:
-    """An error as a sentence of the page; it names folders of the server to an operator alone."""
+    """An error as a sentence for the page; folders of the server are named to operators only."""
     return sentence(error if is_operator() else public_message(error))
 
 
@@ -47,10 +47,10 @@ def studio() -> AppServices:
 
 
 def board() -> dict[str, str]:
-    """What a press leads to in the end: which model draws, which job is shown, what was heard.
+    """Results of callbacks: the model that draws, the job that is shown, the transcript.
 
-    A plain dictionary, to be had before anything slow begins: when somebody presses elsewhere meanwhile, Streamlit ends
-    the callback of the first press at its next look at the session, and its work would be lost.
+    It is a plain dictionary that a callback fetches before anything slow begins. On another press Streamlit ends the
+    running callback when it next accesses the session, and its results would be lost.
     """
     return st.session_state.setdefault(BOARD, {})
 
@@ -61,14 +61,14 @@ def chosen() -> str:
 
 
 def at_hand(name: str) -> bool:
-    """Whether this model can be drawn with at once: it is bundled, or in memory."""
+    """Whether this model can draw at once: it is bundled or in memory."""
     return name in studio().engine.loaded() or any(model.name == name for model in registry.bundled_models())
 
 
 def model() -> registry.ModelInfo:
-    """The model that this browser draws with, in memory. Without it the page says what to do, and stops.
+    """This browser's model, loaded. If it cannot be loaded, show what to do and stop the page.
 
-    The network is not asked: a model from there is fetched on the Models page, or when the program starts.
+    Nothing is fetched from the network here; the Models page and the program's start do that.
     """
     name = chosen()
     try:
@@ -88,5 +88,5 @@ def loaded(model: registry.ModelInfo) -> LoadedModel:
 
 
 def enter(room: str) -> None:
-    """Go to another room of the menu."""
+    """Go to another page of the menu."""
     st.switch_page(st.session_state[ROOMS][room])

@@ -1,21 +1,20 @@
-"""What a visitor has set: it outlives the widget that shows it, the room that it is in, and a restart of the server.
+"""Values of widgets, kept when the widget is hidden, when the page changes, and when the server restarts.
 
-Streamlit keeps it under the widget's key, once the widget was shown and as long as `persist_state` says so; until then
-the default is kept here. Whatever the program writes under a widget's key is imposed on the widget, also on what the
-visitor did since that run began; with the next click the older value comes back, and the newer choice is lost. So the
-program writes there only what it changes itself (`put`), and what a widget must take over that comes back with other
-choices or another range.
+Streamlit keeps a value under the widget's key once the widget was shown, as long as `persist_state` is set; until then
+the default is kept here. A value that the program writes under a widget's key overrides the widget, even what the
+visitor chose after the run began; that choice is then lost. So the program writes only values that it changes itself
+(`put`), and values of widgets that return with other choices or another range.
 
-Instead every widget is given its value as its default, from which it starts: a run that ended may not have reached the
-browser when the next one begins, and then the browser sees the widget for the first time as that next run has it. And a
-page may be older than its session: after a restart what it shows counts, since nothing here speaks against it.
+Each widget also gets its value as its default. A run that ended may not have reached the browser when the next one
+begins; the browser then shows the widget for the first time as the next run defines it. After a restart of the server
+the browser's page is older than the session, and its values are taken.
 """
 
 from typing import Any
 
 import streamlit as st
 
-KEPT = "what is kept"  # key -> value, while no widget has shown it
+KEPT = "what is kept"  # key -> value, until a widget has shown it
 ROOM = "room of the last run"
 YOUNG = "the first run of the session"
 THERE = "widgets that were there when the last run ended"
@@ -23,16 +22,16 @@ DRAWN = "widgets that this run has drawn"
 
 
 def begin(room: str) -> None:
-    """A run of this room begins."""
+    """Note that a run of this page begins."""
     state = st.session_state
     state[YOUNG] = ROOM not in state
     if state.get(ROOM) != room:
-        state[THERE] = set()  # the widgets of another room are others, under the same keys
+        state[THERE] = set()  # another page has other widgets under the same keys
     state[ROOM], state[DRAWN] = room, set()
 
 
 def end() -> None:
-    """The run has ended; one that is cut short by the next click does not come here."""
+    """Note that the run has ended. A run that the next click interrupts does not call this."""
     st.session_state[THERE] = st.session_state[DRAWN]
 
 
@@ -42,18 +41,18 @@ def young() -> bool:
 
 
 def keep(key: str, default: Any) -> None:
-    """From now on there is a value under this key: the default, while nothing else is set."""
+    """Keep a value under this key: the default until another is set."""
     st.session_state.setdefault(KEPT, {}).setdefault(key, default)
 
 
 def value(key: str) -> Any:
-    """What a kept key is set to; also in a callback, and in rooms that do not show it."""
+    """The value of a kept key, also in callbacks and on pages that do not show it."""
     state = st.session_state
     return state[key] if key in state else state[KEPT][key]
 
 
 def put(key: str, value: Any) -> None:
-    """Set it in the program's own name: the widget that shows it takes it over."""
+    """Set a value; the widget that shows it takes it over."""
     state = st.session_state
     if key in state:
         state[key] = value
@@ -62,8 +61,8 @@ def put(key: str, value: Any) -> None:
 
 
 def widget(key: str, *shape: Any) -> dict[str, Any]:
-    """Arguments of the widget that shows a kept key, which also needs `value(key)` as its default. `shape`: its choices
-    or range; with others it is another widget."""
+    """Arguments of the widget that shows a kept key; its default must be `value(key)`. `shape`: its choices or range.
+    With another shape it is another widget."""
     state = st.session_state
     drawn = key, repr(shape)
     if drawn not in state.get(THERE, ()) and key in state:

@@ -1,4 +1,4 @@
-"""Texts as the page says them."""
+"""Texts for the page."""
 
 import re
 
@@ -10,5 +10,5 @@ def sentence(text: object) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """A text as it is where Markdown is read: the words in a picture that somebody made may hold addresses."""
+    """A text with Markdown characters escaped: the prompt in a picture from elsewhere may contain links."""
     return re.sub(r"([^\w\s])", r"\\\1", text)

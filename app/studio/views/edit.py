@@ -1,4 +1,4 @@
-"""Edit: brush over a part of any picture, apply other words, vary, extend or upscale it."""
+"""Edit: mark a part of a picture with a brush and draw it anew, apply other words, vary, extend or upscale it."""
 
 import streamlit as st
 

@@ -1,4 +1,4 @@
-"""Gallery: a browser's own pictures and those that others share; a component that reads app/web/pictures_api.py."""
+"""Gallery: a browser's own pictures and shared ones, shown by a component that calls app/web/pictures_api.py."""
 
 import streamlit as st
 
@@ -24,7 +24,7 @@ def gallery_page() -> None:
 
 
 def _use_settings() -> None:
-    """Take a picture's request to the Draw page."""
+    """Put a picture's request on the Draw page."""
     try:
         entry = session.studio().gallery.get(session.owner(), str(st.session_state[WALL].get("settings") or ""))
         if entry.request is not None:
@@ -35,7 +35,7 @@ def _use_settings() -> None:
 
 
 def _share() -> None:
-    """Show this browser's pictures to everyone on the server, or to nobody else."""
+    """Share this browser's pictures with everyone on the server, or stop sharing."""
     if (shared := st.session_state[WALL].get("share")) is not None:
         try:
             session.studio().gallery.share(session.owner(), bool(shared))

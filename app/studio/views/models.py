@@ -1,5 +1,5 @@
-"""Models: which there are, what each one is and takes, which of them are in memory and in which precision, which this
-browser draws with; and who writes down what is said."""
+"""Models: the list of models with their size and memory, loading, precision, this browser's choice, and the speech
+recognizer."""
 
 import html
 from typing import Any
@@ -38,7 +38,7 @@ def models_page() -> None:
     st.title("Models", anchor=False)
     chosen = session.chosen()
     models = {model.name: model for model in [*registry.bundled_models(), *registry.fetched()]}
-    for name in [chosen, *session.studio().engine.loaded()]:  # those from elsewhere too
+    for name in [chosen, *session.studio().engine.loaded()]:  # including fetched ones
         if name not in models:
             try:
                 models[name] = registry.find_local(name)
@@ -61,7 +61,7 @@ def models_page() -> None:
 
 
 def operator_key() -> None:
-    """What a visitor without an operator's rights may do here, and a field for the key."""
+    """Tell a visitor without an operator's rights what is possible, and show a field for the key."""
     st.caption(
         "Loading other models and changing the precision or the recognizer are the operator's rights: they change what "
         "everybody uses."
@@ -70,7 +70,7 @@ def operator_key() -> None:
 
 
 def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
-    """One model: what it draws, what it takes, and what can be done with it."""
+    """Show a model: what it draws, its size, and its buttons."""
     name, operator = model.name, session.is_operator()
     dtype, memory = _held(model, loaded)
     sizes = model.parts_sizes
@@ -113,7 +113,7 @@ def card(model: registry.ModelInfo, chosen: bool, loaded: bool) -> None:
 
 
 def _held(model: registry.ModelInfo, loaded: bool) -> tuple[torch.dtype, str]:
-    """Precision and memory of the text encoder of a model: as it is in memory, or as its card has it chosen."""
+    """(precision, memory of the text encoder) of a model: as loaded, or as chosen on its card."""
     held = session.loaded(model) if loaded else None
     values: list[Any] = []
     for key, usual, now in (
@@ -121,7 +121,7 @@ def _held(model: registry.ModelInfo, loaded: bool) -> tuple[torch.dtype, str]:
         (ENCODER + model.name, paths.text_encoder_memory(), held and held.encoder_memory),
     ):
         widget_state.keep(key, None)
-        value = now or widget_state.value(key) or usual  # in memory: as anyone on this server has chosen
+        value = now or widget_state.value(key) or usual  # loaded: as anyone on this server has chosen
         if widget_state.value(key) != value:
             widget_state.put(key, value)
         values.append(value)
@@ -129,13 +129,13 @@ def _held(model: registry.ModelInfo, loaded: bool) -> tuple[torch.dtype, str]:
 
 
 def _when(loaded: bool, need: MemoryNeed) -> str:
-    """When the memory is taken."""
+    """A note about when the memory is used."""
     between = "" if need.resting == need.peak else " between prompts"
     return ("in memory" if loaded else "when loaded") + between
 
 
 def _encoder_control(name: str, memory: str, operator: bool, change: dict[str, Any]) -> None:
-    """How a large text encoder is held."""
+    """Show how a large text encoder is kept in memory."""
     ways = [way for way in ENCODERS if way == memory or way in available_memories()]
     st.segmented_control(
         "Text encoder", ways, default=memory, **widget_state.widget(ENCODER + name), required=True,
@@ -146,7 +146,7 @@ def _encoder_control(name: str, memory: str, operator: bool, change: dict[str, A
 
 
 def another() -> None:
-    """A model that is not among the bundled ones, by its place."""
+    """Show the field that loads a model by its folder."""
     with st.form("another", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
         st.text_input(
             "Another model", key=OTHER, max_chars=300, placeholder="a folder, or a Hugging Face name: owner/model"
@@ -155,7 +155,7 @@ def another() -> None:
 
 
 def recognizer() -> None:
-    """Who writes down what is said on the Speak page, of everyone on this server."""
+    """Show the choice of the speech recognizer, which all visitors of this server use."""
     now = session.studio().recognizer.name
     st.subheader("Recognizer", anchor=False)
     st.html(f'<div class="facts">Speech recognizer, for everyone on this server: <b>{html.escape(now)}</b></div>')
@@ -171,7 +171,9 @@ def recognizer() -> None:
 
 
 def _take_key() -> None:
-    st.session_state[session.OPERATOR_KEY] = st.session_state[TYPED_KEY]  # the widget's own is gone with the widget
+    st.session_state[session.OPERATOR_KEY] = st.session_state[
+        TYPED_KEY
+    ]  # the widget's own value is gone with the widget
 
 
 def _open() -> None:
@@ -180,20 +182,20 @@ def _open() -> None:
 
 
 def _unload(name: str) -> None:
-    """Take a model out of memory."""
+    """Unload a model."""
     session.studio().engine.unload(name)
 
 
 def _load_clicked(name: str) -> None:
-    """Load a model; the page says why where it cannot be."""
+    """Load a model, or show why that is impossible."""
     _load(name)
 
 
 def _load(name: str) -> bool:
-    """Whether it is in memory now, held as its card has it chosen; if not, the page says why."""
+    """Load a model as chosen on its card; returns whether that succeeded, else the page shows why."""
     board, chosen = session.board(), [None, None]
     try:
-        if session.is_operator():  # how a model is held is everybody's
+        if session.is_operator():  # precision and memory are shared by all visitors
             for key in (wanted := (PRECISION + name, ENCODER + name)):
                 widget_state.keep(key, None)
             chosen = [widget_state.value(key) for key in wanted]
@@ -208,12 +210,12 @@ def _choose(name: str) -> None:
     board, before = session.board(), registry.sampler_of(session.chosen())
     if _load(name):
         board[session.MODEL] = name
-        if (sampler := registry.sampler_of(name)) != before:  # the settings of another kind of model would not do
+        if (sampler := registry.sampler_of(name)) != before:  # settings of another kind of model may not fit
             generation_form.use_sampler(sampler)
 
 
 def _listen(name: str) -> None:
-    """Take another recognizer, once it is loaded: a broken one takes nobody's away."""
+    """Switch to another recognizer after it is loaded; a broken one changes nothing."""
     board, services = session.board(), session.studio()
     try:
         recognizer = services.open_recognizer(name)

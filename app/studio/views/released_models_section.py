@@ -1,4 +1,4 @@
-"""The Models page's list of released models: what each takes, and a button that fetches or removes it."""
+"""The Models page's list of released models with their sizes, and a button that fetches or removes each."""
 
 import functools
 import html
@@ -24,12 +24,12 @@ REFRESH = 2.0  # seconds between two looks at a fetch
 
 @functools.cache
 def fetcher() -> ModelFetcher:
-    """The one of this process."""
+    """The ModelFetcher of this process."""
     return ModelFetcher()
 
 
 def section() -> None:
-    """The released models, refreshed while one is on its way."""
+    """Show the released models, refreshed while one is fetched."""
     st.subheader("Released models", anchor=False)
     st.caption(
         "Photographs instead of drawn scenes. A model is fetched from Hugging Face once; then it needs no network."
@@ -42,12 +42,12 @@ def section() -> None:
 
 
 def _running() -> bool:
-    """Whether any released model is on its way."""
+    """Whether any released model is being fetched."""
     return any(fetcher().state(model.name).running for model in catalog.MODELS)
 
 
 def _rows(refreshing: bool) -> None:
-    """The rows. When a fetch begins or ends, the whole page is drawn again: it starts or stops refreshing them."""
+    """Show the rows. When a fetch begins or ends, the whole page reruns, which starts or stops the refreshing."""
     if _running() != refreshing:
         st.rerun(scope="app")
     for model in catalog.MODELS:
@@ -66,7 +66,7 @@ def _row(model: ReleasedModel) -> None:
             st.progress(min(1.0, done / model.gigabytes), f"{done:.1f} of about {model.gigabytes:.1f} GB")
             return
         if fetch.error:
-            st.error(f"{fetch.error}.", icon=":material/cloud_off:")  # it begins with the name, as it is written
+            st.error(f"{fetch.error}.", icon=":material/cloud_off:")  # it begins with the model's name
         with st.container(horizontal=True):
             if here:
                 st.caption(":material/check: On this machine: it is listed above.")
@@ -77,7 +77,7 @@ def _row(model: ReleasedModel) -> None:
 
 
 def _fit(model: ReleasedModel) -> str:
-    """What to say of the memory and, before it is fetched, of the disk."""
+    """A note about memory and, before the model is fetched, disk space."""
     free = model_pool.free_memory()
     said = "" if free is None else fit_in_words(released_models.catalog_sizes(model), free, available_memories())
     room = download.free_disk(model)

@@ -1,4 +1,4 @@
-"""Speak: live, or a recording whose transcript can be corrected before it is drawn again."""
+"""Speak: live drawing, or a recording whose transcript can be corrected and drawn again."""
 
 import streamlit as st
 
@@ -31,7 +31,7 @@ def speak_page() -> None:
 
 
 def example_sentences(model: ModelInfo) -> None:
-    """What one can say."""
+    """Show example sentences."""
     if model.vocabulary.examples:
         said = ", ".join(f"“{example}”" for example in model.vocabulary.examples[:4])
         st.caption(f"For example: {said}")
@@ -65,7 +65,7 @@ def transcript(model: ModelInfo) -> None:
 
 
 def _hear(widget: str) -> None:
-    """Write down what a widget has recorded."""
+    """Transcribe the recording of a widget."""
     recording, board = st.session_state[widget], session.board()
     board[COMPLAINT] = ""
     if recording is None:
