@@ -1,4 +1,4 @@
-"""The rooms of the project and which way imports point: app -> speech, text_encoder, maskgil; train -> the same."""
+"""The directions of imports: app and train import speech, text_encoder and maskgil, and none of these imports them."""
 
 import ast
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("maskgil", "text_encoder", "speech", "train", "app")
+PACKAGES = ("maskgil", "text_encoder", "speech", "train", "app")
 MAY_IMPORT = {
     "maskgil": set(),
     "text_encoder": {"maskgil"},
@@ -16,7 +16,7 @@ MAY_IMPORT = {
 }
 # The subcommands of `maskgil` run the training, the benchmarks and the experiments; nothing else of app/ knows them.
 COMMANDS = {"train", "benchmarks", "experiments"}
-FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
 def imports(path: Path) -> set[str]:
@@ -34,23 +34,23 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path: Path):
     place = path.relative_to(ROOT)
-    room = place.parts[0]
-    allowed = MAY_IMPORT[room] | {room}
+    package = place.parts[0]
+    allowed = MAY_IMPORT[package] | {package}
     if place.match("app/commands/*_commands.py"):
         allowed |= COMMANDS
-    ours = {name.partition(".")[0] for name in imports(path)} & {*ROOMS, *COMMANDS, "tests", "tools"}
-    assert ours <= allowed, f"{room} must not import {sorted(ours - allowed)}"
+    ours = {name.partition(".")[0] for name in imports(path)} & {*PACKAGES, *COMMANDS, "tests", "tools"}
+    assert ours <= allowed, f"{package} must not import {sorted(ours - allowed)}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "text_encoder").rglob("*.py")), ids=lambda path: path.name)
-def test_text_encoders_know_the_condition_and_nothing_else_of_the_models(path: Path):
+def test_text_encoders_import_the_condition_and_no_models(path: Path):
     """And how folders share their parts and files are written, which is nothing of the models."""
     ours = {name for name in imports(path) if name.startswith("maskgil")}
     assert all(name.startswith(("maskgil.condition", "maskgil.shared_parts", "maskgil.fileio")) for name in ours), ours
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_opens_with_its_idea(path: Path):
+def test_every_file_has_a_docstring(path: Path):
     source = path.read_text(encoding="utf-8")
     assert not source.strip() or ast.get_docstring(ast.parse(source)), f"{path} has no docstring at its top"
 
@@ -79,8 +79,8 @@ def branched_types(path: Path) -> set[str]:
     }
 
 
-def test_models_and_tokenizers_are_told_apart_by_their_protocols_alone():
-    """No branch asks which class a generator, a tokenizer or a text encoder is: each answers for itself."""
+def test_no_branch_asks_for_the_class_of_a_model_or_tokenizer():
+    """Each generator, tokenizer and text encoder has the methods of its protocol instead."""
     ours = {
         node.name
         for folder in MODEL_FOLDERS
@@ -101,11 +101,11 @@ def test_nothing_is_imported_by_a_string():
                 assert ast.unparse(node.func).rpartition(".")[2] not in ("import_module", "__import__"), path
 
 
-def test_a_helper_without_a_home_is_a_concept_without_a_file():
+def test_no_file_is_a_collection_of_helpers():
     assert not [path for path in FILES if path.stem in ("utils", "util", "helpers", "misc", "common")]
 
 
-def test_nothing_is_pickled_without_care():
+def test_no_pickle_is_trusted():
     """torch.load reads weights only; pickle is not loaded from anywhere."""
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -156,7 +156,7 @@ def find_circle(graph: dict[str, set[str]]) -> list[str]:
 
 def test_no_modules_import_each_other_in_a_circle():
     paths = [
-        path for folder in (*ROOMS, "benchmarks", "experiments", "tools") for path in (ROOT / folder).rglob("*.py")
+        path for folder in (*PACKAGES, "benchmarks", "experiments", "tools") for path in (ROOT / folder).rglob("*.py")
     ]
     modules = {module_name(path): path for path in paths}
     graph = {name: top_level_imports(path, set(modules)) for name, path in modules.items()}
