@@ -1,6 +1,6 @@
-"""Learns the bundled recognizer's vocabulary: byte-pair pieces from all that is said, then the grammar's whole words.
+"""Learns the bundled recognizer's vocabulary: byte-pair pieces of the corpus, then the grammar's whole words.
 
-Whole words make the task short (a caption is eight tokens) and the pieces make it open (any word can be spelled).
+Whole words keep captions short (eight tokens); with the pieces any word can be spelled.
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ def learn(texts: Iterable[str], words: Iterable[str], merges: int = 300) -> tupl
 
 
 def pieces_of(vocabulary: ASRTokenizer, words: Iterable[str]) -> int:
-    """How many of a learned vocabulary's tokens are pieces: those before the whole words that it ends with."""
+    """Number of pieces in a learned vocabulary: the tokens before its whole words."""
     whole = {" " + word for word in words}
     count = len(vocabulary.tokens)
     while vocabulary.tokens[count - 1] in whole:

@@ -1,8 +1,8 @@
-"""The bundled recognizer: a Whisper of three and a half million parameters that knows the scenes' sentences.
+"""The bundled recognizer: a Whisper of three and a half million parameters for the sentences of scenes.
 
-Its encoder runs on the sound's own length, its vocabulary is whole words, and while it learns the encoder also has to
-spell what it hears (CTC, Graves et al., 2006): aligned letters come first, and the decoder then finds words in them.
-The speller is dropped at export; what remains is a plain Whisper checkpoint.
+Its encoder runs on the length of the sound, and its vocabulary has whole words. In training a head on the encoder also
+predicts letters (CTC, Graves et al., 2006), which aligns them with the sound before the decoder learns words. The head
+is dropped at export, which is a plain Whisper checkpoint.
 
 Axes: B utterances, M mel bands, F frame pairs of 20 ms, P positions of 40 ms, L tokens, S letters, V vocabulary.
 """
@@ -49,10 +49,12 @@ class SmallWhisper(nn.Module):
     def __init__(self, dims: ModelDimensions) -> None:
         super().__init__()
         self.whisper = Whisper(dims)
-        self.whisper.alignment_heads = None  # a sparse buffer for word timestamps; the average cannot copy it
+        self.whisper.alignment_heads = None  # a sparse buffer for word timestamps, which the average cannot copy
         self.speller_head = nn.Linear(dims.n_audio_state, len(LETTERS))
         decoder = self.whisper.decoder
-        nn.init.normal_(decoder.token_embedding.weight, std=0.05)  # tied to the output: N(0, 1) would shout
+        nn.init.normal_(
+            decoder.token_embedding.weight, std=0.05
+        )  # tied to the output: N(0, 1) would give too large logits
         nn.init.normal_(decoder.positional_embedding, std=0.01)
 
     def forward(
@@ -68,8 +70,8 @@ class SmallWhisper(nn.Module):
 class SmallWhisperLoss:
     """Cross-entropy of the words plus `spelling` times CTC of the letters, per letter.
 
-    One token in `slips` that the decoder is shown is another one of the batch: it learns to listen rather than to
-    recite, and to go on after a mistake.
+    One in `slips` of the decoder's input tokens is replaced by another one of the batch, so that it relies on the
+    sound and continues after a mistake.
     """
 
     def __init__(self, spelling: float = 0.5, smoothing: float = 0.1, slips: int = 12) -> None:
@@ -100,7 +102,7 @@ class SmallWhisperLoss:
 
 
 def export(model: SmallWhisper, vocabulary: ASRTokenizer, folder: Path) -> None:
-    """Writes model.pt (half precision, opened by whisper.load_model) and tokens.json, each whole or not at all."""
+    """Write model.pt (half precision, for whisper.load_model) and tokens.json, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.half() for name, value in model.whisper.state_dict().items()}
     vocabulary.save(folder / "tokens.json")
@@ -108,20 +110,20 @@ def export(model: SmallWhisper, vocabulary: ASRTokenizer, folder: Path) -> None:
 
 
 def vocabulary_of(corpus: Corpus) -> tuple[ASRTokenizer, int]:
-    """The grammar's words whole, and pieces of all that the corpus says."""
+    """(vocabulary, pieces): pieces of the corpus and the grammar's whole words."""
     return learn((clip.text for clip in corpus.clips), grammar_words())
 
 
 def grammar_words() -> set[str]:
-    """Every word that a caption may have, as it is said."""
+    """Every word of captions, as it is spoken."""
     return {part for word in known_words() for part in spoken_form(word).split()}
 
 
 def recipe(corpus: Path, steps: int, seconds: float = 180.0, init: Path | None = None, real: int = 2) -> Recipe:
     """The bundled recognizer, from a corpus that `maskgil data speech` prepared.
 
-    `real`: how often an epoch hears each recording of a person. `init`: a folder that `export` wrote, to go on from;
-    its vocabulary stays, and the speller begins anew. Raises ValueError when it is none.
+    `real`: how often an epoch has each recording of a person. `init`: a folder that `export` wrote, to continue from;
+    its vocabulary stays, and the CTC head starts from random weights. ValueError for another folder.
     """
     torch.manual_seed(0)
     if init is None:

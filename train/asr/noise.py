@@ -1,4 +1,4 @@
-"""Sounds that are not speech, made from numbers: to teach <|nospeech|>, to disturb speech, and to score silence.
+"""Synthetic sounds without speech: to train <|nospeech|>, to disturb speech, and to score silence.
 
 Axes: T samples at 16 kHz.
 """
@@ -97,7 +97,7 @@ def noise_clip(index: int, seed: int) -> tuple[str, Noise]:
 
 @lru_cache(maxsize=2)
 def bank(seed: int, seconds: int = 120) -> Noise:
-    """A long tape of every kind but silence, to cut from: making noise costs more than reading it."""
+    """A long recording of every kind but silence, to cut from, because synthesis takes longer than reading."""
     draw = np.random.default_rng((seed, 29))
     kinds = [kind for name, kind in KINDS.items() if name != "silence"]
     return np.concatenate([kind(4 * RATE, draw) for _ in range(seconds // 4 // len(kinds)) for kind in kinds])

@@ -1,4 +1,4 @@
-"""Teaches a released Whisper's encoder to hear short windows as it hears them within its 30 seconds.
+"""Tunes a released Whisper's encoder so that short windows give the same states as within 30 seconds.
 
 A released Whisper was trained on sound padded to 30 s; over shorter windows its errors grow. The encoder is tuned so
 that its states over a short window equal those that the untouched encoder has over 30 s of the same sound (squared
@@ -33,7 +33,7 @@ SHORTEST = 0.5  # seconds of a piece
 
 
 class TunedEncoder(nn.Module):
-    """A Whisper whose encoder alone learns."""
+    """A Whisper of which only the encoder is trained."""
 
     def __init__(self, model: Whisper) -> None:
         super().__init__()

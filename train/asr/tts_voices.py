@@ -1,8 +1,8 @@
-"""Synthetic speakers: espeak-ng, flite and festival run as programs, split into heard, held-out and foreign voices.
+"""Synthetic speakers: espeak-ng, flite and festival run as programs, split into training, held-out and foreign voices.
 
-A recognizer trained on synthesisers learns their quirks, so the split is by whole voices and whole synthesisers:
-TRAINING voices speak the corpus; HELD_OUT voices are never heard in training but come from a program that is;
-FOREIGN voices come from a program (festival) of which training hears nothing.
+A recognizer trained on synthesisers learns their artefacts, so the split is by voices and synthesisers: TRAINING voices
+speak the corpus; HELD_OUT voices are not in training, but come from a program that is; FOREIGN voices come from a
+program (festival) that is not.
 (Two festival voices descend from the same people as flite's kal and slt, through other signal processing.)
 
 Axes: T samples at 16 kHz.
@@ -49,7 +49,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class UtteranceSpec:
-    """One order: `text` in lower-case words, the `voice` to speak it, and the seed of its delivery."""
+    """One utterance: `text` in lower-case words, its `voice`, and the seed of its delivery."""
 
     text: str
     voice: "Voice"

@@ -1,10 +1,10 @@
-"""The judge: a network that looks at a picture and says what is on it, and the rules that compare that with a prompt.
+"""The judge: a network that detects what a picture shows, and the rules that compare this with a prompt.
 
 Axes: B batch, H W pixels, h w cells of 16 px, T things.
 
-Every cell says which thing has its centre there (or none), how large it is and which colour it was given, if any; the
-whole picture says its background and style. The reader is trained on renders alone, all combinations included; it
-never trains or chooses a picture that is scored.
+Outputs for each cell are the thing whose centre is there (or none), its size and its given colour; outputs for the
+whole picture are background and style. The judge is trained on renders only, with all combinations. It never trains a
+generator or selects pictures that are scored.
 """
 
 from collections import Counter
@@ -106,7 +106,8 @@ class SceneJudge(nn.Module):
 
     @torch.no_grad()
     def read(self, pixels: Float[Tensor, "B 3 H W"]) -> list[SceneDetection]:
-        """What is on each picture: cells where a thing's centre is likelier than none, and no neighbour is surer."""
+        """The things of each picture: cells where a thing's centre is more likely than none and no neighbour is more
+        certain."""
         out = self(pixels)
         chances = out["thing"].float().softmax(1)
         present = 1 - chances[:, NOTHING]
@@ -126,7 +127,7 @@ class SceneJudge(nn.Module):
 
 
 def with_more_things(judge: SceneJudge, count: int) -> SceneJudge:
-    """The judge with classes for the first `count` things of the table; those it did not know begin unlikely."""
+    """The judge with classes for the first `count` things of the table; new things start with a low probability."""
     grown = SceneJudge(replace(judge.config, things=count))
     state, fresh = judge.state_dict(), grown.state_dict()
     for name in ("thing_head.weight", "thing_head.bias"):
@@ -140,13 +141,13 @@ def with_more_things(judge: SceneJudge, count: int) -> SceneJudge:
 
 
 def in_scene_size(pixels: Float[Tensor, "B 3 H W"], width: int) -> Float[Tensor, "B 3 _ _"]:
-    """Pictures that may be k times as large as their scenes, which are `width` px wide: as a reader knows them."""
+    """Pictures, which may be k times as large as their scenes, in the size of the scenes (`width` px wide)."""
     return F.avg_pool2d(pixels, pixels.shape[3] // width)
 
 
 def targets(scene: Scene) -> dict[str, np.ndarray | int]:
-    """What the reader should answer: a cell's "thing" class, its "size" and "colour" or -1 where no centre is; the
-    "background" and the "style"."""
+    """Targets of the judge: a cell's "thing" class, its "size" and "colour" or -1 where no centre is; the "background"
+    and the "style"."""
     h, w = scene.height // CELL, scene.width // CELL
     thing, size, colour = np.zeros((h, w), np.int64), np.full((h, w), -1, np.int64), np.full((h, w), -1, np.int64)
     for item in scene.items:
@@ -154,14 +155,14 @@ def targets(scene: Scene) -> dict[str, np.ndarray | int]:
         cell = min(int(y // CELL), h - 1), min(int(x // CELL), w - 1)
         thing[cell] = item.thing.index + 1
         size[cell] = min(range(len(SIDES)), key=lambda i: abs(SIDES[i] - item.size))
-        if scene.style in PAINTED_STYLES:  # a sketch has no colours, not even its own
+        if scene.style in PAINTED_STYLES:  # a sketch has no colours
             colour[cell] = COLOUR_CLASSES.index(item.colour)
     background, style = BACKGROUNDS.index(scene.background), STYLES.index(scene.style)
     return {"thing": thing, "size": size, "colour": colour, "background": background, "style": style}
 
 
 def covers(scene: Scene) -> Int[np.ndarray, "h w"]:
-    """Which thing (class, as above) each cell's centre lies on."""
+    """The thing (class, as above) at the centre of each cell."""
     out = np.zeros((scene.height // CELL, scene.width // CELL), np.int64)
     for item in scene.items:
         low = [-(-(start - CELL // 2) // CELL) for start in (item.y, item.x)]
@@ -187,7 +188,7 @@ def augment(pixels: UInt8[Tensor, "B 3 H W"], generator: torch.Generator) -> Flo
 
 
 def judge_loss(modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-    """Cross-entropy of every answer; cells without a thing weigh 1/20, there are so many of them."""
+    """Cross-entropy of every answer; cells without a thing weigh 1/20, because they are many."""
     pixels = augment(batch["pixels"], generator).contiguous(memory_format=torch.channels_last)
     out = modules[0](pixels)
     weight = torch.ones(out["thing"].shape[1], device=pixels.device)
@@ -217,8 +218,8 @@ CHECKS = ("objects", "background", "relation", "size", "style", "colour")
 
 
 def verdict(asked: Scene, seen: SceneDetection) -> dict[str, bool]:
-    """Which parts of a prompt the picture keeps. `objects`: exactly the things and counts asked for, nothing else.
-    `colour`: where one was asked for, of all things, those included that were to keep their own."""
+    """The parts of a prompt that the picture shows. `objects`: exactly the things and counts asked for, nothing else.
+    `colour`: where one is asked for, the colours of all things, with those that should keep their own."""
     wanted = Counter({t.index: n for t, n in asked.groups})
     kept = {
         "objects": Counter(i.thing for i in seen.items) == wanted,

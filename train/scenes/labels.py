@@ -1,7 +1,7 @@
-"""What is true of a scene, in numbers a network can be asked for: beside tokens, which say everything at once.
+"""Labels of a scene, as targets beside its tokens.
 
-`facts` are what a caption tells: they teach a text encoder to read before it has to help anyone draw. `parts` are what
-each cell of a picture shows: they teach a generator where things go and which piece of them a cell is.
+`facts` are the contents of a caption; they train a text encoder before it is used with a generator. `parts` are the
+contents of each cell of a picture; they train a generator where things go and which part of a thing a cell shows.
 
 Axes: B batch, h w cells, F facts.
 """
@@ -22,13 +22,13 @@ OF_A_THING = ("1", "2", "3", "4", "small", "large", *RELATIONS, *COLOURS)
 FACTS = len(things()) * len(OF_A_THING) + len(BACKGROUNDS) + len(STYLES)
 SIDES = (2, 3, 4, 5)  # cells along an object
 FIRST_PART = {side: 1 + sum(s * s for s in SIDES if s < side) for side in SIDES}
-CELLS = ("things", "parts", "grounds", "styles", "colours")  # what is told of a cell, in the order of `kinds`
+CELLS = ("things", "parts", "grounds", "styles", "colours")  # labels of a cell, in the order of `kinds`
 PARTS = 1 + sum(side * side for side in SIDES)  # 0: nothing is there
 
 
 def facts(scene: Scene) -> list[int]:
-    """Indices of what the scene's captions say: of each thing its count, its size word, its colour and where it stands
-    to the other; the background; the style."""
+    """Indices of the facts in the scene's captions: count, size word, colour and relation of each thing; the
+    background; the style."""
     found = []
     for place, (thing, count) in enumerate(scene.groups):
         word = next(item.word for item in scene.items if item.thing is thing)
@@ -73,10 +73,10 @@ def cells(scenes: Sequence[Scene]) -> dict[str, Int[Tensor, "B N"]]:
 
 
 def kinds() -> tuple[int, int, int, int, int]:
-    """How many answers each of `cells` has, in their order; no thing is one, too."""
+    """Number of answers of each of `cells`, in their order; "no thing" is one of them."""
     return len(things()) + 1, PARTS, len(BACKGROUNDS), len(STYLES), len(COLOUR_CLASSES)
 
 
 def label_kinds() -> tuple[int, int, int]:
-    """How many things, labels of a thing and labels of a scene `facts` counts, for a LabelProbe."""
+    """Numbers of things, labels of a thing and labels of a scene in `facts`, for a LabelProbe."""
     return len(things()), len(OF_A_THING), len(BACKGROUNDS) + len(STYLES)

@@ -1,8 +1,8 @@
 """Scenes to pixels: a background, the sprites on it, the style.
 
-A picture is (H, W, 3) uint8, of the scene's size or `scale` times that, with the same things at the same places, only
-finer. Everything random comes from the scene and the generator passed in; backgrounds are drawn
-once a size and variant, so that a scene costs a fraction of a millisecond.
+A picture is (H, W, 3) uint8, of the scene's size or `scale` times that, with the same things at the same places. All
+randomness comes from the scene and the given generator. Backgrounds are drawn once for each size and variant, so a
+scene takes a fraction of a millisecond.
 """
 
 from dataclasses import dataclass
