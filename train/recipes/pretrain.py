@@ -31,11 +31,11 @@ from train.data.image_cache import CUT
 from train.data.mixed_batches import common_note, data_batches, parts_of
 from train.losses.conditioned import Conditioned
 from train.losses.masked_token import MaskedTokenLoss
-from train.model_flops import kept_bytes, step_flops
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe
 from train.recipes.sample_sheets import encoded_prompts, sheet_sampler
 from train.recipes.shared_options import Rate, Seed, Steps
+from train.recipes.transformer_costs import TransformerCosts
 
 SEEDS = 2**19
 
@@ -149,39 +149,6 @@ def _of_codes(note: dict[str, Any]) -> dict[str, Any]:
 
 def _blank_codes(config: ModelConfig, rows: int, grid: tuple[int, int], device: torch.device) -> TokenGrid:
     return TokenGrid.blank(rows, grid, config.mask_id, device)
-
-
-def activation_bytes_of(model: Generator, note: dict[str, Any], micro: int) -> float:
-    """Bytes that a forward pass of `micro` of the cache's largest pictures keeps for the backward pass."""
-    tokens = max(width * height for width, height in note["shapes"]) // note["downsample"] ** 2
-    return micro * kept_bytes(model.config, tokens)
-
-
-def flops_of_batches(model: Generator, downsample: int) -> Callable[[dict[str, Any]], float]:
-    """FLOPs of forward and backward of a batch of tokens, or of pixels, and their condition, for MFU."""
-    config = model.config
-    frozen = not all(p.requires_grad for p in model.parameters())
-
-    def count(batch: dict[str, Any]) -> float:
-        if "pixels" in batch:  # encoded in the step; that work is not the generator's
-            rows, _, height, width = batch["pixels"].shape
-            return step_flops(config, rows, height * width // downsample**2, frozen)
-        rows, tokens = batch["tokens"].shape[:2]
-        return step_flops(config, rows, tokens, frozen, batch["states"].shape[1] if "states" in batch else 1)
-
-    return count
-
-
-@dataclass(frozen=True)
-class TransformerCosts:
-    """How memory and work of a model are counted.
-
-    activations  (model, the cache's note, pictures) -> bytes that a forward pass keeps
-    flops        (model, pixels of a token side) -> (batch -> FLOPs of forward and backward)
-    """
-
-    activations: Callable[[Generator, dict[str, Any], int], float] = activation_bytes_of
-    flops: Callable[[Generator, int], Callable[[dict[str, Any]], float]] = flops_of_batches
 
 
 @dataclass(frozen=True)

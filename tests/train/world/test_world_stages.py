@@ -52,7 +52,7 @@ def tokenizer(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory, drawings, tokenizer) -> Path:
     folder = tmp_path_factory.mktemp("cache")
-    write_cache(tokenizer, drawings, THINGS, folder, total=1, shard=8)
+    write_cache(tokenizer, drawings, THINGS, folder, total=40, shard=8)
     return folder
 
 
