@@ -9,6 +9,7 @@ What the AR model draws of a job goes by itself: its cache belongs to that one d
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
@@ -85,7 +86,8 @@ class RunningJob:
         plan, first = [step for phase in phases for step in phase.plan], phases[0]
         if not first.autoregressive:
             return RunningJob(canvas, plan, condition, negative, candidates=each)
-        return RunningJob(canvas, plan, condition, negative, first.predict, len(first.plan), candidates=each)
+        ar_sampler: Any = first.predict
+        return RunningJob(canvas, plan, condition, negative, ar_sampler, len(first.plan), candidates=each)
 
     @property
     def key(self) -> tuple:

@@ -72,8 +72,9 @@ class MaskedPlan:
     @property
     def masked(self) -> list[int]:
         """Masked tokens of each row."""
-        several = not isinstance(self.num_masked, int)
-        return list(self.num_masked) if several else [self.num_masked] * len(self.seeds)
+        if isinstance(self.num_masked, int):
+            return [self.num_masked] * len(self.seeds)
+        return list(self.num_masked)
 
     @property
     def draws(self) -> "_TokenDraws":

@@ -59,7 +59,8 @@ def test_a_small_total_is_what_is_encoded_and_a_larger_one_goes_on(tmp_path, mon
 
     def rows(total: int) -> dict[tuple[int, int], list[int]]:
         scene_cache.write_scenes(tokenizer, Sprites(), tmp_path, total, "a tokenizer")
-        return {size: n.tolist() for size, (_, n) in scene_cache.SceneCache.open(tmp_path).tables.items()}
+        tables = scene_cache.open_codes(tmp_path).tables
+        return {size: table["numbers"].tolist() for size, table in tables.items()}
 
     few = rows(64)
     assert {size: len(n) for size, n in few.items()} == {(128, 128): 45, (96, 96): 6, (160, 96): 6, (96, 160): 6}

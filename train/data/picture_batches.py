@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from maskgil.aspect_buckets import Size, aspect_buckets, fit_to_bucket, nearest_bucket
 from train.data.cached_batches import rows_of_batch
 from train.data.folder_sources import CaptionedFiles
-from train.data.image_example import opened
+from train.data.image_example import open_example
 from train.data.image_sources import source
 
 MIN_SIDE, MAX_ASPECT = 16, 10.0  # as `maskgil data images` leaves out what is smaller or longer
@@ -101,7 +101,7 @@ class PictureBatches:
             path = indexed.buckets[shape][row]
             said = indexed.files.captions_of_picture(path)
             try:
-                pixels.append(np.asarray(fit_to_bucket(opened(path.read_bytes()), shape, x, y)))
+                pixels.append(np.asarray(fit_to_bucket(open_example(path.read_bytes()), shape, x, y)))
             except ValueError as error:
                 faults.append(f"{path}: {error}")
                 continue
