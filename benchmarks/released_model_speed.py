@@ -222,7 +222,7 @@ def guided_step(
     generator: Amused | Meissonic, model: ReleasedModel, grid: tuple[int, int], device: torch.device
 ) -> Callable[[], object]:
     """The first of a model's steps over (rows, columns) masked tokens, as its preset has it."""
-    preset = SAMPLERS["amused" if isinstance(generator, Amused) else "meissonic"]
+    preset = SAMPLERS["amused" if model.name.partition("/")[2].lower() in AMUSED_PRESETS else "meissonic"]
     condition, blank = random_condition(generator), TokenGrid.blank(1, grid, generator.config.mask_id, device)
     schedule, guided = schedule_by_name(preset.schedule), Guidance.of(preset)
     plan = masked_plan(grid[0] * grid[1], model.steps, schedule, guidance=guided, device=device)

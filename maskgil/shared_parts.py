@@ -3,7 +3,6 @@
 It holds a config.json that names the owner, and nothing else: two generators, one encoder.
 """
 
-import json
 from pathlib import Path
 
 from maskgil.fileio import parse_json, write_json
