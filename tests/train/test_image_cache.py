@@ -243,11 +243,11 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="could not write .*cache.json: .*free space"):
             replace(made, out=out).begin()
 
-    def full(path: Path, text: str, encoding: str) -> None:
+    def full(path: Path, content: bytes) -> None:
         path.touch()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ValueError, match="No space left on device; .*free space"):
         made.begin()
     assert not list((tmp_path / "out").iterdir())
