@@ -33,7 +33,7 @@ from train.data.scene_cache import (
     scene_pixels,
     tokenizer_of,
 )
-from train.data.token_cache import Size, TokenCache, begin_cache, fill_cache
+from train.data.token_cache import Size, TokenCache, begin_cache, write_shards
 from train.scenes.captions import caption
 from train.scenes.labels import cells
 from train.scenes.scene import Scene
@@ -87,7 +87,7 @@ def write_latents(
         validate_scale(tensors["mean"], tokenizer.config.scale, tensors["std"])
         return tensors | {"mean": tensors["mean"].half(), "std": tensors["std"].half()}
 
-    fill_cache(out, {(SIDE, SIDE): 1.0}, total, encode, shard, first)
+    write_shards(out, {(SIDE, SIDE): 1.0}, total, encode, shard, first)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from maskgil import checkpoint
 from maskgil.tokenizers.vq import VQModel
-from train.data.token_cache import NOTE, Size, TokenCache, begin_cache, fill_cache, read_note
+from train.data.token_cache import NOTE, Size, TokenCache, begin_cache, read_note, write_shards
 from train.precision import chosen_precision
 from train.scenes.render import render
 from train.scenes.scene import SIZES, Scene, crowded, new_things, paired, random_scene, several
@@ -113,7 +113,7 @@ def write_scenes(
             tokens = [tokenizer.tokens(pixels) for pixels in scene_pixels(numbers, size, sprites)]
         return {"tokens": torch.cat(tokens).to(torch.uint16)}
 
-    fill_cache(out, SIZES, total, encode, shard, first)
+    write_shards(out, SIZES, total, encode, shard, first)
 
 
 def check_drawings(folders: Iterable[str | Path], sprites: Sprites) -> None:

@@ -65,7 +65,7 @@ def begin_cache(out: Path, note: dict[str, Any], differences: Mapping[str, str])
     write_note(out / NOTE, note)
 
 
-def fill_cache(
+def write_shards(
     out: Path,
     sizes: Mapping[Size, float],
     total: int,

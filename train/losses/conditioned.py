@@ -14,7 +14,7 @@ from maskgil.models.maskgil import MaskGIL
 CONDITION = ("ids", "states", "mask", "labels")  # entries of a batch that make its condition
 
 
-def condition_of(
+def batch_condition(
     text_encoder: nn.Module | None,
     ids: Int[Tensor, "B L"] | None = None,
     states: Float[Tensor, "B L E"] | None = None,
@@ -31,7 +31,7 @@ def condition_of(
 class Conditioned(nn.Module):
     """A generator, or its autoregressive model, and the text encoder that is trained with it, if there is one.
 
-    The condition is that of `condition_of`.
+    The condition is that of `batch_condition`.
     """
 
     def __init__(self, generator: MaskGIL | ARTransformer, text_encoder: nn.Module | None = None):
@@ -46,7 +46,7 @@ class Conditioned(nn.Module):
         **condition: Tensor,
     ) -> Float[Tensor, "B N K"]:
         """Logits; rows of `drop` see the null condition."""
-        return self.generator(tokens, tuple(grid), condition_of(self.text_encoder, **condition), drop)
+        return self.generator(tokens, tuple(grid), batch_condition(self.text_encoder, **condition), drop)
 
 
 class WithLayoutHeads(nn.Module):
@@ -84,7 +84,7 @@ class WithLayoutHeads(nn.Module):
 
 
 def given_condition(batch: dict) -> dict[str, Tensor]:
-    """The arguments of `condition_of` that a batch has."""
+    """The arguments of `batch_condition` that a batch has."""
     return {name: batch[name] for name in CONDITION if name in batch}
 
 

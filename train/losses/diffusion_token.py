@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from maskgil.generator import Generator, HiddenTokens
 from maskgil.models.maskgil import MaskGIL
-from train.losses.conditioned import condition_of, given_condition
+from train.losses.conditioned import batch_condition, given_condition
 from train.losses.generation_methods import MaskedGenerationConfig, brought_forward
 from train.losses.token_targets import layout_loss
 from train.recipe import SumAndCount
@@ -86,9 +86,9 @@ class LatentTrainingModule(nn.Module):
         drop   rows that see the null condition
         draws  random numbers of the diffusion head
         codes  of the same cells, for the teacher
-        given  the condition (condition_of)
+        given  the condition (batch_condition)
         """
-        space, condition = self.generator.token_space, condition_of(self.text_encoder, **given)
+        space, condition = self.generator.token_space, batch_condition(self.text_encoder, **given)
         middle: list[Tensor] = []
         with contextlib.ExitStack() as watching:
             if self.heads:  # an unused hook would make torch.compile compile again at each step

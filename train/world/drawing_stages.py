@@ -25,7 +25,7 @@ from train.recipe import OptimizedModule, Recipe
 from train.world.answers import answer_counts
 from train.world.code_stage import CELL, CODES
 from train.world.reading_stage import LENGTH
-from train.world.world_cache import CachedScenes, PictureBatches, TokenBatches
+from train.world.world_cache import CachedScenes, DecoderPictures, TokenBatches
 
 PICTURE_CELL = 2 * CELL  # pixels of a cell of the picture
 HEADS = 5  # of CELL_ANSWERS: things, parts, grounds, styles, colours
@@ -89,7 +89,7 @@ def decoder_recipe(
     model.load_state_dict(tokenizer.identity(), strict=False)
     painter = DecoderOnly(model.to(memory_format=torch.channels_last))
     near = neighbor_targets(model.quantize.codebook().detach())
-    data = PictureBatches(CachedScenes(str(cache), drawings, things, batch, seed=3), PICTURE_CELL)
+    data = DecoderPictures(CachedScenes(str(cache), drawings, things, batch, seed=3), PICTURE_CELL)
 
     def sample(average: DecoderOnly, path: Path) -> None:
         shown = replace(data, scenes=replace(data.scenes, seed=99, batch=8))(0)

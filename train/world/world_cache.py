@@ -18,7 +18,7 @@ from maskgil import checkpoint
 from maskgil.fileio import replace_file
 from maskgil.tokenizers.vq import VQModel
 from train.data.caption_pieces import padded_pieces, word_pieces
-from train.data.token_cache import Size, TokenCache, begin_cache, fill_cache, read_note
+from train.data.token_cache import Size, TokenCache, begin_cache, read_note, write_shards
 from train.world.answers import cell_answers, cover
 from train.world.arrangement import WorldScene
 from train.world.code_stage import CELL, to_pixels
@@ -62,7 +62,7 @@ def write_cache(
         tokens = [encode(model, numbers[start : start + batch], shape, drawings, things) for start in starts]
         return {"tokens": torch.cat(tokens).to(torch.uint16)}
 
-    fill_cache(out, SHAPES, total, encode_shard, shard)
+    write_shards(out, SHAPES, total, encode_shard, shard)
     replace_file(out / "complete", f"{total}\n".encode())
 
 
@@ -117,7 +117,7 @@ class TokenBatches:
 
 
 @dataclass(frozen=True)
-class PictureBatches:
+class DecoderPictures:
     """For a decoder: {"tokens", "grid", "pixels": (B, 3, H, W) uint8 at `cell` pixels a cell, "covers": (B, h, w)}."""
 
     scenes: CachedScenes

@@ -24,7 +24,7 @@ from train.world.arrangement import SIDES
 from train.world.code_stage import CODES, CodeLoss, CodesInTraining, begin_as
 from train.world.drawing_stages import DECODER, GENERATOR
 from train.world.reading_stage import LENGTH, CaptionBatches, world_label_kinds, world_sentences
-from train.world.world_cache import CachedScenes, PictureBatches, TokenBatches, encode, numbered_scene, write_cache
+from train.world.world_cache import CachedScenes, DecoderPictures, TokenBatches, encode, numbered_scene, write_cache
 from train.world.world_data import CodeBatches, JudgePictures, WorldScenes
 from train.world.world_judge import CELL, WorldJudge, WorldJudgeConfig, save_world_judge, world_judge_loss
 from train.world.world_stages import assemble_model
@@ -74,7 +74,7 @@ def test_cached_codes_are_those_of_their_scenes(drawings, tokenizer, cache):
     assert tokens.shape == (4, shape[0] * shape[1])
     numbers = [next(n for n in range(8) if numbered_scene(n, shape, drawings, THINGS) == scene) for scene in scenes[:2]]
     assert torch.equal(encode(model, numbers, shape, drawings, THINGS), tokens[:2])
-    batch = PictureBatches(batches, 24)(0)
+    batch = DecoderPictures(batches, 24)(0)
     assert batch["pixels"].shape == (4, 3, shape[1] * 24, shape[0] * 24) and torch.equal(batch["tokens"], tokens)
 
 
