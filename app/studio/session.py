@@ -1,6 +1,7 @@
 """The state of one browser: its owner id, its model, and the job whose pictures it shows."""
 
 import secrets
+from typing import Any
 
 import streamlit as st
 
@@ -46,7 +47,7 @@ def studio() -> AppServices:
     return get_services()
 
 
-def board() -> dict[str, str]:
+def board() -> dict[str, Any]:
     """Results of callbacks: the model that draws, the job that is shown, the transcript.
 
     It is a plain dictionary that a callback fetches before anything slow begins. On another press Streamlit ends the

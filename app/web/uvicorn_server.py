@@ -11,14 +11,14 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS = 15.0  # for the request line and all headers
 MAX_HEAD = 2**16  # bytes of them
 CLOSE_SECONDS = 1  # for connections to close once all jobs are over
 
 
-class HeadTimeoutProtocol(AutoHTTPProtocol):
+class HeadTimeoutProtocol(HttpToolsProtocol):
     """Closes a connection whose request head is not complete after HEAD_SECONDS or MAX_HEAD bytes.
 
     What comes of a body after its answer is left aside for HEAD_SECONDS: a client that still sends would lose the
@@ -31,7 +31,7 @@ class HeadTimeoutProtocol(AutoHTTPProtocol):
     head_bytes = 0
     is_in_body = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect_head()
 

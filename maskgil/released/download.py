@@ -77,6 +77,12 @@ def how_to_fetch(model: ReleasedModel) -> str:
     return f"{model.name} {state}: `maskgil models get {model.name}` fetches it, about {model.gigabytes:.1f} GB"
 
 
+def _table(record: dict[str, Any], name: str) -> dict[str, Any]:
+    """A table of a record; empty where it is missing or no table."""
+    table = record.get(name)
+    return table if isinstance(table, dict) else {}
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """release.json of a folder; empty when there is none that can be read."""
     try:
@@ -85,11 +91,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         return {}
     if not isinstance(record, dict):
         return {}
-    revisions, files = (
-        record.get(name) if isinstance(record.get(name), dict) else {} for name in ("revisions", "files")
-    )
-    known = {repo: revision for repo, revision in revisions.items() if isinstance(revision, str)}
-    sizes = {name: size for name, size in files.items() if isinstance(size, int) and _is_inside(name)}
+    known = {repo: revision for repo, revision in _table(record, "revisions").items() if isinstance(revision, str)}
+    sizes = {name: size for name, size in _table(record, "files").items() if isinstance(size, int) and _is_inside(name)}
     return record | {"revisions": known, "files": sizes}
 
 
