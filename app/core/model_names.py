@@ -39,14 +39,15 @@ def name_of(given: str) -> str:
 
 
 def folder_of(name: str) -> Path | None:
-    """The folder of a model outside the bundled weights by its name; None for any other name."""
-    return _folders.get(name)
+    """The folder of a model outside the bundled weights by its name; None for any other name. A bundled model's name is
+    always its own."""
+    return None if is_bundled(name) else _folders.get(name)
 
 
 def place_of(name: str) -> str:
     """What another process of the same files finds this model by: its folder where it is outside the bundled weights,
     else its name."""
-    return str(_folders.get(name, name))
+    return str(folder_of(name) or name)
 
 
 def _free_name(wanted: str) -> str:

@@ -85,6 +85,11 @@ class ARTransformer(nn.Module):
         return "llamagen" if self.zero_prefix else "autoregressive"
 
     @property
+    def late_blocks(self) -> nn.ModuleList:
+        """The blocks that see every position, the image's last."""
+        return self.layers
+
+    @property
     def token_space(self) -> "ARCodeSpace":
         """Codes in raster order: see maskgil/generator.py."""
         return ARCodeSpace(self.config.codebook_size, self.config.mask_id)

@@ -18,7 +18,7 @@ from PIL import Image
 from app.core import png
 from app.core.gallery_store import Gallery, new_owner, slug
 from app.core.request import GenerationRequest
-from maskgil.params import SamplingParams
+from maskgil.params import SAMPLERS, SamplingParams
 
 ME, YOU = "me-1234567", "you-123456"
 
@@ -246,9 +246,8 @@ def test_what_is_no_whole_png_is_refused(data: bytes, complaint: str):
 def test_notes_that_cannot_be_read_are_no_notes(note: str):
     assert png.settings_of({png.METADATA_KEY: note}) is None
     known = png.settings_of({png.METADATA_KEY: '{"prompt": "a cat", "seed": 1, "later": true}'})
-    assert known == GenerationRequest("a cat", 1, params=SamplingParams(refinement_passes=0)), (
-        "there were none when notes did not speak of them"
-    )
+    of_then = replace(SAMPLERS["guided"], refinement_passes=0)
+    assert known == GenerationRequest("a cat", 1, params=of_then), "what notes did not speak of then"
 
 
 def test_a_sheet_holds_every_picture():

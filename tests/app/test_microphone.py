@@ -43,7 +43,7 @@ def test_what_the_page_shows_is_what_the_microphone_tells(told: dict):
     page.toggle(key=generation_form.EXPERT).set_value(True).run()
     page.toggle(key=generation_form.NEW_SEED).set_value(False)
     page.number_input(key=generation_form.key("seed")).set_value(11)
-    page.text_input(key=generation_form.key("negative_prompt")).set_value(" a dog ")
+    page.text_input(key=generation_form.key("negative_prompt")).set_value(" a dog ").run()  # chooses the guided preset
     page.slider(key=generation_form.key("guidance_interval")).set_value((0.2, 0.8))
     page.slider(key=generation_form.key("temperature")).set_value(0.5)
     page.run()

@@ -146,7 +146,7 @@ def test_pictures_of_things_are_asked_for_by_the_quoted_name_of_their_model(weig
     (folder / THINGS_PICTURE).write_bytes(b"any")
     path, _, version = draw.things_address(registry.find_local(str(folder))).partition("?v=")
     assert path.count("/") == 1 and version.isdecimal()
-    assert unquote(path) == f"things/{folder}"
+    assert unquote(path) == f"things/{folder.name}", "its name, no path of this machine"
 
 
 def test_adapters_are_offered_where_there_are_some(canvas: list[dict], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -443,10 +443,12 @@ def test_a_model_from_elsewhere_is_opened_or_refused_with_the_reason(
     page.text_input(key="another model").set_value(folder)
     button(page, "Open").click().run()
     assert (
-        not page.exception and services.engine.loaded() == [folder] and page.session_state["board"]["model"] == folder
+        not page.exception
+        and services.engine.loaded() == ["elsewhere"]
+        and page.session_state["board"]["model"] == "elsewhere"
     )
     (tmp_path / "elsewhere" / "tokenizer" / "config.json").unlink()
-    services.engine.unload(folder)
+    services.engine.unload("elsewhere")
     page = room("models").run()
     page.text_input(key="another model").set_value(folder)
     button(page, "Open").click().run()

@@ -20,7 +20,7 @@ import text_encoder
 from app.cli import main as app
 from maskgil import checkpoint
 from maskgil.models.ar import ARSampler, ARTransformer
-from maskgil.params import SamplingParams
+from maskgil.params import SAMPLERS, SamplingParams
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.ar_prefix import ARPrefix
 from maskgil.sampling.guidance import Guidance
@@ -254,9 +254,10 @@ def test_bad_input_is_one_line_before_anything_is_drawn(draws, change, message):
 
 def test_parameters_say_what_the_prefix_is():
     assert ARPrefix.of(SamplingParams(), 64) is None
-    assert ARPrefix.of(SamplingParams(mode="ar"), 64) == ARPrefix(64)
+    guided = SAMPLERS["guided"]
+    assert ARPrefix.of(replace(guided, mode="ar"), 64) == ARPrefix(64)
     for tokens in (32, None):
-        assert ARPrefix.of(SamplingParams(mode="hybrid", ar_tokens=tokens), 64) == ARPrefix(32)
+        assert ARPrefix.of(replace(guided, mode="hybrid", ar_tokens=tokens), 64) == ARPrefix(32)
     own = SamplingParams(mode="ar", ar_guidance_scale=3.0, ar_guidance_shape="ramp", ar_temperature=0.9, ar_top_k=5)
     assert ARPrefix.of(own, 64) == ARPrefix(64, Guidance(3.0, "ramp"), 0.9, 5)
 

@@ -159,7 +159,7 @@ def test_a_mouse_is_no_computer_mouse_and_a_plant_is_a_potted_plant(monkeypatch)
     captions.known_words.cache_clear()
     words = captions.vocabulary()
     captions.known_words.cache_clear()
-    assert {"mouse", "mice", "bat", "bats", "board", "light"} <= set(words["parts"]) - words["aliases"].keys()
+    assert {"mouse", "mice", "bat", "bats", "board", "light"} <= set(words["words"]) - words["aliases"].keys()
     assert words["aliases"]["plant"] == "potted plant" and "mouse" in words["words"]
 
 

@@ -173,16 +173,21 @@ def test_another_scale_is_another_tokenizer(folder, tmp_path):
         TextToImage.load(changed, encoders.load)
 
 
+def guided(steps: int) -> SamplingParams:
+    """Settings with which a negative prompt has an effect."""
+    return SamplingParams(steps=steps, guidance_scale=2.0)
+
+
 def test_the_engine_draws_it_for_several_at_once(draws):
     engine = LocalEngine(find=lambda name: draws)
     try:
         jobs = [
-            engine.submit(GenerationRequest("a cat", seed=s, negative_prompt=n, params=SamplingParams(steps=s)))
+            engine.submit(GenerationRequest("a cat", seed=s, negative_prompt=n, params=guided(s)))
             for s, n in ((2, ""), (3, ""), (3, "dog"))
         ]
         assert all(job.wait(60) for job in jobs)
         assert [job.error for job in jobs] == ["", "", ""]
-        alone = draws.images(["a cat"], [2], settings=SamplingParams(steps=2))[0]
+        alone = draws.images(["a cat"], [2], settings=guided(2))[0]
         assert alike(jobs[0].pictures()[0], alone)
         assert not torch.allclose(jobs[1].frames[-1].grid.tokens, jobs[2].frames[-1].grid.tokens)
         grown = engine.submit(

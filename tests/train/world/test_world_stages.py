@@ -72,7 +72,9 @@ def test_cached_codes_are_those_of_their_scenes(drawings, tokenizer, cache):
     shape, tokens, scenes, _ = batches(0)
     model = checkpoint.load(tokenizer, "vq")
     assert tokens.shape == (4, shape[0] * shape[1])
-    numbers = [next(n for n in range(8) if numbered_scene(n, shape, drawings, THINGS) == scene) for scene in scenes[:2]]
+    numbers = [
+        next(n for n in range(40) if numbered_scene(n, shape, drawings, THINGS) == scene) for scene in scenes[:2]
+    ]
     assert torch.equal(encode(model, numbers, shape, drawings, THINGS), tokens[:2])
     batch = DecoderPictures(batches, 24)(0)
     assert batch["pixels"].shape == (4, 3, shape[1] * 24, shape[0] * 24) and torch.equal(batch["tokens"], tokens)
