@@ -156,11 +156,10 @@ class CanvasSession:
         await self.submit({**message, "settings": settings}, keep=False)
 
     def shows_already(self, message: dict[str, Any]) -> bool:
-        """Whether the kept picture on the canvas is what a draft would be of. On a thread. Raises ValueError for an
-        impossible draft."""
-        job, follower = self.job, self.follower
-        is_told = job is not None and not self.is_draft and follower is not None and follower.done()
-        if not is_told or job is None or job.status is not Status.DONE or message.get("shown") != job.id:
+        """Whether the kept picture on the canvas is what a draft would be of; the page says which one it shows. On a
+        thread. Raises ValueError for an impossible draft."""
+        job = self.job
+        if job is None or self.is_draft or job.status is not Status.DONE or message.get("shown") != job.id:
             return False
         asked = parse_request(message, self.services)
         return canvas_edits.draws_the_same(job, asked, seed_counts=message.get("fixed") is True)
