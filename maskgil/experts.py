@@ -68,15 +68,12 @@ class ExpertGenerator(nn.Module):
         used = condition.expert.unique().tolist()
         if len(used) == 1:
             return self.generators[used[0]](tokens, grid, condition, drop)
-        logits: Tensor | None = None
-        for number in used:
-            rows = (condition.expert == number).nonzero()[:, 0]
-            of_rows = None if drop is None else drop[rows]
-            part = self.generators[number](tokens[rows], grid, condition.rows(rows).trim(), of_rows)
-            logits = part.new_empty(len(tokens), *part.shape[1:]) if logits is None else logits
-            logits[rows] = part
-        assert logits is not None, "a batch has rows"
-        return logits
+        rows = [(condition.expert == number).nonzero()[:, 0] for number in used]
+        parts = [
+            self.generators[number](tokens[own], grid, condition.rows(own).trim(), None if drop is None else drop[own])
+            for number, own in zip(used, rows, strict=True)
+        ]
+        return torch.cat(parts)[torch.cat(rows).argsort()]
 
 
 def adapted_layers(generator: nn.Module) -> list[dict[str, nn.Module]]:
