@@ -78,7 +78,7 @@ class SpeechDataset:
             if draw.random() < 0.5:
                 warp(mel, draw)
             mask(mel, draw)
-        return {"mel": mels, "tokens": _padded(tokens), "letters": _padded(letters)}
+        return {"mel": mels, "tokens": padded(tokens), "letters": padded(letters)}
 
     def _batch(self, index: int) -> list[int]:
         for epoch in _counter():
@@ -131,7 +131,8 @@ def non_speech(count: int, draw: np.random.Generator, tapes: list[np.ndarray]) -
     return cut(tapes[int(draw.integers(len(tapes)))], count, draw)
 
 
-def _padded(rows: list[list[int]]) -> torch.Tensor:
+def padded(rows: list[list[int]], value: int = IGNORED) -> torch.Tensor:
+    """The rows with `value` after their ends, as far as the longest."""
     width = max(map(len, rows))
     # Letters of silence alone have no width, from which no type would follow.
-    return torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows], dtype=torch.long)
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows], dtype=torch.long)

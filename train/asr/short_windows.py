@@ -105,6 +105,14 @@ def recordings(folder: str, held_out: tuple[str, ...] = ()) -> tuple[Path, ...]:
     return found
 
 
+def checked_windows(windows: tuple[float, ...], longest: float) -> tuple[float, ...]:
+    """The windows in order. ValueError for none, and for one that is not from 1 to `longest` seconds."""
+    windows = tuple(sorted(windows))
+    if not windows or windows[0] < 1 or windows[-1] > longest:
+        raise ValueError(f"windows are {windows}: give seconds from 1 to {longest:g}")
+    return windows
+
+
 def window_recipe(
     folder: str, init: str, windows: tuple[float, ...], steps: int, batch: int, lr: float, held_out: tuple[str, ...]
 ) -> Recipe:
@@ -113,9 +121,7 @@ def window_recipe(
     teacher, own = load_whisper(place)
     model, _ = load_whisper(place)
     full = own[-1]
-    windows = tuple(sorted(windows))
-    if not windows or windows[0] < 1 or windows[-1] > full:
-        raise ValueError(f"windows are {windows}: give seconds from 1 to {full:g}")
+    windows = checked_windows(windows, full)
     recordings(folder, held_out)
     student = TunedEncoder(model)
 

@@ -34,8 +34,9 @@ from speech.tokenizer import normalize_transcript
 from speech.whisper_folder import load_whisper, save_whisper
 from train.asr.augment import disturb, speed
 from train.asr.corpus import NOISE, REAL, Clip, Corpus
-from train.asr.dataset import IGNORED, non_speech
+from train.asr.dataset import IGNORED, non_speech, padded
 from train.asr.noise import bank
+from train.asr.short_windows import checked_windows
 from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe, SumAndCount
 
@@ -138,7 +139,7 @@ class TunedBatches:
             tokens.append([tokenizer.sot, tokenizer.no_timestamps, *ids])
             targets.append([tokenizer.no_timestamps if said else tokenizer.no_speech, *ids, tokenizer.eot])
         mel = torch.stack([log_mel_spectrogram(torch.from_numpy(sound), self.mels) for sound in sounds])
-        return {"mel": mel, "tokens": _padded(tokens, tokenizer.eot), "target": _padded(targets, IGNORED)}
+        return {"mel": mel, "tokens": padded(tokens, tokenizer.eot), "target": padded(targets)}
 
     def _sound(
         self, corpus: Corpus, said: LabelledClip | None, count: int, draw: np.random.Generator, tapes: list[np.ndarray]
@@ -200,9 +201,7 @@ def tuned_recipe(corpus: str, init: str, windows: tuple[float, ...], steps: int,
     model, own = load_whisper(place)
     if model.is_multilingual:
         raise ValueError(f"{init} is multilingual; this recipe teaches English: give a model for English only")
-    windows = tuple(sorted(windows))
-    if not windows or windows[0] < 1 or windows[-1] > own[-1]:
-        raise ValueError(f"windows are {windows}: give seconds from 1 to {own[-1]:g}")
+    windows = checked_windows(windows, own[-1])
     folder = Path(corpus)
     opened = Corpus(folder)
     if not (folder / TEXTS).is_file():
@@ -232,8 +231,3 @@ def tuned_recipe(corpus: str, init: str, windows: tuple[float, ...], steps: int,
         sample_every=0,
         export=export,
     )
-
-
-def _padded(rows: list[list[int]], value: int) -> Int[Tensor, "B L"]:
-    width = max(map(len, rows))
-    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
