@@ -23,6 +23,7 @@ def _load() -> Mapping[str, CommandTree]:
     }
     return commands | {
         "ctranslate2-whisper": Command("A Whisper in CTranslate2's format, as a recognizer's folder.", _whisper),
+        "whisper-mean": Command("The mean of a released Whisper and a tuned one, weight by weight.", _mean),
         "lumina-sentence": Command("Complete the picture that a Lumina-mGPT sentence begins.", _lumina),
     }
 
@@ -69,6 +70,29 @@ def _whisper() -> Callable[..., None]:
         print(f"wrote Whisper {file.name} to {folder}")
 
     return convert_whisper
+
+
+def _mean() -> Callable[..., None]:
+    from speech.weight_mean import mean_whisper
+
+    def mean_of_whispers(
+        released: Positional[Annotated[Path, arg(metavar="RELEASED")]],
+        tuned: Positional[Annotated[Path, arg(metavar="TUNED")]],
+        folder: Positional[Annotated[Path, arg(metavar="FOLDER")]],
+        share: float = 0.5,
+    ) -> None:
+        """Write a recognizer whose weights are the mean of two, so that a tuned one forgets less.
+
+        Args:
+            released: The recognizer's folder that was tuned.
+            tuned: The folder that tuning exported.
+            folder: The folder to write.
+            share: Share of the tuned weights, from 0 to 1.
+        """
+        mean_whisper(released, tuned, folder, share)
+        print(f"wrote the mean of {released} and {tuned} to {folder}")
+
+    return mean_of_whispers
 
 
 def _lumina() -> Callable[..., None]:

@@ -146,8 +146,20 @@ def test_what_nearly_fills_the_recognizer_is_not_slowed_beyond_it(batches, tmp_p
     np.save(tmp_path / "sound.npy", np.ones(stop, np.int16))
     long = replace(batches, folder=str(tmp_path))
     assert max(long(index)["mel"].shape[2] for index in range(24)) == 2 * SMALL.n_audio_ctx
-    with pytest.raises(ValueError, match="no more"):
-        prepare(tmp_path / "longer", replace(PLAN, longest=FITS + 1))
+
+
+def test_a_clip_that_is_too_long_for_the_recognizer_is_left_out(batches, tmp_path):
+    stop, end = RATE, RATE + round((FITS + 1) * RATE)
+    clips = [{"text": "a cat", "voice": "real:1", "start": 0, "stop": stop},
+             {"text": "a dog and a cat", "voice": "real:1", "start": stop, "stop": end}]  # fmt: skip
+    (tmp_path / "index.json").write_text(json.dumps({"wanted": {}, "clips": clips}))
+    np.save(tmp_path / "sound.npy", np.ones(end, np.int16))
+    assert {n for batch in _epoch(replace(batches, folder=str(tmp_path)), 0) for n in batch} <= {0, SILENCE}
+
+
+def test_a_corpus_holds_clips_of_at_most_thirty_seconds(tmp_path):
+    with pytest.raises(ValueError, match=r"longest=31 s: .*choose no more"):
+        prepare(tmp_path / "longer", replace(PLAN, longest=31.0))
 
 
 def test_an_epoch_hears_every_clip_once_and_some_silence(batches):

@@ -124,7 +124,7 @@ def test_what_cannot_be_tuned_is_refused(folder: Path):
 
 
 def _window(index: int) -> int:
-    often = 1 / np.square((3.0, 4.0))
+    often = 1 / np.asarray((3.0, 4.0))
     return int(np.random.default_rng((0, index)).choice(2, p=often / often.sum()))
 
 

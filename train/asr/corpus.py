@@ -31,6 +31,7 @@ from train.scenes.sprites import things
 
 REAL, NOISE = "real", "noise"
 FITS = 9.75  # seconds of speech that a recognizer of 10 s takes, with a little silence around
+LONGEST_CLIP = 30.0  # seconds that a released Whisper takes at once
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class CorpusPlan:
     commands: int = 0  # spoken changes of a picture
     otherwise: float = 0.3  # share of the sentences where another word may stand for a name; 0.7 lost "cats"
     flite: float = 0.33  # share of flite; its voices are few but closer to people than espeak's
-    longest: float = 8.5  # seconds
+    longest: float = 8.5  # seconds; whisper-scenes learns from those of at most FITS alone
     seed: int = 0
     tests: int = 1
 
@@ -88,8 +89,8 @@ def prepare(folder: Path, plan: CorpusPlan, real: Path | None = None, noise: Pat
     `real`: a folder of <speaker>-<chapter>-<number>.mp3 and transcripts.tsv (LibriSpeech's naming); `noise`: of wavs.
     Raises ValueError, before anything is spoken, for another corpus and where a folder is not as it should be.
     """
-    if plan.longest > FITS:
-        raise ValueError(f"longest={plan.longest:g} s: the recognizer hears {FITS:g} s at once, choose no more")
+    if plan.longest > LONGEST_CLIP:
+        raise ValueError(f"longest={plan.longest:g} s: a recognizer hears {LONGEST_CLIP:g} s at once, choose no more")
     given = {"real": real is not None and str(real.resolve()), "noise": noise is not None and str(noise.resolve())}
     wanted = {"plan": asdict(plan)} | given
     if (folder / "index.json").is_file():

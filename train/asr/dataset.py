@@ -35,7 +35,8 @@ class SpeechDataset:
 
     B follows from the length: about `seconds` of sound in each batch. `tokens` and `pieces` are a vocabulary and its
     number of pieces; one word in `spelling` is spelled from pieces though it is known whole, so that unknown words are
-    no new situation. Real recordings come `real` times in an epoch; one clip in `silent` says nothing.
+    no new situation. Real recordings come `real` times in an epoch; one clip in `silent` says nothing. Clips of more
+    than FITS seconds are left out.
     """
 
     folder: str
@@ -104,7 +105,8 @@ def _epoch(batches: SpeechDataset, epoch: int) -> list[list[int]]:
     numbers: list[int] = []
     for number, item in enumerate(corpus.clips):
         kind = item.voice.split(":")[0]
-        numbers += [number] * {REAL: batches.real, NOISE: 0}.get(kind, 1)
+        if item.stop - item.start <= FITS * RATE:
+            numbers += [number] * {REAL: batches.real, NOISE: 0}.get(kind, 1)
     numbers += [SILENCE] * (len(numbers) // batches.silent)
     clips = corpus.clips
     spans = [draw.uniform(1, 4) * RATE if n == SILENCE else clips[n].stop - clips[n].start for n in numbers]

@@ -1,7 +1,8 @@
 """Tunes a released Whisper to the sentences of the scenes, to spoken commands and to short windows of sound.
 
 All weights but the token embedding learn, by the cross-entropy of the words. Each batch has one of the windows and
-holds only sound that the product would give to it: longer than the window before, and no longer than this one.
+holds only sound that the product would give to it: longer than the window before, and no longer than this one. Windows
+of 15 and 30 s need whole recordings of people: without them the model learns to end after one sentence.
 What people read keeps the case and the punctuation that the released model writes, with the words of the transcript.
 Noise is to give <|nospeech|>.
 
@@ -41,7 +42,6 @@ from train.optim import OptimConfig
 from train.recipe import OptimizedModule, Recipe, SumAndCount
 
 TEXTS = "texts.json"  # of a corpus: what people read, with case and punctuation
-LONGEST_READ = 5.0  # seconds of a person's recording: a short window needs no longer ones
 OVERLAP = 0.8  # a window also learns from sound a little shorter than what it is given
 BEFORE, AFTER = 0.35, 0.6  # seconds: the most silence around a piece
 
@@ -108,8 +108,8 @@ def as_written(text: str) -> str:
 class TunedBatches:
     """Batch number -> {"mel": (B, M, F), "tokens": (B, L), "target": (B, L)}, padded with IGNORED in `target`.
 
-    Each batch has one of `windows` (seconds), shorter ones more often. `real`: share of the pieces that people read;
-    `silent`: share without speech.
+    Each batch has one of `windows` (seconds), shorter ones more often. `real`: least share of the pieces that people
+    read, which is larger where more of the clips are theirs; `silent`: share without speech.
     """
 
     folder: str
@@ -123,16 +123,17 @@ class TunedBatches:
 
     def __call__(self, index: int) -> dict[str, Tensor]:
         corpus, clips = _opened(self.folder)
-        often = 1 / np.square(self.windows)  # short windows differ most from what the model knows, and cost least
+        often = 1 / np.asarray(self.windows)  # all windows take about the same time
         number = int(np.random.default_rng((self.seed, index)).choice(len(often), p=often / often.sum()))
         count = round(self.windows[number] * RATE)
         pools = _pools(self.folder, self.windows[number], self.windows[number - 1] if number else 0.0)
+        real = max(self.real, len(pools[1]) / (len(pools[0]) + len(pools[1])))  # a few clips are not drawn all the time
         tapes = [corpus.samples(clip) for clip in corpus.clips if clip.voice.startswith(NOISE)] + [bank(self.seed)]
         tokenizer = get_tokenizer(False, num_languages=self.languages)
         sounds, tokens, targets = [], [], []
         for place in range(self.batch):
             draw = np.random.default_rng((self.seed, index, place))
-            pool = pools[int(draw.random() < self.real)] or pools[0] or pools[1]
+            pool = pools[int(draw.random() < real)] or pools[0] or pools[1]
             said = None if draw.random() < self.silent else clips[pool[int(draw.integers(len(pool)))]]
             sounds.append(self._sound(corpus, said, count, draw, tapes))
             ids = tokenizer.encode(f" {said.text}") if said else []
@@ -205,7 +206,7 @@ def tuned_recipe(corpus: str, init: str, windows: tuple[float, ...], steps: int,
     folder = Path(corpus)
     opened = Corpus(folder)
     if not (folder / TEXTS).is_file():
-        write_texts(opened, folder, init, LONGEST_READ)
+        write_texts(opened, folder, init, own[-1])
 
     def export(average: nn.Module, out: Path) -> None:
         assert isinstance(average, TunedWhisper)
