@@ -1,6 +1,7 @@
-"""What a visitor's page remembers: the settings as they stand and the presets that were saved, one JSON file each.
+"""What a visitor's page remembers: the settings as they stand, and the presets and styles that were saved. Each visitor
+has one JSON file.
 
-gallery/settings/<owner>.json    {"current": {...}, "presets": {name: {...}}}
+gallery/settings/<owner>.json    {"current": {...}, "presets": {name: {...}}, "styles": {name: words}}
 """
 
 import json
@@ -11,8 +12,9 @@ from app.core.gallery_store import OWNER
 from maskgil.fileio import atomic_write
 
 MAX_BYTES = 2**18
-MAX_PRESETS = 50
-MAX_NAME = 40  # characters of a preset's name
+MAX_SAVED = 50  # presets, and as many styles
+MAX_NAME = 40  # characters of the name of a preset or a style
+MAX_STYLE = 200  # characters of a style's words
 
 
 class VisitorSettings:
@@ -35,19 +37,43 @@ class VisitorSettings:
         """Write the settings as they stand."""
         self._write(self._read() | {"current": values})
 
+    def styles(self) -> dict[str, str]:
+        """The saved styles: name -> the words that end a prompt."""
+        return {name: words for name, words in self._read().get("styles", {}).items() if isinstance(words, str)}
+
     def save_preset(self, name: str, values: dict[str, Any]) -> None:
         """Save a preset, or replace the one of this name. Raises ValueError for a long name and too many presets."""
-        name = " ".join(name.split())
-        if not 0 < len(name) <= MAX_NAME:
-            raise ValueError(f"the name of a preset has 1 to {MAX_NAME} characters")
-        presets = self.presets()
-        if len({*presets, name}) > MAX_PRESETS:
-            raise ValueError(f"{MAX_PRESETS} presets are saved already: delete one first")
-        self._write(self._read() | {"presets": presets | {name: values}})
+        self._save("preset", name, values)
+
+    def save_style(self, name: str, words: str) -> str:
+        """Save a style, or replace the one of this name. Returns its name; without one its words name it. Raises
+        ValueError for too few or many words, a long name and too many styles."""
+        words = " ".join(words.split())
+        if not 0 < len(words) <= MAX_STYLE:
+            raise ValueError(f"the words of a style have 1 to {MAX_STYLE} characters, such as “on pink”")
+        return self._save("style", name if name.strip() else words[:MAX_NAME], words)
 
     def delete_preset(self, name: str) -> None:
         """Delete a preset; one that is gone already is no error."""
-        self._write(self._read() | {"presets": {k: v for k, v in self.presets().items() if k != name}})
+        self._delete("preset", name)
+
+    def delete_style(self, name: str) -> None:
+        """Delete a style; one that is gone already is no error."""
+        self._delete("style", name)
+
+    def _save(self, kind: str, name: str, value: Any) -> str:
+        name = " ".join(name.split())
+        if not 0 < len(name) <= MAX_NAME:
+            raise ValueError(f"the name of a {kind} has 1 to {MAX_NAME} characters")
+        saved = self._read().get(f"{kind}s", {})
+        if len({*saved, name}) > MAX_SAVED:
+            raise ValueError(f"{MAX_SAVED} {kind}s are saved already: delete one first")
+        self._write(self._read() | {f"{kind}s": saved | {name: value}})
+        return name
+
+    def _delete(self, kind: str, name: str) -> None:
+        saved = self._read().get(f"{kind}s", {})
+        self._write(self._read() | {f"{kind}s": {each: value for each, value in saved.items() if each != name}})
 
     def _read(self) -> dict[str, Any]:
         try:

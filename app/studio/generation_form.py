@@ -19,7 +19,7 @@ from app.core.request import (
     random_seed,
 )
 from app.serving.model_pool import LoadedModel
-from app.studio import session, widget_state
+from app.studio import session, styles, widget_state
 from app.studio.option_widgets import option_widget
 from maskgil.adapter_folder import adapter_names
 from maskgil.option_checks import validate_option
@@ -299,22 +299,8 @@ def _basic_widgets(loaded: LoadedModel, several: bool, sized: bool) -> None:
             help=about["candidates"].help,
             width=120,
         )
-    styles = ["", *style_phrases(loaded)]
-    if len(styles) > 1:
-        style = setting("style") if setting("style") in styles else ""
-        st.selectbox(
-            "Style", styles, styles.index(style), **shown("style", styles), format_func=lambda name: name or "any"
-        )
-
-
-def style_phrases(loaded: LoadedModel) -> dict[str, str]:
-    """The styles of a model: name -> the words that ask for it at the end of a prompt."""
-    phrases = {}
-    for style in loaded.model.vocabulary.get("styles", ()):
-        if isinstance(style, dict):
-            after = [say for say in style.get("say", ()) if say.startswith(("in ", "as "))]
-            phrases[style["name"]] = (after or [f"in {style['name']} style"])[0]
-    return phrases
+    if several:
+        styles.style_widgets(key("style"), loaded)
 
 
 def _steps_widget() -> None:

@@ -4,7 +4,6 @@ from typing import Any
 
 import streamlit as st
 
-from app.core.visitor_settings import VisitorSettings
 from app.studio import generation_form, session
 
 SAVED = "settings as they were saved"
@@ -13,15 +12,11 @@ NAME = "name of a new preset"
 COMPLAINT = "complaint of presets"
 
 
-def store() -> VisitorSettings:
-    return VisitorSettings(session.studio().gallery.folder, session.owner())
-
-
 def load_settings() -> dict[str, Any]:
     """The settings of this browser's last session at the first call of a session; later an empty dictionary."""
     if SAVED in st.session_state:
         return {}
-    st.session_state[SAVED] = values = store().current()
+    st.session_state[SAVED] = values = session.visitor_settings().current()
     return values
 
 
@@ -31,14 +26,14 @@ def save_settings() -> None:
     if values != st.session_state.get(SAVED):
         st.session_state[SAVED] = values
         try:
-            store().remember(values)
+            session.visitor_settings().remember(values)
         except ValueError as error:
             st.warning(session.explain(error))
 
 
 def presets() -> None:
     """Show the row that applies, saves and deletes presets."""
-    names = list(store().presets())
+    names = list(session.visitor_settings().presets())
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if names:
             st.selectbox(
@@ -57,14 +52,14 @@ def presets() -> None:
 
 
 def _take_preset() -> None:
-    values = store().presets().get(st.session_state[PRESET] or "")
+    values = session.visitor_settings().presets().get(st.session_state[PRESET] or "")
     if values:
         generation_form.put_settings(values)
 
 
 def _save_preset() -> None:
     try:
-        store().save_preset(st.session_state[NAME], generation_form.to_dict())
+        session.visitor_settings().save_preset(st.session_state[NAME], generation_form.to_dict())
         st.session_state[NAME] = ""
     except ValueError as error:
         st.session_state[COMPLAINT] = session.explain(error)
@@ -72,6 +67,6 @@ def _save_preset() -> None:
 
 def _delete_preset(name: str) -> None:
     try:
-        store().delete_preset(name)
+        session.visitor_settings().delete_preset(name)
     except ValueError as error:
         st.session_state[COMPLAINT] = session.explain(error)

@@ -7,6 +7,7 @@ import streamlit as st
 
 from app.core import paths, registry
 from app.core.gallery_store import OWNER
+from app.core.visitor_settings import VisitorSettings
 from app.serving.model_pool import LoadedModel
 from app.serving.services import AppServices, get_services
 from app.studio.wording import sentence
@@ -45,6 +46,11 @@ def studio() -> AppServices:
     """The engine, the recognizer and the gallery, shared by everybody. Raises ValueError when the gallery cannot be
     opened."""
     return get_services()
+
+
+def visitor_settings() -> VisitorSettings:
+    """What this visitor's page remembers."""
+    return VisitorSettings(studio().gallery.folder, owner())
 
 
 def board() -> dict[str, Any]:

@@ -139,6 +139,30 @@ def test_guidance_is_on_while_a_negative_prompt_needs_it_and_a_scale_that_was_ch
     assert scales == [(1.0, "default"), (2.0, "guided"), (1.0, "default"), (3.0, "default"), (3.0, "default")]
 
 
+def test_words_of_one_s_own_are_a_style_beside_those_of_the_model(canvas: list[dict]):
+    """They are chosen when they are saved, end each prompt, and are there in the visitor's next session."""
+    page = room("draw").run()
+    page.text_input(key="words of a new style").set_value("on the beach at night")
+    page.text_input(key="name of a new style").set_value("my night")
+    button(page, "Save").click().run()  # the first of the page: its style
+    assert not page.exception and canvas[-1]["style"] == "on the beach at night"
+    assert page.selectbox(key="form style").options == ["any", "flat", "my night"]
+    assert page.text_input(key="words of a new style").value == ""
+    page.selectbox(key="form style").set_value("flat").run()
+    assert canvas[-1]["style"] == "in flat style"
+    owner = page.session_state["owner"]
+    page = room("draw")
+    page.session_state["owner"] = owner
+    page.run()
+    page.selectbox(key="form style").set_value("my night").run()
+    assert canvas[-1]["style"] == "on the beach at night"
+    button(page, "Delete my night").click().run()
+    assert not page.exception and canvas[-1]["style"] == ""
+    assert page.selectbox(key="form style").options == ["any", "flat"]
+    button(page, "Save").click().run()
+    assert "the words of a style" in page.error[0].value.lower()
+
+
 def test_pictures_of_things_are_asked_for_by_the_quoted_name_of_their_model(weights: Path, tmp_path: Path):
     assert draw.things_address(registry.find_local("scenes")) == ""
     folder = tmp_path / "my? #1"

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import streamlit as st
 
 from app.core.registry import ModelInfo
-from app.studio import generation_form, remembered_settings, session
+from app.studio import generation_form, remembered_settings, session, styles
 from app.studio.component import component
 from maskgil.params import options
 from text_encoder.prompt_reader import COLUMNS, THINGS_PICTURE, surprise_prompts, vocabulary_groups
@@ -40,7 +40,7 @@ def canvas(model: ModelInfo) -> None:
     data = {
         "model": model.name,
         "settings": generation_form.canvas_settings(model.name),
-        "style": generation_form.style_phrases(loaded).get(generation_form.setting("style"), ""),
+        "style": styles.style_words(generation_form.key("style"), loaded),
         "number": generation_form.setting("n"),
         "examples": examples,
         "surprises": surprises(model),
