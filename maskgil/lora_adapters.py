@@ -89,11 +89,6 @@ class AdaptedGenerator(nn.Module):
         """The generator's tokens."""
         return self.generator.token_space
 
-    @property
-    def layers(self) -> nn.ModuleList:
-        """The generator's blocks."""
-        return self.generator.layers
-
     def forward(self, *arguments: Any, **named: Any) -> Tensor:
         token = _ACTIVE.set(self.updates)
         try:

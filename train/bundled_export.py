@@ -1,12 +1,12 @@
-"""Put the parts of a run over more things in place of the bundled ones: `maskgil export bundled`.
+"""Replace the bundled scene models by the parts of a run over more things: `maskgil export bundled`.
 
     maskgil export bundled --tokenizer runs/decoder/export --generator runs/generator/export --reader runs/reader/export
         --sprites cache/sprites --vectors FILE --annotations FILE --old-things 97.5 96.9 --held-out 91.9 90.4
 
 It writes weights/scenes (tokenizer, text encoder, generator, vocabulary, stand-ins, pictures of the things) and
-weights/scenes-reader, and notes the new text encoder in scenes-ar and scenes-emigm, which go on reading it as long as
-it is the old one with more words. All four folders are made and opened beside the old ones before any is replaced.
-Cards, results and other texts are written by people.
+weights/scenes-reader. It records the new text encoder in scenes-ar and scenes-emigm: they work with it because it is
+the old one with more words. All four folders are made and opened beside the old ones before any is replaced. Cards,
+results and other texts are written by people.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskgil import checkpoint
-from maskgil.fileio import replace_file
+from maskgil.fileio import write_json
 from maskgil.model_folder import weights_folder
 from maskgil.pipeline import TextToImage
 from maskgil.sampling.ar_prefix import load_ar_model
@@ -58,7 +58,7 @@ class BundledExport:
     held_out: tuple[float, float]
     """Scores of the old things in held-out combinations: of the bundled weights, and of these."""
     expert: str = ""
-    """The export of a run that learned the new things alone (maskgil/experts.py). Left out: one generator draws all."""
+    """The export of a run that learned only the new things (maskgil/experts.py). Left out: one generator draws all."""
     ar_model: str = ""
     """The export of scenes-ar. Left out: the bundled AR model stays."""
     wordnet: Path = DEFAULT_FOLDER
@@ -73,23 +73,24 @@ def export_bundled(options: BundledExport) -> None:
     """Replace the bundled scene models.
 
     Raises ValueError, and leaves everything as it is, where the old things lose more than MAY_LOSE points, where a part
-    belongs to another one, where the text encoder changes what it makes of old texts, and as the exports of the parts.
+    was trained with another one, where the text encoder gives old texts other states, and where the export of a part
+    does.
     """
     check_scores({"training": options.old_things, "held out": options.held_out})
     weights = options.weights or weights_folder()
-    encoder_hash = _check_parts(options, weights)
+    _check_parts(options, weights)
     with _replacing(weights, (MODEL, AR_MODEL, LATENT_MODEL, READER)) as staged:
         model = staged / MODEL
         export_scenes(options.tokenizer, options.generator, str(model), options.expert)
+        notes = checkpoint.describe(model / "generator")
         if options.ar_model:
             export_ar(options.ar_model, str(model), str(staged / AR_MODEL))
         else:
-            _note_encoder(staged / AR_MODEL, encoder_hash)
-        _note_encoder(staged / LATENT_MODEL / "generator", encoder_hash)
+            _note_encoder(staged / AR_MODEL, notes[ENCODER_HASH])
+        _note_encoder(staged / LATENT_MODEL / "generator", notes[ENCODER_HASH])
         build_stand_ins(BuildStandIns((model,), options.vectors, options.annotations, options.wordnet))
         draw_things(str(model))
         export_reader(options.reader, options.sprites, str(staged / READER), options.reference)
-        notes = checkpoint.describe(model / "generator")
         hashes = {part: notes[f"{part}_hash"] for part in ("tokenizer", "text_encoder")}
         load_ar_model(staged / AR_MODEL, hashes)
         TextToImage.load(staged / LATENT_MODEL, load_text_encoder)
@@ -110,8 +111,9 @@ def check_scores(scores: dict[str, tuple[float, float]]) -> None:
             )
 
 
-def _check_parts(options: BundledExport, weights: Path) -> str:
-    """The fingerprint of the new text encoder. ValueError where it, the judge or a bundled model does not fit."""
+def _check_parts(options: BundledExport, weights: Path) -> None:
+    """ValueError where the judge, the generator's text encoder or a bundled model does not fit. An expert's text encoder
+    is compared with the generator's by `export_scenes`."""
     judged = checkpoint.load(options.reader, "reader").config.things
     if judged != len(things()):
         raise ValueError(
@@ -123,11 +125,9 @@ def _check_parts(options: BundledExport, weights: Path) -> str:
     if lost := [thing["name"] for thing in known if thing["name"] not in names]:
         raise ValueError(f"the corpus lacks bundled things: {', '.join(lost)}; CORPUS_THINGS is {len(names)}")
     old = SmallT5Encoder.load(weights / MODEL / "text_encoder")
-    learned = options.expert or options.generator
-    new = SmallT5Encoder.load(Path(learned) / "text_encoder")
-    if not is_grown_from(new, old):
+    if not is_grown_from(SmallT5Encoder.load(Path(options.generator) / "text_encoder"), old):
         raise ValueError(
-            f"the text encoder of {learned} is not the bundled one with more words, and the AR model and "
+            f"the text encoder of {options.generator} is not the bundled one with more words, and the AR model and "
             "eMIGM would draw other things: train it with `maskgil train scenes-text --grow`, or train and export each "
             "of them anew"
         )
@@ -135,13 +135,12 @@ def _check_parts(options: BundledExport, weights: Path) -> str:
     for folder in (weights / AR_MODEL, weights / LATENT_MODEL / "generator"):
         if (noted := checkpoint.describe(folder).get(ENCODER_HASH)) != before:
             raise ValueError(f"{folder} was trained with the text encoder {noted}, the bundled one is {before}")
-    return checkpoint.fingerprint(new.identity())
 
 
 def _note_encoder(folder: Path, fingerprint: str) -> None:
     """Write the fingerprint of the text encoder into a model's config.json; its weights stay."""
     entries = checkpoint.describe(folder) | {ENCODER_HASH: fingerprint}
-    replace_file(folder / checkpoint.CONFIG, (json.dumps(entries, indent=2) + "\n").encode())
+    write_json(folder / checkpoint.CONFIG, entries)
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ NOT_COPIED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "onnx", ".git", ".cache")
 
 def export_scenes(tokenizer: str, generator: str, out: str, expert: str = "") -> None:
     """Write a model folder of scenes. It takes the place of an existing one after it has been loaded once; the card
-    and other files of the old folder stay.
+    and other files of the old folder stay, but not its experts.
 
     generator  a run or a model folder
     expert     a run that learned the things of the table after KNOWN_THINGS; it draws the captions that name one
@@ -84,7 +84,7 @@ def export_scenes(tokenizer: str, generator: str, out: str, expert: str = "") ->
         encoder = _grown(encoder, Path(expert) / "text_encoder")
         hashes["text_encoder_hash"] = notes["text_encoder_hash"]
         words[EXPERTS_KEY] = [_new_things(words)]
-    with appearing(out, replaces=True) as target:
+    with appearing(out, replaces=True, but_not=EXPERTS) as target:
         _save_tokenizer(target / "tokenizer", model)
         checkpoint.save(target / "generator", trunk, trunk.kind, trunk.config.to_dict(), **hashes)
         if expert:
@@ -245,9 +245,9 @@ def _sizes(size: tuple[int, ...], shape: str) -> dict[str, Any]:
 
 
 @contextmanager
-def appearing(out: str, replaces: bool = False) -> Iterator[Path]:
+def appearing(out: str, replaces: bool = False, but_not: str = "") -> Iterator[Path]:
     """A folder to fill, which becomes `out` at the end and is removed after an error. `replaces`: an existing `out` is
-    replaced; files of it that the new folder lacks are kept."""
+    replaced; files and folders of it that the new folder lacks are kept, except the one named `but_not`."""
     target = Path(out)
     if target.exists() and not replaces:
         raise ValueError(f"{out} is there already: give another folder, or remove it")
@@ -258,7 +258,7 @@ def appearing(out: str, replaces: bool = False) -> Iterator[Path]:
         yield filled
         if target.exists():
             for other in target.iterdir():
-                if not (filled / other.name).exists():
+                if other.name != but_not and not (filled / other.name).exists():
                     (shutil.copytree if other.is_dir() else shutil.copy2)(other, filled / other.name)
             os.rename(target, Path(made) / "before")
         os.rename(filled, target)

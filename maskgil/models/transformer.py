@@ -182,6 +182,11 @@ def set_attention_backend(model: nn.Module, how: str) -> None:
         block.how = how
 
 
+def attention_backend(model: nn.Module) -> str:
+    """The attention of a model's blocks, as `set_attention_backend` chose it; sdpa where it has none of these blocks."""
+    return next((module.how for module in model.modules() if isinstance(module, Attention)), "sdpa")
+
+
 class FeedForward(nn.Module):
     """SwiGLU: w2(silu(w1 x) * w3 x)."""
 

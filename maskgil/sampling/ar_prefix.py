@@ -21,7 +21,7 @@ from torch import Tensor
 from maskgil import checkpoint
 from maskgil.models.ar import ARTransformer
 from maskgil.models.config import ModelConfig
-from maskgil.models.transformer import set_attention_backend
+from maskgil.models.transformer import attention_backend, set_attention_backend
 from maskgil.params import SamplingParams
 from maskgil.sampling.guidance import Guidance
 from maskgil.sampling.loop import Predict, StepParams
@@ -155,5 +155,5 @@ def open_ar_model(folder: str | Path, generator: Any, fingerprints: Mapping[str,
     weight = next(generator.parameters())
     model = load_ar_model(folder, fingerprints, weight.dtype)
     validate_ar_model(model, generator.config)
-    set_attention_backend(model, generator.layers[0].attention.how)
+    set_attention_backend(model, attention_backend(generator))
     return model.to(weight.device).requires_grad_(False)

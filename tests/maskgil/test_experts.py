@@ -1,11 +1,12 @@
 """Experts: each text is drawn exactly as its own generator alone draws it, in every mode, whatever is beside it."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from app_fixtures import tiny_model
+from app_fixtures import tiny_ar_model, tiny_model
 from conftest import TINY, make_condition, make_tiny
 from test_lora_adapters import trained
 from test_pipeline import SIZES, Letters, Shades
@@ -139,6 +140,15 @@ def test_a_folder_opens_with_its_expert(tmp_path):
     assert opened.condition(["a cat", "a dog"]).experts.tolist() == [0, 1]
     cat, dog = opened.images(["a cat", "a dog"], [1, 1])
     assert cat.tobytes() != dog.tobytes()
+    tiny_ar_model(folder)
+    hybrid = SamplingParams(steps=3, mode="hybrid", ar_tokens=4)
+    opened = TextToImage.load(folder, text_encoder.load)
+    together = [opened.images([text], [1], settings=hybrid)[0].tobytes() for text in ("a cat", "a dog")]
+    shutil.copytree(folder, tmp_path / "alone", ignore=shutil.ignore_patterns("experts"))
+    (tmp_path / "alone" / "vocabulary.json").write_text(json.dumps(words))
+    tiny_ar_model(tmp_path / "alone")
+    (cat,) = TextToImage.load(tmp_path / "alone", text_encoder.load).images(["a cat"], [1], settings=hybrid)
+    assert together[0] == cat.tobytes() != together[1]
     other = notes | {"text_encoder_hash": "0" * 12}
     checkpoint.save(folder / "experts" / "1", expert, "maskgil", expert.config.to_dict(), **other)
     with pytest.raises(ValueError, match="experts/1 was trained with another text encoder than .*generator"):

@@ -20,8 +20,9 @@ from maskgil.pipeline import TextToImage
 from maskgil.tokenizers.vq import VQConfig, VQModel
 from maskgil.tokenizers.vq_latents import VQLatentTokenizer
 from text_encoder.small_t5 import SmallT5Encoder, train_vocabulary
+from train import export as part_export
 from train.bundled_export import check_scores
-from train.scenes.captions import sentences, vocabulary
+from train.scenes.captions import sentences, spoken_names, vocabulary
 from train.scenes.judge import SceneJudge, SceneJudgeConfig, save_judge
 from train.scenes.sprites import Sprites, sprite_file, things
 from train.scenes.vocabulary_growth import grow_vocabulary
@@ -115,6 +116,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, count in (("reader", len(things())), ("narrow", 50)):
         judge = SceneJudge(SceneJudgeConfig(widths=(16, 16, 16), blocks=1, things=count))
         save_judge(judge, runs / name)
+    save_generator(runs / "expert", tokenizer, grow_vocabulary(old, ["blimp"], ["two cats on the beach"]))
     other = SmallT5Encoder.fresh(root, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, length=24).eval()
     save_generator(runs / "unlike", tokenizer, other)
     (root / "sprites" / "3d").mkdir(parents=True)
@@ -182,6 +184,50 @@ def test_an_ar_model_that_is_given_takes_the_place_of_the_bundled_one(root: Path
     assert (
         json.loads(after["config.json"])["text_encoder_hash"] != json.loads(before["config.json"])["text_encoder_hash"]
     )
+
+
+def test_an_expert_is_put_beside_the_bundled_generator_and_leaves_with_the_next_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`--expert` with the bundled folder as the generator: texts without the last thing are drawn as before."""
+    monkeypatch.setattr(part_export, "KNOWN_THINGS", len(things()) - 1)
+    name = spoken_names(things()[-1])[0]
+    weights, settings = root / "weights", SamplingParams(steps=2)
+    export(root, generator="weights/scenes")  # the tokenizer of the run, the generator that is there
+    *_, before = TextToImage.load(weights / "scenes", text_encoder.load).draw(["a cat"], [3], settings=settings)
+    held = contents(weights)
+    export(root, generator="weights/scenes", expert="runs/expert")
+    after, encoder = contents(weights), fingerprint(root / "runs" / "expert" / "text_encoder")
+    assert after["scenes/generator/model.safetensors"] == held["scenes/generator/model.safetensors"]
+    run = checkpoint.load(root / "runs" / "expert" / "generator").state_dict()
+    expert = checkpoint.load(weights / "scenes" / "experts" / "1").state_dict()
+    assert all(torch.equal(expert[key], tensor) for key, tensor in run.items())
+    for folder in ("scenes/generator", "scenes/experts/1", "scenes-ar", "scenes-emigm/generator"):
+        assert json.loads(after[f"{folder}/config.json"])["text_encoder_hash"] == encoder
+    draws = TextToImage.load(weights / "scenes", text_encoder.load)
+    assert draws.condition(["a cat", f"a cat and a {name}"]).experts.tolist() == [0, 1]
+    *_, drawn = draws.draw(["a cat"], [3], settings=settings)
+    assert torch.equal(drawn.canvas.tokens, before.canvas.tokens)
+    hybrid = SamplingParams(steps=2, mode="hybrid", ar_tokens=4)
+    assert draws.images([f"a {name}"], [1], settings=hybrid)
+
+    export(root, generator="runs/expert")  # one generator for all things takes the place of both
+    assert not (weights / "scenes" / "experts").exists()
+    assert TextToImage.load(weights / "scenes", text_encoder.load).images([f"a {name}"], [1], settings=settings)
+
+
+@pytest.mark.parametrize("generator", ["weights/scenes", "runs/generator"])
+@pytest.mark.parametrize("expert", ["runs/unlike", "weights/scenes"])
+def test_an_expert_is_refused_that_reads_other_words_or_where_there_is_no_new_thing(
+    root: Path, monkeypatch: pytest.MonkeyPatch, generator: str, expert: str
+):
+    fits = generator == expert
+    monkeypatch.setattr(part_export, "KNOWN_THINGS", len(things()) - (not fits))
+    before = contents(root / "weights")
+    message = "an expert would draw nothing" if fits else "runs/unlike.* is not the generator's|scenes.* is not the gen"
+    with pytest.raises(ValueError, match=message):
+        export(root, generator=generator, expert=expert)
+    assert contents(root / "weights") == before
 
 
 @pytest.mark.parametrize(
