@@ -183,7 +183,7 @@ def set_attention_backend(model: nn.Module, how: str) -> None:
 
 
 def attention_backend(model: nn.Module) -> str:
-    """The attention of a model's blocks, as `set_attention_backend` chose it; sdpa where it has none of these blocks."""
+    """The attention of a model's blocks, as `set_attention_backend` chose it; sdpa where it has no such block."""
     return next((module.how for module in model.modules() if isinstance(module, Attention)), "sdpa")
 
 
