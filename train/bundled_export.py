@@ -112,8 +112,8 @@ def check_scores(scores: dict[str, tuple[float, float]]) -> None:
 
 
 def _check_parts(options: BundledExport, weights: Path) -> None:
-    """ValueError where the judge, the generator's text encoder or a bundled model does not fit. `export_scenes` compares
-    an expert's text encoder with the generator's."""
+    """ValueError where the judge, the generator's text encoder or a bundled model does not fit. The text encoder of an
+    expert is compared with the generator's by `export_scenes`."""
     judged = checkpoint.load(options.reader, "reader").config.things
     if judged != len(things()):
         raise ValueError(
