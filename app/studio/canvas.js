@@ -1,24 +1,24 @@
-// The Draw page's canvas: the prompt, drawing while typing, the pictures, and what can be done with them.
-// data: model, settings (of the drawings to come), number (of pictures), examples, hint, placeholder, prompt {text, stamp},
-// restarted. Triggers: use (a picture whose seed is to be taken), new_seed.
+// The Draw page's canvas: the prompt, drawing while the visitor types, and the pictures with their buttons.
+// data: model, settings (of the next drawings), number (of pictures), examples, hint, placeholder, prompt {text, stamp},
+// restarted. Triggers: use (a picture whose seed the next drawings take), new_seed.
 
 const TYPING_PAUSE = 150; // ms after the last key until a draft begins
-const SETTLED_PAUSE = 1200; // ms after the last key until the last word counts as whole
-const REFINE_PAUSE = 700; // ms after a draft until it is drawn with all steps
+const SETTLED_PAUSE = 1200; // ms after the last key until the last word counts as complete
+const REFINE_PAUSE = 700; // ms after a draft until it is drawn again with all steps
 
 class Canvas {
   constructor(root) {
     this.root = root;
     this.find = (name) => root.querySelector(name);
     this.data = {};
-    this.busy = false; // a drawing is under way
-    this.asked = false; // a picture that is to be kept was asked for and has not come
+    this.busy = false; // whether a drawing is running
+    this.asked = false; // whether a picture to keep was requested and has not arrived
     this.live = localStorage.getItem("studio.live") !== "off";
-    this.surprised = new Set(); // what "Surprise me" has drawn
+    this.surprised = new Set(); // prompts that "Surprise me" has used
     this.seed = null; // of drafts, until the next press of Draw
     this.sheet = new PictureSheet(this.find(".sheet"), { onReplay: (...all) => this.replay(...all) });
     this.connection = new CanvasConnection(root.dataset.name || "draw", {
-      onMessage: (message, images) => this.hear(message, images),
+      onMessage: (message, images) => this.receive(message, images),
       onState: (open, reason) => this.connected(open, reason),
     });
     this.handlers = {
@@ -63,7 +63,7 @@ class Canvas {
     this.tools();
   }
 
-  // What the page says of the drawings to come.
+  // Take the settings of the next drawings from the page.
   take(data, trigger) {
     this.trigger = trigger;
     const first = !this.data.settings;
@@ -74,7 +74,7 @@ class Canvas {
     seed.replaceChildren(icon("lock"), `Seed ${data.settings.seed} for every picture`, icon("close"));
     if (data.prompt && data.prompt.stamp !== this.stamp) {
       this.stamp = data.prompt.stamp;
-      const seen = sessionStorage.getItem("studio.stamp") === data.prompt.stamp; // by this canvas before its page was left
+      const seen = sessionStorage.getItem("studio.stamp") === data.prompt.stamp; // by this canvas, before the visitor left the page
       sessionStorage.setItem("studio.stamp", data.prompt.stamp);
       if (!seen) {
         this.prompt.value = data.prompt.text;
@@ -95,17 +95,17 @@ class Canvas {
 
   remember() { localStorage.setItem("studio.prompt", this.prompt.value); }
 
-  // The prompt, with the words of the style that is chosen.
+  // The prompt with the words of the chosen style.
   get text() {
     const words = this.prompt.value.trim();
     const { style } = this.data;
     return !words || !style || words.includes(style) ? words : `${words} ${style}`;
   }
 
-  // The message that asks for a drawing of the prompt.
+  // A message that asks for a drawing of the prompt.
   about(type, more = {}) { return { type, prompt: this.text, settings: { ...this.data.settings, ...more } }; }
 
-  // Ask for a picture that is to be kept. Returns false, and says so, where nobody hears it.
+  // Request a picture to keep. Returns false, and shows an error, where the server cannot be reached.
   ask(message) {
     clearTimeout(this.timer);
     this.say("");
@@ -115,16 +115,16 @@ class Canvas {
     return this.asked;
   }
 
-  // Ask for a picture of the moment, which is not kept.
+  // Request a draft or its refinement, which is not kept.
   requestDraft(type) {
     this.say("");
     const { seed } = this.data.settings;
     const { result } = this.sheet;
-    const shown = result && !result.draft ? result.job : ""; // a kept picture stays while the same would be drawn
+    const shown = result && !result.draft ? result.job : ""; // a kept picture stays if the draft would be the same
     this.connection.send({ ...this.about(type, { seed: seed ?? this.seed }), shown, fixed: seed !== null });
   }
 
-  // Draw and keep. A refined draft of the same words that is on the canvas already is the picture: it is kept.
+  // Draw a picture and keep it. If the canvas already shows a refined draft of the same words, keep that draft.
   draw() {
     clearTimeout(this.timer);
     this.settle();
@@ -142,17 +142,17 @@ class Canvas {
     if (this.data.settings.size) this.sheet.begin(this.data.number, this.data.settings.size);
   }
 
-  // The prompt has changed. `whole`: not key by key, so that its last word is no half of one.
-  typed(whole = false) {
+  // Handle a changed prompt. `complete`: it was not typed key by key, so its last word is complete.
+  typed(complete = false) {
     this.remember();
     clearTimeout(this.timer);
     clearTimeout(this.settling);
-    this.typing = !whole;
+    this.typing = !complete;
     this.settling = setTimeout(() => this.settle(), SETTLED_PAUSE);
     this.timer = setTimeout(() => { this.read(); this.draft(); }, TYPING_PAUSE);
   }
 
-  // Nobody types any more: the last word is as it is meant.
+  // The visitor has stopped typing: the last word counts as complete.
   settle() {
     clearTimeout(this.settling);
     if (!this.typing) return;
@@ -162,7 +162,7 @@ class Canvas {
 
   draft() {
     if (!this.live || !this.text) return;
-    this.asked = this.refining = false; // the new words take the place of both
+    this.asked = this.refining = false; // the new words replace both
     this.seed ??= Math.floor(Math.random() * 2 ** 31);
     this.refined = false;
     this.requestDraft("draft");
@@ -205,21 +205,21 @@ class Canvas {
 
   vary(picture) {
     if (this.ask({ type: "edit", kind: "vary", id: picture.id, settings: this.data.settings }))
-      this.whisper(`Variation of “${picture.prompt}” ...`);
+      this.showProgress(`Variation of “${picture.prompt}” ...`);
   }
 
-  hear(message, images) {
+  receive(message, images) {
     const { type } = message;
-    if (type === "done" && message.draft && this.asked) return; // it was on its way when the picture was asked for
+    if (type === "done" && message.draft && this.asked) return; // a draft that was sent before the picture was requested
     if (["done", "stopped"].includes(type) || (type === "error" && !message.draft)) this.asked = false;
     if (type === "reading") this.describe(message);
-    if (type === "queued") { this.work(true); if (message.position > 0) this.whisper(message.position > 1 ? `Waiting: ${message.position - 1} before you` : "Waiting: you are next"); }
+    if (type === "queued") { this.work(true); if (message.position > 0) this.showProgress(message.position > 1 ? `Waiting: ${message.position - 1} before you` : "Waiting: you are next"); }
     if (type === "step" && this.busy) { this.advance(message); this.sheet.step(message, images); }
-    if (type === "sheet") this.whisper(`Picture ${message.number} of ${message.of}`);
+    if (type === "sheet") this.showProgress(`Picture ${message.number} of ${message.of}`);
     if (type === "done") this.done(message, images);
     if (type === "kept") this.kept(message);
-    if (type === "stopped") { this.work(false); this.restore(); this.whisper("Stopped. Nothing was kept."); }
-    if (type === "error" && message.draft) return; // the reading says what cannot be drawn
+    if (type === "stopped") { this.work(false); this.restore(); this.showProgress("Stopped. Nothing was kept."); }
+    if (type === "error" && message.draft) return; // the chips show what cannot be drawn
     if (type === "error") { this.work(false); this.restore(); this.say(message.message, true); }
   }
 
@@ -228,7 +228,7 @@ class Canvas {
     bar.hidden = false;
     bar.setAttribute("aria-valuenow", Math.round((100 * step) / of));
     bar.firstElementChild.style.width = `${(100 * step) / of}%`;
-    this.whisper(remaining === null || remaining < 1.5 ? "" : `Step ${step} of ${of}, about ${Math.round(remaining)} s left`);
+    this.showProgress(remaining === null || remaining < 1.5 ? "" : `Step ${step} of ${of}, about ${Math.round(remaining)} s left`);
   }
 
   async done(message, images) {
@@ -255,12 +255,13 @@ class Canvas {
     this.arrived(result);
   }
 
-  // What is to be known of a picture. How its words were read stands under the prompt, unless that is another one now.
+  // Show the notes on a picture. How its words were read is shown under the prompt; if the prompt has changed since, it is
+  // shown here.
   tellNotes({ prompt, notes, reading = [] }) {
     this.say([...(prompt === this.text ? [] : reading), ...notes].join(" "));
   }
 
-  // A picture that is kept is on the canvas. Undo brings back the one that was kept before, whatever drafts came between.
+  // A kept picture is on the canvas. Undo brings back the kept picture before it, not a draft.
   arrived(result) {
     const before = this.latest;
     this.latest = result;
@@ -273,7 +274,7 @@ class Canvas {
     await this.sheet.show(result);
   }
 
-  // After a drawing that came to nothing, what was there before.
+  // Show what was on the canvas before a drawing that was stopped or failed.
   restore() {
     if (this.sheet.result) this.put(this.sheet.result);
     else this.sheet.empty("The canvas is empty", "Write a sentence, or take one of the examples.");
@@ -284,8 +285,8 @@ class Canvas {
       const data = await studio.get(`replay/${result.job}/${row}`);
       const player = make("div", { class: "player" });
       player.innerHTML = this.find("template").innerHTML;
-      const back = () => { stop(); player.remove(); figure.view.hidden = false; };
-      player.append(iconButton("close", "Close the replay", back));
+      const close = () => { stop(); player.remove(); figure.view.hidden = false; };
+      player.append(iconButton("close", "Close the replay", close));
       figure.view.hidden = true;
       figure.node.prepend(player);
       const stop = showTokenPlayer({ parentElement: player, data });
@@ -295,13 +296,13 @@ class Canvas {
     }
   }
 
-  // How the model reads the prompt (prompt_chips.js).
+  // Show how the model reads the prompt (prompt_chips.js).
   describe(reading) {
     if (reading.prompt !== this.text) return;
     this.reading = reading;
     const unfinished = this.typing && /[\p{L}\p{N}]$/u.test(this.prompt.value);
     const shown = JSON.stringify([reading, unfinished]);
-    if (shown === this.shownReading) return; // the same again would close the explanation that is open
+    if (shown === this.shownReading) return; // building the same chips again would close an open explanation
     this.shownReading = shown;
     const use = (prompt) => { this.prompt.value = prompt; this.typed(true); };
     this.find(".reading").replaceChildren(...promptChips(reading, use, unfinished));
@@ -315,16 +316,16 @@ class Canvas {
     this.root.toggleAttribute("aria-busy", busy);
   }
 
-  // Above the canvas: what went wrong, and what is to be known of a picture.
-  say(text, wrong = false) {
+  // Show an error or the notes on a picture above the canvas.
+  say(text, isError = false) {
     const status = this.find(".status");
     if (status.textContent !== text) status.textContent = text;
-    status.classList.toggle("error", wrong);
-    this.whisper("");
+    status.classList.toggle("error", isError);
+    this.showProgress("");
   }
 
-  // On the canvas, so that it stays where it is: what is going on.
-  whisper(text) {
+  // Show progress on the canvas itself, so that the canvas does not move.
+  showProgress(text) {
     const pill = this.find(".pill");
     if (pill.textContent !== text) pill.textContent = text;
   }
@@ -342,7 +343,7 @@ class Canvas {
       if (this.data.settings) this.read();
     } else {
       this.lost = true;
-      this.asked = this.refined = this.refining = false; // the server forgets drafts with the connection
+      this.asked = this.refined = this.refining = false; // the server drops drafts when the connection closes
       this.work(false);
       this.say(reason || "The connection to the server is lost. Reconnecting ...", true);
     }

@@ -1,5 +1,5 @@
-// The socket of a canvas: it reconnects by itself, and joins a message with the binary frames that follow it.
-// The messages are described in app/web/canvas_socket.py.
+// The WebSocket of a canvas. It reconnects by itself, and collects the binary frames that belong to a message.
+// app/web/canvas_socket.py describes the messages.
 
 class CanvasConnection {
   constructor(name, { onMessage, onState }) {
@@ -14,7 +14,7 @@ class CanvasConnection {
   open() {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(`${scheme}//${location.host}${BASE}/canvas?name=${encodeURIComponent(this.name)}`);
-    let pending = null; // the message whose frames are still to come
+    let pending = null; // the message whose frames have not all arrived
     this.socket = socket;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
@@ -37,12 +37,13 @@ class CanvasConnection {
     socket.onclose = ({ code, reason }) => {
       if (this.closed || this.socket !== socket) return;
       this.onState(false, code >= 4000 ? reason : "");
-      if (code >= 4000) return; // refused: the reason is shown
+      if (code >= 4000) return; // the server refused the connection, and the reason is shown
       setTimeout(() => this.closed || this.open(), this.wait);
       this.wait = Math.min(4000, this.wait * 2);
     };
   }
 
+  // Send a message, or keep it until the socket is open. Returns false where the connection is lost.
   send(message) {
     const text = JSON.stringify(message);
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(text);

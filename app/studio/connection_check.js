@@ -1,4 +1,4 @@
-// Says on the page why its WebSocket does not connect; without it the page would stay empty.
+// Shows on the page why its WebSocket does not connect. Without this notice the page would stay empty.
 // The server adds this script to the page (app/web/connection_notice.py).
 (() => {
   const address = `${location.pathname.replace(/\/[^/]*$/, "")}/connection`;
@@ -8,7 +8,7 @@
     "In nginx, set proxy_http_version 1.1 and the headers Upgrade and Connection for this location. " +
     "docs/serving.md has the lines for nginx, Caddy and Traefik.";
 
-  const opens = () =>
+  const canOpen = () =>
     new Promise((resolve) => {
       const socket = new WebSocket(`${scheme}//${location.host}${address}`);
       setTimeout(() => resolve(false), 10000);
@@ -32,14 +32,14 @@
 
   const check = async () => {
     for (let attempt = 0; attempt < 2; attempt++) {
-      if (await opens()) return;
+      if (await canOpen()) return;
       await new Promise((resolve) => setTimeout(resolve, 1000));
     }
     try {
       const answer = await fetch(address, { method: "POST" }); // a POST names the page's origin, as a WebSocket does
       show(answer.ok ? NO_SOCKETS : await answer.text());
     } catch {
-      // The server is gone, and the page says so itself.
+      // The server does not answer, and the page shows that itself.
     }
   };
   check();

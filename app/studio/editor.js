@@ -1,7 +1,7 @@
-// The Edit page: any picture, a mask over it, and what can be done with it. Each result takes the picture's place and can
-// be undone. data: settings of the drawings to come.
+// The Edit page: a picture, a mask over it, and edits of it. Each result replaces the picture and can be undone.
+// data: settings of the next drawings.
 
-const UNBRUSHED = "Nothing is brushed: paint over what should change.";
+const NOTHING_BRUSHED = "Nothing is brushed: paint over what should change.";
 
 class Editor {
   constructor(root) {
@@ -9,12 +9,12 @@ class Editor {
     this.find = (name) => root.querySelector(name);
     this.picture = null; // {id, prompt, seed, width, height}
     this.connection = new CanvasConnection("edit", {
-      onMessage: (message, images) => this.hear(message, images),
+      onMessage: (message, images) => this.receive(message, images),
       onState: (open, reason) => { this.lost = !open; this.work(false); this.say(open ? "" : reason || "The connection to the server is lost. Reconnecting ...", !open); },
     });
     this.shown = { image: this.find(".picture") };
     this.painter = new MaskPainter(this.find(".stage"), { onChange: () => this.masked() });
-    this.endImport = acceptPictures(this.find(".drop"), this.find("input[type=file]"), ([file]) => this.bring(file));
+    this.endImport = acceptPictures(this.find(".drop"), this.find("input[type=file]"), ([file]) => this.importFile(file));
     this.handlers = {
       edit: (picture) => this.open(picture),
       pick: (picture) => this.open(picture),
@@ -70,7 +70,7 @@ class Editor {
     for (const each of this.root.querySelectorAll("[data-tool]")) each.setAttribute("aria-pressed", String(each === button));
   }
 
-  // Strokes are undone first, then edits.
+  // Undo the last stroke; where there is none, the last edit.
   undo() { this.painter.strokes.length ? this.painter.undo() : studio.undo(); }
 
   redo() { this.painter.undone.length ? this.painter.redo() : studio.redo(); }
@@ -79,14 +79,14 @@ class Editor {
     try {
       const { pictures } = await studio.get("list?limit=1");
       if (pictures.length && !this.picture) await this.open({ ...pictures[0], seed: pictures[0].settings?.seed });
-    } catch { /* the page says that it is offline */ }
+    } catch { /* the page shows that the server cannot be reached */ }
   }
 
-  async bring(file) {
+  async importFile(file) {
     this.say("");
-    this.whisper("Opening ...");
+    this.showProgress("Opening ...");
     try { await this.open(await importPicture(file)); } catch (error) { this.say(error.message, true); }
-    this.whisper("");
+    this.showProgress("");
   }
 
   async open(picture) {
@@ -112,7 +112,7 @@ class Editor {
   masked() {
     const share = this.picture ? this.painter.share : 0;
     this.painted = share > 0;
-    if (this.painted && this.find(".status").textContent === UNBRUSHED) this.say("");
+    if (this.painted && this.find(".status").textContent === NOTHING_BRUSHED) this.say("");
     const size = this.size ? `${this.size[0]} × ${this.size[1]}` : "";
     this.find(".facts").textContent = this.picture ? `${size} · ${share ? `${Math.max(1, Math.round(100 * share))} % brushed` : "nothing is brushed"}${this.facts ? ` · ${this.facts}` : ""}` : "";
     this.find(".undo").disabled = !this.painter.strokes.length && !studio.past.length;
@@ -123,7 +123,7 @@ class Editor {
   }
 
   paint() {
-    if (!this.painted) return this.say(UNBRUSHED, true);
+    if (!this.painted) return this.say(NOTHING_BRUSHED, true);
     this.edit("paint", { mask: this.painter.mask.toDataURL("image/png") });
   }
 
@@ -133,21 +133,21 @@ class Editor {
     if (!this.picture || this.busy) return;
     this.say("");
     if (!this.connection.send({ id: this.picture.id, settings: this.data.settings, ...message })) return this.say("The server cannot be reached. Try again in a moment.", true);
-    this.whisper(note);
+    this.showProgress(note);
     this.work(true);
   }
 
-  async hear(message, images) {
+  async receive(message, images) {
     const { type } = message;
-    if (type === "queued" && message.position > 1) this.whisper(`Waiting: ${message.position - 1} before you`);
+    if (type === "queued" && message.position > 1) this.showProgress(`Waiting: ${message.position - 1} before you`);
     if (type === "step" && this.busy) this.advance(message, images);
     if (type === "done") await this.done(message);
-    if (type === "stopped") { await this.back(); this.whisper("Stopped. Nothing was kept."); }
-    if (type === "error") { await this.back(); this.say(message.message, true); }
+    if (type === "stopped") { await this.showPicture(); this.showProgress("Stopped. Nothing was kept."); }
+    if (type === "error") { await this.showPicture(); this.say(message.message, true); }
   }
 
   async advance({ step, of }, images) {
-    this.whisper(`Step ${step} of ${of}`);
+    this.showProgress(`Step ${step} of ${of}`);
     const bar = this.find(".progress");
     bar.hidden = false;
     bar.firstElementChild.style.width = `${(100 * step) / of}%`;
@@ -155,7 +155,7 @@ class Editor {
     if (images.length) await swapImage(this.shown, URL.createObjectURL(images[0]));
   }
 
-  // The result takes the picture's place.
+  // Replace the picture by the result.
   async done(message) {
     const before = this.picture;
     const after = { ...message.pictures[0], prompt: message.prompt };
@@ -169,7 +169,7 @@ class Editor {
     studio.tell("pictures");
   }
 
-  async back() {
+  async showPicture() {
     this.work(false);
     if (this.picture) await swapImage(this.shown, studio.url(this.picture.id));
   }
@@ -178,15 +178,15 @@ class Editor {
     this.busy = busy;
     this.find(".stop").hidden = !busy;
     this.find(".paint").hidden = busy;
-    if (!busy) { this.find(".progress").hidden = true; this.whisper(""); }
+    if (!busy) { this.find(".progress").hidden = true; this.showProgress(""); }
     this.root.toggleAttribute("aria-busy", busy);
   }
 
-  whisper(text) { this.find(".pill").textContent = text; }
+  showProgress(text) { this.find(".pill").textContent = text; }
 
-  say(text, wrong = false) {
+  say(text, isError = false) {
     this.find(".status").textContent = text;
-    this.find(".status").classList.toggle("error", wrong);
+    this.find(".status").classList.toggle("error", isError);
   }
 
   leave() {

@@ -1,5 +1,5 @@
 // A mask over a picture: brush and eraser with size and softness, lasso, invert, clear, and undo of each stroke.
-// The mask is a canvas as large as the picture, at most MASK_SIDE pixels a side; its alpha is what is painted.
+// The mask is a canvas of the picture's size, at most MASK_SIDE pixels a side. Its alpha channel is the mask.
 
 const MASK_SIDE = 768;
 
@@ -11,12 +11,12 @@ class MaskPainter {
     this.cursor = make("div", { class: "cursor", hidden: true });
     this.pen = this.mask.getContext("2d", { willReadFrequently: true });
     this.tool = "brush";
-    this.size = 48; // pixels of the screen
+    this.size = 48; // of the brush, in pixels of the screen
     this.softness = 0.3;
     this.strokes = []; // masks before each stroke
     this.undone = [];
     this.pointer = null;
-    this.at = { x: 0.5, y: 0.5 }; // of the keyboard, as shares of the picture
+    this.at = { x: 0.5, y: 0.5 }; // position of the brush that the keyboard moves, as shares of the picture
     stage.append(this.mask, this.cursor);
     stage.onpointerdown = (event) => this.down(event);
     stage.onpointermove = (event) => this.move(event);
@@ -25,7 +25,7 @@ class MaskPainter {
     stage.onkeydown = (event) => this.key(event);
   }
 
-  // A new picture: an empty mask of its shape.
+  // Start an empty mask for a picture of this size.
   reset(width, height) {
     const scale = Math.min(1, MASK_SIDE / Math.max(width, height));
     this.mask.width = Math.max(1, Math.round(width * scale));
@@ -35,6 +35,7 @@ class MaskPainter {
     this.onChange();
   }
 
+  // The share of the mask that is painted, from 0 to 1.
   get share() {
     const { data } = this.pen.getImageData(0, 0, this.mask.width, this.mask.height);
     let painted = 0;
@@ -115,15 +116,15 @@ class MaskPainter {
     this.pen.stroke();
   }
 
-  // Dabs from one place to another, close enough to look like a line.
+  // Paint discs from one position to another, close enough to look like a line.
   line(from, to) {
     const radius = Math.max(1, (this.size * this.scale) / 2);
     const steps = Math.max(1, Math.ceil(Math.hypot(to.x - from.x, to.y - from.y) / (radius / 4)));
     this.pen.globalCompositeOperation = this.tool === "erase" ? "destination-out" : "source-over";
-    for (let i = 0; i <= steps; i++) this.dab(from.x + ((to.x - from.x) * i) / steps, from.y + ((to.y - from.y) * i) / steps, radius);
+    for (let i = 0; i <= steps; i++) this.disc(from.x + ((to.x - from.x) * i) / steps, from.y + ((to.y - from.y) * i) / steps, radius);
   }
 
-  dab(x, y, radius) {
+  disc(x, y, radius) {
     const fill = this.pen.createRadialGradient(x, y, radius * (1 - this.softness), x, y, radius);
     fill.addColorStop(0, MaskPainter.color(1));
     fill.addColorStop(1, MaskPainter.color(this.softness ? 0 : 1));
@@ -139,13 +140,13 @@ class MaskPainter {
     Object.assign(this.cursor.style, { width: `${this.size}px`, height: `${this.size}px`, left: `${event.clientX - box.left}px`, top: `${event.clientY - box.top}px` });
   }
 
-  // Arrow keys move a brush, the space bar paints.
+  // The arrow keys move the brush and the space bar paints.
   key(event) {
-    const ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const box = this.mask.getBoundingClientRect();
     this.scale = this.mask.width / box.width;
-    if (event.key in ways) {
-      const [x, y] = ways[event.key];
+    if (event.key in directions) {
+      const [x, y] = directions[event.key];
       this.at = { x: Math.min(1, Math.max(0, this.at.x + x * 0.05)), y: Math.min(1, Math.max(0, this.at.y + y * 0.05)) };
     } else if (event.key === " ") {
       this.remember();

@@ -1,10 +1,10 @@
-// The microphone of the Speak page: sound goes up the /live socket as 16 kHz int16, words and pictures come down.
-// What the messages are is written in app/web/live_socket.py.
+// The microphone of the Speak page. It sends sound over the /live WebSocket as 16 kHz int16, and receives words and
+// pictures. app/web/live_socket.py describes the messages.
 
 const RATE = 16000;
-const STOPPED = [1001, 1006, 1012]; // how a connection ends when the other side does, or the way there
+const STOPPED = [1001, 1006, 1012]; // close codes when the server, or the connection to it, is gone
 
-// What a browser's error means, by its name (DOMException of getUserMedia).
+// Explanations of a browser's errors, by name (DOMException of getUserMedia).
 const REASONS = {
   NotAllowedError: "this page may not use it. Allow the microphone in the browser's address bar, then press again.",
   SecurityError: "this page may not use it. Allow the microphone in the browser's address bar, then press again.",
@@ -17,16 +17,18 @@ const INSECURE = "this browser gives the microphone to https:// and localhost on
 const NO_WORKLET = "this browser cannot record on this page. Open it by https:// or localhost in a current browser.";
 const PROXY = "the server answers, but its WebSocket /live does not: a proxy or a filter in between blocks WebSockets. Whoever runs the server finds the proxy's settings in docs/serving.md.";
 const GONE = "the server does not answer. Is it still running?";
-const QUIET_LEVEL = 0.001, QUIET_SECONDS = 6; // share of full scale, below which a microphone gives no sound at all
-const HELD_IDLE = 50000; // ms after which a microphone that is held no more is switched off
+const QUIET_LEVEL = 0.001; // share of full scale, below which a microphone counts as silent
+const QUIET_SECONDS = 6; // of silence, after which the page says so
+const HELD_IDLE = 50000; // ms after the button is released, until the microphone is switched off
 
-// Why the microphone cannot be used, for an error of the browser's.
+// Why the microphone cannot be used, from an error of the browser.
 function reasonOf(error) {
   if (error.name === "NotAllowedError" && /system/i.test(error.message)) return BY_SYSTEM;
   return REASONS[error.name] || error.message || String(error);
 }
 
-// Mono samples of any rate -> frames of 512 int16 at 16 kHz, each sample the mean of those that it covers.
+// Resamples mono samples of any rate to frames of 512 int16 at 16 kHz. Each output sample is the mean of the input that it
+// covers.
 const RECORDER = `
 class Recorder extends AudioWorkletProcessor {
   constructor() {
@@ -57,10 +59,10 @@ class Talk {
     this.root = root;
     this.find = (name) => root.querySelector(name);
     this.settings = {};
-    this.finished = new Map(); // job -> its picture, which may turn out to be kept
+    this.finished = new Map(); // job -> its picture; the server may still say that it is kept
     this.kept = new Map(); // job -> its picture, which "undo" may show again
-    this.starting = false; // from the press until all is open, or refused: a second press would open it twice
-    this.attempt = null; // what is being opened, or is open; what comes late for another one is put away again
+    this.starting = false; // true from the press until the microphone is open or refused: a second press is ignored
+    this.attempt = null; // a mark of the current attempt to open; results of an earlier attempt are closed
     this.hold = localStorage.getItem("studio.talk") === "hold"; // push to talk
     this.held = false;
     this.find(".mic").onclick = () => this.hold || this.starting || (this.stream ? this.end() : this.start());
@@ -92,7 +94,7 @@ class Talk {
     localStorage.setItem("studio.talk", hold ? "hold" : "free");
     this.find(".free").setAttribute("aria-pressed", String(!hold));
     this.find(".hold").setAttribute("aria-pressed", String(hold));
-    this.rest();
+    this.showIdle();
   }
 
   async press() {
@@ -102,7 +104,7 @@ class Talk {
     this.showHeld();
   }
 
-  // What was said while the button was held is a sentence, whatever follows.
+  // Releasing the button ends the sentence.
   release() {
     if (!this.held) return;
     this.held = false;
@@ -118,12 +120,12 @@ class Talk {
     this.say(this.held ? "Listening ..." : "Hold the button, and say what you would like to see.");
   }
 
-  // The microphones that there are. Browsers name them once one was allowed.
+  // List the microphones. Browsers give their names only after the visitor has allowed one.
   async listDevices() {
     const all = (await navigator.mediaDevices?.enumerateDevices?.().catch(() => [])) ?? [];
     const named = all.filter(({ kind, label, deviceId }) => kind === "audioinput" && label && deviceId);
     const chosen = localStorage.getItem("studio.microphone") ?? "";
-    this.find(".device").replaceChildren(make("option", { value: "" }, "As the system chooses"),
+    this.find(".device").replaceChildren(make("option", { value: "" }, "System default"),
       ...named.filter(({ deviceId }) => deviceId !== "default").map(({ deviceId, label }) => make("option", { value: deviceId, selected: deviceId === chosen }, label)));
     this.find(".pick").hidden = !named.length;
   }
@@ -135,7 +137,7 @@ class Talk {
     if (!this.hold) await this.start();
   }
 
-  // The microphone that was chosen; another one where it is gone.
+  // Open the chosen microphone, or the default one where the chosen one is no longer there.
   async openMicrophone() {
     const device = localStorage.getItem("studio.microphone");
     const constraints = (more) => ({ audio: { channelCount: 1, ...more } });
@@ -159,8 +161,8 @@ class Talk {
   }
 
   async open() {
-    const mine = (this.attempt = {});
-    const over = () => this.attempt !== mine; // the page was left, or the studio hung up, while we waited
+    const attempt = (this.attempt = {});
+    const over = () => this.attempt !== attempt; // the page was left, or the server closed the socket, while we waited
     this.complain("");
     this.say("Opening the microphone ...");
     try {
@@ -174,9 +176,9 @@ class Talk {
       await this.record(over);
       if (over()) return;
     } catch (error) {
-      if (over()) return; // the reason was given
+      if (over()) return; // the reason is already shown
       this.socket?.close();
-      this.hush();
+      this.closeMicrophone();
       this.complain(error.server ? `Nothing can be heard: ${error.message}` : `The microphone cannot be used: ${reasonOf(error)}`);
       return;
     }
@@ -192,7 +194,7 @@ class Talk {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(`${scheme}//${location.host}${base}/live`);
     let expecting = null; // the message that the next PNG belongs to
-    let opened = false; // one that never opens is told of by `onerror`
+    let opened = false; // `onerror` reports a socket that never opens
     this.socket = socket;
     socket.binaryType = "arraybuffer";
     socket.onmessage = ({ data }) => {
@@ -204,9 +206,9 @@ class Talk {
     socket.onclose = ({ code }) => {
       if (!opened) return;
       if (this.socket === socket) {
-        this.hush(); // the studio hung up: it says why, unless it ended itself
+        this.closeMicrophone(); // the server closed the socket, and said why unless it stopped
         if (STOPPED.includes(code)) this.complain("The studio was stopped, or cannot be reached any more: press again.");
-      } else if (!this.stream) this.rest(); // it has heard and drawn all
+      } else if (!this.stream) this.showIdle(); // everything was transcribed and drawn
     };
     return new Promise((done, failed) => {
       socket.onopen = () => { opened = true; this.tell(); done(); };
@@ -214,7 +216,7 @@ class Talk {
     });
   }
 
-  // Why no socket opens: nobody is there, or something in between lets pages through and no sockets.
+  // The reason why no socket opens: the server does not answer, or a proxy blocks WebSockets.
   async unreachable(base) {
     try { return (await fetch(`${base}/_stcore/health`)).ok ? PROXY : GONE; } catch { return GONE; }
   }
@@ -241,7 +243,7 @@ class Talk {
     this.source.connect(recorder);
   }
 
-  // Show how loud it is, in decibels from -60 to -6, and say when no sound comes at all.
+  // Show the level, from -60 to -6 dB, and a message when the microphone gives no sound.
   meter(loudness) {
     const level = Math.max(0, Math.min(1, (20 * Math.log10(Math.max(loudness, 1e-6)) + 60) / 54));
     const bar = this.find(".level");
@@ -250,28 +252,28 @@ class Talk {
     this.find(".ring").style.setProperty("--level", Math.min(1, loudness * 5));
     if (loudness > QUIET_LEVEL || !this.quietSince) this.quietSince = Date.now();
     const quiet = Date.now() - this.quietSince > 1000 * QUIET_SECONDS && (!this.hold || this.held);
-    if (quiet && !this.saidQuiet) this.say("No sound comes from this microphone. Is it muted, or is another one meant?");
-    if (!quiet && this.saidQuiet) this.listening();
-    this.saidQuiet = quiet;
+    if (quiet && !this.toldQuiet) this.say("No sound comes from this microphone. Is it muted? Otherwise choose another one.");
+    if (!quiet && this.toldQuiet) this.listening();
+    this.toldQuiet = quiet;
   }
 
-  // Nothing more will be said. The studio hears and draws what was, and then hangs up itself.
+  // End the talk. The server transcribes and draws what was said, and then closes the socket.
   end() {
     const waiting = this.socket?.readyState === WebSocket.OPEN;
     if (waiting) this.socket.send(JSON.stringify({ type: "end" }));
     else this.socket?.close();
-    this.hush();
+    this.closeMicrophone();
     if (waiting) this.say("Finishing what you said ...");
   }
 
-  // Unplugged, or taken away by the browser.
+  // The microphone was unplugged, or the browser withdrew it.
   lost(stream) {
     if (this.stream !== stream) return;
     this.end();
     this.complain("The microphone is gone: it was unplugged, or its use was forbidden.");
   }
 
-  hush() {
+  closeMicrophone() {
     this.attempt = null;
     this.stream?.getTracks().forEach((track) => track.stop());
     if (this.audio && this.audio.state !== "closed") this.audio.close();
@@ -280,18 +282,18 @@ class Talk {
     this.find(".ring").style.setProperty("--level", 0);
     this.find(".level").hidden = true;
     this.quietSince = 0;
-    this.saidQuiet = false;
-    this.rest();
+    this.toldQuiet = false;
+    this.showIdle();
   }
 
-  rest() {
+  showIdle() {
     this.find(".bar").hidden = true;
     if (this.stream) return;
     this.find(".label").textContent = this.hold ? "Hold to talk" : "Start listening";
     this.say(this.hold ? "Hold the button, and say what you would like to see." : "Press, and say what you would like to see.");
   }
 
-  // Draw words that were typed: over the open socket, or over one for them alone.
+  // Draw typed words over the open socket, or over a new one that closes afterwards.
   async draw(text, seed = null) {
     if (!text.trim() || this.starting) return;
     const message = JSON.stringify({ type: "say", text: text.trim(), seed });
@@ -313,7 +315,7 @@ class Talk {
     }
   }
 
-  // Settings go up when the socket opens, and again whenever the page changes them.
+  // Send the settings when the socket opens, and again whenever the page changes them.
   tell(settings = this.settings) {
     this.settings = settings;
     if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type: "settings", ...settings }));
@@ -328,7 +330,7 @@ class Talk {
     if (type === "nothing") { this.listening(); this.complain(message.reason); }
     if (type === "unsure") {
       this.listening();
-      this.complain(`${message.reason} I heard “${message.text}”. Say it again, or mend the words below the picture.`);
+      this.complain(`${message.reason} I heard “${message.text}”. Say it again, or correct the words below the picture.`);
       this.offer(message.text, null);
     }
     if (type === "undone") this.undo(message.job);
@@ -343,7 +345,7 @@ class Talk {
     else this.say("Listening ...");
   }
 
-  // Words to mend and draw, and what can be done with a picture that was kept (null: with none).
+  // Show words to correct and draw, and the buttons of a kept picture (null: no buttons).
   offer(words, picture) {
     this.shown = picture;
     const input = this.find(".mended");
@@ -354,8 +356,8 @@ class Talk {
     if (!picture) return;
     const buttons = [iconButton("refresh", "Draw again", () => this.draw(picture.prompt))];
     if (picture.id) buttons.push(
-      iconButton("edit", "Edit", () => studio.hand("edit", picture, "edit")),
-      iconButton("shuffle", "Vary", () => studio.hand("vary", picture, "draw")));
+      iconButton("edit", "Edit", () => studio.actOn("edit", picture, "edit")),
+      iconButton("shuffle", "Vary", () => studio.actOn("vary", picture, "draw")));
     after.replaceChildren(...buttons);
   }
 
@@ -369,7 +371,7 @@ class Talk {
     this.latest = message.job;
     if (message.type === "picture") {
       this.finished.set(message.job, message);
-      if (this.finished.size > 8) this.finished.delete(this.finished.keys().next().value); // guesses that were wrong
+      if (this.finished.size > 8) this.finished.delete(this.finished.keys().next().value); // pictures of words that changed
     }
     const picture = this.find(".picture"), before = picture.src;
     picture.onload = () => URL.revokeObjectURL(before);
@@ -381,7 +383,7 @@ class Talk {
     else this.name(message);
   }
 
-  // Show an earlier picture of this talk again; without one, none.
+  // Show an earlier picture of this talk again, or none where there is none.
   undo(job) {
     const message = this.kept.get(job);
     if (!message) return this.hidePicture();
@@ -402,8 +404,8 @@ class Talk {
     this.find(".reading").replaceChildren();
   }
 
-  // Under the picture, its prompt with the unknown words underlined, and chips as under a typed prompt. What a chip
-  // offers instead of a word is drawn with the same seed.
+  // Show under the picture its prompt, with the unknown words underlined, and chips as under a typed prompt. The words that
+  // a chip offers are drawn with the same seed.
   name({ prompt, seed, unknown, notes = [], reading = null }) {
     const picture = this.find(".picture");
     picture.alt = prompt;
@@ -419,7 +421,7 @@ class Talk {
     this.find(".caption").replaceChildren(...parts, ...(notes.length ? [document.createElement("br"), note] : []));
   }
 
-  // Add the picture to those of this talk; pressing one downloads it.
+  // Add the picture to the list of this talk, where pressing it downloads it.
   keep(message, id = "") {
     message.id = id;
     this.finished.delete(message.job);

@@ -1,7 +1,7 @@
-// Pictures from outside: dropped, pasted or chosen. PNG files go to the server as they are, with their settings; other
-// formats are decoded by the browser, which knows their orientation and colors, and are sent as PNG.
+// Import of pictures that the visitor drops, pastes or chooses. PNG files are sent to the server unchanged, with their
+// settings. The browser decodes other formats, with their orientation and colors, and they are sent as PNG.
 
-const LARGEST = 2048; // pixels a side of what is kept
+const LARGEST = 2048; // pixels a side of an imported picture of another format
 
 async function importPicture(file) {
   let data = file;
@@ -19,7 +19,8 @@ async function importPicture(file) {
   return { ...picture, seed: picture.settings?.seed };
 }
 
-// Take pictures that are dropped on an element, pasted into the page, or chosen with an input. Returns what ends it.
+// Call `take` with pictures that are dropped on an element, pasted into the page, or chosen with an input. Returns a
+// function that removes the paste listener.
 function acceptPictures(element, input, take) {
   const files = (list) => [...(list ?? [])].filter((file) => file.type.startsWith("image/"));
   const give = (event, list) => {
@@ -28,7 +29,7 @@ function acceptPictures(element, input, take) {
     event.preventDefault();
     take(found);
   };
-  // Whatever is dropped stays here: a browser would leave the page and show the file in its place.
+  // Every drop is handled here, because a browser would otherwise leave the page and show the file.
   const drop = (event) => {
     event.preventDefault();
     element.classList.remove("dragging");

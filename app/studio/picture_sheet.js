@@ -1,7 +1,7 @@
-// The pictures of one drawing: blank tiles that fill while it is drawn, then the pictures with their buttons.
-// The sheet keeps its place and its pictures until better ones can be painted, so that nothing flashes.
+// The pictures of one drawing. While it is drawn, tiles cover the tokens that are not sampled yet; then the pictures have
+// their buttons. An image is replaced only once the next one is decoded, so that nothing flashes.
 
-const TILE = { blank: [128, 120, 108, 255], decided: [226, 103, 63, 90] };
+const TILE = { masked: [128, 120, 108, 255], sampled: [226, 103, 63, 90] };
 
 class PictureSheet {
   constructor(root, { onReplay }) {
@@ -9,7 +9,7 @@ class PictureSheet {
     this.onReplay = onReplay;
     this.figures = [];
     this.result = null; // {job, pictures, prompt, facts, notes, size, draft}
-    this.previewed = new Set(); // rows whose preview is painted
+    this.previewed = new Set(); // rows that show a preview
   }
 
   empty(title, hint) {
@@ -18,7 +18,7 @@ class PictureSheet {
     this.root.replaceChildren(make("div", { class: "blank" }, make("b", {}, title), make("span", {}, hint)));
   }
 
-  // Have so many figures of this size.
+  // Make `number` figures of this size.
   layout(number, [width, height]) {
     if (this.figures.length !== number) {
       this.figures = Array.from({ length: number }, () => this.figure());
@@ -45,7 +45,7 @@ class PictureSheet {
     for (const { place } of this.figures) place.replaceChildren();
   }
 
-  // A step: tiles of tokens that are not decided yet cover the picture; those decided since the last preview are tinted.
+  // Show a step: opaque tiles cover masked tokens, and tokens sampled since the last preview are tinted.
   async step(message, images) {
     if (!this.drawing || this.figures.length !== message.masks.length) this.begin(message.masks.length, message.size);
     for (const [i, row] of message.rows.entries()) {
@@ -85,33 +85,34 @@ class PictureSheet {
     openViewer(this.root.getRootNode(), pictures, this.figures.indexOf(figure));
   }
 
-  // Pictures that were deleted give way to a note, and come back when that is undone.
-  mark(ids, gone) {
+  // Replace deleted pictures by a note, or show them again when the deletion is undone.
+  mark(ids, deleted) {
     this.result?.pictures.forEach((picture, row) => {
       if (!ids.includes(picture.id)) return;
       const figure = this.figures[row];
       if (!figure) return;
-      figure.view.hidden = gone;
+      figure.view.hidden = deleted;
       const undo = make("button", { type: "button", onclick: () => studio.undo() }, "Undo");
       const note = make("div", { class: "gone" }, make("span", {}, "Deleted"), undo);
       note.style.aspectRatio = figure.view.style.aspectRatio;
-      figure.place.replaceChildren(gone ? note : pictureButtons(this.about(this.result, picture)));
+      figure.place.replaceChildren(deleted ? note : pictureButtons(this.about(this.result, picture)));
     });
   }
 }
 
+// `seen`: the mask at the last preview; null where no preview is shown.
 function drawTiles(canvas, [rows, columns], mask, seen) {
   canvas.width = columns;
   canvas.height = rows;
   const pen = canvas.getContext("2d");
   const pixels = pen.createImageData(columns, rows);
   for (let cell = 0; cell < rows * columns; cell++) {
-    const open = mask[cell] === "1";
-    const fresh = !open && (seen === null || seen[cell] === "1");
-    if (!open && !fresh) continue;
+    const masked = mask[cell] === "1";
+    const fresh = !masked && (seen === null || seen[cell] === "1"); // sampled since the last preview
+    if (!masked && !fresh) continue;
     const shade = (Math.floor(cell / columns) + (cell % columns)) % 2 ? 12 : 0;
-    const [red, green, blue, alpha] = open ? TILE.blank : TILE.decided;
-    pixels.data.set([red + shade, green + shade, blue + shade, open ? alpha : seen === null ? 255 : alpha], 4 * cell);
+    const [red, green, blue, alpha] = masked ? TILE.masked : TILE.sampled;
+    pixels.data.set([red + shade, green + shade, blue + shade, masked ? alpha : seen === null ? 255 : alpha], 4 * cell);
   }
   pen.putImageData(pixels, 0, 0);
 }

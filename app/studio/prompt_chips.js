@@ -1,6 +1,6 @@
-// Chips under a prompt: what becomes of each of its words, why, and what may be said instead.
-// reading: {spans: [{text, status, by, why, instead}], drawn, refused}; onPrompt takes the prompt with a word exchanged.
-// unfinished: the last word may still grow, so that nothing is said against it.
+// Chips under a prompt: what became of each of its words, why, and which words may be used instead.
+// reading: {spans: [{text, status, by, why, instead}], drawn, refused}. onPrompt is called with the prompt in which one word
+// was replaced. unfinished: the last word may still be incomplete, so that it is not reported as unknown.
 
 const CHIP_SIGNS = { drawn: "", replaced: "→", left_out: "×", avoided: "−" };
 const CHIP_STATES = { drawn: "drawn as said", replaced: "replaced", left_out: "left out", avoided: "left out, as asked" };
@@ -24,7 +24,7 @@ function promptChips({ spans, drawn, refused }, onPrompt, unfinished = false) {
   return [row, ...(line ? [make("div", { class: "quiet" }, line)] : []), detail];
 }
 
-// Why a word is not drawn as said, and buttons with words that are.
+// The reason why a word is not drawn as said, and buttons with words that the model can draw instead.
 function chipDetail(spans, index, explanation, onPrompt) {
   const { text, instead } = spans[index];
   const article = /^(an?|the)\s/i.test(text);

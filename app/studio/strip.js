@@ -1,6 +1,6 @@
-// The visitor's last twenty pictures, on every page, and short notes such as "Deleted one picture. Undo".
+// A row with the visitor's last pictures, shown on every page, and short notes such as "Deleted one picture. Undo".
 
-const LAST = 20;
+const LENGTH = 20; // pictures
 
 class Strip {
   constructor(root) {
@@ -12,10 +12,10 @@ class Strip {
   }
 
   async load() {
-    const mine = (this.loading = {});
+    const request = (this.loading = {}); // the answer to an earlier request is dropped
     try {
-      const { pictures } = await studio.get(`list?limit=${LAST}`);
-      if (this.loading !== mine) return;
+      const { pictures } = await studio.get(`list?limit=${LENGTH}`);
+      if (this.loading !== request) return;
       const shown = pictures.map((picture) => ({ ...picture, seed: picture.settings?.seed }));
       const row = this.find(".row");
       const old = new Map([...row.children].map((node) => [node.dataset.id, node]));
@@ -26,7 +26,7 @@ class Strip {
         node.firstElementChild.onclick = () => this.open(shown, i);
         return node;
       }));
-    } catch { /* the page says that it is offline */ }
+    } catch { /* the page shows that the server cannot be reached */ }
   }
 
   open(pictures, i) {

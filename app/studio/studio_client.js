@@ -1,5 +1,6 @@
-// What the components of the page share: the pictures' addresses, undo, the viewer, and the buttons under a picture.
-// component.py puts this file in front of a component's own script. One Studio is shared by all of a page (window.studio).
+// Code that the components of a page share: addresses of pictures, undo, the viewer, and the buttons under a picture.
+// component.py puts this file in front of a component's own script. All components of a page share one Studio
+// (window.studio).
 
 const BASE = location.pathname.replace(/\/[^/]*$/, "");
 const FORMATS = ["png", "jpg", "webp"];
@@ -9,7 +10,7 @@ class Studio extends EventTarget {
     super();
     this.past = []; // what can be undone: {label, undo, redo}
     this.future = [];
-    this.handlers = {}; // name of an action -> what the component on this page does with it
+    this.handlers = {}; // name of an action -> the function of a component on this page
     document.addEventListener("keydown", (event) => this.onKey(event));
   }
 
@@ -20,7 +21,7 @@ class Studio extends EventTarget {
     event.shiftKey ? this.redo() : this.undo();
   }
 
-  // Remember a change that was made; both functions may be async.
+  // Record a change that was made, so that it can be undone. Both functions may be async.
   did(label, undo, redo) {
     this.past.push({ label, undo, redo });
     if (this.past.length > 60) this.past.shift();
@@ -32,13 +33,13 @@ class Studio extends EventTarget {
 
   async redo() { await this.move(this.future, this.past, "redo"); }
 
-  async move(from, to, way) {
+  async move(from, to, direction) {
     const change = from.pop();
     if (!change) return;
     try {
-      await change[way]();
+      await change[direction]();
       to.push(change);
-      this.note(`${way === "undo" ? "Undone" : "Redone"}: ${change.label}.`);
+      this.note(`${direction === "undo" ? "Undone" : "Redone"}: ${change.label}.`);
     } catch (error) {
       this.note(error.message);
     }
@@ -65,30 +66,30 @@ class Studio extends EventTarget {
   }
 
   async remove(ids) {
-    const gone = async () => {
+    const remove = async () => {
       await this.post("delete", { ids });
       this.tell("removed", { ids });
       this.tell("pictures");
     };
-    const back = async () => {
+    const restore = async () => {
       await this.post("restore", { ids });
       this.tell("restored", { ids });
       this.tell("pictures");
     };
-    await gone();
+    await remove();
     const label = ids.length === 1 ? "deleted one picture" : `deleted ${ids.length} pictures`;
-    this.did(label, back, gone);
+    this.did(label, restore, remove);
     this.note(`${label[0].toUpperCase()}${label.slice(1)}.`, true);
   }
 
-  // Do something with a picture: by the component that can, on this page or on its own.
+  // Run an action on a picture: here, if a component of this page offers it, and otherwise on `page`.
   act(name, picture, page) {
     if (this.handlers[name]) return this.handlers[name](picture);
-    this.hand(name, picture, page);
+    this.actOn(name, picture, page);
   }
 
-  // Go to a page, whose component does it there.
-  hand(name, picture, page) {
+  // Go to a page and run the action there.
+  actOn(name, picture, page) {
     const { id, seed, prompt } = picture;
     sessionStorage.setItem("studio.pending", JSON.stringify({ name, picture: { id, seed, prompt } }));
     this.enter(page);
@@ -102,7 +103,7 @@ class Studio extends EventTarget {
     else location.href = `${BASE}/${page === "draw" ? "" : page}`;
   }
 
-  // A component can do these now; it takes up what another page asked for.
+  // Register the actions of a component, and run the one that another page asked for.
   offer(handlers) {
     Object.assign(this.handlers, handlers);
     const pending = JSON.parse(sessionStorage.getItem("studio.pending") || "null");
@@ -137,8 +138,8 @@ function iconButton(name, label, onclick, attributes = {}) {
   return make("button", { type: "button", title: label, "aria-label": label, onclick, ...attributes }, icon(name), make("span", { class: "label" }, label));
 }
 
-// Show a new image in the place of the one that `holder` has, once it can be painted: nothing flashes. Of several that
-// are under way the last one asked for is shown. Returns whether it is this one.
+// Replace the image of `holder` by a new one once it is decoded, so that nothing flashes. When several calls overlap, the
+// latest one wins. Returns whether this image is shown.
 async function swapImage(holder, url) {
   const turn = (holder.turn = (holder.turn ?? 0) + 1);
   const next = holder.image.cloneNode();
@@ -151,7 +152,8 @@ async function swapImage(holder, url) {
   return true;
 }
 
-// The buttons under a picture: {id, seed, prompt, url, name}. One that is not kept has no id: it can be saved as PNG only.
+// The buttons under a picture {id, seed, prompt, url, name}. A picture that is not kept has no id and can be saved only as
+// PNG.
 function pictureButtons(picture, extra = [], without = []) {
   const bar = make("div", { class: "actions", role: "group", "aria-label": `Actions for the picture of seed ${picture.seed ?? "unknown"}` });
   const kept = Boolean(picture.id);
@@ -173,7 +175,7 @@ function pictureButtons(picture, extra = [], without = []) {
   return bar;
 }
 
-// One picture large; the arrow keys turn to the others, Escape closes.
+// Show one picture large. The arrow keys turn to the others, and Escape closes it.
 function openViewer(root, pictures, index) {
   const image = make("img", { alt: "" });
   const words = make("p", { class: "words" });

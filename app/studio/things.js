@@ -1,5 +1,6 @@
-// What a model can draw, to press: a thing is drawn, a place or a style is added to the prompt.
-// data: groups [{title, items: [{label, hint, words}], is_prompt}], columns, picture (address of the tiles; empty: none).
+// Buttons for what a model can draw: a thing replaces the prompt and is drawn, a place or a style is added to the prompt.
+// data: groups [{title, items: [{label, hint, words}], is_prompt}], columns and picture (the image that holds the tiles of
+// all things, and how many a row has; picture is empty where there is none).
 
 function thingButton(item, index, count, { columns, picture }) {
   const button = make("button", { type: "button", title: item.hint || item.label });
@@ -20,7 +21,7 @@ function thingButton(item, index, count, { columns, picture }) {
 function thingGrid(group, data) {
   const buttons = group.items.map((item, index) => thingButton(item, index, group.items.length, data));
   const grid = make("div", { class: data.picture ? "grid" : "row" }, ...buttons);
-  const none = make("div", { class: "none", role: "status", hidden: true }, "No thing has this name. Type it into the prompt: the nearest one is drawn.");
+  const none = make("div", { class: "none", role: "status", hidden: true }, "No thing has this name. Type it into the prompt: the nearest thing is drawn.");
   const search = make("input", { type: "search", placeholder: "Search", "aria-label": "Search the things" });
   search.oninput = () => {
     const wanted = search.value.trim().toLowerCase();

@@ -1,10 +1,12 @@
-// The token player: every step of a drawing, and over it when and how surely each token was decided.
-// Shown in the place of a picture; returns what stops it.
-// data: prompt, frames (PNG data URIs), steps (the number of each, from 1; some may be left out), rows, columns, revealed (step of each token, from 0; -1 for one that was given), confidence (its log-probability; null where that is not known, as of vectors).
+// The token player: the steps of a drawing, and over them the step at which each token was sampled, or its probability.
+// showTokenPlayer returns a function that stops it.
+// data: prompt, frames (PNG data URIs), steps (the number of each frame's step, from 1; some steps may be left out), rows,
+// columns, revealed (the step of each token, from 0; -1 for a given token), confidence (the log-probability of each token;
+// null where it is not known, as for vectors).
 
 const STOPS = [[48, 18, 92], [125, 34, 122], [200, 69, 43], [242, 176, 74], [250, 240, 190]]; // dark to light
 
-function colour(share) {
+function shadeOf(share) {
   const place = Math.max(0, Math.min(0.9999, share)) * (STOPS.length - 1);
   const low = Math.floor(place);
   const mixed = STOPS[low].map((value, i) => value + (STOPS[low + 1][i] - value) * (place - low));
@@ -38,12 +40,12 @@ function showTokenPlayer({ parentElement, data }) {
     const brush = canvas.getContext("2d");
     brush.globalAlpha = 0.8;
     for (let cell = 0; cell < rows * columns; cell++) {
-      if (revealed[cell] < 0 || revealed[cell] >= now) continue; // what was given was never decided
-      brush.fillStyle = colour(chosen.value(cell));
+      if (revealed[cell] < 0 || revealed[cell] >= now) continue; // given, or not sampled yet
+      brush.fillStyle = shadeOf(chosen.value(cell));
       brush.fillRect(cell % columns, Math.floor(cell / columns), 1, 1);
     }
     [legend.firstElementChild.textContent, legend.lastElementChild.textContent] = chosen.ends;
-    find(".legend b").style.background = `linear-gradient(90deg, ${[0, 0.25, 0.5, 0.75, 1].map(colour).join(", ")})`;
+    find(".legend b").style.background = `linear-gradient(90deg, ${[0, 0.25, 0.5, 0.75, 1].map(shadeOf).join(", ")})`;
   }
 
   function pause() {
@@ -66,7 +68,7 @@ function showTokenPlayer({ parentElement, data }) {
     }, Math.max(120, 2400 / frames.length));
   }
 
-  // The cell under the pointer, in words.
+  // Describe the cell under the pointer.
   find(".stage").onpointermove = (event) => {
     const box = picture.getBoundingClientRect();
     const column = Math.floor(((event.clientX - box.left) / box.width) * columns);

@@ -1,8 +1,8 @@
 // The gallery: find, star, sort, select, compare, download, delete and import pictures.
-// data: shares (whether the visitor's pictures are seen by everyone). Triggers: settings (a picture whose settings are to
-// be used), share (true or false).
+// data: shares (whether everyone sees the visitor's pictures). Triggers: settings (the id of a picture whose settings the
+// visitor wants to use), share (true or false).
 
-const AT_ONCE = 24; // pictures of a page
+const PAGE_SIZE = 24; // pictures
 const COMPARED = ["prompt", "negative_prompt", "model", "seed", "size", "steps", "guidance_scale", "guidance_interval", "temperature", "order", "mode", "refinement_passes", "candidates", "edit"];
 
 class Wall {
@@ -10,9 +10,9 @@ class Wall {
     this.root = root;
     this.find = (name) => root.querySelector(name);
     this.page = 0;
-    this.selected = new Map(); // id -> picture, on whichever page
+    this.selected = new Map(); // id -> picture, of all pages
     this.pictures = [];
-    this.endImport = acceptPictures(root, this.find("input[type=file]"), (files) => this.bring(files));
+    this.endImport = acceptPictures(root, this.find("input[type=file]"), (files) => this.importFiles(files));
     this.listen();
     this.load();
   }
@@ -26,14 +26,14 @@ class Wall {
     on(".share", "onchange", ({ target }) => this.trigger("share", target.checked));
     on(".all", "onclick", () => { for (const picture of this.pictures) this.selected.set(picture.id, picture); this.show(); });
     on(".none", "onclick", () => { this.selected.clear(); this.show(); });
-    on(".notes", "onchange", () => this.bar());
+    on(".notes", "onchange", () => this.updateBar());
     on(".compare", "onclick", () => this.compare());
     on(".delete", "onclick", () => this.remove());
     on(".before", "onclick", () => this.turn(this.page - 1));
     on(".after", "onclick", () => this.turn(this.page + 1));
     on(".undo", "onclick", () => studio.undo());
     on(".redo", "onclick", () => studio.redo());
-    this.events = { pictures: () => this.load(), history: () => this.bar(), removed: ({ detail }) => { for (const id of detail.ids) this.selected.delete(id); } };
+    this.events = { pictures: () => this.load(), history: () => this.updateBar(), removed: ({ detail }) => { for (const id of detail.ids) this.selected.delete(id); } };
     for (const [name, handler] of Object.entries(this.events)) studio.addEventListener(name, handler);
   }
 
@@ -50,22 +50,22 @@ class Wall {
   }
 
   async load() {
-    const mine = (this.loading = {});
+    const request = (this.loading = {}); // the answer to an earlier request is dropped
     const query = new URLSearchParams({
       search: this.find(".search").value, sort: this.find(".sort").value, starred: this.pressed(".starred") ? "1" : "0",
-      everyone: this.pressed(".everyone") ? "1" : "0", offset: this.page * AT_ONCE, limit: AT_ONCE,
+      everyone: this.pressed(".everyone") ? "1" : "0", offset: this.page * PAGE_SIZE, limit: PAGE_SIZE,
     });
     try {
       const { pictures, count } = await studio.get(`list?${query}`);
-      if (this.loading !== mine) return;
+      if (this.loading !== request) return;
       this.say("");
       this.count = count;
-      if (this.page && !pictures.length) return this.turn(Math.max(0, Math.ceil(count / AT_ONCE) - 1));
+      if (this.page && !pictures.length) return this.turn(Math.max(0, Math.ceil(count / PAGE_SIZE) - 1));
       this.pictures = pictures.map((picture) => ({ ...picture, seed: picture.settings?.seed }));
       this.show();
     } catch (error) {
-      if (this.loading === mine) this.say(navigator.onLine && !(error instanceof TypeError) ? error.message : "The server cannot be reached. The gallery comes back by itself.");
-      setTimeout(() => this.root.isConnected && this.loading === mine && this.load(), 3000);
+      if (this.loading === request) this.say(navigator.onLine && !(error instanceof TypeError) ? error.message : "The server cannot be reached. The gallery is loaded again as soon as it can be.");
+      setTimeout(() => this.root.isConnected && this.loading === request && this.load(), 3000);
     }
   }
 
@@ -73,14 +73,14 @@ class Wall {
     const wall = this.find(".wall");
     const nothing = this.find(".search").value || this.pressed(".starred") ? "No picture matches." : this.pressed(".everyone") ? "Nobody shares a picture yet." : "Nothing is kept yet: what you draw appears here.";
     wall.replaceChildren(...(this.pictures.length ? this.pictures.map((picture, i) => this.card(picture, i)) : [make("div", { class: "nothing" }, make("b", {}, nothing))]));
-    this.bar();
+    this.updateBar();
   }
 
   card(picture, i) {
     const words = picture.prompt || "without a prompt";
     const pick = make("input", { type: "checkbox", class: "pick", "aria-label": `Select ${words}`, onchange: ({ target }) => {
       target.checked ? this.selected.set(picture.id, picture) : this.selected.delete(picture.id);
-      this.bar();
+      this.updateBar();
     } });
     pick.checked = this.selected.has(picture.id);
     const star = iconButton("star", picture.starred ? "Remove the star" : "Star", () => this.star(picture, star), { class: "star", "aria-pressed": String(picture.starred) });
@@ -101,7 +101,7 @@ class Wall {
     try { await studio.post("star", { ids: [picture.id], on: picture.starred }); } catch (error) { this.say(error.message); }
   }
 
-  bar() {
+  updateBar() {
     const number = this.selected.size;
     const hide = (name, hidden) => { this.find(name).hidden = hidden; };
     hide(".all", this.pictures.every(({ id }) => this.selected.has(id)));
@@ -121,7 +121,7 @@ class Wall {
     this.find(".delete").lastChild.textContent = `Delete ${own}`;
     this.find(".undo").disabled = !studio.past.length;
     this.find(".redo").disabled = !studio.future.length;
-    const pages = Math.ceil((this.count ?? 0) / AT_ONCE);
+    const pages = Math.ceil((this.count ?? 0) / PAGE_SIZE);
     hide(".pages", pages < 2);
     this.find(".page").textContent = `Page ${this.page + 1} of ${pages}`;
     this.find(".before").disabled = this.page === 0;
@@ -134,14 +134,14 @@ class Wall {
     try { await studio.remove(ids); } catch (error) { this.say(error.message); }
   }
 
-  async bring(files) {
+  async importFiles(files) {
     const failed = [];
     for (const file of files) try { await importPicture(file); } catch (error) { failed.push(error.message); }
     await this.load();
     this.say(failed.join(" "));
   }
 
-  // Two to four pictures side by side; settings that differ are bold.
+  // Show two to four pictures side by side, with the settings that differ in bold.
   compare() {
     const pictures = [...this.selected.values()];
     const text = (value) => (Array.isArray(value) ? value.join(" × ") : String(value ?? ""));
