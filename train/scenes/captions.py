@@ -1,6 +1,7 @@
-"""What people would say of a scene: a grammar with synonyms and free word order.
+"""Captions of scenes: a grammar with synonyms and free word order.
 
-`caption` says one scene; `sentences` gives many, for vocabularies and for speech; `WORDS` are all words it can use.
+`caption` writes a caption of one scene. `sentences` writes many, for vocabularies and for speech. `known_words` are all
+words that the grammar uses.
 """
 
 from collections import Counter
@@ -49,7 +50,7 @@ RELATION_PHRASES = {
 }
 MIRROR = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 JOIN = ("and", "with", "next to", "beside")
-MEANS_ANOTHER_THING = frozenset("mouse mice bat bats board boards light lights".split())  # than the name that ends so
+MEANS_ANOTHER_THING = frozenset("mouse mice bat bats board boards light lights".split())  # than such a name
 KINDS = {
     "bird": "parrot", "bug": "ladybug", "flower": "tulip", "fruit": "apple", "insect": "ladybug", "ship": "sailboat",
     "toy": "teddy bear", "vegetable": "carrot", "vehicle": "car",
@@ -61,33 +62,33 @@ def _pick(options, rng: np.random.Generator) -> str:
 
 
 def article(noun: str) -> str:
-    """ "an apple", "a unicorn": by sound, not by letter."""
+    """The noun with its article, which depends on the sound: "an apple", "a unicorn"."""
     vowel = noun[0] in "aeio" or (noun[0] == "u" and not noun.startswith(("uni", "ufo", "use")))
     return ("an " if vowel else "a ") + noun
 
 
 def _noun(thing: Thing, plural: bool, colour: str, rng: np.random.Generator) -> str:
-    """Its name two times in three, else a synonym; a synonym's plural ends in s. With its colour, if it was given one:
-    then no synonym that says another."""
+    """A name of the thing, after its colour if it was given one: its first name two times in three, else a synonym.
+    With a colour, no synonym that names a colour itself."""
     before = colour + " " if colour else ""
     synonyms = [s for s in thing.synonyms if not colour or s.split()[0] not in COLOURS]
     if synonyms and rng.random() < 0.33:
         synonym = _pick(synonyms, rng)
         if not plural:
             return before + synonym
-        if several := _several(synonym):
-            return before + several
+        if plural_form := _several(synonym):
+            return before + plural_form
     return before + (thing.plural if plural else thing.name)
 
 
 def _several(synonym: str) -> str:
-    """Its plural; nothing where that is not an s more."""
+    """The plural of a synonym that takes an s; "" for any other."""
     head, of, tail = synonym.partition(" of ")
     return "" if not of and head.endswith(("s", "x", "sh", "ch", "y")) else f"{head}s{of}{tail}"
 
 
 def group_phrase(thing: Thing, count: int, word: str, rng: np.random.Generator, colour: str = "") -> str:
-    """ "two small blue cats", "an apple"."""
+    """The phrase of a group, such as "two small blue cats" or "an apple". `word`: its size word, or ""."""
     size = _pick(SIZE_WORDS[word], rng) + " " if word else ""
     noun = size + _noun(thing, count > 1, colour, rng)
     number = _pick(NUMBERS[count], rng) if count > 1 or rng.random() < 0.15 else "a"
@@ -95,6 +96,8 @@ def group_phrase(thing: Thing, count: int, word: str, rng: np.random.Generator, 
 
 
 def _what(scene: Scene, rng: np.random.Generator) -> str:
+    """The part of a caption that names the things and their relation."""
+    """The part of a caption that names the things and their relation."""
     groups = list(scene.groups)
     words: dict[Thing, str] = {item.thing: item.word for item in scene.items}
     phrases = [group_phrase(t, n, words[t], rng, scene.colours[t]) for t, n in groups]
@@ -119,6 +122,8 @@ def _what(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def _where(scene: Scene, rng: np.random.Generator) -> str:
+    """The part of a caption that names the background; "" for a plain one."""
+    """The part of a caption that names the background; "" for a plain one."""
     if scene.background == PLAIN:
         return ""
     if scene.background in COLOURS:
@@ -128,7 +133,7 @@ def _where(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """One lower-case sentence without punctuation that says all that was asked of the scene."""
+    """A lower-case sentence without punctuation that names everything the scene was sampled with."""
     what, where = _what(scene, rng), _where(scene, rng)
     style = scene.style if scene.style != "3d" or rng.random() < 0.06 else ""
     if style and rng.random() < 0.55:
@@ -145,7 +150,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def sentences(n: int, seed: int) -> list[str]:
-    """n captions of scenes that training may see."""
+    """n captions of scenes that are not held out."""
     rng = np.random.default_rng([seed, 4242])
     sizes = list(SIZES)
     return [caption(random_scene(rng, *sizes[int(rng.integers(len(sizes)))]), rng) for _ in range(n)]
@@ -153,7 +158,7 @@ def sentences(n: int, seed: int) -> list[str]:
 
 @cache
 def grammar_words() -> frozenset[str]:
-    """The words of the grammar around the names of things."""
+    """The words of the grammar that are not names of things."""
     phrases: list[str] = [*OPENINGS, *JOIN, *COLOURS, "background", "an", "the", "left", "right"]
     for table in (NUMBERS, SIZE_WORDS, PLACE_PHRASES, STYLE_BEFORE, STYLE_AFTER, RELATION_PHRASES):
         phrases += [p for options in table.values() for p in options]
@@ -169,19 +174,21 @@ def spoken_names(thing: Thing) -> tuple[str, ...]:
 
 @cache
 def known_words() -> frozenset[str]:
-    """Every word that the grammar can say."""
+    """Every word that the grammar uses."""
     return grammar_words() | {word for thing in things() for name in spoken_names(thing) for word in name.split()}
 
 
 def _lone_words() -> dict[str, str]:
-    """{word that the grammar says only at the end of longer names, "tree": the name that it stands for, "pine tree"}.
+    """{word that the grammar uses only at the end of longer names: the name that it stands for}, as "tree": "pine
+    tree".
 
-    Of several names it is one of the thing that has most of them. A mouse is no computer mouse: it is left out.
+    Of several names it is one of the thing that has most of them. Words of MEANS_ANOTHER_THING are left out: a mouse is
+    not a computer mouse.
     """
     names = [(thing, name.split()) for thing in things() for name in spoken_names(thing)]
-    longer = {words[-1] for _, words in names if len(words) > 1}  # also "trees", which forests are among
-    alone = grammar_words() - longer | {words[0] for _, words in names if len(words) == 1}
-    ending = {word: [] for _, words in names for word in words if word not in alone}
+    longer = {words[-1] for _, words in names if len(words) > 1}  # also "trees", of the phrase "among trees"
+    single = grammar_words() - longer | {words[0] for _, words in names if len(words) == 1}
+    ending = {word: [] for _, words in names for word in words if word not in single}
     for thing, words in names:
         if words[-1] in ending and "of" not in words and words[-1] not in MEANS_ANOTHER_THING:
             ending[words[-1]].append((thing, " ".join(words)))
@@ -194,7 +201,8 @@ def _lone_words() -> dict[str, str]:
 
 
 def _others() -> dict[str, str]:
-    """What people say and the grammar does not, to a name: kinds of things, and puppies, of which it says no plural."""
+    """{word that the grammar does not use: the name that it stands for}: kinds of things, and plurals of synonyms that
+    do not take an s, such as puppies."""
     plurals = {thing.name: thing.plural for thing in things()}
     found = dict(KINDS) | {f"{kind}s": plurals[name] for kind, name in KINDS.items()}
     for thing in things():
@@ -206,8 +214,8 @@ def _others() -> dict[str, str]:
 
 
 def vocabulary(scale: int = 1) -> dict:
-    """What the app tells people that the model can draw (`vocabulary.json` of a model folder), in pictures of `scale`
-    times the size of scenes."""
+    """The contents of `vocabulary.json` of a model folder: what the model can draw, in pictures of `scale` times the
+    size of scenes."""
     return {
         "objects": [{"name": t.name, "plural": t.plural, "synonyms": list(t.synonyms)} for t in things()],
         "backgrounds": [
@@ -220,7 +228,7 @@ def vocabulary(scale: int = 1) -> dict:
         ],
         "counts": [1, 2, 3, 4],
         "relations": [p for options in RELATION_PHRASES.values() for p in options],
-        "colours": list(COLOURS),  # that things may be given
+        "colours": list(COLOURS),  # of things
         "sizes": [[width * scale, height * scale] for width, height in SIZES],
         "words": sorted(known_words()),
         "aliases": dict(sorted((_lone_words() | _others()).items())),

@@ -1,8 +1,8 @@
-"""Where the drawings of a thing come from: the words of the column `drawings` of objects.tsv, with commas between.
+"""Where the drawings of a thing come from: the column `drawings` of objects.tsv, words that commas separate.
 
 1f408         an emoji by its code points: Fluent in style "3d", the font's glyph in style "flat"
 1f408:noto    the same emoji as Noto draws it, in both styles
-1f9cd+        the emoji in each of the five skin tones, as drawings of equal right
+1f9cd+        the emoji in each of the five skin tones, as one drawing each
 svg:bench     a drawing of this project in both styles, train/world/svg/bench.svg
 """
 
@@ -14,16 +14,16 @@ from train.world.thing_table import in_skin_tones
 
 @dataclass(frozen=True)
 class DrawingSource:
-    """One drawing of a thing: of an emoji or of an SVG file, the other is ""."""
+    """One drawing of a thing: an emoji or an SVG file; the other field is ""."""
 
     glyph: str = ""
     svg: str = ""
-    hand: Literal["fluent", "noto"] = "fluent"  # of the emoji in style "3d", where a folder of sprites has both
-    toned: bool = False  # shows a skin tone
+    hand: Literal["fluent", "noto"] = "fluent"  # the set of the emoji in style "3d", where a folder of sprites has both
+    toned: bool = False  # whether it shows one of the skin tones
 
 
 def drawing_sources(cell: str) -> tuple[DrawingSource, ...]:
-    """The drawings that a cell of the column names. ValueError for an empty cell and a hand that does not exist."""
+    """The drawings that a cell of the column names. ValueError for an empty cell and an unknown set of emoji."""
     sources = []
     for word in (word.strip() for word in cell.split(",")):
         if word.startswith("svg:"):

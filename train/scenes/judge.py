@@ -1,10 +1,10 @@
-"""The judge: a network that detects what a picture shows, and the rules that compare this with a prompt.
+"""The judge: a network that detects the things of a picture, and the rules that compare them with a prompt.
 
 Axes: B batch, H W pixels, h w cells of 16 px, T things.
 
 Outputs for each cell are the thing whose centre is there (or none), its size and its given colour; outputs for the
-whole picture are background and style. The judge is trained on renders only, with all combinations. It never trains a
-generator or selects pictures that are scored.
+whole picture are background and style. The judge is trained only on renders, of all combinations. It is never used to
+train a generator or to select the pictures that are scored.
 """
 
 from collections import Counter
@@ -33,7 +33,7 @@ class DetectedThing:
     y: float
     size: int  # one of SIDES
     confidence: float
-    colour: str = ""  # "": its own
+    colour: str = ""  # "": its natural colours
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class SceneJudge(nn.Module):
         self.style_head = nn.Linear(2 * last, len(STYLES))
 
     def features(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
-        """Pooled trunk features: the space of the Frechet distance."""
+        """Pooled trunk features: the space of the Fréchet distance."""
         x = self.trunk(pixels).float()
         return torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
 
@@ -106,8 +106,8 @@ class SceneJudge(nn.Module):
 
     @torch.no_grad()
     def read(self, pixels: Float[Tensor, "B 3 H W"]) -> list[SceneDetection]:
-        """The things of each picture: cells where a thing's centre is more likely than none and no neighbour is more
-        certain."""
+        """The things of each picture: those of cells where a centre is more likely than none, and at least as likely
+        as in each neighbouring cell."""
         out = self(pixels)
         chances = out["thing"].float().softmax(1)
         present = 1 - chances[:, NOTHING]
@@ -141,13 +141,13 @@ def with_more_things(judge: SceneJudge, count: int) -> SceneJudge:
 
 
 def in_scene_size(pixels: Float[Tensor, "B 3 H W"], width: int) -> Float[Tensor, "B 3 _ _"]:
-    """Pictures, which may be k times as large as their scenes, in the size of the scenes (`width` px wide)."""
+    """Pictures scaled down to the size of their scenes (`width` px wide), of which they are a whole multiple."""
     return F.avg_pool2d(pixels, pixels.shape[3] // width)
 
 
 def targets(scene: Scene) -> dict[str, np.ndarray | int]:
-    """Targets of the judge: a cell's "thing" class, its "size" and "colour" or -1 where no centre is; the "background"
-    and the "style"."""
+    """Targets of the judge: "thing" (the class of each cell), "size" and "colour" (of each cell, -1 where no thing has
+    its centre), "background" and "style"."""
     h, w = scene.height // CELL, scene.width // CELL
     thing, size, colour = np.zeros((h, w), np.int64), np.full((h, w), -1, np.int64), np.full((h, w), -1, np.int64)
     for item in scene.items:
@@ -172,7 +172,7 @@ def covers(scene: Scene) -> Int[np.ndarray, "h w"]:
 
 
 def augment(pixels: UInt8[Tensor, "B 3 H W"], generator: torch.Generator) -> Float[Tensor, "B 3 H W"]:
-    """Renders as a generator might draw them: blurred, noisy, a little off in colour. Values about [-1, 1]."""
+    """Renders with the faults of generated pictures: blurred, noisy, with shifted colours. Values about [-1, 1]."""
     x = pixels.float().div(127.5).sub(1)
     b = len(x)
 
@@ -188,7 +188,7 @@ def augment(pixels: UInt8[Tensor, "B 3 H W"], generator: torch.Generator) -> Flo
 
 
 def judge_loss(modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-    """Cross-entropy of every answer; cells without a thing weigh 1/20, because they are many."""
+    """Cross-entropy of every answer; cells without a thing have the weight 1/20, because most cells have none."""
     pixels = augment(batch["pixels"], generator).contiguous(memory_format=torch.channels_last)
     out = modules[0](pixels)
     weight = torch.ones(out["thing"].shape[1], device=pixels.device)
@@ -218,8 +218,9 @@ CHECKS = ("objects", "background", "relation", "size", "style", "colour")
 
 
 def verdict(asked: Scene, seen: SceneDetection) -> dict[str, bool]:
-    """The parts of a prompt that the picture shows. `objects`: exactly the things and counts asked for, nothing else.
-    `colour`: where one is asked for, the colours of all things, with those that should keep their own."""
+    """{each of CHECKS: whether the picture agrees with the prompt}. `objects`: it shows exactly the things and counts
+    that were asked for. `colour`: if a colour was asked for, all things have the right colour; a thing without one has
+    its natural colours."""
     wanted = Counter({t.index: n for t, n in asked.groups})
     kept = {
         "objects": Counter(i.thing for i in seen.items) == wanted,

@@ -1,7 +1,8 @@
 """Labels of a scene, as targets beside its tokens.
 
-`facts` are the contents of a caption; they train a text encoder before it is used with a generator. `parts` are the
-contents of each cell of a picture; they train a generator where things go and which part of a thing a cell shows.
+`facts` are the contents of a caption. They train a text encoder before it is used with a generator. `parts` are the
+contents of each cell of a picture. They train a generator to place things, and to draw the right part of a thing in
+each cell.
 
 Axes: B batch, h w cells, F facts.
 """
@@ -40,9 +41,9 @@ def facts(scene: Scene) -> list[int]:
 
 
 def parts(scene: Scene) -> tuple[Int[np.ndarray, "h w"], Int[np.ndarray, "h w"], Int[np.ndarray, "h w"]]:
-    """(thing class, part, colour) of each cell of a scene on the lattice: thing i is class i + 1, a part says how large
-    its object is and which row and column of it the cell holds, colour i that it was given is i + 1. 0 where there is
-    none of it."""
+    """(thing class, part, colour) of each cell of a scene on the lattice. Thing i is class i + 1. A part stands for the
+    size of an object and for the row and column of it that the cell shows. Colour i of COLOURS is class i + 1. 0: no
+    thing, no part, natural colours."""
     thing = np.zeros((scene.height // CELL, scene.width // CELL), np.int64)
     part, colour = np.zeros_like(thing), np.zeros_like(thing)
     for item in scene.items:
@@ -55,8 +56,8 @@ def parts(scene: Scene) -> tuple[Int[np.ndarray, "h w"], Int[np.ndarray, "h w"],
 
 
 def cells(scenes: Sequence[Scene]) -> dict[str, Int[Tensor, "B N"]]:
-    """What each cell of scenes of one size shows: "things", "parts" and "colours"; and what all cells of a scene share:
-    "grounds", the number of its background, and "styles"."""
+    """Labels of each cell, for scenes of one size: "things", "parts", "colours", and those that all cells of a scene
+    share: "grounds" (the number of its background) and "styles"."""
     thing, part, colour = zip(*(parts(scene) for scene in scenes), strict=True)
     things = torch.from_numpy(np.stack(thing)).flatten(1)
 
@@ -73,10 +74,10 @@ def cells(scenes: Sequence[Scene]) -> dict[str, Int[Tensor, "B N"]]:
 
 
 def kinds() -> tuple[int, int, int, int, int]:
-    """Number of answers of each of `cells`, in their order; "no thing" is one of them."""
+    """Number of classes of each of CELLS, in their order, "no thing" included."""
     return len(things()) + 1, PARTS, len(BACKGROUNDS), len(STYLES), len(COLOUR_CLASSES)
 
 
 def label_kinds() -> tuple[int, int, int]:
-    """Numbers of things, labels of a thing and labels of a scene in `facts`, for a LabelProbe."""
+    """How many things, labels of a thing and labels of a scene `facts` has, for a LabelProbe."""
     return len(things()), len(OF_A_THING), len(BACKGROUNDS) + len(STYLES)

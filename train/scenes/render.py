@@ -1,8 +1,8 @@
-"""Scenes to pixels: a background, the sprites on it, the style.
+"""Renders scenes: the background, then the sprites on it, then the style.
 
-A picture is (H, W, 3) uint8, of the scene's size or `scale` times that, with the same things at the same places. All
-randomness comes from the scene and the given generator. Backgrounds are drawn once for each size and variant, so a
-scene takes a fraction of a millisecond.
+A picture is (H, W, 3) uint8, of the scene's size or `scale` times that, with the same things at the same positions. All
+randomness comes from the scene and the given generator. Backgrounds are cached for each size and variant, so that a
+scene takes less than a millisecond.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import numpy as np
 from train.scenes.scene import COLOURS, PAINTS, PLAIN, Scene
 from train.scenes.sprites import Sprites
 
-VARIANTS = 4  # drawings of each background
+VARIANTS = 4  # of each background
 PIXEL = 4  # side of a block in pixel art
 
 
@@ -25,7 +25,7 @@ def _ramp(height: int, *stops: tuple) -> np.ndarray:
 
 
 def _blob(canvas: np.ndarray, x: float, y: float, rx: float, ry: float, colour: tuple, strength: float = 1.0) -> None:
-    """A soft-edged ellipse; centre and radii as shares of the picture's sides (ry, rx of its height)."""
+    """Draw a soft-edged ellipse. The centre is in shares of the picture's sides, the radii in shares of its height."""
     h, w = canvas.shape[:2]
     yy, xx = np.mgrid[0:h, 0:w]
     d = np.hypot((xx - x * w) / (rx * h), (yy - y * h) / (ry * h))
@@ -34,7 +34,7 @@ def _blob(canvas: np.ndarray, x: float, y: float, rx: float, ry: float, colour: 
 
 
 def _ground(canvas: np.ndarray, level: np.ndarray, top: tuple, bottom: tuple) -> None:
-    """Land below a line: `level` (W,) is its height as a share from the top."""
+    """Fill the picture below a line. `level` (W,): the line's height in each column, as a share from the top."""
     h, w = canvas.shape[:2]
     yy = np.arange(h)[:, None] - level[None] * h
     shade = np.clip(yy / (h * 0.5), 0, 1)[..., None]
@@ -44,7 +44,7 @@ def _ground(canvas: np.ndarray, level: np.ndarray, top: tuple, bottom: tuple) ->
 
 @dataclass(frozen=True)
 class _Backdrop:
-    """A picture of a place while it is drawn. `width`, `height`: of the scene, in pixels."""
+    """An unfinished picture of a place. `width` and `height` are those of the scene, in pixels."""
 
     canvas: np.ndarray
     width: int
@@ -57,7 +57,7 @@ class _Backdrop:
         return np.linspace(0, 1, self.canvas.shape[1])
 
     def ramp(self, *stops: tuple) -> None:
-        """Fill the picture with colours down its height."""
+        """Fill the picture with a vertical gradient through (share of the height, colour) stops."""
         self.canvas[:] = _ramp(self.canvas.shape[0], *stops)
 
     def hills(self, base: float, swing: float) -> np.ndarray:
@@ -69,7 +69,7 @@ class _Backdrop:
         return np.full_like(self.x, height)
 
     def times(self, number: float) -> range:
-        """As often as `number` on 128 x 128 pixels."""
+        """A range in proportion to the area: `number` for 128 x 128 pixels."""
         return range(int(number * self.width * self.height / 128**2))
 
 
@@ -167,7 +167,7 @@ def _paint_place(name: str, width: int, height: int, rng: np.random.Generator, s
 
 @lru_cache(maxsize=1024)
 def background(name: str, width: int, height: int, variant: int, scale: int = 1) -> np.ndarray:
-    """(H, W, 3) uint8 of a named background; the variant moves its hills, clouds and stars."""
+    """(H, W, 3) uint8 of a named background. The variant changes the positions of hills, clouds and stars."""
     rng = np.random.default_rng([variant, width, height])
     if name in (PLAIN, *COLOURS):
         base = np.array(COLOURS.get(name, (0, 0, 0)), float)
@@ -203,6 +203,6 @@ def render(scene: Scene, sprites: Sprites, rng: np.random.Generator, scale: int 
     if scene.style == "pixel art":
         h, w, pixel = scene.height // PIXEL, scene.width // PIXEL, PIXEL * scale
         blocks = picture.reshape(h, pixel, w, pixel, 3).astype(np.float32).mean((1, 3))
-        blocks = np.clip(np.round(blocks / 24) * 24, 0, 255).astype(np.uint8)  # few colours, as the style has
+        blocks = np.clip(np.round(blocks / 24) * 24, 0, 255).astype(np.uint8)  # the style has few colours
         picture = blocks.repeat(pixel, 0).repeat(pixel, 1)
     return picture

@@ -1,8 +1,9 @@
-"""Scenes: which objects, how many, how large, where, on what, in which style; and which combinations are held out.
+"""Scenes: objects with their counts, sizes, positions and colours, a background and a style; and the combinations that
+are held out.
 
-A scene is placed on a lattice of `snap` pixels. The CPU-trained model uses 16, its tokenizer's cell: an object then
-looks the same to the tokenizer wherever it stands, which is worth many hours of training.
-Sizes are sides of a square in pixels. Boxes never overlap and never leave the picture.
+Positions are multiples of `snap` pixels. The bundled model uses 16, its tokenizer's cell: an object then has the same
+tokens wherever it stands, which saves many hours of training. Sizes are sides of a square in pixels. Boxes never
+overlap and never leave the picture.
 """
 
 import hashlib
@@ -25,16 +26,16 @@ COLOURS = {
     "black": (34, 34, 38),
     "white": (252, 252, 252),
 }
-COLOUR_CLASSES = ("", *COLOURS)  # of a thing; "": its own
+COLOUR_CLASSES = ("", *COLOURS)  # of a thing; "": its natural colours
 PLACES = ("beach", "meadow", "snow", "night", "sunset", "underwater", "desert", "sky", "space", "forest")
 PLAIN = "plain"  # no background was asked for
 BACKGROUNDS = (PLAIN, *COLOURS, *PLACES)
-PAINTS = COLOURS | {"white": (208, 214, 228)}  # of things; that of the wall would vanish where nothing is behind it
+PAINTS = COLOURS | {"white": (208, 214, 228)}  # of things: a white one stays visible on PLAIN
 STYLES = ("3d", "flat", "pixel art", "sketch", "silhouette")
-PAINTED_STYLES = ("3d", "flat", "pixel art")  # in which things may have a colour that they do not have by nature
+PAINTED_STYLES = ("3d", "flat", "pixel art")  # styles in which things may have other than their natural colours
 RELATIONS = ("left of", "right of", "above", "below")
 HELD_OUT_SHARE = 0.1
-KNOWN_THINGS = 111  # rows of the table that generators knew before the last rows were added
+KNOWN_THINGS = 111  # rows of the table that the bundled generators had learned before further rows were added
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Item:
     x: int  # left edge
     y: int  # top edge
     size: int
-    word: str = ""  # "", "small" or "large": what the caption says of it
-    colour: str = ""  # one of COLOURS, or "": its own colours
-    drawing: int = 0  # which drawing of the thing
+    word: str = ""  # the size word of its caption: "", "small" or "large"
+    colour: str = ""  # one of COLOURS, or "" for its natural colours
+    drawing: int = 0  # number of the drawing of the thing
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -71,7 +72,7 @@ class Scene:
 
     @property
     def colours(self) -> dict[Thing, str]:
-        """Of each thing the colour that it was given, or ""."""
+        """{thing: the colour that it was given, or ""}."""
         return {item.thing: item.colour for item in self.items}
 
 
@@ -81,7 +82,7 @@ def _held(*parts: object) -> bool:
 
 
 def held_out_relation(a: Thing, relation: str, b: Thing) -> bool:
-    """ "a right of b" is "b left of a": one combination, asked for in two ways."""
+    """Whether a relation of two things is held out. "a right of b" and "b left of a" are one combination."""
     if relation in ("right of", "below"):
         a, b = b, a
     return _held("relation", a.name, {"right of": "left of", "below": "above"}.get(relation, relation), b.name)
@@ -120,7 +121,7 @@ def is_held_out(scene: Scene) -> bool:
 
 
 def _regions(count: int, width: int, height: int, relation: str, rng: np.random.Generator) -> list[tuple]:
-    """`count` disjoint (x, y, w, h) areas, in the order in which items fill them."""
+    """`count` disjoint areas (x, y, w, h), in the order in which items are placed."""
     if count == 1:
         return [(0, 0, width, height)]
     if count == 2:
@@ -170,8 +171,8 @@ def arrange(
     rng: np.random.Generator,
     snap: int = 16,
 ) -> Scene:
-    """Place (thing, count, size word) groups. Alone an object is large, in company medium; words make it smaller or
-    larger. ValueError when more than four objects are asked for."""
+    """A scene of (thing, count, size word) groups. A single object is large, several are medium; size words make them
+    smaller or larger. ValueError for no object and for more than four."""
     total = sum(n for _, n, _ in wanted)
     if not 1 <= total <= 4:
         raise ValueError(f"a scene holds 1 to 4 objects, got {total}")
@@ -188,24 +189,24 @@ def arrange(
 
 
 def paints(thing: Thing, background: str) -> list[str]:
-    """The colours that a thing may be given: none that its name says already ("red apple"), none that it would be lost
-    in, and none for people, who are drawn in every skin tone."""
+    """The colours that a thing may be given: not the natural colour that a synonym names ("red apple"), not the colour
+    of the background, and none for people, who are drawn in every skin tone."""
     if thing.is_person:
         return []
-    lost = {"night": "black", "space": "black", "snow": "white"}.get(background, background)
-    said = {synonym.removesuffix(f" {thing.name}") for synonym in thing.synonyms}
-    return [colour for colour in COLOURS if colour != lost and colour not in said]
+    invisible = {"night": "black", "space": "black", "snow": "white"}.get(background, background)
+    natural = {synonym.removesuffix(f" {thing.name}") for synonym in thing.synonyms}
+    return [colour for colour in COLOURS if colour != invisible and colour not in natural]
 
 
 def recolored(scene: Scene, colours: dict[Thing, str]) -> Scene:
-    """The scene with some of its things in other colours."""
+    """The scene with new colours for the things in `colours`."""
     items = tuple(replace(item, colour=colours.get(item.thing, item.colour)) for item in scene.items)
     return replace(scene, items=items)
 
 
 STYLE_SHARES = {"3d": 0.62, "flat": 0.12, "pixel art": 0.1, "sketch": 0.09, "silhouette": 0.07}
-PAINTED_SHARE = 0.45  # of scenes in a style that allows it: in most of them everything has a colour
-SIZES = {(128, 128): 0.7, (96, 96): 0.1, (160, 96): 0.1, (96, 160): 0.1}  # (width, height): share
+PAINTED_SHARE = 0.45  # of scenes in PAINTED_STYLES; each thing of such a scene has a colour with probability 0.8
+SIZES = {(128, 128): 0.7, (96, 96): 0.1, (160, 96): 0.1, (96, 160): 0.1}  # (width, height): share of scenes
 
 
 def sample_size(rng: np.random.Generator) -> tuple[int, int]:
@@ -225,7 +226,7 @@ def _background(style: str, rng: np.random.Generator) -> str:
 
 
 def _paint(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Give colours to the things of some scenes."""
+    """Give colours to the things of a share of the scenes."""
     if scene.style not in PAINTED_STYLES or rng.random() >= PAINTED_SHARE:
         return scene
     colours = {}
@@ -239,7 +240,8 @@ def _paint(scene: Scene, rng: np.random.Generator) -> Scene:
 def random_scene(
     rng: np.random.Generator, width: int, height: int, *, held_out: bool | None = False, snap: int = 16
 ) -> Scene:
-    """A random scene. `held_out`: False = never a held-out combination (training), True = always one, None = any."""
+    """A random scene. `held_out`: False: no held-out combination, for training; True: one with such a combination;
+    None: any."""
     table = things()
     while True:
         style = list(STYLE_SHARES)[rng.choice(len(STYLES), p=list(STYLE_SHARES.values()))]
@@ -267,9 +269,10 @@ def random_scene(
 
 
 def paired(rng: np.random.Generator, width: int, height: int, snap: int = 16) -> Scene:
-    """A training scene of two kinds of things, one of them at least in a colour that it was given.
+    """A training scene of two kinds of things, of which at least one has a colour.
 
-    Whose colour is whose is what a generator is slowest to learn, and one scene in nine is such a one.
+    A generator takes longest to learn which of two things has which colour, and only one random scene in nine is of
+    this kind.
     """
     while True:
         scene = random_scene(rng, width, height, snap=snap)
@@ -278,8 +281,8 @@ def paired(rng: np.random.Generator, width: int, height: int, snap: int = 16) ->
 
 
 def several(rng: np.random.Generator, width: int, height: int, snap: int = 16) -> Scene:
-    """A training scene of three or four different things, most of them rows of the table after KNOWN_THINGS: a picture
-    of four things teaches the new ones faster than four pictures do."""
+    """A training scene of three or four different things, most of them rows of the table after KNOWN_THINGS. New things
+    are learned faster from one picture of four things than from four pictures of one."""
     table = things()
     weights = np.array([1.0 if thing.index < KNOWN_THINGS else 3.0 for thing in table])
     while True:
@@ -294,7 +297,7 @@ def several(rng: np.random.Generator, width: int, height: int, snap: int = 16) -
 
 
 def new_things(rng: np.random.Generator, width: int, height: int, snap: int = 16) -> Scene:
-    """A training scene of any kind that shows a row of the table after KNOWN_THINGS: what an expert learns from.
+    """A training scene of any kind that shows a row of the table after KNOWN_THINGS, for the training of an expert.
 
     Raises ValueError for a table without such rows.
     """
@@ -307,7 +310,7 @@ def new_things(rng: np.random.Generator, width: int, height: int, snap: int = 16
 
 
 def crowded(rng: np.random.Generator, width: int, height: int, snap: int = 16) -> Scene:
-    """As many objects as fit, of all sizes: what the tokenizer and the reader learn most from in a picture."""
+    """A scene with as many objects as fit, of all sizes: the tokenizer and the judge learn most from such a picture."""
     table = things()
     style = list(STYLE_SHARES)[rng.choice(len(STYLES), p=[0.5, 0.2, 0.12, 0.1, 0.08])]
     background = _background(style, rng)

@@ -1,7 +1,7 @@
-"""Make the folder of sprites that Sprites opens: `maskgil data sprites --out FOLDER`.
+"""Writes the folder of sprites that Sprites opens: `maskgil data sprites --out FOLDER`.
 
-The drawings come from the packed file of the open world (`maskgil data drawings`); train/world/SOURCES.md lists their
-sources and licences. Each emoji that the table of objects names gets one file, people one in each skin tone.
+The drawings come from the packed file of the open world (`maskgil data drawings`). train/world/SOURCES.md lists their
+sources and licences. Each emoji of the table of objects becomes one file; people become one file for each skin tone.
 """
 
 import sys
@@ -18,7 +18,7 @@ from train.world.renderer import DrawingPack
 from train.world.thing_table import VARIATION
 
 ALIASES = {"doughnut": "donut", "birthday cake": "cake", "television": "tv"}  # names of the open world
-HANDS = {"fluent": ("fluent", "noto"), "noto": ("noto", "fluent")}  # the wanted one, and what stands in for it
+HANDS = {"fluent": ("fluent", "noto"), "noto": ("noto", "fluent")}  # the named set of emoji, and its substitute
 
 
 def _bare(emoji: str) -> str:
@@ -26,7 +26,7 @@ def _bare(emoji: str) -> str:
 
 
 def member_of(thing: Thing, source: DrawingSource, pack: DrawingPack) -> str:
-    """The member of the pack that shows an emoji of a thing. ValueError if there is none."""
+    """The name of the pack's file with an emoji of a thing. ValueError where there is none."""
     rows = pack.index.get(ALIASES.get(thing.name, thing.name), [])
     if any("emoji" not in row for row in rows):
         raise ValueError(f"{pack.path} is of an earlier version: delete it and run maskgil data drawings")

@@ -1,7 +1,8 @@
-"""Teach a text encoder new words without changing what it makes of the old ones.
+"""Adds words to a text encoder without changing its output for texts without them.
 
-A new word becomes a piece of its own with a row of the embedding. The old pieces, their rows and all other weights
-stay, so a text without new words has exactly the states that it had before, and generators go on reading it.
+A new word becomes a piece with its own row of the embedding. The old pieces, their rows and all other weights stay the
+same. A text without new words therefore has exactly the same states as before, and trained generators still work with
+it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,13 +17,13 @@ from train.scenes.captions import grammar_words, spoken_names
 from train.scenes.scene import KNOWN_THINGS
 from train.scenes.sprites import things
 
-SCORE = -4.0  # of a new piece in the unigram model: far above a word that is spelled letter by letter
+SCORE = -4.0  # log probability of a new piece in the unigram model: far above that of a word in single letters
 WORD_START = "▁"
 
 
 def new_words(encoder: SmallT5Encoder) -> list[str]:
-    """The words of the names of things after KNOWN_THINGS that the encoder's vocabulary cuts into several pieces, and
-    that no older name has."""
+    """The words that occur only in names of things after KNOWN_THINGS, and that the encoder's vocabulary splits into
+    several pieces."""
     return sorted(word for word in _words_of_new_names() if len(encoder.pieces.encode(word)) > 1)
 
 
@@ -43,9 +44,10 @@ def _words_of_new_names() -> set[str]:
 
 
 def grow_vocabulary(encoder: SmallT5Encoder, words: Sequence[str], known: Iterable[str]) -> SmallT5Encoder:
-    """The encoder with one more piece for each of `words`, whose rows begin as the mean of the old whole words.
+    """The encoder with one more piece for each of `words`. The rows of the new pieces are initialized around the mean
+    row of the old pieces of more than three letters.
 
-    `known`: texts; of those that hold no new word ValueError where one would be cut otherwise than before.
+    `known`: texts to check. Raises ValueError where a text without new words would be split into other pieces.
     """
     proto = ModelProto.FromString(encoder.vocabulary)
     for word in words:
@@ -56,7 +58,9 @@ def grow_vocabulary(encoder: SmallT5Encoder, words: Sequence[str], known: Iterab
     fresh_words = set(words)
     for text in known:
         if fresh_words.isdisjoint(text.split()) and encoder.pieces.encode(text) != grown.pieces.encode(text):
-            raise ValueError(f"with the new words {text!r} would be cut into other pieces: leave out what it contains")
+            raise ValueError(
+                f"with the new words {text!r} would be split otherwise: leave out the new words that it contains"
+            )
     old = encoder.t5.state_dict()
     rows = old["shared.weight"]
     whole = [i for i in range(len(rows)) if len(encoder.pieces.id_to_piece(i)) > 3]
@@ -69,7 +73,7 @@ def grow_vocabulary(encoder: SmallT5Encoder, words: Sequence[str], known: Iterab
 
 
 def freeze_known(encoder: SmallT5Encoder, known: int) -> nn.Parameter:
-    """Let only the rows of the embedding from `known` on learn: the gradient of all others is zero."""
+    """Freeze the encoder but for the rows of its embedding from `known` on: the gradient of all other rows is zero."""
     encoder.requires_grad_(False)
     rows = encoder.t5.shared.weight.requires_grad_(True)
     rows.register_hook(lambda gradient: torch.cat([torch.zeros_like(gradient[:known]), gradient[known:]]))
@@ -77,6 +81,6 @@ def freeze_known(encoder: SmallT5Encoder, known: int) -> nn.Parameter:
 
 
 def is_grown_from(encoder: SmallT5Encoder, known: SmallT5Encoder) -> bool:
-    """Whether `encoder` is `known` with more words: texts without them then have the same states."""
+    """Whether `encoder` is `known` with more words, so that texts without them have the same states."""
     new, old = encoder.weights(), known.weights()
     return new.keys() == old.keys() and all(torch.equal(new[name][: len(old[name])], old[name]) for name in old)

@@ -1,5 +1,5 @@
-"""The open world: up to 1,000 things, placed in scenes that look like pictures, with captions and labels.
+"""The open world: up to 1,000 things in rendered scenes, with captions and labels.
 
-things.tsv names the things; fetch_drawings.py collects their drawings; arrangement.py invents scenes; phrases.py says
-them; backdrops.py and renderer.py draw them; answers.py says in numbers what is true of them. See README.md.
+things.tsv lists the things; fetch_drawings.py collects their drawings; arrangement.py and scene_sampling.py make
+scenes; phrases.py writes captions; backdrops.py and renderer.py render; answers.py makes labels. See README.md.
 """

@@ -1,8 +1,8 @@
-"""What is true of a scene, in numbers that a network can be asked for.
+"""Labels of a scene, as training targets.
 
-`cell_answers` says of every cell what it shows: tokenizers and generators are asked for it in training.
-`centre_answers` says where each thing has its centre: a judge is trained on it.
-`told_facts` lists what a caption tells: a text encoder learns to read from it.
+`cell_answers`: what each cell shows; for tokenizers and generators.
+`centre_answers`: where each thing has its centre; for the judge.
+`told_facts`: what a caption tells; for the text encoder.
 
 Axes: B scenes, h w cells of a picture, N = h w.
 """
@@ -17,23 +17,24 @@ from torch import Tensor
 from train.world.arrangement import CONVERSE, MOST_OF_A_THING, PAINTED_STYLES, RELATIONS, SIDES, STYLES, WorldScene
 from train.world.backdrops import BACKDROPS, COLOURS, TIMES, WEATHERS
 
-COLOUR_CLASSES = ("", *COLOURS)  # of a thing; "": its own
-PARTS = 4  # a side: which sixteenth of its drawing a cell shows
-# The first five bear the names under which train/losses asks heads of a generator (LAYOUT).
+COLOUR_CLASSES = ("", *COLOURS)  # of a thing; "": its natural colours
+PARTS = 4  # a drawing is divided into PARTS x PARTS parts
+# The first five have the names of LAYOUT in train/losses, the label heads of a generator.
 CELL_ANSWERS = ("things", "parts", "grounds", "styles", "colours", "times", "weathers")
-ROLES = (*RELATIONS, "under", "around")  # what "on" and "inside" are to the second thing
+ROLES = (*RELATIONS, "under", "around")  # "under" and "around": the second thing of "on" and "inside"
 OF_A_THING = (*map(str, range(1, MOST_OF_A_THING + 1)), "small", "large", *ROLES, *COLOURS)
 OF_A_SCENE = (*BACKDROPS, *TIMES, *WEATHERS, *STYLES)
 
 
 def answer_counts(things: int) -> tuple[int, ...]:
-    """How many answers each of CELL_ANSWERS has in a world of so many things; no thing is one."""
+    """The number of classes of each of CELL_ANSWERS, "no thing" included. `things`: how many things the world has."""
     return things + 1, PARTS**2 + 1, len(BACKDROPS), len(STYLES), len(COLOUR_CLASSES), len(TIMES), len(WEATHERS)
 
 
 def cover(scene: WorldScene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(thing, part, colour) of each cell (h, w): thing i is class i + 1, a part is row and column of a 4 x 4 division
-    of the topmost thing's box, a colour its place in COLOUR_CLASSES. 0 where the cell's centre lies on no thing."""
+    """(thing, part, colour) of the topmost thing at the centre of each cell (h, w). Thing i is class i + 1. A part is
+    the row and column in a 4 x 4 division of the thing's box. A colour is an index into COLOUR_CLASSES. 0 where no
+    thing is."""
     shape = scene.rows, scene.columns
     thing, part, colour = (np.zeros(shape, np.int64) for _ in range(3))
     y, x = np.mgrid[0 : scene.rows, 0 : scene.columns] + 0.5
@@ -48,7 +49,7 @@ def cover(scene: WorldScene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def cell_answers(scenes: Sequence[WorldScene]) -> dict[str, Int[Tensor, "B N"]]:
-    """CELL_ANSWERS of scenes of one shape; ground (the backdrop), time, weather and style are those of all cells."""
+    """CELL_ANSWERS of scenes of one shape. Ground (the backdrop), time, weather and style are the same in all cells."""
     things, parts, colours = (
         torch.from_numpy(np.stack(answer)).flatten(1) for answer in zip(*map(cover, scenes), strict=True)
     )
@@ -68,8 +69,8 @@ def cell_answers(scenes: Sequence[WorldScene]) -> dict[str, Int[Tensor, "B N"]]:
 
 
 def centre_answers(scene: WorldScene) -> dict[str, np.ndarray | int]:
-    """What a judge should answer: of the cell (h, w) of each centre "thing" (0: none), "side" (index of SIDES) and
-    "colour", -1 where there is no centre; "backdrop", "time", "weather" and "style" of the whole picture."""
+    """Targets of the judge. Of each cell (h, w): "thing" (0 where no thing has its centre), "side" (an index into
+    SIDES) and "colour", which are -1 there. Of the whole picture: "backdrop", "time", "weather" and "style"."""
     shape = scene.rows, scene.columns
     thing, side, colour = np.zeros(shape, np.int64), np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
     for placed in scene.placed:
@@ -78,7 +79,7 @@ def centre_answers(scene: WorldScene) -> dict[str, np.ndarray | int]:
         thing[cell] = placed.thing.index + 1
         longer = max(placed.width, placed.height)
         side[cell] = min(range(len(SIDES)), key=lambda i: abs(SIDES[i] - longer))
-        if scene.style in PAINTED_STYLES:  # a sketch has no colours, not even its own
+        if scene.style in PAINTED_STYLES:  # a sketch has no colours, not even natural ones
             colour[cell] = COLOUR_CLASSES.index(placed.colour)
     return {
         "thing": thing, "side": side, "colour": colour, "backdrop": BACKDROPS.index(scene.backdrop),
@@ -91,8 +92,8 @@ def fact_count(things: int) -> int:
 
 
 def told_facts(scene: WorldScene, things: int) -> list[int]:
-    """Indices of what a caption of the scene tells: of each thing its count, size word, colour and role; of the scene
-    its backdrop, time, weather and style. `things`: how many the world has."""
+    """Indices of the facts in a caption of the scene: count, size word, colour and role of each thing; backdrop, time,
+    weather and style of the scene. `things`: how many things the world has."""
     found = []
     for place, group in enumerate(scene.groups):
         role = ""

@@ -1,7 +1,7 @@
-"""Scenes of the open world: a request (which things, how many, before what) and its arrangement (how large, and where).
+"""Scenes of the open world: a request (things, counts, backdrop) and its arrangement (sizes and positions).
 
-Lengths are in cells, the tokenizer's squares, so that a scene means the same at every number of pixels a cell. Boxes
-are those of the drawings themselves, not of squares around them. Things come in the order in which they are painted.
+Lengths are in cells of the tokenizer, so that a scene does not depend on the number of pixels a cell. Boxes have the
+sides of the drawings and need not be square. Things are listed in the order in which they are painted.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,30 @@ from train.world.backdrops import PLAIN, place_of
 from train.world.thing_table import WorldThing
 
 STYLES = ("3d", "flat", "pixel art", "sketch", "silhouette")
-PAINTED_STYLES = ("3d", "flat", "pixel art")  # in which a thing may have a colour that it does not have by nature
+PAINTED_STYLES = ("3d", "flat", "pixel art")  # styles in which a thing may have other than its natural colours
 RELATIONS = ("left of", "right of", "above", "below", "next to", "in front of", "behind", "on", "inside")
 CONVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above",
             "in front of": "behind", "behind": "in front of", "next to": "next to"}  # fmt: skip
 MOST_OF_A_THING, MOST_GROUPS, MOST_THINGS = 6, 4, 9
 SIDES = (2, 3, 4, 5, 6, 7, 8, 9, 10)  # cells of a drawing's longer side
-BY_COMPANY = {1: 6.6, 2: 4.8, 3: 4.0, 4: 3.6, 5: 3.2, 6: 3.0, 7: 2.8, 8: 2.6, 9: 2.5}  # the usual side on 12 x 12
-BY_SIZE = {1: 0.8, 2: 0.9, 3: 1.0, 4: 1.15, 5: 1.3}  # of the table's column
+BY_COMPANY = {
+    1: 6.6,
+    2: 4.8,
+    3: 4.0,
+    4: 3.6,
+    5: 3.2,
+    6: 3.0,
+    7: 2.8,
+    8: 2.6,
+    9: 2.5,
+}  # number of things: usual side on 12 x 12
+BY_SIZE = {1: 0.8, 2: 0.9, 3: 1.0, 4: 1.15, 5: 1.3}  # by the column `size` of the table
 BY_WORD = {"": 1.0, "small": 0.58, "large": 1.5}
 
 
 @runtime_checkable
 class Drawings(Protocol):
-    """What an arrangement must know of drawings."""
+    """The sizes of drawings, which an arrangement needs."""
 
     def sizes(self, thing: WorldThing, style: str) -> Sequence[tuple[int, int]]:
         """(width, height) of each drawing that a thing has in a style, in any unit."""
@@ -35,7 +45,8 @@ class Drawings(Protocol):
 
 @dataclass(frozen=True)
 class PlacedThing:
-    """A drawing of a thing with its box in cells; `word`: what a caption says of its size; `colour`: "" its own."""
+    """A drawing of a thing with its box in cells. `word`: the size word of its caption, or "". `colour`: "" for natural
+    colours."""
 
     thing: WorldThing
     drawing: int
@@ -56,7 +67,7 @@ class PlacedThing:
         return self.y + self.height
 
     def overlap(self, other: "PlacedThing") -> float:
-        """Share of the smaller box that both cover."""
+        """The intersection of both boxes as a share of the smaller one."""
         wide = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
         high = min(self.bottom, other.bottom) - max(self.y, other.y)
         smaller = min(self.width * self.height, other.width * other.height)
@@ -65,7 +76,7 @@ class PlacedThing:
 
 @dataclass(frozen=True)
 class Group:
-    """`count` of a thing, all in one colour and size word."""
+    """`count` things of one kind, with one colour and one size word."""
 
     thing: WorldThing
     count: int = 1
@@ -75,7 +86,7 @@ class Group:
 
 @dataclass(frozen=True)
 class WorldScene:
-    """`relation`: of the first group to the second, "" where none is asked for."""
+    """An arranged scene. `relation`: of the first group to the second, or ""."""
 
     columns: int
     rows: int
@@ -91,7 +102,7 @@ class WorldScene:
 
 @dataclass(frozen=True)
 class SceneRequest:
-    """What a scene is to show, before anything has a place."""
+    """What a scene should show, without positions."""
 
     groups: tuple[Group, ...]
     backdrop: str = PLAIN
@@ -117,7 +128,7 @@ def requested_side(group: Group, total: int, columns: int, rows: int) -> int:
 
 
 def _band(thing: WorldThing, backdrop: str, rows: int, height: float) -> tuple[float, float]:
-    """The least and largest bottom, in cells, at which a thing of that height stands or floats."""
+    """The least and largest bottom, in cells, of a thing of that height that stands, floats or flies."""
     place, low, high = place_of(backdrop), height + 0.2, rows - 0.2
     if place is None or place.kind == "free":
         return low, high
@@ -137,7 +148,7 @@ def _snapped(value: float, snap: float) -> float:
 
 
 class _Arranger:
-    """Places things one after another on an empty picture."""
+    """Places things one after another."""
 
     def __init__(
         self, request: SceneRequest, drawings: Drawings, columns: int, rows: int, snap: float, rng: np.random.Generator
@@ -148,7 +159,8 @@ class _Arranger:
         self.chosen: dict[int, tuple[int, bool]] = {}
 
     def blank(self, group: Group, shrink: float = 1.0) -> PlacedThing:
-        """A drawing of the group's thing in its size, not placed; mostly that of the others of its group."""
+        """A drawing of the group's thing in its size, without a position. In most cases all things of a group have the
+        same drawing."""
         sizes = self.drawings.sizes(group.thing, self.request.style)
         fresh = int(self.rng.integers(len(sizes))), bool(self.rng.random() < 0.5) and not group.thing.fixed
         drawing, mirrored = self.chosen.setdefault(group.thing.index, fresh) if self.rng.random() < 0.7 else fresh
@@ -158,7 +170,8 @@ class _Arranger:
         return PlacedThing(group.thing, drawing, 0, 0, wide * scale, high * scale, group.word, group.colour, mirrored)
 
     def at(self, thing: PlacedThing, centre: float, bottom: float, exact: bool = False) -> PlacedThing:
-        """The thing with its centre and foot there, on the lattice unless `exact`, inside the picture."""
+        """The thing with that horizontal centre and bottom, moved into the picture. Both are rounded to the lattice
+        unless `exact`."""
         if not exact:
             centre, bottom = _snapped(centre, self.snap), _snapped(bottom, self.snap)
         x = float(np.clip(centre - thing.width / 2, 0, self.columns - thing.width))
@@ -171,7 +184,7 @@ class _Arranger:
 
     def anywhere(self, thing: PlacedThing) -> PlacedThing:
         half = thing.width / 2
-        if self.total == 1:  # one alone stands near the middle
+        if self.total == 1:  # a single thing stands near the middle
             span = max(0.0, min(0.22 * self.columns, self.columns / 2 - half))
             centre = self.columns / 2 + float(self.rng.uniform(-span, span))
         else:
@@ -179,7 +192,7 @@ class _Arranger:
         return self.at(thing, centre, self.foot(thing))
 
     def related(self, a: PlacedThing, b: PlacedThing) -> tuple[PlacedThing, PlacedThing] | None:
-        """Both in the request's relation; None when this draw does not fit."""
+        """Both things in the request's relation; None where this random attempt does not fit."""
         relation, rng, columns = self.request.relation, self.rng, self.columns
         if relation in CONVERSE and relation in ("right of", "below", "behind"):
             flipped = _Arranger(replace(self.request, relation=CONVERSE[relation]), self.drawings, columns, self.rows,
@@ -229,14 +242,15 @@ class _Arranger:
         return relation_holds(self.request.relation, a, b)
 
     def attempt(self, shrink: float, room: float) -> tuple[PlacedThing, ...] | None:
-        """All things placed so that no two cover more than `room` of one another, or None."""
+        """All things with positions at which no two overlap by more than `room`, or None. `shrink`: factor of all
+        sizes."""
         groups, placed = list(self.request.groups), []
         if self.request.relation:
             first = [self.blank(group, shrink) for group in groups[:2]]
-            if self.request.relation in ("on", "inside"):  # what carries is the larger
-                bearer = replace_side(first[1], max(max(first[1].width, first[1].height), 4.0))
+            if self.request.relation in ("on", "inside"):  # the thing that carries is the larger one
+                carrier = replace_side(first[1], max(max(first[1].width, first[1].height), 4.0))
                 limit = 0.8 if self.request.relation == "on" else 0.62
-                first = [fit_width(first[0], limit * bearer.width, 0.9 * bearer.height + 1), bearer]
+                first = [fit_width(first[0], limit * carrier.width, 0.9 * carrier.height + 1), carrier]
             pair = self.related(*first)
             if pair is None or not self.holds(*pair):
                 return None
@@ -253,7 +267,7 @@ class _Arranger:
         return tuple(self.in_order(placed))
 
     def in_order(self, placed: list[PlacedThing]) -> list[PlacedThing]:
-        """What stands further back is painted first; a relation decides for its pair."""
+        """The order of painting: things further back come first; a relation decides the order of its two things."""
         order = sorted(placed, key=lambda t: (t.thing.stands not in ("air", "sky"), t.bottom))
         if self.request.relation in ("on", "inside", "in front of", "behind"):
             a, b = placed[0], placed[1]
@@ -264,20 +278,21 @@ class _Arranger:
 
 
 def replace_side(thing: PlacedThing, side: float) -> PlacedThing:
-    """The thing with its longer side so many cells."""
+    """The thing scaled so that its longer side has `side` cells."""
     scale = side / max(thing.width, thing.height)
     return replace(thing, width=thing.width * scale, height=thing.height * scale)
 
 
 def fit_width(thing: PlacedThing, width: float, height: float) -> PlacedThing:
-    """The thing no wider and no higher than that, its longer side whole cells where it is above two."""
+    """The thing scaled down to at most that width and height. Its longer side is a whole number of cells, but at least
+    1.5."""
     scale = min(1.0, width / thing.width, height / thing.height)
     side = max(thing.width, thing.height) * scale
     return replace_side(thing, max(float(int(side)), 1.5))
 
 
 def relation_holds(relation: str, a: PlacedThing, b: PlacedThing) -> bool:
-    """Whether two boxes stand in a relation, by the geometry alone."""
+    """Whether the boxes of two things are in a relation."""
     (ax, ay), (bx, by) = a.centre, b.centre
     if relation in ("right of", "below", "behind"):
         return relation_holds(CONVERSE[relation], b, a)
@@ -300,8 +315,9 @@ def relation_holds(relation: str, a: PlacedThing, b: PlacedThing) -> bool:
 def arrange(
     request: SceneRequest, drawings: Drawings, columns: int, rows: int, rng: np.random.Generator, snap: float = 1.0
 ) -> WorldScene:
-    """The request as a scene: sizes by company, things on the ground, afloat or in the air as their kind does, nothing
-    hidden but what a relation asks for. Things shrink where they do not fit. ValueError when nothing fits."""
+    """Arrange a request as a scene. Sizes depend on the number of things. Each thing stands, floats or flies as the
+    table says. Things overlap only where a relation needs it. All things are scaled down where they do not fit.
+    ValueError where no arrangement is found."""
     for shrink, room in ((1.0, 0.02), (1.0, 0.12), (0.85, 0.12), (0.7, 0.16), (0.55, 0.25)):
         for _ in range(10):
             placed = _Arranger(request, drawings, columns, rows, snap, rng).attempt(shrink, room)

@@ -1,10 +1,11 @@
-"""A canvas for backdrops: shapes, hills, trees, houses and skies, colored by time of day and weather."""
+"""A canvas for backdrops: shapes, hills, trees, houses and skies, with colors that depend on time of day and
+weather."""
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
-SMOOTH = 2  # pixels a side that are painted for each of the picture
+SMOOTH = 2  # backdrops are painted at so many times the size of the picture
 SKIES: dict[str, tuple[Colour, Colour]] = {
     "day": ((112, 182, 242), (214, 236, 252)),
     "night": ((20, 26, 66), (62, 74, 132)),
@@ -35,7 +36,7 @@ class BackdropCanvas:
         self.draw = ImageDraw.Draw(self.image)
 
     def graded(self, colour: Colour) -> Colour:
-        """The colour as this time of day and weather show it."""
+        """The colour at this time of day and in this weather."""
         shade = np.array(colour, float) * np.array(GRADES[self.time]) / 255
         if self.weather in ("rain", "storm", "clouds"):
             shade = shade * 0.82 + 0.06 * shade.mean()
@@ -44,7 +45,7 @@ class BackdropCanvas:
         return tuple(int(c) for c in shade)
 
     def ramp(self, top: float, bottom: float, upper: Colour, lower: Colour) -> None:
-        """A vertical gradient over the whole width; colours as they are."""
+        """A vertical gradient over the whole width, in colours that are not graded."""
         first, last = round(top * self.height), round(bottom * self.height)
         share = np.linspace(0, 1, max(last - first, 1))[:, None, None]
         rows = np.array(upper) * (1 - share) + np.array(lower) * share
@@ -62,13 +63,14 @@ class BackdropCanvas:
         self.draw.rounded_rectangle(corners, round_ * self.height, self.graded(colour))
 
     def disc(self, colour: Colour, x: float, y: float, radius: float, flat: float = 1.0, graded: bool = True) -> None:
-        """A disc of `radius` shares of the height, `flat` times as high as wide."""
+        """An ellipse. `radius`: half its width, as a share of the picture's height; `flat`: its height over its
+        width."""
         cx, cy, r = x * self.width, y * self.height, radius * self.height
         shown = self.graded(colour) if graded else colour
         self.draw.ellipse([cx - r, cy - r * flat, cx + r, cy + r * flat], shown)
 
     def land(self, level: float, upper: Colour, lower: Colour, swing: float = 0.0, waves: float = 1.0) -> None:
-        """Ground from `level` down, its edge a sine of `swing`, shaded from upper to lower."""
+        """Ground below `level`, shaded from upper to lower. Its edge is a sine wave of amplitude `swing`."""
         x = np.arange(self.width) / self.height
         edge = (level + swing * np.sin(2 * np.pi * (x * waves + self.rng.random()))) * self.height
         y = np.arange(self.height)[:, None]
@@ -118,7 +120,7 @@ class BackdropCanvas:
             self.disc(light, x, base - 0.34 * s, 0.09 * s, graded=self.time != "night")
 
     def towers(self, base: float, height: float, count: int, colour: Colour) -> None:
-        """A skyline of high houses with windows."""
+        """A row of towers with windows."""
         for i in range(count):
             left, right = (i + 0.06) / count, (i + 0.94) / count
             top = base - height * (0.45 + 0.55 * self.rng.random())
@@ -139,7 +141,7 @@ class BackdropCanvas:
 
 
 def paint_sky(canvas: BackdropCanvas, bottom: float) -> None:
-    """Sky down to `bottom`, with sun, stars or clouds as time and weather have them."""
+    """Paint the sky down to `bottom`, with sun, stars or clouds by time and weather."""
     time, weather, rng = canvas.time, canvas.weather, canvas.rng
     upper, lower = SKIES[time]
     grey = GREY_SKIES[time]
@@ -174,12 +176,12 @@ def paint_sky(canvas: BackdropCanvas, bottom: float) -> None:
 
 
 def paint_white_ground(canvas: BackdropCanvas, level: float) -> None:
-    """What snow makes of any ground."""
+    """Paint snow over the ground."""
     canvas.land(level, (242, 247, 252), (218, 230, 243), 0.012)
 
 
 def paint_falling(canvas: BackdropCanvas) -> None:
-    """Rain or snow over everything."""
+    """Paint rain, snow or fog over everything."""
     rng, weather = canvas.rng, canvas.weather
     if weather in ("rain", "storm"):
         colour = tuple(min(255, c + 60) for c in GREY_SKIES[canvas.time])

@@ -1,7 +1,8 @@
-"""Places, times of day and weathers, and how they are painted.
+"""Places, times of day and weathers, and the functions that paint them.
 
-A backdrop is a function of its place, time, weather, shape and variant; the variant moves hills, clouds and houses.
-Outdoors, time and weather apply to every place. Heights are shares of the picture from its top.
+A backdrop is a function of its place, time, weather, shape and variant. The variant changes the positions of hills,
+clouds and houses. Time and weather apply to every place that is outdoors. Heights are shares of the picture from its
+top.
 """
 
 from collections.abc import Callable
@@ -32,14 +33,14 @@ COLOURS: dict[str, Colour] = {
 TIMES = ("day", "night", "sunset", "sunrise")
 WEATHERS = ("clear", "rain", "snow", "fog", "storm", "clouds")
 PLAIN = "plain"  # a light wall: no place was asked for
-COUNTRY = "open country"  # what is drawn where a time or a weather is asked for, and no place
+COUNTRY = "open country"  # the place of requests that name a time or a weather, but no place
 VARIANTS = 6
 
 
 @dataclass(frozen=True)
 class Place:
-    """`horizon`: where the ground begins; `water`: (top, bottom) of open water, or None; `kind`: "free" has neither
-    ground nor weather, "indoors" has a floor and no weather."""
+    """A place. `horizon`: where the ground begins; `water`: (top, bottom) of open water, or None; `kind`: "free" has
+    neither ground nor weather, "indoors" has a floor and no weather."""
 
     name: str
     kind: Kind
@@ -467,16 +468,16 @@ PLACES: dict[str, tuple[Place, Callable[[BackdropCanvas], None]]] = {
     )
 }
 PLACE_NAMES = tuple(PLACES)
-BACKDROPS = (PLAIN, *COLOURS, *PLACE_NAMES)  # everything that can stand behind things
+BACKDROPS = (PLAIN, *COLOURS, *PLACE_NAMES)  # all backdrops: walls and places
 
 
 def place_of(backdrop: str) -> Place | None:
-    """The place of that name; None for a wall."""
+    """The place of a backdrop; None for a wall."""
     return PLACES[backdrop][0] if backdrop in PLACES else None
 
 
 def has_weather(backdrop: str) -> bool:
-    """Whether time and weather apply: outdoors on Earth."""
+    """Whether time and weather apply to a backdrop: only outdoors on Earth."""
     place = place_of(backdrop)
     return place is not None and place.kind in ("land", "water")
 

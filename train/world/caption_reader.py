@@ -1,7 +1,7 @@
-"""Captions read back: what a caption of phrases.py tells, by its words alone.
+"""Parses captions of phrases.py back to what they tell.
 
-It reads the language that `say` writes, for tests and for the evaluation of what a prompt asks; prompts in free English
-go through text_encoder/prompt_reader first. Longest phrases are read first, so that "pine forest" is no pine.
+It reads only the language that `say` writes, for tests and for evaluations. Prompts in free English go through
+text_encoder/prompt_reader first. The longest phrase that fits is read, so that "pine forest" is not read as a pine.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from train.world.thing_table import WorldThing
 
 @dataclass(frozen=True)
 class ToldScene:
-    """What a caption tells; `relation`: of the first group to the second."""
+    """What a caption tells. `relation`: of the first group to the second."""
 
     groups: tuple[Group, ...]
     relation: str = ""
@@ -43,7 +43,7 @@ Meaning = tuple[str, object]
 
 @lru_cache(maxsize=4)
 def _lexicon(things: tuple[WorldThing, ...]) -> tuple[dict[tuple[str, ...], Meaning], int]:
-    """(words of a phrase -> what it means, the most words a phrase has)."""
+    """({words of a phrase: its meaning}, the number of words of the longest phrase)."""
     lexicon: dict[tuple[str, ...], Meaning] = {}
 
     def enter(phrase: str, kind: str, value: object) -> None:
@@ -71,7 +71,7 @@ def _lexicon(things: tuple[WorldThing, ...]) -> tuple[dict[tuple[str, ...], Mean
 
 
 def _meanings(caption: str, things: tuple[WorldThing, ...]) -> list[Meaning]:
-    """The phrases of a caption in their order; words between them say nothing."""
+    """The meanings of the phrases of a caption, in order. Words between phrases are ignored."""
     lexicon, longest = _lexicon(things)
     words, found, start = caption.replace(",", " ").split(), [], 0
     while start < len(words):
@@ -79,9 +79,9 @@ def _meanings(caption: str, things: tuple[WorldThing, ...]) -> list[Meaning]:
             meaning = lexicon.get(tuple(words[start : start + length]))
             bare_wall = meaning and meaning[0] == "place" and meaning[1] in COLOURS and length == 2
             if length == 1 and words[start] in COLOURS and _names_thing(words[start + 1 :], things):
-                meaning = "colour", words[start]  # an orange deer
+                meaning = "colour", words[start]  # "an orange deer" names no orange
             if bare_wall and start + 2 < len(words) and _names_thing(words[start + 2 :], things):
-                continue  # "on red apples" is no wall
+                continue  # "on red apples" names no wall
             if meaning:
                 found.append(meaning)
                 start += length
@@ -98,7 +98,7 @@ def _names_thing(words: list[str], things: tuple[WorldThing, ...]) -> bool:
 
 
 def read_caption(caption: str, things: Sequence[WorldThing]) -> ToldScene:
-    """What a caption tells. ValueError when it names no thing."""
+    """What a caption tells. ValueError where it names no thing."""
     groups: list[Group] = []
     number, size, colour, told = 1, "", "", {}
     for kind, value in _meanings(caption, tuple(things)):

@@ -1,10 +1,10 @@
-"""Stage 1: the codes of the open world, an encoder and a codebook, learned with a small decoder that is thrown away.
+"""Stage 1: the encoder and the codebook of the open world, trained with a small decoder that is discarded.
 
-The encoder reads 12 px a cell and gives one of 4,096 codes for each: 12 x 12 codes for a picture of 288 px. The codes
-must carry what a cell shows, so heads beside the decoder must name thing, part and colour from them. Decoders are
-trained later on codes that stay, and generators need not wait for them.
+The encoder reads 12 px a cell and gives one of 4,096 codes for each cell: 12 x 12 codes for a picture of 288 px. Heads
+beside the decoder predict thing, part and colour from the codes, so that the codes tell what a cell shows. The final
+decoder is trained later, on frozen codes, and the training of a generator need not wait for it.
 
-The encoder may begin as that of another tokenizer. It then rests until the new decoder has learned to read it.
+The encoder may be initialized from another tokenizer. It is then frozen until the new decoder has adapted to it.
 """
 
 from dataclasses import dataclass
@@ -45,12 +45,12 @@ def to_pixels(batch: dict) -> Float[Tensor, "B 3 H W"]:
 
 
 class CodesInTraining(nn.Module):
-    """A tokenizer with heads that name, from the codes alone, what each cell shows."""
+    """A tokenizer with heads that predict from the codes what each cell shows."""
 
     def __init__(self, model: VQModel, things: int):
         super().__init__()
         self.model = model
-        self.encoder_rests = False
+        self.encoder_frozen = False
         width = (model.config.decoder_channels or model.config.channels)[-1]
         counts = [answer_counts(things)[CELL_ANSWERS.index(name)] for name in HEADS]
         self.heads = nn.ModuleList(nn.Conv2d(width, count, 1) for count in counts)
@@ -58,9 +58,9 @@ class CodesInTraining(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B h w C"] | None
     ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """(pixels again, logits of each head (B, K, h, w), codebook loss); with `noise` through latents that are not
-        quantized but a little off."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_rests):
+        """(reconstructed pixels, logits of each head (B, K, h, w), codebook loss). With `noise`, the latents are not
+        quantized: the noise is added instead."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             z = self.model.latents(pixels)
         if noise is None:
             z, _, extra = quantize_with_gradient(self.model, z)
@@ -73,16 +73,16 @@ class CodesInTraining(nn.Module):
 
 @dataclass(frozen=True)
 class CodeLoss:
-    """Reconstruction and names. Until `quantize_from` latents pass as they are, so that the codebook starts from
-    clusters that mean something."""
+    """Reconstruction loss and cell labels. Before step `quantize_from` latents are not quantized, so that the codebook
+    is initialized from trained latents."""
 
     quantize_from: int
     cell_weight: float = 0.06  # of the cell labels
-    rest: int = 0  # steps in which the encoder stays as it is
+    frozen: int = 0  # steps in which the encoder is frozen
 
     def __call__(self, modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
         training, pixels, noise = unwrapped(modules[0]), to_pixels(batch), None
-        model, training.encoder_rests = training.model, step < self.rest
+        model, training.encoder_frozen = training.model, step < self.frozen
         if step < self.quantize_from:
             shape = (len(pixels), *model.grid(*pixels.shape[2:]), model.config.codebook_dim)
             noise = 0.05 * torch.randn(shape, generator=generator, device=pixels.device)
@@ -100,8 +100,8 @@ class CodeLoss:
 
 
 def resized_stem(weight: Float[Tensor, "O I k k"], old: int, new: int) -> Float[Tensor, "O J k k"]:
-    """A first convolution over folded patches of `old` px for patches of `new` px: it answers to a picture as it did to
-    the same picture in the old size."""
+    """The weights of a first convolution over folded patches of `old` px, resized for patches of `new` px: its output
+    for a picture is close to that for the same picture in the old size."""
     kernels = weight.unflatten(1, (3, old, old)).permute(0, 1, 4, 5, 2, 3)
     small = F.interpolate(kernels.flatten(0, 2), size=(new, new), mode="bilinear", antialias=True)
     return (small * (old / new) ** 2).view(*kernels.shape[:4], new, new).permute(0, 1, 4, 5, 2, 3).flatten(1, 3)
@@ -109,28 +109,28 @@ def resized_stem(weight: Float[Tensor, "O I k k"], old: int, new: int) -> Float[
 
 @torch.no_grad()
 def begin_as(model: VQModel, other: VQModel) -> None:
-    """Give a tokenizer the encoder, codebook and latents of another one with the same widths. ValueError where the two
-    differ in more than the patch."""
+    """Initialize a tokenizer's encoder, codebook and latents from another one with the same widths. ValueError where
+    the two differ in more than the patch size."""
     own, known = model.state_dict(), dict(other.identity())
     stem = "encoder.conv_in.weight"
     known[stem] = resized_stem(known[stem].float(), other.config.patch, model.config.patch)
     if wrong := [name for name, tensor in known.items() if name not in own or own[name].shape != tensor.shape]:
-        raise ValueError(f"the tokenizer to begin as has other shapes: {', '.join(wrong[:3])}")
+        raise ValueError(f"the tokenizer to initialize from has other shapes: {', '.join(wrong[:3])}")
     model.load_state_dict(known, strict=False)
 
 
 def code_recipe(
     drawings: str, things: int, steps: int, batch: int, precision: str, init: str = "", lr: float = 1e-3
 ) -> Recipe:
-    """Encoder and codebook on scenes of which six in ten are crowded. `init`: a tokenizer whose encoder to begin as;
-    its codebook starts anew from the latents of these scenes."""
+    """The recipe of the encoder and codebook, on scenes of which 60% are crowded. `init`: a tokenizer to initialize the
+    encoder from; the codebook is initialized from latents of these scenes."""
     torch.manual_seed(0)
     model = VQModel(CODES)
     if init:
         begin_as(model, checkpoint.load(init, "vq"))
     model = model.to(memory_format=torch.channels_last)
     scenes = WorldScenes(drawings, things, batch, seed=11, crowds=0.6)
-    quantize_from, rest = (1, min(150, steps // 8)) if init else (min(500, steps // 8), 0)
+    quantize_from, frozen = (1, min(150, steps // 8)) if init else (min(500, steps // 8), 0)
     spare = CodeBatches(WorldScenes(drawings, things, batch, seed=7, crowds=0.6), CELL)
     shown = CodeBatches(WorldScenes(drawings, things, 10, seed=99, square=True), CELL)
 
@@ -147,7 +147,7 @@ def code_recipe(
         modules=(
             OptimizedModule(
                 CodesInTraining(model, things),
-                CodeLoss(quantize_from, rest=rest),
+                CodeLoss(quantize_from, frozen=frozen),
                 OptimConfig(lr=lr, muon_lr=0.02, warmup=50, decay=0.6),
             ),
         ),

@@ -1,7 +1,7 @@
-"""Stages 3 and 4: the generator on cached codes, and the decoder for codes that stay.
+"""Stages 3 and 4: the generator on cached codes, and the decoder for frozen codes.
 
-Both need the export of stage 1 and a cache; the generator also the export of stage 2. The decoder can be trained while
-or after the generator learns, since neither changes the codes.
+Both need the export of stage 1 and a cache. The generator also needs the export of stage 2. The decoder can be trained
+while the generator is trained or after it, because neither changes the codes.
 """
 
 from dataclasses import replace
@@ -33,8 +33,8 @@ GENERATOR = ModelConfig(
     codebook_size=CODES.codebook_size, dim=256, layers=8, heads=4, ffn=768, text_dim=192, text_length=LENGTH,
     qk_norm="rms", dropout=0.0,
 )  # fmt: skip
-# most of the decoder works on whole cells, where its weights cost least; the refiner works on 4 px of the half-size
-# picture and cleans edges, the upscaler adds the finer half
+# Most of the decoder works on whole cells, where a weight costs least. The refiner works on patches of 4 px of the
+# half-size picture and sharpens edges. The upscaler doubles the size.
 DECODER: VQConfig = replace(
     CODES, decoder_channels=(320,), refiner_channels=96, refiner_blocks=4, upscaler_channels=64, upscaler_blocks=2
 )
@@ -49,7 +49,7 @@ def _codes(folder: Path) -> tuple[VQModel, str]:
 def generator_recipe(
     drawings: str, things: int, steps: int, batch: int, precision: str, codes: Path, reader: Path, cache: Path
 ) -> Recipe:
-    """MaskGIL with the text encoder that goes on learning. `codes` and `reader`: exports of stages 1 and 2."""
+    """The recipe of MaskGIL together with its text encoder. `codes` and `reader`: exports of stages 1 and 2."""
     torch.manual_seed(0)
     tokenizer, tokenizer_hash = _codes(codes)
     encoder = SmallT5Encoder.load(reader).train()
@@ -82,7 +82,8 @@ def generator_recipe(
 def decoder_recipe(
     drawings: str, things: int, steps: int, batch: int, precision: str, codes: Path, cache: Path
 ) -> Recipe:
-    """Decoder, refiner and upscaler anew, on codes of which some give way to near ones as a generator's do."""
+    """The recipe of decoder, refiner and upscaler. Some codes are replaced by similar ones, as a generator's codes are
+    not exact."""
     torch.manual_seed(0)
     tokenizer, tokenizer_hash = _codes(codes)
     model = VQModel(DECODER)

@@ -1,8 +1,8 @@
 """Collect the drawings of all things into one file: `maskgil data drawings --out cache/world`.
 
 It downloads the packages of SOURCES through npm (each is checked against its hash), renders the SVG glyphs and the
-SVGs of this repository at SIDE pixels, and writes `drawings.zip`: WebP files and `index.json`, which lists of each
-thing its drawings with their hand and emoji. Packages that are there already are not downloaded again.
+SVGs of this repository at SIDE pixels, and writes `drawings.zip`: WebP files and `index.json`, which lists the drawings
+of each thing with their set ("hand") and emoji. Packages that are already there are not downloaded again.
 """
 
 import base64
@@ -29,7 +29,7 @@ from train.world.thing_table import HANDS, VARIATION, Glyph, WorldThing, all_thi
 
 @dataclass(frozen=True)
 class Package:
-    """An npm package at one version; `sha512`: base64, as npm's `integrity`."""
+    """An npm package of one version. `sha512`: in base64, as in npm's `integrity`."""
 
     name: str
     version: str
@@ -83,7 +83,7 @@ def download(package: Package, folder: Path) -> Path:
 
 
 def _names(glyph: Glyph) -> list[str]:
-    """What the files of a set may be called after, with and without the variation selector."""
+    """The names that a set may have for a glyph: its code points with and without the variation selector."""
     points = [p for p in glyph.codepoints if p != VARIATION]
     return ["-".join(glyph.codepoints), "-".join(points), "-".join([*points, VARIATION])]
 
@@ -119,21 +119,22 @@ def _iconify(path: Path) -> Callable[[Glyph], Image.Image | None]:
 
 
 def trimmed(drawing: Image.Image) -> Image.Image:
-    """Cropped to what is drawn, its longer side SIDE pixels. ValueError when nothing is drawn."""
+    """The drawing cropped to its visible pixels and scaled to a longer side of SIDE pixels. ValueError where it is
+    empty."""
     box = drawing.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
     if box is None:
         raise ValueError("the drawing is empty")
     drawing = drawing.crop(box)
     scale = SIDE / max(drawing.size)
     size = tuple(max(1, round(side * scale)) for side in drawing.size)
-    # premultiplied, or the colour of transparent pixels bleeds into the edge
+    # resized with premultiplied alpha: otherwise the colour of transparent pixels shows at the edges
     return drawing.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
 
 
 def drawings_of(thing: WorldThing, readers: dict[str, Callable]) -> list[tuple[str, str, Image.Image]]:
-    """(hand, emoji, drawing) of each drawing of a thing that a source has; a drawing of this project has the emoji "".
+    """(hand, emoji, drawing) of each drawing of a thing that a source has. The emoji of this project's drawings is "".
 
-    ValueError when there is none."""
+    ValueError where there is none."""
     found = []
     for glyph in thing.glyphs:
         for letter in glyph.hands:

@@ -1,9 +1,9 @@
 #!/bin/sh
 # All stages of the open world in calls of a limited time: sh train/world/gpu_plan.sh SECONDS [things]
 #
-# Each call goes on where the last one stopped: a stage is over when its folder has an export, and a stage that is cut off
-# by the clock has saved its state. RUNS, CACHE and DRAWINGS name the folders; PYTHON the interpreter.
-# With OUT set, what is finished is copied there in pieces of 15 MB, to be carried home; join them with
+# Each call continues where the last one stopped: a stage is finished when its folder has an export, and a stage that
+# reaches the time limit saves its state. RUNS, CACHE and DRAWINGS name the folders; PYTHON the interpreter.
+# With OUT set, finished exports are copied there in pieces of 15 MB; join them with
 #   cat weights.tar.part-* | tar x
 set -eu
 limit=$1
@@ -18,7 +18,7 @@ export PYTHONUNBUFFERED=1
 
 left() { echo $((limit - 30 - $(date +%s) + start)); }
 
-# stage <name> <what shows that it is over> <options>: SIGTERM lets the step in hand finish and saves the state
+# stage <name> <file that exists once it is finished> <options>: after SIGTERM the running step ends and the state is saved
 stage() {
     name=$1 over=$2
     shift 2

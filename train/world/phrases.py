@@ -1,7 +1,7 @@
-"""What people would say of a scene: many phrasings, any article, free word order.
+"""Captions of scenes: synonyms, several articles, free word order.
 
-`say` writes one caption. `PLACE_PHRASES` and its neighbours are also what an app may accept as names of places, times,
-weathers, styles and relations; `world_vocabulary` lists them for a model folder.
+`say` writes one caption. `world_vocabulary` lists PLACE_PHRASES and the other tables for a model folder, where an app
+reads them as the names of places, times, weathers, styles and relations.
 """
 
 from collections.abc import Sequence
@@ -112,13 +112,14 @@ def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def with_article(phrase: str) -> str:
-    """ "an apple", "a unicorn": by sound, not by letter."""
+    """The phrase with its article, which depends on the sound: "an apple", "a unicorn"."""
     vowel = phrase[0] in "aeio" or (phrase[0] == "u" and not phrase.startswith(("uni", "ufo", "use")))
     return ("an " if vowel else "a ") + phrase
 
 
 def pluralized(noun: str) -> str:
-    """The plural of a synonym by the rules of English; "pairs of x" for "pair of x", "people surfing"."""
+    """The plural of a synonym by the rules of English, also of phrases: "pairs of x" of "pair of x", and "people
+    surfing" of "person surfing"."""
     if "person" in noun.split():
         return noun.replace("person", "people")
     joint = next((word for word in (" of ", " for ", " with ") if word in noun), " of ")
@@ -135,21 +136,21 @@ def pluralized(noun: str) -> str:
 
 
 def names_of(thing: WorldThing) -> dict[str, str]:
-    """Each name of a thing to its plural. A synonym that is a plural already says only several of it."""
+    """{name of a thing: its plural}."""
     return {thing.name: thing.plural} | {synonym: pluralized(synonym) for synonym in thing.synonyms}
 
 
 def _noun(group: Group, rng: np.random.Generator) -> str:
-    thing, several = group.thing, group.count > 1
+    thing, plural = group.thing, group.count > 1
     synonyms = [s for s in thing.synonyms if not (group.colour and s.split()[0] in COLOURS)]
     if synonyms and rng.random() < 0.3:
         synonym = _pick(synonyms, rng)
-        return pluralized(synonym) if several else synonym
-    return thing.plural if several else thing.name
+        return pluralized(synonym) if plural else synonym
+    return thing.plural if plural else thing.name
 
 
 def say_group(group: Group, rng: np.random.Generator, definite: bool = False) -> str:
-    """ "two small blue cats", "an apple", "the apple"."""
+    """The phrase of a group: "two small blue cats", "an apple"; "the apple" where `definite`."""
     words = [_pick(SIZE_WORDS[group.word], rng)] if group.word else []
     if group.colour:
         words.append(_pick(COLOUR_WORDS.get(group.colour, (group.colour,)), rng))
@@ -165,7 +166,7 @@ def say_group(group: Group, rng: np.random.Generator, definite: bool = False) ->
 
 
 def _listed(phrases: list[str], rng: np.random.Generator) -> str:
-    """ "a cat", "a cat and a dog", "a cat, a dog and an owl"."""
+    """The phrases as a list: "a cat", "a cat and a dog", "a cat, a dog and an owl"."""
     if len(phrases) == 1:
         return phrases[0]
     if len(phrases) == 2:
@@ -174,6 +175,7 @@ def _listed(phrases: list[str], rng: np.random.Generator) -> str:
 
 
 def _what(scene: WorldScene, rng: np.random.Generator) -> str:
+    """The part of a caption that names the things and their relation."""
     groups, relation = list(scene.groups), scene.relation
     if not relation:
         order = rng.permutation(len(groups)) if rng.random() < 0.5 else range(len(groups))
@@ -192,6 +194,7 @@ def _what(scene: WorldScene, rng: np.random.Generator) -> str:
 
 
 def _where(scene: WorldScene, rng: np.random.Generator) -> str:
+    """The part of a caption that names the place, the time and the weather; "" for a plain wall."""
     if scene.backdrop == PLAIN:
         return ""
     if scene.backdrop in COLOURS:
@@ -208,7 +211,7 @@ def _where(scene: WorldScene, rng: np.random.Generator) -> str:
 
 
 def say(scene: WorldScene, rng: np.random.Generator) -> str:
-    """One lower-case sentence that says all that was asked of the scene."""
+    """A lower-case sentence that names everything in the scene's request."""
     what, where = _what(scene, rng), _where(scene, rng)
     style = scene.style if scene.style != "3d" or rng.random() < 0.05 else ""
     opening = _pick(OPENINGS, rng) if rng.random() < 0.22 else ""
@@ -224,7 +227,7 @@ def say(scene: WorldScene, rng: np.random.Generator) -> str:
 
 @cache
 def frame_words() -> frozenset[str]:
-    """The words of the grammar around the names of things."""
+    """The words of the grammar that are not names of things."""
     phrases: list[str] = [*OPENINGS, *COLOURS, "grey", "golden", "a an the and with is on the left right background"]
     tables = (NUMBERS, SIZE_WORDS, PLACE_PHRASES, TIME_PHRASES, WEATHER_PHRASES, STYLE_BEFORE, STYLE_AFTER,
               RELATION_PHRASES)  # fmt: skip
@@ -234,7 +237,7 @@ def frame_words() -> frozenset[str]:
 
 
 def world_vocabulary(things: Sequence[WorldThing], cell: int) -> dict:
-    """What a model of these things can draw, as `vocabulary.json` of a model folder says it; `cell`: pixels a cell."""
+    """The contents of `vocabulary.json` of a model of these things. `cell`: pixels of a cell's side."""
     nouns = {word for t in things for pair in names_of(t).items() for name in pair for word in name.split()}
     return {
         "objects": [{"name": t.name, "plural": t.plural, "synonyms": list(t.synonyms)} for t in things],

@@ -14,7 +14,7 @@ from train.world.renderer import DrawingPack, render_scene
 from train.world.scene_sampling import CROWDS, Shares, sample_scene, sample_shape
 from train.world.thing_table import first_things
 
-LINES, LINE = 3, 12  # of a caption: how many, and the height of one in pixels
+LINES, LINE = 3, 12  # the number of lines of a caption, and the height of a line in pixels
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class PreviewSheet:
     seed: int = 0
     """Seed of the scenes and captions."""
     crowded: bool = False
-    """Crowded scenes only."""
+    """Show only crowded scenes."""
     held_out: bool = False
-    """Combinations that training never shows, and no others."""
+    """Show only combinations that are held out of training."""
     shapes: bool = False
-    """All shapes, not only squares."""
+    """Show scenes of all shapes; left out: only squares."""
 
 
 def preview_picture(options: PreviewSheet) -> Image.Image:
-    """The scenes of a seed, each above its caption."""
+    """A sheet of scenes, each with its caption below it."""
     rng = np.random.default_rng(options.seed)
     pack, things = DrawingPack(options.drawings), first_things(options.things)
     side = 12 * options.cell
@@ -68,7 +68,7 @@ def preview_picture(options: PreviewSheet) -> Image.Image:
 def preview_scenes(options: PreviewSheet = PreviewSheet()) -> None:  # noqa: B008, immutable
     """Draw scenes of the open world with their captions into one picture.
 
-    Raises ValueError when the packed drawings are missing or lack a thing.
+    Raises ValueError where the packed drawings are missing or lack a thing.
     """
     preview_picture(options).save(options.out)
     print(options.out)

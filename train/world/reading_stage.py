@@ -1,7 +1,7 @@
-"""Stage 2: a text encoder that can read, before it has to help anyone draw.
+"""Stage 2: a text encoder that is trained to read captions before it is used with a generator.
 
-A head over its states must tell the facts of a caption (answers.told_facts). That a thing has a number, a colour or a
-role is told by a token that tells the thing and tells the number: two answers, not one for each pair.
+A head over its states predicts the facts of a caption (answers.told_facts). A fact about a thing, such as its count,
+its colour or its role, is the product of two predictions of one token: the thing, and the count, colour or role.
 
 Axes: B captions, L text tokens, F facts.
 """
@@ -28,7 +28,8 @@ PIECES = 4000  # of the vocabulary, at most
 
 
 def world_sentences(drawings: str, count: int, seed: int) -> list[str]:
-    """Captions of all things of the table, and every name and word once more, so that each becomes a piece."""
+    """Sentences to train a vocabulary on: captions of all things of the table, and four times every name and every word
+    of the grammar, so that each becomes a piece."""
     rng, pack, things = np.random.default_rng([seed, 4242]), open_pack(drawings), all_things()
     captions = [say(sample_scene(things, pack, 12, 12, rng, held_out=None), rng) for _ in range(count)]
     names = [name for thing in things for pair in names_of(thing).items() for name in pair]
@@ -37,7 +38,7 @@ def world_sentences(drawings: str, count: int, seed: int) -> list[str]:
 
 @dataclass(frozen=True)
 class CaptionBatches:
-    """{"ids", "mask": (B, L), "facts": (B, F) 0 or 1} of scenes that training may see."""
+    """{"ids", "mask": (B, L), "facts": (B, F) 0 or 1} of scenes that are not held out."""
 
     drawings: str
     things: int
@@ -58,13 +59,13 @@ class CaptionBatches:
 
 
 def world_label_kinds(things: int) -> tuple[int, int, int]:
-    """How many things, labels of a thing and labels of a scene `told_facts` counts, for a LabelProbe."""
+    """How many things, labels of a thing and labels of a scene `told_facts` has, for a LabelProbe."""
     return things, len(OF_A_THING), len(OF_A_SCENE)
 
 
 def reading_recipe(drawings: str, things: int, steps: int, batch: int, precision: str, vocabulary: Path) -> Recipe:
-    """The text encoder alone. `vocabulary`: a folder whose spiece.model is made from the whole table if it is missing,
-    so that a larger world later reads with the same pieces."""
+    """The recipe of the text encoder. `vocabulary`: a folder with spiece.model. Where it is missing it is made from the
+    whole table, so that a later world of more things has the same pieces."""
     torch.manual_seed(0)
     if not (vocabulary / "spiece.model").is_file():
         train_vocabulary(world_sentences(drawings, 12000, seed=1), vocabulary, PIECES)

@@ -1,4 +1,4 @@
-"""Scenes as pictures: drawings from the packed file, recoloured and placed before a painted backdrop.
+"""Renders scenes: drawings from the packed file, recoloured and placed on a painted backdrop.
 
 Axes: h w pixels of a drawing, H W pixels of a picture. Drawings have straight alpha.
 """
@@ -17,13 +17,13 @@ from train.world.arrangement import PlacedThing, WorldScene
 from train.world.backdrops import COLOURS, VARIANTS, paint_backdrop, place_of
 from train.world.thing_table import WorldThing
 
-PAINTS = COLOURS | {"white": (226, 229, 236), "black": (62, 62, 70)}  # on things: so that shading stays visible
-LIGHT = np.float32([0.299, 0.587, 0.114])  # of red, green, blue: how light one sees them
+PAINTS = COLOURS | {"white": (226, 229, 236), "black": (62, 62, 70)}  # of things: shading stays visible
+LIGHT = np.float32([0.299, 0.587, 0.114])  # luminance of red, green and blue (ITU-R BT.601)
 PAPER = (247, 244, 236)
 INK = (22, 20, 30)
-STYLE_HANDS = {"flat": ("fluent-flat", "twemoji")}  # other styles are made of the shaded hands
+STYLE_HANDS = {"flat": ("fluent-flat", "twemoji")}  # all other styles are made from SHADED
 SHADED = ("fluent", "noto", "own")
-REMEMBERED = 3000  # drawings in their sizes and colours
+REMEMBERED = 3000  # scaled and coloured drawings that are kept in memory
 
 
 class DrawingPack:
@@ -41,7 +41,7 @@ class DrawingPack:
         self._drawn: OrderedDict[tuple, np.ndarray] = OrderedDict()
 
     def rows(self, thing: WorldThing, style: str) -> list[dict]:
-        """The index rows of the drawings that a thing has in a style. ValueError when the file lacks the thing."""
+        """The index rows of the drawings that a thing has in a style. ValueError where the file lacks the thing."""
         if thing.name not in self.index:
             raise ValueError(f"{self.path} has no drawing of {thing.name}: run maskgil data drawings")
         hands = STYLE_HANDS.get(style, SHADED)
@@ -79,8 +79,8 @@ class DrawingPack:
 
 
 def painted(pixels: np.ndarray, paint: tuple[int, int, int]) -> np.ndarray:
-    """In shades of one colour: what is as light as half of the drawing is becomes the paint, darker and lighter parts
-    its shades, so that eyes, stripes and gloss stay."""
+    """The drawing in shades of one colour. Pixels of the median luminance become `paint`, darker and lighter ones its
+    shades, so that eyes, stripes and gloss stay visible."""
     light = pixels[..., :3].astype(np.float32) @ LIGHT
     inside = light[pixels[..., 3] > 127]
     darkest, middle, lightest = np.quantile(inside if inside.size else light, [0.02, 0.5, 0.98])
@@ -96,7 +96,7 @@ def painted(pixels: np.ndarray, paint: tuple[int, int, int]) -> np.ndarray:
 
 
 def sketched(pixels: np.ndarray) -> np.ndarray:
-    """Pencil: grey from a colour dodge of the drawing by its blurred negative, and its outline."""
+    """The drawing in pencil: greys of a colour dodge of the drawing by its blurred negative, and its outline."""
     alpha = pixels[..., 3].astype(np.float32) / 255
     grey = (pixels[..., :3].astype(np.float32) @ LIGHT) * alpha + 255 * (1 - alpha)
     padded = np.pad(grey, 3, constant_values=255)
@@ -111,7 +111,7 @@ def sketched(pixels: np.ndarray) -> np.ndarray:
 
 
 def _blend(picture: np.ndarray, drawing: np.ndarray, left: int, top: int) -> None:
-    """Paint a drawing over the picture, cut at the edges."""
+    """Paint a drawing over the picture, cropped at its edges."""
     height, width = drawing.shape[:2]
     y0, x0 = max(top, 0), max(left, 0)
     y1, x1 = min(top + height, picture.shape[0]), min(left + width, picture.shape[1])
@@ -124,7 +124,7 @@ def _blend(picture: np.ndarray, drawing: np.ndarray, left: int, top: int) -> Non
 
 
 def _shadow(picture: np.ndarray, placed: PlacedThing, cell: int) -> None:
-    """A soft shadow where a thing touches the ground."""
+    """Paint a soft shadow where a thing touches the ground."""
     rx, ry = 0.46 * placed.width * cell, max(2.0, min(0.07 * placed.width, 0.4) * cell)
     cx, cy = placed.centre[0] * cell, (placed.bottom - 0.04) * cell
     y0, y1 = max(0, int(cy - ry)), min(picture.shape[0], int(cy + ry) + 1)
@@ -137,7 +137,7 @@ def _shadow(picture: np.ndarray, placed: PlacedThing, cell: int) -> None:
 
 
 def casts_shadow(placed: PlacedThing, scene: WorldScene) -> bool:
-    """Whether a thing stands on the ground of a place."""
+    """Whether a thing stands on the ground of a place, and so has a shadow."""
     place = place_of(scene.backdrop)
     if place is None or place.kind == "free" or placed.thing.stands in ("air", "sky"):
         return False
@@ -147,7 +147,7 @@ def casts_shadow(placed: PlacedThing, scene: WorldScene) -> bool:
 
 
 def render_scene(scene: WorldScene, pack: DrawingPack, cell: int) -> np.ndarray:
-    """(rows * cell, columns * cell, 3) uint8."""
+    """The picture of a scene, (rows * cell, columns * cell, 3) uint8."""
     height, width = scene.rows * cell, scene.columns * cell
     if scene.style == "sketch":
         picture = np.empty((height, width, 3), np.uint8)
@@ -167,7 +167,7 @@ def render_scene(scene: WorldScene, pack: DrawingPack, cell: int) -> np.ndarray:
 
 
 def _cover(picture: np.ndarray, scene: WorldScene, pack: DrawingPack, number: int, cell: int) -> None:
-    """Paint the front of a container over what was put into it: all of it below its opening."""
+    """Paint the front of a container, its part below the opening, over the thing inside it."""
     container = scene.placed[number - 1]
     if container.thing.inside is None:
         return
@@ -178,7 +178,7 @@ def _cover(picture: np.ndarray, scene: WorldScene, pack: DrawingPack, number: in
 
 
 def pixelated(picture: np.ndarray, cell: int) -> np.ndarray:
-    """In blocks of a sixth of a cell with few colours."""
+    """The picture in blocks of a sixth of a cell, in few colours."""
     block = max(2, cell // 6)
     height, width = picture.shape[:2]
     blocks = picture.reshape(height // block, block, width // block, block, 3).astype(np.float32).mean((1, 3))

@@ -1,4 +1,4 @@
-"""Random scenes: what training, a judge and an evaluation are shown, and which combinations are held out."""
+"""Random scenes for training, the judge and evaluations, and the combinations that are held out of training."""
 
 import hashlib
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ def _held(*parts: object) -> bool:
 
 
 def is_held_out(request: SceneRequest) -> bool:
-    """True when training must never show this combination: a thing in a place, in a number, in a colour, or in a
-    relation to another."""
+    """Whether a request has a combination that is held out of training: a thing and a place, a count, a colour, or a
+    relation to another thing."""
     for group in request.groups:
         name = group.thing.name
         if request.backdrop not in (PLAIN, COUNTRY) and _held("place", name, request.backdrop):
@@ -51,15 +51,15 @@ def is_held_out(request: SceneRequest) -> bool:
 
 @dataclass(frozen=True)
 class Shares:
-    """How often training scenes are what. `kinds`: one thing, one counted group, two things, two counted groups,
-    three and four different things, a crowd."""
+    """Shares of training scenes. `kinds`: of one thing, one counted group, two things, two counted groups, three
+    different things, four different things, and a crowd."""
 
     kinds: tuple[float, ...] = (0.2, 0.14, 0.28, 0.1, 0.1, 0.08, 0.1)
     styles: tuple[float, ...] = (0.68, 0.11, 0.08, 0.07, 0.06)
-    walls: float = 0.28  # a coloured wall
-    plain: float = 0.22
-    painted: float = 0.45  # scenes in which things are given colours
-    sized: float = 0.3
+    walls: float = 0.28  # before a coloured wall
+    plain: float = 0.22  # before a plain wall
+    painted: float = 0.45  # with colours for things, among those of PAINTED_STYLES
+    sized: float = 0.3  # of things with a size word, in scenes of one thing or of two single things
 
 
 CROWDS = Shares(kinds=(0.0, 0.0, 0.0, 0.15, 0.1, 0.15, 0.6))
@@ -93,9 +93,9 @@ def _backdrop(style: str, shares: Shares, rng: np.random.Generator) -> tuple[str
 
 
 def _colour(thing: WorldThing, backdrop: str, rng: np.random.Generator) -> str:
-    """A colour in which the thing is not lost and that its names do not say already."""
-    said = {word for name in (thing.name, *thing.synonyms) for word in name.split()}
-    return _pick([c for c in COLOURS if c not in said and c != backdrop], rng)
+    """A colour that differs from the backdrop and that no name of the thing contains."""
+    names = {word for name in (thing.name, *thing.synonyms) for word in name.split()}
+    return _pick([c for c in COLOURS if c not in names and c != backdrop], rng)
 
 
 def _groups(kind: int, things: Sequence[WorldThing], rng: np.random.Generator) -> list[tuple[WorldThing, int]]:
@@ -130,7 +130,7 @@ def _relation(groups: list[tuple[WorldThing, int]], rng: np.random.Generator) ->
 
 
 def sample_request(things: Sequence[WorldThing], rng: np.random.Generator, shares: Shares = Shares()) -> SceneRequest:
-    """A random request, held out or not."""
+    """A random request, which may be held out."""
     style = STYLES[rng.choice(len(STYLES), p=shares.styles)]
     backdrop, time, weather = _backdrop(style, shares, rng)
     kind = int(rng.choice(len(shares.kinds), p=shares.kinds))
@@ -145,7 +145,7 @@ def sample_request(things: Sequence[WorldThing], rng: np.random.Generator, share
 
 
 def sample_shape(rng: np.random.Generator) -> tuple[int, int]:
-    """(columns, rows)."""
+    """A random shape (columns, rows)."""
     return list(SHAPES)[rng.choice(len(SHAPES), p=list(SHAPES.values()))]
 
 
@@ -160,7 +160,8 @@ def sample_scene(
     shares: Shares = Shares(),
     snap: float = 1.0,
 ) -> WorldScene:
-    """A random scene. `held_out`: False never a held-out combination (training), True always one, None any."""
+    """A random scene. `held_out`: False: no held-out combination, for training; True: one with such a combination;
+    None: any."""
     while True:
         request = sample_request(things, rng, shares)
         if held_out is not None and is_held_out(request) != held_out:
@@ -168,4 +169,4 @@ def sample_scene(
         try:
             return arrange(request, drawings, columns, rows, rng, snap)
         except ValueError:
-            continue  # more than this shape holds
+            continue  # the things do not fit into this shape

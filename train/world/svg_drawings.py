@@ -1,4 +1,4 @@
-"""The drawings of this project: SVG files in `svg/`, drawn by resvg."""
+"""The drawings of this project: SVG files in `svg/`, rendered by resvg."""
 
 import io
 from pathlib import Path

@@ -1,13 +1,14 @@
-"""The table of things: names, where they stand, how large they are, what drawings they have.
+"""The table of things: their names, where they stand, their sizes and their drawings.
 
-`things.tsv` is ordered by how often people ask for a thing: GenEval's 80 names first, then the things of the first
-world, people, and what everyday prompts ask for most. Training takes the first `count` rows, so a row never moves.
+`things.tsv` is ordered by how often prompts name a thing: first GenEval's 80 names, then the things of the bundled
+models, then people and what everyday prompts name most. Training takes the first `count` rows, so the order of the rows
+must not change.
 
-A drawing is named by a word of the column `drawings`:
+A drawing is named by a word of the column `drawings`. A hand is a set of emoji drawings.
 
     🐈          every hand that has the glyph: Fluent 3D, Noto, Fluent flat, Twemoji
     🐈:fn       only these hands: f Fluent 3D, n Noto, m Fluent flat, t Twemoji
-    🧍+         the glyph in each of the five skin tones, as drawings of equal right
+    🧍+         the glyph in each of the five skin tones, as one drawing each
     svg:bench   a drawing of this repository, svg/bench.svg
 """
 
@@ -22,12 +23,12 @@ TABLE = Path(__file__).with_name("things.tsv")
 Stands = Literal["ground", "indoors", "small", "water", "sea", "air", "sky"]
 HANDS = {"f": "fluent", "n": "noto", "m": "fluent-flat", "t": "twemoji"}
 SKIN_TONES = ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff")
-VARIATION = "fe0f"  # asks for the coloured form of a character; sets disagree on whether a name holds it
+VARIATION = "fe0f"  # selects the coloured form of a character; only some sets have it in their file names
 
 
 @dataclass(frozen=True)
 class Glyph:
-    """One emoji in the hands that are wanted; `tone`: index of the skin tone, or -1."""
+    """One emoji and the hands that draw it. `tone`: index of the skin tone, or -1."""
 
     codepoints: tuple[str, ...]
     hands: str = "fnmt"
@@ -41,9 +42,9 @@ class WorldThing:
     stands  ground and indoors: on the floor; small: on the floor or on another thing; water: afloat; sea: under water;
             air: flying; sky: high up
     size    1 (a key) to 5 (a castle)
-    on      share of its height, from the top, at which another thing stands on it; None: nothing does
-    inside  likewise, the height of its opening; None: nothing is put into it
-    fixed   whether it must not be mirrored: it has letters or hands of a clock
+    on      height at which another thing stands on it, as a share from its top; None: no thing stands on it
+    inside  height of its opening, as a share from its top; None: no thing is put into it
+    fixed   whether it must not be mirrored, because it has letters or the hands of a clock
     """
 
     index: int
@@ -60,7 +61,7 @@ class WorldThing:
 
     @property
     def is_person(self) -> bool:
-        """Whether it is drawn with skin tones: a person in one colour from head to foot is no person."""
+        """Whether it is drawn with skin tones. Such a thing is never given a colour."""
         return any(glyph.tone >= 0 for glyph in self.glyphs)
 
 
@@ -107,13 +108,13 @@ def _thing(index: int, row: dict[str, str]) -> WorldThing:
 
 @cache
 def all_things() -> tuple[WorldThing, ...]:
-    """Every row of the table, in its order: an index means the same thing to every model."""
+    """Every row of the table, in its order: an index stands for the same thing in every model."""
     with TABLE.open(encoding="utf-8") as file:
         return tuple(_thing(i, row) for i, row in enumerate(csv.DictReader(file, delimiter="\t")))
 
 
 def first_things(count: int) -> tuple[WorldThing, ...]:
-    """The first `count` things. ValueError when the table has fewer."""
+    """The first `count` things. ValueError where the table has fewer."""
     if not 1 <= count <= len(all_things()):
         raise ValueError(f"the table has {len(all_things())} things, {count} were asked for")
     return all_things()[:count]

@@ -1,4 +1,4 @@
-"""Codes of scenes of the open world: `maskgil train world cache` (train/world/README.md), and batches of them.
+"""A cache of the codes of scenes of the open world (`maskgil train world cache`, see README.md), and batches from it.
 
 Axes: B scenes, N cells, L text tokens, n scenes of a shard. The files are those of train/data/token_cache.py, with
 {"tokens": (n, N) uint16}; sizes are in cells.
@@ -27,8 +27,14 @@ from train.world.scene_sampling import CROWDS, PAIRS, SHAPES, Shares, sample_sce
 from train.world.thing_table import first_things
 from train.world.world_data import open_pack, rendered
 
-COMMAND = "maskgil train world cache"  # that fills a cache
-KINDS = (Shares(), Shares(), Shares(), PAIRS, CROWDS)  # of scenes, by number: three of five as people ask for them
+COMMAND = "maskgil train world cache"  # the command that fills a cache
+KINDS = (
+    Shares(),
+    Shares(),
+    Shares(),
+    PAIRS,
+    CROWDS,
+)  # shares of scene n are KINDS[n % 5]: three of five scenes have the usual ones
 
 
 def numbered_scene(number: int, shape: tuple[int, int], drawings: str, things: int) -> WorldScene:
@@ -40,8 +46,8 @@ def numbered_scene(number: int, shape: tuple[int, int], drawings: str, things: i
 
 @lru_cache(maxsize=2)
 def world_identity(drawings: str, things: int) -> str:
-    """Stands for the scenes that the numbers mean: it changes as soon as the table of things, the drawings or the
-    sampling give other scenes."""
+    """A fingerprint of the numbered scenes. It changes where the table of things, the drawings or the sampling give
+    other scenes."""
     scenes = [numbered_scene(number, shape, drawings, things) for shape in SHAPES for number in range(2 * len(KINDS))]
     return hashlib.sha256(repr(scenes).encode()).hexdigest()[:12]
 
@@ -49,8 +55,8 @@ def world_identity(drawings: str, things: int) -> str:
 def write_cache(
     tokenizer: Path, drawings: str, things: int, out: Path, total: int, batch: int = 32, shard: int = 512
 ) -> None:
-    """Fill folder `out` with the codes of about `total` scenes, shared among the shapes as training is. The file
-    `complete` is there when all are. ValueError when the folder was made by another tokenizer or of another world."""
+    """Fill the folder `out` with the codes of about `total` scenes, in the shares of SHAPES. The file `complete` is
+    written at the end. ValueError where the folder was made with another tokenizer or of another world."""
     model = checkpoint.load(tokenizer, "vq").eval().to(memory_format=torch.channels_last)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     made_by = checkpoint.fingerprint(model.identity())
@@ -78,14 +84,14 @@ def encode(
 
 @lru_cache(maxsize=2)
 def open_world_codes(folder: str, drawings: str, things: int) -> TokenCache:
-    """The codes of a folder. ValueError when there are none, or when they are of another world."""
+    """The cache of a folder. ValueError where there is none, or where it is of another world."""
     read_note(folder, world_identity(drawings, things))
     return TokenCache.open(folder, COMMAND)
 
 
 @dataclass(frozen=True)
 class CachedScenes:
-    """Rows of a cache and their scenes: what the batches below are made of."""
+    """Rows of a cache with their scenes, from which the batches below are made."""
 
     cache: str
     drawings: str
@@ -103,7 +109,8 @@ class CachedScenes:
 
 @dataclass(frozen=True)
 class TokenBatches:
-    """For a generator: {"tokens": (B, N), "grid": (rows, columns), "ids", "mask": (B, L)} and what each cell shows."""
+    """For a generator: {"tokens": (B, N), "grid": (rows, columns), "ids", "mask": (B, L)} and the labels of each
+    cell."""
 
     scenes: CachedScenes
     vocabulary: bytes

@@ -1,6 +1,6 @@
-"""Batches of rendered scenes for the stages that look at pictures.
+"""Batches of rendered scenes, for the stages that are trained on pictures.
 
-Every batch is a function of (seed, number), so that a run that was stopped goes on with the same pictures.
+Every batch is a function of (seed, number), so that a run that was stopped continues with the same pictures.
 Axes: B scenes, h w cells, H W pixels.
 """
 
@@ -25,10 +25,10 @@ def open_pack(path: str) -> DrawingPack:
 
 @dataclass(frozen=True)
 class WorldScenes:
-    """Scenes of one shape: `crowds` is the share of crowded ones, whose pictures teach more things at a time.
+    """Batches of scenes of one shape. `crowds`: the share of crowded ones, whose pictures show more things.
 
-    things    the first so many of the table
-    held_out  False: never a held-out combination; None: any, for a judge
+    things    take the first so many things of the table
+    held_out  False: no held-out combination; None: any, for a judge
     """
 
     drawings: str
@@ -53,7 +53,7 @@ class WorldScenes:
 
 
 def rendered(scenes: list[WorldScene], drawings: str, cell: int) -> torch.Tensor:
-    """(B, 3, H, W) uint8."""
+    """Pictures of scenes, (B, 3, H, W) uint8."""
     pictures = np.stack([render_scene(scene, open_pack(drawings), cell) for scene in scenes])
     return torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
@@ -74,7 +74,7 @@ class CodeBatches:
 
 @dataclass(frozen=True)
 class JudgePictures:
-    """For a judge: {"pixels"} as above and what it should answer (centre_answers)."""
+    """For a judge: {"pixels"} as above, and its targets (centre_answers)."""
 
     scenes: WorldScenes
     cell: int

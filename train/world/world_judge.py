@@ -1,8 +1,8 @@
-"""The judge of the open world: a network that looks at a picture and says what is on it.
+"""The judge of the open world: a network that detects what a picture shows.
 
-Every cell says which thing has its centre there, how large it is and which colour it was given; the whole picture says
-backdrop, time, weather and style. It is trained on renders alone, all combinations included; it never trains a
-generator, never chooses its curriculum and never selects pictures.
+Outputs for each cell are the thing whose centre is there (or none), its size and its given colour; outputs for the
+whole picture are backdrop, time, weather and style. The judge is trained only on renders, of all combinations. It is
+never used to train a generator or to select the pictures that are scored.
 
 Axes: B pictures, H W pixels, h w cells, T things.
 """
@@ -25,14 +25,14 @@ from train.world.backdrops import BACKDROPS, TIMES, WEATHERS
 from train.world.thing_table import all_things
 from train.world.world_data import JudgePictures, WorldScenes
 
-CELL = 12  # pixels of a cell as the judge sees it
+CELL = 12  # pixels of a cell in the judge's input
 NOTHING = 0  # class of a cell without a centre; thing i is class i + 1
 WHOLE = {"backdrop": BACKDROPS, "time": TIMES, "weather": WEATHERS, "style": STYLES}  # answers of the whole picture
 
 
 @dataclass(frozen=True)
 class WorldJudgeConfig:
-    """`things`: how many of the table it knows; `widths`: channels at 3, 6 and 12 px."""
+    """`things`: it knows the first so many of the table; `widths`: channels at 3, 6 and 12 px."""
 
     things: int
     widths: tuple[int, ...] = (64, 128, 256)
@@ -49,7 +49,7 @@ class SeenThing:
     x: float  # centre, cells
     y: float
     side: int  # cells, one of SIDES
-    colour: str  # "": its own
+    colour: str  # "": its natural colours
     confidence: float
 
 
@@ -104,7 +104,8 @@ class WorldJudge(nn.Module):
 
     @torch.no_grad()
     def read(self, pixels: Float[Tensor, "B 3 H W"]) -> list[SeenScene]:
-        """What is on each picture: cells where a centre is likelier than none, and no neighbour is surer."""
+        """What each picture shows: the things of cells where a centre is more likely than none, and at least as likely
+        as in each neighbouring cell."""
         out = self(pixels)
         chances = out["thing"].float().softmax(1)
         present = 1 - chances[:, NOTHING]
@@ -127,7 +128,7 @@ class WorldJudge(nn.Module):
 
 
 def world_judge_loss(modules: list, batch: dict, generator: torch.Generator, step: int) -> tuple[Tensor, dict]:
-    """Cross-entropy of every answer; cells without a centre weigh 1/20, there are so many of them."""
+    """Cross-entropy of every answer; cells without a centre have the weight 1/20, because most cells have none."""
     out = modules[0](augment(batch["pixels"], generator).contiguous(memory_format=torch.channels_last))
     weight = torch.ones(out["thing"].shape[1], device=out["thing"].device)
     weight[NOTHING] = 0.05
@@ -154,7 +155,7 @@ def save_world_judge(judge: WorldJudge, folder: Path) -> None:
 
 
 def judge_recipe(drawings: str, things: int, steps: int, batch: int, precision: str) -> Recipe:
-    """The judge on renders, half of them crowded. ValueError when the table has fewer things."""
+    """The recipe of the judge, on renders of which half are crowded. ValueError where the table has fewer things."""
     if things > len(all_things()):
         raise ValueError(f"the table has {len(all_things())} things, {things} were asked for")
     torch.manual_seed(0)

@@ -1,6 +1,6 @@
-"""Verdicts: whether a picture shows what was asked, by what the judge sees on it.
+"""Verdicts: whether a picture shows what was asked for, by the judge's detections.
 
-`scene_verdict` is for scenes of the world, category by category; `geneval_verdict` for the rows of GenEval's
+`scene_verdict` scores scenes of the world, by category. `geneval_verdict` scores rows of GenEval's
 evaluation_metadata.jsonl (Ghosh et al. 2023), whose class names are the first names of the table.
 """
 
@@ -17,7 +17,7 @@ OFFSET = 0.1  # GenEval's position threshold, as a share of both objects' extent
 
 
 def perfect_reading(scene: WorldScene) -> SeenScene:
-    """What a judge that is never wrong sees on a scene's picture."""
+    """The detections of a judge that makes no mistakes on a scene's picture."""
     seen = []
     for placed in scene.placed:
         x, y = placed.centre
@@ -29,7 +29,7 @@ def perfect_reading(scene: WorldScene) -> SeenScene:
 
 
 def seen_relation(relation: str, a: SeenThing, b: SeenThing) -> bool:
-    """Whether two things stand in a relation as far as centres and sides tell; half a cell is forgiven."""
+    """Whether two detected things are in a relation, by their centres and sides, with a tolerance of half a cell."""
     if relation in ("right of", "below", "behind"):
         return seen_relation(CONVERSE[relation], b, a)
     dx, dy = b.x - a.x, b.y - a.y
@@ -40,7 +40,7 @@ def seen_relation(relation: str, a: SeenThing, b: SeenThing) -> bool:
         return dy > 0 and dy >= abs(dx) - 0.5
     if relation == "next to":
         return abs(dx) >= abs(dy) - 0.5 and abs(dx) <= reach + 3.5
-    if relation == "in front of":  # what stands in front stands lower, and hides a part
+    if relation == "in front of":  # the thing in front stands lower and covers a part of the other
         return abs(dx) <= reach and abs(dy) <= reach and a.y + a.side / 2 > b.y - 0.5
     if relation == "on":
         return abs(dx) <= b.side / 2 + 1 and a.y <= b.y + 0.5
@@ -50,15 +50,16 @@ def seen_relation(relation: str, a: SeenThing, b: SeenThing) -> bool:
 
 
 def size_told(group: Group, seen: SeenThing, total: int, columns: int, rows: int) -> bool:
-    """Whether a thing looks as small or large as its word says: nearer to that side than to the usual one."""
+    """Whether a thing has the size of its size word: it is smaller or larger than usual, as the word says, or at least
+    as near to the size of the word as to the usual one."""
     usual = requested_side(Group(group.thing), total, columns, rows)
     requested = requested_side(group, total, columns, rows)
     return abs(seen.side - requested) <= abs(seen.side - usual) or (seen.side - usual) * (requested - usual) > 0
 
 
 def scene_verdict(asked: WorldScene, seen: SeenScene) -> dict[str, bool]:
-    """Of each category that the scene asks for, whether the picture keeps it. `objects`: exactly the things and counts,
-    nothing else. Colour, size and relation count as kept only where the objects are."""
+    """{category that the request has: whether the picture agrees with it}. `objects`: it shows exactly the things and
+    counts of the request. Colour, size and relation can be right only where the objects are."""
     wanted = Counter({group.thing.index: group.count for group in asked.groups})
     of_thing = {index: [s for s in seen.things if s.thing == index] for index in wanted}
     kept = {"objects": Counter(s.thing for s in seen.things) == wanted, "style": seen.style == asked.style}
@@ -85,7 +86,7 @@ def scene_verdict(asked: WorldScene, seen: SeenScene) -> dict[str, bool]:
 
 
 def position_holds(relation: str, dx: float, dy: float, extents: float) -> bool:
-    """GenEval's rule: the offset of the centres, beyond OFFSET of both extents, points that way."""
+    """GenEval's rule: the offset of the centres exceeds OFFSET of both extents in that direction."""
     shift = {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[relation]
     return shift > OFFSET * extents and shift >= 0.5 * max(abs(dx), abs(dy))
 

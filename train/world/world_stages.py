@@ -1,7 +1,7 @@
 """The training stages of the open world: `maskgil train world codes --runs runs/world`.
 
-Each stage continues from the state in its folder `<runs>/<stage>`; the same command resumes it. README.md beside this
-file lists the stages, their order and their cost.
+A stage keeps its state in its folder `<runs>/<stage>`, and the same command resumes it. README.md beside this file
+lists the stages, their order and their cost.
 """
 
 import shutil
@@ -20,7 +20,7 @@ from train.precision import chosen_precision
 from train.world.thing_table import first_things
 
 Stage = Literal["codes", "judge", "reading", "cache", "generator", "decoder", "model"]
-# stage: (steps, scenes a batch); of the cache: scenes in all
+# stage: (steps, scenes a batch); of the cache stage: (scenes, scenes a batch)
 DEFAULTS = {
     "codes": (2000, 16), "judge": (4000, 32), "reading": (1500, 96), "cache": (60000, 32), "generator": (12000, 64),
     "decoder": (5000, 8),
@@ -40,11 +40,11 @@ class StageOptions:
     cache: Path = Path("cache/world/tokens")
     """The folder of cached tokens."""
     things: int = 240
-    """Use this many things, in the order of the table."""
+    """Use the first so many things of the table."""
     steps: int = 0
-    """Steps, or scenes of the cache stage. 0: the stage's own number."""
+    """Steps, or scenes of the cache stage. 0: the default of the stage."""
     batch: int = 0
-    """Scenes in a batch. 0: the stage's own number."""
+    """Scenes in a batch. 0: the default of the stage."""
     init: str = "weights/scenes/tokenizer"
     """The tokenizer whose encoder the codes stage is initialized from; "": none."""
     threads: int = 2
@@ -52,11 +52,11 @@ class StageOptions:
     stop_at: int | None = None
     """Stop and save after this step."""
     precision: Literal["auto", "bf16", "no"] = "auto"
-    """auto: bfloat16 where the device multiplies it faster."""
+    """auto: bfloat16 where the device multiplies it faster than float32."""
 
 
 def assemble_model(runs: Path, things: int) -> Path:
-    """Put the exports together as a model folder, `<runs>/model`, and return it. ValueError when one is missing."""
+    """Assemble the exports as the model folder `<runs>/model`, and return it. ValueError where one is missing."""
     from train.world.drawing_stages import PICTURE_CELL
     from train.world.phrases import world_vocabulary
 
@@ -97,7 +97,7 @@ def stage_recipe(options: StageOptions):
 def run_stage(options: StageOptions) -> None:
     """Train one stage of the open world, encode its scenes, or assemble its model folder.
 
-    Raises ValueError when what an earlier stage makes is missing.
+    Raises ValueError where the export or the cache of an earlier stage is missing.
     """
     torch.set_num_threads(options.threads)
     if options.stage == "model":

@@ -127,7 +127,7 @@ def test_an_encoder_begins_as_that_of_larger_patches_and_rests():
     batch = {"pixels": (small * 127 + 127).to(torch.uint8), **{n: torch.zeros(2, 6, 6).long() for n in CELL_ANSWERS}}
     for step, learns in ((0, False), (1, True)):
         training.zero_grad()
-        CodeLoss(0, rest=1)([training], batch, torch.Generator(), step)[0].backward()
+        CodeLoss(0, frozen=1)([training], batch, torch.Generator(), step)[0].backward()
         assert (model.encoder.conv_in.weight.grad is not None) == learns
         assert training.heads[0].weight.grad is not None
     with pytest.raises(ValueError, match="other shapes"):
