@@ -19,6 +19,7 @@ from torch import Tensor
 
 from maskgil.aspect_buckets import nearest_bucket
 from maskgil.condition import Condition
+from maskgil.option_checks import brief
 from maskgil.pipeline import TextToImage
 from maskgil.sampling import counter_rng, remasking
 from maskgil.sampling.token_grid import TokenGrid
@@ -74,6 +75,15 @@ class InpaintingInput:
 
 
 @dataclass(frozen=True)
+class TokenStart(InpaintingInput):
+    """A picture of which only the tokens stay that are not masked: all pixels are decoded anew."""
+
+    def paste_back(self, drawn: Image.Image) -> Image.Image:
+        """The drawn picture as it is."""
+        return drawn
+
+
+@dataclass(frozen=True)
 class Outpainting:
     """More room around a picture: the side to which it goes on, the size that it then has, and where in that it lies,
     in cells from the left and from the top."""
@@ -110,6 +120,14 @@ def inpainting_input(model: TextToImage, image: Image.Image, cells: Iterable[int
     masked = torch.zeros(count, dtype=torch.bool, device=model.device)
     masked[brushed] = True
     return InpaintingInput(_tokens(model, image), masked, grid, image.convert("RGB"))
+
+
+def start_from(model: TextToImage, image: Image.Image, strength: float, seed: int) -> TokenStart:
+    """Image-to-image: a start from a picture of a size that the model draws, of whose tokens the share `strength` is
+    drawn anew; the seed chooses them. Raises ValueError for a share outside (0, 1]."""
+    rows, columns = model.grid(model.validate_size(image.size))
+    start = inpainting_input(model, image, pick_share(range(rows * columns), strength, seed, rows * columns))
+    return TokenStart(start.tokens, start.mask, start.grid, start.image)
 
 
 def mask_to_tokens(mask: Image.Image, image: Image.Image, grid: tuple[int, int], fit: tuple[int, int]) -> list[int]:
@@ -214,11 +232,22 @@ def reword(
     return InpaintingInput(tokens, masked, grid, image.convert("RGB"))
 
 
-def random_mask(share: float, seed: int, grid: tuple[int, int]) -> list[int]:
-    """Cells for a variation: this share of them (at least one), anywhere."""
-    count = grid[0] * grid[1]
+def validate_strength(strength: float) -> float:
+    """The share of the tokens that image-to-image draws anew. Raises ValueError outside (0, 1]."""
+    if not 0.0 < strength <= 1.0:
+        raise ValueError(f"strength is {brief(strength)}: give a share above 0 and at most 1")
+    return strength
+
+
+def pick_share(cells: Iterable[int], strength: float, seed: int, count: int) -> list[int]:
+    """This share of the given cells, at least one of them, chosen by the seed. `count`: cells of the whole grid.
+
+    Raises ValueError for a share outside (0, 1].
+    """
+    validate_strength(strength)
     draw = counter_rng.uniform(torch.tensor([seed]), counter_rng.RngStream.REMASK, torch.tensor([0]), count, 1)[0, :, 0]
-    return draw.argsort()[: max(1, round(share * count))].tolist()
+    ordered = sorted(cells, key=draw.tolist().__getitem__)
+    return ordered[: max(1, round(strength * len(ordered)))]
 
 
 def _tokens(model: TextToImage, image: Image.Image) -> Int[Tensor, " N"] | Float[Tensor, "N C"]:

@@ -17,9 +17,8 @@ from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
 from maskgil.image_io import flatten
-from maskgil.inpainting import InpaintingInput
+from maskgil.inpainting import InpaintingInput, pick_share
 from maskgil.pipeline import TextToImage
-from maskgil.sampling import counter_rng
 from maskgil.seam_blending import blend_seam, image_to_tensor
 
 Size = tuple[int, int]
@@ -82,13 +81,11 @@ def windowed_input(
     """
     if mask.size != image.size:
         raise ValueError(f"the mask is {mask.size} and the picture {image.size}: make them alike")
-    if not 0.0 < strength <= 1.0:
-        raise ValueError(f"strength is {strength:g}: give a share above 0 and at most 1")
     touched = mask.point(lambda level: 255 * (level > 8)).getbbox()
     if touched is None:
         raise ValueError("nothing is brushed: paint over what should change")
     box, size = choose_window(image.size, touched, model.sizes)
-    cells = pick_share(masked_cells(mask.crop(box), model.grid(size)), strength, seed)
+    cells = share_of(masked_cells(mask.crop(box), model.grid(size)), strength, seed)
     opacity = _opacity(mask.crop(box), cells, FEATHER)
     return _start(model, flatten(image), (box, size), cells, opacity)
 
@@ -176,15 +173,10 @@ def masked_cells(mask: Image.Image, grid: tuple[int, int]) -> Bool[Tensor, "R C"
     return torch.from_numpy(np.asarray(shares, np.float32) / 255) >= TOUCHED
 
 
-def pick_share(cells: Bool[Tensor, "R C"], share: float, seed: int) -> Bool[Tensor, "R C"]:
-    """This share of the marked cells, at least one of them, chosen by the seed."""
-    marked = cells.flatten().nonzero()[:, 0]
-    draw = counter_rng.uniform(torch.tensor([seed]), counter_rng.RngStream.REMASK, torch.tensor([0]), cells.numel(), 1)[
-        0, :, 0
-    ]
-    order = marked[draw[marked].argsort()][: max(1, round(share * len(marked)))]
+def share_of(cells: Bool[Tensor, "R C"], strength: float, seed: int) -> Bool[Tensor, "R C"]:
+    """This share of the marked cells, as `pick_share` chooses them."""
     chosen = torch.zeros(cells.numel(), dtype=torch.bool)
-    chosen[order] = True
+    chosen[pick_share(cells.flatten().nonzero()[:, 0].tolist(), strength, seed, cells.numel())] = True
     return chosen.view_as(cells)
 
 

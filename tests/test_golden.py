@@ -116,9 +116,9 @@ def begun(
     if how == "brush":
         return inpainting.inpainting_input(model, PICTURE, start["cells"]), request
     if how == "scattered":
-        return inpainting.inpainting_input(
-            model, PICTURE, inpainting.random_mask(start["share"], start["seed"], model.grid(PICTURE.size))
-        ), request
+        rows, columns = model.grid(PICTURE.size)
+        cells = inpainting.pick_share(range(rows * columns), start["share"], start["seed"], rows * columns)
+        return inpainting.inpainting_input(model, PICTURE, cells), request
     if how == "extend":
         ways = inpainting.outpaintings(PICTURE.size, [request.size], model.tokenizer.config.downsample)
         return inpainting.outpaint(model, PICTURE, next(way for way in ways if way.side == start["side"])), request

@@ -15,9 +15,10 @@ def edit(
     *,
     mask: Path | None = None,
     was: str | None = None,
+    strength: Annotated[float | None, arg(metavar="SHARE")] = None,
     options: Annotated[DrawOptions, arg(name="")],
 ) -> None:
-    """Redraw a part of a picture. The rest stays the same to the last pixel.
+    """Redraw a part of a picture. The rest stays the same to the last pixel; with --strength alone only tokens stay.
 
     Args:
         picture: The picture. One of another size than the model draws is scaled to the nearest, and cut to its shape.
@@ -25,6 +26,8 @@ def edit(
         mask: A PNG of the picture's size. What is transparent in it is redrawn or, where nothing is, what is white.
             Left out: what the new words contradict.
         was: Without --mask: the words that the picture was drawn from. Left out: those that its PNG remembers.
+        strength: Image-to-image: the share of the tokens, of those under --mask where it is given, that is drawn anew,
+            above 0 and at most 1. The seed chooses them.
     """
     quiet_log()
     options.validate_out()
@@ -36,7 +39,7 @@ def edit(
     from app.core.edit_request import EditRequest
 
     mask_bytes = None if mask is None else mask.read_bytes()
-    draw_to_files(options, prompt, EditRequest.read(picture.read_bytes(), mask_bytes, was))
+    draw_to_files(options, prompt, EditRequest.read(picture.read_bytes(), mask_bytes, was, strength))
 
 
 def _load():

@@ -2,7 +2,7 @@
 extension. The pictures may have any size (maskgil/windowed_edit.py)."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +23,28 @@ from text_encoder.prompt_reader import PromptVocabulary, VocabularyEntry
 KINDS = ("paint", "words", "vary", "extend")
 THING_NATS = -1.5  # change of a token's log-likelihood below which its cell shows a thing (see `other_things`)
 VARIATION = 0.4  # share of the tokens that a variation draws anew
+MUCH = 0.6  # share of a picture from which on little is left for a brushed part to fit to
 
 Encode = Callable[[str], Condition]
+
+
+@dataclass(frozen=True)
+class EditPlan:
+    """What is known of an edit before it is begun. `kind`, `prompt`, `previous`, `side` and `amount` as in PictureEdit.
+
+    size     (width, height) of the picture in pixels
+    brushed  share of the picture that is brushed
+    extent   (width, height) in pixels of the box around what is brushed
+    """
+
+    kind: str
+    size: tuple[int, int]
+    prompt: str
+    previous: str = ""
+    side: str = ""
+    amount: int = 0
+    brushed: float = 0.0
+    extent: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -62,6 +82,15 @@ class PictureEdit:
         strength = self.strength if self.kind in ("paint", "vary") else 1.0
         mask = self._mask(model, encode, vocabulary, seed)
         return windowed_edit.windowed_input(model, self.image, mask, strength, seed)
+
+    @property
+    def plan(self) -> EditPlan:
+        """What can be said of it before it is drawn."""
+        mask = None if self.mask is None else self.mask.resize(self.image.size).point(lambda level: 255 * (level > 24))
+        left, top, right, bottom = (mask and mask.getbbox()) or (0, 0, 0, 0)
+        brushed = 0.0 if mask is None else float(np.asarray(mask).mean() / 255)
+        about = (self.kind, self.image.size, self.prompt, self.previous, self.side, self.amount)
+        return EditPlan(*about, brushed, (right - left, bottom - top))
 
     def note(self, start: InpaintingInput) -> str:
         """The note in the file about the edit."""
@@ -115,18 +144,35 @@ def words_mask(
     return Image.fromarray(changed.astype(np.uint8) * 255, "L")
 
 
+def _thing_names(vocabulary: PromptVocabulary) -> dict[str, str]:
+    """What things are called, plurals and synonyms included, in small letters: word -> the thing."""
+    return {
+        name.lower(): thing.name
+        for thing in vocabulary.objects
+        for name in (thing.plural, thing.name, *thing.synonyms)
+        if name
+    }
+
+
+def _thing_pattern(names: Iterable[str]) -> re.Pattern:
+    """Finds things in a prompt, the longest name first."""
+    longest = sorted(map(re.escape, names), key=len, reverse=True)
+    return re.compile(r"\b(" + "|".join(longest) + r")\b", re.IGNORECASE)
+
+
+def things_in(vocabulary: PromptVocabulary, prompt: str) -> list[str]:
+    """The things that a prompt names, each once."""
+    names = _thing_names(vocabulary)
+    found = _thing_pattern(names).findall(prompt) if names else []
+    return list(dict.fromkeys(names[each.lower()] for each in found))
+
+
 def other_things(vocabulary: PromptVocabulary, prompt: str, number: int = 3) -> list[str]:
     """The prompt with its things replaced by others: cells that these make unlikely show the things."""
-    names = [
-        name.lower() for thing in vocabulary.objects for name in (thing.plural, thing.name, *thing.synonyms) if name
-    ]
-    pattern = re.compile(
-        r"\b(" + "|".join(sorted(map(re.escape, names), key=len, reverse=True)) + r")\b", re.IGNORECASE
-    )
-    present = {match.lower() for match in pattern.findall(prompt)}
-    if not names or not present:
+    if not (present := things_in(vocabulary, prompt)):
         return []
-    free = [thing for thing in vocabulary.objects if not present & {thing.name, thing.plural, *thing.synonyms}]
+    pattern = _thing_pattern(_thing_names(vocabulary))
+    free = [thing for thing in vocabulary.objects if thing.name not in present]
     chosen = free[:: max(1, len(free) // number)][:number]
     plurals = {thing.plural for thing in vocabulary.objects if thing.plural}
     return [
@@ -156,15 +202,36 @@ def named(entries: tuple[VocabularyEntry, ...], prompt: str) -> dict[str, str]:
     return found
 
 
-def caution(vocabulary: PromptVocabulary, edit: PictureEdit) -> str:
-    """What an edit by words does not do well; empty where nothing is to be said."""
-    if edit.kind != "words":
-        return ""
-    if named(vocabulary.styles, edit.previous) != named(vocabulary.styles, edit.prompt):
+def caution(vocabulary: PromptVocabulary, sizes: Iterable[tuple[int, int]], plan: EditPlan) -> str:
+    """What an edit does not do well, in one sentence; empty where nothing is to be said. `sizes`: (width, height) in
+    pixels that the model draws."""
+    if plan.kind == "words":
+        return _caution_of_words(vocabulary, plan)
+    if plan.kind == "extend":
+        return _caution_of_extension(vocabulary, plan)
+    if plan.kind == "paint" and plan.brushed > MUCH:
+        return "Most of the picture is brushed: little is left for the new part to fit to."
+    width, height = plan.extent if plan.kind == "paint" else plan.size
+    if not any(width <= widest and height <= highest for widest, highest in sizes):
+        return f"{width} × {height} is more than the model draws at once: what is new comes out less sharp."
+    return ""
+
+
+def _caution_of_extension(vocabulary: PromptVocabulary, plan: EditPlan) -> str:
+    own = plan.size[0] if plan.side in ("left", "right") else plan.size[1]
+    if plan.amount > own:
+        return f"{plan.amount} pixels are more than the picture's own {own}: most of the new part is a guess."
+    if things := things_in(vocabulary, plan.prompt):
+        return f"The new part is drawn from the same words: it may show another {' or '.join(things)}."
+    return ""
+
+
+def _caution_of_words(vocabulary: PromptVocabulary, plan: EditPlan) -> str:
+    if named(vocabulary.styles, plan.previous) != named(vocabulary.styles, plan.prompt):
         return "Another style draws the whole picture anew."
-    if named(vocabulary.backgrounds, edit.previous) != named(vocabulary.backgrounds, edit.prompt):
+    if named(vocabulary.backgrounds, plan.previous) != named(vocabulary.backgrounds, plan.prompt):
         return "Another place draws all around the things anew, and their borders, too: they may change a little."
-    if _counts(vocabulary, edit.previous) != _counts(vocabulary, edit.prompt):
+    if _counts(vocabulary, plan.previous) != _counts(vocabulary, plan.prompt):
         return "Another number of things often leaves parts of the old ones: brush over what is left of them."
     return ""
 

@@ -11,18 +11,21 @@ import torch
 from PIL import Image
 
 from app.core import paths, png, registry
+from app.core.edit_request import EditRequest
 from app.core.gallery_store import GalleryEntry
-from app.core.picture_edit import VARIATION, PictureEdit, caution
+from app.core.picture_edit import VARIATION, EditPlan, PictureEdit, caution
 from app.core.prompt_admission import admit, words_of
-from app.core.request import GenerationRequest, random_seed
+from app.core.request import MAX_PROMPT, GenerationRequest, random_seed
 from app.serving.admission import served_model
 from app.serving.engine import Engine
 from app.serving.jobs import Job, Status
 from app.serving.services import AppServices
-from maskgil.inpainting import InpaintingInput
+from maskgil.inpainting import TokenStart, fit_to_size
 from maskgil.upscaling import has_upscaler, upscale
 
 REFINED_SHARE = 0.6  # of a draft's tokens, the least certain first, that its refinement draws anew
+AMOUNT = 64  # pixels of an extension that says none
+START = 0.8  # share of a start picture's tokens that are drawn anew
 MAX_MASK_SIDE = 1024  # pixels of a mask that a page sends
 ONE_PICTURE = {"n": 1, "candidates": 1}  # settings of what is drawn while somebody types
 
@@ -48,6 +51,8 @@ def begin_edit(services: AppServices, owner: str, message: dict[str, Any]) -> tu
     It takes as long as a model takes to load and to read the picture: no event loop may wait for it.
     """
     entry = services.gallery.get(owner, str(message.get("id", "")))
+    if message.get("kind") == "start":
+        return _begin_from(services, owner, entry, message), []
     prompt = str(message.get("prompt", "")).strip() or entry.prompt
     asked = {**message, "prompt": prompt, "settings": {**given_settings(message), "n": 1, "size": None}}
     request = parse_request(asked, services)
@@ -61,21 +66,47 @@ def begin_edit(services: AppServices, owner: str, message: dict[str, Any]) -> tu
         mask=_mask(message.get("mask")),
         strength=_number(message, "strength", VARIATION if message.get("kind") == "vary" else 1.0),
         side=str(message.get("side", "")),
-        amount=int(_number(message, "amount", 64)),
+        amount=int(_number(message, "amount", AMOUNT)),
     )
     vocabulary = registry.find_local(request.model).vocabulary
     start = edit.start(loaded.model, loaded.encode, vocabulary, request.seed)
     request = replace(request, size=loaded.sizes[0], edit=edit.note(start))
-    note = caution(vocabulary, edit)
+    note = caution(vocabulary, loaded.sizes, edit.plan)
     return services.draw(request, owner, start), [note] if note else []
 
 
-@dataclass(frozen=True)
-class RefinedDraft(InpaintingInput):
-    """The tokens of a draft, of which the least certain are drawn anew; all pixels are decoded anew."""
+def _begin_from(services: AppServices, owner: str, entry: GalleryEntry, message: dict[str, Any]) -> Job:
+    """A drawing of the prompt that starts from a kept picture (image-to-image), which is scaled and cut to its size."""
+    request = parse_request(message, services)
+    loaded = services.engine.load(request.model)
+    size = request.size if request.size in loaded.sizes else loaded.sizes[0]
+    image = fit_to_size(png.read_picture(services.gallery.png(entry))[0], [size])
+    edit = EditRequest(image, None, "", _number(message, "strength", START))
+    start, request = edit.begin(loaded.model, loaded.encode, request)
+    return services.draw(request, owner, start)
 
-    def paste_back(self, drawn: Image.Image) -> Image.Image:
-        return drawn
+
+def describe_caution(services: AppServices, owner: str, message: dict[str, Any]) -> str:
+    """What is to be said of an edit before it is drawn: see app/core/picture_edit.py. The page measures its picture and
+    what is brushed. It reads files: no event loop may wait for it."""
+    entry = services.gallery.get(owner, str(message.get("id", "")))
+    found = served_model(services.engine, str(given_settings(message).get("model") or paths.default_model()))
+    plan = EditPlan(
+        kind=str(message.get("kind", "")),
+        size=_pair(message, "size"),
+        prompt=str(message.get("prompt", "")).strip()[:MAX_PROMPT] or entry.prompt,
+        previous=entry.prompt,
+        side=str(message.get("side", "")),
+        amount=int(_number(message, "amount", AMOUNT)),
+        brushed=_number(message, "brushed", 0.0),
+        extent=_pair(message, "extent"),
+    )
+    return caution(found.vocabulary, found.sizes, plan)
+
+
+@dataclass(frozen=True)
+class RefinedDraft(TokenStart):
+    """The tokens of a draft, of which the least certain are drawn anew."""
 
 
 def refined_draft(draft: Job | None, request: GenerationRequest) -> RefinedDraft | None:
@@ -167,6 +198,14 @@ def _mask(text: Any) -> Image.Image | None:
         return image.convert("RGBA").getchannel("A")
     except (binascii.Error, OSError, SyntaxError) as error:
         raise ValueError(f"the mask cannot be read ({error}): reload the page") from None
+
+
+def _pair(message: dict[str, Any], name: str) -> tuple[int, int]:
+    """Width and height in pixels."""
+    values = message.get(name)
+    if not isinstance(values, list) or len(values) != 2 or not all(type(value) is int for value in values):
+        return 0, 0
+    return values[0], values[1]
 
 
 def _number(message: dict[str, Any], name: str, default: float) -> float:

@@ -11,7 +11,10 @@ Up, JSON texts by "type":
     stop                         cancel the drawing; one whose picture is being kept comes to its end
     watch                        show the visitor's last drawing on this canvas again, as after a reload
     edit {id, kind, prompt, settings, mask, strength, side, amount}
-                                 draw on a kept picture and keep the result: see app/core/picture_edit.py
+                                 draw on a kept picture and keep the result: see app/core/picture_edit.py; of the kind
+                                 `start`: draw the prompt from the picture (image-to-image)
+    check {id, kind, prompt, settings, size, side, amount, brushed, extent}
+                                 say what such an edit does not do well
     upscale {id, factor}         keep a kept picture at 2 or 4 times its size
     sheet {prompt, settings, x, y}
                                  draw all combinations of two settings' values, and keep them as one picture with axes
@@ -19,7 +22,7 @@ Up, JSON texts by "type":
 Down, JSON texts by "type":
     queued {job, position}, step {job, step, of, remaining, masks, rows},
     done {job, pictures, facts, notes, reading}, kept {job, pictures, notes, reading}, stopped {job},
-    error {message}, reading {prompt, spans, drawn, refused}.
+    error {message}, reading {prompt, spans, drawn, refused}, caution {kind, text}.
     The `reading` of a drawing: notes on the words that are drawn otherwise than said.
 After a step come as many binary frames as it names rows (WebP); after a done, one for each picture (PNG).
 
@@ -225,7 +228,14 @@ class CanvasSession:
         """Draw on a kept picture (app/web/canvas_edits.py), and keep what comes of it."""
         job, notes = await asyncio.to_thread(canvas_edits.begin_edit, self.services, self.owner, message)
         job.view = self.name
+        if notes:
+            await self.send(type="caution", kind=str(message.get("kind"))[:40], text=" ".join(notes))
         self.replace(job, notes)
+
+    async def check(self, message: dict[str, Any]) -> None:
+        """Say what an edit does not do well, before it is asked for."""
+        text = await asyncio.to_thread(canvas_edits.describe_caution, self.services, self.owner, message)
+        await self.send(type="caution", kind=str(message.get("kind"))[:40], text=text)
 
     async def upscale(self, message: dict[str, Any]) -> None:
         """Keep a kept picture at 2 or 4 times its size."""
@@ -375,6 +385,7 @@ HANDLERS: dict[str, Handler] = {
     "draft": CanvasSession.draft,
     "refine": CanvasSession.refine,
     "edit": CanvasSession.edit,
+    "check": CanvasSession.check,
     "upscale": CanvasSession.upscale,
     "sheet": CanvasSession.sheet,
     "keep": CanvasSession.keep,

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -25,7 +26,7 @@ from app.serving.services import AppServices
 from app.serving.shielded import run_or_undo
 from app.web import health
 from app.web.api_errors import ApiError, shutting_down
-from app.web.image_fields import MEDIA_TYPES, AnswerOptions, parse_form_fields, read_image_fields
+from app.web.image_fields import MEDIA_TYPES, AnswerOptions, brief_json, parse_form_fields, read_image_fields
 from app.web.image_links import ImageLinks
 from app.web.public_message import public_message
 from app.web.uploads import Form, UploadPlaces, read_form, read_json_body
@@ -100,7 +101,11 @@ def _edit_call(form: Form) -> ImageCall:
         raise ValueError("image is missing: send a picture to draw on (png, jpeg, webp)")
     texts = dict(form.texts)
     previous_prompt, size = texts.pop("was", None), texts.pop("size", None)
-    request, options = read_image_fields(parse_form_fields(texts))
+    fields = parse_form_fields(texts)
+    strength = fields.pop("strength", None)
+    if strength is not None and (isinstance(strength, bool) or not isinstance(strength, int | float)):
+        raise ValueError(f"strength is {brief_json(strength)}: give a share above 0 and at most 1")
+    request, options = read_image_fields(fields)
     notes = list(options.notes)
     if len(form.files["image"]) > 1:
         notes.append(f"{len(form.files['image'])} images were sent: the first one is edited, the others are not used")
@@ -108,7 +113,8 @@ def _edit_call(form: Form) -> ImageCall:
         notes.append(f"size {size[:20]} is not used: an edit keeps the image's own size")
     options = replace(options, notes=tuple(notes))
     mask_data = None if mask is None else mask.data
-    return ImageCall(request, options, "image_edit", lambda: EditRequest.read(image.data, mask_data, previous_prompt))
+    edit = partial(EditRequest.read, image.data, mask_data, previous_prompt, strength)
+    return ImageCall(request, options, "image_edit", edit)
 
 
 async def _drawn(call: Request, services: AppServices, caller: Caller, asked: ImageCall) -> Response:

@@ -36,8 +36,14 @@ def describe_api(version: str) -> dict[str, Any]:
             "description": "a picture of the same size: what is transparent in it is drawn anew",
         },
         "was": {"type": "string", "description": "without a mask: the prompt that the picture was drawn after"},
+        "strength": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": 1,
+            "description": "the share of the tokens, of those under the mask where there is one, that is drawn anew",
+        },
     }
-    variation_fields = {name: value for name, value in edit_fields.items() if name not in ("mask", "was")}
+    variation_fields = image_fields | {"image": edit_fields["image"]}
     paths = {
         "/v1/models": {"get": _operation("Models", None, {"application/json": {"type": "object"}})},
         "/v1/models/{name}": {

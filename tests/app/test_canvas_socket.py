@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from app_fixtures import tiny_model
 from PIL import Image
 from starlette.datastructures import QueryParams
@@ -302,6 +303,52 @@ def test_a_variation_keeps_most_tokens_and_the_pictures_own_words(services: AppS
         entry = services.gallery.get(ME, varied["pictures"][0]["id"])
         assert entry.prompt == "a cat" and entry.request.edit.endswith("a share of 0.4")
         assert entry.request.edit.startswith("26 of 64 cells of ")
+
+    visit(script)
+
+
+def test_a_drawing_starts_from_a_kept_picture(services: AppServices):
+    """Of any size: it is scaled and cut to that of the drawing. The tokens that stay are the picture's own."""
+    entry = services.gallery.add(ME, Image.effect_noise((200, 100), 90).convert("RGB"), None)
+
+    async def script(page: Page) -> None:
+        asked = {"kind": "start", "id": entry.id, "prompt": "a cat"}
+        page.say("edit", **asked, strength=0.25, settings={**SETTINGS, "n": 2, "size": [96, 64]})
+        message, frames = await page.hear("done")
+        assert [picture["seed"] for picture in message["pictures"]] == [5, 6]
+        drawn = [services.gallery.get(ME, picture["id"]) for picture in message["pictures"]]
+        assert all(each.prompt == "a cat" and "a share of 0.25" in each.request.edit for each in drawn)
+        assert [Image.open(io.BytesIO(frame)).size for frame in frames] == [(96, 64)] * 2
+        job = services.engine.jobs(ME)[-1]
+        tokens, stays = job.frames[-1].grid.tokens, ~job.start.mask
+        assert stays.sum() == 72 and all(torch.equal(row[stays], job.start.tokens[stays]) for row in tokens)
+        assert not torch.equal(tokens[0], tokens[1]), "two seeds draw the rest otherwise"
+        page.say("edit", **asked, strength=2, settings=SETTINGS)
+        assert "above 0 and at most 1" in (await page.hear("error"))[0]["message"]
+
+    visit(script)
+
+
+def test_a_doubtful_edit_is_told_before_it_is_asked_for_and_before_its_steps(services: AppServices):
+    async def script(page: Page) -> None:
+        page.say("draw", prompt="a cat", settings=SETTINGS)
+        first, _ = await page.hear("done")
+        about = {"id": first["pictures"][0]["id"], "kind": "extend", "side": "left", "settings": SETTINGS}
+        jobs = len(services.engine.jobs(ME))
+        page.say("check", **about, amount=32, size=[64, 64], prompt="")
+        told, _ = await page.hear("caution")
+        assert told["kind"] == "extend" and "it may show another cat" in told["text"]
+        page.say("check", **about, amount=96, size=[64, 64], prompt="")
+        assert "more than the picture's own 64" in (await page.hear("caution"))[0]["text"]
+        assert len(services.engine.jobs(ME)) == jobs, "nothing is drawn for it"
+        page.say("edit", **about, amount=32)
+        async with asyncio.timeout(SECONDS):
+            while not any(message["type"] == "done" for message, _ in page.down):
+                await asyncio.sleep(0.01)
+        kinds = [message["type"] for message, _ in page.down]
+        assert kinds[0] == "caution" and "caution" not in kinds[1:]
+        page.say("check", id="nothing", kind="vary", settings=SETTINGS)
+        assert "no picture" in (await page.hear("error"))[0]["message"]
 
     visit(script)
 

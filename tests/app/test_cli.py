@@ -352,6 +352,22 @@ def test_edit_draws_what_the_mask_marks(capsys: pytest.CaptureFixture):
     assert request.seed == 4 and request.edit.startswith("16 of 64 cells of ") and request.edit.endswith("; masked")
 
 
+@pytest.mark.parametrize(("mask", "cells"), [("", "16 of 64 cells"), (" --mask mask.png", "8 of 64 cells")])
+def test_edit_draws_a_share_of_a_picture_anew(mask: str, cells: str, capsys: pytest.CaptureFixture):
+    """Image-to-image: it need not be known after which words the picture was drawn."""
+    image = photo("in.png")
+    half = Image.new("L", image.size)
+    half.paste(255, (0, 0, 64, 32))
+    half.save("mask.png")
+    assert main(f"edit in.png cat --strength 0.25{mask} --seed 3 --out out.png".split()) == 0
+    drawn, request = png.read_picture(Path("out.png").read_bytes())
+    changed = (np.asarray(drawn) != np.asarray(image)).any(2)
+    assert changed.any() and not (mask and changed[32:].any())
+    assert request.edit.startswith(cells) and request.edit.endswith(
+        "; masked, a share of 0.25" if mask else "; a share of 0.25"
+    )
+
+
 def test_edit_cuts_a_picture_of_another_shape(capsys: pytest.CaptureFixture):
     photo("in.png", (200, 200))
     mask = Image.new("L", (200, 200))
@@ -366,6 +382,7 @@ def test_edit_cuts_a_picture_of_another_shape(capsys: pytest.CaptureFixture):
     ("edit in.png cat", "not known after which words"),
     ("edit in.png cat --was dog", "contradict nothing"),
     ("edit in.png cat --mask black.png", "the mask marks nothing"),
+    ("edit in.png cat --strength 1.5", "strength is 1.5: give a share above 0 and at most 1"),
     ("edit in.png cat --mask small.png", "the mask is 8x8 and the picture 64x64"),
     ("edit in.png cat --mask nowhere.png", "nowhere.png is no file"),
     ("edit nowhere.png cat", "nowhere.png is no file"),

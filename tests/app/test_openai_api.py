@@ -354,8 +354,18 @@ def test_without_a_mask_the_words_decide(studio: Studio, photo: Image.Image):
         assert told.status_code == 400 and "the new words contradict nothing" in told.text
 
 
+def test_a_strength_is_image_to_image(studio: Studio, photo: Image.Image):
+    """The share of the tokens that is drawn anew; words of before are not needed."""
+    for strength, cells in (("0.25", "16 of 64"), ("1", "64 of 64")):
+        told = draw_on(studio, as_png(photo), prompt="a cat", seed="3", strength=strength)
+        request = opened(told.json()["data"][0]["b64_json"])[1]
+        assert request.edit.startswith(f"{cells} cells of ") and request.edit.endswith(f"a share of {strength}")
+
+
 @pytest.mark.parametrize(("fields", "says"), [
     ({"prompt": "a cat"}, "not known after which words"),
+    ({"prompt": "a cat", "strength": "0"}, "strength is 0: give a share above 0 and at most 1"),
+    ({"prompt": "a cat", "strength": "true"}, "strength is true: give a share above 0"),
     ({}, "prompt is missing"),
     ({"prompt": "a cat", "n": "many"}, "write it as in JSON"),
     ({"prompt": "a cat", "n": "99"}, "from 1 to 16"),

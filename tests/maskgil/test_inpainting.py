@@ -180,15 +180,25 @@ def test_cells_that_are_not_there_are_refused(model: TextToImage, photo: Image.I
         inpainting.inpainting_input(model, photo, cells)
 
 
-def test_a_variation_scatters_the_share_it_was_asked_for():
-    cells = inpainting.random_mask(0.25, seed=4, grid=(8, 12))
+def test_a_share_of_the_cells_is_chosen_by_the_seed():
+    cells = inpainting.pick_share(range(96), 0.25, 4, 96)
     assert len(set(cells)) == 24 and set(cells) <= set(range(96))
-    assert (
-        cells
-        == inpainting.random_mask(0.25, seed=4, grid=(8, 12))
-        != inpainting.random_mask(0.25, seed=5, grid=(8, 12))
-    )
-    assert len(inpainting.random_mask(0.001, 1, (8, 12))) == 1
+    assert cells == inpainting.pick_share(range(96), 0.25, 4, 96) != inpainting.pick_share(range(96), 0.25, 5, 96)
+    assert len(inpainting.pick_share(range(96), 0.001, 1, 96)) == 1
+    some = inpainting.pick_share([7, 8, 40, 90], 0.5, 4, 96)
+    assert len(some) == 2 and set(some) <= {7, 8, 40, 90}
+    for strength in (0.0, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="above 0 and at most 1"):
+            inpainting.pick_share(range(96), strength, 1, 96)
+
+
+def test_of_a_start_picture_only_tokens_stay(model: TextToImage, photo: Image.Image):
+    image = inpainting.fit_to_size(photo, model.sizes)
+    start = inpainting.start_from(model, image, 0.25, 7)
+    given = inpainting.inpainting_input(model, image, [0])
+    assert int(start.mask.sum()) == round(0.25 * len(start.mask)) and start.tokens.equal(given.tokens)
+    assert start.paste_back(drawn := Image.new("RGB", image.size, "red")) is drawn
+    assert not start.mask.equal(inpainting.start_from(model, image, 0.25, 8).mask)
 
 
 def test_the_thinnest_line_of_a_mask_marks_the_cells_that_it_crosses():
