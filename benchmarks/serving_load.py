@@ -204,7 +204,7 @@ def bench_serving(
         size: Width x height in pixels. Left out: the model's first size.
         dtype: Precision of the generator. Left out: bf16 on a GPU, fp32 on a CPU.
         replicas: Numbers of replicas to compare with one engine; needs maskgil[serve]. A preset has no folder that they
-            could load, and is measured in this process alone.
+            could load, and is measured only in this process.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     first, side = dtype or default_dtype(device), parse_size(size) if size else None

@@ -6,7 +6,7 @@
 
 A save is whole or not at all. New files are written beside the old ones as *.new, config.json.new last: once that
 exists the save counts, and whoever opens the folder next finishes the renaming. A process killed anywhere leaves the
-old model or the new one, never a mixture; other files in the folder are left alone.
+old model or the new one, never a mixture; other files in the folder stay as they are.
 """
 
 import hashlib

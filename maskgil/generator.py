@@ -87,7 +87,7 @@ class TokenSpace(Protocol):
         ...
 
     def blank(self, batch: int, grid: tuple[int, int], device: torch.device | str) -> TokenGrid:
-        """A grid of masked tokens alone."""
+        """A grid of only masked tokens."""
         ...
 
     def without_masked(self, grid: TokenGrid) -> Int[Tensor, "B N"] | Float[Tensor, "B N C"]:
@@ -105,7 +105,7 @@ class TokenSpace(Protocol):
     def finish_plan(
         self, plan: list[StepParams], canvas: TokenGrid, seeds: Sequence[int], params: SamplingParams
     ) -> list[StepParams]:
-        """The plan with what the parameters ask of these tokens alone."""
+        """The plan with what the parameters ask only of these tokens."""
         ...
 
     def sampler(self, model: Any, condition: Condition, negative: Condition | None, head: Any) -> Sampler:

@@ -3,7 +3,7 @@
     released layouts    as they were released: amused, meissonic
     LlamaGen with text  llamagen
     scenes in codes     default: without guidance, measured on them (docs/results.md); guided where guidance has a task
-    all others          guided: 8 guided steps; drawing without guidance was measured on scenes alone
+    all others          guided: 8 guided steps; drawing without guidance was measured only on scenes
 
 This module imports no torch.
 """

@@ -131,7 +131,7 @@ def _extension_window(model: TextToImage, size: Size, side: str, amount: int) ->
         "up": (0, 0, size[0], length),
         "down": (0, size[1] - length, *size),
     }[side]
-    if getattr(model.generator.config, "grid", None):  # a model of one grid alone
+    if getattr(model.generator.config, "grid", None):  # a model of only one grid
         return box, model.sizes[0]
     width, height = (max(1, round((box[i + 2] - box[i]) / scale / _cell(model))) * _cell(model) for i in range(2))
     return box, (width, height)

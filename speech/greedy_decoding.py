@@ -183,7 +183,7 @@ class GreedyDecoder:
 def encode_window(encoder: AudioEncoder, mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B P D"]:
     """AudioEncoder.forward for F = 2 P frames up to the model's own length: the first rows of the position table.
 
-    A released Whisper was trained for 30 s alone; shorter windows of 10 s cost tiny.en half a point of WER.
+    A released Whisper was trained only for 30 s; shorter windows of 10 s cost tiny.en half a point of WER.
     """
     x = F.gelu(encoder.conv1(mel))
     x = F.gelu(encoder.conv2(x)).transpose(1, 2)

@@ -14,7 +14,7 @@ class RunOptions:
 
     keep: Annotated[int, arg(help="checkpoints that stay; the best by validation stays beside them")] = 1
     picture_minutes: Annotated[
-        float, arg(help="minutes between loss curves and sample sheets in the folder; 0: sheets at their steps alone")
+        float, arg(help="minutes between loss curves and sample sheets in the folder; 0: sheets only at their steps")
     ] = 10.0
     price_per_hour: Annotated[float, arg(help="of one GPU or machine, for the cost that a run prints")] = 0.0
     preflight: Annotated[bool, arg(help="measure a few steps, print what the run needs, and write nothing")] = False

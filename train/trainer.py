@@ -96,7 +96,7 @@ class Run:
         if recipe.shard:
             if len(raw) > 1 or recipe.after_step or recipe.modules[0].optim.muon_lr:
                 raise ValueError(
-                    f"{recipe.name} cannot be sharded: that needs one module, AdamW alone and no after_step"
+                    f"{recipe.name} cannot be sharded: that needs one module, only AdamW and no after_step"
                 )
             from train import fsdp  # loading torch's checkpointing takes seconds
 

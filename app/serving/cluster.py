@@ -29,7 +29,7 @@ QUIET = {
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # replicas see the GPU where they ask for no share of it
 }
-# Ray listens on 127.0.0.1 alone where this is set before it is imported. A replica's own port listens on all networks,
+# Ray listens only on 127.0.0.1 where this is set before it is imported. A replica's own port listens on all networks,
 # and asks for the token, as all of Ray's ports do. A mode that is set after the import of Ray would break that.
 # Ray's processes start within half a minute or end; on a busy machine they take longer.
 ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_agent_register_timeout_ms": "180000"}
@@ -60,7 +60,7 @@ def connect(options: ClusterOptions) -> ComputeBackend:
     draw, transcribe = handle_when_deployed(DRAW), handle_when_deployed(TRANSCRIBE)
 
     def stop() -> None:
-        """A cluster that other servers use goes on; one of this server alone ends."""
+        """A cluster that other servers use goes on; one that only this server uses ends."""
         ray.shutdown()
 
     return ComputeBackend(

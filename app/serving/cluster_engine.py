@@ -1,6 +1,6 @@
 """The engine of many machines: jobs are checked here and drawn in the replicas of a Ray Serve application.
 
-A job's images depend on its task alone (app/serving/cluster_messages.py). When a replica dies, its jobs are drawn again
+A job's images depend only on its task (app/serving/cluster_messages.py). When a replica dies, its jobs are drawn again
 in others, to the same images; a reader sees a pause. This process has the models in memory, too: it checks requests
 against them, encodes edited images and decodes previews.
 """

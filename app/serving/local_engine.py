@@ -2,7 +2,7 @@
 
 A request becomes a job. Jobs wait in a bounded queue. One worker thread draws them in batches: a batch holds the
 running jobs of one model and size, and one call of the model makes one step of all of them. Jobs join and leave a batch
-between two steps, so a cancel takes effect before the next step and a job that fails leaves the others alone. A job
+between two steps, so a cancel takes effect before the next step and a job that fails does not affect the others. A job
 that the AR model begins has a batch of its own until MaskGIL goes on with it. Batches take turns by the step.
 """
 

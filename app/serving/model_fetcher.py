@@ -27,7 +27,7 @@ class ModelFetcher:
         self._threads: dict[str, threading.Thread] = {}
 
     def start(self, name: str) -> None:
-        """Fetch a released model in the background. One that is on its way, or here, is left alone."""
+        """Fetch a released model in the background. One that is on its way, or here, is not fetched again."""
         model = catalog.released_model(name)
         with self._lock:
             if self.state(model.name).running or download.is_complete(model):

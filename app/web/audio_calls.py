@@ -52,7 +52,7 @@ async def transcriptions(call: Request, services: AppServices, caller: Caller) -
 
 
 async def translations(call: Request, services: AppServices, caller: Caller) -> Response:
-    """Write a recording in any language in English. A recognizer for English alone transcribes it."""
+    """Write a recording in any language in English. A recognizer that knows only English transcribes it."""
     return await _answer(call, services, caller, "translate")
 
 

@@ -71,7 +71,7 @@ class LiveDialogue:
 
 
 def scene_words(engine: Engine, model: str) -> tuple[frozenset[str], frozenset[str]]:
-    """(phrases of places, names of colors) that a model knows, besides those of everyday English; the latter alone for
+    """(phrases of places, names of colors) that a model knows, besides those of everyday English; only the latter for
     a name that is not served."""
     try:
         vocabulary = served_model(engine, model).vocabulary

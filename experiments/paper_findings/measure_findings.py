@@ -232,7 +232,7 @@ def paper_findings(
 
     Args:
         only: Names of findings. Left out: all.
-        kind: sampling or training findings alone.
+        kind: only sampling findings, or only training findings.
         hours: Begin nothing new after so many hours. 0: until every claim has its interval or the most seeds.
         processes: Processes that share the work, each on its share of the cores.
         seeds: Seeds that each arm gets at the least.

@@ -99,7 +99,7 @@ class AmusedConfig:
 
     @property
     def classes(self) -> None:
-        """It is driven by text alone."""
+        """It is driven only by text."""
         return None
 
     @property

@@ -287,7 +287,7 @@ def next_masked_position(canvas: TokenGrid, where: Bool[Tensor, "B N"]) -> int:
 def causal_mask(valid: Bool[Tensor, "B L"], start: int, end: int) -> Bool[Tensor, "#B 1 Q T"] | None:
     """Which of the first T = `end` tokens each token of start .. end - 1 looks at: real ones up to itself, and itself.
 
-    Padding looks at itself alone, which keeps its softmax finite. None when a single token looks at everything.
+    Padding attends only to itself, which keeps its softmax finite. None when a single token looks at everything.
     """
     place = torch.arange(end, device=valid.device)
     query = place[start:, None]

@@ -153,7 +153,7 @@ class DiffusionHead(nn.Module):
         time: Int[Tensor, " n"],
         noise: Float[Tensor, "n C"],
     ) -> Float[Tensor, " n"]:
-        """MSE of epsilon plus the variational bound in bits, for each token; the bound trains the variance alone."""
+        """MSE of epsilon plus the variational bound in bits, for each token; the bound trains only the variance."""
         table = diffusion_schedule(target.device)
         target = target.detach().float()
         x = table.alpha[time] * target + table.sigma[time] * noise

@@ -31,7 +31,7 @@ def denoiser(
     guided: Int[Tensor, " g"] | None = None,
     scale: Float[Tensor, " g"] | None = None,
 ) -> Denoise:
-    """The network bound to its tokens: guidance on epsilon, for the tokens at `guided` alone, v left conditional.
+    """The network bound to its tokens: guidance on epsilon, only for the tokens at `guided`, v left conditional.
 
     Tokens outside `guided` cost one evaluation, those inside two (their own and the one on `null`).
     """

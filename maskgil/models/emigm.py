@@ -1,6 +1,6 @@
 """eMIGM: image tokens that are continuous vectors, some of them unknown, and a condition -> a vector z for every token.
 
-A masked autoencoder (2503.07197): the encoder sees the known tokens alone, behind a buffer of slots that carry the
+A masked autoencoder (2503.07197): the encoder sees only the known tokens, behind a buffer of slots that carry the
 condition; the decoder sees every slot, mask tokens where nothing is known. The diffusion head turns a position's z into
 the token itself. The trunk has no time input. Parameters carry the names of the released files.
 
@@ -232,7 +232,7 @@ class EMIGM(nn.Module):
     def slots(self, condition: Condition, drop: Bool[Tensor, " B"] | None = None) -> Float[Tensor, "B S D"]:
         """The buffer: a class in every slot, or a text's real words in the first ones, the null token in the others.
 
-        Rows with `drop` hold the null token alone. Raises ValueError for a condition of the wrong kind, or for a text
+        Rows with `drop` hold only the null token. Raises ValueError for a condition of the wrong kind, or for a text
         of more words than there are slots (the device is asked only when there are more columns than slots).
         """
         config = self.config

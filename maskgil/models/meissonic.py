@@ -97,7 +97,7 @@ class MeissonicConfig:
 
     @property
     def classes(self) -> None:
-        """It is driven by text alone."""
+        """It is driven only by text."""
         return None
 
     @property

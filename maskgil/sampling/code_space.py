@@ -55,7 +55,7 @@ class CodeSpace:
             )
 
     def blank(self, batch: int, grid: tuple[int, int], device: torch.device | str) -> TokenGrid:
-        """A grid of `mask_id` alone."""
+        """A grid of only `mask_id`."""
         return TokenGrid.blank(batch, grid, self.mask_id, device)
 
     def without_masked(self, grid: TokenGrid) -> Int[Tensor, "B N"]:

@@ -32,7 +32,7 @@ from maskgil.sampling.token_grid import TokenGrid
 
 
 class LatentSampler:
-    """Draws the continuous tokens that a step decides: the trunk once (twice for guided rows), the head on those alone.
+    """Draws the continuous tokens that a step decides: the trunk once (twice for guided rows), the head only on those.
 
     condition  one text or label for each row
     negative   takes the place of the null condition where guided

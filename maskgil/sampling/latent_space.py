@@ -30,7 +30,7 @@ from maskgil.tokenizers.vq_latents import load_latent_tokenizer
 class LatentSpace:
     """Vectors of `channels` numbers, on the one `grid` of (rows, columns) that the generator has learned."""
 
-    fixed_shapes: ClassVar[bool] = False  # the encoder reads known tokens alone
+    fixed_shapes: ClassVar[bool] = False  # the encoder reads only known tokens
     autoregressive: ClassVar[bool] = False
     takes_adapters: ClassVar[bool] = False
     tokenizer_kind: ClassVar[str] = "latent"

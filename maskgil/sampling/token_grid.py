@@ -49,7 +49,7 @@ class TokenGrid:
         device: torch.device | str = "cpu",
         channels: int | None = None,
     ) -> "TokenGrid":
-        """Masked tokens alone: `mask_id` everywhere, or zero vectors when `channels` is given."""
+        """Only masked tokens: `mask_id` everywhere, or zero vectors when `channels` is given."""
         shape = (batch, grid[0] * grid[1])
         masked = torch.ones(shape, dtype=torch.bool, device=device)
         if channels is None:

@@ -53,7 +53,7 @@ class AutoencoderConfig:
         if self.family == "kl" and any(width % self.groups for width in widths):
             raise ValueError(f"widths {widths} must be multiples of the {self.groups} norm groups")
         if bool(self.decoder_widths) != bool(self.decoder_patch) or (self.family == "dc" and self.decoder_patch):
-            raise ValueError("decoder_widths and decoder_patch come together, and for KL alone")
+            raise ValueError("decoder_widths and decoder_patch come together, and only for KL")
         if self.decoder_patch and self.decoder_patch * 2 ** (len(self.decoder_widths) - 1) != self.downsample:
             raise ValueError(
                 f"the encoder makes tokens of {self.downsample} px; a decoder of {len(self.decoder_widths)} levels and "
@@ -245,7 +245,7 @@ def to_tokens(latent: Float[Tensor, "B C h w"]) -> Float[Tensor, "B N C"]:
     return latent.flatten(2).transpose(1, 2)
 
 
-SURE = 16  # different pictures whose spread says how their latents were scaled; one alone may be flat
+SURE = 16  # different pictures whose spread says how their latents were scaled; a single one may be flat
 
 
 def validate_scale(tokens: Float[Tensor, "B N C"], scale: float, spread: Float[Tensor, "B N C"] | None = None) -> None:

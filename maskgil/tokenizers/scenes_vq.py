@@ -22,8 +22,8 @@ UPSCALE = 2  # pixels a side that an upscaler makes of each
 class CellClassifierBranch(nn.Module):
     """Features from which linear heads read what each cell shows, given all cells: which drawing, and which piece.
 
-    A decoder that is trained on pixels alone uses a cell and little around it: from its features a linear head reads
-    the thing of every second cell. This branch is trained to classify alone (train/losses/cell_labels.py), and the
+    A decoder that is trained only on pixels uses a cell and little around it: from its features a linear head reads
+    the thing of every second cell. This branch is trained only to classify (train/losses/cell_labels.py), and the
     decoder takes its features as an input.
     """
 

@@ -53,7 +53,7 @@ class CorpusPlan:
     commands: int = 0  # spoken changes of a picture
     otherwise: float = 0.3  # share of the sentences where another word may stand for a name; 0.7 lost "cats"
     flite: float = 0.33  # share of flite; its voices are few but closer to people than espeak's
-    longest: float = 8.5  # seconds; whisper-scenes learns from those of at most FITS alone
+    longest: float = 8.5  # seconds; whisper-scenes learns only from those of at most FITS
     seed: int = 0
     tests: int = 1
 

@@ -30,7 +30,7 @@ PADDING = round(0.05 * RATE)  # silence kept around the speech
 @dataclass(frozen=True)
 class Delivery:
     """How one line is spoken: `pace` 1 = the voice's own (0.65 slow, 1.2 quick), `pitch` likewise, and `gap` seconds
-    between words (espeak-ng alone can), as people dictate to machines.
+    between words (only espeak-ng can), as people dictate to machines.
 
     The programs read quickly, 200 words a minute and more; people who describe a picture do not.
     """

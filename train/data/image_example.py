@@ -25,7 +25,7 @@ class ImageExample:
 
     along    the share of its unit that has been read with it
     content  a hash of picture, name and captions or class: equal ones give equal rows of a cache
-    digest   a hash of the picture's file alone
+    digest   a hash of only the picture's file
     place    the picture's file, for messages; empty where it is a part of another file
     """
 

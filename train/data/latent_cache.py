@@ -179,7 +179,7 @@ def cache_latents(
         tokenizer: A KL tokenizer's folder, or a VQ tokenizer's, whose latents before quantization are kept.
         out: The folder of the cache. The same command again continues there.
         kind: scenes, or paired: two things, one of a given color.
-        sprites: A folder of drawings. Left out: the emoji font alone.
+        sprites: A folder of drawings. Left out: only the emoji font.
         total: How many scenes; above 1,024 rounded to files of 1,024.
         codes: A VQ tokenizer whose codes are kept too, for a teacher.
     """

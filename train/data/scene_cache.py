@@ -148,7 +148,7 @@ def cache_scenes(
         out: The folder of the cache. The same command again continues there.
         kind: scenes for the generator; paired: two things, one of a given color; crowded: for the decoder;
             several: three or four things, most of them new in the table; new: with a new thing, for an expert.
-        sprites: A folder of drawings. Left out: the emoji font alone.
+        sprites: A folder of drawings. Left out: only the emoji font.
         total: How many scenes, shared among the four sizes; rounded to files of 1,024 where a size has more than that.
     """
     if total < 1:

@@ -73,7 +73,7 @@ def scenes_text(
         vocabulary: Folder of the vocabulary; a new one is made there where there is none.
         batch: Captions a step.
         init: Text encoder to continue from, with its vocabulary.
-        grow: Make pieces of the words that the vocabulary of --init lacks, and train their rows of the embedding alone,
+        grow: Make pieces of the words that the vocabulary of --init lacks, and train only their rows of the embedding,
             or the rows of those that were made so before. The states of texts without these words stay exactly as they
             are.
     """

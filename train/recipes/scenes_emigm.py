@@ -166,7 +166,7 @@ def method_recipe(
 ) -> Recipe:
     """A text-driven generator of `framework` on a cache of its kind of tokens. The text encoder is not trained.
 
-    Exports generator/ alone. Raises ValueError for a cache, an `init` or a teacher that does not fit.
+    Exports only generator/. Raises ValueError for a cache, an `init` or a teacher that does not fit.
     """
     torch.manual_seed(options.seed)
     encoder = encoders.load(text_encoder)

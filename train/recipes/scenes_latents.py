@@ -43,7 +43,7 @@ def scenes_kl(
 
     Args:
         init: KL tokenizer to continue from, whose channels stay.
-        frozen: Train the decoder alone, so that the encoder and all cached latents stay valid.
+        frozen: Train only the decoder, so that the encoder and all cached latents stay valid.
         channels: Numbers of a latent.
         divergence: Weight of the KL divergence of the posterior, in nats a number.
         teacher: VQ tokenizer whose latents this one's should resemble. Empty: a head must classify things from the

@@ -213,7 +213,7 @@ def scenes_cell_classifier(
     muon_lr: MuonRate = 0.02,
     corruption: Corruption = 0.3,
 ) -> Recipe:
-    """Train a cell classifier, which predicts what each cell shows from the tokens alone and feeds the decoder.
+    """Train a cell classifier, which predicts what each cell shows from only the tokens and feeds the decoder.
 
     The tokens and the decoder's weights stay. A tokenizer without a classifier gets one, and a patch memory; both have
     no effect on pictures until scenes-decoder is trained with them. A classifier that is there is trained further: its

@@ -9,7 +9,7 @@ Batch = Annotated[int, arg(help="pictures a step")]
 Rate = Annotated[float, arg(help="learning rate of AdamW")]
 MuonRate = Annotated[float, arg(help="learning rate of Muon, which trains the matrices of hidden layers")]
 Seed = Annotated[int, arg(help="of new weights, the order of the data and the masks")]
-Drawings = Annotated[str | None, arg(help="folder of drawings of the things; left out: the emoji font alone")]
+Drawings = Annotated[str | None, arg(help="folder of drawings of the things; left out: only the emoji font")]
 SceneTokenCache = Annotated[
     str, arg(help="caches of `maskgil data scenes`, with commas between; scenes are mixed by their number")
 ]
