@@ -54,10 +54,10 @@ def admit(request: GenerationRequest, model: registry.ModelInfo, strict: bool = 
     return AdmittedRequest(drawn, reading, tuple(notes))
 
 
-def notes_of(request: GenerationRequest) -> tuple[str, ...]:
-    """The notes on a request that was admitted."""
-    model = registry.find_local(request.model)
-    return admit(request, model).notes if request.drawn and model.classes is None else ()
+def readmit(request: GenerationRequest) -> AdmittedRequest:
+    """A request that was admitted, with its reading and its notes. It reads files: no event loop may wait for it."""
+    admitted = admit(request, registry.find_local(request.model))
+    return admitted if request.drawn else replace(admitted, notes=())
 
 
 def _negative_note(reading: PromptReading) -> str:

@@ -22,6 +22,7 @@ from app.serving.jobs import Job, Status
 from app.serving.services import AppServices
 from maskgil.inpainting import TokenStart, fit_to_size
 from maskgil.upscaling import has_upscaler, upscale
+from text_encoder.prompt_reader import PromptReading
 
 REFINED_SHARE = 0.6  # of a draft's tokens, the least certain first, that its refinement draws anew
 AMOUNT = 64  # pixels of an extension that says none
@@ -161,15 +162,15 @@ def describe_reading(engine: Engine, model: str, prompt: str) -> dict[str, Any]:
 
     It reads files: no event loop may wait for it. Raises UnknownModelError.
     """
-    return describe_prompt(served_model(engine, model), prompt)
+    found = served_model(engine, model)
+    return describe_spans(found, found.reader.read(prompt))
 
 
-def describe_prompt(found: registry.ModelInfo, prompt: str) -> dict[str, Any]:
-    """The same for a model that was found."""
+def describe_spans(found: registry.ModelInfo, reading: PromptReading) -> dict[str, Any]:
+    """The same of a reading by this model."""
+    prompt, reader = reading.prompt, found.reader
     if found.classes is not None or not prompt.strip():
         return {"prompt": prompt, "spans": [], "chips": [], "drawn": prompt, "refused": ""}
-    reader = found.reader
-    reading = reader.read(prompt)
     spans = [
         {"text": s.text, "status": s.status, "by": s.by, "why": s.why, "instead": reader.alternatives(s)}
         for s in reading.spans

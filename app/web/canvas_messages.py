@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.core.prompt_admission import notes_of
+from app.core.prompt_admission import readmit
 from app.serving.jobs import Job
 from app.web.canvas_edits import as_sentence
 from app.web.public_message import public_message
@@ -40,7 +40,7 @@ def describe_pictures(job: Job) -> list[dict[str, Any]]:
 
 def reading_notes(job: Job) -> list[str]:
     """On words that are drawn otherwise than said. It reads files: no event loop may wait for it."""
-    return [as_sentence(note) for note in notes_of(job.request)]
+    return [as_sentence(note) for note in readmit(job.request).notes]
 
 
 def job_notes(job: Job) -> list[str]:

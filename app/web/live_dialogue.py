@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core import registry
-from app.core.prompt_admission import notes_of
+from app.core.prompt_admission import readmit
 from app.core.request import GenerationRequest
 from app.serving.admission import served_model
 from app.serving.engine import Engine
-from app.web.canvas_edits import describe_prompt
+from app.web.canvas_edits import describe_spans
 from speech.spoken_commands import COLORS, PLACES, Meaning, ReadUtterance, is_unfinished_command, read_utterance
 
 REMEMBERED = 50  # prompts that can be undone
@@ -84,9 +84,9 @@ def scene_words(engine: Engine, model: str) -> tuple[frozenset[str], frozenset[s
 def describe_drawn(request: GenerationRequest) -> dict[str, Any]:
     """The words that are not drawn as said, notes on them, and how the prompt is read. It reads the disk: not for an
     event loop."""
-    model = registry.find_local(request.model)
-    reading = model.reader.read(request.prompt)
+    admitted = readmit(request)
+    reading = admitted.reading
     stretches = (span.text for span in (*reading.left_out, *reading.replaced))
     words = [word for text in stretches for word in text.split() if word.lower() not in ("a", "an", "the")]
-    told = {"unknown": words, "notes": list(notes_of(request))}
-    return told | {"reading": describe_prompt(model, request.prompt)}
+    described = describe_spans(registry.find_local(request.model), reading)
+    return {"unknown": words, "notes": list(admitted.notes), "reading": described}
