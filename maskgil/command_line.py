@@ -30,6 +30,7 @@ from maskgil.config_file import former_names, with_config
 
 HELP = ("-h", "--help")
 CONFIG = (tyro.conf.OmitArgPrefixes,)
+RAISES = re.compile(r"\n\s*\n\s*Raises \w+Error.*?(?=\n\s*\n|\Z)", re.DOTALL)  # a paragraph of a docstring
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,13 @@ def parse_options(function: Callable[..., object], prog: str, arguments: list[st
 
 def deferred(function: Callable[..., object]) -> Callable[..., Callable[[], object]]:
     """The function with the same signature and help that returns the bound call: tyro parses, the caller runs it, so
-    that an error of the work is not reported as one of the arguments."""
+    that an error of the work is not reported as one of the arguments. The help lacks the paragraph on errors."""
 
     @functools.wraps(function)
     def bind(*args: object, **options: object) -> Callable[[], object]:
         return functools.partial(function, *args, **options)
 
+    bind.__doc__ = RAISES.sub("", function.__doc__ or "")
     return bind
 
 

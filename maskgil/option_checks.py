@@ -59,7 +59,11 @@ def validate_option(name: str, value: Any, kind: Any, about: Option) -> Any:
 
 def bounds(about: Option) -> str:
     """The bounds of an option in words: " from 1 to 256"."""
-    return "" if about.low is None else f" from {about.low:g} to {about.high:g}"
+    return "" if about.low is None else f" from {_digits(about.low)} to {_digits(about.high)}"
+
+
+def _digits(bound: float) -> str:
+    return f"{bound:.0f}" if float(bound).is_integer() else f"{bound:g}"
 
 
 def brief(value: Any) -> str:

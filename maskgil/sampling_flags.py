@@ -26,7 +26,9 @@ def sampling_flags(kind: type[SamplingParams] = SamplingParams, without: tuple[s
     flags: list[tuple[str, Any, Any]] = [
         (
             "sampler",
-            Annotated[str | None, arg(help=SAMPLER_HELP, metavar="{" + ",".join(SAMPLERS) + "}")],
+            Annotated[
+                str | None, arg(help=SAMPLER_HELP, metavar="{" + ",".join(SAMPLERS) + "}", help_behavior_hint="")
+            ],
             field(default=None, kw_only=True),
         )
     ]
@@ -34,7 +36,12 @@ def sampling_flags(kind: type[SamplingParams] = SamplingParams, without: tuple[s
         if name in without:
             continue
         aliases = FORMER_FLAGS.get(name, ())
-        described = arg(help=_help(about, usual[name]), metavar=_metavar(kinds[name], about), aliases=aliases)
+        described = arg(
+            help=_help(about, usual[name]),
+            metavar=_metavar(kinds[name], about),
+            aliases=aliases,
+            help_behavior_hint="",  # the default is in the help: None only means that the flag was left out
+        )
         read_as = str if about.choices is not None else kinds[name]  # read_params refuses a wrong choice, in its words
         flags.append((name, Annotated[read_as | None, described], field(default=None, kw_only=True)))
     return make_dataclass("SamplingFlags", flags, frozen=True)

@@ -138,7 +138,7 @@ def _command(name: str, recipe_name: str, about: str) -> Command:
             / name,
             stop_at: Annotated[int | None, arg(help="stop and save after this step", metavar="STEP")] = None,
             config: Annotated[
-                Path | None, arg(help="TOML file of options; those given here count", metavar="FILE")
+                Path | None, arg(help="TOML file of options; options given here override it", metavar="FILE")
             ] = None,
             run: RunOptions = RunOptions(),  # noqa: B008
         ) -> None:

@@ -65,12 +65,18 @@ NOT_COPIED = ("*.msgpack", "*.h5", "*.ot", "*.onnx", "onnx", ".git", ".cache")
 
 
 def export_scenes(tokenizer: str, generator: str, out: str, expert: str = "") -> None:
-    """Write a model folder of scenes. It takes the place of an existing one after it has been loaded once; the card
-    and other files of the old folder stay, but not its experts.
+    """Write a model folder of scenes, and open it once.
 
-    generator  a run or a model folder
-    expert     a run that learned the things of the table after KNOWN_THINGS; it draws the captions that name one
-               (maskgil/experts.py), `generator` all others
+    It replaces an existing folder, of which the card and other files stay, but not the experts.
+
+    Raises ValueError for parts that were trained with other parts, and for an expert without new things.
+
+    Args:
+        tokenizer: The tokenizer: the export of scenes-decoder, or that of a model folder.
+        generator: The export of scenes-generator, which holds the text encoder too, or a model folder.
+        out: The model folder.
+        expert: The export of a run that learned only the new things (maskgil/experts.py). It draws the prompts that
+            name one; `generator` draws all others.
     """
     model = checkpoint.load(tokenizer, "vq")
     trunk = checkpoint.load(Path(generator) / "generator", "maskgil")
@@ -117,6 +123,17 @@ def _grown(known: Any, folder: Path) -> Any:
 
 
 def export_emigm(tokenizer: str, generator: str, text_encoder: str, out: str, borrow: str = "") -> None:
+    """Write a model folder of an eMIGM, and open it once.
+
+    Raises ValueError for parts that were trained with other parts, and for a folder that is already there.
+
+    Args:
+        tokenizer: The tokenizer of the latents: a KL tokenizer, or the VQ tokenizer whose vectors they are.
+        generator: The export of scenes-emigm.
+        text_encoder: The folder of the text encoder.
+        out: The new model folder.
+        borrow: A model folder beside it, by name, whose text encoder it shares, and whose tokenizer if it is the same.
+    """
     path = Path(generator) / "generator"
     trunk, notes = checkpoint.load(path, "emigm"), checkpoint.describe(path)
     model, encoder = vq_latents.load_latent_tokenizer(tokenizer), encoders.load(text_encoder)
@@ -164,6 +181,18 @@ def export_text(
     out: str,
     shape: Literal["any", "square"] = "any",
 ) -> None:
+    """Write a model folder of a text-driven recipe, and open it once.
+
+    Raises ValueError for parts that were trained with other parts, and for a folder that is already there.
+
+    Args:
+        generator: The export of a run.
+        tokenizer: The tokenizer that its cache was made with: a model folder or its name.
+        text_encoder: The text encoder: a Hugging Face name, which is recorded, or a folder, which is copied.
+        size: Size classes that it was trained on, the usual one first.
+        out: The new model folder.
+        shape: any: it draws all aspect ratios of each size class; square: only squares.
+    """
     trunk, notes = _generator(generator)
     if trunk.config.classes is not None:
         raise ValueError(f"{generator} is driven by classes: publish it with `maskgil export class`")
@@ -189,6 +218,19 @@ def export_class(
     class_names: str = "",
     adopt: bool = False,
 ) -> None:
+    """Write a model folder of a class-driven recipe, and open it once.
+
+    Raises ValueError for parts that were trained with other parts, and for a folder that is already there.
+
+    Args:
+        generator: The export of a run, or a converted generator.
+        tokenizer: The tokenizer that its cache was made with: a model folder or its name.
+        size: Size classes that it was trained on, the usual one first.
+        out: The new model folder.
+        shape: any: it draws all aspect ratios of each size class; square: only squares.
+        class_names: A JSON list with the names of each class. Left out: the names of the folders it was trained on.
+        adopt: Accept this tokenizer for a generator that does not record one, as converted ones do not.
+    """
     trunk, notes = _generator(generator, ("maskgil", "emigm"))
     if (classes := trunk.config.classes) is None:
         raise ValueError(f"{generator} is driven by texts: publish it with `maskgil export text`")
@@ -278,6 +320,16 @@ def _megabytes(folder: Path) -> float:
 
 
 def export_ar(ar_model: Annotated[str, arg(aliases=("--twin",))], model: str, out: str, adopt: bool = False) -> None:
+    """Write the autoregressive model of a model folder, for hybrid drawing.
+
+    Raises ValueError for one that was trained with another tokenizer or text encoder.
+
+    Args:
+        ar_model: The export of a run, or a converted LlamaGen GPT.
+        model: The model folder that it works with.
+        out: The folder to write: the model folder's name with -ar after it.
+        adopt: Accept a model that does not record its tokenizer, as converted ones do not, if its shapes fit.
+    """
     draws = TextToImage.load(model, encoders.load, dtype=torch.bfloat16)
     if draws.generator.token_space.codebook_size is None:
         raise ValueError(f"{model} draws vectors, and an AR model writes codes: it can have none")
@@ -304,7 +356,14 @@ def export_ar(ar_model: Annotated[str, arg(aliases=("--twin",))], model: str, ou
 
 
 def export_reader(reader: str, sprites: str, out: str, scenes: int = 3000) -> None:
-    """`scenes`: how many rendered scenes the reference of the Fréchet distance is made of."""
+    """Write the judge of the scene score, with the statistics of rendered scenes for the Fréchet distance.
+
+    Args:
+        reader: The export of scenes-reader.
+        sprites: The folder of drawings that it was trained on.
+        out: The folder to write.
+        scenes: Rendered scenes of which the statistics are made.
+    """
     model = checkpoint.load(reader, "reader")
     save_judge(model, Path(out))
     with torch.no_grad():

@@ -46,7 +46,7 @@ def _speech():
 
 
 COMMANDS = {
-    "drawings": Command("Drawings of the open world's things, from npm, in one file.", _drawings),
+    "drawings": Command("Fetch the drawings of the open world's things from npm into one file.", _drawings),
     "sprites": Command("The folder of drawings for --sprites, unpacked from that file.", _sprites),
     "scenes": Command("Tokens of drawn scenes.", _scenes),
     "latents": Command("Latents of drawn scenes, for eMIGM.", _latents),

@@ -53,8 +53,7 @@ class DrawOptions(sampling_flags()):
     precision: Annotated[Literal["fp32", "bf16"] | None, arg(metavar="{fp32,bf16}")] = None
     """Of the generator's weights: fp32 is exact, bf16 takes half the memory. Left out: bf16 on a GPU, else fp32."""
     text_encoder: Annotated[TextEncoderMemory | None, arg(metavar=MEMORY_METAVAR)] = None
-    """How the text encoder of a released model is held in memory: in fewer bits, or only while it reads (offload). Left
-    out: $MASKGIL_TEXT_ENCODER, or full."""
+    """Memory of a released model's text encoder: fewer bits, or offload. Left out: $MASKGIL_TEXT_ENCODER, or full."""
     adapters: str = ""
     """LoRA adapters by name, with weights: "ink:0.8, holiday". They lie in $MASKGIL_MODELS/adapters."""
     strict: bool = False

@@ -1,11 +1,15 @@
 """`maskgil key`: make an API key for a program."""
 
-from tyro.conf import Positional
+from typing import Annotated
+
+from tyro.conf import Positional, arg
 
 from maskgil.command_line import Command
 
 
-def make_key(name: Positional[str], limit: int | None = None) -> None:
+def make_key(
+    name: Annotated[Positional[str], arg(metavar="NAME")], limit: Annotated[int | None, arg(metavar="INT")] = None
+) -> None:
     """Make an API key: print it for the program, and its line for the file of --api-keys.
 
     Args:

@@ -1,23 +1,26 @@
 """`maskgil models`: the models on this machine, and the released ones that can be fetched."""
 
-from tyro.conf import Positional
+from typing import Annotated
+
+from tyro.conf import Positional, arg
 
 from app.commands.draw_options import quiet_log
 from maskgil import model_folder
 from maskgil.command_line import Command
 
 
-def list_models(name: Positional[str] = "", released: Positional[str] = "") -> None:
+def list_models(
+    name: Annotated[Positional[str], arg(metavar="[NAME|get|rm]")] = "",
+    released: Annotated[Positional[str], arg(metavar="[RELEASED]")] = "",
+) -> None:
     """List the models on this machine, and the released models that can be fetched from Hugging Face.
 
-    maskgil models                          list all
-    maskgil models NAME                     show everything about one, with all the words it knows
-    maskgil models get amused/amused-256    fetch a released model, or what is missing of it
-    maskgil models rm amused/amused-256     remove a fetched model
+    `maskgil models NAME` describes one model, with all the words that it knows. `maskgil models get amused/amused-256`
+    fetches a released model, or the files of it that are missing. `maskgil models rm amused/amused-256` removes it.
 
     Args:
-        name: A model, or get, or rm.
-        released: With get and rm: the name of a released model.
+        name: A model, or get, or rm. Left out: all models are listed.
+        released: After get and rm: the name of a released model.
     """
     from app.core import registry, released_models
     from maskgil.released import catalog, download

@@ -23,12 +23,11 @@ class StudioOptions:
     recognizer: Annotated[str, arg(aliases=("--ear",))] = field(default_factory=paths.default_recognizer)
     """The speech recognizer. Left out: $MASKGIL_RECOGNIZER, or whisper-tiny-en."""
     text_encoder: Annotated[TextEncoderMemory | None, arg(metavar=MEMORY_METAVAR)] = None
-    """How text encoders of released models are held in memory: in fewer bits, or only while they read (offload). Left
-    out: $MASKGIL_TEXT_ENCODER, or full. The Models page changes it for one model."""
-    weights: Path | None = None
-    """The folder with the bundled models. Left out: $MASKGIL_WEIGHTS, or the one beside the code."""
-    gallery: Path | None = None
-    """The folder that keeps people's pictures. Left out: $MASKGIL_GALLERY, or the one beside the code."""
+    """Memory of released models' text encoders: fewer bits, or offload. Left out: $MASKGIL_TEXT_ENCODER, or full."""
+    weights: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """The folder of the bundled models. Left out: $MASKGIL_WEIGHTS, or the one of the checkout or the package."""
+    gallery: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """The folder of kept pictures. Left out: $MASKGIL_GALLERY, or the usual one (docs/studio.md)."""
 
 
 def ui(options: Annotated[StudioOptions, arg(name="")]) -> None:

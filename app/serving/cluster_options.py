@@ -15,15 +15,13 @@ class ClusterOptions:
     recognizers: int = 1
     """Replicas that transcribe."""
     threads: int = 0
-    """PyTorch threads of a replica, and the CPUs that it asks a cluster for. 0: the cores of this machine, shared among
-    the replicas that draw; in a cluster 1."""
+    """PyTorch threads and CPUs of a replica. 0: an equal share of this machine's cores; in a cluster 1."""
     gpus: float = 0.0
     """GPUs of a replica that draws; 0.5 puts two of them on one GPU."""
     cluster: Annotated[str | None, arg(metavar="ADDRESS")] = None
-    """The address of a Ray cluster, for example auto or 10.0.0.1:6379. Its replicas are used where they run, and
-    started there otherwise. Left out: a cluster of this machine alone, for as long as the server runs."""
+    """A Ray cluster, such as auto or 10.0.0.1:6379, where replicas run or are started. Left out: only this machine."""
     waiting: int = 64
-    """Jobs that may wait in this server; further ones are answered 429."""
+    """Jobs that may wait in this server; further ones are refused with status 429."""
 
     def __post_init__(self) -> None:
         if self.replicas < 1 or self.recognizers < 1 or self.waiting < 1:

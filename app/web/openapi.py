@@ -64,7 +64,8 @@ def describe_api(version: str) -> dict[str, Any]:
             )
         },
     }
-    for name, summary in (("transcriptions", "Transcribe a recording"), ("translations", "The same, of English")):
+    summaries = {"transcriptions": "Transcribe a recording", "translations": "Write a recording in English"}
+    for name, summary in summaries.items():
         body = _body("multipart/form-data", _audio_properties(), ["file"])
         paths[f"/v1/audio/{name}"] = {"post": _operation(summary, body, TRANSCRIPTS)}
     paths["/v1/images/files/{name}"] = {

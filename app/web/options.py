@@ -18,8 +18,7 @@ class ServerOptions:
     address: str = "127.0.0.1"
     """The address to listen on. 0.0.0.0 is all of IPv4 and needs --api-keys or --no-auth."""
     public_url: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = ()
-    """An address under which browsers open the page, for example https://studio.example.com. Repeatable. Requests for
-    other host names are refused."""
+    """An address of the page, such as https://studio.example.com. Other host names are refused. Repeatable."""
     root_path: Annotated[str, arg(metavar="PATH")] = ""
     """The path under which a reverse proxy serves the page, for example /studio. The proxy may remove it or not."""
     trusted_proxy: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="ADDRESS")] = ()
@@ -29,13 +28,11 @@ class ServerOptions:
     tls_key: Annotated[Path | None, arg(metavar="FILE")] = None
     """The private key of --tls-cert."""
     api_keys: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Keys that programs send as "Authorization: Bearer KEY", as hashes, one a line: `maskgil key NAME`
-    makes one."""
+    """Hashes of the keys that programs send as "Authorization: Bearer KEY", one a line (`maskgil key NAME`)."""
     no_auth: FlagCreatePairsOff[bool] = False
     """Serve the HTTP API to everybody who reaches the address, without keys."""
     operator_key: Annotated[str | None, arg(metavar="KEY")] = None
-    """Whoever types this key into the page may load model folders, fetch models and change what all visitors use. On
-    localhost without a proxy everybody may."""
+    """Whoever types this key into the page may load and fetch models. On localhost without a proxy everybody may."""
     log_prompts: FlagCreatePairsOff[bool] = False
     """Write the prompts of API requests to the log."""
 

@@ -28,7 +28,13 @@ def draw(
     host: UseAppendAction[tuple[str, ...]] = (),
     options: Annotated[Options, arg(name="")] = Options(),  # noqa: B008
 ) -> tuple:
-    """Draw a prompt."""
+    """Draw a prompt.
+
+    As a picture.
+
+    Raises ValueError for a prompt
+    without words.
+    """
     return prompt, sizes, mode, host, options
 
 
@@ -113,6 +119,7 @@ def test_help_shows_every_option(capsys):
     assert (
         not leaving.value.code and "Pictures a step." in told and "--no-compile" in told and "{masked,hybrid}" in told
     )
+    assert "As a picture." in told and "Raises" not in told and "without words" not in told
 
 
 def test_completion_knows_commands_and_options():

@@ -143,8 +143,8 @@ def scenes_generator(
         text_encoder: Text encoder to use in place of that of --init; the generator's first text layer is fitted to it
             (ridge regression). Left out: that of --init, or runs/scenes-text/export.
         init: Model folder to continue from; the order of the data, captions and masks are then new.
-        teacher: Model folder of fewer things, whose probabilities are most of the target in pictures of these things
-            alone. Its text encoder must be the one that this run's was grown from.
+        teacher: Model folder of fewer things. In pictures that show only these, its probabilities are most of the
+            target. Its text encoder must be the one that this run's was grown from.
         frozen: Do not train the text encoder, so that an AR model can be trained on it at the same time.
     """
     torch.manual_seed(seed)

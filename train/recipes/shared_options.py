@@ -15,7 +15,7 @@ SceneTokenCache = Annotated[
 ]
 SceneLatentCache = Annotated[str, arg(help="caches of `maskgil data latents`, with commas between")]
 SceneTokenizer = Annotated[str, arg(help="folder of the tokenizer that made the cache")]
-Compile = Annotated[bool, arg(help="torch.compile: 20%% faster where there is a C++ compiler")]
+Compile = Annotated[bool, arg(help="torch.compile: 20% faster where there is a C++ compiler")]
 Workers = Annotated[
     int,
     arg(
