@@ -19,7 +19,8 @@ from speech.audio import RATE
 from speech.greedy_decoding import DecodingContext, GreedyDecoder
 from speech.mel import PAIR, encode_mel, log_mel, longest
 from speech.tokenizer import END, NO_SPEECH, START, ASRTokenizer
-from speech.word_alignment import TimedWord, align_words
+from speech.vad import VoiceActivityDetector, speech_spans
+from speech.word_alignment import TimedWord, align_words, estimate_word_times, within_speech
 
 
 @dataclass(frozen=True)
@@ -40,36 +41,47 @@ class RawTranscript:
     language: str = "en"
 
 
+@dataclass(frozen=True)
+class TranscribedPiece:
+    """Samples [start, stop) of a recording and what the backend wrote of them."""
+
+    start: int
+    stop: int
+    draft: RawTranscript
+
+
 @runtime_checkable
 class ASRBackend(Protocol):
-    """A model that writes down at most `reach` samples at a time. `hears_pauses`: it goes on after a pause inside a
-    piece; otherwise each stretch of speech needs a call of its own."""
+    """A model that writes down at most `reach` samples at a time.
+
+    hears_pauses     it goes on after a pause inside a piece; otherwise each stretch of speech needs a call of its own
+    is_multilingual  it understands other languages than English
+    """
 
     reach: int
     hears_pauses: bool
-
-    def transcribe(self, audio: Float[np.ndarray, " T"], guess: Sequence[int] = ()) -> RawTranscript: ...
-
-
-@runtime_checkable
-class ReleasedBackend(ASRBackend, Protocol):
-    """One that takes a context and knows when each word was spoken."""
-
     is_multilingual: bool
 
-    def transcribe_in(
-        self, audio: Float[np.ndarray, " T"], context: DecodingContext, guess: Sequence[int] = ()
-    ) -> RawTranscript: ...
+    def transcribe(
+        self, audio: Float[np.ndarray, " T"], guess: Sequence[int] = (), context: DecodingContext | None = None
+    ) -> RawTranscript:
+        """`guess`: tokens of an earlier hypothesis of the same speech. `context`: language, task and text before; None:
+        the backend's own. A backend ignores what is of no use to it."""
+        ...
 
-    def align(
-        self, audio: Float[np.ndarray, " T"], draft: RawTranscript, task: str = "transcribe", start: float = 0.0
-    ) -> list[TimedWord]: ...
+    def word_times(
+        self, audio: Float[np.ndarray, " T"], pieces: Sequence[TranscribedPiece], task: str = "transcribe"
+    ) -> tuple[list[TimedWord], bool]:
+        """(the words of pieces of these samples with their times, whether they were aligned with the sound: otherwise
+        the times are estimates). `task`: what the pieces were transcribed for."""
+        ...
 
 
 class SmallWhisperBackend:
     """A Whisper with this project's vocabulary, decoded greedily over the sound's own length."""
 
     hears_pauses = False
+    is_multilingual = False
 
     def __init__(self, model: Whisper, vocabulary: ASRTokenizer) -> None:
         if model.dims.n_vocab != len(vocabulary):
@@ -83,8 +95,11 @@ class SmallWhisperBackend:
         self._one_at_a_time = threading.Lock()  # the key-value cache hangs on the model's own modules
 
     @torch.inference_mode()
-    def transcribe(self, audio: Float[np.ndarray, " T"], guess: Sequence[int] = ()) -> RawTranscript:
-        """`guess` is of no use here: decoding takes a tenth of the encoder's time."""
+    def transcribe(
+        self, audio: Float[np.ndarray, " T"], guess: Sequence[int] = (), context: DecodingContext | None = None
+    ) -> RawTranscript:
+        """`guess` is ignored, because decoding takes a tenth of the encoder's time, and so is `context`, because the
+        model has learned neither languages nor tasks."""
         model = self.model
         samples = torch.from_numpy(audio[: self.reach]).to(model.device)
         with self._one_at_a_time:
@@ -106,6 +121,12 @@ class SmallWhisperBackend:
                     hook.remove()
         return RawTranscript(self.vocabulary.decode(ids), no_speech, tokens=tuple(ids))
 
+    def word_times(
+        self, audio: Float[np.ndarray, " T"], pieces: Sequence[TranscribedPiece], task: str = "transcribe"
+    ) -> tuple[list[TimedWord], bool]:
+        """Estimates: the model has no heads that were trained or found to align."""
+        return estimate_word_times(audio, [word for piece in pieces for word in piece.draft.text.split()]), False
+
 
 class OpenAIWhisperBackend:
     """A released Whisper, decoded greedily over the shortest window that holds the sound.
@@ -124,25 +145,25 @@ class OpenAIWhisperBackend:
         self.is_multilingual = model.is_multilingual
         self._one_at_a_time = threading.Lock()
 
-    def transcribe(self, audio: Float[np.ndarray, " T"], guess: Sequence[int] = ()) -> RawTranscript:
-        """`guess`: tokens of an earlier hypothesis of the same speech, which are checked before decoding goes on."""
-        return self.transcribe_in(audio, self.context, guess)
-
-    def transcribe_in(
-        self, audio: Float[np.ndarray, " T"], context: DecodingContext, guess: Sequence[int] = ()
+    def transcribe(
+        self, audio: Float[np.ndarray, " T"], guess: Sequence[int] = (), context: DecodingContext | None = None
     ) -> RawTranscript:
-        """The same in another language, as a translation, or after a text."""
+        """`guess`: tokens of an earlier hypothesis of the same speech, which are checked before decoding goes on."""
         with self._one_at_a_time:
             states = self.decoder.encode(audio)
-            window = self.decoder.decode(states, len(audio) / RATE, context, guess)
+            window = self.decoder.decode(states, len(audio) / RATE, context or self.context, guess)
         return RawTranscript(
             window.text, window.no_speech, window.log_prob, window.compression, window.tokens, window.language
         )
 
-    def align(
-        self, audio: Float[np.ndarray, " T"], draft: RawTranscript, task: str = "transcribe", start: float = 0.0
-    ) -> list[TimedWord]:
-        """The words of a piece that was transcribed here, with their times. `start`: seconds before the piece."""
-        with self._one_at_a_time:
-            tokenizer = self.decoder.tokenizer(draft.language, task)
-            return align_words(self.model, tokenizer, audio, draft.tokens, start)
+    def word_times(
+        self, audio: Float[np.ndarray, " T"], pieces: Sequence[TranscribedPiece], task: str = "transcribe"
+    ) -> tuple[list[TimedWord], bool]:
+        """Times by the model's cross-attention, for pieces that were transcribed here."""
+        words: list[TimedWord] = []
+        for piece in pieces:
+            sound, draft = audio[piece.start : piece.stop], piece.draft
+            with self._one_at_a_time:
+                tokenizer = self.decoder.tokenizer(draft.language, task)
+                words += align_words(self.model, tokenizer, sound, draft.tokens, piece.start / RATE)
+        return within_speech(words, speech_spans(VoiceActivityDetector().probabilities(audio))), True

@@ -143,16 +143,16 @@ class LocalAgreement:
 
 
 class StreamingTranscriber:
-    """One person's microphone. `activity` has a state, so each listener has its own."""
+    """One person's microphone. `activity`: the chance that a chunk of 32 ms is speech, from 0 to 1; left out, that of
+    a detector of its own, because a detector has a state."""
 
     def __init__(
         self,
-        activity: VoiceActivityDetector | Callable[[np.ndarray], float] | None = None,
+        activity: Callable[[np.ndarray], float] | None = None,
         timing: EndpointingConfig | None = None,
     ):
-        activity = activity or VoiceActivityDetector()
-        # The chance that the next 32 ms are speech. It has a state: to be asked once for each chunk, on any thread.
-        self.chance = activity.feed if isinstance(activity, VoiceActivityDetector) else activity
+        # To be called once for each chunk, in order, on any thread.
+        self.chance: Callable[[np.ndarray], float] = activity or VoiceActivityDetector().feed
         self.timing = timing or EndpointingConfig()
         self._clock = 0  # chunks fed
         self._orders = 0

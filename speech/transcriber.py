@@ -18,16 +18,17 @@ from jaxtyping import Float
 from whisper.model import Whisper
 
 from speech.audio import LONGEST, QUIET, RATE, loudest_dbfs
-from speech.backends import ASRBackend, OpenAIWhisperBackend, RawTranscript, ReleasedBackend, SmallWhisperBackend
+from speech.backends import ASRBackend, OpenAIWhisperBackend, RawTranscript, SmallWhisperBackend, TranscribedPiece
 from speech.greedy_decoding import DecodingContext
 from speech.tokenizer import ASRTokenizer
 from speech.vad import CHUNK, VoiceActivityDetector, speech_spans
 from speech.whisper_folder import is_whisper_folder, load_whisper
-from speech.word_alignment import TimedWord, estimate_word_times, within_speech
+from speech.word_alignment import TimedWord
 
 BUNDLED = "whisper-tiny-en"
 SMALLEST = "whisper-scenes"  # the smallest bundled one: it knows the scenes' words only
 RELEASED_LIMIT = 120.0  # seconds of a recording for a released Whisper
+WHOLE = (30.0,)  # seconds of sound for which a released Whisper was trained
 
 # Whisper's own limits (transcribe.py of openai-whisper): below this mean log-probability, or above this compression
 # ratio, a text counts as failed; above this probability of no speech, an unsure text counts as silence.
@@ -58,7 +59,7 @@ class Transcript:
     reason: str
     understood: bool = True
     tokens: tuple[int, ...] = ()
-    pieces: tuple["TranscribedPiece", ...] = ()
+    pieces: tuple[TranscribedPiece, ...] = ()
 
     @property
     def language(self) -> str:
@@ -67,17 +68,8 @@ class Transcript:
 
     @property
     def prompt(self) -> str:
-        """The text as a prompt: its words alone."""
+        """The text as a prompt: only its words."""
         return " ".join(spoken_words(self.text))
-
-
-@dataclass(frozen=True)
-class TranscribedPiece:
-    """Samples [start, stop) of a recording and what the backend wrote of them."""
-
-    start: int
-    stop: int
-    draft: RawTranscript
 
 
 def spoken_words(text: str) -> tuple[str, ...]:
@@ -92,21 +84,24 @@ class Transcriber:
         self.scribe, self.name, self.limit = scribe, name, limit
 
     @classmethod
-    def load(cls, name_or_path: str | Path, device: str = "cpu") -> "Transcriber":
+    def load(cls, name_or_path: str | Path, device: str = "cpu", windows: Sequence[float] = ()) -> "Transcriber":
         """The recognizer of a folder, a released size ("base.en"; needs a network once), or a .pt file.
 
         A folder is one that `save_whisper` or transformers wrote, or one with model.pt and tokens.json.
-        Raises ValueError for an unknown name, a size that cannot be downloaded, and a broken or foreign file.
+        `windows`: lengths in seconds that the encoder is given; left out: those of the folder, or 30 s.
+        Raises ValueError for an unknown name, a size that cannot be downloaded, a broken or foreign file, and windows
+        for the small Whisper, which has none.
         """
         name = str(name_or_path)
         path = Path(name)
+        chosen = sorted(windows)
         if is_whisper_folder(path):
-            model, windows = load_whisper(path, device)
-            return cls(OpenAIWhisperBackend(model, windows), path.name, RELEASED_LIMIT)
+            model, own = load_whisper(path, device)
+            return cls(OpenAIWhisperBackend(model, chosen or own), path.name, RELEASED_LIMIT)
         path = path / "model.pt" if path.is_dir() else path
         tokens = path.with_name("tokens.json")
         if name in whisper.available_models():
-            return cls(OpenAIWhisperBackend(_released(name, device)), name, RELEASED_LIMIT)
+            return cls(OpenAIWhisperBackend(_released(name, device), chosen or WHOLE), name, RELEASED_LIMIT)
         if not path.is_file():
             sizes = ", ".join(whisper.available_models())
             raise ValueError(
@@ -114,15 +109,17 @@ class Transcriber:
             )
         model = _checkpoint(path, device)
         if tokens.is_file():
+            if windows:
+                raise ValueError(f"{path.parent.name} has no windows: leave --windows out")
             return cls(SmallWhisperBackend(model, ASRTokenizer.load(tokens)), path.parent.name)
         if model.dims.n_vocab < 50_000:
             raise ValueError(f"{path} writes {model.dims.n_vocab} tokens of its own but no tokens.json is beside it")
-        return cls(OpenAIWhisperBackend(model), path.stem, RELEASED_LIMIT)
+        return cls(OpenAIWhisperBackend(model, chosen or WHOLE), path.stem, RELEASED_LIMIT)
 
     @property
     def is_multilingual(self) -> bool:
         """Whether it understands other languages than English."""
-        return isinstance(self.scribe, ReleasedBackend) and self.scribe.is_multilingual
+        return self.scribe.is_multilingual
 
     def transcribe(
         self,
@@ -149,7 +146,9 @@ class Transcriber:
         spans = spans or [(0, len(audio))]
         pieces = split_long(spans, chances, self.scribe.reach, joined=self.scribe.hears_pauses)
         written = [
-            TranscribedPiece(start, stop, self._write(audio[start:stop], guess if len(pieces) == 1 else (), context))
+            TranscribedPiece(
+                start, stop, self.scribe.transcribe(audio[start:stop], guess if len(pieces) == 1 else (), context)
+            )
             for start, stop in pieces
         ]
         written = [piece for piece in written if piece.draft.text and not _is_silence(piece.draft)]
@@ -158,28 +157,15 @@ class Transcriber:
             return _nothing("there was a sound but no words in it that could be made out: say it again")
         text, tokens = " ".join(draft.text for draft in drafts), tuple(t for draft in drafts for t in draft.tokens)
         understood = all(draft.log_prob > UNSURE and draft.compression < REPETITIVE for draft in drafts)
-        reason = "" if understood else "I did not understand that: say it again, or mend the words"
+        reason = "" if understood else "I did not understand that: say it again, or correct the words"
         return Transcript(text, spoken_words(text), False, reason, understood, tokens, tuple(written))
-
-    def _write(
-        self, audio: Float[np.ndarray, " T"], guess: Sequence[int], context: DecodingContext | None
-    ) -> RawTranscript:
-        if context is not None and isinstance(self.scribe, ReleasedBackend):
-            return self.scribe.transcribe_in(audio, context, guess)
-        return self.scribe.transcribe(audio, guess)
 
     def word_times(
         self, audio: Float[np.ndarray, " T"], transcript: Transcript, task: str = "transcribe"
     ) -> tuple[list[TimedWord], bool]:
         """(the words of a transcript of these samples with their times, whether they were aligned). A recognizer
         without an alignment of its own gives estimates."""
-        if not isinstance(self.scribe, ReleasedBackend):
-            return estimate_word_times(audio, transcript.text.split()), False
-        words: list[TimedWord] = []
-        for piece in transcript.pieces:
-            sound = audio[piece.start : piece.stop]
-            words += self.scribe.align(sound, piece.draft, task, piece.start / RATE)
-        return within_speech(words, speech_spans(VoiceActivityDetector().probabilities(audio))), True
+        return self.scribe.word_times(audio, transcript.pieces, task)
 
 
 def _is_silence(draft: RawTranscript) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import whisper
+from fixed_backend import FixedBackend
 from whisper.model import ModelDimensions, Whisper
 
 from maskgil.model_folder import weights_folder
@@ -52,18 +53,6 @@ def saved(model: Whisper, folder) -> None:
     VOCABULARY.save(folder / "tokens.json")
 
 
-class Parrot:
-    """Says the same whatever it hears."""
-
-    def __init__(self, text: str = "two cats", no_speech: float = 0.0, reach: int = 10 * RATE) -> None:
-        self.draft, self.reach, self.lengths = RawTranscript(text, no_speech), reach, []
-        self.hears_pauses = True
-
-    def transcribe(self, audio: np.ndarray, guess=()) -> RawTranscript:
-        self.lengths.append(len(audio))
-        return self.draft
-
-
 @torch.no_grad()
 def test_cached_decoding_is_greedy_decoding():
     model, sound = tiny(), np.random.default_rng(0).normal(0, 0.1, RATE // 2).astype(np.float32)
@@ -85,22 +74,22 @@ def test_cached_decoding_is_greedy_decoding():
 
 
 def test_silence_and_noise_reach_no_model():
-    parrot = Parrot()
-    transcriber = Transcriber(parrot)
+    backend = FixedBackend()
+    transcriber = Transcriber(backend)
     silent = transcriber.transcribe(np.zeros(RATE, np.float32))
     assert silent.no_speech and silent.text == "" and "silence" in silent.reason
     noise = transcriber.transcribe(noise_clip(0, seed=3)[1])
     assert noise.no_speech and "noise" in noise.reason
-    assert parrot.lengths == []
+    assert backend.lengths == []
 
 
 def test_speech_is_cut_out_and_written():
     words = speak("two cats on the beach", HELD_OUT[1], seed=0)
-    parrot = Parrot("two cats")
-    result = Transcriber(parrot).transcribe(np.pad(words, (2 * RATE, 2 * RATE)))
+    backend = FixedBackend("two cats")
+    result = Transcriber(backend).transcribe(np.pad(words, (2 * RATE, 2 * RATE)))
     assert (result.text, result.words, result.no_speech, result.reason) == ("two cats", ("two", "cats"), False, "")
-    assert len(parrot.lengths) == 1 and parrot.lengths[0] < len(words) + RATE
-    doubtful = Transcriber(Parrot(no_speech=0.9)).transcribe(words)
+    assert len(backend.lengths) == 1 and backend.lengths[0] < len(words) + RATE
+    doubtful = Transcriber(FixedBackend(no_speech=0.9)).transcribe(words)
     assert doubtful.no_speech and doubtful.text == "" and "words" in doubtful.reason
 
 
@@ -114,9 +103,9 @@ def test_words_are_judged_by_their_probabilities():
         (RawTranscript("cats " * 30, 0.1, log_prob=-0.1, compression=9.0), False, False),
         (RawTranscript("", 0.1, log_prob=-0.1), True, True),
     ):
-        parrot = Parrot()
-        parrot.draft = draft
-        written = Transcriber(parrot).transcribe(sound, spoken=True)
+        backend = FixedBackend()
+        backend.draft = draft
+        written = Transcriber(backend).transcribe(sound, spoken=True)
         assert (written.no_speech, written.understood) == (no_speech, understood), draft
         assert bool(written.reason) == (no_speech or not understood)
 
@@ -129,22 +118,22 @@ def test_words_are_those_that_were_said():
 def test_a_recognizer_that_stops_at_pauses_is_given_one_stretch_at_a_time():
     words = speak("two cats on the beach", HELD_OUT[1], seed=0)
     sound = np.concatenate([words, np.zeros(RATE, np.float32), words])
-    parrot = Parrot()
-    assert Transcriber(parrot).transcribe(sound, spoken=True).text == "two cats" and len(parrot.lengths) == 1
-    parrot = Parrot()
-    parrot.hears_pauses = False
-    assert Transcriber(parrot).transcribe(sound, spoken=True).text == "two cats two cats"
+    backend = FixedBackend()
+    assert Transcriber(backend).transcribe(sound, spoken=True).text == "two cats" and len(backend.lengths) == 1
+    backend = FixedBackend()
+    backend.hears_pauses = False
+    assert Transcriber(backend).transcribe(sound, spoken=True).text == "two cats two cats"
 
 
 def test_spoken_says_that_a_listener_has_decided():
-    parrot = Parrot()
-    assert not Transcriber(parrot).transcribe(noise_clip(0, seed=3)[1], spoken=True).no_speech
-    assert Transcriber(parrot).transcribe(np.zeros(RATE, np.float32), spoken=True).no_speech  # silence stays silence
+    backend = FixedBackend()
+    assert not Transcriber(backend).transcribe(noise_clip(0, seed=3)[1], spoken=True).no_speech
+    assert Transcriber(backend).transcribe(np.zeros(RATE, np.float32), spoken=True).no_speech  # silence stays silence
 
 
 def test_too_long():
     with pytest.raises(ValueError, match="600 s of audio, whisper-tiny-en takes 30 s"):
-        Transcriber(Parrot()).transcribe(np.ones(600 * RATE, np.float32))
+        Transcriber(FixedBackend()).transcribe(np.ones(600 * RATE, np.float32))
 
 
 def test_pieces_fit_and_lose_nothing():

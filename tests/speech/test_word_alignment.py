@@ -8,18 +8,11 @@ from whisper_stand_ins import random_whisper
 
 from maskgil.model_folder import weights_folder
 from speech.audio import RATE
-from speech.backends import RawTranscript
-from speech.transcriber import BUNDLED, Transcriber, Transcript
+from speech.backends import RawTranscript, TranscribedPiece
+from speech.transcriber import BUNDLED, SMALLEST, Transcriber, Transcript
 from speech.word_alignment import TimedWord, align_words, estimate_word_times, within_speech
 
-
-class Plain:
-    """A backend without an alignment."""
-
-    reach, hears_pauses = 30 * RATE, True
-
-    def transcribe(self, audio: np.ndarray, guess=()) -> RawTranscript:
-        return RawTranscript("two cats", 0.0)
+SAID = ("two cats", "on the beach")
 
 
 def test_words_keep_out_of_pauses():
@@ -61,6 +54,9 @@ def test_estimates_share_the_sound(words: list[str]):
 
 
 def test_a_recognizer_without_an_alignment_gives_estimates():
-    sound = np.zeros(RATE, np.float32)
-    words, is_aligned = Transcriber(Plain()).word_times(sound, Transcript("two cats", ("two", "cats"), False, ""))
-    assert not is_aligned and [word.word for word in words] == ["two", "cats"]
+    """The small Whisper, over both pieces of a recording together."""
+    sound = np.zeros(2 * RATE, np.float32)
+    pieces = tuple(TranscribedPiece(i * RATE, (i + 1) * RATE, RawTranscript(text, 0.0)) for i, text in enumerate(SAID))
+    transcriber = Transcriber.load(weights_folder() / SMALLEST)
+    words, is_aligned = transcriber.word_times(sound, Transcript(" ".join(SAID), (), False, "", pieces=pieces))
+    assert not is_aligned and words == estimate_word_times(sound, " ".join(SAID).split())

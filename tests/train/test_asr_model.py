@@ -11,13 +11,14 @@ import pytest
 import soundfile
 import torch
 import whisper
-from whisper.model import ModelDimensions, Whisper
+from fixed_backend import FixedBackend
+from whisper_stand_ins import random_whisper
 
 from speech.audio import RATE
-from speech.backends import OpenAIWhisperBackend
 from speech.mel import PAIR
 from speech.tokenizer import END, NO_SPEECH, START
-from speech.transcriber import RawTranscript, SmallWhisperBackend, Transcriber
+from speech.transcriber import SmallWhisperBackend, Transcriber
+from speech.whisper_folder import save_whisper
 from train.asr import corpus as corpora
 from train.asr.corpus import FITS, Corpus, CorpusPlan, otherwise, prepare, spoken_form, unseen
 from train.asr.dataset import IGNORED, SILENCE, SpeechDataset, _epoch
@@ -31,7 +32,6 @@ from train.eval.wer import (
     speech_report,
     transcripts,
     wer_table,
-    with_windows,
 )
 
 TINY = replace(SMALL, n_audio_state=32, n_audio_head=2, n_audio_layer=1, n_text_state=32, n_text_head=2, n_text_layer=1)
@@ -247,38 +247,30 @@ def test_training_goes_on_from_an_exported_recognizer(folder, tmp_path):
         recipe(folder, steps=3, init=tmp_path / "absent")
 
 
-class Fixed:
-    """A scribe of one sentence."""
-
-    reach = 10 * RATE
-    hears_pauses = True
-
-    def transcribe(self, audio: np.ndarray, guess=()) -> RawTranscript:
-        return RawTranscript("two cats", 0.0)
-
-
-def test_windows_that_are_asked_for_take_the_place_of_the_recognizers_own():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Whisper(ModelDimensions(80, 200, 32, 2, 1, 51864, 32, 32, 2, 1))
-    before = Transcriber(OpenAIWhisperBackend(model, (4.0,)), "a name", 7.0)
-    after = with_windows(before, (3.0, 1.0))
-    assert after.scribe.decoder.windows == (RATE, 3 * RATE) and (after.name, after.limit) == ("a name", 7.0)
-    assert before.scribe.decoder.windows == (4 * RATE,)
+def test_windows_that_are_asked_for_take_the_place_of_the_recognizers_own(tmp_path):
+    save_whisper(tmp_path / "short", random_whisper(n_audio_ctx=200), windows=(4.0,), int8=False)
+    own, chosen = (Transcriber.load(tmp_path / "short", windows=windows) for windows in ((), (3.0, 1.0)))
+    assert own.scribe.decoder.windows == (4 * RATE,) and chosen.scribe.decoder.windows == (RATE, 3 * RATE)
+    assert (chosen.name, chosen.limit) == (own.name, own.limit)
 
 
 def test_a_number_is_the_same_as_its_word(folder):
     corpus = Corpus(folder)
-    found = rate(Transcriber(Fixed()), "a voice", [("2 cats", corpus.samples(corpus.clips[0]))])
+    found = rate(Transcriber(FixedBackend()), "a voice", [("2 cats", corpus.samples(corpus.clips[0]))])
     assert found.rate == 0
 
 
 def test_word_error_rate(folder):
     corpus = Corpus(folder)
     sound = corpus.samples(corpus.clips[0])
-    found = rate(Transcriber(Fixed()), "a voice", [("two cats", sound), ("two dogs", sound)])
+    found = rate(Transcriber(FixedBackend()), "a voice", [("two cats", sound), ("two dogs", sound)])
     assert found == WerResult("a voice", 0.25, 2)
     assert list(wer_table([found]))[-1] == "| a voice | 25.0% | 2 |"
+
+
+def test_a_recognizer_without_windows_refuses_them():
+    with pytest.raises(ValueError, match="whisper-scenes has no windows: leave --windows out"):
+        speech_report("whisper-scenes", windows=(3.0,))
 
 
 def test_word_error_rate_on_recordings_of_people(folder, tmp_path, capsys, monkeypatch):
@@ -290,11 +282,13 @@ def test_word_error_rate_on_recordings_of_people(folder, tmp_path, capsys, monke
     soundfile.write(tmp_path / "deep" / "b-2.flac", np.tile(sound, 40), RATE)
     listing = tmp_path / "transcripts.tsv"
     listing.write_text("id\ttext\na-1\tTwo cats.\nb-2\t2 cats two cats\n")
-    monkeypatch.setattr(Transcriber, "load", lambda name: Transcriber(Fixed(), Path(name).name, limit=5.0))
+    monkeypatch.setattr(
+        Transcriber, "load", lambda name, windows: Transcriber(FixedBackend(), Path(name).name, limit=5.0)
+    )
     speech_report(real=str(tmp_path))
     said = capsys.readouterr().out.splitlines()
     assert said[-1].startswith("real people: WER ") and said[-2] == f"2 clips of {tmp_path.name}, whisper-tiny-en"
-    assert len(list(rate_people(Transcriber(Fixed()), transcripts(tmp_path)))) == 2
+    assert len(list(rate_people(Transcriber(FixedBackend()), transcripts(tmp_path)))) == 2
     for options, clips in (
         (PeopleOptions(speakers=("b-",)), 1),
         (PeopleOptions(longest=5.0), 1),
@@ -304,8 +298,6 @@ def test_word_error_rate_on_recordings_of_people(folder, tmp_path, capsys, monke
         assert capsys.readouterr().out.startswith(f"{clips} clips of "), options
     with pytest.raises(ValueError, match="holds no such recordings"):
         speech_report(real=str(tmp_path), people=PeopleOptions(speakers=("c-",)))
-    with pytest.raises(ValueError, match="has no windows"):
-        speech_report(real=str(tmp_path), windows=(3.0,))
     for content, message in (("c-3\tcats\n", "line 1: no recording named 'c-3'"), ("", "lists no recordings")):
         listing.write_text(content)
         with pytest.raises(ValueError, match=message):

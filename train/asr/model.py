@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from whisper.model import ModelDimensions, Whisper, disable_sdpa
 
 from speech.mel import PAIR, encode_mel
 from speech.tokenizer import END, LETTERS, ASRTokenizer
-from speech.transcriber import SmallWhisperBackend, Transcriber
+from speech.transcriber import Transcriber
 from train.asr.bpe import learn, pieces_of
 from train.asr.corpus import Corpus, spoken_form
 from train.asr.dataset import IGNORED, SpeechDataset
@@ -130,8 +131,8 @@ def recipe(corpus: Path, steps: int, seconds: float = 180.0, init: Path | None =
         vocabulary, pieces = vocabulary_of(Corpus(corpus))
         model = SmallWhisper(replace(SMALL, n_vocab=len(vocabulary)))
     else:
-        begun = Transcriber.load(init).scribe
-        if not isinstance(begun, SmallWhisperBackend):
+        begun: Any = Transcriber.load(init).scribe
+        if not (init / "tokens.json").is_file():
             raise ValueError(f"init={init} is a released Whisper: go on from a folder with a tokens.json, as ours has")
         vocabulary = begun.vocabulary
         pieces = pieces_of(vocabulary, grammar_words())

@@ -18,7 +18,6 @@ from whisper.normalizers import EnglishTextNormalizer
 from maskgil.model_folder import bundled_or_given
 from speech import audio
 from speech.audio import RATE
-from speech.backends import OpenAIWhisperBackend
 from speech.transcriber import BUNDLED, Transcriber
 from train.asr.corpus import unseen
 from train.asr.noise import noise_clip
@@ -50,15 +49,6 @@ class PeopleOptions:
     """Only recordings whose names begin so, such as 1272."""
     longest: float = 3600.0
     """Only recordings of at most so many seconds."""
-
-
-def with_windows(transcriber: Transcriber, windows: Sequence[float]) -> Transcriber:
-    """The same with other windows of sound for the encoder, in seconds. ValueError for a recognizer that has none."""
-    scribe = transcriber.scribe
-    if not isinstance(scribe, OpenAIWhisperBackend):
-        raise ValueError(f"{transcriber.name} has no windows: leave --windows out")
-    chosen = OpenAIWhisperBackend(scribe.model, sorted(windows), scribe.context)
-    return Transcriber(chosen, transcriber.name, transcriber.limit)
 
 
 def score(transcriber: Transcriber, per_voice: int = 40, noises: int = NOISES) -> Iterator[WerResult]:
@@ -103,9 +93,7 @@ def speech_report(
         per_voice: Sentences in each synthetic voice.
         noises: Clips of noise, music and silence, which are to give no words.
     """
-    transcriber = Transcriber.load(bundled_or_given(model))
-    if windows:
-        transcriber = with_windows(transcriber, windows)
+    transcriber = Transcriber.load(bundled_or_given(model), windows=windows)
     if real:
         report_people(Path(real), transcriber, people)
         return
