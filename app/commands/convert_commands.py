@@ -80,6 +80,7 @@ def _mean() -> Callable[..., None]:
         tuned: Positional[Annotated[Path, arg(metavar="TUNED")]],
         folder: Positional[Annotated[Path, arg(metavar="FOLDER")]],
         share: float = 0.5,
+        decoder_share: float | None = None,
     ) -> None:
         """Write a recognizer whose weights are the mean of two, so that a tuned one forgets less.
 
@@ -88,8 +89,9 @@ def _mean() -> Callable[..., None]:
             tuned: The folder that tuning exported.
             folder: The folder to write.
             share: Share of the tuned weights, from 0 to 1.
+            decoder_share: That of the decoder's weights; left out: as --share.
         """
-        mean_whisper(released, tuned, folder, share)
+        mean_whisper(released, tuned, folder, share, decoder_share)
         print(f"wrote the mean of {released} and {tuned} to {folder}")
 
     return mean_of_whispers

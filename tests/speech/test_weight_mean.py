@@ -23,14 +23,15 @@ def written(folder: Path, seed: int, width: int = 32, windows: tuple[float, ...]
 def test_each_weight_is_the_mean_by_share_and_the_windows_are_the_tuned_ones(tmp_path: Path):
     released, tuned = written(tmp_path / "released", 0), written(tmp_path / "tuned", 1, windows=(1.0, 2.0))
     first, second = (load_whisper(folder)[0].state_dict() for folder in (released, tuned))
-    for share in (0.0, 0.25, 1.0):
-        assert (
-            main(["convert", "whisper-mean", *map(str, (released, tuned, tmp_path / "mean")), "--share", f"{share}"])
-            == 0
-        )
+    for options, shares in (
+        (["--share", "0.25"], {"encoder": 0.25, "decoder": 0.25}),
+        (["--share", "1", "--decoder-share", "0"], {"encoder": 1.0, "decoder": 0.0}),
+    ):
+        assert main(["convert", "whisper-mean", *map(str, (released, tuned, tmp_path / "mean")), *options]) == 0
         model, windows = load_whisper(tmp_path / "mean")
         assert windows == (1.0, 2.0)
         for name, tensor in model.state_dict().items():
+            share = shares[name.partition(".")[0]]
             wanted = (1 - share) * first[name] + share * second[name]
             step = wanted.abs().max() / 100  # of the rounding to int8
             assert torch.allclose(tensor, wanted, atol=float(step)), name

@@ -85,6 +85,21 @@ def test_a_batch_is_a_function_of_its_number_and_holds_what_the_window_is_given(
     assert said == {1.0: {"", "Two cats.", "He was here."}, 2.0: {"", "Make it blue.", "And there it is."}}
 
 
+def test_clips_of_few_are_not_drawn_more_often_than_those_of_many(folder: Path):
+    """A long window holds one spoken sentence and nine recordings of people: it is drawn one time in ten."""
+    index, texts = folder / "corpus" / "index.json", {str(n): f"Number {n}." for n in range(1, 10)}
+    clips = [{"text": "two cats" if n == 0 else "", "voice": "flite:slt" if n == 0 else "real:7", "start": 0,
+              "stop": RATE // 2} for n in range(10)]  # fmt: skip
+    index.write_text(json.dumps({"wanted": {}, "clips": clips}))
+    (folder / "corpus" / TEXTS).write_text(json.dumps(texts))
+    batches = TunedBatches(str(folder / "corpus"), (1.0,), 80, 99, 100, silent=0.0)
+    tokenizer = get_tokenizer(False, num_languages=99)
+    said = [
+        tokenizer.decode([t for t in row if 0 <= t < tokenizer.eot]).strip() for row in batches(0)["target"].tolist()
+    ]
+    assert 2 <= said.count("Two cats.") <= 20 and len(set(said)) == 10
+
+
 def test_the_loss_falls_and_the_token_embedding_stays(folder: Path):
     student = TunedWhisper(tiny_whisper())
     before = student.decoder.token_embedding.weight.clone()
@@ -124,8 +139,7 @@ def test_what_cannot_be_tuned_is_refused(folder: Path):
 
 
 def _window(index: int) -> int:
-    often = 1 / np.asarray((3.0, 4.0))
-    return int(np.random.default_rng((0, index)).choice(2, p=often / often.sum()))
+    return int(np.random.default_rng((0, index)).integers(2))
 
 
 def test_a_corpus_is_written_down_once(folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -108,7 +108,7 @@ def as_written(text: str) -> str:
 class TunedBatches:
     """Batch number -> {"mel": (B, M, F), "tokens": (B, L), "target": (B, L)}, padded with IGNORED in `target`.
 
-    Each batch has one of `windows` (seconds), shorter ones more often. `real`: least share of the pieces that people
+    Each batch has one of `windows` (seconds), all as often. `real`: least share of the pieces that people
     read, which is larger where more of the clips are theirs; `silent`: share without speech.
     """
 
@@ -123,8 +123,7 @@ class TunedBatches:
 
     def __call__(self, index: int) -> dict[str, Tensor]:
         corpus, clips = _opened(self.folder)
-        often = 1 / np.asarray(self.windows)  # all windows take about the same time
-        number = int(np.random.default_rng((self.seed, index)).choice(len(often), p=often / often.sum()))
+        number = int(np.random.default_rng((self.seed, index)).integers(len(self.windows)))
         count = round(self.windows[number] * RATE)
         pools = _pools(self.folder, self.windows[number], self.windows[number - 1] if number else 0.0)
         real = max(self.real, len(pools[1]) / (len(pools[0]) + len(pools[1])))  # a few clips are not drawn all the time
