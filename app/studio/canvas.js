@@ -9,6 +9,7 @@ const REFINE_PAUSE = 700; // ms after a draft until it is drawn again with all s
 class Canvas {
   constructor(root) {
     this.root = root;
+    this.name = root.dataset.name || "draw";
     this.find = (name) => root.querySelector(name);
     this.data = {};
     this.busy = false; // whether a drawing is running
@@ -17,7 +18,7 @@ class Canvas {
     this.surprised = new Set(); // prompts that "Surprise me" has used
     this.seed = null; // of drafts, until the next press of Draw
     this.sheet = new PictureSheet(this.find(".sheet"), { onReplay: (...all) => this.replay(...all) });
-    this.connection = new CanvasConnection(root.dataset.name || "draw", {
+    this.connection = new CanvasConnection(this.name, {
       onMessage: (message, images) => this.receive(message, images),
       onState: (open, reason) => this.connected(open, reason),
     });
@@ -26,6 +27,7 @@ class Canvas {
       seed: (picture) => this.trigger("use", picture),
       prompt: ({ prompt }) => { this.prompt.value = prompt; this.remember(); this.read(); this.draw(); },
       add: ({ prompt }) => { this.prompt.value = `${this.prompt.value.trim()} ${prompt}`.trim(); this.typed(true); },
+      drawing: (drawing) => this.bringBack(drawing),
     };
     this.prompt = this.find(".prompt");
     this.prompt.value = new URLSearchParams(location.search).get("prompt") ?? localStorage.getItem("studio.prompt") ?? "";
@@ -71,6 +73,7 @@ class Canvas {
     this.prompt.placeholder = data.placeholder;
     const seed = this.find(".seed");
     seed.hidden = data.settings.seed === null;
+    if (first && studio.shown[this.name]) this.put(withAddresses(studio.shown[this.name]));
     seed.replaceChildren(icon("lock"), `Seed ${data.settings.seed} for every picture`, icon("close"));
     if (data.prompt && data.prompt.stamp !== this.stamp) {
       this.stamp = data.prompt.stamp;
@@ -216,6 +219,10 @@ class Canvas {
     if (type === "queued") { this.work(true); if (message.position > 0) this.showProgress(message.position > 1 ? `Waiting: ${message.position - 1} before you` : "Waiting: you are next"); }
     if (type === "step" && this.busy) { this.advance(message); this.sheet.step(message, images); }
     if (type === "sheet") this.showProgress(`Picture ${message.number} of ${message.of}`);
+    if (type === "done" && studio.seen.includes(message.pictures[0].id)) { // the server's last drawing, which may have been undone
+      if (!this.asked) this.work(false);
+      return;
+    }
     if (type === "done") this.done(message, images);
     if (type === "kept") this.kept(message);
     if (type === "stopped") { this.work(false); this.restore(); this.showProgress("Stopped. Nothing was kept."); }
@@ -261,11 +268,13 @@ class Canvas {
     this.say([...(prompt === this.text ? [] : reading), ...notes].join(" "));
   }
 
-  // A kept picture is on the canvas. Undo brings back the kept picture before it, not a draft.
-  arrived(result) {
-    const before = this.latest;
-    this.latest = result;
-    if (before && before.job !== result.job) studio.did("the last drawing", () => this.put(before), () => this.put(result));
+  // A kept drawing is on the canvas. Undo brings back the kept drawing before it, not a draft.
+  arrived({ job, prompt, facts, size, pictures }) {
+    if (pictures.every(({ id }) => id)) { // they are in the gallery
+      const drawing = { job, prompt, facts, size, pictures: pictures.map(({ id, seed }) => ({ id, seed })) };
+      const before = studio.show(this.name, drawing);
+      if (before && before.pictures[0].id !== drawing.pictures[0].id) studio.did("the last drawing", "drawing", "draw", before, drawing);
+    }
     studio.tell("pictures");
   }
 
@@ -275,6 +284,13 @@ class Canvas {
   }
 
   // Show what was on the canvas before a drawing that was stopped or failed.
+  // Show a kept drawing again. A canvas that is out of sight, as on the Speak page while one speaks, leaves it to Draw.
+  async bringBack(drawing) {
+    if (this.name !== "draw" && !this.root.checkVisibility()) return studio.actOn("drawing", drawing, "draw");
+    studio.show(this.name, drawing);
+    await this.put(withAddresses(drawing));
+  }
+
   restore() {
     if (this.sheet.result) this.put(this.sheet.result);
     else this.sheet.empty("The canvas is empty", "Write a sentence, or take one of the examples.");
@@ -367,5 +383,10 @@ export default function ({ parentElement, data, setTriggerValue }) {
   if (!canvases.has(root)) canvases.set(root, new Canvas(root));
   const canvas = canvases.get(root);
   canvas.take(data, setTriggerValue);
+// A drawing as a canvas shows it, with the addresses of its pictures.
+function withAddresses(drawing) {
+  return { ...drawing, draft: false, pictures: drawing.pictures.map((picture) => ({ ...picture, url: studio.url(picture.id) })) };
+}
+
   return () => setTimeout(() => { if (!root.isConnected) { canvas.leave(); canvases.delete(root); } });
 }

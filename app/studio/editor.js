@@ -18,6 +18,7 @@ class Editor {
     this.handlers = {
       edit: (picture) => this.open(picture),
       pick: (picture) => this.open(picture),
+      edited: (picture) => this.bringBack(picture),
       upscale: async (picture) => { await this.open(picture); this.say("Choose 2 × or 4 × to upscale the picture."); this.find("[data-factor]").focus(); },
     };
     this.listen();
@@ -94,7 +95,19 @@ class Editor {
     const before = this.picture;
     await this.put(picture);
     this.find(".prompt").value = picture.prompt ?? "";
-    if (before && before.id !== picture.id) studio.did("opened another picture", () => this.put(before), () => this.put(picture));
+    if (before && before.id !== picture.id) this.did("opened another picture", before, picture);
+  }
+
+  did(label, before, after) {
+    const brief = ({ id, prompt, seed }) => ({ id, prompt, seed });
+    studio.did(label, "edited", "edit", brief(before), brief(after));
+  }
+
+  // Show the picture of before an edit again, or of after it.
+  async bringBack(picture) {
+    this.opening = true;
+    if (!this.prompt) this.find(".prompt").value = picture.prompt ?? "";
+    await this.put(picture);
   }
 
   async put(picture) {
@@ -165,7 +178,7 @@ class Editor {
     this.facts = message.facts;
     await this.put(after);
     this.say(notes);
-    studio.did("an edit", () => this.put(before), () => this.put(after));
+    this.did("an edit", before, after);
     studio.tell("pictures");
   }
 

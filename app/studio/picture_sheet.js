@@ -65,16 +65,20 @@ class PictureSheet {
     this.result = result;
     this.drawing = false;
     this.layout(result.pictures.length, result.size);
-    await Promise.all(result.pictures.map(async (picture, row) => {
-      const figure = this.figures[row];
-      if (!(await swapImage(figure, picture.url)) || this.result !== result) return;
-      figure.image.alt = result.prompt;
-      figure.image.dataset.seed = picture.seed;
-      figure.tiles.width = figure.tiles.width; // clear
-      figure.view.hidden = false;
-      const replay = result.job ? [iconButton("replay", "Replay the drawing", () => this.onReplay(figure, result, row))] : [];
-      figure.place.replaceChildren(...(result.draft ? [] : [pictureButtons(this.about(result, picture), replay)]));
-    }));
+    await Promise.all(result.pictures.map((picture, row) => this.showPicture(result, picture, row)));
+  }
+
+  async showPicture(result, picture, row) {
+    const figure = this.figures[row];
+    const painted = await swapImage(figure, picture.url);
+    if (painted === null || this.result !== result || this.drawing) return;
+    if (!painted) return this.showDeleted(figure);
+    figure.image.alt = result.prompt;
+    figure.image.dataset.seed = picture.seed;
+    figure.tiles.width = figure.tiles.width; // clear
+    figure.view.hidden = false;
+    const replay = result.job ? [iconButton("replay", "Replay the drawing", () => this.onReplay(figure, result, row))] : [];
+    figure.place.replaceChildren(...(result.draft ? [] : [pictureButtons(this.about(result, picture), replay)]));
   }
 
   about(result, picture) { return { ...picture, prompt: result.prompt }; }
@@ -88,15 +92,17 @@ class PictureSheet {
   // Replace deleted pictures by a note, or show them again when the deletion is undone.
   mark(ids, deleted) {
     this.result?.pictures.forEach((picture, row) => {
-      if (!ids.includes(picture.id)) return;
-      const figure = this.figures[row];
-      if (!figure) return;
-      figure.view.hidden = deleted;
-      const undo = make("button", { type: "button", onclick: () => studio.undo() }, "Undo");
-      const note = make("div", { class: "gone" }, make("span", {}, "Deleted"), undo);
-      note.style.aspectRatio = figure.view.style.aspectRatio;
-      figure.place.replaceChildren(deleted ? note : pictureButtons(this.about(this.result, picture)));
+      if (!ids.includes(picture.id) || !this.figures[row]) return;
+      if (deleted) this.showDeleted(this.figures[row], make("button", { type: "button", onclick: () => studio.undo() }, "Undo"));
+      else this.showPicture(this.result, picture, row);
     });
+  }
+
+  showDeleted(figure, ...buttons) {
+    figure.view.hidden = true;
+    const note = make("div", { class: "gone" }, make("span", {}, "Deleted"), ...buttons);
+    note.style.aspectRatio = figure.view.style.aspectRatio;
+    figure.place.replaceChildren(note);
   }
 }
 

@@ -5,14 +5,22 @@
 const BASE = location.pathname.replace(/\/[^/]*$/, "");
 const FORMATS = ["png", "jpg", "webp"];
 
+const STATE = "studio.state"; // in the tab's session storage: it outlives pages and reloads
+const MOST_CHANGES = 60, MOST_SEEN = 200;
+
 class Studio extends EventTarget {
   constructor() {
     super();
-    this.past = []; // what can be undone: {label, undo, redo}
-    this.future = [];
-    this.handlers = {}; // name of an action -> the function of a component on this page
+    const { past = [], future = [], shown = {}, seen = [] } = JSON.parse(sessionStorage.getItem(STATE) || "{}");
+    this.past = past; // what can be undone: {label, action, page, before, after}, all of it JSON
+    this.future = future;
+    this.shown = shown; // name of a canvas -> the kept drawing that it shows
+    this.seen = seen; // ids of pictures that a canvas has shown
+    this.handlers = { presence: (change) => this.setPresence(change) }; // name of an action -> the function of a component on this page
     document.addEventListener("keydown", (event) => this.onKey(event));
   }
+
+  save() { sessionStorage.setItem(STATE, JSON.stringify({ past: this.past, future: this.future, shown: this.shown, seen: this.seen })); }
 
   onKey(event) {
     const typing = event.composedPath()[0].matches?.("input:not([type=checkbox], [type=range], [type=radio]), textarea");
@@ -21,29 +29,43 @@ class Studio extends EventTarget {
     event.shiftKey ? this.redo() : this.undo();
   }
 
-  // Record a change that was made, so that it can be undone. Both functions may be async.
-  did(label, undo, redo) {
-    this.past.push({ label, undo, redo });
-    if (this.past.length > 60) this.past.shift();
+  // Record a change that was made, so that it can be undone: by the action with `before`, and redone with `after`. The
+  // component of this page that offers the action runs it, and otherwise that of `page`.
+  did(label, action, page, before, after) {
+    this.past.push({ label, action, page, before, after });
+    if (this.past.length > MOST_CHANGES) this.past.shift();
     this.future = [];
+    this.save();
     this.tell("history");
   }
 
-  async undo() { await this.move(this.past, this.future, "undo"); }
+  async undo() { await this.move(this.past, this.future, "before"); }
 
-  async redo() { await this.move(this.future, this.past, "redo"); }
+  async redo() { await this.move(this.future, this.past, "after"); }
 
   async move(from, to, direction) {
     const change = from.pop();
     if (!change) return;
+    const handler = this.handlers[change.action];
     try {
-      await change[direction]();
+      await handler?.(change[direction]);
       to.push(change);
-      this.note(`${direction === "undo" ? "Undone" : "Redone"}: ${change.label}.`);
+      this.note(`${direction === "before" ? "Undone" : "Redone"}: ${change.label}.`);
     } catch (error) {
       this.note(error.message);
     }
+    this.save();
     this.tell("history");
+    if (!handler) this.actOn(change.action, change[direction], change.page);
+  }
+
+  // A kept drawing is on this canvas. Returns the one before it.
+  show(canvas, drawing) {
+    const before = this.shown[canvas];
+    this.shown[canvas] = drawing;
+    this.seen = [...this.seen.slice(1 - MOST_SEEN), drawing.pictures[0].id];
+    this.save();
+    return before;
   }
 
   tell(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
@@ -66,20 +88,17 @@ class Studio extends EventTarget {
   }
 
   async remove(ids) {
-    const remove = async () => {
-      await this.post("delete", { ids });
-      this.tell("removed", { ids });
-      this.tell("pictures");
-    };
-    const restore = async () => {
-      await this.post("restore", { ids });
-      this.tell("restored", { ids });
-      this.tell("pictures");
-    };
-    await remove();
+    await this.setPresence({ ids, deleted: true });
     const label = ids.length === 1 ? "deleted one picture" : `deleted ${ids.length} pictures`;
-    this.did(label, restore, remove);
+    this.did(label, "presence", "", { ids, deleted: false }, { ids, deleted: true });
     this.note(`${label[0].toUpperCase()}${label.slice(1)}.`, true);
+  }
+
+  // Delete pictures, or bring them back.
+  async setPresence({ ids, deleted }) {
+    await this.post(deleted ? "delete" : "restore", { ids });
+    this.tell(deleted ? "removed" : "restored", { ids });
+    this.tell("pictures");
   }
 
   // Run an action on a picture: here, if a component of this page offers it, and otherwise on `page`.
@@ -89,9 +108,8 @@ class Studio extends EventTarget {
   }
 
   // Go to a page and run the action there.
-  actOn(name, picture, page) {
-    const { id, seed, prompt } = picture;
-    sessionStorage.setItem("studio.pending", JSON.stringify({ name, picture: { id, seed, prompt } }));
+  actOn(name, value, page) {
+    sessionStorage.setItem("studio.pending", JSON.stringify({ name, value }));
     this.enter(page);
   }
 
@@ -109,7 +127,7 @@ class Studio extends EventTarget {
     const pending = JSON.parse(sessionStorage.getItem("studio.pending") || "null");
     if (pending && handlers[pending.name]) {
       sessionStorage.removeItem("studio.pending");
-      handlers[pending.name](pending.picture);
+      handlers[pending.name](pending.value);
     }
   }
 
@@ -139,14 +157,15 @@ function iconButton(name, label, onclick, attributes = {}) {
 }
 
 // Replace the image of `holder` by a new one once it is decoded, so that nothing flashes. When several calls overlap, the
-// latest one wins. Returns whether this image is shown.
+// latest one wins. Returns true when this image is shown, false when it cannot be read, and null when another call won.
 async function swapImage(holder, url) {
   const turn = (holder.turn = (holder.turn ?? 0) + 1);
   const next = holder.image.cloneNode();
   next.src = url;
   next.hidden = false;
-  try { await next.decode(); } catch { return false; }
-  if (holder.turn !== turn) return false;
+  const read = await next.decode().then(() => true, () => false);
+  if (holder.turn !== turn) return null;
+  if (!read) return false;
   holder.image.replaceWith(next);
   holder.image = next;
   return true;
