@@ -61,6 +61,7 @@ WORDS: dict[str, dict[str, str]] = {
         "train/recipes": LEGACY,
         "tests/test_legacy.py": LEGACY,
         "docs/training-scenes.md": LEGACY,
+        "app/studio/studio_client.js": "a class of the browser, IntersectionObserver",
     },
     "repaint": {},
     "recogniser": {"tests/test_legacy.py": LEGACY},

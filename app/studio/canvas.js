@@ -32,6 +32,7 @@ class Canvas {
     this.prompt = this.find(".prompt");
     this.prompt.value = new URLSearchParams(location.search).get("prompt") ?? localStorage.getItem("studio.prompt") ?? "";
     this.listen();
+    this.endReach = keepInReach(this.find(".ask"));
     this.sheet.empty("The canvas is empty", "Write a sentence, or take one of the examples.");
   }
 
@@ -378,6 +379,7 @@ class Canvas {
 const canvases = new WeakMap();
 
 export default function ({ parentElement, data, setTriggerValue }) {
+    this.endReach();
   const root = parentElement.querySelector(".canvas-view");
   if (data.name) root.dataset.name = data.name;
   if (!canvases.has(root)) canvases.set(root, new Canvas(root));

@@ -21,6 +21,7 @@ class Editor {
       edited: (picture) => this.bringBack(picture),
       upscale: async (picture) => { await this.open(picture); this.say("Choose 2 × or 4 × to upscale the picture."); this.find("[data-factor]").focus(); },
     };
+    this.endReach = keepInReach(this.find(".ask"));
     this.listen();
   }
 
@@ -220,3 +221,4 @@ export default function ({ parentElement, data }) {
   editor.take(data);
   return () => setTimeout(() => { if (!root.isConnected) { editor.leave(); editors.delete(root); } });
 }
+    this.endReach();

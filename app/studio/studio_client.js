@@ -156,6 +156,16 @@ function iconButton(name, label, onclick, attributes = {}) {
   return make("button", { type: "button", title: label, "aria-label": label, onclick, ...attributes }, icon(name), make("span", { class: "label" }, label));
 }
 
+// Keep the buttons of a line in reach on a phone: they float above the menu while the line is out of sight
+// (studio_client.css), and a press scrolls back to it. Returns a function that ends this.
+function keepInReach(line) {
+  const sight = new IntersectionObserver(([{ isIntersecting }]) => line.classList.toggle("away", !isIntersecting));
+  sight.observe(line);
+  for (const button of line.querySelectorAll("button"))
+    button.addEventListener("click", () => { if (line.classList.contains("away")) line.parentElement.scrollIntoView({ block: "start" }); });
+  return () => sight.disconnect();
+}
+
 // Replace the image of `holder` by a new one once it is decoded, so that nothing flashes. When several calls overlap, the
 // latest one wins. Returns true when this image is shown, false when it cannot be read, and null when another call won.
 async function swapImage(holder, url) {
