@@ -22,7 +22,9 @@ class Canvas {
       onMessage: (message, images) => this.receive(message, images),
       onState: (open, reason) => this.connected(open, reason),
     });
+    this.start = new StartPicture(root, { onError: (text) => this.say(text, Boolean(text)), onProgress: (text) => this.showProgress(text) });
     this.handlers = {
+      start: (picture) => this.start.take(picture),
       vary: (picture) => this.vary(picture),
       seed: (picture) => this.trigger("use", picture),
       prompt: ({ prompt }) => { this.prompt.value = prompt; this.remember(); this.read(); this.draw(); },
@@ -135,12 +137,13 @@ class Canvas {
     this.remember();
     this.read();
     const { result } = this.sheet;
-    if (this.refined && result?.draft && result.prompt === this.text && this.data.number === 1) {
+    const start = this.start.message;
+    if (!start && this.refined && result?.draft && result.prompt === this.text && this.data.number === 1) {
       this.connection.send({ type: "keep" });
       return;
     }
     const more = this.seed !== null && this.data.settings.seed === null ? { seed: this.seed } : {};
-    if (!this.ask(this.about("draw", more))) return;
+    if (!this.ask({ ...this.about("draw", more), ...start })) return;
     this.seed = null;
     this.refined = false;
     if (this.data.settings.size) this.sheet.begin(this.data.number, this.data.settings.size);
@@ -165,7 +168,7 @@ class Canvas {
   }
 
   draft() {
-    if (!this.live || !this.text) return;
+    if (!this.live || !this.text || this.start.picture) return;
     this.asked = this.refining = false; // the new words replace both
     this.seed ??= Math.floor(Math.random() * 2 ** 31);
     this.refined = false;
@@ -204,7 +207,8 @@ class Canvas {
   // Draw all combinations of two settings' values as one picture.
   combine() {
     const axis = (name) => ({ name: this.find(`.${name}-name`).value, values: this.find(`.${name}-values`).value.split(",").map((value) => value.trim()).filter(Boolean) });
-    this.ask({ ...this.about("sheet"), x: axis("x"), y: axis("y") });
+    const asked = this.ask({ ...this.about("sheet"), x: axis("x"), y: axis("y") });
+    if (asked && this.start.picture) this.say("A sheet is drawn without the start picture.");
   }
 
   vary(picture) {
@@ -371,6 +375,7 @@ class Canvas {
     clearTimeout(this.settling);
     this.connection.close();
     document.removeEventListener("keydown", this.onKey);
+    this.start.end();
     for (const [name, handler] of Object.entries(this.events)) studio.removeEventListener(name, handler);
     studio.withdraw(this.handlers);
   }

@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 SHARED = ("studio_client", "canvas_connection", "picture_sheet", "token_player")
 # Shared scripts and styles, which stand before a component's own, and shared HTML templates.
 PARTS: dict[str, tuple[str, ...]] = {
-    "canvas": (*SHARED, "prompt_chips"),
+    "canvas": (*SHARED, "prompt_chips", "picture_import", "start_picture"),
     "strip": ("studio_client",),
     "things": ("studio_client",),
     "microphone": ("studio_client", "prompt_chips"),

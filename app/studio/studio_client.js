@@ -223,7 +223,8 @@ function openViewer(root, pictures, index) {
     const when = picture.created ? ` · ${new Date(picture.created * 1000).toLocaleString()}` : "";
     const seed = picture.seed === undefined || picture.seed === null ? "" : ` · seed ${picture.seed}`;
     words.replaceChildren(make("b", {}, picture.prompt || "without a prompt"), make("span", {}, `${index + 1} of ${pictures.length}${seed}${when}`));
-    place.replaceChildren(pictureButtons(picture));
+    const start = iconButton("add_photo_alternate", "Use as start", () => studio.act("start", picture, "draw"));
+    place.replaceChildren(pictureButtons(picture, picture.id ? [start] : []));
   }
   dialog.onkeydown = (event) => {
     if (event.key === "ArrowRight") turn(1);
