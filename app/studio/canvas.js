@@ -224,6 +224,7 @@ class Canvas {
     if (type === "queued") { this.work(true); if (message.position > 0) this.showProgress(message.position > 1 ? `Waiting: ${message.position - 1} before you` : "Waiting: you are next"); }
     if (type === "step" && this.busy) { this.advance(message); this.sheet.step(message, images); }
     if (type === "sheet") this.showProgress(`Picture ${message.number} of ${message.of}`);
+    if (type === "caution") this.say(message.text);
     if (type === "done" && studio.seen.includes(message.pictures[0].id)) { // the server's last drawing, which may have been undone
       if (!this.asked) this.work(false);
       return;

@@ -43,6 +43,9 @@ class Editor {
     for (const button of this.root.querySelectorAll("[data-tool]")) button.onclick = () => this.choose(button);
     for (const button of this.root.querySelectorAll("[data-side]"))
       button.onclick = () => this.edit("extend", { side: button.dataset.side, amount: Number(this.find(".amount").value), prompt: this.picture?.prompt });
+    const cautions = [[".words", "words"], [".vary", "vary"], ["[data-side]", "extend"]];
+    for (const [name, kind] of cautions)
+      for (const button of this.root.querySelectorAll(name)) button.onpointerenter = button.onfocus = () => this.check(kind, button.dataset.side);
     for (const button of this.root.querySelectorAll("[data-factor]"))
       button.onclick = () => this.send({ type: "upscale", factor: Number(button.dataset.factor) }, "Upscaling ...");
     this.onKey = (event) => {
@@ -120,12 +123,15 @@ class Editor {
     this.painter.reset(image.naturalWidth, image.naturalHeight);
     this.size = [image.naturalWidth, image.naturalHeight];
     this.masked();
+    this.warn("");
     this.find(".place").replaceChildren(pictureButtons(picture, [], ["Edit", "Vary", "Upscale"]));
   }
 
   masked() {
     const share = this.picture ? this.painter.share : 0;
     this.painted = share > 0;
+    if (this.painted) this.check("paint");
+    else if (this.checked === "paint") this.warn("");
     if (this.painted && this.find(".status").textContent === NOTHING_BRUSHED) this.say("");
     const size = this.size ? `${this.size[0]} × ${this.size[1]}` : "";
     this.find(".facts").textContent = this.picture ? `${size} · ${share ? `${Math.max(1, Math.round(100 * share))} % brushed` : "nothing is brushed"}${this.facts ? ` · ${this.facts}` : ""}` : "";
@@ -139,6 +145,16 @@ class Editor {
   paint() {
     if (!this.painted) return this.say(NOTHING_BRUSHED, true);
     this.edit("paint", { mask: this.painter.mask.toDataURL("image/png") });
+  }
+
+  // Ask what an edit does not do well, before it is drawn.
+  check(kind, side) {
+    if (!this.picture || this.busy) return;
+    const prompt = kind === "extend" ? this.picture.prompt : this.prompt;
+    const more = kind === "extend" ? { side, amount: Number(this.find(".amount").value) } : {};
+    if (kind === "paint") Object.assign(more, { brushed: this.painter.share, extent: this.painter.extent.map((share, i) => Math.round(share * this.size[i])) });
+    this.checked = kind;
+    this.connection.send({ type: "check", kind, id: this.picture.id, settings: this.data.settings, size: this.size, prompt, ...more });
   }
 
   edit(kind, more) { this.send({ type: "edit", kind, prompt: this.prompt, ...more }, "Starting ..."); }
@@ -155,6 +171,7 @@ class Editor {
     const { type } = message;
     if (type === "queued" && message.position > 1) this.showProgress(`Waiting: ${message.position - 1} before you`);
     if (type === "step" && this.busy) this.advance(message, images);
+    if (type === "caution" && (this.busy || message.kind === this.checked)) this.warn(message.text);
     if (type === "done") await this.done(message);
     if (type === "stopped") { await this.showPicture(); this.showProgress("Stopped. Nothing was kept."); }
     if (type === "error") { await this.showPicture(); this.say(message.message, true); }
@@ -195,6 +212,8 @@ class Editor {
     if (!busy) { this.find(".progress").hidden = true; this.showProgress(""); }
     this.root.toggleAttribute("aria-busy", busy);
   }
+
+  warn(text) { this.find(".caution").textContent = text; }
 
   showProgress(text) { this.find(".pill").textContent = text; }
 

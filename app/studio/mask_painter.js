@@ -43,6 +43,19 @@ class MaskPainter {
     return painted / (data.length / 4);
   }
 
+  // [width, height] of the box around what is painted, as shares of the picture.
+  get extent() {
+    const { width, height } = this.mask;
+    const { data } = this.pen.getImageData(0, 0, width, height);
+    let [left, right, top, bottom] = [width, 0, height, 0];
+    for (let i = 3; i < data.length; i += 4) {
+      if (data[i] <= 24) continue;
+      const x = ((i - 3) / 4) % width, y = Math.floor((i - 3) / 4 / width);
+      [left, right, top, bottom] = [Math.min(left, x), Math.max(right, x + 1), Math.min(top, y), Math.max(bottom, y + 1)];
+    }
+    return [Math.max(0, right - left) / width, Math.max(0, bottom - top) / height];
+  }
+
   remember() {
     this.strokes.push(this.pen.getImageData(0, 0, this.mask.width, this.mask.height));
     if (this.strokes.length > 30) this.strokes.shift();
