@@ -27,14 +27,14 @@ class Canvas {
       start: (picture) => this.start.take(picture),
       vary: (picture) => this.vary(picture),
       seed: (picture) => this.trigger("use", picture),
+      drawing: (drawing) => this.bringBack(drawing),
       prompt: ({ prompt }) => { this.prompt.value = prompt; this.remember(); this.read(); this.draw(); },
       add: ({ prompt }) => { this.prompt.value = `${this.prompt.value.trim()} ${prompt}`.trim(); this.typed(true); },
-      drawing: (drawing) => this.bringBack(drawing),
     };
     this.prompt = this.find(".prompt");
+    this.endReach = keepInReach(this.find(".ask"));
     this.prompt.value = new URLSearchParams(location.search).get("prompt") ?? localStorage.getItem("studio.prompt") ?? "";
     this.listen();
-    this.endReach = keepInReach(this.find(".ask"));
     this.sheet.empty("The canvas is empty", "Write a sentence, or take one of the examples.");
   }
 
@@ -73,10 +73,10 @@ class Canvas {
     this.trigger = trigger;
     const first = !this.data.settings;
     this.data = data;
+    if (first && studio.shown[this.name]) this.put(withAddresses(studio.shown[this.name]));
     this.prompt.placeholder = data.placeholder;
     const seed = this.find(".seed");
     seed.hidden = data.settings.seed === null;
-    if (first && studio.shown[this.name]) this.put(withAddresses(studio.shown[this.name]));
     seed.replaceChildren(icon("lock"), `Seed ${data.settings.seed} for every picture`, icon("close"));
     if (data.prompt && data.prompt.stamp !== this.stamp) {
       this.stamp = data.prompt.stamp;
@@ -219,16 +219,16 @@ class Canvas {
   receive(message, images) {
     const { type } = message;
     if (type === "done" && message.draft && this.asked) return; // a draft that was sent before the picture was requested
-    if (["done", "stopped"].includes(type) || (type === "error" && !message.draft)) this.asked = false;
-    if (type === "reading") this.describe(message);
-    if (type === "queued") { this.work(true); if (message.position > 0) this.showProgress(message.position > 1 ? `Waiting: ${message.position - 1} before you` : "Waiting: you are next"); }
-    if (type === "step" && this.busy) { this.advance(message); this.sheet.step(message, images); }
-    if (type === "sheet") this.showProgress(`Picture ${message.number} of ${message.of}`);
-    if (type === "caution") this.say(message.text);
     if (type === "done" && studio.seen.includes(message.pictures[0].id)) { // the server's last drawing, which may have been undone
       if (!this.asked) this.work(false);
       return;
     }
+    if (["done", "stopped"].includes(type) || (type === "error" && !message.draft)) this.asked = false;
+    if (type === "caution") this.say(message.text);
+    if (type === "reading") this.describe(message);
+    if (type === "queued") { this.work(true); if (message.position > 0) this.showProgress(message.position > 1 ? `Waiting: ${message.position - 1} before you` : "Waiting: you are next"); }
+    if (type === "step" && this.busy) { this.advance(message); this.sheet.step(message, images); }
+    if (type === "sheet") this.showProgress(`Picture ${message.number} of ${message.of}`);
     if (type === "done") this.done(message, images);
     if (type === "kept") this.kept(message);
     if (type === "stopped") { this.work(false); this.restore(); this.showProgress("Stopped. Nothing was kept."); }
@@ -284,12 +284,6 @@ class Canvas {
     studio.tell("pictures");
   }
 
-  async put(result) {
-    this.find(".facts").textContent = result.draft ? "Not kept yet: press Draw to keep this picture." : result.facts;
-    await this.sheet.show(result);
-  }
-
-  // Show what was on the canvas before a drawing that was stopped or failed.
   // Show a kept drawing again. A canvas that is out of sight, as on the Speak page while one speaks, leaves it to Draw.
   async bringBack(drawing) {
     if (this.name !== "draw" && !this.root.checkVisibility()) return studio.actOn("drawing", drawing, "draw");
@@ -297,6 +291,12 @@ class Canvas {
     await this.put(withAddresses(drawing));
   }
 
+  async put(result) {
+    this.find(".facts").textContent = result.draft ? "Not kept yet: press Draw to keep this picture." : result.facts;
+    await this.sheet.show(result);
+  }
+
+  // Show what was on the canvas before a drawing that was stopped or failed.
   restore() {
     if (this.sheet.result) this.put(this.sheet.result);
     else this.sheet.empty("The canvas is empty", "Write a sentence, or take one of the examples.");
@@ -375,26 +375,26 @@ class Canvas {
     clearTimeout(this.timer);
     clearTimeout(this.settling);
     this.connection.close();
-    document.removeEventListener("keydown", this.onKey);
     this.start.end();
+    document.removeEventListener("keydown", this.onKey);
     for (const [name, handler] of Object.entries(this.events)) studio.removeEventListener(name, handler);
     studio.withdraw(this.handlers);
+    this.endReach();
   }
 }
 
-const canvases = new WeakMap();
-
-export default function ({ parentElement, data, setTriggerValue }) {
-    this.endReach();
-  const root = parentElement.querySelector(".canvas-view");
-  if (data.name) root.dataset.name = data.name;
-  if (!canvases.has(root)) canvases.set(root, new Canvas(root));
-  const canvas = canvases.get(root);
-  canvas.take(data, setTriggerValue);
 // A drawing as a canvas shows it, with the addresses of its pictures.
 function withAddresses(drawing) {
   return { ...drawing, draft: false, pictures: drawing.pictures.map((picture) => ({ ...picture, url: studio.url(picture.id) })) };
 }
 
+const canvases = new WeakMap();
+
+export default function ({ parentElement, data, setTriggerValue }) {
+  const root = parentElement.querySelector(".canvas-view");
+  if (data.name) root.dataset.name = data.name;
+  if (!canvases.has(root)) canvases.set(root, new Canvas(root));
+  const canvas = canvases.get(root);
+  canvas.take(data, setTriggerValue);
   return () => setTimeout(() => { if (!root.isConnected) { canvas.leave(); canvases.delete(root); } });
 }

@@ -225,6 +225,7 @@ class Editor {
   leave() {
     this.connection.close();
     this.endImport();
+    this.endReach();
     document.removeEventListener("keydown", this.onKey);
     studio.removeEventListener("history", this.onHistory);
     studio.withdraw(this.handlers);
@@ -240,4 +241,3 @@ export default function ({ parentElement, data }) {
   editor.take(data);
   return () => setTimeout(() => { if (!root.isConnected) { editor.leave(); editors.delete(root); } });
 }
-    this.endReach();
