@@ -45,6 +45,7 @@ SORTS = {
     "newest": "made desc, id desc",
     "oldest": "made, id",
     "prompt": "fold(prompt), made desc, id desc",
+    "seed": "request is null, json_extract(request, '$.seed'), made desc, id desc",
     "starred": "starred desc, made desc, id desc",
 }
 

@@ -277,6 +277,14 @@ def test_stars_are_the_viewers_own_and_come_first_when_asked(gallery: Gallery):
         gallery.entries(ME, sort="size")
 
 
+def test_pictures_of_one_seed_stand_together_and_those_without_one_come_last(gallery: Gallery):
+    brought = gallery.add(ME, image(), None)
+    seeds = (10, 9, 10)
+    late, early, later = (gallery.add(ME, image(), GenerationRequest("a cat", seed)) for seed in seeds)
+    found = [entry.id for entry in gallery.entries(ME, sort="seed")]
+    assert found == [early.id, later.id, late.id, brought.id]
+
+
 def test_what_is_discarded_can_be_restored_for_a_day(gallery: Gallery):
     kept, other = gallery.add(ME, image(), query("a cat")), gallery.add(ME, image(), query("a dog"))
     data = gallery.png(kept)
