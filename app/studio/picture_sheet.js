@@ -72,7 +72,7 @@ class PictureSheet {
     const figure = this.figures[row];
     const painted = await swapImage(figure, picture.url);
     if (painted === null || this.result !== result || this.drawing) return;
-    if (!painted) return this.showDeleted(figure);
+    if (!painted || studio.deleted.includes(picture.id)) return this.showDeleted(figure);
     figure.image.alt = result.prompt;
     figure.image.dataset.seed = picture.seed;
     figure.tiles.width = figure.tiles.width; // clear

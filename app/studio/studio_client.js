@@ -11,16 +11,17 @@ const MOST_CHANGES = 60, MOST_SEEN = 200;
 class Studio extends EventTarget {
   constructor() {
     super();
-    const { past = [], future = [], shown = {}, seen = [] } = JSON.parse(sessionStorage.getItem(STATE) || "{}");
+    const { past = [], future = [], shown = {}, seen = [], deleted = [] } = JSON.parse(sessionStorage.getItem(STATE) || "{}");
     this.past = past; // what can be undone: {label, action, page, before, after}, all of it JSON
     this.future = future;
     this.shown = shown; // name of a canvas -> the kept drawing that it shows
     this.seen = seen; // ids of pictures that a canvas has shown
+    this.deleted = deleted; // ids of pictures that this tab has deleted: the browser still has them
     this.handlers = { presence: (change) => this.setPresence(change) }; // name of an action -> the function of a component on this page
     document.addEventListener("keydown", (event) => this.onKey(event));
   }
 
-  save() { sessionStorage.setItem(STATE, JSON.stringify({ past: this.past, future: this.future, shown: this.shown, seen: this.seen })); }
+  save() { sessionStorage.setItem(STATE, JSON.stringify({ past: this.past, future: this.future, shown: this.shown, seen: this.seen, deleted: this.deleted })); }
 
   onKey(event) {
     const typing = event.composedPath()[0].matches?.("input:not([type=checkbox], [type=range], [type=radio]), textarea");
@@ -97,6 +98,9 @@ class Studio extends EventTarget {
   // Delete pictures, or bring them back.
   async setPresence({ ids, deleted }) {
     await this.post(deleted ? "delete" : "restore", { ids });
+    const others = this.deleted.filter((id) => !ids.includes(id));
+    this.deleted = deleted ? [...others, ...ids] : others;
+    this.save();
     this.tell(deleted ? "removed" : "restored", { ids });
     this.tell("pictures");
   }
