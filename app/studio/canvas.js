@@ -72,7 +72,9 @@ class Canvas {
   take(data, trigger) {
     this.trigger = trigger;
     const first = !this.data.settings;
+    const restyled = !first && this.data.style !== data.style;
     this.data = data;
+    if (restyled) this.read();
     if (first && studio.shown[this.name]) this.put(withAddresses(studio.shown[this.name]));
     this.prompt.placeholder = data.placeholder;
     const seed = this.find(".seed");

@@ -50,9 +50,7 @@ def style_widgets(key: str, loaded: LoadedModel) -> None:
             width=200,
         )
         with st.popover("Save a style", icon=":material/palette:"):
-            st.text_input(
-                "Words that end each prompt", key=WORDS, max_chars=MAX_STYLE, placeholder="in the snow at night"
-            )
+            st.text_input("Words that end each prompt", key=WORDS, max_chars=MAX_STYLE, placeholder="on the beach")
             st.text_input("Name", key=NAME, max_chars=MAX_NAME, placeholder="its words")
             st.button("Save", key="save style", on_click=_save_style, args=(key,))
             for name in session.visitor_settings().styles():

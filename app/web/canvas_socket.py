@@ -108,7 +108,6 @@ class CanvasSession:
         self.name = socket.query_params.get("name", "draw")[:40]
         self.job: Job | None = None
         self.is_draft = False
-        self.notes: list[str] = []  # about the drawing, beside those of the job
         self.follower: asyncio.Task | None = None
         self.sending = asyncio.Lock()
         self.is_keeping_sheet = False
@@ -172,7 +171,7 @@ class CanvasSession:
 
     async def submit(self, message: dict[str, Any], keep: bool) -> None:
         """Begin a drawing in the place of the one that is there."""
-        request, self.notes = await asyncio.to_thread(parse_request, message, self.services), []
+        request = await asyncio.to_thread(parse_request, message, self.services)
         previous = self.job if not keep and self.is_draft else None
         start = canvas_edits.refined_draft(previous, request) if message["type"] == "refine" else None
         if start is not None:
@@ -230,7 +229,7 @@ class CanvasSession:
         job.view = self.name
         if notes:
             await self.send(type="caution", kind=str(message.get("kind"))[:40], text=" ".join(notes))
-        self.replace(job, notes)
+        self.replace(job)
 
     async def check(self, message: dict[str, Any]) -> None:
         """Say what an edit does not do well, before it is asked for."""
@@ -246,10 +245,9 @@ class CanvasSession:
         facts = f"{image.width} × {image.height} pixels"
         await self.send((frame,), type="done", pictures=[picture], notes=[note] if note else [], facts=facts, **about)
 
-    def replace(self, job: Job, notes: list[str]) -> None:
+    def replace(self, job: Job) -> None:
         """Show a drawing that is to be kept in the place of the one that is there."""
         self.give_up()
-        self.notes = notes
         self.follow(job, draft=False)
 
     async def sheet(self, message: dict[str, Any]) -> None:
@@ -372,7 +370,7 @@ class CanvasSession:
                 type="done",
                 job=job.id,
                 pictures=describe_pictures(job),
-                notes=self.notes + job_notes(job),
+                notes=job_notes(job),
                 reading=reading,
                 size=size,
                 **facts,
