@@ -195,6 +195,7 @@ function pictureButtons(picture, extra = [], without = []) {
   if (kept) links.push(make("a", { href: studio.url(picture.id, "png", "download=1&settings=0"), download: true }, "PNG without settings"));
   save.append(make("div", { class: "menu" }, ...links));
   save.onfocusout = (event) => { if (!save.contains(event.relatedTarget)) save.open = false; };
+  save.onkeydown = (event) => { if (event.key === "Escape") save.open = false; };
   save.onclick = (event) => { if (event.target.closest("a")) save.open = false; };
   if (kept) bar.append(
     iconButton("edit", "Edit", () => studio.act("edit", picture, "edit")),
