@@ -170,10 +170,10 @@ def test_a_doubtful_extension_and_a_large_brush_say_so_before_they_are_drawn(vis
     caution = page.locator(".editor .caution")
     button = page.get_by_role("button", name="Extend to the right")
     button.scroll_into_view_if_needed()
-    place = button.bounding_box()
+    place = button.bounding_box()["y"]
     button.hover()
     caution.get_by_text("it may show another apple").wait_for()
-    assert button.bounding_box() == place, "the button stays under the pointer"
+    assert button.bounding_box()["y"] == pytest.approx(place, abs=0.5), "the button stays under the pointer"
     page.locator(".amount").select_option("128")
     page.get_by_role("button", name="Extend upwards").focus()
     caution.get_by_text("128 pixels are more than the picture's own 64").wait_for()
