@@ -42,3 +42,13 @@ def expert_folders(model: Path) -> list[Path]:
     folder = model / EXPERTS
     places = folder.iterdir() if folder.is_dir() else ()
     return sorted((place for place in places if place.is_dir()), key=lambda place: int(place.name))
+
+
+def generator_folder(model: Path, expert: int = 0) -> Path:
+    """The folder of a model's first generator, or of its expert `expert`, counted from 1. ValueError if it lacks it."""
+    if not expert:
+        return model / "generator"
+    experts = expert_folders(model)
+    if not 1 <= expert <= len(experts):
+        raise ValueError(f"{model} has {len(experts)} experts, and {expert} is not the number of one")
+    return experts[expert - 1]

@@ -165,3 +165,18 @@ def test_what_goes_on_meets_other_pictures_than_what_it_came_from(scenes, tmp_pa
     assert first.seed == again.seed != on.seed
     assert torch.equal(first.batch_at(0)["tokens"], again.batch_at(0)["tokens"])
     assert not torch.equal(first.batch_at(0)["tokens"], on.batch_at(0)["tokens"])
+
+
+def test_a_run_goes_on_from_the_expert_that_is_named(scenes, tmp_path: Path):
+    made_by = checkpoint.fingerprint(scenes.tokenizer.identity())
+    (tmp_path / "cache.json").write_text(json.dumps({"tokenizer": made_by, "corpus": corpus()}))
+    shard = {"tokens": torch.randint(0, 4096, (64, 64)).to(torch.uint16), "numbers": torch.arange(64)}
+    write_shard(shard, tmp_path / "128x128-0000.safetensors")
+    recipe = scenes_generator(cache=str(tmp_path), init=str(WEIGHTS / "scenes"), expert=1, batch=8)
+    expert = checkpoint.load(WEIGHTS / "scenes" / "experts" / "1", "maskgil").state_dict()
+    trained = recipe.modules[0].module.generator.state_dict()
+    assert all(torch.equal(trained[name], value) for name, value in expert.items())
+    with pytest.raises(ValueError, match="has 1 experts, and 2 is not the number of one"):
+        scenes_generator(cache=str(tmp_path), init=str(WEIGHTS / "scenes"), expert=2)
+    with pytest.raises(ValueError, match="needs --init"):
+        scenes_generator(cache=str(tmp_path), expert=1)

@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 import text_encoder as encoders
 from maskgil import checkpoint
+from maskgil.model_folder import generator_folder
 from maskgil.models.ar import ARTransformer
 from maskgil.models.config import PRESETS
 from maskgil.models.maskgil import MaskGIL
@@ -131,6 +132,7 @@ def scenes_generator(
     lr: Rate = 2e-3,
     muon_lr: MuonRate = 0.02,
     init: str | None = None,
+    expert: int = 0,
     teacher: str = "",
     frozen: bool = False,
     compile: Compile = False,
@@ -143,18 +145,22 @@ def scenes_generator(
         text_encoder: Text encoder to use in place of that of --init; the generator's first text layer is fitted to it
             (ridge regression). Left out: that of --init, or runs/scenes-text/export.
         init: Model folder to continue from; the order of the data, captions and masks are then new.
+        expert: Which expert of --init to continue from, counted from 1. 0 is the model's first generator.
         teacher: Model folder of fewer things. In pictures that show only these, its probabilities are most of the
             target. Its text encoder must be the one that this run's was grown from.
         frozen: Do not train the text encoder, so that an AR model can be trained on it at the same time.
     """
     torch.manual_seed(seed)
     codes, tokenizer_hash = load_cache_tokenizer(cache, tokenizer)
+    if expert and not init:
+        raise ValueError(f"--expert {expert} needs --init, the model folder whose expert it is")
     if init:
         folder = checkpoint.resolve(init)
-        if (wanted := checkpoint.describe(folder / "generator").get("tokenizer_hash")) != tokenizer_hash:
+        place = generator_folder(folder, expert)
+        if (wanted := checkpoint.describe(place).get("tokenizer_hash")) != tokenizer_hash:
             raise ValueError(f"{cache} holds tokens of tokenizer {tokenizer_hash}, {init} was trained on {wanted}")
         encoder = SmallT5Encoder.load(text_encoder or folder / "text_encoder").train()
-        generator = checkpoint.load(folder / "generator", "maskgil").train()
+        generator = checkpoint.load(place, "maskgil").train()
         seed = seed or resume_seed(generator)
         known = SmallT5Encoder.load(folder / "text_encoder")
         if text_encoder and not is_grown_from(encoder, known):
