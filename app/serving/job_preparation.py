@@ -10,6 +10,7 @@ from app.serving.jobs import Job
 from app.serving.model_pool import LoadedModel
 from maskgil.adapter_folder import find_adapter
 from maskgil.inpainting import InpaintingInput
+from maskgil.models.ar import validate_ar_condition
 from maskgil.sampling.token_grid import TokenGrid
 
 MIN_ALPHA = 26  # of 255, of cells that are not decided yet
@@ -56,6 +57,7 @@ def _fitted(loaded: LoadedModel, request: GenerationRequest, max_rows: int) -> G
         request = replace(request, params=replace(request.params, refinement_passes=0))
     if request.params.mode != "masked":
         loaded.load_ar_model()  # here, where it holds up no other job
+        validate_ar_condition(loaded.encode(request.text))
     if request.rows > max_rows:
         raise ValueError(f"{request.rows} pictures at once: at most {max_rows} are drawn together")
     return request

@@ -200,14 +200,25 @@ class ARDecodingState:
         return self.model.output(self.model.norm(x[:, -1:]))[:, 0]
 
 
+def validate_ar_condition(condition: Condition) -> None:
+    """ValueError for texts of an expert (maskgil/experts.py): the AR model has learned the first generator's things."""
+    if bool(condition.experts.any()):
+        raise ValueError(
+            "the autoregressive model has not learned all things of this prompt: draw it in mode masked, or name others"
+        )
+
+
 class ARSampler:
     """What `fill` calls to continue pictures in reading order, one token a step: see maskgil.sampling.loop.raster.
 
     It owns the caches of one canvas; given tokens on the way are read, never changed. `condition` holds one text a row,
     `negative` takes the place of the null condition. `nfe` counts the evaluations that each row has cost.
+
+    Raises ValueError for texts that the AR model has not learned.
     """
 
     def __init__(self, model: ARTransformer, condition: Condition, negative: Condition | None = None):
+        validate_ar_condition(condition)
         self.model, self.condition, self.negative = model, condition, negative
         self.nfe = torch.zeros(len(condition), dtype=torch.long, device=condition.mask.device)
         self.state: ARDecodingState | None = None

@@ -209,7 +209,9 @@ def test_an_expert_is_put_beside_the_bundled_generator_and_leaves_with_the_next_
     *_, drawn = draws.draw(["a cat"], [3], settings=settings)
     assert torch.equal(drawn.canvas.tokens, before.canvas.tokens)
     hybrid = SamplingParams(steps=2, mode="hybrid", ar_tokens=4)
-    assert draws.images([f"a {name}"], [1], settings=hybrid)
+    assert draws.images(["a cat"], [1], settings=hybrid)
+    with pytest.raises(ValueError, match="the autoregressive model has not learned"):
+        draws.images([f"a {name}"], [1], settings=hybrid)
 
     export(root, generator="runs/expert")  # one generator for all things takes the place of both
     assert not (weights / "scenes" / "experts").exists()
