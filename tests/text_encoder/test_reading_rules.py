@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import first_things
 import pytest
 
 from text_encoder.prompt_reader import PromptReader
@@ -61,7 +62,7 @@ def test_a_model_that_draws_a_place_draws_it_as_it_is_said():
 
 @pytest.mark.parametrize(("prompt", "caption"), [
     ("cat's head", "a cat"), ("the head of a lion", "a lion"), ("a crown on a cat's head", "a crown above a cat"),
-    ("a cat with a crown on its head", "a crown above a cat"), ("my dog's ball", "a football"),
+    ("a cat with a crown on its head", "a crown above a cat"),
     ("the cat's shadow", "a silhouette of a cat"), ("the queen's crown", "a crown"),
 ])  # fmt: skip
 def test_of_a_part_the_whole_is_drawn(prompt: str, caption: str):
@@ -72,7 +73,7 @@ def test_of_a_part_the_whole_is_drawn(prompt: str, caption: str):
     ("Can a penguin fly?", "a penguin", "'fly' left out (actions are not drawn)"),
     ("Do fish sleep?", "a fish", "'sleep' left out (actions are not drawn)"),
     ("Where does the owl live?", "an owl", "'live' left out (actions are not drawn)"),
-    ("What does a zebra look like?", "a zebra", ""), ("a stop sign and a dog", "a dog", "'a stop sign' left out"),
+    ("What does a zebra look like?", "a zebra", ""),
 ])  # fmt: skip
 def test_questions_are_read_for_their_things(prompt: str, caption: str, left_out: str):
     assert drawn(prompt) == caption and left_out in note(prompt)
@@ -132,7 +133,7 @@ def test_of_what_is_offered_the_first_is_drawn(prompt: str, caption: str, left_o
 
 
 def test_an_offer_that_cannot_be_drawn_leaves_the_other():
-    assert drawn("a mermaid or a cat") == "a cat"
+    assert drawn("a sousaphone or a cat") == "a cat"
 
 
 @pytest.mark.parametrize(("prompt", "caption"), [
@@ -178,9 +179,8 @@ def test_a_prompt_of_only_what_is_not_wanted_is_refused_by_its_reason(prompt: st
 
 
 @pytest.mark.parametrize(("prompt", "caption"), [
-    ("a wolf and no coyote", "a fox"), ("a cat and no kitten", "a cat"), ("a puppy but no other dogs", "a puppy"),
-    ("a red car and no blue car", "a red car"), ("a parrot and no bird", ""), ("a wolf and no fox", ""),
-    ("birds in the sky, no clouds", "three parrots in the sky"),
+    ("a cat and no kitten", "a cat"), ("a puppy but no other dogs", "a puppy"),
+    ("a red car and no blue car", "a red car"), 
 ])  # fmt: skip
 def test_what_is_not_wanted_is_no_more_than_was_said(prompt: str, caption: str):
     assert drawn(prompt) == caption
@@ -209,7 +209,7 @@ def test_words_of_a_negative_prompt_that_keep_something_out_are_not_named():
     ("a banana shaped like a boat", "a banana"), ("a cat like a tiger", "a cat"),
     ("a heart-shaped balloon", "a balloon"),
     ("a house made of cheese", "a house"), ("an elephant as small as a mouse", "an elephant"),
-    ("a cloud that looks like a sheep", "a sheep"), ("a lion-shaped cloud", "a lion"), ("i'd like a cat", "a cat"),
+    ("i'd like a cat", "a cat"),
 ])  # fmt: skip
 def test_what_a_thing_is_compared_to_is_drawn_only_in_its_place(prompt: str, caption: str):
     assert drawn(prompt) == caption
@@ -240,8 +240,9 @@ def test_reasons_are_true(prompt: str, says: str, never: str):
 
 
 def test_what_does_not_fit_of_things_that_were_added_up_is_named():
-    assert drawn("three eagles and three hawks") == "four owls"
-    assert "three: drawn as one, the most that fit" in note("three eagles and three hawks")
+    for reader, caption in ((READER, "four eagles"), (first_things.READER, "four owls")):
+        reading = reader.read("three eagles and three hawks")
+        assert reading.drawn == caption and "three: drawn as one, the most that fit" in reading.note()
 
 
 def test_suggestions_are_english():
@@ -263,8 +264,7 @@ def test_full_width_brackets_are_brackets(prompt: str):
 
 
 @pytest.mark.parametrize(("prompt", "caption"), [
-    ("a football player", "a football"), ("a chair leg", "a chair"), ("a cat girl", "a cat"),
-    ("a cat and a football player", "a cat"),
+    ("a chair leg", "a chair"), ("a balloon seller", "a balloon"), ("a chair leg and a cat", "a cat"),
 ])  # fmt: skip
 def test_what_describes_a_noun_is_drawn_where_nothing_else_can_be(prompt: str, caption: str):
     assert drawn(prompt) == caption and "left out" in note(prompt)
@@ -289,3 +289,26 @@ def test_the_work_grows_in_proportion_to_the_prompt(piece: str):
         return counted["call"]
 
     assert calls(1600) < 6 * calls(400)
+
+
+@pytest.mark.parametrize(("prompt", "caption", "says"), [
+    ("my dog's ball", "a football", ""), ("a stop sign and a dog", "a dog", "'a stop sign' left out"),
+    ("a mermaid or a cat", "a cat", ""), ("a wolf and no coyote", "a fox", ""), ("a parrot and no bird", "", ""),
+    ("a wolf and no fox", "", ""), ("birds in the sky, no clouds", "three parrots in the sky", ""),
+    ("a cloud that looks like a sheep", "a sheep", ""), ("a lion-shaped cloud", "a lion", ""),
+    ("a football player", "a football", "left out"), ("a cat girl", "a cat", "left out"),
+    ("a cat and a football player", "a cat", "left out"),
+])  # fmt: skip
+def test_the_rules_hold_for_words_that_a_model_does_not_draw(prompt: str, caption: str, says: str):
+    reading = first_things.READER.read(prompt)
+    assert reading.drawn == caption and says in reading.note()
+
+
+@pytest.mark.parametrize(("prompt", "caption"), [
+    ("my dog's ball", "a ball"), ("a stop sign and a dog", "a stop sign and a dog"), ("a wolf and no coyote", "a wolf"),
+    ("a wolf and no fox", "a wolf"), ("birds in the sky, no clouds", "three birds in the sky"),
+    ("a cloud that looks like a sheep", "a cloud"), ("a lion-shaped cloud", "a cloud"),
+    ("a football player", "a person"), ("a cat girl", "a girl"), ("a cat and a football player", "a cat and a person"),
+])  # fmt: skip
+def test_the_same_words_where_the_model_draws_them(prompt: str, caption: str):
+    assert drawn(prompt) == caption

@@ -16,9 +16,10 @@ from train.data.cache_files import write_shard
 from train.data.scene_cache import corpus
 from train.eval.scene_score import SIDE, asked_scenes, drawn, judge, rendered_pixels
 from train.recipes.scenes import scenes_generator
-from train.scenes.captions import vocabulary
+from train.scenes.captions import spoken_names, vocabulary
 from train.scenes.judge import in_scene_size
-from train.scenes.sprites import Sprites
+from train.scenes.scene import KNOWN_THINGS
+from train.scenes.sprites import Sprites, things
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 
@@ -37,14 +38,19 @@ def test_sizes_on_disk():
     def megabytes(name: str) -> float:
         return sum(f.stat().st_size for f in (WEIGHTS / name).rglob("*") if f.is_file()) / 1e6
 
-    assert megabytes("scenes") <= 60 and megabytes("scenes-reader") <= 10 and megabytes("whisper-scenes") <= 30
+    assert megabytes("scenes-reader") <= 10 and megabytes("whisper-scenes") <= 30
     assert megabytes("scenes-ar") <= 25 and megabytes("scenes-emigm") <= 25
+    assert megabytes("") <= 160 and max(f.stat().st_size for f in WEIGHTS.rglob("*.*")) <= 50e6
     for name in ("scenes", "scenes-ar", "scenes-emigm", "scenes-reader", "whisper-scenes", "whisper-tiny-en"):
         assert (WEIGHTS / name / "README.md").stat().st_size > 300, f"{name} has no model card"
 
 
 def test_vocabulary_is_the_grammars(scenes):
-    assert scenes.vocabulary == vocabulary(scenes.tokenizer.config.upscale)
+    (expert,) = scenes.vocabulary["experts"]
+    later = {name for thing in things()[KNOWN_THINGS:] for name in spoken_names(thing)}
+    assert set(expert["names"]) == later
+    own = {key: value for key, value in scenes.vocabulary.items() if key != "experts"}
+    assert own == vocabulary(scenes.tokenizer.config.upscale)
 
 
 @torch.no_grad()
@@ -101,7 +107,7 @@ def test_it_gives_things_the_colours_that_are_said(scenes, reader):
 @pytest.mark.journey
 @torch.no_grad()
 def test_its_ar_model_draws_too_alone_and_as_a_beginning(scenes, reader):
-    asked = [a for a in asked_scenes(16, False) if a[0] == "single"]
+    asked = [a for a in asked_scenes(16, False, first=KNOWN_THINGS) if a[0] == "single"]
     for prefix in (64, 32):
         pixels, _, nfe = drawn(scenes, asked, replace(SAMPLERS["guided"], mode="hybrid", ar_tokens=prefix))
         scores, _ = judge(reader, asked, pixels)
@@ -118,7 +124,8 @@ def vectors() -> TextToImage:
 def test_emigm_draws_what_is_said_and_reads_as_scenes_does(vectors, scenes, reader):
     ours, theirs = (checkpoint.fingerprint(m.text_encoder.identity()) for m in (vectors, scenes))
     assert vectors.generator.token_space.codebook_size is None and ours == theirs and vectors.sizes == [(256, 256)]
-    asked = [a for a in asked_scenes(16, False) if a[0] in ("single", "counting", "relation", "background", "colour")]
+    kinds = ("single", "counting", "relation", "background", "colour")
+    asked = [a for a in asked_scenes(16, False, first=KNOWN_THINGS) if a[0] in kinds]
     pixels, _, nfe = drawn(vectors, asked, SAMPLERS[vectors.preset])
     scores, _ = judge(reader, asked, pixels)
     assert nfe == 18, "the last step lies outside the guidance interval, and the refinement pass looks at both halves"

@@ -261,8 +261,9 @@ class Lexicon:
         return 1, {}
 
     def _split_word(self, words: list[str], at: int) -> dict[str, object]:
-        """The meanings of a noun that was written as two words, "sun flower"; empty for none. What has a thing for its
-        first word and can have a verb for its second is none: "the butter flies", but not "the dragon flies"."""
+        """The meanings of a noun that was written as two words, "butter fly"; empty for none. What has a thing for its
+        first word and can have a verb for its second is none, "the dragon flies", unless this is a thing as well, "a
+        sun flower"."""
         if not (words[at] + words[at + 1]).isalpha():
             return {}
         first, second = self._longest(words[at : at + 1], 0)[1], words[at + 1]
@@ -271,7 +272,8 @@ class Lexicon:
             return {}
         if first.keys() - NOUN_KINDS or (not first and word_class(words[at]) not in NOUN_CLASSES):
             return {}
-        if "thing" in first and (can_be_verb(second) or word_class(second) in VERB_CLASSES):
+        can_be_said_of_first = can_be_verb(second) or word_class(second) in VERB_CLASSES
+        if "thing" in first and can_be_said_of_first and "thing" not in self._longest([second], 0)[1]:
             return {}
         return joined
 

@@ -32,6 +32,7 @@ from train.eval.scene_score import (
     score_row,
 )
 from train.scenes.judge import SceneJudge
+from train.scenes.scene import KNOWN_THINGS
 
 SHARES = ((0, "none"), (1 / 8, "1/8"), (1 / 4, "1/4"), (1 / 2, "1/2"), (1, "all"))
 
@@ -138,7 +139,9 @@ def hybrid(
     judging = checkpoint.load(folder, "reader").eval()
     file = folder / "reference.safetensors"
     reference = load_file(file) if file.is_file() else None
-    found = measure_ar_prefix(draws, judging, asked_scenes(n, split == "held out"), settings, reference)
+    found = measure_ar_prefix(
+        draws, judging, asked_scenes(n, split == "held out", first=KNOWN_THINGS), settings, reference
+    )
     width, height = scene_size(draws)
     title = f"{model}: {n} pictures of each kind, {width}x{height}, {settings.steps} steps{sampler}"
     title += f", {torch.get_num_threads()} threads"

@@ -35,6 +35,7 @@ from train.eval.scene_score import KINDS, SIDE, asked_scene, scene_size
 from train.scenes.captions import caption
 from train.scenes.judge import SceneJudge, in_scene_size, verdict
 from train.scenes.scene import Scene
+from train.scenes.sprites import things
 
 SCORED_KINDS = tuple(kind for kind in KINDS if kind != "silhouette")  # those of the scene score
 SEED = 60_000  # of the first picture
@@ -80,7 +81,7 @@ def training_pictures(n: int) -> list[AskedPicture]:
     asked = []
     for i in range(n):
         rng, kind = np.random.default_rng([778_899, i]), SCORED_KINDS[i % len(SCORED_KINDS)]
-        scene = asked_scene(kind, False, rng)
+        scene = asked_scene(kind, False, rng, things())
         asked.append(AskedPicture(kind, scene, caption(scene, rng), SEED + i))
     return asked
 

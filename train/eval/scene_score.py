@@ -7,6 +7,7 @@ apart. `rendered` is the score of rendered pictures, which is the ceiling. Nothi
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,7 +39,7 @@ from train.scenes.scene import (
     random_scene,
     recolored,
 )
-from train.scenes.sprites import Sprites, things
+from train.scenes.sprites import Sprites, Thing, things
 
 KINDS = {
     "single": ("objects",),
@@ -56,9 +57,9 @@ BATCH = 20
 SIDE = 128  # pixels of the scenes that are asked for
 
 
-def asked_scene(kind: str, held_out: bool, rng: np.random.Generator) -> Scene:
-    """A random scene of one kind. Single objects on a plain background are no combination: they are never held out."""
-    table = things()
+def asked_scene(kind: str, held_out: bool, rng: np.random.Generator, table: Sequence[Thing]) -> Scene:
+    """A random scene of one kind, of things of `table`. Single objects on a plain background are no combination: they
+    are never held out."""
     places = [b for b in BACKGROUNDS if b != PLAIN]
     while True:
         a, b = (table[i] for i in rng.choice(len(table), 2, replace=False))
@@ -96,12 +97,21 @@ def asked_scene(kind: str, held_out: bool, rng: np.random.Generator) -> Scene:
             return scene
 
 
-def asked_scenes(n: int, held_out: bool, skip: int = 0) -> list[tuple[str, Scene, str]]:
-    """n (kind, scene, caption) of every kind; the same ones each time. `skip`: so many of each kind are passed over."""
+def asked_scenes(n: int, held_out: bool, skip: int = 0, first: int | None = None) -> list[tuple[str, Scene, str]]:
+    """n (kind, scene, caption) of every kind; the same ones each time.
+
+    `skip`: so many of each kind are passed over. `first`: only of the first so many things of the corpus. ValueError
+    for fewer than two, and for more than there are.
+    """
+    table = things()[:first]
+    if first is not None and not 2 <= first <= len(things()):
+        raise ValueError(f"the first {first} things: give 2 to {len(things())}, the things of the corpus")
     out = []
     for k, kind in enumerate(KINDS):
         rng = np.random.default_rng([777, k, held_out])
-        scenes = [(kind, scene := asked_scene(kind, held_out, rng), caption(scene, rng)) for _ in range(skip + n)]
+        scenes = [
+            (kind, scene := asked_scene(kind, held_out, rng, table), caption(scene, rng)) for _ in range(skip + n)
+        ]
         out += scenes[skip:]
     return out
 
@@ -189,6 +199,7 @@ def score_scenes(
     steps: tuple[int, ...] = (4, 8, 16),
     sprites: str = "",
     splits: tuple[Literal["training", "held out"], ...] = ("training", "held out"),
+    first: int | None = None,
     sampler: Annotated[SamplerOptions, arg(name="")] = SamplerOptions(),  # noqa: B008
 ) -> None:
     """Print the scene score of a model, or of several beside each other, as a Markdown table.
@@ -200,6 +211,7 @@ def score_scenes(
         steps: Numbers of steps, a row each.
         sprites: A folder of drawings: adds the judge's score of true pictures, and of those through the tokenizer.
         splits: Combinations that training showed, and those that it never did.
+        first: Only the first so many things of the corpus. Left out: all. The AR model and scenes-emigm know 111.
     """
     if n < 1:
         raise ValueError(f"n is {n}: give the number of pictures of each kind, 20 is usual")
@@ -213,7 +225,7 @@ def score_scenes(
     print("| combinations, steps | " + " | ".join(KINDS) + " | overall | Fréchet | s/picture | NFE |")
     print("|" + "---|" * (len(KINDS) + 5))
     for split in splits:
-        asked = asked_scenes(n, split == "held out")
+        asked = asked_scenes(n, split == "held out", first=first)
         if sprites:
             scores, _ = judge(judge_model, asked, rendered_pixels([scene for _, scene, _ in asked], Sprites(sprites)))
             print(score_row(f"{split}, rendered", scores, "", "", ""), flush=True)
