@@ -59,7 +59,7 @@ def validate_option(name: str, value: Any, kind: Any, about: Option) -> Any:
 
 def bounds(about: Option) -> str:
     """The bounds of an option in words: " from 1 to 256"."""
-    return "" if about.low is None else f" from {_digits(about.low)} to {_digits(about.high)}"
+    return "" if about.low is None or about.high is None else f" from {_digits(about.low)} to {_digits(about.high)}"
 
 
 def _digits(bound: float) -> str:

@@ -14,7 +14,7 @@ class Canvas {
     this.data = {};
     this.busy = false; // whether a drawing is running
     this.asked = false; // whether a picture to keep was requested and has not arrived
-    this.live = localStorage.getItem("studio.live") !== "off";
+    this.live = stored("localStorage", "studio.live") !== "off";
     this.surprised = new Set(); // prompts that "Surprise me" has used
     this.seed = null; // of drafts, until the next press of Draw
     this.sheet = new PictureSheet(this.find(".sheet"), { onReplay: (...all) => this.replay(...all) });
@@ -33,7 +33,7 @@ class Canvas {
     };
     this.prompt = this.find(".prompt");
     this.endReach = keepInReach(this.find(".ask"));
-    this.prompt.value = new URLSearchParams(location.search).get("prompt") ?? localStorage.getItem("studio.prompt") ?? "";
+    this.prompt.value = new URLSearchParams(location.search).get("prompt") ?? stored("localStorage", "studio.prompt") ?? "";
     this.listen();
     this.sheet.empty("The canvas is empty", "Write a sentence, or take one of the examples.");
   }
@@ -47,7 +47,7 @@ class Canvas {
     this.find(".live").checked = this.live;
     this.find(".live").onchange = ({ target }) => {
       this.live = target.checked;
-      localStorage.setItem("studio.live", this.live ? "on" : "off");
+      store("localStorage", "studio.live", this.live ? "on" : "off");
       this.typed();
     };
     this.find(".undo").onclick = () => studio.undo();
@@ -82,8 +82,8 @@ class Canvas {
     seed.replaceChildren(icon("lock"), `Seed ${data.settings.seed} for every picture`, icon("close"));
     if (data.prompt && data.prompt.stamp !== this.stamp) {
       this.stamp = data.prompt.stamp;
-      const seen = sessionStorage.getItem("studio.stamp") === data.prompt.stamp; // by this canvas, before the visitor left the page
-      sessionStorage.setItem("studio.stamp", data.prompt.stamp);
+      const seen = stored("sessionStorage", "studio.stamp") === data.prompt.stamp; // by this canvas, before the visitor left the page
+      store("sessionStorage", "studio.stamp", data.prompt.stamp);
       if (!seen) {
         this.prompt.value = data.prompt.text;
         this.remember();
@@ -101,7 +101,7 @@ class Canvas {
     }
   }
 
-  remember() { localStorage.setItem("studio.prompt", this.prompt.value); }
+  remember() { store("localStorage", "studio.prompt", this.prompt.value); }
 
   // The prompt with the words of the chosen style.
   get text() {

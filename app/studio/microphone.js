@@ -63,7 +63,7 @@ class Talk {
     this.kept = new Map(); // job -> its picture, which "undo" may show again
     this.starting = false; // true from the press until the microphone is open or refused: a second press is ignored
     this.attempt = null; // a mark of the current attempt to open; results of an earlier attempt are closed
-    this.hold = localStorage.getItem("studio.talk") === "hold"; // push to talk
+    this.hold = stored("localStorage", "studio.talk") === "hold"; // push to talk
     this.held = false;
     this.find(".mic").onclick = () => this.hold || this.starting || (this.stream ? this.end() : this.start());
     this.listenToHolding(this.find(".mic"));
@@ -91,7 +91,7 @@ class Talk {
   choose(hold) {
     if (this.stream && hold !== this.hold) this.end();
     this.hold = hold;
-    localStorage.setItem("studio.talk", hold ? "hold" : "free");
+    store("localStorage", "studio.talk", hold ? "hold" : "free");
     this.find(".free").setAttribute("aria-pressed", String(!hold));
     this.find(".hold").setAttribute("aria-pressed", String(hold));
     this.showIdle();
@@ -124,14 +124,14 @@ class Talk {
   async listDevices() {
     const all = (await navigator.mediaDevices?.enumerateDevices?.().catch(() => [])) ?? [];
     const named = all.filter(({ kind, label, deviceId }) => kind === "audioinput" && label && deviceId);
-    const chosen = localStorage.getItem("studio.microphone") ?? "";
+    const chosen = stored("localStorage", "studio.microphone") ?? "";
     this.find(".device").replaceChildren(make("option", { value: "" }, "System default"),
       ...named.filter(({ deviceId }) => deviceId !== "default").map(({ deviceId, label }) => make("option", { value: deviceId, selected: deviceId === chosen }, label)));
     this.find(".pick").hidden = !named.length;
   }
 
   async use(device) {
-    localStorage.setItem("studio.microphone", device);
+    store("localStorage", "studio.microphone", device);
     if (!this.stream) return;
     this.end();
     if (!this.hold) await this.start();
@@ -139,14 +139,14 @@ class Talk {
 
   // Open the chosen microphone, or the default one where the chosen one is no longer there.
   async openMicrophone() {
-    const device = localStorage.getItem("studio.microphone");
+    const device = stored("localStorage", "studio.microphone");
     const constraints = (more) => ({ audio: { channelCount: 1, ...more } });
     if (!device) return navigator.mediaDevices.getUserMedia(constraints({}));
     try {
       return await navigator.mediaDevices.getUserMedia(constraints({ deviceId: { exact: device } }));
     } catch (error) {
       if (error.name !== "OverconstrainedError" && error.name !== "NotFoundError") throw error;
-      localStorage.removeItem("studio.microphone");
+      store("localStorage", "studio.microphone", null);
       return navigator.mediaDevices.getUserMedia(constraints({}));
     }
   }

@@ -11,7 +11,7 @@ class StartPicture {
     this.find(".start .strength").oninput = ({ target }) => this.put({ ...this.picture, strength: Number(target.value) });
     this.find(".start .none").onclick = () => this.put(null);
     this.find(".start img").onerror = () => this.put(null); // it was deleted
-    this.put(JSON.parse(sessionStorage.getItem(START_KEY) || "null"));
+    this.put(JSON.parse(stored("sessionStorage", START_KEY) || "null"));
   }
 
   // What a drawing from the picture is asked for with; null without one.
@@ -28,7 +28,7 @@ class StartPicture {
 
   put(picture) {
     this.picture = picture;
-    sessionStorage.setItem(START_KEY, JSON.stringify(picture));
+    store("sessionStorage", START_KEY, JSON.stringify(picture));
     this.find(".start").hidden = !picture;
     this.find(".start-file").hidden = Boolean(picture);
     if (!picture) return;

@@ -8,10 +8,21 @@ const FORMATS = ["png", "jpg", "webp"];
 const STATE = "studio.state"; // in the tab's session storage: it outlives pages and reloads
 const MOST_CHANGES = 60, MOST_SEEN = 200;
 
+// A text that the browser keeps, null for none. A browser may deny its storage, as it does to documents without an
+// origin: then nothing is kept, and the page works.
+function stored(storage, key) {
+  try { return window[storage].getItem(key); } catch { return null; }
+}
+
+// Keep a text, or forget it with null.
+function store(storage, key, value) {
+  try { value === null ? window[storage].removeItem(key) : window[storage].setItem(key, value); } catch { /* denied, or full */ }
+}
+
 class Studio extends EventTarget {
   constructor() {
     super();
-    const { past = [], future = [], shown = {}, seen = [], deleted = [] } = JSON.parse(sessionStorage.getItem(STATE) || "{}");
+    const { past = [], future = [], shown = {}, seen = [], deleted = [] } = JSON.parse(stored("sessionStorage", STATE) || "{}");
     this.past = past; // what can be undone: {label, action, page, before, after}, all of it JSON
     this.future = future;
     this.shown = shown; // name of a canvas -> the kept drawing that it shows
@@ -21,7 +32,7 @@ class Studio extends EventTarget {
     document.addEventListener("keydown", (event) => this.onKey(event));
   }
 
-  save() { sessionStorage.setItem(STATE, JSON.stringify({ past: this.past, future: this.future, shown: this.shown, seen: this.seen, deleted: this.deleted })); }
+  save() { store("sessionStorage", STATE, JSON.stringify({ past: this.past, future: this.future, shown: this.shown, seen: this.seen, deleted: this.deleted })); }
 
   onKey(event) {
     const typing = event.composedPath()[0].matches?.("input:not([type=checkbox], [type=range], [type=radio]), textarea");
@@ -113,7 +124,7 @@ class Studio extends EventTarget {
 
   // Go to a page and run the action there.
   actOn(name, value, page) {
-    sessionStorage.setItem("studio.pending", JSON.stringify({ name, value }));
+    store("sessionStorage", "studio.pending", JSON.stringify({ name, value }));
     this.enter(page);
   }
 
@@ -128,9 +139,9 @@ class Studio extends EventTarget {
   // Register the actions of a component, and run the one that another page asked for.
   offer(handlers) {
     Object.assign(this.handlers, handlers);
-    const pending = JSON.parse(sessionStorage.getItem("studio.pending") || "null");
+    const pending = JSON.parse(stored("sessionStorage", "studio.pending") || "null");
     if (pending && handlers[pending.name]) {
-      sessionStorage.removeItem("studio.pending");
+      store("sessionStorage", "studio.pending", null);
       handlers[pending.name](pending.value);
     }
   }
