@@ -66,7 +66,12 @@ class ReleasedModel:
 
 
 # Seconds of an image, by `maskgil bench released` (docs/released-models.md says on what, and when).
-CPU_SECONDS = {"amused/amused-256": 194.0, "amused/amused-512": 205.0, "Collov-Labs/Monetico": 4671.0}
+CPU_SECONDS = {
+    "amused/amused-256": 40.7,
+    "amused/amused-512": 55.7,
+    "MeissonFlow/Meissonic": 1481.5,
+    "Collov-Labs/Monetico": 1046.2,
+}
 
 DIFFUSERS_FILES = (
     "README.md",
