@@ -111,7 +111,7 @@ def sizes_of(vocabulary: Mapping[str, Any]) -> list[Size]:
 def fit_to_bucket(image: Image.Image, bucket: Size, x: float, y: float) -> Image.Image:
     """The picture scaled to cover the bucket and cut to it at (x, y) in [0, 1]: 0 left or top, 1 right or bottom.
 
-    Halved with a box filter while that is possible, as guided-diffusion does: only bicubic would alias.
+    Halved with a box filter while that is possible, as guided-diffusion does: bicubic without it would alias.
     """
     width, height = bucket
     while image.width >= 2 * width and image.height >= 2 * height:

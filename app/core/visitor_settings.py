@@ -65,15 +65,17 @@ class VisitorSettings:
         name = " ".join(name.split())
         if not 0 < len(name) <= MAX_NAME:
             raise ValueError(f"the name of a {kind} has 1 to {MAX_NAME} characters")
-        saved = self._read().get(f"{kind}s", {})
+        remembered = self._read()
+        saved = remembered.get(f"{kind}s", {})
         if len({*saved, name}) > MAX_SAVED:
             raise ValueError(f"{MAX_SAVED} {kind}s are saved already: delete one first")
-        self._write(self._read() | {f"{kind}s": saved | {name: value}})
+        self._write(remembered | {f"{kind}s": saved | {name: value}})
         return name
 
     def _delete(self, kind: str, name: str) -> None:
-        saved = self._read().get(f"{kind}s", {})
-        self._write(self._read() | {f"{kind}s": {each: value for each, value in saved.items() if each != name}})
+        remembered = self._read()
+        saved = remembered.get(f"{kind}s", {})
+        self._write(remembered | {f"{kind}s": {each: value for each, value in saved.items() if each != name}})
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -81,9 +81,9 @@ def asked_scene(kind: str, held_out: bool, rng: np.random.Generator, table: Sequ
             style = kind
             background = str(rng.choice([p for p in places if p not in ("black", "night", "space")]))
         elif kind == "colour":
-            if not paints(a, PLAIN):
-                continue  # people are drawn in their own colours alone
-            colours = {a: str(rng.choice(paints(a, PLAIN)))}
+            if not (given := paints(a, PLAIN)):
+                continue  # people are never recoloured
+            colours = {a: str(rng.choice(given))}
             if rng.random() < 0.5:
                 wanted.append((b, 1, ""))
                 colours[b] = str(rng.choice(["", *paints(b, PLAIN)]))
